@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# No deadline, since a busy machine is no fault of ours; and new examples in every run, also in CI, where
+# Hypothesis would by itself repeat the same ones.
+settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The profiles and settings of whoever runs the tests are neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TRIO_HUB_")]:
+            patch.delenv(name)
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield

@@ -1,0 +1,231 @@
+"""The rules of the house, read off the import statements and calls of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# What each part of the package may import of the others, from the bottom to the top. A part is a top-level
+# package or module of trio_hub; "__init__" stands for the public names in trio_hub/__init__.py.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "wire": {"errors"},
+    "store": {"errors", "wire"},
+    "schedulers": {"errors", "wire"},
+    "hub": {"errors", "wire", "store", "schedulers"},
+    "config": {"errors", "wire"},
+    "runtime": {"errors", "wire", "store", "schedulers", "hub", "config"},
+    "__init__": {"errors", "config", "runtime"},
+}
+BELOW_RUNTIME = {"errors", "wire", "store", "schedulers", "hub", "config"}
+ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
+MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
+MAY_IMPORT["__main__"] = {"cli"}
+
+# Sockets, waiting and time belong to the runtime. `random` is looked at more closely: the type is welcome.
+RUNTIME_ONLY = {"trio", "anyio", "zmq", "time", "asyncio", "socket", "select", "secrets"}
+CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", "time_ns"}
+# The stock implementation is not needed to run ours: only a command that starts it may load it, and late.
+STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
+
+
+@dataclass(frozen=True)
+class Import:
+    target: str  # "trio_hub.wire.frames", "zmq.error.Again": as deep as the statement says
+    line: int
+    lazy: bool  # within a function
+    typing: bool  # within "if TYPE_CHECKING:"
+
+
+@dataclass(frozen=True)
+class Module:
+    path: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    @property
+    def part(self) -> str:
+        return part_of(self.name)
+
+    def imports(self) -> Iterator[Import]:
+        yield from self._imports(self.tree, lazy=False, typing=False)
+
+    def _imports(self, node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
+        match node:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield Import(alias.name, node.lineno, lazy, typing)
+            case ast.ImportFrom(names=names):
+                for alias in names:
+                    yield Import(f"{self._origin(node)}.{alias.name}", node.lineno, lazy, typing)
+            case ast.If(test=ast.Name("TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                for statement in node.body:
+                    yield from self._imports(statement, lazy=lazy, typing=True)
+                for statement in node.orelse:
+                    yield from self._imports(statement, lazy=lazy, typing=typing)
+            case _:
+                lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                for child in ast.iter_child_nodes(node):
+                    yield from self._imports(child, lazy=lazy, typing=typing)
+
+    def _origin(self, node: ast.ImportFrom) -> str:
+        if node.level == 0:
+            return node.module or ""
+        package = self.name.split(".") if self.path.endswith("/__init__.py") else self.name.split(".")[:-1]
+        return ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+
+
+def part_of(module_name: str) -> str:
+    """The part of the house that a module of ours is in."""
+    return [*module_name.split("."), "__init__"][1]
+
+
+def resolve(target: str, names: set[str]) -> str | None:
+    """The module of ours that an import loads: ``trio_hub.errors.WireError`` is in ``trio_hub.errors``."""
+    while target:
+        if target in names:
+            return target
+        target = target.rpartition(".")[0]
+    return None
+
+
+def violations(sources: Mapping[str, str]) -> list[str]:
+    """What is against the rules in ``{"trio_hub/wire/frames.py": source}``, each as "path:line: what"."""
+    modules = [Module(path, ast.parse(source, path)) for path, source in sources.items()]
+    names = {module.name for module in modules}
+    found = []
+    graph: dict[str, set[str]] = {}
+    for module in modules:
+        if module.part not in MAY_IMPORT:
+            found.append(f"{module.path}:1: {module.part} has no place in MAY_IMPORT")
+            continue
+        for imported in module.imports():
+            place = f"{module.path}:{imported.line}"
+            if imported.target.split(".")[0] != "trio_hub":
+                found += [f"{place}: {fault}" for fault in foreign_faults(module.part, imported)]
+                continue
+            target = resolve(imported.target, names) or imported.target
+            if part_of(target) not in MAY_IMPORT[module.part] | {module.part}:
+                found.append(f"{place}: {module.part} imports {target}")
+            if not imported.typing:
+                graph.setdefault(module.name, set()).add(target)
+        if module.part in BELOW_RUNTIME:
+            found += [f"{module.path}:{line}: {fault}" for line, fault in impurities(module.tree)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append("circle: " + " → ".join(reversed(error.args[1])))
+    return found
+
+
+def foreign_faults(part: str, imported: Import) -> Iterator[str]:
+    package = imported.target.split(".")[0]
+    if part in BELOW_RUNTIME and package in RUNTIME_ONLY:
+        yield f"{part} imports {package}"
+    if part in BELOW_RUNTIME and package == "random" and imported.target not in {"random", "random.Random"}:
+        yield f"{part} imports {imported.target}"
+    if package in STOCK and not (part == "cli" and imported.lazy):
+        yield f"{part} imports {package}" + (" when it is loaded" if part == "cli" else "")
+
+
+def impurities(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Clocks that are read and random numbers that are drawn."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("self"))):
+                pass  # self.now() is a clock that was handed in
+            case ast.Call(func=ast.Attribute(attr=name)) if name in CLOCKS:
+                yield node.lineno, f"reads a clock: .{name}()"
+            case ast.Call(func=ast.Name("Random") | ast.Attribute(ast.Name("random"), "Random")):
+                yield node.lineno, "makes its own random.Random"
+            case ast.Attribute(ast.Name("random"), name) if name != "Random":
+                yield node.lineno, f"uses random.{name}"
+
+
+def test_the_package_keeps_the_rules() -> None:
+    paths = sorted((ROOT / "trio_hub").rglob("*.py"))
+    assert paths
+    found = violations({path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths})
+    assert not found, "\n".join(found)
+
+
+def test_the_table_itself_points_downwards() -> None:
+    TopologicalSorter(MAY_IMPORT).prepare()
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "fault"),
+    [
+        ("wire/frames.py", "from ..hub import Hub", "1: wire imports trio_hub.hub"),
+        ("wire/frames.py", "import trio_hub.runtime.serve", "1: wire imports trio_hub.runtime.serve"),
+        ("wire/frames.py", "def f():\n  from trio_hub import runtime", "2: wire imports trio_hub.runtime"),
+        ("store/memory.py", "from ..schedulers import x", "1: store imports trio_hub.schedulers"),
+        ("hub/__init__.py", "from .. import config", "1: hub imports trio_hub.config"),
+        ("config.py", "from .hub import Hub", "1: config imports trio_hub.hub"),
+        ("runtime/serve.py", "from .. import __version__", "1: runtime imports trio_hub"),
+        ("runtime/serve.py", "from ..cli import main", "1: runtime imports trio_hub.cli"),
+        ("testing/engine.py", "from ..cli import main", "1: testing imports trio_hub.cli"),
+        (
+            "hub/hub.py",
+            "if TYPE_CHECKING:\n  from ..runtime import serve",
+            "2: hub imports trio_hub.runtime.serve",
+        ),
+        ("attic/old.py", "", "1: attic has no place in MAY_IMPORT"),
+        ("hub/hub.py", "import trio", "1: hub imports trio"),
+        ("wire/frames.py", "from zmq.error import Again", "1: wire imports zmq"),
+        ("hub/hub.py", "def f():\n  import time", "2: hub imports time"),
+        ("hub/hub.py", "datetime.datetime.now(UTC)", "1: reads a clock: .now()"),
+        ("store/memory.py", "clock.monotonic()", "1: reads a clock: .monotonic()"),
+        ("schedulers/schemes.py", "import random\nrandom.choice([])", "2: uses random.choice"),
+        ("schedulers/schemes.py", "import random\nrandom.Random(1)", "2: makes its own random.Random"),
+        ("schedulers/schemes.py", "from random import choice", "1: schedulers imports random.choice"),
+        ("runtime/serve.py", "def f():\n  import ipyparallel", "2: runtime imports ipyparallel"),
+        ("cli/demo.py", "import ipyparallel as ipp", "1: cli imports ipyparallel when it is loaded"),
+    ],
+)
+def test_a_broken_rule_is_found(path: str, source: str, fault: str) -> None:
+    others = {
+        "__init__.py",
+        "hub/__init__.py",
+        "schedulers/__init__.py",
+        "runtime/__init__.py",
+        "runtime/serve.py",
+        "config.py",
+        "cli/__init__.py",
+    }
+    sources = {f"trio_hub/{other}": "" for other in others} | {f"trio_hub/{path}": source}
+    assert violations(sources) == [f"trio_hub/{path}:{fault}"]
+
+
+@pytest.mark.parametrize(
+    "late", ["from .b import x", "def f():\n  from . import b", "class C:\n  import trio_hub.hub.b"]
+)
+def test_a_circle_is_found(late: str) -> None:
+    (found,) = violations({"trio_hub/hub/a.py": late, "trio_hub/hub/b.py": "from .a import y"})
+    assert found.startswith("circle: ")
+    assert {"trio_hub.hub.a", "trio_hub.hub.b"} <= set(found.removeprefix("circle: ").split(" → "))
+
+
+def test_what_the_rules_allow_is_not_found() -> None:
+    sources = {
+        "trio_hub/__init__.py": "from .runtime.serve import serve_hub",
+        "trio_hub/__main__.py": "from .cli import main",
+        "trio_hub/errors.py": "",
+        "trio_hub/wire/__init__.py": "from .frames import split",
+        "trio_hub/wire/frames.py": "if TYPE_CHECKING:\n  from . import split\nfrom ..errors import WireError",
+        "trio_hub/schedulers/schemes.py": "import random\ndef pick(rng: random.Random): rng.choice([1])",
+        "trio_hub/hub/hub.py": "class Hub:\n  def f(self): return self.now()",
+        "trio_hub/runtime/serve.py": "import time, trio, random\ntime.monotonic(), random.random()",
+        "trio_hub/cli/__init__.py": "from .. import __version__\ndef demo():\n  import ipyparallel",
+    }
+    assert violations(sources) == []

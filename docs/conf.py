@@ -1,0 +1,23 @@
+"""Sphinx configuration. Built by `nox -s docs`, with warnings as errors and without the network."""
+
+from trio_hub import __version__
+
+project = "trio_hub"
+author = "The trio_hub authors"
+copyright = f"2026, {author}"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+suppress_warnings = ["toc.empty_glob"]  # a kind of page may have none yet but its index
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+
+# Links to other projects' names would need inventories from the network: only links to ours are checked.
+nitpick_ignore_regex = [("py:.*", r"(?!trio_hub\b).*")]
+
+html_theme = "furo"
+html_title = f"trio_hub {release}"

@@ -9,7 +9,6 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # a kind of page may have none yet but its index
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

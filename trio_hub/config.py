@@ -1,0 +1,477 @@
+"""`HubConfig`: every setting of a hub, checked once, and never changed afterwards.
+
+`load_config` gathers the settings of a command. Where several places give one, the first of these counts:
+the command line, the environment (``TRIO_HUB_*``, then IPython Parallel's own ``IPP_*``), the TOML file, the
+default. A name that is no setting, a wrong type and a bad value are refused, and the message tells the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+from .wire.packers import packer_named
+from .wire.signing import Signer
+
+# ruff: noqa: RUF009 - each default is made by _setting, which calls dataclasses.field
+
+__all__ = [
+    "DATABASES",
+    "LOG_FORMATS",
+    "LOG_LEVELS",
+    "SCHEMES",
+    "HubConfig",
+    "Rule",
+    "load_config",
+    "parse_ports",
+    "profile_directory",
+]
+
+T = TypeVar("T")
+
+SCHEMES = ("leastload", "lru", "plainrandom", "twobin", "weighted")
+"""Those of `trio_hub.schedulers.schemes`, which this module must not import; a test compares the two."""
+
+DATABASES = ("memory", "none")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
+
+
+class _Remark(ValueError):
+    """What is wrong with a value, where that is more than its not being what is accepted."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one setting accepts.
+
+    `check` returns the value in its final form, `from_text` reads what a shell can give. Both raise
+    `ValueError` (or `TypeError`) for what cannot be used.
+    """
+
+    accepts: str
+    check: Callable[[Any], Any]
+    from_text: Callable[[str], Any] = str
+
+
+def _whole(least: int) -> Rule:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError
+        return value
+
+    return Rule(f"a whole number, {least} or more", check, int)
+
+
+def _seconds(*, zero: bool, none: bool = False) -> Rule:
+    def check(value: Any) -> float | None:
+        if none and value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError
+        if value < 0 or (value == 0 and not zero):
+            raise ValueError
+        return float(value)
+
+    return Rule(f"a number of seconds, {'0 or more' if zero else 'above 0'}", check, float)
+
+
+def _choice(names: tuple[str, ...]) -> Rule:
+    def check(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Rule("one of " + ", ".join(names), check)
+
+
+def _text(accepts: str, pattern: str) -> Rule:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Rule(accepts, check)
+
+
+def _checked_by(function: Callable[[str], object], accepts: str) -> Rule:
+    """By what will use the value: its own `ConfigError` says best what is wrong with it."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        try:
+            function(value)
+        except ConfigError as error:
+            raise _Remark(str(error)) from error
+        return value
+
+    return Rule(accepts, check)
+
+
+def _check_address(value: Any) -> str:
+    if not isinstance(value, str) or re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
+        raise ValueError
+    return "127.0.0.1" if value == "localhost" else value  # ZeroMQ binds to addresses, not to host names
+
+
+def _check_directory(value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise _Remark(str(error)) from error
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """The ports in a text like ``10000-10020,11000``, in its order. Raises `ValueError`."""
+    ports: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, dash, last = part.partition("-")
+        start, stop = int(first), int(last) if dash else int(first)
+        if not 1 <= start <= stop <= 65535:
+            raise ValueError
+        ports.extend(range(start, stop + 1))
+    return tuple(ports)
+
+
+def _check_ports(value: Any) -> tuple[int, ...]:
+    ports: list[int] = []
+    for entry in [value] if isinstance(value, str | int) else value:
+        if isinstance(entry, str):
+            ports.extend(parse_ports(entry))
+        elif isinstance(entry, bool) or not isinstance(entry, int) or not 1 <= entry <= 65535:
+            raise ValueError
+        else:
+            ports.append(entry)
+    twice = sorted({port for port in ports if ports.count(port) > 1})
+    if twice:
+        raise _Remark(f"port {twice[0]} is named twice")
+    return tuple(ports)
+
+
+def _check_command(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(part, str) and part for part in value):
+        raise ValueError
+    return tuple(value)
+
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def _check_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        value = _bytes_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value
+
+
+def _bytes_from_text(text: str) -> int:
+    match = re.fullmatch(r"(\d+) ?(|[kmgt]ib)", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _check_key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None):
+        raise ValueError
+    return value
+
+
+def _setting(default: T, rule: Rule, doc: str, *, secret: bool = False) -> T:
+    metadata = {"rule": rule, "doc": doc, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """The settings of one hub. Each has a default, and each is checked when the object is made.
+
+    Raises:
+        ConfigError: naming the setting, the value, and what is accepted.
+    """
+
+    profile_dir: Path | None = _setting(
+        None,
+        Rule("a directory", _check_directory),
+        "The IPython profile directory. Connection files go into its `security` directory; it is made if it "
+        "is missing. None: no file is written, for a hub within another program.",
+    )
+    cluster_id: str = _setting(
+        "",
+        _text("a name without spaces and slashes", r"[^\s/\\\0]*"),
+        "Tells several hubs of one profile apart: it becomes part of the connection files' names.",
+    )
+    ip: str = _setting(
+        "127.0.0.1",
+        Rule("an IPv4 address or the name of a network interface, or * for all of them", _check_address),
+        "The address that all sockets listen on.",
+    )
+    location: str = _setting(
+        "",
+        _text("a host name or address", r"[^\s/\0]*"),
+        "The name under which other machines reach this one, written to the connection files. Empty: this "
+        "host's own name.",
+    )
+    ports: tuple[int, ...] = _setting(
+        (),
+        Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports),
+        "The TCP ports to listen on. Empty: the system chooses.",
+    )
+    ping: float = _setting(3.0, _seconds(zero=False), "Seconds from one heartbeat to the next.")
+    max_heartmonitor_misses: int = _setting(
+        10, _whole(1), "An engine that leaves more heartbeats in a row than this unanswered is lost."
+    )
+    registration_timeout: float | None = _setting(
+        None,
+        _seconds(zero=False, none=True),
+        "Seconds that a new engine has to answer its first heartbeat. None: 10 heartbeats, at least 30 s.",
+    )
+    stranded_grace: float = _setting(
+        5.0,
+        _seconds(zero=True),
+        "Seconds in which results of a lost engine are still taken, before its tasks go to others or fail.",
+    )
+    stop_grace: float = _setting(
+        5.0, _seconds(zero=True), "Seconds that an orderly stop may take before what is left is cancelled."
+    )
+    hwm: int = _setting(
+        1, _whole(0), "Load-balanced tasks that an engine has at a time, waiting ones included. 0: no limit."
+    )
+    scheme: str = _setting("leastload", _choice(SCHEMES), "How the engine of a load-balanced task is chosen.")
+    db: str = _setting(
+        "memory",
+        _choice(DATABASES),
+        "Where task records are kept: in memory until the hub stops, or not at all (none).",
+    )
+    db_max_records: int = _setting(
+        100_000, _whole(1), "Records of finished tasks to keep in memory; the oldest are dropped first."
+    )
+    db_max_bytes: int = _setting(
+        2**30,
+        Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text),
+        "Bytes of finished tasks' records to keep in memory; the oldest are dropped first.",
+    )
+    engines: int = _setting(
+        0, _whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
+    )
+    engine_command: tuple[str, ...] = _setting(
+        (),
+        Rule("a list of words, the program first", _check_command, lambda text: tuple(shlex.split(text))),
+        "The command that starts a local engine. Empty: ipyparallel's own, under this Python.",
+    )
+    key: str | None = _setting(
+        None,
+        Rule("printable ASCII without spaces, at least one character", _check_key),
+        "The key that signs every message. None: a fresh random one.",
+        secret=True,
+    )
+    packer: str = _setting(
+        "json",
+        _checked_by(packer_named, "one of json, orjson, msgpack"),
+        "How messages are serialised: json, orjson or msgpack.",
+    )
+    signature_scheme: str = _setting(
+        "hmac-sha256",
+        _checked_by(lambda scheme: Signer(b"", scheme), "hmac- and the name of a hash"),
+        "How messages are signed: hmac- and the name of a hash of Python's hashlib.",
+    )
+    log_level: str = _setting("info", _choice(LOG_LEVELS), "The least serious messages that are logged.")
+    log_format: str = _setting(
+        "text", _choice(LOG_FORMATS), "Log lines for people (text) or for programs (json)."
+    )
+
+    def __post_init__(self) -> None:
+        for name in RULES:
+            object.__setattr__(self, name, _checked(name, getattr(self, name), name))
+
+    @property
+    def registration_timeout_seconds(self) -> float:
+        """`registration_timeout`, or what it is when it is None."""
+        if self.registration_timeout is not None:
+            return self.registration_timeout
+        return max(30.0, 10 * self.ping)
+
+    @property
+    def engine_argv(self) -> tuple[str, ...]:
+        """`engine_command`, or what it is when it is empty."""
+        return self.engine_command or (sys.executable, "-m", "ipyparallel.engine")
+
+
+RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(HubConfig)}
+_SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
+
+if HubConfig.__doc__ is not None:  # it is under python -OO
+    HubConfig.__doc__ += "\n    Attributes:\n" + "".join(
+        f"        {entry.name}: {entry.metadata['doc']} Default: ``{entry.default!r}``.\n"
+        for entry in fields(HubConfig)
+    )
+
+
+def _checked(name: str, value: object, label: str) -> Any:
+    """The value in its final form. Raises `ConfigError`, which calls the setting by its `label`."""
+    rule = RULES[name]
+    try:
+        return rule.check(value)
+    except (ValueError, TypeError) as error:
+        raise _refusal(name, value, label, error) from None
+
+
+def _refusal(name: str, value: object, label: str, error: Exception) -> ConfigError:
+    shown = "not usable" if name in _SECRET else repr(value)
+    remark = f" ({error})" if isinstance(error, _Remark) else ""
+    return ConfigError(f"{label} is {shown}{remark}: expected {RULES[name].accepts}")
+
+
+# Where settings come from
+
+
+@dataclass(frozen=True)
+class _Given:
+    value: object
+    label: str  # "--ping", "TRIO_HUB_PING", "ping in /etc/trio-hub.toml"
+    is_text: bool  # as from a shell, to be read by the rule's from_text
+
+
+PREFIX = "TRIO_HUB_"
+_NAMES = (*RULES, "profile")
+_STOCK_VARIABLES = {
+    "IPP_PROFILE_DIR": "profile_dir",
+    "IPP_CLUSTER_ID": "cluster_id",
+    "IPP_SESSION_KEY": "key",
+}
+
+
+def load_config(cli: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> HubConfig:
+    """The settings of a command.
+
+    `cli` holds the options that were given, under the names of `HubConfig`'s fields, as text or as values;
+    None means that an option was not given. It, the environment and the file may name a ``profile`` instead
+    of a ``profile_dir``. `file` is the TOML file, else the variable ``TRIO_HUB_CONFIG`` names one. Without
+    any profile it is IPython's ``profile_default``. Empty variables count as not set.
+
+    Raises:
+        ConfigError: naming the setting, where it was found, and what is accepted.
+    """
+    file_label = "--config"
+    if file is None and environ.get(f"{PREFIX}CONFIG"):
+        file, file_label = Path(environ[f"{PREFIX}CONFIG"]), f"{PREFIX}CONFIG"
+    values: dict[str, object] = {}
+    for layer in (
+        _from_file(file, file_label) if file is not None else {},
+        _from_stock_variables(environ),
+        _from_variables(environ),
+        _from_options(cli),
+    ):
+        values |= {name: _read(name, given) for name, given in _with_profile_dir(layer, environ).items()}
+    values.setdefault("profile_dir", profile_directory("default", environ))
+    return HubConfig(**values)  # type: ignore[arg-type]  # each value has been checked under its name
+
+
+def profile_directory(name: str, environ: Mapping[str, str]) -> Path:
+    """The directory of the profile of that name, where IPython looks for it; it need not exist."""
+    home = Path(environ.get("HOME") or Path.home())
+    if environ.get("IPYTHONDIR"):
+        base = Path(environ["IPYTHONDIR"]).expanduser()
+    else:
+        base = home / ".ipython"
+        legacy = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "ipython"
+        if not base.exists() and os.access(legacy, os.W_OK):
+            base = legacy  # where very old IPythons had it, and where new ones still find it
+    return (base / f"profile_{name}").absolute()
+
+
+def _with_profile_dir(layer: dict[str, _Given], environ: Mapping[str, str]) -> dict[str, _Given]:
+    """The layer with its ``profile`` turned into a ``profile_dir``."""
+    profile = layer.get("profile")
+    if profile is None:
+        return layer
+    if "profile_dir" in layer:
+        other = layer["profile_dir"].label
+        raise ConfigError(f"{profile.label} and {other} exclude each other: give one of them")
+    if not isinstance(profile.value, str) or re.fullmatch(r"[^\s/\\\0]+", profile.value) is None:
+        raise ConfigError(f"{profile.label} is {profile.value!r}: expected a name without spaces and slashes")
+    directory = _Given(profile_directory(profile.value, environ), profile.label, is_text=False)
+    return {name: given for name, given in layer.items() if name != "profile"} | {"profile_dir": directory}
+
+
+def _read(name: str, given: _Given) -> object:
+    value = given.value
+    if given.is_text and isinstance(value, str):
+        try:
+            value = RULES[name].from_text(value)
+        except ValueError as error:
+            raise _refusal(name, value, given.label, error) from None
+    return _checked(name, value, given.label)
+
+
+def _from_options(cli: Mapping[str, object]) -> dict[str, _Given]:
+    layer = {}
+    for name, value in cli.items():
+        if name not in _NAMES:
+            raise ConfigError(_unknown(f"option --{name.replace('_', '-')}", name, _NAMES))
+        if value is not None:
+            layer[name] = _Given(value, f"--{name.replace('_', '-')}", is_text=True)
+    return layer
+
+
+def _from_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
+    known = {f"{PREFIX}{name.upper()}": name for name in _NAMES}
+    layer = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.upper().startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        if variable not in known:
+            what = f"the environment variable {variable}"
+            raise ConfigError(_unknown(what, variable, (*known, f"{PREFIX}CONFIG")))
+        if text:
+            layer[known[variable]] = _Given(text, variable, is_text=True)
+    return layer
+
+
+def _from_stock_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
+    if environ.get("IPP_ENABLE_CURVE") == "1":
+        raise ConfigError("IPP_ENABLE_CURVE is '1', but this hub cannot encrypt connections yet: unset it")
+    return {
+        name: _Given(environ[variable], variable, is_text=True)
+        for variable, name in _STOCK_VARIABLES.items()
+        if environ.get(variable)
+    }
+
+
+def _from_file(path: Path, label: str) -> dict[str, _Given]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{label}: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are among these
+        raise ConfigError(f"{label}: {path} is not TOML: {error}") from error
+    layer = {}
+    for name, value in table.items():
+        if name not in _NAMES:
+            raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
+        if name == "profile_dir" and isinstance(value, str):
+            value = path.absolute().parent / Path(value).expanduser()  # relative to the file, wherever we run
+        layer[name] = _Given(value, f"{name} in {path}", is_text=False)
+    return layer
+
+
+def _unknown(what: str, name: str, names: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name.upper() if name.isupper() else name.lower(), names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(names))
+    return f"{what} is not a setting: {hint}"

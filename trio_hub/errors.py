@@ -1,0 +1,86 @@
+"""The errors of trio_hub: one small tree, so that callers can catch what they mean.
+
+`HubError` is the root. `WireError` is what unreadable bytes become, and nothing else; its `kind` is the
+name under which the hub counts it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectionFileError",
+    "EngineError",
+    "HubClosedError",
+    "HubError",
+    "ImpossibleDependency",
+    "InvalidDependency",
+    "QueryError",
+    "StoreError",
+    "TaskTimeout",
+    "WireError",
+]
+
+
+class HubError(Exception):
+    """Anything that trio_hub itself found wrong."""
+
+
+class ConfigError(HubError):
+    """A setting has a name or a value that cannot be used; the message names it and the remedy."""
+
+
+class ConnectionFileError(HubError):
+    """A connection file cannot be read or written; the message names the file and the remedy."""
+
+
+class HubClosedError(HubError):
+    """The hub has stopped, or is stopping, and can no longer do what was asked."""
+
+
+class WireError(HubError):
+    """Bytes from the network that are not a message of ours.
+
+    `kind` is one of `KINDS`: a short, stable name, used as a counter's label.
+    """
+
+    KINDS = (
+        "no_delimiter",
+        "too_few_frames",
+        "no_identity",
+        "too_large",
+        "bad_signature",
+        "replayed",
+        "malformed",
+        "wrong_type",
+    )
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class StoreError(HubError):
+    """A task database cannot do what was asked (damaged, full, unreachable)."""
+
+
+class QueryError(HubError):
+    """A database query that is not in the query language; the message names the part that is not."""
+
+
+# What follows travels to clients by class name (`ename`), and stock clients know these names.
+
+
+class EngineError(HubError):
+    """An engine is unknown, or died before it answered."""
+
+
+class InvalidDependency(HubError):
+    """A task depends on a task that this hub has never seen, or on itself."""
+
+
+class ImpossibleDependency(HubError):
+    """No engine can ever satisfy what the task asks for."""
+
+
+class TaskTimeout(HubError):
+    """The task's own time limit passed before its dependencies were met."""

@@ -1,0 +1,8 @@
+"""The hub's core: engines, records, queries. Plain synchronous objects, told what happened."""
+
+from .connector import EngineConnector, EngineState
+from .heartbeat import HeartMonitor
+from .hub import Hub
+from .records import empty_record, init_record
+
+__all__ = ["EngineConnector", "EngineState", "HeartMonitor", "Hub", "empty_record", "init_record"]

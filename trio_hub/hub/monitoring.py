@@ -1,0 +1,338 @@
+"""The queues as the hub sees them: every request and reply is relayed and recorded in one step.
+
+A message on its way out keeps the frames it came in; only its routing identities change.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..errors import EngineError, HubError, InvalidDependency, WireError
+from ..schedulers.relay import Direct, Relay
+from ..schedulers.task import Task, Worker
+from ..wire.messages import Message, ResultMetadata, error_content
+from .connector import EngineConnector
+from .events import TaskAssigned, TaskFinished, TaskSubmitted
+from .records import init_record, record_of_result
+from .registration import Registration
+from .state import reply_type
+
+__all__ = ["Monitoring"]
+
+log = logging.getLogger("trio_hub.hub")
+
+
+class Monitoring(Registration):
+    """The part of the hub through which requests and replies pass. Each handler gets identities and message."""
+
+    # The task queue
+
+    def save_task_request(self, idents: list[bytes], msg: Message) -> None:
+        """A client submits a task: record it, and give it to the scheduler."""
+        if self._is_duplicate(msg):
+            return
+        try:
+            metadata = self.session.task_metadata(msg)
+            record = init_record(msg, self.session.packer, queue="task", now=self.now(), label=metadata.label)
+        except WireError as error:
+            self._refuse("task_in", idents, msg, error)
+            return
+        if metadata.after or metadata.follow:
+            self._refuse("task_in", idents, msg, InvalidDependency("this hub does not schedule dependencies between tasks"))
+            return
+        self.store.add(record)
+        task = Task(msg.header.msg_id, idents, msg.frames, session=msg.header.session, metadata=metadata)
+        self.submit_task(task)
+
+    def submit_task(self, task: Task) -> None:
+        """A task that is recorded already goes to the scheduler."""
+        self.tasks_submitted += 1
+        if self.host.listening:
+            self.host.emit(TaskSubmitted(task.msg_id, "task"))
+        self.scheduler.submit(task)
+
+    def task_assigned(self, task: Task, worker: Worker) -> None:
+        engine = self.by_ident[worker.ident]
+        self.save_task_destination(task, engine)
+        self.send_to_engine(engine, "task_out", [*task.idents, *task.frames])
+
+    def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
+        """The scheduler has chosen an engine: record which."""
+        self.store.update(task.msg_id, {"engine_uuid": engine.uuid})
+        if self.host.listening:
+            self.host.emit(TaskAssigned(task.msg_id, engine.uuid))
+
+    def save_task_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers a task: record it and pass it on, or let another engine try."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        task = self.scheduler.running_on(ident, msg_id)
+        if task is None:
+            self.ignore("unexpected_result", f"a reply of {ident!r} to task {msg_id!r}, which it does not run")
+            return
+        metadata = self._result_metadata(msg)
+        status = metadata.status or self._status_in_content(msg)
+        final = self.scheduler.result(
+            task, ok=status in ("ok", "aborted"), dependencies_met=metadata.dependencies_met
+        )
+        if final:
+            self._save_result(ident, msg, msg_id, metadata.started, status)
+            self._to_client("task_in", task.idents, [ident, *msg.frames])
+
+    def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+        uuid = worker.ident.decode("utf-8", "replace") if worker else None
+        self._answer_with_error("task_in", task.idents, task.msg_id, bytes(task.frames[2]), "apply_request", uuid, error)
+
+    # The direct queue
+
+    def save_queue_request(self, idents: list[bytes], msg: Message) -> None:
+        """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
+        if self._is_duplicate(msg):
+            return
+        try:
+            label = self.session.task_metadata(msg).label
+            record = init_record(msg, self.session.packer, queue="mux", now=self.now(), label=label)
+        except WireError as error:
+            self._refuse("mux_in", idents[:1] + idents[2:], msg, error)
+            return
+        expects_reply = msg.header.msg_type.endswith("_request")
+        if expects_reply:
+            record.engine_uuid = idents[1].decode("utf-8", "replace") if len(idents) > 1 else None
+            self.store.add(record)
+            self.tasks_submitted += 1
+            if self.host.listening:
+                self.host.emit(TaskSubmitted(msg.header.msg_id, "mux"))
+        engine = self._relay_request("mux", self.mux, idents, msg)
+        if engine is None and expects_reply:
+            self._answer_with_error(
+                "mux_in",
+                idents[:1] + idents[2:],
+                msg.header.msg_id,
+                msg.raw_header,
+                msg.header.msg_type,
+                record.engine_uuid,
+                no_such_engine(idents),
+            )
+
+    def save_queue_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers a direct request: record it and pass it on."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        direct = self.mux.answered(ident, msg_id)
+        if direct is not None:
+            metadata = self._result_metadata(msg)
+            status = metadata.status or self._status_in_content(msg)
+            self._save_result(ident, msg, msg_id, metadata.started, status)
+            self._to_client("mux_in", direct.idents, [ident, *msg.frames])
+        elif msg_id in self.late and self.late[msg_id].ident == ident:
+            # The client has its EngineError; the record gets the truth.
+            del self.late[msg_id]
+            self._record_result(ident, msg, msg_id, self._result_metadata(msg).started)
+            self.ignore("late_result", f"a reply to {msg_id!r} by engine {ident!r} after it was lost; recorded")
+        else:
+            self.ignore("unexpected_result", f"a reply of {ident!r} to {msg_id!r}, which it was not asked")
+
+    def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        header = direct.header
+        self._answer_with_error(
+            "mux_in", direct.idents, header.msg_id, direct.raw_header, header.msg_type, engine_uuid, error
+        )
+
+    # The control channel: relayed, watched for engines that die, and not recorded
+
+    def relay_control_request(self, idents: list[bytes], msg: Message) -> None:
+        """A client asks something of an engine's control channel."""
+        engine = self._relay_request("control", self.control, idents, msg)
+        if engine is None:
+            self._refuse("control_in", idents[:1] + idents[2:], msg, no_such_engine(idents))
+
+    def relay_control_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers on its control channel."""
+        direct = self.control.answered(idents[0], msg.parent.msg_id)
+        if direct is None:
+            self.ignore("unexpected_result", f"a control reply of {idents[0]!r} to {msg.parent.msg_id!r}")
+        else:
+            self._to_client("control_in", direct.idents, [idents[0], *msg.frames])
+
+    # Broadcast
+
+    def save_broadcast_request(self, idents: list[bytes], msg: Message) -> None:
+        """A client addresses many engines at once. It is told that this hub does not do that yet."""
+        self._refuse("broadcast_in", idents, msg, EngineError("this hub does not relay broadcasts: use a direct view"))
+
+    # IOPub
+
+    def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
+        """An engine publishes output: pass it on to all clients, and record it."""
+        self.host.send("iopub_out", [*topics, *msg.frames])
+        msg_type = msg.header.msg_type
+        if msg_type == "shutdown_reply":
+            engine = self.by_ident.get(msg.header.session.encode("utf-8", "replace"))
+            if engine is not None:
+                self.lose_engine(engine, "shutdown")
+        elif msg_type in _OUTPUT and msg.parent.msg_id:
+            self.save_iopub_message(topics, msg)
+
+    def save_iopub_message(self, topics: list[bytes], msg: Message) -> None:
+        """Record the output of a request."""
+        msg_id = msg.parent.msg_id
+        try:
+            content = self.session.content(msg)
+            if msg.header.msg_type == "stream":
+                name, text = content.get("name"), content.get("text")
+                if name not in ("stdout", "stderr") or not isinstance(text, str):
+                    raise WireError("wrong_type", f"a stream message must name stdout or stderr, not {name!r}")
+                self.store.append(msg_id, name, text)
+            elif msg.header.msg_type == "execute_input":
+                code = content.get("code")
+                if not isinstance(code, str):
+                    raise WireError("wrong_type", "an execute_input message without code")
+                self.store.update(msg_id, {"execute_input": code})
+            else:
+                self.store.update(msg_id, {msg.header.msg_type: self.session.packer.to_json(msg.raw_content)})
+        except WireError as error:
+            self.unreadable("iopub", error)
+
+    # The end
+
+    def announce_shutdown(self) -> None:
+        """Tell all clients, once, that the hub stops."""
+        if not self.stopping:
+            self.stopping = True
+            self.notify("shutdown_notification", {"status": "ok"})
+
+    def abandon_pending(self) -> None:
+        """The hub stops: answer whoever still waits, since nobody will later."""
+        error = EngineError("the hub has been stopped")
+        for task in list(self.scheduler.tasks.values()):
+            self.scheduler.abandon(task, error)
+        for engine in [*self.engines.values(), *self.lost]:
+            for direct in self.mux.strand(engine.mux):
+                self.fail_direct(direct, engine.uuid, error)
+            for direct in self.control.strand(engine.control):
+                self.answer_control_of_lost(direct, engine)
+
+    # Shared by the queues
+
+    def _relay_request(self, name: str, relay: Relay, idents: list[bytes], msg: Message) -> EngineConnector | None:
+        """Pass a request on to the engine that its second identity names; None if there is no such engine."""
+        engine = self.by_ident.get(idents[1]) if len(idents) > 1 else None
+        if engine is None:
+            return None
+        sender = idents[:1] + idents[2:]
+        if msg.header.msg_type.endswith("_request"):
+            lane = engine.mux if relay is self.mux else engine.control
+            if not relay.sent(Direct(sender, msg.header, msg.raw_header, lane)):
+                self.ignore("duplicate_msg_id", f"request {msg.header.msg_id!r} is on its way already")
+                return engine
+        self.send_to_engine(engine, f"{name}_out", [*sender, *msg.frames])
+        return engine
+
+    def _is_duplicate(self, msg: Message) -> bool:
+        """Whether a request reuses the msg_id of one that is not answered yet: that one's answer will do."""
+        if not self.is_pending(msg.header.msg_id):
+            return False
+        self.ignore("duplicate_msg_id", f"request {msg.header.msg_id!r} is pending already")
+        return True
+
+    def _result_metadata(self, msg: Message) -> ResultMetadata:
+        try:
+            return self.session.result_metadata(msg)
+        except WireError as error:
+            # The client waits for this reply, so it goes on all the same, as a failure.
+            self.unreadable("result metadata", error)
+            return ResultMetadata(status="error")
+
+    def _status_in_content(self, msg: Message) -> str:
+        try:
+            status = self.session.content(msg).get("status")
+        except WireError as error:
+            self.unreadable("result content", error)
+            return "error"
+        return status if isinstance(status, str) else "error"
+
+    def _save_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None, status: str) -> None:
+        engine = self.by_ident.get(ident)
+        if engine is not None and status != "aborted":
+            engine.completed += 1
+        if status == "ok":
+            self.tasks_completed += 1
+        else:
+            self.tasks_failed += 1
+        uuid = self._record_result(ident, msg, msg_id, started)
+        if self.host.listening:
+            self.host.emit(TaskFinished(msg_id, uuid, status))
+
+    def _record_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None) -> str:
+        uuid = ident.decode("utf-8", "replace")
+        try:
+            changes = record_of_result(
+                msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now()
+            )
+        except WireError as error:
+            self.unreadable("result", error)
+            content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))
+            changes = {"completed": self.now(), "received": self.now(), "result_content": content}
+        self.store.update(msg_id, changes)
+        return uuid
+
+    def _to_client(self, channel: str, idents: list[bytes], frames: list[Any]) -> None:
+        # A task without identities was resubmitted by the hub itself: its result is in the record.
+        if idents and not self.host.send(channel, [*idents, *frames]):
+            self.ignore("client_gone", f"a reply for client {idents[0]!r}, which has disconnected")
+
+    def _refuse(self, channel: str, idents: list[bytes], msg: Message, error: HubError) -> None:
+        """Answer with an error a request that was never recorded."""
+        if isinstance(error, WireError):
+            self.unreadable(channel, error)
+        content = error_content(type(error).__name__, str(error))
+        frames = self.session.write(
+            reply_type(msg.header.msg_type), content, parent=msg.frames[2], metadata={"status": "error"}
+        )
+        self._to_client(channel, idents, frames)
+
+    def _answer_with_error(
+        self,
+        channel: str,
+        idents: list[bytes],
+        msg_id: str,
+        raw_header: bytes,
+        msg_type: str,
+        engine_uuid: str | None,
+        error: HubError,
+    ) -> None:
+        """Answer with an error a request that is recorded, and record the answer."""
+        now = self.now()
+        packer = self.session.packer
+        metadata: dict[str, Any] = {"status": "error", "date": now.isoformat()}
+        if engine_uuid is not None:
+            metadata["engine"] = engine_uuid
+        content = error_content(type(error).__name__, str(error))
+        frames = self.session.write(reply_type(msg_type), content, parent=raw_header, metadata=metadata)
+        self.store.update(
+            msg_id,
+            {
+                "result_header": packer.to_json(bytes(frames[2])),
+                "result_metadata": packer.to_json(bytes(frames[4])),
+                "result_content": packer.to_json(bytes(frames[5])),
+                "result_buffers": (),
+                "completed": now,
+                "received": now,
+                "engine_uuid": engine_uuid,
+            },
+        )
+        self.tasks_failed += 1
+        log.info("%s failed: %s", msg_id, error, extra={"task": msg_id})
+        if self.host.listening:
+            self.host.emit(TaskFinished(msg_id, engine_uuid, "error"))
+        self._to_client(channel, idents, frames)
+
+
+_OUTPUT = frozenset(("stream", "error", "execute_input", "execute_result"))
+
+
+def no_such_engine(idents: list[bytes]) -> EngineError:
+    if len(idents) < 2:
+        return EngineError("the message names no engine")
+    return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")

@@ -1,0 +1,223 @@
+"""Clients' queries: each handler gets the sender's identities and the message, and gives the reply.
+
+A handler that needs the store is a generator: it yields what it wants of the store (a function of it) and is
+sent the answer. So all of it is plain synchronous code, and the waiting is the runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from ..schedulers.task import Task
+from ..store import parse_query
+from ..store.record import TaskRecord
+from ..wire.frames import Buffer
+from ..wire.messages import Message
+from .monitoring import Monitoring
+from .records import init_record
+from .state import Query, Reply
+
+__all__ = ["Queries"]
+
+
+class Queries(Monitoring):
+    """The part of the hub that answers clients."""
+
+    def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
+        """The engines there are, by id; where to connect is in the client's connection file."""
+        engines = {str(engine.id): engine.uuid for engine in self.engines.values()}
+        return Reply("connection_reply", {"status": "ok", "engines": engines})
+
+    def queue_status(self, client_id: list[bytes], msg: Message) -> Query:
+        """What the engines asked for have before and behind them.
+
+        For each: ``queue`` (direct requests) and ``tasks`` that are outstanding, and ``completed``; counts, or
+        with ``verbose`` msg_ids. ``unassigned`` are the tasks that no engine has yet.
+        """
+        content = self.session.content(msg)
+        engines = self._validate_targets(content.get("targets"))
+        reply: dict[str, Any] = {"status": "ok"}
+        unassigned = self.scheduler.queue
+        if not content.get("verbose"):
+            for engine in engines:
+                tasks = len(engine.worker.running) if engine.worker else 0
+                reply[str(engine.id)] = {"queue": len(engine.mux), "completed": engine.completed, "tasks": tasks}
+            reply["unassigned"] = len(unassigned)
+            return Reply("queue_reply", reply)
+        completed: dict[str, list[str]] = {engine.uuid: [] for engine in engines}
+        query = parse_query({"engine_uuid": {"$in": list(completed)}, "completed": {"$ne": None}})
+        for record in (yield lambda store: store.find(query, ("engine_uuid",))):
+            completed[record["engine_uuid"]].append(record["msg_id"])
+        for engine in engines:
+            reply[str(engine.id)] = {
+                "queue": list(engine.mux.pending),
+                "completed": completed[engine.uuid],
+                "tasks": list(engine.worker.running) if engine.worker else [],
+            }
+        reply["unassigned"] = [task.msg_id for task in unassigned]
+        return Reply("queue_reply", reply)
+
+    def check_load(self, client_id: list[bytes], msg: Message) -> Reply:
+        """How many requests each engine has outstanding, by id."""
+        engines = self._validate_targets(self.session.content(msg).get("targets"))
+        return Reply("load_reply", {"status": "ok"} | {str(engine.id): len(engine.pending) for engine in engines})
+
+    def get_results(self, client_id: list[bytes], msg: Message) -> Query:
+        """The results of one or more requests, or with ``status_only`` whether they are there."""
+        content = self.session.content(msg)
+        msg_ids = sorted(set(_list_of_text(content.get("msg_ids"), "msg_ids")))
+        status_only = bool(content.get("status_only"))
+        asked = [msg_id for msg_id in msg_ids if not self.is_pending(msg_id)]
+        records: dict[str, TaskRecord] = yield lambda store: store.get(asked)
+        pending: list[str] = []
+        completed: list[str] = []
+        reply: dict[str, Any] = {"status": "ok", "pending": pending, "completed": completed}
+        buffers: list[Buffer] = []
+        for msg_id in msg_ids:
+            record = records.get(msg_id)
+            if record is None and self.is_pending(msg_id):
+                pending.append(msg_id)
+            elif record is None:
+                raise KeyError(f"No such message: {msg_id}")
+            elif record.completed is None:
+                pending.append(msg_id)
+            else:
+                completed.append(msg_id)
+                if not status_only:
+                    reply[msg_id] = _result_of(record)
+                    buffers.extend(record.result_buffers or ())
+        return Reply("result_reply", reply, buffers)
+
+    def get_history(self, client_id: list[bytes], msg: Message) -> Query:
+        """All msg_ids in the store, by time of submission."""
+        history = yield lambda store: store.history()
+        return Reply("history_reply", {"status": "ok", "history": history})
+
+    def db_query(self, client_id: list[bytes], msg: Message) -> Query:
+        """The records that match a query; buffers travel behind the content, and their numbers in it."""
+        content = self.session.content(msg)
+        query = parse_query({} if content.get("query") is None else content["query"])
+        keys = None if content.get("keys") is None else _list_of_text(content["keys"], "keys")
+        records: list[dict[str, Any]] = yield lambda store: store.find(query, keys)
+        buffers: list[Buffer] = []
+        lengths: dict[str, list[int]] = {"buffers": [], "result_buffers": []}
+        for record in records:
+            # a client takes a record's request buffers first, then its result buffers
+            for key, counts in lengths.items():
+                found = record.pop(key, None) or ()
+                counts.append(len(found))
+                buffers.extend(found)
+        reply = {
+            "status": "ok",
+            "records": records,
+            "buffer_lens": lengths["buffers"] if keys and "buffers" in keys else None,
+            "result_buffer_lens": lengths["result_buffers"] if keys and "result_buffers" in keys else None,
+        }
+        return Reply("db_reply", reply, buffers)
+
+    def purge_results(self, client_id: list[bytes], msg: Message) -> Query:
+        """Forget finished requests: all, or those of the msg_ids and engines given."""
+        content = self.session.content(msg)
+        msg_ids = content.get("msg_ids") or []
+        if msg_ids == "all":
+            queries: list[dict[str, Any]] = [{"completed": {"$ne": None}}]
+        else:
+            msg_ids = _list_of_text(msg_ids, "msg_ids")
+            pending = next((msg_id for msg_id in msg_ids if self.is_pending(msg_id)), None)
+            if pending is not None:
+                raise IndexError(f"msg pending: {pending!r}")
+            engine_ids = content.get("engine_ids") or []
+            engines = self._validate_targets(engine_ids) if engine_ids else []
+            queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
+            queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
+        for query in map(parse_query, queries):
+            yield _dropping(query)
+        return Reply("purge_reply", {"status": "ok"})
+
+    def resubmit_task(self, client_id: list[bytes], msg: Message) -> Query:
+        """Run finished or pending requests again, as new tasks; their results are asked for by the new msg_ids."""
+        msg_ids = _list_of_text(self.session.content(msg).get("msg_ids"), "msg_ids")
+        records: dict[str, TaskRecord] = yield lambda store: store.get(msg_ids)
+        missing = [msg_id for msg_id in msg_ids if msg_id not in records or records[msg_id].header is None]
+        if missing:
+            raise KeyError(f"No such msg(s): {missing!r}")
+        resubmitted = {msg_id: self._resubmit(records[msg_id]) for msg_id in dict.fromkeys(msg_ids)}
+        return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
+
+    def _resubmit(self, record: TaskRecord) -> str:
+        old = record.as_dict(("header", "metadata", "content"))
+        msg_id = self.session.new_msg_id()
+        header = old["header"] | {"msg_id": msg_id, "date": self.now().isoformat()}
+        # its dependencies were met the first time
+        metadata = {key: value for key, value in (old["metadata"] or {}).items() if key not in ("after", "follow")}
+        frames = self.session.write(
+            header["msg_type"], old["content"], metadata=metadata, buffers=record.buffers or (), header=header
+        )
+        task_message = self.session.read_untrusted(frames)
+        task_metadata = self.session.task_metadata(task_message)
+        self.store.add(
+            init_record(task_message, self.session.packer, queue="task", now=self.now(), label=task_metadata.label)
+        )
+        self.store.update(record.msg_id, {"resubmitted": msg_id})
+        self.submit_task(
+            Task(msg_id, [], task_message.frames, session=task_message.header.session, metadata=task_metadata)
+        )
+        return msg_id
+
+    def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
+        """A client stops the hub: all clients are told, and the hub stops in good order."""
+        self.announce_shutdown()
+        self.host.stop("a client's shutdown_request")
+        return Reply("shutdown_reply", {"status": "ok"})
+
+    def _validate_targets(self, targets: Any) -> list[Any]:
+        """The engines that are meant: None is all, else ids or uuids, one or a list."""
+        if targets is None:
+            return list(self.engines.values())
+        if isinstance(targets, (int, str)):
+            targets = [targets]
+        if not isinstance(targets, list):
+            raise TypeError(f"targets must be engine ids or uuids, not {targets!r}")
+        engines = []
+        bad = []
+        for target in targets:
+            if isinstance(target, str):
+                engine = self.by_ident.get(target.encode("utf-8", "replace"))
+            else:
+                engine = self.engines.get(target) if type(target) is int else None
+            if engine is None:
+                bad.append(target)
+            else:
+                engines.append(engine)
+        if bad:
+            raise IndexError(f"No Such Engine: {bad!r}")
+        if not engines:
+            raise IndexError("No Engines Registered")
+        return engines
+
+
+def _list_of_text(value: Any, name: str) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name} must be a list of texts, not {str(value)[:100]!r}")
+    return value
+
+
+def _dropping(query: Any) -> Any:
+    def drop(store: Any) -> Awaitable[int]:
+        dropped: Awaitable[int] = store.drop(query)
+        return dropped
+
+    return drop
+
+
+def _result_of(record: TaskRecord) -> dict[str, Any]:
+    result = record.as_dict(
+        ("header", "metadata", "result_metadata", "result_header", "result_content", "received")
+    )
+    # a stock client reads these as dicts
+    result["result_metadata"] = result["result_metadata"] or {}
+    result["io"] = record.as_dict(("execute_input", "execute_result", "error", "stdout", "stderr"))
+    return result

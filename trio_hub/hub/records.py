@@ -1,0 +1,46 @@
+"""Task records as the hub makes them out of messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ..store.record import TaskRecord, empty_record
+from ..wire.messages import Message, parse_date
+from ..wire.packers import Packer
+
+__all__ = ["empty_record", "init_record", "record_of_result"]
+
+
+def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
+    """The record of a request that has just come."""
+    header = msg.header
+    to_json = packer.to_json
+    return TaskRecord(
+        header.msg_id,
+        header=to_json(msg.raw_header),
+        metadata=to_json(msg.raw_metadata),
+        content=to_json(msg.raw_content),
+        buffers=tuple(msg.frames[6:]),
+        submitted=parse_date(header.date) or now,
+        client_uuid=header.session,
+        queue=queue,
+        label=label,
+    )
+
+
+def record_of_result(
+    msg: Message, packer: Packer, *, engine_uuid: str, started: str | None, now: datetime
+) -> dict[str, Any]:
+    """What a reply adds to the record of the request it answers."""
+    to_json = packer.to_json
+    return {
+        "result_header": to_json(msg.raw_header),
+        "result_metadata": to_json(msg.raw_metadata),
+        "result_content": to_json(msg.raw_content),
+        "result_buffers": tuple(msg.frames[6:]),
+        "started": parse_date(started),
+        "completed": parse_date(msg.header.date) or now,
+        "received": now,
+        "engine_uuid": engine_uuid,
+    }

@@ -1,0 +1,219 @@
+"""Engines come and go: registration, heartbeats, unregistration, and what the lost leave behind."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..errors import EngineError
+from ..schedulers.relay import Direct
+from ..wire.messages import Message, error_content
+from .connector import EngineConnector, EngineState
+from .events import EngineRegistered, EngineSettled, EngineUnregistered, RegistrationStalled
+from .state import HubState, Reply, content_of, reply_type
+
+__all__ = ["Registration"]
+
+log = logging.getLogger("trio_hub.hub")
+
+MAX_UUID = 255
+"""Bytes an engine's uuid may have: a ZeroMQ identity has no more."""
+
+
+class Registration(HubState):
+    """The part of the hub that knows the engines."""
+
+    # Coming
+
+    def register_engine(self, reg: list[bytes], msg: Message) -> EngineConnector | None:
+        """Register a new engine: tell it its id, and wait for its heart (`finish_registration`).
+
+        An id it asks for is honoured if free; else ids are counted up and never used again.
+        """
+        content = self.session.content(msg)
+        try:
+            uuid = self._valid_uuid(content.get("uuid"))
+            requested = content.get("id")
+            if requested is not None and (type(requested) is not int or not 0 <= requested < 2**31):
+                raise ValueError(f"the requested engine id must be an integer of 0 or more, not {requested!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("refused a registration: %s", error)
+            self.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
+            return None
+        engine = EngineConnector(self.new_engine_id(requested), uuid)
+        self.incoming_registrations[engine.ident] = engine
+        self.reply(
+            "query",
+            reg,
+            msg,
+            Reply(
+                "registration_reply",
+                {
+                    "status": "ok",
+                    "id": engine.id,
+                    "hb_period": self.hb_period,
+                    "connection_info": self.engine_info,
+                },
+            ),
+        )
+        self.host.start_engine(engine)
+        return engine
+
+    def _valid_uuid(self, uuid: Any) -> str:
+        if not isinstance(uuid, str) or not uuid:
+            raise TypeError("a registration_request must say the engine's uuid, a text that is not empty")
+        ident = uuid.encode("utf-8", "replace")
+        if len(ident) > MAX_UUID or ident[0] == 0:
+            raise ValueError(f"the engine's uuid must have at most {MAX_UUID} bytes, and must not begin with NUL")
+        if ident in self.by_ident or ident in self.incoming_registrations:
+            raise KeyError(f"uuid {uuid!r} in use")
+        return uuid
+
+    def new_engine_id(self, requested_id: int | None = None) -> int:
+        """The requested id if it is free, else the next that was never used."""
+        if requested_id is not None:
+            taken = requested_id in self.engines or any(
+                engine.id == requested_id for engine in self.incoming_registrations.values()
+            )
+            if not taken:
+                self._idcounter = max(self._idcounter, requested_id + 1)
+                return requested_id
+            log.warning("engine id %d is in use; the engine that asked for it gets another", requested_id)
+        new_id = self._idcounter
+        self._idcounter += 1
+        return new_id
+
+    def handle_new_heart(self, heart: bytes) -> None:
+        """A heart that is not watched has beaten: complete its engine's registration, if there is one."""
+        if heart in self.incoming_registrations:
+            self.finish_registration(heart)
+        else:
+            self.ignore("unknown_heart", f"a heartbeat of {heart!r}, which is not registered")
+
+    def finish_registration(self, heart: bytes) -> None:
+        """Second half of a registration, once the heart has been heard: the engine is usable."""
+        engine = self.incoming_registrations.pop(heart)
+        engine.state = EngineState.ALIVE
+        self.engines[engine.id] = engine
+        self.by_ident[engine.ident] = engine
+        self.heartmonitor.watch(heart)
+        engine.end_scope()  # that of the stalled-registration timeout
+        log.info("engine %d registered (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
+        self.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
+        if self.host.listening:
+            self.host.emit(EngineRegistered(engine.id, engine.uuid))
+        engine.worker = self.scheduler.add_engine(engine.ident)
+
+    def purge_stalled_registration(self, engine: EngineConnector) -> None:
+        """Forget an engine whose heart was not heard in time."""
+        if self.incoming_registrations.get(engine.ident) is not engine:
+            return
+        del self.incoming_registrations[engine.ident]
+        engine.state = EngineState.STALLED
+        log.warning("engine %d (%s): registration stalled, purged", engine.id, engine.uuid, extra={"engine": engine.id})
+        if self.host.listening:
+            self.host.emit(RegistrationStalled(engine.id, engine.uuid))
+
+    # Beating
+
+    def handle_pong(self, frames: list[bytes]) -> None:
+        """A heart answers: ``[identity, ping]``. Whatever else arrives there is harmless."""
+        if len(frames) != 2 or not self.heartmonitor.is_ours(frames[1]):
+            self.ignore("bad_heartbeat", "a heartbeat that answers no ping of this hub")
+            return
+        heart = frames[0]
+        if heart in self.heartmonitor:
+            self.heartmonitor.beat(heart)
+        else:
+            self.handle_new_heart(heart)
+
+    def weigh_hearts(self) -> None:
+        """A heartbeat period is over, and all pongs are in: unregister those that have missed too many."""
+        for heart in self.heartmonitor.weigh():
+            self.handle_heart_failure(heart)
+
+    def handle_heart_failure(self, heart: bytes) -> None:
+        """A heart has stopped: unregister its engine."""
+        engine = self.by_ident.get(heart)
+        if engine is not None:
+            log.warning(
+                "engine %d: no heartbeat after %d pings", engine.id, self.heartmonitor.misses(heart), extra={"engine": engine.id}
+            )
+            self.lose_engine(engine, "heart")
+
+    # Going
+
+    def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
+        """Unregister an engine that explicitly asks to leave; also one that is still registering."""
+        content = self.session.content(msg)
+        engine_id = content.get("id")
+        engine = self.engines.get(engine_id) if type(engine_id) is int else None
+        if engine is not None:
+            self.lose_engine(engine, "request")
+            return
+        for incoming in self.incoming_registrations.values():
+            # an engine that gives up waiting does not know its id, but its identity is its uuid
+            if incoming.id == engine_id or (engine_id is None and ident and incoming.ident == ident[0]):
+                self.purge_stalled_registration(incoming)
+                incoming.end_scope()
+                return
+        self.ignore("unknown_engine", f"unregistration of engine {engine_id!r}, which is not registered")
+
+    def lose_engine(self, engine: EngineConnector, reason: str) -> None:
+        """An engine is gone: forget it, announce it, and let its grace begin."""
+        if engine.state is not EngineState.ALIVE:
+            return
+        engine.state = EngineState.LOST
+        del self.engines[engine.id]
+        del self.by_ident[engine.ident]
+        self.heartmonitor.forget(engine.ident)
+        self.lost.add(engine)
+        engine.parked.clear()
+        log.info("engine %d unregistered (%s)", engine.id, reason, extra={"engine": engine.id})
+        # Stock clients settle their direct requests themselves when they hear of the unregistration, and stumble
+        # over an answer that comes after it. So the answers go out first.
+        for direct in self.mux.strand(engine.mux):
+            self.late[direct.header.msg_id] = engine
+            self.fail_direct(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
+        self.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})
+        if self.host.listening:
+            self.host.emit(EngineUnregistered(engine.id, engine.uuid, reason))
+        if engine.worker is not None:
+            self.scheduler.remove_engine(engine.worker)
+        engine.end_scope()  # that of its life
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Whether anybody waits, or the records wait, for something of a lost engine."""
+        running = engine.worker is not None and len(engine.worker.running) > 0
+        return running or len(engine.control) > 0 or engine in self.late.values()
+
+    def handle_stranded(self, engine: EngineConnector) -> None:
+        """The grace of a lost engine is over: settle all that it has not answered."""
+        if engine.state is not EngineState.LOST:
+            return
+        engine.state = EngineState.SETTLED
+        self.lost.discard(engine)
+        if engine.worker is not None:
+            self.scheduler.settle(engine.worker)
+        for direct in self.control.strand(engine.control):
+            self.answer_control_of_lost(direct, engine)
+        for msg_id in [msg_id for msg_id, owner in self.late.items() if owner is engine]:
+            del self.late[msg_id]
+        if self.host.listening:
+            self.host.emit(EngineSettled(engine.id, engine.uuid))
+
+    def answer_control_of_lost(self, direct: Direct, engine: EngineConnector) -> None:
+        """Answer a control request that an engine took to its grave."""
+        if direct.header.msg_type == "shutdown_request":
+            content: dict[str, Any] = {"status": "ok", "restart": False}  # gone is what it was asked to be
+        else:
+            error = died_while_running(engine, direct.header.msg_id)
+            content = error_content("EngineError", str(error))
+        frames = self.session.write(
+            reply_type(direct.header.msg_type), content, parent=direct.raw_header, metadata={"engine": engine.uuid}
+        )
+        self.host.send("control_in", [*direct.idents, *frames])
+
+
+def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
+    return EngineError(f"Engine {engine.id} died while running task {msg_id}")

@@ -1,0 +1,205 @@
+"""What all parts of the hub share: its state, its ways to the outside, and how it says no."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator
+from datetime import datetime
+from random import Random
+from typing import Any, Protocol, TypeAlias
+
+from ..errors import HubError, WireError
+from ..schedulers.relay import Direct, Relay
+from ..schedulers.task import Task, Worker
+from ..schedulers.tasks import TaskScheduler
+from ..store import Store
+from ..wire.frames import Buffer, Frames
+from ..wire.messages import Message, Session, error_content
+from .connector import EngineConnector
+from .events import Event
+from .heartbeat import HeartMonitor
+
+__all__ = ["Host", "HubState", "Query", "Reply", "StoreCall", "content_of", "reply_type"]
+
+log = logging.getLogger("trio_hub.hub")
+
+
+class Host(Protocol):
+    """What the hub asks of the runtime that it lives in. Nothing here waits."""
+
+    listening: bool
+    """Whether anybody wants `emit` to be called."""
+
+    def send(self, channel: str, frames: Frames) -> bool:
+        """Send on a channel; False if the peer that the first frame names is not connected."""
+
+    def start_engine(self, engine: EngineConnector) -> None:
+        """Begin the life of an engine that has just been told its id."""
+
+    def flush_when_reachable(self, engine: EngineConnector) -> None:
+        """Call `HubState.flush_parked` until it has nothing left to do, or the engine's time is up."""
+
+    def run_query(self, message: Message, query: Query) -> None:
+        """Carry out the store calls of a query, then answer it with `Hub.answer_query`."""
+
+    def emit(self, event: Event) -> None:
+        """Something happened; only called while `listening`."""
+
+    def stop(self, reason: str) -> None:
+        """Begin an orderly stop of the hub."""
+
+
+class Reply:
+    """The answer to a query."""
+
+    __slots__ = ("buffers", "content", "msg_type")
+
+    def __init__(self, msg_type: str, content: dict[str, Any], buffers: list[Buffer] | None = None) -> None:
+        self.msg_type = msg_type
+        self.content = content
+        self.buffers = buffers or []
+
+
+# A query handler yields what it wants to know of the store, is sent the answer, and returns its reply: so the
+# handler is plain synchronous code, and waiting for a disk is the runtime's business.
+StoreCall: TypeAlias = Callable[[Store], Any]
+Query: TypeAlias = Generator[StoreCall, Any, Reply]
+
+
+class HubState(ABC):
+    """State and helpers; `Hub` adds the doing, one subject a base class.
+
+    Args:
+        host: the way to sockets, tasks and time.
+        session: reads and writes messages.
+        store: keeps the records.
+        rng: chance, for the schemes of the task queue that need it.
+        now: the current time, aware and in UTC.
+        heart_token: unguessable bytes, see `HeartMonitor`.
+        hwm, scheme: see `TaskScheduler`.
+        max_heartmonitor_misses: see `HeartMonitor`.
+        hb_period: milliseconds between pings, which engines are told.
+        engine_info: connection info for engines, which they are told as well.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        store: Store,
+        rng: Random,
+        *,
+        now: Callable[[], datetime],
+        heart_token: bytes,
+        hwm: int = 1,
+        scheme: str = "leastload",
+        max_heartmonitor_misses: int = 10,
+        hb_period: int = 3000,
+        engine_info: dict[str, Any] | None = None,
+    ) -> None:
+        self.host = host
+        self.session = session
+        self.store = store
+        self.now = now
+        self.hb_period = hb_period
+        self.engine_info = engine_info or {}
+
+        self.engines: dict[int, EngineConnector] = {}
+        """The engines that are alive, by id."""
+        self.by_ident: dict[bytes, EngineConnector] = {}
+        """The same, by identity."""
+        self.incoming_registrations: dict[bytes, EngineConnector] = {}
+        """The engines that have been told their id and whose heart was not heard yet, by identity."""
+        self.lost: set[EngineConnector] = set()
+        """The engines that are gone and whose grace is not over."""
+        self.heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
+        self.mux = Relay()
+        self.control = Relay()
+        self.late: dict[str, EngineConnector] = {}
+        """Direct requests that were answered for a lost engine, and whose real result may still come."""
+        self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
+        self.wire_errors: Counter[str] = Counter()
+        """Messages that could not be read, by kind."""
+        self.ignored: Counter[str] = Counter()
+        """Readable messages that changed nothing, by reason."""
+        self.tasks_submitted = 0
+        self.tasks_completed = 0
+        self.tasks_failed = 0
+        self.stopping = False
+        self._idcounter = 0
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a task or direct request of this msg_id is waiting for its answer."""
+        return msg_id in self.scheduler.tasks or msg_id in self.mux.pending
+
+    @abstractmethod
+    def task_assigned(self, task: Task, worker: Worker) -> None:
+        """See `trio_hub.schedulers.tasks.Delivery`."""
+
+    @abstractmethod
+    def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+        """See `trio_hub.schedulers.tasks.Delivery`."""
+
+    @abstractmethod
+    def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        """Answer a direct request with an error, and record that."""
+
+    # Engines that have registered but not connected yet
+
+    def send_to_engine(self, engine: EngineConnector, channel: str, frames: Frames) -> None:
+        """Send, or keep until the engine's connection is open: its heart may be heard before that."""
+        if engine.parked or not self.host.send(channel, [engine.ident, *frames]):
+            engine.parked.append((channel, frames))
+            if len(engine.parked) == 1:
+                self.host.flush_when_reachable(engine)
+
+    def flush_parked(self, engine: EngineConnector) -> bool:
+        """Send what was kept, in order. Whether nothing is left."""
+        parked = engine.parked
+        sent = 0
+        for channel, frames in parked:
+            if not self.host.send(channel, [engine.ident, *frames]):
+                break
+            sent += 1
+        del parked[:sent]
+        return not parked
+
+    # Answers
+
+    def reply(self, channel: str, idents: list[bytes], message: Message, reply: Reply) -> None:
+        """Answer a message on the channel it came by."""
+        frames = self.session.write(
+            reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers
+        )
+        if not self.host.send(channel, [*idents, *frames]):
+            self.ignored["client_gone"] += 1
+
+    def notify(self, msg_type: str, content: dict[str, Any]) -> None:
+        """Tell all clients."""
+        self.host.send("notification", self.session.write(msg_type, content))
+
+    # What cannot be used
+
+    def unreadable(self, channel: str, error: WireError) -> None:
+        """Count bytes that are not a message; nothing else changes."""
+        self.wire_errors[error.kind] += 1
+        log.warning("%s: dropped an unreadable message (%s): %s", channel, error.kind, error, extra={"kind": error.kind})
+
+    def ignore(self, reason: str, detail: str) -> None:
+        """Count a readable message that has no effect, because of what came before it."""
+        self.ignored[reason] += 1
+        log.info("ignored (%s): %s", reason, detail, extra={"kind": reason})
+
+
+def reply_type(request_type: str) -> str:
+    """``apply_request`` is answered by ``apply_reply``, and so on."""
+    return request_type.removesuffix("_request") + "_reply"
+
+
+def content_of(error: BaseException) -> dict[str, Any]:
+    """The content of a reply that reports this error."""
+    name = type(error).__name__
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return error_content(name, text)

@@ -1,0 +1,132 @@
+"""What the hub's core asks of the world, carried out with sockets and tasks: `trio_hub.hub.state.Host`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from ..config import HubConfig
+from ..errors import HubError
+from ..hub import EngineConnector, Hub
+from ..hub.events import Event
+from ..hub.state import Query
+from ..wire.frames import Frames
+from ..wire.messages import Message
+from .engine import engine_life, reach_engine
+from .sockets import Channel
+
+__all__ = ["EventsLost", "RuntimeHost"]
+
+EVENT_BUFFER = 10_000
+"""Events kept for a reader that is slow."""
+
+
+class EventsLost(HubError):
+    """A reader of events was too slow, and has missed some."""
+
+
+class RuntimeHost:
+    """Sends through `channels`; starts tasks in `nursery`.
+
+    ``hub`` is set once it exists, since the hub is made with its host.
+    """
+
+    hub: Hub
+
+    def __init__(self, config: HubConfig, channels: dict[str, Channel], nursery: trio.Nursery) -> None:
+        self.config = config
+        self.channels = channels
+        self.nursery = nursery
+        self.listening = False
+        self.stop_requested = trio.Event()
+        self.stop_reason = ""
+        self.engines_changed = trio.Event()
+        """Set, and replaced by a new one, whenever an engine has come or gone."""
+        self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
+        self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
+
+    # For the core
+
+    def send(self, channel: str, frames: Frames) -> bool:
+        return self.channels[channel].send(frames)
+
+    def start_engine(self, engine: EngineConnector) -> None:
+        self.nursery.start_soon(self._engine_life, engine, name=f"engine {engine.id}")
+
+    def flush_when_reachable(self, engine: EngineConnector) -> None:
+        self.nursery.start_soon(reach_engine, self.hub, engine, self.config, name=f"reach engine {engine.id}")
+
+    def run_query(self, message: Message, query: Query) -> None:
+        self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")
+
+    def emit(self, event: Event) -> None:
+        for send, reader in self._readers.items():
+            try:
+                send.send_nowait(event)
+            except trio.WouldBlock:
+                reader.lost += 1
+
+    def stop(self, reason: str) -> None:
+        if not self.stop_requested.is_set():
+            self.stop_reason = reason
+            self.stop_requested.set()
+
+    # Tasks
+
+    async def _engine_life(self, engine: EngineConnector) -> None:
+        await engine_life(self.hub, engine, self.config, drain_pongs=self._drain_pongs, changed=self.tell_change)
+
+    def tell_change(self) -> None:
+        self.engines_changed.set()
+        self.engines_changed = trio.Event()
+
+    async def _run_query(self, message: Message, query: Query) -> None:
+        """Carry out a query's store calls, one after the other, and answer it."""
+        answer = None
+        try:
+            while True:
+                call = query.send(answer)
+                answer = await call(self.hub.store)
+        except StopIteration as finished:
+            self.hub.answer_query(message, finished.value)
+        except Exception as error:
+            # whatever went wrong (a key that does not exist, a database that is gone), the client is told
+            self.hub.answer_query_error(message, error)
+
+    # For the embedder
+
+    @asynccontextmanager
+    async def events(self) -> AsyncGenerator[AsyncGenerator[Event, None], None]:
+        """What happens from now on."""
+        send, receive = trio.open_memory_channel[Event](EVENT_BUFFER)
+        reader = self._readers[send] = _Reader()
+        self.listening = True
+
+        async def stream() -> AsyncGenerator[Event, None]:
+            async for event in receive:
+                yield event
+                if reader.lost:
+                    raise EventsLost(f"{reader.lost} events were lost: read them faster")
+
+        generator = stream()
+        try:
+            yield generator
+        finally:
+            self._readers.pop(send, None)
+            self.listening = bool(self._readers)
+            send.close()
+            receive.close()
+            await generator.aclose()
+
+    def end_events(self) -> None:
+        """The hub has stopped: readers get what is buffered, and then the end."""
+        for send in self._readers:
+            send.close()
+        self._readers.clear()
+        self.listening = False
+
+
+class _Reader:
+    lost = 0

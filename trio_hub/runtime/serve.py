@@ -1,0 +1,234 @@
+"""`serve_hub`: a hub in anybody's nursery, and the handle by which it is held."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..config import HubConfig
+from ..errors import HubClosedError, HubError
+from ..hub import Hub
+from ..hub.events import Event, HubStopping
+from ..store import open_store
+from ..wire.connection import connection_paths, remove_connection_file, write_connection_file
+from ..wire.messages import Session
+from .children import LocalEngines
+from .factory import HubFactory
+from .heartbeat import Heartbeat
+from .host import RuntimeHost
+from .statistics import Statistics, statistics_of
+
+__all__ = ["RunningHub", "serve_hub"]
+
+log = logging.getLogger("trio_hub.runtime")
+
+LINGER = 1000
+"""Milliseconds that the last replies have to leave when the hub stops."""
+
+
+class RunningHub:
+    """A hub that is at work, as `serve_hub` hands it to its embedder.
+
+    - ``config``: what it was started with;
+    - ``client_info``, ``engine_info``: what connection files say; ``ipyparallel.Client`` takes the former as it is;
+    - ``client_file``, ``engine_file``: the paths of these files, or None without a profile directory.
+    """
+
+    def __init__(self, config: HubConfig, factory: HubFactory, host: RuntimeHost) -> None:
+        self.config = config
+        self.client_info: dict[str, Any] = dict(factory.client_info)
+        self.engine_info: dict[str, Any] = dict(factory.engine_info)
+        self.client_file: Path | None = None
+        self.engine_file: Path | None = None
+        if config.profile_dir is not None:
+            self.client_file, self.engine_file = connection_paths(config.profile_dir, config.cluster_id)
+        self._host = host
+        self._stopped = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped.is_set() else "running"
+        return f"<RunningHub {state} at {self.client_info['interface']}:{self.client_info['registration']}>"
+
+    @property
+    def engines(self) -> dict[int, str]:
+        """The engines that are usable now: their uuids, by id."""
+        return {engine.id: engine.uuid for engine in self._host.hub.engines.values()}
+
+    async def wait_engines(self, n: int) -> None:
+        """Wait until at least `n` engines are usable at the same time. Put it in a cancel scope for a timeout.
+
+        Raises:
+            HubClosedError: if the hub stops before.
+        """
+        await trio.lowlevel.checkpoint()
+        while len(self._host.hub.engines) < n:
+            if self._host.stop_requested.is_set():
+                raise HubClosedError(f"the hub stopped while {n} engines were waited for")
+            await self._host.engines_changed.wait()
+
+    def statistics(self) -> Statistics:
+        """Its numbers now."""
+        return statistics_of(self._host.hub)
+
+    def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
+        """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
+
+        The stream ends when the hub does. A reader that falls 10,000 events behind gets `EventsLost`.
+        """
+        return self._host.events()
+
+    def shutdown(self, reason: str = "the embedder's wish") -> None:
+        """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent."""
+        self._host.stop(reason)
+
+    def mark_stopped(self) -> None:
+        self._stopped.set()
+
+    async def wait_stopped(self) -> None:
+        """Wait until everything is released."""
+        await self._stopped.wait()
+
+
+async def serve_hub(
+    config: HubConfig | None = None, *, task_status: trio.TaskStatus[RunningHub] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a hub until it is asked to stop, or cancelled.
+
+    ``hub = await nursery.start(serve_hub, HubConfig(...))`` returns a `RunningHub` when everything is bound and
+    the connection files are written. Several hubs can live in one process. Whichever way it ends, it leaves
+    no task, thread, socket, descriptor or file behind; an orderly stop, and a cancellation too, first answers
+    those who still wait.
+
+    Raises:
+        ConfigError: an address, port or setting cannot be used.
+        ConnectionFileError: the connection files cannot be written.
+        HubError: the hub failed; its cause is the error, or the group of errors, that did it.
+    """
+    config = config or HubConfig()
+    try:
+        await _serve(config, task_status)
+    except BaseExceptionGroup as group:
+        error = _single_cause(group)
+        if isinstance(error, HubError):
+            raise error from error.__cause__
+        if error is not None and isinstance(error, Exception):
+            raise HubError(f"the hub failed: {type(error).__name__}: {error}") from error
+        raise
+
+
+def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The only error in a group, at whatever depth; None if there are several, or cancellations among them."""
+    if len(group.exceptions) != 1:
+        return None
+    error = group.exceptions[0]
+    return _single_cause(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) -> None:
+    key = config.key if config.key is not None else secrets.token_hex(16)
+    factory = HubFactory(config, key)
+    store = open_store(
+        config.db,
+        checkpoint=trio.lowlevel.checkpoint,
+        max_records=config.db_max_records,
+        max_bytes=config.db_max_bytes,
+    )
+    running: RunningHub | None = None
+    host: RuntimeHost | None = None
+    try:
+        factory.bind()
+        # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
+        async with trio.open_nursery() as services:
+            host = RuntimeHost(config, factory.channels, services)
+            host.hub = hub = Hub(
+                host,
+                Session(key.encode(), session_id=secrets.token_hex(16), now=_now, packer=config.packer,
+                        scheme=config.signature_scheme),
+                store,
+                random.Random(),
+                now=_now,
+                heart_token=secrets.token_hex(8).encode(),
+                hwm=config.hwm,
+                scheme=config.scheme,
+                max_heartmonitor_misses=config.max_heartmonitor_misses,
+                hb_period=round(1000 * config.ping),
+                engine_info=factory.engine_info,
+            )
+            running = RunningHub(config, factory, host)
+            _write_connection_files(running)
+            _start_services(services, hub, factory, config)
+            async with trio.open_nursery() as users:
+                if config.engines:
+                    users.start_soon(
+                        LocalEngines(
+                            config.engines,
+                            factory.engine_info,
+                            command=config.engine_command,
+                            profile_dir=config.profile_dir,
+                            cluster_id=config.cluster_id,
+                        ).run
+                    )
+                log.info("hub listening on %s", factory.client_url("registration"))
+                task_status.started(running)
+                await host.stop_requested.wait()
+                log.info("hub stops: %s", host.stop_reason)
+                users.cancel_scope.cancel()
+            services.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await _close(config, factory, store, running, host)
+
+
+def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:
+    """The hub's own tasks: one for each socket that receives, and two for the heartbeat."""
+    channels = factory.channels
+    channels["query"].handle = hub.dispatch_query
+    for name in hub.monitor_handlers:
+        channels[name].handle = lambda frames, name=name: hub.dispatch_monitor_traffic(name, frames)
+    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping)
+    for name, channel in channels.items():
+        if channel.handle is not None:
+            services.start_soon(channel.run, name=f"channel {name}")
+    services.start_soon(heartbeat.beat, name="heartbeat")
+    services.start_soon(heartbeat.greet, name="heartbeat for newcomers")
+
+
+def _write_connection_files(running: RunningHub) -> None:
+    if running.client_file is not None and running.engine_file is not None:
+        write_connection_file(running.client_file, running.client_info)
+        write_connection_file(running.engine_file, running.engine_info)
+
+
+async def _close(
+    config: HubConfig, factory: HubFactory, store: Any, running: RunningHub | None, host: RuntimeHost | None
+) -> None:
+    """Answer those who wait, flush what is recorded, and release everything, within the grace."""
+    if running is not None and host is not None:
+        host.stop(host.stop_reason or "cancelled")
+        if running.client_file is not None and running.engine_file is not None:
+            remove_connection_file(running.client_file, running.client_info)
+            remove_connection_file(running.engine_file, running.engine_info)
+        host.hub.abandon_pending()
+        host.hub.announce_shutdown()
+        host.emit(HubStopping(host.stop_reason))
+        host.end_events()
+        host.tell_change()
+    factory.close_sockets(LINGER)
+    with trio.move_on_after(config.stop_grace):
+        await store.aclose()
+    # ZeroMQ blocks until the last replies have left, LINGER at most; the event loop should not.
+    await trio.to_thread.run_sync(factory.release)
+    if running is not None:
+        running.mark_stopped()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

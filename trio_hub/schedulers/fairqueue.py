@@ -1,0 +1,172 @@
+"""The queue of tasks that wait for an engine: round-robin over client sessions, first-in-first-out within one.
+
+So a burst of 100,000 tasks from one client delays another client's next task by one task, not by 100,000.
+Tasks that only some engines may run never block those behind them: within a session they wait in *pools*,
+one for each set of engines allowed, and an engine looks only into pools that allow it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Set
+from typing import TypeAlias
+
+from .task import Task
+
+__all__ = ["FairQueue"]
+
+# (targets or None for any, refused)
+_PoolKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes]]
+
+
+class FairQueue:
+    """Queued tasks. Pushing and taking cost O(1) in engines and in queued tasks."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, _SessionQueue] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Task]:
+        for session in self._sessions.values():
+            yield from session
+
+    def push(self, task: Task) -> None:
+        """Add a task: at the end, or, if it has waited before, where its number belongs."""
+        queue = self._sessions.get(task.session)
+        if queue is None:
+            queue = self._sessions[task.session] = _SessionQueue()
+        queue.push(task)
+        self._length += 1
+
+    def take(self, ident: bytes) -> Task | None:
+        """Remove and return the next task that the engine may run; the session's turn is over with that."""
+        for name, queue in self._sessions.items():
+            task = queue.take(ident)
+            if task is not None:
+                self._length -= 1
+                if queue:
+                    self._sessions.move_to_end(name)
+                else:
+                    del self._sessions[name]
+                return task
+        return None
+
+    def remove(self, task: Task) -> None:
+        """Remove a task that is queued here. Costs O(1) for a task at the front of its pool."""
+        queue = self._sessions[task.session]
+        queue.remove(task)
+        self._length -= 1
+        if not queue:
+            del self._sessions[task.session]
+
+    def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
+        """Remove and return the tasks that target this engine, and none of the others.
+
+        For an engine that has gone, with the identities of those that remain: these tasks can never run.
+        """
+        taken: list[Task] = []
+        for name, queue in list(self._sessions.items()):
+            taken += queue.take_confined_to(ident, others)
+            if not queue:
+                del self._sessions[name]
+        self._length -= len(taken)
+        return taken
+
+
+class _SessionQueue:
+    """One session's tasks: those for any engine, and pools of those for some."""
+
+    __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools")
+
+    def __init__(self) -> None:
+        self._anyone: deque[Task] = deque()
+        self._pools: dict[_PoolKey, deque[Task]] = {}
+        self._by_engine: dict[bytes, dict[_PoolKey, deque[Task]]] = {}
+        self._not_everyone: dict[_PoolKey, deque[Task]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._anyone or self._pools)
+
+    def __iter__(self) -> Iterator[Task]:
+        yield from self._anyone
+        for pool in self._pools.values():
+            yield from pool
+
+    def push(self, task: Task) -> None:
+        if task.targets is None and not task.refused:
+            pool = self._anyone
+        else:
+            key = (task.targets, task.refused)
+            existing = self._pools.get(key)
+            pool = self._open(key) if existing is None else existing
+        if not pool or pool[-1].number < task.number:
+            pool.append(task)
+            return
+        for index, other in enumerate(pool):  # it has waited before, so it belongs near the front
+            if other.number > task.number:
+                pool.insert(index, task)
+                return
+
+    def take(self, ident: bytes) -> Task | None:
+        best: Task | None = self._anyone[0] if self._anyone else None
+        best_key: _PoolKey | None = None
+        if self._pools:
+            for pools in (self._by_engine.get(ident), self._not_everyone):
+                for key, pool in pools.items() if pools else ():
+                    if ident not in key[1] and (best is None or pool[0].number < best.number):
+                        best, best_key = pool[0], key
+        if best is None:
+            return None
+        if best_key is None:
+            self._anyone.popleft()
+            return best
+        pool = self._pools[best_key]
+        pool.popleft()
+        if not pool:
+            self._close(best_key)
+        return best
+
+    def remove(self, task: Task) -> None:
+        if task.targets is None and not task.refused:
+            self._anyone.remove(task)
+            return
+        key = (task.targets, task.refused)
+        pool = self._pools[key]
+        pool.remove(task)
+        if not pool:
+            self._close(key)
+
+    def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
+        taken: list[Task] = []
+        for key in list(self._by_engine.get(ident, ())):
+            targets, refused = key
+            assert targets is not None
+            if others.isdisjoint(targets - refused):
+                taken += self._pools[key]
+                self._close(key)
+        return taken
+
+    def _open(self, key: _PoolKey) -> deque[Task]:
+        pool = self._pools[key] = deque()
+        targets, refused = key
+        if targets is None:
+            self._not_everyone[key] = pool
+        else:
+            for ident in targets - refused:
+                self._by_engine.setdefault(ident, {})[key] = pool
+        return pool
+
+    def _close(self, key: _PoolKey) -> None:
+        del self._pools[key]
+        targets, refused = key
+        if targets is None:
+            del self._not_everyone[key]
+        else:
+            for ident in targets - refused:
+                pools = self._by_engine[ident]
+                del pools[key]
+                if not pools:
+                    del self._by_engine[ident]

@@ -1,0 +1,71 @@
+"""Messages to one engine of the client's choice: what is on its way, so that nobody waits for the dead.
+
+The direct queue (mux) and the control channel each have a `Relay`; each engine has a `Lane` in each relay.
+"""
+
+from __future__ import annotations
+
+from ..wire.messages import Header
+
+__all__ = ["Direct", "Lane", "Relay"]
+
+
+class Direct:
+    """A request that was sent to an engine and not answered yet."""
+
+    __slots__ = ("header", "idents", "lane", "raw_header")
+
+    def __init__(self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane) -> None:
+        self.idents = idents
+        self.header = header
+        self.raw_header = raw_header
+        self.lane = lane
+
+    def __repr__(self) -> str:
+        return f"<Direct {self.header.msg_type} {self.header.msg_id} to {self.lane.ident!r}>"
+
+
+class Lane:
+    """What one engine owes answers to, in the order in which it was asked."""
+
+    __slots__ = ("ident", "pending")
+
+    def __init__(self, ident: bytes) -> None:
+        self.ident = ident
+        self.pending: dict[str, Direct] = {}
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+
+class Relay:
+    """All requests of one channel that are on their way, by msg_id."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, Direct] = {}
+
+    def sent(self, direct: Direct) -> bool:
+        """A request goes to the engine of its lane. False if one of this msg_id is unanswered already."""
+        msg_id = direct.header.msg_id
+        if msg_id in self.pending:
+            return False
+        self.pending[msg_id] = direct
+        direct.lane.pending[msg_id] = direct
+        return True
+
+    def answered(self, ident: bytes, msg_id: str) -> Direct | None:
+        """An engine answers: the request, if this engine was asked it and has not answered before."""
+        direct = self.pending.get(msg_id)
+        if direct is None or direct.lane.ident != ident:
+            return None
+        del self.pending[msg_id]
+        del direct.lane.pending[msg_id]
+        return direct
+
+    def strand(self, lane: Lane) -> list[Direct]:
+        """The engine is gone: forget, and return, what it has not answered."""
+        stranded = list(lane.pending.values())
+        lane.pending.clear()
+        for direct in stranded:
+            del self.pending[direct.header.msg_id]
+        return stranded

@@ -1,0 +1,180 @@
+"""Schemes: which of the engines with room gets the next task.
+
+A scheme holds only the workers that have room. Its steps cost at most O(log engines); a task that has been
+refused by *r* engines costs O(r log engines) more. The names and rules are those of IPython Parallel's
+TaskScheduler: https://ipyparallel.readthedocs.io/en/latest/tutorial/task.html#schedulers
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from random import Random
+
+from .task import Task, Worker
+
+__all__ = ["SCHEMES", "Scheme"]
+
+
+class Scheme(ABC):
+    """The workers with room, and the rule by which one is chosen."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    @abstractmethod
+    def add(self, worker: Worker) -> None:
+        """The worker has room, under its present load."""
+
+    @abstractmethod
+    def discard(self, worker: Worker) -> None:
+        """The worker is full, gone, or about to change its load. One that is not here is ignored."""
+
+    @abstractmethod
+    def __contains__(self, worker: object) -> bool: ...
+
+    @abstractmethod
+    def choose(self, task: Task) -> Worker | None:
+        """The worker that gets a task without targets, or None if none with room may run it."""
+
+    @abstractmethod
+    def choose_among(self, workers: list[Worker]) -> Worker:
+        """The worker among these, of which each has room; for a task with targets."""
+
+
+class _Heap(Scheme):
+    """The worker with the smallest key; entries of workers that left are skipped when they come up."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._heap: list[tuple[int, int, int, Worker]] = []
+        self._ticket_of: dict[Worker, int] = {}
+        self._tickets = 0
+
+    @abstractmethod
+    def key(self, worker: Worker) -> int:
+        """What is compared first; then the time of last use."""
+
+    def add(self, worker: Worker) -> None:
+        self._tickets = ticket = self._tickets + 1
+        self._ticket_of[worker] = ticket
+        heapq.heappush(self._heap, (self.key(worker), worker.last_used, ticket, worker))
+        if len(self._heap) > 64 + 2 * len(self._ticket_of):
+            self._heap = [entry for entry in self._heap if self._ticket_of.get(entry[3]) == entry[2]]
+            heapq.heapify(self._heap)
+
+    def discard(self, worker: Worker) -> None:
+        self._ticket_of.pop(worker, None)
+
+    def __contains__(self, worker: object) -> bool:
+        return worker in self._ticket_of
+
+    def choose(self, task: Task) -> Worker | None:
+        passed_over = []
+        chosen = None
+        while self._heap:
+            entry = self._heap[0]
+            worker = entry[3]
+            if self._ticket_of.get(worker) != entry[2]:
+                heapq.heappop(self._heap)
+            elif task.accepts(worker.ident):
+                chosen = worker
+                break
+            else:
+                passed_over.append(heapq.heappop(self._heap))
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return chosen
+
+    def choose_among(self, workers: list[Worker]) -> Worker:
+        return min(workers, key=lambda worker: (self.key(worker), worker.last_used))
+
+
+class LeastLoad(_Heap):
+    """The lowest load; among equals, the least recently used."""
+
+    def key(self, worker: Worker) -> int:
+        return worker.load
+
+
+class LRU(_Heap):
+    """The least recently used, whatever its load."""
+
+    def key(self, worker: Worker) -> int:
+        return 0
+
+
+class PlainRandom(Scheme):
+    """Any, with equal chances."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng)
+        self._workers: list[Worker] = []
+        self._index_of: dict[Worker, int] = {}
+
+    def add(self, worker: Worker) -> None:
+        if worker not in self._index_of:
+            self._index_of[worker] = len(self._workers)
+            self._workers.append(worker)
+
+    def discard(self, worker: Worker) -> None:
+        index = self._index_of.pop(worker, None)
+        if index is not None:
+            last = self._workers.pop()
+            if last is not worker:
+                self._workers[index] = last
+                self._index_of[last] = index
+
+    def __contains__(self, worker: object) -> bool:
+        return worker in self._index_of
+
+    def choose(self, task: Task) -> Worker | None:
+        if not self._workers:
+            return None
+        if not task.refused:
+            return self._pick(self._workers)
+        accepting = [worker for worker in self._workers if task.accepts(worker.ident)]
+        return self._pick(accepting) if accepting else None
+
+    def choose_among(self, workers: list[Worker]) -> Worker:
+        return self._pick(workers)
+
+    def _pick(self, workers: list[Worker]) -> Worker:
+        return workers[self._index(workers)]
+
+    def _index(self, workers: list[Worker]) -> int:
+        return int(self._rng.random() * len(workers))
+
+
+class TwoBin(PlainRandom):
+    """Two at random; of these, the least recently used."""
+
+    def _pick(self, workers: list[Worker]) -> Worker:
+        one, other = workers[self._index(workers)], workers[self._index(workers)]
+        return one if one.last_used <= other.last_used else other
+
+
+class Weighted(PlainRandom):
+    """Two at random, an engine's chances being the inverse of its load; of these, the less loaded."""
+
+    def _pick(self, workers: list[Worker]) -> Worker:
+        one, other = self._sample(workers), self._sample(workers)
+        return one if one.load <= other.load else other
+
+    def _sample(self, workers: list[Worker]) -> Worker:
+        # Rejection sampling: an idle worker is always taken, one of load n with probability 1/(n + 1). Where
+        # all are heavily loaded the weights hardly differ, so giving up after a few tries changes nothing.
+        for _ in range(16):
+            worker = workers[self._index(workers)]
+            if self._rng.random() * (worker.load + 1) < 1:
+                break
+        return worker
+
+
+SCHEMES: dict[str, type[Scheme]] = {
+    "leastload": LeastLoad,
+    "lru": LRU,
+    "plainrandom": PlainRandom,
+    "twobin": TwoBin,
+    "weighted": Weighted,
+}

@@ -1,0 +1,262 @@
+"""Messages: typed headers and metadata, and the session that reads and writes them.
+
+The structs name only the fields that the hub needs; all others pass through unread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ..errors import WireError
+from .frames import DELIMITER, Buffer, Frames, split_untrusted, to_bytes
+from .packers import Packer, packer_named
+from .signing import ReplayWindow, Signer
+
+__all__ = [
+    "MAX_HEADER",
+    "MAX_METADATA",
+    "PROTOCOL_VERSION",
+    "Header",
+    "Message",
+    "ParentHeader",
+    "ResultMetadata",
+    "Session",
+    "TaskMetadata",
+    "error_content",
+    "parse_date",
+]
+
+PROTOCOL_VERSION = "5.3"  # of the Jupyter messaging protocol, as stock sessions state it
+MAX_HEADER = 1 << 20
+"""Bytes a header or parent header may have. Stock ones have about 200."""
+MAX_METADATA = 64 << 20
+"""Bytes a metadata dict may have. A task with 100,000 dependencies needs about 6 MB."""
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    msg_id: str
+    msg_type: str
+    session: str = ""
+    username: str = ""
+    date: str | None = None
+
+
+class ParentHeader(msgspec.Struct, frozen=True, gc=False):
+    """The header that a message answers; all empty if it answers none."""
+
+    msg_id: str = ""
+    msg_type: str = ""
+    session: str = ""
+
+
+class TaskMetadata(msgspec.Struct, frozen=True):
+    """What the metadata of a request says to the scheduler. Dependencies keep their raw form here."""
+
+    targets: list[str] | None = None
+    retries: int | None = 0
+    after: Any = None
+    follow: Any = None
+    timeout: float | None = None
+    label: Any = None
+
+
+class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
+    """What the metadata of a reply says to the scheduler."""
+
+    status: str | None = None
+    engine: str | None = None
+    dependencies_met: bool = True
+    started: str | None = None
+
+
+class Message:
+    """A message that has been verified, with its routing identities.
+
+    ``frames`` are those from the delimiter on, just as they came, ready to be sent on:
+    ``[delimiter, signature, header, parent, metadata, content, buffer…]``.
+    """
+
+    __slots__ = ("frames", "header", "idents", "parent")
+
+    def __init__(self, idents: list[bytes], frames: Frames, header: Header, parent: ParentHeader) -> None:
+        self.idents = idents
+        self.frames = frames
+        self.header = header
+        self.parent = parent
+
+    def __repr__(self) -> str:
+        return f"<Message {self.header.msg_type} {self.header.msg_id} parent={self.parent.msg_id!r}>"
+
+    @property
+    def raw_header(self) -> bytes:
+        return to_bytes(self.frames[2])
+
+    @property
+    def raw_metadata(self) -> bytes:
+        return to_bytes(self.frames[4])
+
+    @property
+    def raw_content(self) -> bytes:
+        return to_bytes(self.frames[5])
+
+    @property
+    def buffers(self) -> Frames:
+        return self.frames[6:]
+
+
+_NO_PARENT = ParentHeader()
+
+
+class Session:
+    """Reads and writes messages under one key.
+
+    Args:
+        key: the shared secret; empty for no signatures.
+        packer: name of the serialisation, see `packer_named`.
+        scheme: name of the signature scheme, see `Signer`.
+        session_id: names this session in the headers it writes.
+        now: gives the current time, aware and in UTC.
+
+    Raises:
+        ConfigError: for a packer or scheme that is unknown or unsafe.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        *,
+        session_id: str,
+        now: Callable[[], datetime],
+        packer: str = "json",
+        scheme: str = "hmac-sha256",
+        username: str = "trio-hub",
+    ) -> None:
+        self.session_id = session_id
+        self.username = username
+        self.now = now
+        self.packer: Packer = packer_named(packer)
+        self.signer = Signer(key, scheme)
+        self.replays = ReplayWindow()
+        self._numbers = itertools.count(1)
+        self._header = self.packer.decoder(Header)
+        self._parent = self.packer.decoder(ParentHeader)
+        self._task_metadata = self.packer.decoder(TaskMetadata)
+        self._result_metadata = self.packer.decoder(ResultMetadata)
+        self._dict = self.packer.decoder(dict[str, Any])
+
+    def new_msg_id(self) -> str:
+        return f"{self.session_id}_{next(self._numbers)}"
+
+    # Reading
+
+    def read_untrusted(self, frames: Sequence[Buffer]) -> Message:
+        """The message in the frames: verified, not seen before, with a readable header and parent.
+
+        Raises:
+            WireError: and nothing else, whatever the frames are.
+        """
+        idents, body = split_untrusted(frames)
+        return self.read_body_untrusted(idents, body)
+
+    def read_body_untrusted(self, idents: list[bytes], body: Frames) -> Message:
+        """As `read_untrusted`, for a message that has been split already."""
+        if len(body[1]) > MAX_HEADER or len(body[2]) > MAX_HEADER:
+            raise WireError("too_large", f"a header of {max(len(body[1]), len(body[2]))} bytes; {MAX_HEADER} at most")
+        if len(body[3]) > MAX_METADATA:
+            raise WireError("too_large", f"metadata of {len(body[3])} bytes; {MAX_METADATA} at most")
+        if self.signer.key:
+            signature = to_bytes(body[0])
+            self.signer.verify_untrusted(signature, body[1:5])
+            self.replays.remember(signature)
+        header = self._header(to_bytes(body[1]))
+        parent = body[2]
+        parent_header = _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent))
+        return Message(idents, [DELIMITER, *body], header, parent_header)
+
+    def task_metadata(self, message: Message) -> TaskMetadata:
+        """Raises `WireError`."""
+        return self._task_metadata(message.raw_metadata)
+
+    def result_metadata(self, message: Message) -> ResultMetadata:
+        """Raises `WireError`."""
+        return self._result_metadata(message.raw_metadata)
+
+    def content(self, message: Message) -> dict[str, Any]:
+        """The content dict. Raises `WireError`."""
+        return self._dict(message.raw_content)
+
+    # Writing
+
+    def write(
+        self,
+        msg_type: str,
+        content: Any,
+        *,
+        parent: Buffer = b"{}",
+        metadata: Any = None,
+        buffers: Sequence[Buffer] = (),
+        header: dict[str, Any] | None = None,
+    ) -> Frames:
+        """A message from the delimiter on. ``parent`` is the packed header that is answered.
+
+        ``header`` gives a header of the caller's own instead of a new one.
+        """
+        pack = self.packer.pack
+        if header is None:
+            header = self.new_header(msg_type)
+        empty = b"{}" if self.packer.is_json else b"\x80"
+        if parent == b"{}":
+            parent = empty
+        parts: Frames = [pack(header), parent, pack(metadata) if metadata else empty, pack(content)]
+        return self.seal(parts, buffers)
+
+    def new_header(self, msg_type: str) -> dict[str, Any]:
+        return {
+            "msg_id": self.new_msg_id(),
+            "msg_type": msg_type,
+            "username": self.username,
+            "session": self.session_id,
+            "date": self.now().isoformat(),
+            "version": PROTOCOL_VERSION,
+        }
+
+    def seal(self, parts: Sequence[Buffer], buffers: Sequence[Buffer] = ()) -> Frames:
+        """The four packed dicts, signed, from the delimiter on."""
+        return [DELIMITER, self.signer.sign(parts), *parts, *buffers]
+
+
+def parse_date(text: str | None) -> datetime | None:
+    """ISO 8601 text as an aware date in UTC; None if it is not such a date. Naive dates are UTC."""
+    if not text:
+        return None
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        return date.replace(tzinfo=UTC)
+    try:
+        return date if date.tzinfo is UTC else date.astimezone(UTC)
+    except OverflowError:  # year 1 or 9999, moved across the end of time
+        return None
+
+
+def error_content(
+    ename: str, evalue: str, *, traceback: Sequence[str] = (), engine_info: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of a reply that reports an error, as stock clients unwrap it.
+
+    An empty ``engine_info`` also tells them that no output of an engine will follow.
+    """
+    return {
+        "status": "error",
+        "ename": ename,
+        "evalue": evalue,
+        "traceback": list(traceback) or [f"{ename}: {evalue}"],
+        "engine_info": engine_info or {},
+    }

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -62,6 +61,10 @@ class Rule:
     accepts: str
     check: Callable[[Any], Any]
     from_text: Callable[[str], Any] = str
+    metavar: str = "TEXT"
+    """What a command's help calls the value."""
+    choices: tuple[str, ...] = ()
+    """The accepted values, where they are few."""
 
 
 def _whole(least: int) -> Rule:
@@ -70,7 +73,7 @@ def _whole(least: int) -> Rule:
             raise ValueError
         return value
 
-    return Rule(f"a whole number, {least} or more", check, int)
+    return Rule(f"a whole number, {least} or more", check, int, "N")
 
 
 def _seconds(*, zero: bool, none: bool = False) -> Rule:
@@ -83,7 +86,7 @@ def _seconds(*, zero: bool, none: bool = False) -> Rule:
             raise ValueError
         return float(value)
 
-    return Rule(f"a number of seconds, {'0 or more' if zero else 'above 0'}", check, float)
+    return Rule(f"a number of seconds, {'0 or more' if zero else 'above 0'}", check, float, "SECONDS")
 
 
 def _choice(names: tuple[str, ...]) -> Rule:
@@ -92,7 +95,7 @@ def _choice(names: tuple[str, ...]) -> Rule:
             raise ValueError
         return str(value)
 
-    return Rule("one of " + ", ".join(names), check)
+    return Rule("one of " + ", ".join(names), check, str.lower, choices=names)
 
 
 def _text(accepts: str, pattern: str) -> Rule:
@@ -208,7 +211,7 @@ class HubConfig:
 
     profile_dir: Path | None = _setting(
         None,
-        Rule("a directory", _check_directory),
+        Rule("a directory", _check_directory, metavar="DIR"),
         "The IPython profile directory. Connection files go into its `security` directory; it is made if it "
         "is missing. None: no file is written, for a hub within another program.",
     )
@@ -219,7 +222,11 @@ class HubConfig:
     )
     ip: str = _setting(
         "127.0.0.1",
-        Rule("an IPv4 address or the name of a network interface, or * for all of them", _check_address),
+        Rule(
+            "an IPv4 address or the name of a network interface, or * for all of them",
+            _check_address,
+            metavar="ADDRESS",
+        ),
         "The address that all sockets listen on.",
     )
     location: str = _setting(
@@ -230,7 +237,12 @@ class HubConfig:
     )
     ports: tuple[int, ...] = _setting(
         (),
-        Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports),
+        Rule(
+            "ports from 1 to 65535 and ranges of them, like 10000-10020,11000",
+            _check_ports,
+            parse_ports,
+            "PORTS",
+        ),
         "The TCP ports to listen on. Empty: the system chooses.",
     )
     ping: float = _setting(3.0, _seconds(zero=False), "Seconds from one heartbeat to the next.")
@@ -264,7 +276,7 @@ class HubConfig:
     )
     db_max_bytes: int = _setting(
         2**30,
-        Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text),
+        Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES"),
         "Bytes of finished tasks' records to keep in memory; the oldest are dropped first.",
     )
     engines: int = _setting(
@@ -272,7 +284,12 @@ class HubConfig:
     )
     engine_command: tuple[str, ...] = _setting(
         (),
-        Rule("a list of words, the program first", _check_command, lambda text: tuple(shlex.split(text))),
+        Rule(
+            "a list of words, the program first",
+            _check_command,
+            lambda text: tuple(shlex.split(text)),
+            "COMMAND",
+        ),
         "The command that starts a local engine. Empty: ipyparallel's own, under this Python.",
     )
     key: str | None = _setting(
@@ -306,11 +323,6 @@ class HubConfig:
         if self.registration_timeout is not None:
             return self.registration_timeout
         return max(30.0, 10 * self.ping)
-
-    @property
-    def engine_argv(self) -> tuple[str, ...]:
-        """`engine_command`, or what it is when it is empty."""
-        return self.engine_command or (sys.executable, "-m", "ipyparallel.engine")
 
 
 RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(HubConfig)}
@@ -438,7 +450,7 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
             continue
         if variable not in known:
             what = f"the environment variable {variable}"
-            raise ConfigError(_unknown(what, variable, (*known, f"{PREFIX}CONFIG")))
+            raise ConfigError(_unknown(what, variable.upper(), (*known, f"{PREFIX}CONFIG")))
         if text:
             layer[known[variable]] = _Given(text, variable, is_text=True)
     return layer
@@ -472,6 +484,8 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
 
 
 def _unknown(what: str, name: str, names: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name.upper() if name.isupper() else name.lower(), names, n=1, cutoff=0.6)
+    # Compared without the prefix, which would make any two variables look alike.
+    bare = {known.removeprefix(PREFIX).lower(): known for known in names}
+    near = [bare[match] for match in difflib.get_close_matches(name.removeprefix(PREFIX).lower(), bare, n=1)]
     hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(names))
     return f"{what} is not a setting: {hint}"

@@ -1,0 +1,39 @@
+"""The limit of open files, which is what bounds the number of engines."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["DESCRIPTORS_PER_ENGINE", "engines_within", "raise_open_files_limit"]
+
+log = logging.getLogger("trio_hub.cli")
+
+DESCRIPTORS_PER_ENGINE = 8
+"""A stock engine's connections: registration, two for the heartbeat, mux, task, control, broadcast, iopub."""
+DESCRIPTORS_OF_THE_HUB = 100
+"""Roughly, with its listening sockets, ZeroMQ's own and a few clients."""
+
+
+def engines_within(open_files: int) -> int:
+    """About how many engines fit into that many open files."""
+    return max(0, (open_files - DESCRIPTORS_OF_THE_HUB) // DESCRIPTORS_PER_ENGINE)
+
+
+def raise_open_files_limit() -> None:
+    """Raise the soft limit of open files to the hard one, and log how many engines that is enough for."""
+    try:
+        import resource
+    except ImportError:  # where there is no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:  # some systems have a lower limit than they tell
+            log.warning("the limit of open files stays at %d: %s", soft, error)
+        else:
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        log.info("no limit of open files")
+    else:
+        log.info("limit of open files: %d, enough for about %d engines", soft, engines_within(soft))

@@ -1,0 +1,105 @@
+"""Running a hub as a process: limits, logs, signals, the line that says it is ready, and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+
+import trio
+
+from ..config import HubConfig
+from ..errors import ConfigError, HubError
+from ..runtime.serve import RunningHub, serve_hub
+from . import codes
+from .limits import raise_open_files_limit
+from .logs import set_up_logs
+
+__all__ = ["run_hub"]
+
+log = logging.getLogger("trio_hub.cli")
+
+
+def run_hub(config: HubConfig) -> int:
+    """Run a hub until it stops; the process's exit code. An error is told on stderr."""
+    set_up_logs(config.log_level, config.log_format)
+    raise_open_files_limit()
+    try:
+        return trio.run(_serve_with_signals, config)
+    except* HubError as group:
+        failures = list(_leaves(group))
+    for error in failures:
+        # The cause of a plain HubError is a fault of the hub's own, which a message alone does not explain.
+        fault = error.__cause__ if type(error) is HubError else None
+        log.critical("%s", error, exc_info=fault)
+    return codes.BAD_USAGE if all(isinstance(error, ConfigError) for error in failures) else codes.FAILED
+
+
+def _leaves(group: BaseExceptionGroup[HubError]) -> Iterator[HubError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _serve_with_signals(config: HubConfig) -> int:
+    async with trio.open_nursery() as nursery:
+        stopper = _Stopper(nursery.cancel_scope)
+        await nursery.start(stopper.heed_signals)
+        hub = await nursery.start(serve_hub, config)
+        stopper.hub_is_ready(hub)
+        _announce(hub)
+        await hub.wait_stopped()
+        nursery.cancel_scope.cancel()
+    return stopper.code
+
+
+class _Stopper:
+    """What signals do: the first asks for an orderly stop, the second cancels everything.
+
+    A third finds the system's own handling, and ends the process where it stands.
+    """
+
+    def __init__(self, everything: trio.CancelScope) -> None:
+        self.code = codes.OK
+        self._everything = everything
+        self._hub: RunningHub | None = None
+
+    def hub_is_ready(self, hub: RunningHub) -> None:
+        self._hub = hub
+
+    async def heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            task_status.started()
+            first = await anext(received)
+            log.info("received %s, stopping", signal.Signals(first).name)
+            if self._hub is None:  # it has not begun to serve: there is nobody to say goodbye to
+                self._everything.cancel()
+                return
+            self._hub.shutdown(signal.Signals(first).name)
+            second = await anext(received)
+            log.warning("received %s, stopping at once", signal.Signals(second).name)
+            self.code = codes.after_signal(second)
+            self._everything.cancel()
+
+
+def _announce(hub: RunningHub) -> None:
+    """The one line on stdout: the hub is ready, and this is how to reach it."""
+    config = hub.config
+    client = f"profile_dir={str(config.profile_dir)!r}"
+    engine = ["ipengine", f"--profile-dir={config.profile_dir}"]
+    if config.cluster_id:
+        client += f", cluster_id={config.cluster_id!r}"
+        engine.append(f"--cluster-id={config.cluster_id}")
+    line = (
+        f"trio-hub ready: connect with ipp.Client({client}), add engines with {shlex.join(engine)} "
+        f"[client file {hub.client_file}, engine file {hub.engine_file}]"
+    )
+    try:
+        print(line, flush=True)
+    except OSError as error:  # nobody reads our output: no reason not to serve
+        log.warning("cannot write to stdout (%s): %s", error.strerror, line)
+        sys.stdout = None  # or the interpreter would fail to flush it at its end

@@ -1,0 +1,95 @@
+"""``trio-hub serve``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..config import HubConfig, load_config
+from ..errors import ConfigError
+from . import codes
+
+__all__ = ["serve", "setting_options"]
+
+# A key on the command line would be seen by everybody on the machine, in the list of processes.
+NOT_OPTIONS = {"key"}
+HELP = {
+    "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
+    "registration_timeout": "Seconds that a new engine has to answer its first heartbeat.  "
+    "[default: 10 heartbeats, at least 30 s]",
+}
+
+EPILOG = (
+    """\
+Each option can also be set in the environment (--log-level as TRIO_HUB_LOG_LEVEL) and in the TOML file
+(log_level = "debug"), and so can the key that signs all messages, as TRIO_HUB_KEY or key; without one it is a
+fresh random one. The command line counts most, then the environment, then the file. IPP_PROFILE_DIR,
+IPP_CLUSTER_ID and IPP_SESSION_KEY count after TRIO_HUB_*.
+
+One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once.
+
+"""
+    + codes.EXIT_CODES_HELP
+)
+
+
+def setting_options() -> list[click.Parameter]:
+    """An option for each setting of `HubConfig`; those that are not given are None."""
+    options: list[click.Parameter] = [
+        click.Option(
+            ["--profile"],
+            metavar="NAME",
+            help="The IPython profile that clients and engines will name; it is made if it is missing.  "
+            "[default: default]",
+        )
+    ]
+    for entry in fields(HubConfig):
+        if entry.name in NOT_OPTIONS:
+            continue
+        rule = entry.metadata["rule"]
+        doc = HELP.get(entry.name, entry.metadata["doc"])
+        shown = "" if entry.default in (None, "", ()) else f"  [default: {entry.default}]"
+        options.append(
+            click.Option(
+                [f"--{entry.name.replace('_', '-')}"],
+                type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
+                metavar=None if rule.choices else rule.metavar,
+                help=doc + shown,
+            )
+        )
+    return options
+
+
+@click.pass_context
+def _serve(context: click.Context, /, config: Path | None, **options: Any) -> None:
+    try:
+        settings = load_config(options, os.environ, config)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from error
+    from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
+
+    sys.exit(run_hub(settings))
+
+
+serve = click.Command(
+    "serve",
+    callback=_serve,
+    params=[
+        click.Option(
+            ["--config"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE.toml",
+            help="A file of settings; without this option, that which TRIO_HUB_CONFIG names.",
+        ),
+        *setting_options(),
+    ],
+    help="Run a hub until it is told to stop.\n\nWhen it is ready it prints a line: how to connect.",
+    epilog=EPILOG,
+)
+click.version_option(__version__, prog_name="trio-hub")(serve)

@@ -1,0 +1,111 @@
+"""The project's checks. `nox -l` lists them; `nox` runs the ones to run before a commit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # a Python that is not installed is skipped, also in CI
+nox.options.sessions = ["lint", "typing", "tests"]
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+# pyenv shows only its current Python, unless told of the others that it has.
+if installed := [path.name for path in Path(os.environ.get("PYENV_ROOT", "")).glob("versions/3.1[123].*")]:
+    os.environ.setdefault("PYENV_VERSION", ":".join(installed))
+GROUPS = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    session.install(*nox.project.dependency_groups(GROUPS, *groups), "-e", ".[cluster]")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Everything that is quick and needs no process but its own."""
+    install(session, "test")
+    session.run("pytest", "-m", "not interop and not stress", *session.posargs)
+
+
+@nox.session(name="property")
+def property_tests(session: nox.Session) -> None:
+    """The Hypothesis tests, with many more examples than in `tests`."""
+    install(session, "test")
+    session.run("pytest", "-m", "property", "--hypothesis-profile=thorough", *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Stock ipyparallel clients and engines at our hub."""
+    install(session, "test")
+    session.run("pytest", "-m", "interop", *session.posargs)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types: mypy --strict."""
+    install(session, "test", "typing")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(name="typing-compat")
+def typing_compat(session: nox.Session) -> None:
+    """The package beside trio-typing: it runs, and its types check once the obsolete stubs are set aside."""
+    session.install(".", *nox.project.dependency_groups(GROUPS, "typing", "typing-compat"))
+    program = ROOT / "tests" / "typing_compat.py"
+    session.chdir(session.create_tmp())  # away from the tree: the installed package is meant
+    session.run("python", program)
+
+    mypy = ("mypy", "--strict", "--no-incremental", "--config-file=", program)
+    out = session.run(*mypy, silent=True, success_codes=[0, 1, 2]) or ""
+    session.log(f"with trio-typing's stubs in place, mypy says: {out.strip().splitlines()[-1]}")
+
+    (site_packages,) = Path(session.virtualenv.location).glob("lib/python*/site-packages")
+    with tempfile.TemporaryDirectory(dir=site_packages.parent) as aside:
+        stubs = {path: Path(aside, path.name) for path in site_packages.glob("*-stubs")}
+        for place, elsewhere in stubs.items():
+            place.rename(elsewhere)
+        try:
+            session.run(*mypy)
+        finally:
+            for place, elsewhere in stubs.items():
+                elsewhere.rename(place)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    session.install(*nox.project.dependency_groups(GROUPS, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, with warnings as errors."""
+    install(session, "docs")
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-n", "-q", "docs", "docs/_build/html", *session.posargs
+    )
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the sdist, each installed and run in a clean environment outside the tree."""
+    session.install("build")
+    with tempfile.TemporaryDirectory(prefix="trio-hub-build-") as outside:
+        session.run("python", "-m", "build", "--outdir", outside)
+        session.chdir(outside)
+        for number, archive in enumerate(sorted(Path(outside).iterdir())):
+            bin_dir = Path(outside, f"venv{number}", "bin")
+            session.run("python", "-m", "venv", bin_dir.parent)
+            session.run(bin_dir / "pip", "install", "-q", archive, external=True)
+            session.run(bin_dir / "trio-hub", "--version", external=True)
+            session.run(bin_dir / "python", "-m", "trio_hub", "--help", external=True)
+        session.chdir(ROOT)

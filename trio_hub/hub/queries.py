@@ -68,7 +68,8 @@ class Queries(Monitoring):
         content = self.session.content(msg)
         msg_ids = sorted(set(_list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
-        asked = [msg_id for msg_id in msg_ids if not self.is_pending(msg_id)]
+        live = set(filter(self.is_pending, msg_ids))  # as of now: one may finish while the store is asked
+        asked = [msg_id for msg_id in msg_ids if msg_id not in live]
         records: dict[str, TaskRecord] = yield lambda store: store.get(asked)
         pending: list[str] = []
         completed: list[str] = []
@@ -76,11 +77,9 @@ class Queries(Monitoring):
         buffers: list[Buffer] = []
         for msg_id in msg_ids:
             record = records.get(msg_id)
-            if record is None and self.is_pending(msg_id):
-                pending.append(msg_id)
-            elif record is None:
+            if record is None and msg_id not in live:
                 raise KeyError(f"No such message: {msg_id}")
-            elif record.completed is None:
+            if record is None or record.completed is None:
                 pending.append(msg_id)
             else:
                 completed.append(msg_id)

@@ -1,0 +1,245 @@
+"""Engines come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_hub.hub import EngineState
+from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregistered, RegistrationStalled
+
+from .world import FakeScope, Peer, World
+
+
+def scope_of(engine: object) -> FakeScope:
+    scope = engine.scope  # type: ignore[attr-defined]
+    assert isinstance(scope, FakeScope)
+    return scope
+
+
+def test_registration_completes_on_the_first_heartbeat() -> None:
+    world = World(hb_period=1234, engine_info={"mux": 1})
+    reply = world.register("a")
+    assert reply == {"status": "ok", "id": 0, "hb_period": 1234, "connection_info": {"mux": 1}}
+    engine = world.host.started[0]
+    assert engine.state is EngineState.REGISTERING
+    assert world.query("connection_request")["engines"] == {}
+    assert not scope_of(engine).cancelled
+    world.beat("a")
+    assert engine.state is EngineState.ALIVE
+    assert scope_of(engine).cancelled, "the stalled-registration timeout ends"
+    assert world.query("connection_request") == {"status": "ok", "engines": {"0": "a"}}
+    assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
+    assert world.host.events == [EngineRegistered(0, "a")]
+
+
+def test_ids_count_up_are_honoured_if_free_and_never_reused() -> None:
+    world = World()
+    assert [world.register("a")["id"], world.register("b")["id"]] == [0, 1]
+    assert world.register("c", id=7)["id"] == 7
+    assert world.register("d", id=7)["id"] == 8, "in use: the next"
+    assert world.register("e", id=1)["id"] == 9, "in use by one that is registering"
+    for uuid in "abcde":
+        world.beat(uuid)
+    world.hub.lose_engine(world.hub.engines[9], "heart")
+    assert world.register("f")["id"] == 10, "9 is not used again"
+    assert world.register("g", id=2)["id"] == 2
+    assert world.register("h")["id"] == 11
+
+
+@pytest.mark.parametrize("uuid", [None, 5, "", "x" * 256, "\0bad", ["a"]])
+def test_a_registration_without_a_usable_uuid_is_refused(uuid: object) -> None:
+    world = World()
+    peer = Peer("engine")
+    world.hub.dispatch_query([peer.ident, *peer.session.write("registration_request", {"uuid": uuid})])
+    [reply] = world.replies("query")
+    assert reply["status"] == "error"
+    assert "uuid" in reply["evalue"]
+    assert not world.host.started
+
+
+@pytest.mark.parametrize("requested", ["1", 1.5, True, -1, 2**40])
+def test_a_requested_id_that_is_none_is_refused(requested: object) -> None:
+    world = World()
+    reply = world.register("a", id=requested)
+    assert (reply["status"], "id" in reply["evalue"]) == ("error", True)
+
+
+def test_a_uuid_in_use_is_refused_with_an_error_reply() -> None:
+    world = World()
+    world.register("a")
+    for _ in range(2):  # while it registers, and when it is alive
+        reply = world.register("a")
+        assert (reply["status"], reply["ename"]) == ("error", "KeyError")
+        assert "'a' in use" in reply["evalue"]
+        world.beat("a")
+    assert list(world.hub.engines) == [0]
+
+
+def test_a_failed_registration_stops_no_other() -> None:
+    world = World()
+    peer = Peer("engine")
+    world.hub.dispatch_query([peer.ident, *peer.session.write("registration_request", [])])
+    assert world.replies("query")[0]["status"] == "error"
+    assert world.engine("b").id == 0
+
+
+def test_a_stalled_registration_is_purged() -> None:
+    world = World()
+    world.register("a")
+    [engine] = world.host.started
+    world.hub.purge_stalled_registration(engine)
+    assert engine.state is EngineState.STALLED
+    assert world.host.events == [RegistrationStalled(0, "a")]
+    world.beat("a")
+    assert world.hub.ignored["unknown_heart"] == 1
+    assert not world.hub.engines
+    world.hub.purge_stalled_registration(engine)
+    assert world.engine("a").id == 1, "it may come again"
+
+
+def test_a_heart_that_misses_too_many_pings_is_lost() -> None:
+    world = World(max_heartmonitor_misses=3)
+    engine = world.engine("a")
+    other = world.engine("b")
+    world.take()
+    for _ in range(4):  # the first weighing still counts the beat that registered it
+        world.beat("b")
+        world.hub.weigh_hearts()
+    assert world.hub.heartmonitor.misses(b"a") == 3
+    world.beat("a")
+    world.hub.weigh_hearts()
+    assert world.hub.heartmonitor.misses(b"a") == 0
+    for _ in range(4):
+        world.beat("b")
+        world.hub.weigh_hearts()
+    assert engine.state is EngineState.LOST
+    assert other.state is EngineState.ALIVE
+    assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
+    assert world.host.events[-1] == EngineUnregistered(0, "a", "heart")
+    assert b"a" not in world.hub.heartmonitor
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[b"a"], [b"a", b"x", b"y"], [b"a", b""], [b"a", b"token.0"], [b"a", b"token.99"], [b"a", b"other.1"], [b"a", b"1"], []],
+)
+def test_heartbeats_that_answer_no_ping_are_harmless(frames: list[bytes]) -> None:
+    world = World()
+    world.register("a")
+    world.hub.heartmonitor.ping()
+    world.hub.handle_pong(frames)
+    assert world.hub.ignored["bad_heartbeat"] == 1
+    assert not world.hub.engines
+
+
+def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless() -> None:
+    world = World()
+    engine = world.engine("a")
+    world.hub.lose_engine(engine, "heart")
+    world.beat("a")
+    world.hub.handle_heart_failure(b"a")
+    assert world.hub.ignored["unknown_heart"] == 1
+    assert engine.state is EngineState.LOST
+
+
+def test_unregistration_request() -> None:
+    world = World()
+    engine = world.engine("a")
+    for _ in range(2):
+        world.hub.dispatch_query([b"a", *Peer("a").session.write("unregistration_request", {"id": 0})])
+    assert engine.state is EngineState.LOST
+    assert scope_of(engine).cancelled
+    assert world.host.events[-1] == EngineUnregistered(0, "a", "request")
+    assert world.hub.ignored["unknown_engine"] == 1
+
+
+@pytest.mark.parametrize("content", [{"id": 0}, {"id": None}])
+def test_an_engine_that_gives_up_registering(content: dict[str, int | None]) -> None:
+    world = World()
+    world.register("a")
+    world.hub.dispatch_query([b"a", *Peer("a").session.write("unregistration_request", content)])
+    assert world.host.started[0].state is EngineState.STALLED
+    assert not world.hub.incoming_registrations
+    assert scope_of(world.host.started[0]).cancelled
+
+
+def test_shutdown_reply_on_iopub_unregisters_at_once() -> None:
+    world = World()
+    engine = world.engine("a")
+    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})
+    assert engine.state is EngineState.LOST
+    assert world.host.events[-1] == EngineUnregistered(0, "a", "shutdown")
+    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})  # and again: harmless
+    assert len(world.take("iopub_out")) == 2
+
+
+def test_settling_leaves_no_trace_of_an_engine() -> None:
+    world = World()
+    engine = world.engine("a")
+    world.submit()
+    world.call("a")
+    world.call("a", msg_type="clear_request", channel="control_in")
+    world.hub.lose_engine(engine, "heart")
+    assert world.hub.owes_answers(engine)
+    world.hub.handle_stranded(engine)
+    world.hub.handle_stranded(engine)
+    assert engine.state is EngineState.SETTLED
+    assert not world.hub.owes_answers(engine)
+    assert world.host.events[-1] == EngineSettled(0, "a")
+    hub = world.hub
+    for table in (hub.engines, hub.by_ident, hub.incoming_registrations, hub.lost, hub.late, hub.mux.pending):
+        assert not table
+    assert not hub.control.pending
+    assert not hub.scheduler.tasks
+    assert not hub.scheduler.workers
+    assert len(hub.heartmonitor) == 0
+
+
+def test_the_same_uuid_can_come_back_within_the_grace() -> None:
+    world = World()
+    old = world.engine("a")
+    msg_id = world.submit()
+    [(_, request)] = world.take("task_out")
+    world.hub.lose_engine(old, "heart")
+    new = world.engine("a")
+    assert new.id == 1
+    world.answer("a", request)
+    assert [message.parent.msg_id for _, message in world.take("task_in")] == [msg_id], "the late result counts"
+    world.hub.handle_stranded(old)
+    assert world.hub.engines == {1: new}
+
+
+def test_messages_wait_for_an_engine_that_beats_before_it_listens() -> None:
+    world = World()
+    world.host.unreachable.add(b"a")
+    engine = world.engine("a")
+    world.submit()
+    world.call("a")
+    world.call("a", msg_type="clear_request", channel="control_in")
+    assert world.host.to_reach == [engine], "asked for once"
+    assert not world.hub.flush_parked(engine)
+    assert not world.take("task_out")
+    world.host.unreachable.clear()
+    assert world.hub.flush_parked(engine)
+    assert [name for name, _ in world.take() if name.endswith("_out")] == ["task_out", "mux_out", "control_out"]
+
+
+def test_nothing_more_is_sent_to_an_engine_that_was_lost_before_it_listened() -> None:
+    world = World()
+    world.host.unreachable.add(b"a")
+    engine = world.engine("a")
+    world.submit()
+    world.hub.lose_engine(engine, "unreachable")
+    world.host.unreachable.clear()
+    assert world.hub.flush_parked(engine)
+    assert not world.take("task_out")
+    world.hub.handle_stranded(engine)
+    assert world.replies("task_in")[0]["ename"] == "EngineError"
+
+
+def test_pending_names_all_that_an_engine_owes() -> None:
+    world = World(hwm=2)
+    engine = world.engine("a")
+    msg_ids = {world.submit(), world.submit(), world.call("a")}
+    assert engine.pending == msg_ids
+    assert "alive" in repr(engine)

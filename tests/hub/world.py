@@ -1,0 +1,234 @@
+"""A hub without sockets, tasks or clock: whatever it wants done is written down, and time moves when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from trio_hub.hub import EngineConnector, Hub
+from trio_hub.hub.events import Event
+from trio_hub.hub.state import Query
+from trio_hub.store import MemoryStore, Store
+from trio_hub.wire.frames import Frames, to_bytes
+from trio_hub.wire.messages import Message, Session
+
+KEY = b"secret"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(milliseconds=1)
+        return self.time
+
+
+class FakeScope:
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeHost:
+    """Writes down what the hub sends; `unreachable` are engines without a connection, `gone` clients without."""
+
+    hub: Hub
+
+    def __init__(self) -> None:
+        self.listening = True
+        self.sent: list[tuple[str, Frames]] = []
+        self.unreachable: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.started: list[EngineConnector] = []
+        self.to_reach: list[EngineConnector] = []
+        self.events: list[Event] = []
+        self.stopped: list[str] = []
+        self.deferred: list[tuple[Message, Query]] | None = None
+
+    def send(self, channel: str, frames: Frames) -> bool:
+        first = to_bytes(frames[0])
+        if (channel.endswith("_out") and first in self.unreachable) or first in self.gone:
+            return False
+        self.sent.append((channel, frames))
+        return True
+
+    def start_engine(self, engine: EngineConnector) -> None:
+        engine.scope = FakeScope()
+        self.started.append(engine)
+
+    def flush_when_reachable(self, engine: EngineConnector) -> None:
+        self.to_reach.append(engine)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def stop(self, reason: str) -> None:
+        self.stopped.append(reason)
+
+    def run_query(self, message: Message, query: Query) -> None:
+        if self.deferred is None:
+            self.finish_query(message, query)
+        else:
+            self.deferred.append((message, query))
+
+    def finish_query(self, message: Message, query: Query) -> None:
+        answer = None
+        try:
+            while True:
+                answer = run_now(query.send(answer)(self.hub.store))
+        except StopIteration as finished:
+            self.hub.answer_query(message, finished.value)
+        except Exception as error:
+            self.hub.answer_query_error(message, error)
+
+
+def run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that does not wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        return finished.value
+    raise AssertionError("it waits")
+
+
+_PEER_CLOCK = Clock()  # one for all, so that no two messages are the same
+
+
+class Peer:
+    """Writes messages as a client or an engine would."""
+
+    def __init__(self, name: str, key: bytes = KEY, packer: str = "json") -> None:
+        self.name = name
+        self.ident = name.encode()
+        self.session = Session(key, session_id=name, now=_PEER_CLOCK, packer=packer)
+
+
+class World:
+    """A hub, and hands to play its engines and clients."""
+
+    def __init__(self, *, store: Store | None = None, packer: str = "json", **settings: Any) -> None:
+        self.host = FakeHost()
+        self.packer = packer
+        self.clock = Clock()
+        self.hub = Hub(
+            self.host,
+            Session(KEY, session_id="hub", now=self.clock, packer=packer),
+            MemoryStore() if store is None else store,
+            Random(1),
+            now=self.clock,
+            heart_token=b"token",
+            **settings,
+        )
+        self.host.hub = self.hub
+        self.reader = Session(KEY, session_id="reader", now=self.clock, packer=packer)
+        self.client = Peer("client", packer=packer)
+
+    # What the hub sent
+
+    def take(self, channel: str | None = None) -> list[tuple[str, Message]]:
+        """What was sent since the last time (on one channel, or on all), read."""
+        taken = [(name, frames) for name, frames in self.host.sent if channel in (None, name)]
+        self.host.sent = [item for item in self.host.sent if channel not in (None, item[0])]
+        return [(name, self.read(frames)) for name, frames in taken]
+
+    def read(self, frames: Frames) -> Message:
+        session = Session(KEY, session_id="reader", now=self.clock, packer=self.packer)
+        return session.read_untrusted(frames)
+
+    def content(self, message: Message) -> dict[str, Any]:
+        return self.reader.content(message)
+
+    def replies(self, channel: str) -> list[dict[str, Any]]:
+        """The contents of what was sent on a channel since the last time."""
+        return [self.content(message) for _, message in self.take(channel)]
+
+    # Engines
+
+    def register(self, uuid: str, **content: Any) -> dict[str, Any]:
+        """Send a registration request; the content of the reply."""
+        peer = Peer(uuid, packer=self.packer)
+        frames = peer.session.write("registration_request", {"uuid": uuid} | content)
+        self.hub.dispatch_query([peer.ident, *frames])
+        return self.replies("query")[-1]
+
+    def beat(self, uuid: str) -> None:
+        self.hub.handle_pong([uuid.encode(), self.hub.heartmonitor.ping()])
+
+    def engine(self, uuid: str, **content: Any) -> EngineConnector:
+        """An engine that is alive."""
+        reply = self.register(uuid, **content)
+        assert reply["status"] == "ok", reply
+        self.beat(uuid)
+        return self.hub.engines[reply["id"]]
+
+    def answer(
+        self,
+        uuid: str,
+        request: Message,
+        content: dict[str, Any] | None = None,
+        *,
+        channel: str = "task_out",
+        buffers: tuple[bytes, ...] = (),
+        key: bytes = KEY,
+        **metadata: Any,
+    ) -> None:
+        """An engine answers a request that it was sent."""
+        peer = Peer(uuid, key, packer=self.packer)
+        content = {"status": "ok"} if content is None else content
+        metadata = {"status": content.get("status"), "engine": uuid, "started": "2026-01-01T00:00:00Z"} | metadata
+        frames = peer.session.write(
+            request.header.msg_type.replace("_request", "_reply"),
+            content,
+            parent=request.frames[2],
+            metadata=metadata,
+            buffers=buffers,
+        )
+        self.hub.dispatch_monitor_traffic(channel, [peer.ident, *request.idents[1:], *frames])
+
+    # Clients
+
+    def submit(self, client: Peer | None = None, *, buffers: tuple[bytes, ...] = (b"f",), **metadata: Any) -> str:
+        """Submit a task; its msg_id."""
+        client = client or self.client
+        frames = client.session.write("apply_request", {}, metadata=metadata, buffers=buffers)
+        self.hub.dispatch_monitor_traffic("task_in", [client.ident, *frames])
+        return self.read(frames).header.msg_id
+
+    def call(
+        self, uuid: str, client: Peer | None = None, msg_type: str = "apply_request", channel: str = "mux_in", **metadata: Any
+    ) -> str:
+        """Send a direct request; its msg_id."""
+        client = client or self.client
+        frames = client.session.write(msg_type, {}, metadata=metadata)
+        self.hub.dispatch_monitor_traffic(channel, [client.ident, uuid.encode(), *frames])
+        return self.read(frames).header.msg_id
+
+    def publish(self, uuid: str, parent: bytes, msg_type: str, content: dict[str, Any]) -> None:
+        peer = Peer(uuid, packer=self.packer)
+        frames = peer.session.write(msg_type, content, parent=parent)
+        self.hub.dispatch_monitor_traffic("iopub", [b"engine.0.stdout", *frames])
+
+    def query(self, msg_type: str, content: dict[str, Any] | None = None, client: Peer | None = None) -> dict[str, Any]:
+        """Ask the hub; the content of its reply."""
+        return self.content(self.query_message(msg_type, content, client))
+
+    def query_message(
+        self, msg_type: str, content: dict[str, Any] | None = None, client: Peer | None = None
+    ) -> Message:
+        client = client or self.client
+        frames = client.session.write(msg_type, content or {})
+        self.take("query")
+        self.hub.dispatch_query([client.ident, *frames])
+        [(_, reply)] = self.take("query")
+        assert reply.idents == [client.ident]
+        assert reply.parent.msg_id == self.read(frames).header.msg_id
+        return reply
+
+    def record(self, msg_id: str) -> dict[str, Any]:
+        [record] = self.query("db_request", {"query": {"msg_id": msg_id}})["records"]
+        assert isinstance(record, dict)
+        return record

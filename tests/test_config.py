@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trio_hub.config import DATABASES, RULES, SCHEMES, HubConfig, load_config, profile_directory
+from trio_hub.errors import ConfigError
+from trio_hub.schedulers.schemes import SCHEMES as THE_SCHEMES
+from trio_hub.store import open_store
+
+
+def load(
+    cli: dict[str, Any] | None = None, environ: dict[str, str] | None = None, file: Path | None = None
+) -> HubConfig:
+    return load_config(cli or {}, environ or {}, file)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Any:
+    def write(text: str) -> Path:
+        path = tmp_path / "hub.toml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+# HubConfig
+
+
+def test_the_defaults_are_accepted_and_told() -> None:
+    config = HubConfig()
+    assert config.profile_dir is None
+    assert (config.ip, config.ping, config.hwm, config.scheme, config.db) == (
+        "127.0.0.1",
+        3.0,
+        1,
+        "leastload",
+        "memory",
+    )
+    assert HubConfig.__doc__ is not None
+    for entry in fields(HubConfig):
+        assert f"{entry.name}: {entry.metadata['doc']}" in HubConfig.__doc__
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        HubConfig().ping = 1.0  # type: ignore[misc]
+
+
+def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
+    assert set(SCHEMES) == set(THE_SCHEMES)
+    for name in DATABASES:
+        open_store(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "final"),
+    [
+        ("profile_dir", "/srv/x", Path("/srv/x")),
+        ("profile_dir", Path("x"), Path.cwd() / "x"),
+        ("profile_dir", "~/x", Path.home() / "x"),
+        ("ip", "localhost", "127.0.0.1"),
+        ("ip", "*", "*"),
+        ("ip", "eth0", "eth0"),
+        ("ports", "10000-10002,11000", (10000, 10001, 10002, 11000)),
+        ("ports", [11000, "10000-10001"], (11000, 10000, 10001)),
+        ("ports", 11000, (11000,)),
+        ("ports", (), ()),
+        ("ping", 1, 1.0),
+        ("registration_timeout", None, None),
+        ("stranded_grace", 0, 0.0),
+        ("hwm", 0, 0),
+        ("db_max_bytes", "2 MiB", 2**21),
+        ("db_max_bytes", 7, 7),
+        ("engine_command", ["python", "-m", "x"], ("python", "-m", "x")),
+        ("packer", "msgpack", "msgpack"),
+        ("signature_scheme", "hmac-sha512", "hmac-sha512"),
+        ("key", "a-b", "a-b"),
+    ],
+)
+def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
+    value = getattr(HubConfig(**{name: given}), name)
+    assert value == final
+    assert type(value) is type(final)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("profile_dir", ""),
+        ("profile_dir", 3),
+        ("profile_dir", "~no-such-user-here/x"),
+        ("cluster_id", "a/b"),
+        ("cluster_id", "a b"),
+        ("cluster_id", None),
+        ("ip", ""),
+        ("ip", "tcp://1.2.3.4"),
+        ("ip", 1),
+        ("location", "a b"),
+        ("ports", "0"),
+        ("ports", "9-8"),
+        ("ports", "65536"),
+        ("ports", "a"),
+        ("ports", [0]),
+        ("ports", [True]),
+        ("ports", [5, "4-6"]),
+        ("ports", 3.5),
+        ("ping", 0),
+        ("ping", -1),
+        ("ping", "3"),
+        ("ping", True),
+        ("ping", None),
+        ("ping", math.inf),
+        ("ping", math.nan),
+        ("max_heartmonitor_misses", 0),
+        ("registration_timeout", 0),
+        ("stranded_grace", -0.1),
+        ("stop_grace", "5"),
+        ("hwm", -1),
+        ("hwm", 1.0),
+        ("hwm", False),
+        ("scheme", "pure"),
+        ("db", "mongodb"),
+        ("db", ["memory"]),
+        ("db_max_records", 0),
+        ("db_max_bytes", 0),
+        ("db_max_bytes", "1GB"),
+        ("db_max_bytes", 1.5),
+        ("engines", -1),
+        ("engine_command", "python"),
+        ("engine_command", [""]),
+        ("engine_command", 5),
+        ("packer", "pickle"),
+        ("packer", 3),
+        ("signature_scheme", "sha256"),
+        ("signature_scheme", "hmac-rot13"),
+        ("signature_scheme", None),
+        ("log_level", "loud"),
+        ("log_format", "xml"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        HubConfig(**{name: value})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith(f"{name} is {value!r}")
+    assert message.endswith(f": expected {RULES[name].accepts}")
+
+
+@pytest.mark.parametrize("key", ["", "two words", "schlüssel", b"bytes", 5])
+def test_a_bad_key_is_refused_and_not_shown(key: object) -> None:
+    with pytest.raises(ConfigError, match=r"^key is not usable: expected printable ASCII") as caught:
+        HubConfig(key=key)  # type: ignore[arg-type]
+    assert not key or str(key) not in str(caught.value)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "secret" not in repr(HubConfig(key="secret"))
+
+
+def test_why_pickle_is_refused_is_told() -> None:
+    with pytest.raises(ConfigError, match="unpickling a header runs"):
+        HubConfig(packer="pickle")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [({}, 30.0), ({"ping": 5}, 50.0), ({"ping": 0.1}, 30.0), ({"ping": 5, "registration_timeout": 2}, 2.0)],
+)
+def test_the_registration_timeout_follows_the_ping(settings: Any, seconds: float) -> None:
+    assert HubConfig(**settings).registration_timeout_seconds == seconds
+
+
+# Precedence
+
+
+def test_without_anything_it_is_the_default_profile() -> None:
+    assert load({}, {"IPYTHONDIR": "/ipy"}) == HubConfig(profile_dir=Path("/ipy/profile_default"))
+
+
+def test_the_command_line_counts_most_then_the_environment_then_the_file(toml: Any) -> None:
+    file = toml("ping = 1\nhwm = 1\nengines = 1\nmax_heartmonitor_misses = 1")
+    environ = {"TRIO_HUB_PING": "2", "TRIO_HUB_HWM": "2"}
+    config = load({"ping": "3", "engines": None}, environ, file)
+    assert (config.ping, config.hwm, config.engines, config.max_heartmonitor_misses) == (3.0, 2, 1, 1)
+    assert config.stop_grace == HubConfig().stop_grace
+
+
+def test_stock_variables_count_between_ours_and_the_file(toml: Any) -> None:
+    stock = {"IPP_PROFILE_DIR": "/stock", "IPP_CLUSTER_ID": "stock", "IPP_SESSION_KEY": "stock-key"}
+    file = toml('profile_dir = "/file"\ncluster_id = "file"\nkey = "file-key"')
+    config = load({}, stock, file)
+    assert (config.profile_dir, config.cluster_id, config.key) == (Path("/stock"), "stock", "stock-key")
+    ours = {"TRIO_HUB_PROFILE_DIR": "/ours", "TRIO_HUB_CLUSTER_ID": "ours", "TRIO_HUB_KEY": "our-key"}
+    config = load({}, stock | ours, file)
+    assert (config.profile_dir, config.cluster_id, config.key) == (Path("/ours"), "ours", "our-key")
+
+
+def test_empty_variables_are_not_set(toml: Any) -> None:
+    config = load({}, {"TRIO_HUB_PING": "", "IPP_CLUSTER_ID": "", "TRIO_HUB_CONFIG": ""}, toml("ping = 2"))
+    assert config.ping == 2.0
+    assert config.cluster_id == ""
+
+
+def test_the_file_can_be_named_by_a_variable(toml: Any, tmp_path: Path) -> None:
+    file = toml("ping = 2")
+    assert load({}, {"TRIO_HUB_CONFIG": str(file)}).ping == 2.0
+    other = tmp_path / "other.toml"
+    other.write_text("ping = 4")
+    assert load({}, {"TRIO_HUB_CONFIG": str(file)}, other).ping == 4.0
+
+
+def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
+    table = """
+        profile_dir = "p"
+        cluster_id = "c"
+        ip = "*"
+        location = "here"
+        ports = ["10000-10001", 10005]
+        ping = 1
+        max_heartmonitor_misses = 2
+        registration_timeout = 3
+        stranded_grace = 4.5
+        stop_grace = 5.5
+        hwm = 6
+        scheme = "lru"
+        db = "none"
+        db_max_records = 7
+        db_max_bytes = "8KiB"
+        engines = 9
+        engine_command = ["a b", "c"]
+        key = "k"
+        packer = "msgpack"
+        signature_scheme = "hmac-sha512"
+        log_level = "debug"
+        log_format = "json"
+    """
+    text = {
+        "cluster_id": "c",
+        "ip": "*",
+        "location": "here",
+        "ports": "10000-10001,10005",
+        "ping": "1",
+        "max_heartmonitor_misses": "2",
+        "registration_timeout": "3",
+        "stranded_grace": "4.5",
+        "stop_grace": "5.5",
+        "hwm": "6",
+        "scheme": "LRU",
+        "db": "none",
+        "db_max_records": "7",
+        "db_max_bytes": "8kib",
+        "engines": "9",
+        "engine_command": "'a b' c",
+        "key": "k",
+        "packer": "msgpack",
+        "signature_scheme": "hmac-sha512",
+        "log_level": "DEBUG",
+        "log_format": "json",
+    }
+    file = toml(table)
+    text["profile_dir"] = str(file.parent / "p")
+    assert set(text) == set(RULES), "a new setting belongs into this test"
+    config = load({}, {}, file)
+    defaults = HubConfig()
+    assert not [name for name in RULES if getattr(config, name) == getattr(defaults, name)]
+    assert load(text) == config
+    assert load({}, {f"TRIO_HUB_{name.upper()}": value for name, value in text.items()}) == config
+
+
+# Profiles
+
+
+@pytest.mark.parametrize(
+    ("environ", "directory"),
+    [
+        ({"IPYTHONDIR": "/ipy", "HOME": "/h"}, "/ipy/profile_x"),
+        ({"HOME": "/h"}, "/h/.ipython/profile_x"),
+        ({"IPYTHONDIR": "", "HOME": "/h"}, "/h/.ipython/profile_x"),
+    ],
+)
+def test_where_profiles_are(environ: dict[str, str], directory: str) -> None:
+    assert load({"profile": "x"}, environ).profile_dir == Path(directory)
+    assert load({}, environ | {"TRIO_HUB_PROFILE": "x"}).profile_dir == Path(directory)
+
+
+def test_the_directory_of_old_ipythons_is_found(tmp_path: Path) -> None:
+    old = tmp_path / ".config" / "ipython"
+    old.mkdir(parents=True)
+    environ = {"HOME": str(tmp_path)}
+    assert profile_directory("x", environ) == old / "profile_x"
+    assert (
+        profile_directory("x", environ | {"XDG_CONFIG_HOME": "/none"}) == tmp_path / ".ipython" / "profile_x"
+    )
+    (tmp_path / ".ipython").mkdir()
+    assert profile_directory("x", environ) == tmp_path / ".ipython" / "profile_x"
+
+
+def test_ipython_looks_for_profiles_in_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = pytest.importorskip("IPython.paths")
+    monkeypatch.delenv("IPYTHONDIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    environ = {"HOME": str(tmp_path)}
+    (tmp_path / ".config" / "ipython").mkdir(parents=True)
+    assert profile_directory("x", environ).parent == Path(paths.get_ipython_dir())
+    (tmp_path / ".config" / "ipython").rmdir()
+    assert profile_directory("x", environ).parent == Path(paths.get_ipython_dir())
+
+
+def test_a_profile_replaces_a_directory_from_a_place_that_counts_less(toml: Any) -> None:
+    file = toml('profile_dir = "/file"')
+    assert load({"profile": "x"}, {"HOME": "/h"}, file).profile_dir == Path("/h/.ipython/profile_x")
+    assert load({"profile_dir": "/cli"}, {"TRIO_HUB_PROFILE": "x"}, file).profile_dir == Path("/cli")
+
+
+def test_a_directory_in_the_file_is_relative_to_the_file(toml: Any) -> None:
+    file = toml('profile_dir = "p"')
+    assert load({}, {}, file).profile_dir == file.parent / "p"
+
+
+@pytest.mark.parametrize(
+    ("cli", "environ", "table", "message"),
+    [
+        ({"profile": "x", "profile_dir": "y"}, {}, "", "--profile and --profile-dir exclude each other"),
+        (
+            {},
+            {"TRIO_HUB_PROFILE": "x", "TRIO_HUB_PROFILE_DIR": "y"},
+            "",
+            "TRIO_HUB_PROFILE and TRIO_HUB_PROFILE_DIR exclude each other",
+        ),
+        (
+            {},
+            {},
+            'profile="x"\nprofile_dir="y"',
+            "profile in .*hub.toml and profile_dir in .*hub.toml exclude",
+        ),
+        ({"profile": "a/b"}, {}, "", "--profile is 'a/b': expected a name"),
+        ({}, {}, "profile = 3", "profile in .*hub.toml is 3: expected a name"),
+    ],
+)
+def test_what_cannot_be_a_profile_is_refused(
+    cli: dict[str, Any], environ: dict[str, str], table: str, message: str, toml: Any
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(cli, environ, toml(table))
+
+
+# Refusals name the place
+
+
+@pytest.mark.parametrize(
+    ("cli", "environ", "table", "message"),
+    [
+        ({"ping": "soon"}, {}, "", r"^--ping is 'soon': expected a number of seconds, above 0$"),
+        ({"log_level": "loud"}, {}, "", r"^--log-level is 'loud': expected one of debug, info"),
+        ({"pnig": "1"}, {}, "", r"^option --pnig is not a setting: did you mean ping\?$"),
+        ({}, {"TRIO_HUB_PING": "-1"}, "", r"^TRIO_HUB_PING is -1.0: expected"),
+        ({}, {"TRIO_HUB_HWM": "1.5"}, "", r"^TRIO_HUB_HWM is '1.5': expected a whole number"),
+        ({}, {"TRIO_HUB_PORTS": "1-2-3"}, "", r"^TRIO_HUB_PORTS is '1-2-3': expected ports"),
+        (
+            {},
+            {"TRIO_HUB_PORTS": "5,5"},
+            "",
+            r"^TRIO_HUB_PORTS is \(5, 5\) \(port 5 is named twice\): expected",
+        ),
+        ({}, {"TRIO_HUB_ENGINE_COMMAND": "'a"}, "", r"^TRIO_HUB_ENGINE_COMMAND is \"'a\": expected a list"),
+        ({}, {"TRIO_HUB_DB_MAX_BYTES": "much"}, "", r"^TRIO_HUB_DB_MAX_BYTES is 'much': expected"),
+        ({}, {"TRIO_HUB_KEY": "a b"}, "", r"^TRIO_HUB_KEY is not usable: expected"),
+        ({}, {"IPP_SESSION_KEY": "a b"}, "", r"^IPP_SESSION_KEY is not usable: expected"),
+        ({}, {"IPP_CLUSTER_ID": "a/b"}, "", r"^IPP_CLUSTER_ID is 'a/b': expected"),
+        ({}, {"IPP_ENABLE_CURVE": "1"}, "", r"^IPP_ENABLE_CURVE is '1', but"),
+        (
+            {},
+            {"TRIO_HUB_PNIG": "1"},
+            "",
+            r"^the environment variable TRIO_HUB_PNIG is not a setting: did you mean TRIO_HUB_PING\?$",
+        ),
+        (
+            {},
+            {"TRIO_HUB_ping": "1"},
+            "",
+            r"variable TRIO_HUB_ping is not a setting: did you mean TRIO_HUB_PING\?$",
+        ),
+        ({}, {"TRIO_HUB_CONFG": "x"}, "", r"did you mean TRIO_HUB_CONFIG\?$"),
+        (
+            {},
+            {"TRIO_HUB_XYZZY": ""},
+            "",
+            r"TRIO_HUB_XYZZY is not a setting: known are TRIO_HUB_CLUSTER_ID, .*",
+        ),
+        ({}, {}, "pnig = 1", r"^'pnig' in .*hub\.toml is not a setting: did you mean ping\?$"),
+        ({}, {}, "[hub]\nping = 1", r"^'hub' in .*hub\.toml is not a setting"),
+        (
+            {},
+            {},
+            "log-level = 'info'",
+            r"^'log-level' in .*hub\.toml is not a setting: did you mean log_level\?$",
+        ),
+        ({}, {}, "ping = '3'", r"^ping in .*hub\.toml is '3': expected a number of seconds, above 0$"),
+        ({}, {}, "hwm = true", r"^hwm in .*hub\.toml is True: expected a whole number"),
+        ({}, {}, "profile_dir = 3", r"^profile_dir in .*hub\.toml is 3: expected a directory$"),
+        ({}, {}, "ping = ", r"^--config: .*hub\.toml is not TOML: "),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(
+    cli: dict[str, Any], environ: dict[str, str], table: str, message: str, toml: Any
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(cli, environ, toml(table))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "none.toml"
+    with pytest.raises(ConfigError, match=f"^--config: cannot read {file}: No such file"):
+        load({}, {}, file)
+    with pytest.raises(ConfigError, match=f"^TRIO_HUB_CONFIG: cannot read {file}: No such file"):
+        load({}, {"TRIO_HUB_CONFIG": str(file)})
+    file.write_bytes(b"location = '\xff'")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load({}, {}, file)
+
+
+def test_a_bad_value_is_refused_even_where_a_better_place_gives_another(toml: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^ping in "):
+        load({"ping": "3"}, {}, toml("ping = 0"))

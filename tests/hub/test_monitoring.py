@@ -446,6 +446,8 @@ def test_the_unreadable_is_counted_by_kind_and_changes_nothing_else(channel: str
         "too_large": [b"x", *seal([b'{"msg_id":"' + b"x" * 10_000_000 + b'"}', b"{}", b"{}", b"{}"])],
         "no_identity": good,
     }
+    if channel == "iopub":
+        del cases["no_identity"]  # there they are topics, and an engine's first message has none
     world.take()
     dispatch = world.hub.dispatch_query if channel == "query" else None
     for kind, frames in cases.items():

@@ -54,7 +54,7 @@ class Hub(Queries):
         """A message arrived on a queue or on iopub: read it once, relay and record it."""
         try:
             msg = self.session.read_untrusted(frames)
-            if not msg.idents:
+            if not msg.idents and channel != "iopub":  # where they are topics, and may be missing
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:
             self.unreadable(channel, error)

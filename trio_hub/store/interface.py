@@ -1,0 +1,68 @@
+"""What a task database is to the hub: one interface for all backends.
+
+Writing never waits: `add`, `update` and `append` take effect in the order they were called, at once for
+whoever reads through the same store, and on disk (where there is one) after `flush`. Reading may wait for a
+disk, so it is `async`; a backend without one just does not wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from .query import Query
+from .record import TaskRecord
+
+__all__ = ["Checkpoint", "Store", "no_checkpoint"]
+
+# What a long computation awaits now and then, so that others get their turn: `trio.lowlevel.checkpoint`, say.
+# The store may have changed when it returns.
+Checkpoint: TypeAlias = Callable[[], Awaitable[None]]
+
+
+async def no_checkpoint() -> None:
+    """A `Checkpoint` for callers that need none: does not wait."""
+
+
+class Store(Protocol):
+    """A task database."""
+
+    def add(self, record: TaskRecord) -> None:
+        """Keep a new record; one that exists under its msg_id is replaced, and arrives anew.
+
+        The store keeps the values of this moment: what is done to the object later does not reach it.
+        """
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """Change keys of a record (values as in `TaskRecord`); an unknown msg_id changes nothing.
+
+        Raises `AttributeError`, and changes nothing, for ``msg_id`` and for a key that no record has.
+        """
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """Append to ``stdout`` or ``stderr`` without rewriting what is there; an unknown msg_id: nothing.
+
+        Raises `AttributeError` for any other key.
+        """
+
+    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """The records that exist among those asked for, by msg_id: copies, which no later write changes."""
+
+    async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All matching records in the order of `history`, as dicts of decoded values.
+
+        ``keys=None`` gives every key but the buffers; ``msg_id`` is always among them. The dicts are the
+        caller's own. Raises `trio_hub.errors.QueryError` for a key that no record has.
+        """
+
+    async def drop(self, query: Query) -> int:
+        """Forget all matching records **that are completed**, and say how many they were."""
+
+    async def history(self) -> list[str]:
+        """All msg_ids, by time of submission (then by arrival); those without one come last."""
+
+    async def flush(self) -> None:
+        """Return when everything written so far is as durable as this backend can make it."""
+
+    async def aclose(self) -> None:
+        """Flush and release what the backend holds. Idempotent."""

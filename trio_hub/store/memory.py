@@ -1,0 +1,262 @@
+"""The task database that lives in memory, within bounds.
+
+Bounded by the number of records and by their bytes. Records of finished tasks are culled, those that finished
+first go first. Records of unfinished tasks are never culled: somebody is waiting for each. So with very many
+unfinished tasks the store is larger than its bounds, and keeps no finished one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
+
+from ..errors import ConfigError
+from .interface import Checkpoint, no_checkpoint
+from .query import Query, parse_keys
+from .record import BUFFER_KEYS, PACKED_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
+
+__all__ = ["MemoryStore"]
+
+# Readers await their checkpoint after this many records (0.1 to 5 ms of work).
+SLICE = 500
+# Handing out a record means decoding its JSON: as much work as looking at so many.
+COST_OF_MATCH = 10
+
+_CHANGEABLE = frozenset(RECORD_KEYS) - {"msg_id"}
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+class MemoryStore:
+    """A `trio_hub.store.Store` in memory.
+
+    Args:
+        max_records: Number of records above which finished ones are culled.
+        max_bytes: Their size above which finished ones are culled: buffers, JSON text, source code and
+            output (as UTF-8), in bytes. The half kilobyte or so that Python needs for each record besides
+            is not counted.
+        checkpoint: Awaited by readers after every 500 records or so, so that they do not hog an event loop.
+
+    Attributes:
+        total_bytes: Size of all records now, as above.
+        culled: How many records were culled so far.
+
+    Raises:
+        ConfigError: A bound is not positive.
+    """
+
+    def __init__(
+        self, max_records: int = 100_000, max_bytes: int = 1 << 30, *, checkpoint: Checkpoint = no_checkpoint
+    ) -> None:
+        if max_records < 1 or max_bytes < 1:
+            raise ConfigError(f"max_records={max_records} and max_bytes={max_bytes} must be at least 1")
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        self.total_bytes = 0
+        self.culled = 0
+        self._checkpoint = checkpoint
+        self._records: dict[str, _Kept] = {}
+        self._arrivals = 0
+        # msg_ids of finished tasks, first finished first. (A dict would look for its first item among
+        # all that were there before.)
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        # Whether `_records` is in the order of `history`, and the last time of submission in it.
+        self._in_order = True
+        self._last_submitted: datetime | None = _EARLIEST
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, record: TaskRecord) -> None:
+        """See `trio_hub.store.Store.add`."""
+        msg_id, submitted = record.msg_id, record.submitted
+        replaced = self._records.get(msg_id)
+        if replaced is not None:
+            self._forget(replaced)
+        self._arrivals += 1
+        kept = self._records[msg_id] = _Kept(record.copy(), self._arrivals)
+        self.total_bytes += kept.size
+        if submitted is not None and (self._last_submitted is None or submitted < self._last_submitted):
+            self._in_order = False
+        else:
+            self._last_submitted = submitted
+        if record.completed is not None:
+            self._finished[msg_id] = None
+        self._cull()
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """See `trio_hub.store.Store.update`."""
+        if not changes.keys() <= _CHANGEABLE:
+            raise AttributeError(f"records have no key to be changed named {set(changes) - _CHANGEABLE}")
+        kept = self._records.get(msg_id)
+        if kept is None:
+            return
+        self.total_bytes += kept.change(changes)
+        if "submitted" in changes:
+            self._in_order = False
+        if "completed" in changes:
+            if changes["completed"] is None:
+                self._finished.pop(msg_id, None)
+            else:
+                self._finished.setdefault(msg_id)
+        self._cull()
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """See `trio_hub.store.Store.append`."""
+        if key not in TEXT_KEYS:
+            raise AttributeError(f"{key!r} is not text to append to")
+        kept = self._records.get(msg_id)
+        if kept is not None:
+            self.total_bytes += kept.append(key, text)
+            self._cull()
+
+    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """See `trio_hub.store.Store.get`."""
+        found = {}
+        for done, msg_id in enumerate(msg_ids, 1):
+            kept = self._records.get(msg_id)
+            if kept is not None:
+                found[msg_id] = kept.current().copy()
+            if done % SLICE == 0:
+                await self._checkpoint()
+        return found
+
+    async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """See `trio_hub.store.Store.find`. Records that come while it waits for its turn are not found."""
+        wanted = parse_keys(keys)
+        found = []
+        work = 0
+        for kept in self._candidates(query):
+            if self._has(kept) and query.matches(kept.current()):
+                found.append((kept.place, kept.record.as_dict(wanted)))
+                work += COST_OF_MATCH
+            work += 1
+            if work >= SLICE:
+                work = 0
+                await self._checkpoint()
+        found.sort(key=itemgetter(0))
+        return [values for _, values in found]
+
+    async def drop(self, query: Query) -> int:
+        """See `trio_hub.store.Store.drop`. Records that come while it waits for its turn stay."""
+        dropped = 0
+        for done, kept in enumerate(self._candidates(query), 1):
+            if self._has(kept) and kept.record.completed is not None and query.matches(kept.current()):
+                self._forget(kept)
+                dropped += 1
+            if done % SLICE == 0:
+                await self._checkpoint()
+        return dropped
+
+    async def history(self) -> list[str]:
+        """See `trio_hub.store.Store.history`. Sorts only if records came out of order since the last time."""
+        if not self._in_order:
+            ordered = sorted(self._records.values(), key=_place)
+            self._records = {kept.record.msg_id: kept for kept in ordered}
+            self._last_submitted = ordered[-1].record.submitted if ordered else _EARLIEST
+            self._in_order = True
+        return list(self._records)
+
+    async def flush(self) -> None:
+        """There is nothing more durable than memory here."""
+
+    async def aclose(self) -> None:
+        """Holds nothing that must be released."""
+
+    def _candidates(self, query: Query) -> list[_Kept]:
+        """What may match, as a list of its own: the store may change while the caller goes through it."""
+        ids = query.exact_ids
+        if ids is None:
+            return list(self._records.values())
+        return [self._records[msg_id] for msg_id in ids if msg_id in self._records]
+
+    def _has(self, kept: _Kept) -> bool:
+        return self._records.get(kept.record.msg_id) is kept
+
+    def _forget(self, kept: _Kept) -> None:
+        msg_id = kept.record.msg_id
+        del self._records[msg_id]
+        self._finished.pop(msg_id, None)
+        self.total_bytes -= kept.size
+
+    def _cull(self) -> None:
+        while (len(self._records) > self.max_records or self.total_bytes > self.max_bytes) and self._finished:
+            self._forget(self._records[next(iter(self._finished))])
+            self.culled += 1
+
+
+class _Kept:
+    """A record in the store: its size in bytes, its number of arrival, and output not yet joined to it."""
+
+    __slots__ = ("arrival", "record", "size", "tails")
+
+    def __init__(self, record: TaskRecord, arrival: int) -> None:
+        self.record = record
+        self.arrival = arrival
+        self.size = 0
+        for key, measure in _MEASURES.items():
+            value = getattr(record, key)
+            if value:
+                self.size += measure(value)
+        # Output comes in many small pieces; adding each to one long text would copy that text every time.
+        self.tails: dict[str, list[str]] | None = None
+
+    @property
+    def place(self) -> tuple[bool, datetime, int]:
+        """What `MemoryStore.history` sorts by."""
+        submitted = self.record.submitted
+        return submitted is None, submitted or _EARLIEST, self.arrival
+
+    def current(self) -> TaskRecord:
+        """The record with all output in it."""
+        if self.tails is not None:
+            for key, pieces in self.tails.items():
+                setattr(self.record, key, getattr(self.record, key) + "".join(pieces))
+            self.tails = None
+        return self.record
+
+    def change(self, changes: dict[str, Any]) -> int:
+        """Set keys, and return by how many bytes the record grew."""
+        record = self.current()
+        grown = 0
+        for key, value in changes.items():
+            measure = _MEASURES.get(key)
+            if measure is not None:
+                before = getattr(record, key)
+                grown += (measure(value) if value else 0) - (measure(before) if before else 0)
+        # only now, so that a value of a wrong type changes nothing
+        record.update(changes)
+        self.size += grown
+        return grown
+
+    def append(self, key: str, text: str) -> int:
+        """Append output, and return by how many bytes the record grew."""
+        if self.tails is None:
+            self.tails = {}
+        self.tails.setdefault(key, []).append(text)
+        grown = _text_bytes(text)
+        self.size += grown
+        return grown
+
+
+def _place(kept: _Kept) -> tuple[bool, datetime, int]:
+    return kept.place
+
+
+def _buffers_bytes(buffers: Sequence[Any]) -> int:
+    return sum(map(len, buffers))
+
+
+def _text_bytes(text: str) -> int:
+    # lone surrogates come out of JSON, so they must be counted somehow
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+# How the values that count are measured, if there is one.
+_MEASURES: dict[str, Callable[[Any], int]] = {
+    **dict.fromkeys(sorted(PACKED_KEYS), len),
+    **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),
+    **dict.fromkeys((*sorted(TEXT_KEYS), "execute_input"), _text_bytes),
+}

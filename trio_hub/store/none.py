@@ -1,0 +1,55 @@
+"""The task database that keeps nothing, for hubs that should use as little memory as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ..errors import StoreError
+from .query import Query
+from .record import TaskRecord
+
+__all__ = ["NullStore"]
+
+
+class NullStore:
+    """A `trio_hub.store.Store` that forgets everything at once.
+
+    No record is ever known, so `get` finds none and `drop` drops none. But an empty answer to `find` or
+    `history` would look like "nothing has run", so those raise `trio_hub.errors.StoreError`.
+    """
+
+    def add(self, record: TaskRecord) -> None:
+        """Nothing is kept."""
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """Nothing is kept."""
+
+    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Always empty."""
+        return {}
+
+    async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Raises `trio_hub.errors.StoreError`."""
+        _refuse()
+
+    async def drop(self, query: Query) -> int:
+        """Always 0."""
+        return 0
+
+    async def history(self) -> list[str]:
+        """Raises `trio_hub.errors.StoreError`."""
+        _refuse()
+
+    async def flush(self) -> None:
+        """Nothing to write."""
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+
+def _refuse() -> NoReturn:
+    raise StoreError("the hub runs with --db none, so there are no records; to keep them: --db memory")

@@ -1,0 +1,209 @@
+"""One task's record: what was asked, by whom, of whom, and what came of it.
+
+The 23 keys are those of IPython Parallel's task database, as its clients' ``db_query`` and ``get_result``
+expect them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from copy import deepcopy
+from datetime import datetime
+from typing import Any
+
+from ..wire.frames import Buffer
+
+__all__ = [
+    "BUFFER_KEYS",
+    "DATE_KEYS",
+    "PACKED_KEYS",
+    "RECORD_KEYS",
+    "TEXT_KEYS",
+    "TaskRecord",
+    "empty_record",
+    "unpacked",
+]
+
+RECORD_KEYS = (
+    "msg_id",
+    "header",
+    "metadata",
+    "content",
+    "buffers",
+    "submitted",
+    "client_uuid",
+    "engine_uuid",
+    "started",
+    "completed",
+    "resubmitted",
+    "received",
+    "result_header",
+    "result_metadata",
+    "result_content",
+    "result_buffers",
+    "queue",
+    "execute_input",
+    "execute_result",
+    "error",
+    "stdout",
+    "stderr",
+    "label",
+)
+# JSON objects, kept as the JSON text (UTF-8) they arrived in, and decoded only when somebody asks.
+PACKED_KEYS = frozenset(
+    (
+        "header",
+        "metadata",
+        "content",
+        "result_header",
+        "result_metadata",
+        "result_content",
+        "execute_result",
+        "error",
+    )
+)
+BUFFER_KEYS = frozenset(("buffers", "result_buffers"))
+DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
+# Text that only ever grows.
+TEXT_KEYS = frozenset(("stdout", "stderr"))
+
+
+class TaskRecord:
+    """A task's record as the hub keeps it while the task is alive, and as stores are given it.
+
+    Every attribute is None until it is known, except ``stdout`` and ``stderr``, which are ``""``.
+
+    - ``msg_id``, ``client_uuid`` (the client's session), ``engine_uuid``, ``queue`` (``"task"``, ``"mux"``,
+      ``"broadcast"``), ``resubmitted`` (the msg_id it was resubmitted as), ``execute_input``: ``str``;
+    - those in `PACKED_KEYS`: JSON text of an object, as ``bytes``;
+    - those in `BUFFER_KEYS`: a tuple of buffers;
+    - those in `DATE_KEYS`: aware `datetime`, in UTC;
+    - ``label``: any JSON value.
+    """
+
+    __slots__ = RECORD_KEYS
+
+    msg_id: str
+    header: bytes | None
+    metadata: bytes | None
+    content: bytes | None
+    buffers: tuple[Buffer, ...] | None
+    submitted: datetime | None
+    client_uuid: str | None
+    engine_uuid: str | None
+    started: datetime | None
+    completed: datetime | None
+    resubmitted: str | None
+    received: datetime | None
+    result_header: bytes | None
+    result_metadata: bytes | None
+    result_content: bytes | None
+    result_buffers: tuple[Buffer, ...] | None
+    queue: str | None
+    execute_input: str | None
+    execute_result: bytes | None
+    error: bytes | None
+    stdout: str
+    stderr: str
+    label: Any
+
+    def __init__(
+        self,
+        msg_id: str,
+        header: bytes | None = None,
+        metadata: bytes | None = None,
+        content: bytes | None = None,
+        buffers: tuple[Buffer, ...] | None = None,
+        submitted: datetime | None = None,
+        client_uuid: str | None = None,
+        engine_uuid: str | None = None,
+        queue: str | None = None,
+        label: Any = None,
+    ) -> None:
+        self.msg_id = msg_id
+        self.header = header
+        self.metadata = metadata
+        self.content = content
+        self.buffers = buffers
+        self.submitted = submitted
+        self.client_uuid = client_uuid
+        self.engine_uuid = engine_uuid
+        self.queue = queue
+        self.label = label
+        self.started = self.completed = self.received = None
+        self.resubmitted = self.execute_input = None
+        self.result_header = self.result_metadata = self.result_content = None
+        self.result_buffers = None
+        self.execute_result = self.error = None
+        self.stdout = self.stderr = ""
+
+    def __repr__(self) -> str:
+        return f"<TaskRecord {self.msg_id} queue={self.queue} completed={self.completed}>"
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Size of all its buffers, request and result, in bytes."""
+        return sum(map(len, self.buffers or ())) + sum(map(len, self.result_buffers or ()))
+
+    def copy(self) -> TaskRecord:
+        """Another record with the same values, which are shared: nobody changes them in place."""
+        # spelled out, since stores do this for every task: a loop takes three times as long
+        other = TaskRecord.__new__(TaskRecord)
+        other.msg_id = self.msg_id
+        other.header = self.header
+        other.metadata = self.metadata
+        other.content = self.content
+        other.buffers = self.buffers
+        other.submitted = self.submitted
+        other.client_uuid = self.client_uuid
+        other.engine_uuid = self.engine_uuid
+        other.started = self.started
+        other.completed = self.completed
+        other.resubmitted = self.resubmitted
+        other.received = self.received
+        other.result_header = self.result_header
+        other.result_metadata = self.result_metadata
+        other.result_content = self.result_content
+        other.result_buffers = self.result_buffers
+        other.queue = self.queue
+        other.execute_input = self.execute_input
+        other.execute_result = self.execute_result
+        other.error = self.error
+        other.stdout = self.stdout
+        other.stderr = self.stderr
+        other.label = self.label
+        return other
+
+    def update(self, changes: dict[str, Any]) -> None:
+        """Set the keys given; an unknown key is an `AttributeError`."""
+        for key, value in changes.items():
+            setattr(self, key, value)
+
+    def as_dict(self, keys: Iterable[str] = RECORD_KEYS) -> dict[str, Any]:
+        """A new dict of the keys given, JSON text decoded; buffers are shared, not copied."""
+        return {key: unpacked(key, getattr(self, key)) for key in keys}
+
+
+def unpacked(key: str, value: Any) -> Any:
+    """The value of a record's key as users see it: JSON text decoded, buffer tuples as lists, and its own.
+
+    Contents pass through the hub unread, so what should be JSON may be anything. Text that cannot be decoded
+    is given as a `str`, bytes that are no UTF-8 escaped in it, so that one such record spoils no query.
+    """
+    if value is None:
+        return None
+    if key in PACKED_KEYS:
+        try:
+            # stdlib json, since it reads all that a stock Session may write (NaN, lone surrogates)
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value.decode("utf-8", "backslashreplace")
+    if key in BUFFER_KEYS:
+        return list(value)
+    return deepcopy(value) if isinstance(value, dict | list) else value  # a label
+
+
+def empty_record() -> dict[str, Any]:
+    """A dict with all 23 record keys and nothing in it."""
+    return dict.fromkeys(RECORD_KEYS) | {"stdout": "", "stderr": ""}

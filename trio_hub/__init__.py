@@ -7,7 +7,15 @@ Stock ``ipyparallel`` clients and engines connect to it. Run it with ``trio-hub 
 """
 
 from .config import HubConfig
-from .errors import ConfigError, ConnectionFileError, EngineError, HubClosedError, HubError, StoreError, WireError
+from .errors import (
+    ConfigError,
+    ConnectionFileError,
+    EngineError,
+    HubClosedError,
+    HubError,
+    StoreError,
+    WireError,
+)
 from .runtime import EventsLost, HubFactory, RunningHub, Statistics, serve_hub
 
 __version__ = "0.1.0"

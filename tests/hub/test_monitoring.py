@@ -8,6 +8,7 @@ import pytest
 
 from trio_hub.hub.events import TaskAssigned, TaskFinished, TaskSubmitted
 from trio_hub.store import NullStore
+from trio_hub.wire.frames import Frames
 
 from .world import Peer, World
 
@@ -34,7 +35,11 @@ def test_a_task_goes_to_an_engine_and_its_result_back_to_the_client() -> None:
     assert record["result_metadata"]["engine"] == "a"
     assert record["started"] == "2026-01-01T00:00:00Z"
     assert record["completed"] is not None
-    assert world.host.events[1:] == [TaskSubmitted(msg_id, "task"), TaskAssigned(msg_id, "a"), TaskFinished(msg_id, "a", "ok")]
+    assert world.host.events[1:] == [
+        TaskSubmitted(msg_id, "task"),
+        TaskAssigned(msg_id, "a"),
+        TaskFinished(msg_id, "a", "ok"),
+    ]
 
 
 def test_a_frame_passes_through_unchanged() -> None:
@@ -214,7 +219,8 @@ def test_a_target_that_is_not_registered_is_impossible() -> None:
 def test_dependencies_are_refused_rather_than_disregarded(kind: str) -> None:
     world = World()
     world.engine("a")
-    world.submit(**{kind: ["some_id"]})
+    metadata: dict[str, Any] = {kind: ["some_id"]}
+    world.submit(**metadata)
     assert world.replies("task_in")[0]["ename"] == "InvalidDependency"
     assert not world.take("task_out")
 
@@ -412,11 +418,20 @@ def test_whoever_waits_is_answered_when_the_hub_stops() -> None:
     world = World()
     engine = world.engine("a")
     other = world.engine("b")
-    waiting = {world.submit(), world.submit(), world.submit(), world.submit(targets=["a"]), world.call("a"), world.call("b")}
+    waiting = {
+        world.submit(),
+        world.submit(),
+        world.submit(),
+        world.submit(targets=["a"]),
+        world.call("a"),
+        world.call("b"),
+    }
     world.call("a", msg_type="clear_request", channel="control_in")
     world.hub.lose_engine(other, "heart")
     world.hub.abandon_pending()
-    answered = {message.parent.msg_id for channel, message in world.take() if channel in ("task_in", "mux_in", "control_in")}
+    answered = {
+        message.parent.msg_id for channel, message in world.take() if channel in ("task_in", "mux_in", "control_in")
+    }
     assert waiting <= answered
     assert len(answered) == len(waiting) + 1
     assert not engine.pending
@@ -427,7 +442,17 @@ def test_whoever_waits_is_answered_when_the_hub_stops() -> None:
     assert world.replies("notification") == [{"status": "ok"}]
 
 
-CHANNELS = ("mux_in", "mux_out", "task_in", "task_out", "control_in", "control_out", "broadcast_in", "iopub", "query")
+CHANNELS = (
+    "mux_in",
+    "mux_out",
+    "task_in",
+    "task_out",
+    "control_in",
+    "control_out",
+    "broadcast_in",
+    "iopub",
+    "query",
+)
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -437,7 +462,7 @@ def test_the_unreadable_is_counted_by_kind_and_changes_nothing_else(channel: str
     good = Peer("x").session.write("apply_request", {})
     unsigned = Peer("x", b"wrong").session.write("apply_request", {})
     seal = Peer("x").session.seal
-    cases = {
+    cases: dict[str, Frames] = {
         "no_delimiter": [b"x", b"hello"],
         "too_few_frames": [b"x", *good[:5]],
         "bad_signature": [b"x", *unsigned],

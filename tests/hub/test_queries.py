@@ -233,7 +233,12 @@ def test_shutdown_answers_the_client_and_tells_all() -> None:
 
 @pytest.mark.parametrize(
     ("msg_type", "content"),
-    [("history_request", {}), ("db_request", {}), ("result_request", {"msg_ids": ["x"]}), ("resubmit_request", {"msg_ids": ["x"]})],
+    [
+        ("history_request", {}),
+        ("db_request", {}),
+        ("result_request", {"msg_ids": ["x"]}),
+        ("resubmit_request", {"msg_ids": ["x"]}),
+    ],
 )
 def test_without_a_store_queries_say_so(msg_type: str, content: dict[str, Any]) -> None:
     world = World(store=NullStore())

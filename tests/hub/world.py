@@ -179,7 +179,11 @@ class World:
         """An engine answers a request that it was sent."""
         peer = Peer(uuid, key, packer=self.packer)
         content = {"status": "ok"} if content is None else content
-        metadata = {"status": content.get("status"), "engine": uuid, "started": "2026-01-01T00:00:00Z"} | metadata
+        metadata = {
+            "status": content.get("status"),
+            "engine": uuid,
+            "started": "2026-01-01T00:00:00Z",
+        } | metadata
         frames = peer.session.write(
             request.header.msg_type.replace("_request", "_reply"),
             content,
@@ -199,7 +203,12 @@ class World:
         return self.read(frames).header.msg_id
 
     def call(
-        self, uuid: str, client: Peer | None = None, msg_type: str = "apply_request", channel: str = "mux_in", **metadata: Any
+        self,
+        uuid: str,
+        client: Peer | None = None,
+        msg_type: str = "apply_request",
+        channel: str = "mux_in",
+        **metadata: Any,
     ) -> str:
         """Send a direct request; its msg_id."""
         client = client or self.client

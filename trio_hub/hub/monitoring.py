@@ -39,7 +39,12 @@ class Monitoring(Registration):
             self._refuse("task_in", idents, msg, error)
             return
         if metadata.after or metadata.follow:
-            self._refuse("task_in", idents, msg, InvalidDependency("this hub does not schedule dependencies between tasks"))
+            self._refuse(
+                "task_in",
+                idents,
+                msg,
+                InvalidDependency("this hub does not schedule dependencies between tasks"),
+            )
             return
         self.store.add(record)
         task = Task(msg.header.msg_id, idents, msg.frames, session=msg.header.session, metadata=metadata)
@@ -73,16 +78,16 @@ class Monitoring(Registration):
             return
         metadata = self._result_metadata(msg)
         status = metadata.status or self._status_in_content(msg)
-        final = self.scheduler.result(
-            task, ok=status in ("ok", "aborted"), dependencies_met=metadata.dependencies_met
-        )
+        final = self.scheduler.result(task, ok=status in ("ok", "aborted"), dependencies_met=metadata.dependencies_met)
         if final:
             self._save_result(ident, msg, msg_id, metadata.started, status)
             self._to_client("task_in", task.idents, [ident, *msg.frames])
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
-        self._answer_with_error("task_in", task.idents, task.msg_id, bytes(task.frames[2]), "apply_request", uuid, error)
+        self._answer_with_error(
+            "task_in", task.idents, task.msg_id, bytes(task.frames[2]), "apply_request", uuid, error
+        )
 
     # The direct queue
 
@@ -267,9 +272,7 @@ class Monitoring(Registration):
     def _record_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None) -> str:
         uuid = ident.decode("utf-8", "replace")
         try:
-            changes = record_of_result(
-                msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now()
-            )
+            changes = record_of_result(msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now())
         except WireError as error:
             self.unreadable("result", error)
             content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))

@@ -42,7 +42,11 @@ class Queries(Monitoring):
         if not content.get("verbose"):
             for engine in engines:
                 tasks = len(engine.worker.running) if engine.worker else 0
-                reply[str(engine.id)] = {"queue": len(engine.mux), "completed": engine.completed, "tasks": tasks}
+                reply[str(engine.id)] = {
+                    "queue": len(engine.mux),
+                    "completed": engine.completed,
+                    "tasks": tasks,
+                }
             reply["unassigned"] = len(unassigned)
             return Reply("queue_reply", reply)
         completed: dict[str, list[str]] = {engine.uuid: [] for engine in engines}
@@ -213,9 +217,7 @@ def _dropping(query: Any) -> Any:
 
 
 def _result_of(record: TaskRecord) -> dict[str, Any]:
-    result = record.as_dict(
-        ("header", "metadata", "result_metadata", "result_header", "result_content", "received")
-    )
+    result = record.as_dict(("header", "metadata", "result_metadata", "result_header", "result_content", "received"))
     # a stock client reads these as dicts
     result["result_metadata"] = result["result_metadata"] or {}
     result["io"] = record.as_dict(("execute_input", "execute_result", "error", "stdout", "stderr"))

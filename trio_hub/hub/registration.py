@@ -110,7 +110,12 @@ class Registration(HubState):
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
-        log.warning("engine %d (%s): registration stalled, purged", engine.id, engine.uuid, extra={"engine": engine.id})
+        log.warning(
+            "engine %d (%s): registration stalled, purged",
+            engine.id,
+            engine.uuid,
+            extra={"engine": engine.id},
+        )
         if self.host.listening:
             self.host.emit(RegistrationStalled(engine.id, engine.uuid))
 
@@ -137,7 +142,10 @@ class Registration(HubState):
         engine = self.by_ident.get(heart)
         if engine is not None:
             log.warning(
-                "engine %d: no heartbeat after %d pings", engine.id, self.heartmonitor.misses(heart), extra={"engine": engine.id}
+                "engine %d: no heartbeat after %d pings",
+                engine.id,
+                self.heartmonitor.misses(heart),
+                extra={"engine": engine.id},
             )
             self.lose_engine(engine, "heart")
 
@@ -210,7 +218,10 @@ class Registration(HubState):
             error = died_while_running(engine, direct.header.msg_id)
             content = error_content("EngineError", str(error))
         frames = self.session.write(
-            reply_type(direct.header.msg_type), content, parent=direct.raw_header, metadata={"engine": engine.uuid}
+            reply_type(direct.header.msg_type),
+            content,
+            parent=direct.raw_header,
+            metadata={"engine": engine.uuid},
         )
         self.host.send("control_in", [*direct.idents, *frames])
 

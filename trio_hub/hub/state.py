@@ -170,9 +170,7 @@ class HubState(ABC):
 
     def reply(self, channel: str, idents: list[bytes], message: Message, reply: Reply) -> None:
         """Answer a message on the channel it came by."""
-        frames = self.session.write(
-            reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers
-        )
+        frames = self.session.write(reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers)
         if not self.host.send(channel, [*idents, *frames]):
             self.ignored["client_gone"] += 1
 
@@ -185,7 +183,13 @@ class HubState(ABC):
     def unreadable(self, channel: str, error: WireError) -> None:
         """Count bytes that are not a message; nothing else changes."""
         self.wire_errors[error.kind] += 1
-        log.warning("%s: dropped an unreadable message (%s): %s", channel, error.kind, error, extra={"kind": error.kind})
+        log.warning(
+            "%s: dropped an unreadable message (%s): %s",
+            channel,
+            error.kind,
+            error,
+            extra={"kind": error.kind},
+        )
 
     def ignore(self, reason: str, detail: str) -> None:
         """Count a readable message that has no effect, because of what came before it."""

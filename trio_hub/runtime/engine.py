@@ -13,7 +13,12 @@ __all__ = ["engine_life", "reach_engine"]
 
 
 async def engine_life(
-    hub: Hub, engine: EngineConnector, config: HubConfig, *, drain_pongs: Callable[[], object], changed: Callable[[], None]
+    hub: Hub,
+    engine: EngineConnector,
+    config: HubConfig,
+    *,
+    drain_pongs: Callable[[], object],
+    changed: Callable[[], None],
 ) -> None:
     """From the registration's reply until nothing of the engine is left.
 

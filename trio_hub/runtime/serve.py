@@ -150,8 +150,13 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             host = RuntimeHost(config, factory.channels, services)
             host.hub = hub = Hub(
                 host,
-                Session(key.encode(), session_id=secrets.token_hex(16), now=_now, packer=config.packer,
-                        scheme=config.signature_scheme),
+                Session(
+                    key.encode(),
+                    session_id=secrets.token_hex(16),
+                    now=_now,
+                    packer=config.packer,
+                    scheme=config.signature_scheme,
+                ),
                 store,
                 random.Random(),
                 now=_now,

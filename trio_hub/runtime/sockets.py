@@ -111,7 +111,7 @@ class Channel:
         while not self.closed:
             if self.drain(_BUDGET):
                 await trio.lowlevel.checkpoint()
-            else:
+            elif not self.closed:  # it is, if a handler has closed it
                 await self._wait()
 
     async def _wait(self) -> None:

@@ -63,9 +63,10 @@ class FairQueue:
             del self._sessions[task.session]
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
-        """Remove and return the tasks that target this engine, and none of the others.
+        """Remove and return the tasks that this engine might have run, and none of the others may.
 
-        For an engine that has gone, with the identities of those that remain: these tasks can never run.
+        For an engine that has gone, with the identities of those that remain. Tasks that any engine may run,
+        and none has refused yet, are not among them, even if none remains.
         """
         taken: list[Task] = []
         for name, queue in list(self._sessions.items()):
@@ -141,10 +142,13 @@ class _SessionQueue:
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
         taken: list[Task] = []
-        for key in list(self._by_engine.get(ident, ())):
+        for key in [*self._by_engine.get(ident, ()), *self._not_everyone]:
             targets, refused = key
-            assert targets is not None
-            if others.isdisjoint(targets - refused):
+            if targets is None:
+                confined = len(others) <= len(refused) and ident not in refused and others <= refused
+            else:
+                confined = others.isdisjoint(targets - refused)
+            if confined:
                 taken += self._pools[key]
                 self._close(key)
         return taken

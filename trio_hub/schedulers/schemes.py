@@ -131,8 +131,10 @@ class PlainRandom(Scheme):
     def choose(self, task: Task) -> Worker | None:
         if not self._workers:
             return None
-        if not task.refused:
-            return self._pick(self._workers)
+        for _ in range(16):  # few engines refuse a task, so this finds another; if not, all are looked at
+            worker = self._pick(self._workers)
+            if task.accepts(worker.ident):
+                return worker
         accepting = [worker for worker in self._workers if task.accepts(worker.ident)]
         return self._pick(accepting) if accepting else None
 

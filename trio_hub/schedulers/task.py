@@ -45,7 +45,8 @@ class Task:
     """One task, from submission until it is answered.
 
     ``number`` counts submissions, ``targets`` is None for "any engine", ``refused`` holds the engines that
-    must not get it (again): they failed it, or did not meet its functional dependency.
+    must not get it (again): they failed it, or did not meet its functional dependency. The latter are in
+    ``unmet`` as well: failing may be forgiven, but asking them again would give the same answer.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Task:
         "session",
         "state",
         "targets",
+        "unmet",
         "worker",
     )
 
@@ -82,6 +84,7 @@ class Task:
             self.targets = frozenset(target.encode("utf-8", "replace") for target in metadata.targets)
         self.retries = metadata.retries or 0
         self.refused: frozenset[bytes] = frozenset()
+        self.unmet: frozenset[bytes] = frozenset()
         self.state = TaskState.QUEUED
         self.worker: Worker | None = None
         self.number = 0

@@ -67,7 +67,8 @@ class TaskScheduler:
     def remove_engine(self, worker: Worker) -> None:
         """An engine is lost: it gets nothing more, and what it runs may still be answered until `settle`.
 
-        Tasks that only this engine could have run fail at once.
+        Queued tasks that only this engine could have run fail at once, or are given to engines that have failed
+        them before.
         """
         if worker.lost:
             return
@@ -75,12 +76,13 @@ class TaskScheduler:
         del self.workers[worker.ident]
         self.with_room.discard(worker)
         for task in self.queue.take_confined_to(worker.ident, self.workers.keys()):
-            self._fail(task, None, _no_target_left())
+            self._place(task)
 
     def settle(self, worker: Worker) -> None:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
         for task in list(worker.running.values()):
             self._take_back(task)
+            self._forgive(task)
             if task.retries > 0 and not self._has_no_target(task):
                 task.retries -= 1
                 self._place(task)
@@ -122,9 +124,8 @@ class TaskScheduler:
             task.refused |= {ident}
             if dependencies_met:
                 task.retries -= 1
-                if not self._somebody_accepts(task) and not task.metadata.timeout:
-                    # All have failed it once, and it asked to be tried again: better on any than never.
-                    task.refused = frozenset()
+            else:
+                task.unmet |= {ident}
             self._place(task)
         if not worker.lost:
             self._feed(worker)
@@ -141,6 +142,7 @@ class TaskScheduler:
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
+        self._forgive(task)
         if self._has_no_target(task):
             self._fail(task, None, _no_target_left())
             return
@@ -188,6 +190,11 @@ class TaskScheduler:
         if not worker.lost and (not self.hwm or worker.load < self.hwm):
             self.with_room.add(worker)
 
+    def _forgive(self, task: Task) -> None:
+        # If all have failed it once, and it asked to be tried again: better on any than never.
+        if task.refused != task.unmet and not task.metadata.timeout and not self._somebody_accepts(task):
+            task.refused = task.unmet
+
     def _has_no_target(self, task: Task) -> bool:
         return task.targets is not None and self.workers.keys().isdisjoint(task.targets - task.refused)
 
@@ -206,4 +213,6 @@ class TaskScheduler:
 
 
 def _no_target_left() -> ImpossibleDependency:
-    return ImpossibleDependency("none of the engines that this task may run on is registered any more")
+    return ImpossibleDependency(
+        "none of the engines that this task may run on is left: they are gone, or did not meet its dependencies"
+    )

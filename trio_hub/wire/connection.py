@@ -39,14 +39,16 @@ def write_connection_file(path: Path, info: dict[str, Any]) -> None:
     Raises:
         ConnectionFileError: naming the file.
     """
+    text = json.dumps(info, indent=2)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # private as well, for whoever may write to the directory may put a file of theirs in place of ours
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()  # left by a crash of a process that had our number
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(info, file, indent=2)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -71,10 +73,14 @@ def read_connection_file(path: Path) -> dict[str, Any]:
         raise ConnectionFileError(
             f"cannot read the connection file {path}: {error.strerror or error}. Is the hub running?"
         ) from error
-    except ValueError as error:
-        raise ConnectionFileError(f"the connection file {path} is damaged ({error}): remove it, start the hub again") from error
+    except (ValueError, RecursionError) as error:
+        raise ConnectionFileError(
+            f"the connection file {path} is damaged ({error}): remove it, start the hub again"
+        ) from error
     if not isinstance(info, dict):
-        raise ConnectionFileError(f"the connection file {path} is damaged (not an object): remove it, start the hub again")
+        raise ConnectionFileError(
+            f"the connection file {path} is damaged (not an object): remove it, start the hub again"
+        )
     return info
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,18 +20,13 @@ T = TypeVar("T")
 
 # Bytes nobody controls can make a decoder raise these; each of them means "malformed".
 _MALFORMED = (ValueError, RecursionError, TypeError, OverflowError, MemoryError)
+# What an encoder raises for values of types it knows: lone surrogates, numbers too large, nesting too deep.
+_UNPACKABLE = (ValueError, RecursionError, OverflowError)
 
 
-def _encode_extra(value: Any) -> Any:
-    if isinstance(value, (bytes, memoryview)):
-        raise TypeError("bytes do not belong into JSON; send them as buffers")
-    if isinstance(value, (set, frozenset, tuple)):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} cannot be packed")
-
-
-def _stdlib_default(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else _encode_extra(value)
+def _encode_msgpack(value: Any) -> bytes:
+    # Stock sessions send dates as text. msgspec would make timestamps of them, unless it is made to see text.
+    return msgspec.msgpack.encode(msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview)))
 
 
 class Packer:
@@ -42,19 +36,24 @@ class Packer:
         self.name = name
         self.is_json = name != "msgpack"
         self._encode: Callable[[Any], bytes]
-        if self.is_json:
-            self._encode = msgspec.json.Encoder(enc_hook=_encode_extra).encode
-        else:
-            self._encode = msgspec.msgpack.Encoder(enc_hook=_encode_extra).encode
+        self._encode = msgspec.json.Encoder().encode if self.is_json else _encode_msgpack
 
     def pack(self, value: Any) -> bytes:
-        """The value as bytes. Dates become ISO 8601 text. Raises `TypeError` for what cannot be packed."""
+        """The value as bytes. Dates become ISO 8601 text; in JSON, bytes become base64, NaN and infinities null.
+
+        Raises:
+            TypeError: and nothing else, for what cannot be packed (which may well have come from a message).
+        """
         try:
-            return self._encode(value)
-        except UnicodeEncodeError:  # a lone surrogate: escape it, as the standard library does
-            if not self.is_json:
-                raise
-            return json.dumps(value, default=_stdlib_default).encode("ascii")
+            try:
+                return self._encode(value)
+            except UnicodeEncodeError:  # a lone surrogate: escape it, as the standard library does
+                if not self.is_json:
+                    raise
+                plain = msgspec.to_builtins(value, str_keys=True)
+                return json.dumps(plain).encode("ascii")
+        except _UNPACKABLE as error:
+            raise TypeError(f"cannot be packed as {self.name}: {str(error)[:200]}") from None
 
     def unpack_untrusted(self, data: bytes) -> Any:
         """The plain value in the bytes. Raises `WireError` (``malformed``)."""
@@ -74,10 +73,7 @@ class Packer:
 
     def _decode_slowly(self, data: bytes, wanted: type[T]) -> T:
         try:
-            if self.is_json:
-                value = json.loads(data.decode("utf-8-sig", "replace"))
-            else:
-                value = msgspec.msgpack.decode(data)
+            value = json.loads(data.decode("utf-8-sig", "replace")) if self.is_json else msgspec.msgpack.decode(data)
         except _MALFORMED as error:
             raise WireError("malformed", f"not {self.name}: {str(error)[:200]}") from None
         try:

@@ -26,7 +26,8 @@ class Signer:
         prefix, _, name = scheme.partition("-")
         if prefix != "hmac" or name not in hashlib.algorithms_guaranteed or name.startswith("shake"):
             raise ConfigError(
-                f"signature_scheme {scheme!r} is not known: use hmac-sha256, or hmac- with another hash of Python's hashlib"
+                f"signature_scheme {scheme!r} is not known: "
+                "use hmac-sha256, or hmac- with another hash of Python's hashlib"
             )
         self.key = key
         self.scheme = scheme

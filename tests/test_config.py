@@ -294,16 +294,12 @@ def test_the_directory_of_old_ipythons_is_found(tmp_path: Path) -> None:
     old.mkdir(parents=True)
     environ = {"HOME": str(tmp_path)}
     assert profile_directory("x", environ) == old / "profile_x"
-    assert (
-        profile_directory("x", environ | {"XDG_CONFIG_HOME": "/none"}) == tmp_path / ".ipython" / "profile_x"
-    )
+    assert profile_directory("x", environ | {"XDG_CONFIG_HOME": "/none"}) == tmp_path / ".ipython" / "profile_x"
     (tmp_path / ".ipython").mkdir()
     assert profile_directory("x", environ) == tmp_path / ".ipython" / "profile_x"
 
 
-def test_ipython_looks_for_profiles_in_the_same_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ipython_looks_for_profiles_in_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = pytest.importorskip("IPython.paths")
     monkeypatch.delenv("IPYTHONDIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

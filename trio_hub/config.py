@@ -309,9 +309,7 @@ class HubConfig:
         "How messages are signed: hmac- and the name of a hash of Python's hashlib.",
     )
     log_level: str = _setting("info", _choice(LOG_LEVELS), "The least serious messages that are logged.")
-    log_format: str = _setting(
-        "text", _choice(LOG_FORMATS), "Log lines for people (text) or for programs (json)."
-    )
+    log_format: str = _setting("text", _choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")
 
     def __post_init__(self) -> None:
         for name in RULES:

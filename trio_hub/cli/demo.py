@@ -27,6 +27,8 @@ __all__ = ["demo"]
 
 READY_LIMIT = 20.0
 """Seconds that the hub has to start."""
+CONNECT_LIMIT = 10.0
+"""Seconds that the hub, which listens already, has to answer the client."""
 ENGINES_LIMIT = 60.0
 """Seconds that the engines have to register, and 1 more for each: they all start at once."""
 RESULT_LIMIT = 30.0
@@ -55,9 +57,7 @@ def one_per_core() -> int:
 
 
 @click.command("demo", epilog="Exits 0 if everything worked, and 1 if anything did not.")
-@click.option(
-    "--engines", type=click.IntRange(1), metavar="N", help="Engines to start.  [default: one per core]"
-)
+@click.option("--engines", type=click.IntRange(1), metavar="N", help="Engines to start.  [default: one per core]")
 @click.option(
     "--tasks",
     type=click.IntRange(1),
@@ -100,8 +100,10 @@ def _run(directory: Path, engines: int, tasks: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     with hub_process(directory, engines) as hub:
-        console.print(f"Started a hub and {engines} engines in {directory}; waiting for the engines.")
+        them = "1 engine" if engines == 1 else f"{engines} engines"
+        console.print(f"Started a hub with {them} in {directory}; waiting for the engines.")
         with stock_client(hub, engines) as client:
+            console.print(f"All engines are there; running {tasks} tasks on them.")
             runs = run_tasks(client, hub, engines, tasks, console)
             check_sum(runs, tasks)
             show(runs, console)
@@ -171,9 +173,7 @@ def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
 def _environment(directory: Path) -> dict[str, str]:
     """Ours, without the user's settings, and with nothing of IPython's pointing to the user's home."""
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TRIO_HUB_", "IPP_", "JUPYTER_"))
+        name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_", "JUPYTER_"))
     }
     return environment | {"IPYTHONDIR": str(directory), "JUPYTER_RUNTIME_DIR": str(directory / "runtime")}
 
@@ -197,9 +197,13 @@ def _end_all(hub: HubProcess) -> None:
         if hub.process.poll() is None:
             hub.process.kill()
             hub.process.wait()
-    for pid in _processes_in(hub.directory):  # engines whose hub died before them
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    # Engines whose hub died before them, and the small process that each engine starts to watch over itself.
+    deadline = time.monotonic() + STOP_LIMIT
+    while (pids := _processes_in(hub.directory)) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def _processes_in(directory: Path) -> list[int]:
@@ -222,7 +226,11 @@ def stock_client(hub: HubProcess, engines: int) -> Iterator[Any]:
     os.environ |= {"IPYTHONDIR": str(hub.directory), "JUPYTER_RUNTIME_DIR": str(hub.directory / "runtime")}
     import ipyparallel
 
-    client = ipyparallel.Client(profile_dir=str(hub.profile_dir), timeout=READY_LIMIT)
+    try:
+        client = ipyparallel.Client(profile_dir=str(hub.profile_dir), timeout=CONNECT_LIMIT)
+    except Exception as error:  # whatever the stock client can raise; it waits the whole time for a dead hub
+        hub.check()
+        raise DemoError(f"the client cannot connect: {error}. {hub.last_words()}") from error
     try:
         deadline = time.monotonic() + ENGINES_LIMIT + engines
         while len(client.ids) < engines:
@@ -282,9 +290,7 @@ def run_tasks(client: Any, hub: HubProcess, engines: int, tasks: int, console: A
     with Progress(*columns, console=console) as progress:
         for name, numbers, submit in queues:
             bar = progress.add_task(name, total=len(numbers))
-            runs.append(
-                run_queue(name, numbers, submit, hub, IN_FLIGHT * engines, partial(progress.advance, bar))
-            )
+            runs.append(run_queue(name, numbers, submit, hub, IN_FLIGHT * engines, partial(progress.advance, bar)))
     return runs
 
 
@@ -323,9 +329,7 @@ def run_queue(
     return run
 
 
-def _next_done(
-    done: SimpleQueue[tuple[Any, float, float]], name: str, hub: HubProcess
-) -> tuple[Any, float, float]:
+def _next_done(done: SimpleQueue[tuple[Any, float, float]], name: str, hub: HubProcess) -> tuple[Any, float, float]:
     deadline = time.monotonic() + RESULT_LIMIT
     while True:
         try:
@@ -366,17 +370,13 @@ def show(runs: Sequence[Run], console: Any) -> None:
         where.add_row(str(engine), str(pid), *map(str, counts), str(sum(counts)))
     console.print(where)
 
-    speed = Table(
-        "queue", "tasks", "tasks/s", "p50", "p95", "p99", title="Rate, and round trips at the client in ms"
-    )
+    speed = Table("queue", "tasks", "tasks/s", "p50", "p95", "p99", title="Rate, and round trips at the client in ms")
     for column in speed.columns[1:]:
         column.justify = "right"
     for run in runs:
         if run.latencies:
             latencies = (f"{1000 * percentile(run.latencies, percent):.1f}" for percent in (50, 95, 99))
-            speed.add_row(
-                run.queue, str(len(run.latencies)), f"{len(run.latencies) / run.seconds:.0f}", *latencies
-            )
+            speed.add_row(run.queue, str(len(run.latencies)), f"{len(run.latencies) / run.seconds:.0f}", *latencies)
     console.print(speed)
     total = math.fsum(run.total for run in runs)
     console.print(f"All results are right: the slices add up to π = {total:.9f}")

@@ -77,9 +77,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        event |= {
-            name: value for name, value in vars(record).items() if name not in _USUAL and name not in event
-        }
+        event |= {name: value for name, value in vars(record).items() if name not in _USUAL and name not in event}
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
         return json.dumps(event, default=str)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from trio_hub.cli.serve import NOT_OPTIONS
+from trio_hub.config import HubConfig
+
+from .process import LIMIT, command, processes_with, run
+
+CLIENT_KEYS = {
+    "registration",
+    "control",
+    "mux",
+    "task",
+    "iopub",
+    "notification",
+    "broadcast",
+    "key",
+    "interface",
+}
+
+
+def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
+    profile = tmp_path / "profile"
+    client_file = profile / "security" / "ipcontroller-client.json"
+    engine_file = profile / "security" / "ipcontroller-engine.json"
+    with command("serve", f"--profile-dir={profile}") as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        assert hub.stdout == [
+            f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}), "
+            f"add engines with ipengine --profile-dir={profile} [client file {client_file}, engine file {engine_file}]"
+        ]
+        for file in (client_file, engine_file):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert json.loads(client_file.read_text()).keys() >= CLIENT_KEYS
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert len(hub.stdout) == 1
+    assert "Traceback" not in "\n".join(hub.stderr)
+    assert list((profile / "security").iterdir()) == []
+
+
+def test_ctrl_c_stops_it_in_order_too(tmp_path: Path) -> None:
+    with command("serve", f"--profile-dir={tmp_path}", "--cluster-id=two") as hub:
+        ready = hub.wait_line("stdout", r"profile_dir='.*', cluster_id='two'\).*--cluster-id=two .client file (\S+),")
+        assert Path(ready[1]) == tmp_path / "security" / "ipcontroller-two-client.json"
+        hub.signal(signal.SIGINT)
+        assert hub.wait() == 0
+    assert "Traceback" not in "\n".join(hub.stderr)
+
+
+def test_a_profile_is_found_by_name(tmp_path: Path) -> None:
+    with command("serve", "--profile=lab", env={"IPYTHONDIR": str(tmp_path)}) as hub:
+        hub.wait_line("stdout", re.escape(f"profile_dir={str(tmp_path / 'profile_lab')!r}"))
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+
+
+@pytest.mark.parametrize(("last", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_stops_it_at_once(tmp_path: Path, last: signal.Signals, code: int) -> None:
+    stubborn = tmp_path / "stubborn.py"
+    stubborn.write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ignoring SIGTERM', file=sys.stderr, flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    with command(
+        "serve", f"--profile-dir={tmp_path}", "--engines=1", f"--engine-command={sys.executable} {stubborn}"
+    ) as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.wait_line("stderr", "^ignoring SIGTERM")
+        hub.signal(signal.SIGTERM)
+        hub.wait_line("stderr", "received SIGTERM, stopping$")
+        hub.signal(last)
+        hub.wait_line("stderr", f"received {last.name}, stopping at once$")
+        assert hub.wait() == code
+    assert processes_with(str(stubborn)) == []
+    assert list((tmp_path / "security").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "message"),
+    [
+        (["--pnig=3"], {}, "No such option '?--pnig"),
+        (["--ping=soon"], {}, "--ping is 'soon': expected a number of seconds, above 0"),
+        (["--scheme=best"], {}, "'--scheme': 'best' is not one of 'leastload'"),
+        (["--profile=a", "--profile-dir=b"], {}, "--profile and --profile-dir exclude each other"),
+        (["--ports=1-x"], {}, "--ports is '1-x': expected ports"),
+        (["--config=none.toml"], {}, "--config: cannot read none.toml: No such file"),
+        ([], {"TRIO_HUB_PNIG": "3"}, "TRIO_HUB_PNIG is not a setting: did you mean TRIO_HUB_PING"),
+        ([], {"TRIO_HUB_HWM": "-1"}, "TRIO_HUB_HWM is -1: expected a whole number, 0 or more"),
+        (["something"], {}, "unexpected extra argument .something"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, arguments: list[str], env: dict[str, str], message: str) -> None:
+    code, out, err = run("serve", *arguments, env=env | {"IPYTHONDIR": str(tmp_path)})
+    assert code == 2
+    assert not out
+    assert re.search(message, err), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text("pnig = 3")
+    code, _, err = run("serve", "--config", str(file))
+    assert code == 2
+    assert f"'pnig' in {file} is not a setting: did you mean ping?" in err
+
+
+def test_an_address_that_is_not_ours_is_bad_usage(tmp_path: Path) -> None:
+    code, out, err = run("serve", f"--profile-dir={tmp_path}", "--ip=192.0.2.1")  # TEST-NET-1, RFC 5737
+    assert code == 2
+    assert not out
+    assert "192.0.2.1" in err
+    assert "Traceback" not in err
+
+
+def test_ports_that_are_taken_are_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run("serve", f"--profile-dir={tmp_path}", f"--ports={port}")
+    assert code == 2
+    assert "ports" in err
+    assert "Traceback" not in err
+
+
+def test_a_profile_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    code, out, err = run("serve", f"--profile-dir={blocked}")
+    assert code == 1
+    assert not out
+    assert str(blocked) in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_logs_can_be_json(tmp_path: Path) -> None:
+    with command("serve", f"--profile-dir={tmp_path}", "--log-format=json", "--log-level=debug") as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    events = [json.loads(line) for line in hub.stderr]
+    assert any(re.match("limit of open files: .* engines$", event["message"]) for event in events)
+    assert {event["level"] for event in events} <= {"debug", "info"}
+
+
+def test_nobody_needs_to_read_its_output(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        hub = subprocess.Popen(
+            [sys.executable, "-m", "trio_hub", "serve", f"--profile-dir={tmp_path}"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    with hub:
+        assert hub.stderr is not None
+        for line in hub.stderr:  # ends, at the latest, when the process does
+            if "cannot write to stdout (Broken pipe): trio-hub ready" in line:
+                hub.terminate()
+        assert hub.wait(LIMIT) == 0
+
+
+def test_every_setting_is_an_option_with_its_description() -> None:
+    code, out, _ = run("serve", "--help", env={"COLUMNS": "200"})
+    assert code == 0
+    for entry in fields(HubConfig):
+        assert (f"--{entry.name.replace('_', '-')} " in out) == (entry.name not in NOT_OPTIONS)
+    for text in (
+        "--profile NAME",
+        "--config FILE.toml",
+        "[default: 3.0]",
+        "Exit codes:",
+        "130  stopped at once",
+    ):
+        assert text in out
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["serve", "--version"]])
+def test_the_version_is_told(arguments: list[str]) -> None:
+    from trio_hub import __version__
+
+    assert run(*arguments) == (0, f"trio-hub, version {__version__}", "")
+
+
+def test_the_list_of_commands_is_true() -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in re.findall(r"^  ([a-z]\S*)  ", out.partition("Commands:")[2], re.MULTILINE):
+        assert run(name, "--help")[0] == 0

@@ -56,7 +56,7 @@ def one_per_core() -> int:
     return os.cpu_count() or 1
 
 
-@click.command("demo", epilog="Exits 0 if everything worked, and 1 if anything did not.")
+@click.command("demo", epilog="Exits 0 if everything worked, 1 if anything did not, and 130 or 143 after a signal.")
 @click.option("--engines", type=click.IntRange(1), metavar="N", help="Engines to start.  [default: one per core]")
 @click.option(
     "--tasks",

@@ -54,9 +54,9 @@ def value_of(key: str) -> st.SearchStrategy[Any]:
 
 
 # Decoded records without their msg_id, most of their keys empty.
-record_values = st.fixed_dictionaries(
-    {}, optional={key: value_of(key) for key in RECORD_KEYS if key != "msg_id"}
-).map(lambda given: empty_record() | given)
+record_values = st.fixed_dictionaries({}, optional={key: value_of(key) for key in RECORD_KEYS if key != "msg_id"}).map(
+    lambda given: empty_record() | given
+)
 
 
 @st.composite

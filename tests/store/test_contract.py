@@ -134,9 +134,7 @@ async def test_what_find_gives_is_the_callers_own(store: Store) -> None:
     [(b"{broken", "{broken"), (b"\xff", "\\xff"), (b"[" * 100_000, "[" * 100_000), (b"[1]", [1])],
     ids=["no JSON", "no UTF-8", "too deep", "no object"],
 )
-async def test_content_that_is_not_what_it_should_be_spoils_no_query(
-    store: Store, text: bytes, seen: object
-) -> None:
+async def test_content_that_is_not_what_it_should_be_spoils_no_query(store: Store, text: bytes, seen: object) -> None:
     store.add(make("a"))
     store.update("a", {"content": text, "submitted": at(0)})
     store.add(make("b", content={"code": "1"}, submitted=at(1)))
@@ -271,9 +269,7 @@ async def test_flush_and_close(store: Store) -> None:
 @pytest.mark.property
 @each_backend
 @given(drawn=many_records(), query=queries())
-async def test_find_agrees_with_the_oracle(
-    opener: Opener, drawn: list[dict[str, Any]], query: dict[str, Any]
-) -> None:
+async def test_find_agrees_with_the_oracle(opener: Opener, drawn: list[dict[str, Any]], query: dict[str, Any]) -> None:
     async with opener() as store:
         for values in drawn:
             store.add(packed(values))

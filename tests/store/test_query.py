@@ -252,9 +252,7 @@ def test_a_valid_query_agrees_with_the_oracle(values: dict[str, Any], query: dic
     assert parse_query(query).matches(packed(values)) is oracle.matches(query, values)
 
 
-paths = st.sampled_from(
-    ["msg_id", "header", "header.a", "label", "submitted", "buffers", "stdout", "error.a.b"]
-)
+paths = st.sampled_from(["msg_id", "header", "header.a", "label", "submitted", "buffers", "stdout", "error.a.b"])
 anything = st.recursive(
     json_values | st.text(max_size=8) | st.integers() | st.floats(),
     lambda inner: (

@@ -1,8 +1,8 @@
 """The task database that lives in memory, within bounds.
 
-Bounded by the number of records and by their bytes. Records of finished tasks are culled, those that finished
-first go first. Records of unfinished tasks are never culled: somebody is waiting for each. So with very many
-unfinished tasks the store is larger than its bounds, and keeps no finished one.
+The bounds, on number and on bytes, are for finished tasks: those that finished first are culled first. Records
+of unfinished tasks are never culled, since somebody is waiting for each, and do not count: a great burst of new
+tasks costs no result of the old ones, and finds room for its own.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class MemoryStore:
     """A `trio_hub.store.Store` in memory.
 
     Args:
-        max_records: Number of records above which finished ones are culled.
-        max_bytes: Their size above which finished ones are culled: buffers, JSON text, source code and
+        max_records: Number of finished tasks above which their records are culled.
+        max_bytes: Size of these records above which they are culled: buffers, JSON text, source code and
             output (as UTF-8), in bytes. The half kilobyte or so that Python needs for each record besides
             is not counted.
         checkpoint: Awaited by readers after every 500 records or so, so that they do not hog an event loop.
 
     Attributes:
         total_bytes: Size of all records now, as above.
+        finished_bytes: Size of those of finished tasks.
         culled: How many records were culled so far.
 
     Raises:
@@ -55,6 +56,7 @@ class MemoryStore:
         self.max_records = max_records
         self.max_bytes = max_bytes
         self.total_bytes = 0
+        self.finished_bytes = 0
         self.culled = 0
         self._checkpoint = checkpoint
         self._records: dict[str, _Kept] = {}
@@ -84,7 +86,8 @@ class MemoryStore:
             self._last_submitted = submitted
         if record.completed is not None:
             self._finished[msg_id] = None
-        self._cull()
+            self.finished_bytes += kept.size
+            self._cull()
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.store.Store.update`."""
@@ -93,14 +96,20 @@ class MemoryStore:
         kept = self._records.get(msg_id)
         if kept is None:
             return
-        self.total_bytes += kept.change(changes)
+        finished = msg_id in self._finished
+        grown = kept.change(changes)
+        self.total_bytes += grown
         if "submitted" in changes:
             self._in_order = False
-        if "completed" in changes:
-            if changes["completed"] is None:
-                self._finished.pop(msg_id, None)
+        if finished:
+            self.finished_bytes += grown
+        if "completed" in changes and finished != (changes["completed"] is not None):
+            if finished:
+                del self._finished[msg_id]
+                self.finished_bytes -= kept.size
             else:
-                self._finished.setdefault(msg_id)
+                self._finished[msg_id] = None
+                self.finished_bytes += kept.size
         self._cull()
 
     def append(self, msg_id: str, key: str, text: str) -> None:
@@ -109,8 +118,11 @@ class MemoryStore:
             raise AttributeError(f"{key!r} is not text to append to")
         kept = self._records.get(msg_id)
         if kept is not None:
-            self.total_bytes += kept.append(key, text)
-            self._cull()
+            grown = kept.append(key, text)
+            self.total_bytes += grown
+            if msg_id in self._finished:
+                self.finished_bytes += grown
+                self._cull()
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """See `trio_hub.store.Store.get`."""
@@ -178,11 +190,13 @@ class MemoryStore:
     def _forget(self, kept: _Kept) -> None:
         msg_id = kept.record.msg_id
         del self._records[msg_id]
-        self._finished.pop(msg_id, None)
         self.total_bytes -= kept.size
+        if msg_id in self._finished:
+            del self._finished[msg_id]
+            self.finished_bytes -= kept.size
 
     def _cull(self) -> None:
-        while (len(self._records) > self.max_records or self.total_bytes > self.max_bytes) and self._finished:
+        while len(self._finished) > self.max_records or self.finished_bytes > self.max_bytes:
             self._forget(self._records[next(iter(self._finished))])
             self.culled += 1
 

@@ -209,9 +209,7 @@ def _checked_mod(operand: object, where: str) -> tuple[int, int]:
 
 
 def _is_whole(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and value.is_integer()
-    )
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def _checked_glob(operand: object, where: str) -> str:

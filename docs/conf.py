@@ -17,6 +17,14 @@ autodoc_typehints = "description"
 
 # Links to other projects' names would need inventories from the network: only links to ours are checked.
 nitpick_ignore_regex = [("py:.*", r"(?!trio_hub\b).*")]
+# Types that signatures of documented names mention, and that users need not know.
+nitpick_ignore = [
+    ("py:class", "trio_hub.runtime.sockets.Channel"),
+    ("py:class", "trio_hub.runtime.host.RuntimeHost"),
+    ("py:class", "trio_hub.wire.frames._LargeFrame"),
+    ("py:class", "trio_hub.wire.messages.Message"),
+    ("py:class", "trio_hub.wire.messages.Session"),
+]
 
 html_theme = "furo"
 html_title = f"trio_hub {release}"

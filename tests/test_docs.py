@@ -1,0 +1,329 @@
+"""The documentation says what is: commands, settings, names and snippets are checked against the code."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+import trio_hub
+import trio_hub.testing
+from trio_hub import HubConfig, errors
+from trio_hub.cli import main
+from trio_hub.hub import events
+from trio_hub.store import RECORD_KEYS
+from trio_hub.store.matching import OPERATORS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+EMBEDDING = DOCS / "how-to" / "embed.md"
+SCRIPTED = DOCS / "how-to" / "test-with-scripted-engines.md"
+TUTORIAL = DOCS / "tutorial" / "first-cluster.md"
+# Names of the old hub's reference page (IPython.parallel.controller.hub).
+OLD_NAMES = {
+    "EngineConnector": "id uuid pending stallback",
+    "HubFactory": "client_url engine_url init_hub",
+    "Hub": "loop session context queue query heartbeat notifier db engine_info client_info connection_request "
+    "db_query dispatch_monitor_traffic dispatch_query finish_registration get_history get_results "
+    "handle_heart_failure handle_new_heart purge_results queue_status register_engine resubmit_task "
+    "save_iopub_message save_task_request save_task_result shutdown_request unregister_engine",
+}
+OLD_FUNCTIONS = ("empty_record", "init_record")
+
+
+def section(text: str, title: str) -> str:
+    """From the heading of this title to the next of its level or a higher one."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, f"no section {title!r}"
+    return found[2]
+
+
+def code_blocks(path: Path, *languages: str) -> list[tuple[str, str]]:
+    """The language and text of each fenced block of these languages, in order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    return [(language, text) for language, text in found if language in languages]
+
+
+# Commands and settings
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+COMMANDS = dict(commands(main, "trio-hub"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_in_the_reference_and_no_other(name: str) -> None:
+    text = section((DOCS / "reference" / "command.md").read_text(), name)
+    told = {
+        option for row in re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE) for option in re.findall(r"`(-.*?)`", row)
+    }
+    command = COMMANDS[name]
+    context = click.Context(command, help_option_names=["-h", "--help"])
+    params = command.get_params(context)
+    assert told == {option for param in params for option in (*param.opts, *param.secondary_opts)}
+
+
+def test_every_setting_is_in_the_reference_and_no_other() -> None:
+    text = (DOCS / "reference" / "configuration.md").read_text()
+    told_names = re.findall(r"^`(\w+)`\n: ", text, re.MULTILINE)
+    assert sorted(told_names) == sorted(entry.name for entry in fields(HubConfig))
+    for entry in fields(HubConfig):
+        told = re.search(rf"^`{entry.name}`\n: (.*?)(?=^`|^#|\Z)", text, re.DOTALL | re.MULTILINE)
+        assert told is not None
+        default = re.search(r"\*\*Default:\*\* (\S+?)[.,;]?(\s|$)", told[1])
+        assert default is not None, entry.name
+        assert default[1].strip("`").replace(",", "") == default_in_words(entry.default), entry.name
+
+
+def default_in_words(value: object) -> str:
+    if value in ("", ()):
+        return "none" if value == () else "empty"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def test_every_exit_code_is_in_the_reference() -> None:
+    from trio_hub.cli import codes
+
+    text = section((DOCS / "reference" / "command.md").read_text(), "Exit codes")
+    expected = {codes.OK, codes.FAILED, codes.BAD_USAGE}
+    expected |= {codes.after_signal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == expected
+
+
+# Records and messages
+
+
+def test_every_record_key_and_operator_is_in_the_reference() -> None:
+    text = (DOCS / "reference" / "records.md").read_text()
+    keys = re.findall(r"^\| `(\w+)` \|", section(text, "Keys"), re.MULTILINE)
+    assert keys == list(RECORD_KEYS)
+    operators = re.findall(r"^\| `(\$\w+)` \|", section(text, "Operators"), re.MULTILINE)
+    assert sorted(operators) == sorted(OPERATORS)
+
+
+def test_every_kind_of_unreadable_message_is_in_the_reference() -> None:
+    text = section((DOCS / "reference" / "protocol.md").read_text(), "Unreadable messages")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(errors.WireError.KINDS)
+
+
+# Names
+
+
+def has(owner: object, name: str) -> bool:
+    """Whether it has the attribute, or, if it is a class, its methods give it to its instances."""
+    if hasattr(owner, name):
+        return True
+    if not inspect.isclass(owner):
+        return False
+    sources = [inspect.getsource(base) for base in owner.__mro__ if base.__module__.startswith("trio_hub")]
+    return any(re.search(rf"\bself\.{name}(: [^=\n]+)? = ", source) for source in sources)
+
+
+def resolves(dotted: str) -> bool:
+    """Whether something lives at ``trio_hub.x.y.Z.w``."""
+    parts = dotted.split(".")
+    for depth in range(len(parts), 0, -1):
+        try:
+            found: object = import_module(".".join(parts[:depth]))
+        except ModuleNotFoundError:
+            continue
+        for index, name in enumerate(parts[depth:], depth):
+            if not has(found, name):
+                return False
+            if not hasattr(found, name):
+                return index == len(parts) - 1
+            found = getattr(found, name)
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("dotted", "there"),
+    [
+        ("trio_hub.hub.hub", True),
+        ("trio_hub.hub.hub.Hub.queue_status", True),
+        ("trio_hub.hub.state.HubState.session", True),
+        ("trio_hub.hub.hub.Hub.nonsense", False),
+        ("trio_hub.hub.nonsense", False),
+        ("nonsense.hub", False),
+    ],
+)
+def test_resolves(dotted: str, there: bool) -> None:
+    assert resolves(dotted) is there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_names_in_the_pages_are_where_the_pages_say(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    names = set(re.findall(r"`(trio_hub(?:\.\w+)+)`", text))
+    assert not [name for name in sorted(names) if not resolves(name)]
+
+
+def test_every_name_of_the_old_hub_is_mapped() -> None:
+    text = (DOCS / "reference" / "names.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)`[^|]*\| (.*?) \|", text, re.MULTILINE))
+    wanted = {f"{owner}.{name}" for owner, names in OLD_NAMES.items() for name in names.split()}
+    wanted |= {*OLD_NAMES, *OLD_FUNCTIONS, "IPython.parallel.controller.hub"}
+    assert rows.keys() == wanted
+    assert not [name for name, here in rows.items() if "`trio_hub." not in here]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "reference" / "api.md").read_text()
+    told = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", text, re.MULTILINE))
+    for name in trio_hub.__all__:
+        assert f"trio_hub.{name}" in told or name in errors.__all__, name
+    for name in trio_hub.testing.__all__:
+        assert f"trio_hub.testing.{name}" in told, name
+    assert {"trio_hub.errors", "trio_hub.hub.events"} <= told
+    assert not [name for name in told if not resolves(name)]
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for module in (trio_hub, trio_hub.testing, errors, events):
+        for name in module.__all__:
+            found = getattr(module, name)
+            assert not callable(found) or inspect.getdoc(found), name
+
+
+# Snippets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_python_blocks_are_python(page: Path) -> None:
+    for _, text in code_blocks(page, "python"):
+        ast.parse(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_commands_in_the_pages_exist(page: Path) -> None:
+    for _, text in code_blocks(page, "bash"):
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True)
+            if "trio-hub" not in words[:1] and not line.startswith(".venv/bin/trio-hub"):
+                continue
+            command = COMMANDS[f"trio-hub {words[1]}"]
+            command.make_parser(click.Context(command)).parse_args(words[2:])
+
+
+SCRIPTED_TESTS = "\n".join(text for _, text in code_blocks(SCRIPTED, "python"))
+
+
+@pytest.mark.parametrize("name", re.findall(r"^async def (test_\w+)", SCRIPTED_TESTS, re.MULTILINE))
+async def test_the_examples_with_scripted_engines(name: str) -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(SCRIPTED_TESTS, SCRIPTED, "exec"), namespace)
+    test = namespace[name]
+    assert callable(test)
+    await test()
+
+
+def examples(page: Path) -> list[tuple[str, str | None]]:
+    """Each Python block, and the text block that follows it before the next: what it prints."""
+    found: list[tuple[str, str | None]] = []
+    for language, text in code_blocks(page, "python", "text"):
+        if language == "python":
+            found.append((text, None))
+        elif found and found[-1][1] is None:
+            found[-1] = (found[-1][0], text)
+    return found
+
+
+def check_output(expected: str | None, printed: str) -> None:
+    """What is printed is what the page says; an ellipsis stands for anything."""
+    same = doctest.OutputChecker().check_output(expected or "", printed, doctest.ELLIPSIS)
+    assert same, f"expected:\n{expected}\nprinted:\n{printed}"
+
+
+@contextmanager
+def quiet_process(directory: Path, *command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in a directory, with nothing of the user's, stopped if it is left over."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_"))}
+    environment |= {"IPYTHONDIR": str(directory / "ipython"), "JUPYTER_RUNTIME_DIR": str(directory / "runtime")}
+    with (
+        (directory / f"{Path(command[1]).stem}.log").open("w") as log,
+        subprocess.Popen(
+            [*command], cwd=directory, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is None:  # a test has failed: a hub stops its engines, if it is asked
+                process.terminate()
+                try:
+                    process.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("number", range(len(examples(EMBEDDING))))
+def test_the_examples_of_embedding(number: int, tmp_path: Path) -> None:
+    program, expected = examples(EMBEDDING)[number]
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    with quiet_process(tmp_path, sys.executable, script) as process:
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, (tmp_path / "program.log").read_text()
+    check_output(expected, printed)
+    assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
+
+
+RUNNER = """
+import contextlib, io, json, pathlib
+namespace = {"__name__": "__main__"}
+for block in json.loads(pathlib.Path("blocks.json").read_text()):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(block, namespace)
+    print(json.dumps(printed.getvalue()), flush=True)
+"""
+
+
+@pytest.mark.interop
+def test_the_tutorial(tmp_path: Path) -> None:
+    """Its command and its Python, block by block, with stock engines, print what it says."""
+    (command,) = (text for _, text in code_blocks(TUTORIAL, "bash") if "trio-hub serve" in text)
+    program, *options = shlex.split(command)
+    assert program == ".venv/bin/trio-hub"
+    blocks = examples(TUTORIAL)
+    (tmp_path / "blocks.json").write_text(json.dumps([program for program, _ in blocks]))
+    (tmp_path / "client.py").write_text(RUNNER)
+    with quiet_process(tmp_path, sys.executable, "-m", "trio_hub", *options) as hub:
+        assert hub.stdout is not None
+        assert hub.stdout.readline().startswith("trio-hub ready: connect with ipp.Client(profile_dir=")
+        with quiet_process(tmp_path, sys.executable, "client.py") as client:
+            printed, _ = client.communicate(timeout=240)
+        complaints = (tmp_path / "client.log").read_text()
+        outputs = [json.loads(line) for line in printed.splitlines()]
+        for (_, expected), output in zip(blocks, outputs, strict=False):
+            check_output(expected, output)
+        assert len(outputs) == len(blocks), complaints
+        assert client.returncode == 0, complaints
+        assert hub.wait(timeout=30) == 0
+    assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"

@@ -1,0 +1,96 @@
+"""A hub, a client and engines for the length of a test, and waiting for what only the hub can see."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import trio
+import trio.testing
+
+from trio_hub import HubConfig, RunningHub
+from trio_hub.testing import (
+    Behaviour,
+    ScriptedClient,
+    ScriptedEngine,
+    answer,
+    open_client,
+    open_engines,
+    open_hub,
+)
+
+LIMIT = 30.0
+"""Seconds any test may take. Far more than it does, also on a machine that is busy with other things."""
+
+
+class Cluster(NamedTuple):
+    hub: RunningHub
+    client: ScriptedClient
+    engines: list[ScriptedEngine]
+
+
+@asynccontextmanager
+async def cluster(engines: int = 1, *, behaviour: Behaviour = answer, **settings: Any) -> AsyncGenerator[Cluster, None]:
+    """All of them connected and usable, within the time limit."""
+    async with (
+        within_limit(),
+        open_hub(HubConfig(**settings)) as hub,
+        open_client(hub.client_info) as client,
+        open_engines(hub.engine_info, engines, behaviour=behaviour) as scripted,
+    ):
+        await hub.wait_engines(engines)
+        yield Cluster(hub, client, scripted)
+
+
+@asynccontextmanager
+async def within_limit() -> AsyncGenerator[None, None]:
+    with trio.fail_after(LIMIT):
+        yield
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds, which is looked at whenever this process has nothing to do."""
+    while not condition():
+        await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+async def settled(hub: RunningHub, client: ScriptedClient, engine: ScriptedEngine) -> None:
+    """Return when all that the engine has sent on the direct queue, and the task queue, has been handled."""
+    held, engine.held = engine.held, []
+    for queue in ("mux", "task"):
+        direct = queue == "mux"
+        msg_id = client.call(engine) if direct else client.submit(metadata={"targets": [engine.uuid]})
+        await engine.wait_until(lambda msg_id=msg_id: any(one.msg_id == msg_id for one in engine.requests))  # type: ignore[misc]
+        if engine.held:
+            engine.held.pop().answer()
+        await client.reply(msg_id)
+    engine.held = held
+
+
+class Footprint(NamedTuple):
+    """What a process has of the system. ZeroMQ's threads are not Python's, so they are counted apart."""
+
+    descriptors: int
+    zmq_threads: int
+    python_threads: int
+    tasks: int
+
+    @classmethod
+    def now(cls) -> Footprint:
+        python = threading.active_count()
+        return cls(
+            len(os.listdir("/proc/self/fd")),
+            len(os.listdir("/proc/self/task")) - python,
+            python,
+            trio.lowlevel.current_statistics().tasks_living,
+        )
+
+    async def restored(self) -> None:
+        """Wait until the process has no more than this again.
+
+        A thread of ZeroMQ that has been joined may be listed by the kernel for a moment longer.
+        """
+        await eventually(lambda: all(now <= before for now, before in zip(Footprint.now(), self, strict=True)))

@@ -1,0 +1,315 @@
+"""How engines come, beat and go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar
+
+import pytest
+import trio
+import zmq
+
+from trio_hub import HubConfig
+from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregistered, Event, RegistrationStalled
+from trio_hub.testing import RegistrationRefused, ScriptedEngine, open_client, open_engine, open_engines, open_hub
+
+from .support import cluster, eventually, settled, within_limit
+
+T = TypeVar("T")
+
+
+async def next_of(events: AsyncGenerator[Event, None], kind: type[T]) -> T:
+    async for event in events:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"the events end without {kind.__name__}")
+
+
+# Coming
+
+
+async def test_the_registration_reply_says_all_that_an_engine_needs() -> None:
+    async with cluster(1, ping=2.5) as (hub, client, (engine,)):
+        assert engine.registration == {
+            "status": "ok",
+            "id": 0,
+            "hb_period": 2500,
+            "connection_info": hub.engine_info,
+        }
+        assert (await client.query("connection_request")).content["engines"] == {"0": engine.uuid}
+
+
+async def test_a_registration_is_announced_when_the_heart_is_heard() -> None:
+    async with cluster(0) as (hub, client, _), open_engine(hub.engine_info, beating=False) as engine:
+        await engine.wait_until(lambda: bool(engine.pings))
+        assert hub.engines == {}
+        assert hub.statistics().registering == 1
+        assert (await client.query("connection_request")).content["engines"] == {}
+        assert client.notifications == []
+        engine.send_raw("hb_pong", [engine.pings[0]])
+        announced = await client.notification("registration_notification")
+        assert announced.content == {"id": engine.id, "uuid": engine.uuid}
+        assert hub.statistics().registering == 0
+
+
+async def test_ids_are_honoured_counted_up_and_never_used_again() -> None:
+    async with cluster(0) as (hub, client, _):
+        info = hub.engine_info
+        async with (
+            open_engine(info) as first,
+            open_engine(info, id=5) as asked_for_five,
+            open_engine(info) as after_five,
+            open_engine(info, id=5) as also_asked_for_five,
+            open_engine(info, id=3) as asked_for_three,
+        ):
+            engines = [first, asked_for_five, after_five, also_asked_for_five, asked_for_three]
+            assert [engine.id for engine in engines] == [0, 5, 6, 7, 3]
+            await hub.wait_engines(5)
+            also_asked_for_five.leave()
+            await client.notification("unregistration_notification", id=7)
+            async with open_engine(info) as newcomer, open_engine(info, id=7) as successor:
+                assert newcomer.id == 8
+                assert successor.id == 7, "an id that is asked for is honoured if nobody has it"
+
+
+@pytest.mark.parametrize("id", ["0", -1, 1.5, True, 2**31])
+async def test_an_id_that_is_none_is_refused(id: Any) -> None:
+    async with within_limit(), open_hub() as hub:
+        with pytest.raises(RegistrationRefused, match="integer"):
+            async with open_engine(hub.engine_info, id=id):
+                pass
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["registered", "registering"])
+async def test_a_uuid_in_use_is_refused(finished: bool) -> None:
+    async with (
+        cluster(0) as (hub, client, _),
+        open_engine(hub.engine_info, uuid="name", beating=finished) as engine,
+    ):
+        if finished:
+            await hub.wait_engines(1)
+        for _ in range(2):
+            with pytest.raises(RegistrationRefused, match="'name' in use"):
+                async with open_engine(hub.engine_info, uuid="name"):
+                    pass
+        engine.beating = True
+        if not finished:
+            await engine.wait_until(lambda: bool(engine.pings))
+            engine.send_raw("hb_pong", [engine.pings[0]])
+            await hub.wait_engines(1)
+        assert hub.engines == {engine.id: "name"}
+        assert (await client.reply(client.call(engine, b"well"))).buffers == [b"well"]
+
+
+async def test_a_registration_that_stalls_is_purged() -> None:
+    async with (
+        within_limit(),
+        open_hub(HubConfig(registration_timeout=0.1)) as hub,
+        hub.events() as events,
+        open_engine(hub.engine_info, uuid="mute", beating=False) as engine,
+    ):
+        assert await next_of(events, RegistrationStalled) == RegistrationStalled(engine.id, "mute")
+        assert hub.statistics().registering == 0
+        # its heart awakes, too late
+        await engine.wait_until(lambda: bool(engine.pings))
+        engine.send_raw("hb_pong", [engine.pings[0]])
+        await eventually(lambda: hub.statistics().ignored.get("unknown_heart") == 1)
+        assert hub.engines == {}
+        async with open_engine(hub.engine_info, uuid="mute") as again:
+            assert await next_of(events, EngineRegistered) == EngineRegistered(again.id, "mute")
+            assert again.id != engine.id
+
+
+async def test_an_engine_may_give_up_registering() -> None:
+    async with (
+        within_limit(),
+        open_hub() as hub,
+        hub.events() as events,
+        open_engine(hub.engine_info, beating=False) as engine,
+    ):
+        engine.leave()
+        assert await next_of(events, RegistrationStalled) == RegistrationStalled(engine.id, engine.uuid)
+        assert hub.statistics().registering == 0
+
+
+async def test_an_engine_is_usable_long_before_the_next_period() -> None:
+    took = []
+    async with within_limit(), open_hub(HubConfig(ping=30)) as hub, open_client(hub.client_info) as client:
+        for n in range(5):
+            start = trio.current_time()
+            async with open_engine(hub.engine_info) as engine:
+                await hub.wait_engines(1)
+                await client.reply(client.call(engine))
+                took.append(trio.current_time() - start)
+                engine.leave()
+                await client.notification("unregistration_notification", id=n)
+    assert min(took) < 0.5, took
+
+
+async def test_many_engines_come_at_once() -> None:
+    async with cluster(40, ping=30) as (hub, client, engines):
+        assert sorted(hub.engines) == list(range(40))
+        assert hub.engines == {engine.id: engine.uuid for engine in engines}
+        calls = [client.call(engine, engine.ident) for engine in engines]
+        assert [(await client.reply(call)).buffers for call in calls] == [[engine.ident] for engine in engines]
+
+
+@pytest.mark.parametrize(
+    ("frames", "kind"),
+    [
+        ([b"hello"], "no_delimiter"),
+        ([b"<IDS|MSG>", b"", b"{}"], "too_few_frames"),
+        ([b"<IDS|MSG>", b"unsigned", b"{}", b"{}", b"{}", b"{}"], "bad_signature"),
+    ],
+)
+async def test_a_broken_registration_does_not_stop_the_others(frames: list[bytes], kind: str) -> None:
+    async with within_limit(), open_hub() as hub, open_client(hub.client_info) as client:
+        for _ in range(3):
+            client.send_raw("registration", frames)
+        for content in ({}, {"uuid": None}, {"uuid": ""}, {"uuid": 7}, {"uuid": "\0"}, {"uuid": "x" * 256}):
+            refusal = (await client.query("registration_request", content)).content
+            assert refusal["status"] == "error"
+            assert "uuid" in refusal["evalue"]
+        async with open_engines(hub.engine_info, 3):
+            await hub.wait_engines(3)
+            client.send_raw("registration", frames)
+            async with open_engine(hub.engine_info):
+                await hub.wait_engines(4)
+        await eventually(lambda: hub.statistics().wire_errors == {kind: 4})
+
+
+# Beating
+
+
+async def test_an_engine_whose_heart_stops_is_lost_after_so_many_pings() -> None:
+    async with (
+        cluster(2, ping=0.05, max_heartmonitor_misses=8, stranded_grace=0) as (hub, client, (silent, living)),
+        hub.events() as events,
+    ):
+        silent.beating = False
+        silent.pings.clear()
+        lost = await next_of(events, EngineUnregistered)
+        assert lost == EngineUnregistered(silent.id, silent.uuid, "heart")
+        assert len(silent.pings) >= 8, "it may have answered the latest before it fell silent"
+        assert await next_of(events, EngineSettled) == EngineSettled(silent.id, silent.uuid)
+        announced = await client.notification("unregistration_notification")
+        assert announced.content == {"id": silent.id, "uuid": silent.uuid}
+        assert hub.engines == {living.id: living.uuid}
+        status = (await client.query("queue_request")).content
+        assert str(silent.id) not in status
+        assert str(living.id) in status
+
+
+async def test_an_engine_that_misses_some_pings_stays() -> None:
+    async with cluster(1, ping=0.05, max_heartmonitor_misses=20) as (hub, client, (engine,)):
+        for _ in range(3):
+            engine.beating = False
+            seen = len(engine.pings)
+            await engine.wait_until(lambda seen=seen: len(engine.pings) >= seen + 4)  # type: ignore[misc]
+            engine.beating = True
+            await engine.wait_until(lambda seen=seen: len(engine.pings) >= seen + 6)  # type: ignore[misc]
+        assert hub.engines == {engine.id: engine.uuid}
+        assert [one.msg_type for one in client.notifications] == ["registration_notification"]
+
+
+async def test_pongs_that_make_no_sense_are_harmless() -> None:
+    async with cluster(1, ping=0.05, max_heartmonitor_misses=100) as (hub, client, (engine,)):
+        ignored = hub._host.hub.ignored
+        client.connect("hb_pong", zmq.DEALER, [hub.engine_info["hb_pong"]], identity=b"stranger")
+        await engine.wait_until(lambda: bool(engine.pings))
+        ping = engine.pings[0]
+        token = ping.rpartition(b".")[0]
+        nonsense = [
+            [b""],
+            [b"garbage"],
+            [ping, b"and more"],
+            [token + b".999999"],
+            [token + b".-1"],
+            [token + b".\xef\xbc\x91"],
+            [b"x" * 10_000_000],
+            [token + b"." + b"9" * 10_000],
+        ]
+        for frames in nonsense:
+            client.send_raw("hb_pong", frames)
+            engine.send_raw("hb_pong", frames)
+        client.send_raw("hb_pong", [ping])  # of a heart that is not registered
+        for late in engine.pings:
+            engine.send_raw("hb_pong", [late])  # answered already
+        await eventually(lambda: ignored["bad_heartbeat"] == 2 * len(nonsense) and ignored["unknown_heart"] == 1)
+        assert hub.engines == {engine.id: engine.uuid}
+        await settled(hub, client, engine)
+
+
+# Going
+
+
+async def test_an_engine_asks_to_leave() -> None:
+    async with cluster(2) as (hub, client, (leaving, staying)), hub.events() as events:
+        leaving.leave()
+        assert await next_of(events, EngineUnregistered) == EngineUnregistered(leaving.id, leaving.uuid, "request")
+        await client.notification("unregistration_notification", id=leaving.id, uuid=leaving.uuid)
+        leaving.leave()  # again
+        await eventually(lambda: hub.statistics().ignored.get("unknown_engine") == 1)
+        assert hub.engines == {staying.id: staying.uuid}
+
+
+async def test_an_engine_says_that_it_has_shut_down() -> None:
+    async with cluster(2) as (hub, client, (leaving, staying)), hub.events() as events:
+        leaving.shut_down()
+        assert await next_of(events, EngineUnregistered) == EngineUnregistered(leaving.id, leaving.uuid, "shutdown")
+        await client.notification("unregistration_notification", id=leaving.id)
+        await client.output("shutdown_reply")
+        assert hub.engines == {staying.id: staying.uuid}
+
+
+@pytest.mark.parametrize("id", [None, "0", -1, 99, [0], {"id": 0}, 0.0, True])
+async def test_nobody_leaves_by_a_wrong_id(id: Any) -> None:
+    async with cluster(2) as (hub, client, engines):
+        client.send("registration", "unregistration_request", {"id": id})
+        await eventually(lambda: hub.statistics().ignored.get("unknown_engine") == 1)
+        assert len(hub.engines) == 2
+        assert [(await client.reply(client.call(engine))).content["status"] for engine in engines] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("how", ["leave", "shut_down", "die"])
+async def test_the_same_uuid_may_come_back(how: str) -> None:
+    settings: dict[str, Any] = {"ping": 0.05, "max_heartmonitor_misses": 8, "stranded_grace": 30}
+    async with (
+        cluster(0, **settings) as (hub, client, _),
+        hub.events() as events,
+        open_engine(hub.engine_info, uuid="phoenix") as first,
+    ):
+        await hub.wait_engines(1)
+        first.hold()
+        stranded = client.call(first)
+        await first.wait_requests(1)
+        getattr(first, how)()
+        await next_of(events, EngineUnregistered)
+        assert (await client.reply(stranded)).content["ename"] == "EngineError"
+        async with open_engine(hub.engine_info, uuid="phoenix") as second:
+            await hub.wait_engines(1)
+            assert hub.engines == {second.id: "phoenix"}
+            assert second.id > first.id
+            assert (await client.reply(client.call(second, b"x"))).buffers == [b"x"]
+            assert (await client.reply(client.submit(b"y"))).buffers == [b"y"]
+            assert [len(client.replies[msg_id]) for msg_id in client.replies] == [1] * len(client.replies)
+
+
+async def test_who_comes_and_goes_without_end_leaves_nothing_in_the_hub() -> None:
+    async with cluster(0, stranded_grace=0) as (hub, client, _), hub.events() as events:
+        core = hub._host.hub
+        for _ in range(20):
+            async with open_engine(hub.engine_info) as engine:
+                await hub.wait_engines(1)
+                await client.reply(client.submit())
+                engine.leave()
+                await next_of(events, EngineSettled)
+        assert not core.engines
+        assert not core.by_ident
+        assert not core.incoming_registrations
+        assert not core.lost
+        assert not core.late
+        assert not core.scheduler.workers
+        assert not core.scheduler.tasks
+        assert len(core.heartmonitor) == 0
+        assert isinstance(engine, ScriptedEngine)

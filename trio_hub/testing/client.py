@@ -1,0 +1,188 @@
+"""`ScriptedClient`: a client that does what a test tells it, and remembers every reply."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import zmq
+
+from ..runtime.sockets import Channel
+from ..wire.frames import Buffer, Frames
+from .engine import ScriptedEngine
+from .peer import Peer, Received, new_uuid, open_context, serving
+
+__all__ = ["ScriptedClient", "open_client"]
+
+
+class ScriptedClient(Peer):
+    """A client with all its channels open. `open_client` makes it.
+
+    - ``replies``: all that were received, by the msg_id of the request: more than one, if the hub is at fault;
+    - ``notifications``, ``iopub``: what was published, in order.
+
+    Whatever sends returns at once, with the msg_id by which `reply` waits for the answer.
+    """
+
+    def __init__(
+        self,
+        info: dict[str, Any],
+        nursery: trio.Nursery,
+        context: zmq.Context[zmq.Socket[Any]],
+        session_id: str | None,
+    ) -> None:
+        super().__init__(info, session_id or new_uuid(), nursery, context)
+        self.replies: defaultdict[str, list[Received]] = defaultdict(list)
+        self.notifications: list[Received] = []
+        self.iopub: list[Received] = []
+
+    def __repr__(self) -> str:
+        return f"<ScriptedClient {self.session.session_id}>"
+
+    # Asking
+
+    def submit(self, *buffers: Buffer, metadata: dict[str, Any] | None = None, msg_id: str | None = None) -> str:
+        """Submit a task to the load-balanced queue; metadata such as ``retries`` and ``targets`` is the scheduler's."""
+        return self.send("task", "apply_request", metadata=metadata, buffers=buffers, msg_id=msg_id)
+
+    def call(
+        self,
+        engine: ScriptedEngine | str,
+        *buffers: Buffer,
+        msg_type: str = "apply_request",
+        content: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> str:
+        """Send a request to one engine (or uuid) through the direct queue."""
+        return self.send("mux", msg_type, content, to=engine, metadata=metadata, buffers=buffers)
+
+    def control(self, engine: ScriptedEngine | str, msg_type: str, content: dict[str, Any] | None = None) -> str:
+        """Send a request, such as ``abort_request``, to one engine's (or uuid's) control channel."""
+        return self.send("control", msg_type, content, to=engine)
+
+    async def query(self, msg_type: str, content: dict[str, Any] | None = None) -> Received:
+        """Ask the hub something, such as ``queue_request``, and wait for its answer."""
+        return await self.reply(self.send("registration", msg_type, content))
+
+    def send(
+        self,
+        channel: str,
+        msg_type: str,
+        content: dict[str, Any] | None = None,
+        *,
+        to: ScriptedEngine | str | None = None,
+        metadata: dict[str, Any] | None = None,
+        buffers: Sequence[Buffer] = (),
+        key: bytes | None = None,
+        msg_id: str | None = None,
+    ) -> str:
+        """Send any message on any channel (``registration``, ``task``, ``mux``, ``control``, ``broadcast``).
+
+        Args:
+            channel: which.
+            msg_type: of the header.
+            content: empty by default.
+            to: the engine, for ``mux`` and ``control``.
+            metadata: empty by default.
+            buffers: go behind the content.
+            key: signs the message instead of the hub's key.
+            msg_id: instead of a new one.
+
+        Returns:
+            Its msg_id.
+        """
+        msg_id = msg_id or self.session.new_msg_id()
+        frames = self._write(msg_type, content or {}, metadata=metadata, buffers=buffers, key=key, msg_id=msg_id)
+        if to is not None:
+            frames.insert(0, (to if isinstance(to, str) else to.uuid).encode())
+        self.send_raw(channel, frames)
+        return msg_id
+
+    # Hearing
+
+    async def reply(self, msg_id: str) -> Received:
+        """The first reply to the request of this msg_id, as soon as there is one."""
+        await self.wait_until(lambda: msg_id in self.replies)
+        return self.replies[msg_id][0]
+
+    async def notification(self, msg_type: str, **content: Any) -> Received:
+        """The first notification of this type whose content says this, as soon as there is one."""
+        return await self._first(self.notifications, msg_type, content)
+
+    async def output(self, msg_type: str, **content: Any) -> Received:
+        """The first iopub message of this type whose content says this, as soon as there is one."""
+        return await self._first(self.iopub, msg_type, content)
+
+    async def _first(self, received: list[Received], msg_type: str, content: dict[str, Any]) -> Received:
+        found: list[Received] = []
+
+        def seen() -> bool:
+            found.extend(one for one in received if one.msg_type == msg_type and content.items() <= one.content.items())
+            return bool(found)
+
+        await self.wait_until(seen)
+        return found[0]
+
+    # Coming
+
+    async def _open(self) -> None:
+        for name, into in (("notification", self.notifications), ("iopub", self.iopub)):
+            await self._subscribe(name, into)
+        for name in ("registration", "task", "mux", "control", "broadcast"):
+            port = self.info[name]
+            self.connect(name, zmq.DEALER, port if isinstance(port, list) else [port], self._on_reply)
+        # Its answer also says that the hub has had the time to read the subscriptions, which came before.
+        await self.query("connection_request")
+
+    async def _subscribe(self, name: str, into: list[Received]) -> None:
+        """Open a channel of publications, and wait until the subscription is on its way.
+
+        What is published before it arrives is lost.
+        """
+        channel = self.connect(name, zmq.SUB, [], lambda frames: self._on_published(frames, into))
+        connected = trio.Event()
+        monitor = channel.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        with Channel(monitor, lambda frames: connected.set(), name=f"{name} monitor") as events:
+            async with serving() as nursery:
+                nursery.start_soon(events.run)
+                channel.socket.connect(self.url(self.info[name]))
+                await connected.wait()
+            channel.socket.disable_monitor()
+
+    # What arrives
+
+    def _on_reply(self, frames: Frames) -> None:
+        message = self._read(frames)
+        if message is not None:
+            self.replies[message.parent.msg_id].append(Received(message, self.session))
+            self._changed()
+
+    def _on_published(self, frames: Frames, into: list[Received]) -> None:
+        message = self._read(frames)
+        if message is not None:
+            into.append(Received(message, self.session))
+            self._changed()
+
+
+@asynccontextmanager
+async def open_client(info: dict[str, Any], *, session: str | None = None) -> AsyncGenerator[ScriptedClient, None]:
+    """A client for the length of the block, at whose end it is gone.
+
+    ::
+
+        async with open_client(hub.client_info) as client: ...
+
+    When the block begins, the hub has answered it once, and knows its subscriptions.
+
+    Args:
+        info: what the clients' connection file says.
+        session: its name for itself in the headers it writes; a random one by default.
+    """
+    async with open_context() as (nursery, context, peers):
+        client = ScriptedClient(info, nursery, context, session)
+        peers.append(client)
+        await client._open()
+        yield client

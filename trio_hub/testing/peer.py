@@ -1,0 +1,239 @@
+"""What engines and clients have in common: sockets, a session, and waiting for conditions."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import trio
+import zmq
+
+from ..errors import WireError
+from ..runtime.sockets import Channel
+from ..wire.frames import Buffer, Frames, to_bytes
+from ..wire.messages import Message, Session
+from ..wire.signing import Signer
+
+__all__ = ["Peer", "Received", "new_uuid", "open_context", "serving"]
+
+
+class Received:
+    """A message that has arrived, verified; its dicts are read when they are asked for."""
+
+    def __init__(self, message: Message, session: Session) -> None:
+        self.message = message
+        self._unpack = session.packer.unpack_untrusted
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.msg_type} {self.msg_id}>"
+
+    @property
+    def msg_id(self) -> str:
+        return self.message.header.msg_id
+
+    @property
+    def msg_type(self) -> str:
+        return self.message.header.msg_type
+
+    @property
+    def parent_id(self) -> str:
+        """The msg_id of the request that this answers; empty if it answers none."""
+        return self.message.parent.msg_id
+
+    @property
+    def idents(self) -> list[bytes]:
+        """The routing identities (or, of a published message, the topics) before the delimiter."""
+        return self.message.idents
+
+    @property
+    def frames(self) -> Frames:
+        """The message as it came, from the delimiter on."""
+        return self.message.frames
+
+    @property
+    def buffers(self) -> Frames:
+        """The frames behind the content. Large ones are `zmq.Frame` objects, where ZeroMQ received them."""
+        return self.message.buffers
+
+    @cached_property
+    def header(self) -> dict[str, Any]:
+        return self._dict(2)
+
+    @cached_property
+    def parent(self) -> dict[str, Any]:
+        """The header of the request that this answers."""
+        return self._dict(3)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        return self._dict(4)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return self._dict(5)
+
+    def _dict(self, index: int) -> dict[str, Any]:
+        value: dict[str, Any] = self._unpack(to_bytes(self.message.frames[index]))
+        return value
+
+
+class Peer:
+    """Something with ZeroMQ sockets that are connected to a hub, one `Channel` a socket, in ``channels``.
+
+    ``unreadable`` has what it received and could not read, in order.
+    """
+
+    def __init__(
+        self,
+        info: dict[str, Any],
+        session_id: str,
+        nursery: trio.Nursery,
+        context: zmq.Context[zmq.Socket[Any]],
+    ) -> None:
+        self.info = info
+        self.session = Session(
+            info["key"].encode(),
+            session_id=session_id,
+            now=lambda: datetime.now(UTC),
+            packer=info.get("pack", "json"),
+            scheme=info.get("signature_scheme", "hmac-sha256"),
+            username="scripted",
+        )
+        self.channels: dict[str, Channel] = {}
+        self.unreadable: list[WireError] = []
+        self.closed = False
+        self._nursery = nursery
+        self._context = context
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds. It is looked at again whenever something has arrived here.
+
+        Raises:
+            trio.ClosedResourceError: if it does not hold when all sockets are closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while not condition():
+            if self.closed:
+                raise trio.ClosedResourceError(f"{self!r} is closed, and cannot receive what is waited for")
+            await self._waiting.park()
+
+    def send_raw(self, channel: str, frames: Sequence[Buffer]) -> bool:
+        """Send these very frames. False if the channel is closed."""
+        return self.channels[channel].send(frames)
+
+    def close(self) -> None:
+        """Close all sockets at once, abruptly, as the death of a process does. Idempotent."""
+        self.closed = True
+        for channel in self.channels.values():
+            channel.close(linger=0)
+        self._changed()
+
+    def url(self, port: int) -> str:
+        """The ZeroMQ address of a port of the hub; on this machine, if the hub listens on every interface."""
+        interface: str = self.info["interface"]
+        return f"{interface.replace('*', '127.0.0.1').replace('0.0.0.0', '127.0.0.1')}:{port}"
+
+    def connect(
+        self,
+        name: str,
+        kind: int,
+        ports: Sequence[int],
+        handle: Callable[[Frames], None] | None = None,
+        *,
+        identity: bytes = b"",
+    ) -> Channel:
+        """Open a further channel: a socket of its own, connected to these ports of the hub.
+
+        It is unlimited, so that sending never has to wait. Where there is a `handle`, it gets each message's frames.
+        """
+        socket = self._context.socket(kind)
+        channel = self.channels[name] = Channel(socket, handle, name=name)
+        socket.sndhwm = socket.rcvhwm = 0
+        if identity:
+            socket.identity = identity
+        if kind == zmq.SUB:
+            socket.subscribe(b"")
+        for port in ports:
+            socket.connect(self.url(port))
+        if handle is not None:
+            self._nursery.start_soon(channel.run, name=f"{self!r} {name}")
+        return channel
+
+    def _read(self, frames: Frames) -> Message | None:
+        try:
+            return self.session.read_untrusted(frames)
+        except WireError as error:
+            self.unreadable.append(error)
+            self._changed()
+            return None
+
+    def _write(
+        self,
+        msg_type: str,
+        content: Any,
+        *,
+        parent: Buffer | dict[str, Any] = b"{}",
+        metadata: Any = None,
+        buffers: Sequence[Buffer] = (),
+        key: bytes | None = None,
+        msg_id: str | None = None,
+    ) -> Frames:
+        """A message from the delimiter on; with `key`, signed by that one instead of the hub's."""
+        header = self.session.new_header(msg_type)
+        if msg_id is not None:
+            header["msg_id"] = msg_id
+        if isinstance(parent, dict):
+            parent = self.session.packer.pack(parent)
+        frames = self.session.write(msg_type, content, parent=parent, metadata=metadata, buffers=buffers, header=header)
+        if key is not None:
+            frames[1] = Signer(key, self.session.signer.scheme).sign(frames[2:6])
+        return frames
+
+    def _changed(self) -> None:
+        if self._waiting:
+            self._waiting.unpark_all()
+
+
+def new_uuid() -> str:
+    return secrets.token_hex(16)
+
+
+@asynccontextmanager
+async def serving() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery of those who serve the block: they are cancelled when it ends.
+
+    The one error that ended it comes out as it is; several come out in a group.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__
+
+
+@asynccontextmanager
+async def open_context() -> AsyncGenerator[tuple[trio.Nursery, zmq.Context[zmq.Socket[Any]], list[Peer]], None]:
+    """A nursery and a ZeroMQ context for peers, and the list of those to close when the block ends."""
+    context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
+    context.max_sockets = 65_535
+    peers: list[Peer] = []
+    try:
+        async with serving() as nursery:
+            yield nursery, context, peers
+    finally:
+        for peer in peers:
+            peer.close()
+        context.term()  # at once, since nothing lingers

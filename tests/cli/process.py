@@ -52,7 +52,11 @@ class Command:
         return name, line
 
     def wait_line(self, stream: str, pattern: str) -> re.Match[str]:
-        """The next line of ``stdout`` or ``stderr`` that contains the pattern."""
+        """The first line of ``stdout`` or ``stderr`` that contains the pattern, also of those that were read before."""
+        for line in getattr(self, stream):
+            found = re.search(pattern, line)
+            if found:
+                return found
         deadline = time.monotonic() + LIMIT
         while True:
             try:

@@ -67,6 +67,15 @@ def test_a_profile_is_found_by_name(tmp_path: Path) -> None:
         assert hub.wait() == 0
 
 
+def test_what_engines_print_is_not_on_its_stdout(tmp_path: Path) -> None:
+    with command("serve", f"--profile-dir={tmp_path}", "--engines=1", "--engine-command=echo from the engine") as hub:
+        hub.wait_line("stderr", "^from the engine$")
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert len(hub.stdout) == 1
+
+
 @pytest.mark.parametrize(("last", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_stops_it_at_once(tmp_path: Path, last: signal.Signals, code: int) -> None:
     stubborn = tmp_path / "stubborn.py"

@@ -85,8 +85,9 @@ class LocalEngines:
     async def _run_once(self) -> int:
         """Run one engine process to its end; if cancelled, end it first."""
         # A session of its own: a Ctrl-C in the terminal is for the hub, which then stops its engines in order.
+        # Its output goes to stderr (2): stdout belongs to our process, and others may read what it says there.
         process = await trio.lowlevel.open_process(
-            self.command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+            self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
         )
         try:
             return await process.wait()

@@ -6,7 +6,11 @@ Stock ``ipyparallel`` clients and engines connect to it. Run it with ``trio-hub 
         hub = await nursery.start(trio_hub.serve_hub, trio_hub.HubConfig())
 """
 
-from .config import HubConfig
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     ConfigError,
     ConnectionFileError,
@@ -16,7 +20,10 @@ from .errors import (
     StoreError,
     WireError,
 )
-from .runtime import EventsLost, HubFactory, RunningHub, Statistics, serve_hub
+
+if TYPE_CHECKING:
+    from .config import HubConfig
+    from .runtime import EventsLost, HubFactory, RunningHub, Statistics, serve_hub
 
 __version__ = "0.1.0"
 
@@ -36,3 +43,15 @@ __all__ = [
     "__version__",
     "serve_hub",
 ]
+
+_LATE = {"HubConfig": "config"} | dict.fromkeys(
+    ("EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Trio and ZeroMQ when it is first asked for: commands like ``--help`` do without."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_LATE[name]}", __name__), name)
+    return value

@@ -260,7 +260,7 @@ class HubConfig:
         "Seconds in which results of a lost engine are still taken, before its tasks go to others or fail.",
     )
     stop_grace: float = _setting(
-        5.0, _seconds(zero=True), "Seconds that an orderly stop may take before what is left is cancelled."
+        5.0, _seconds(zero=True), "Seconds that local engines, and then the database, have to finish when the hub stops."
     )
     hwm: int = _setting(
         1, _whole(0), "Load-balanced tasks that an engine has at a time, waiting ones included. 0: no limit."

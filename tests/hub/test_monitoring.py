@@ -428,7 +428,8 @@ def test_whoever_waits_is_answered_when_the_hub_stops() -> None:
     }
     world.call("a", msg_type="clear_request", channel="control_in")
     world.hub.lose_engine(other, "heart")
-    world.hub.abandon_pending()
+    world.hub.stop_serving()
+    assert world.hub.stopping
     answered = {
         message.parent.msg_id for channel, message in world.take() if channel in ("task_in", "mux_in", "control_in")
     }
@@ -437,9 +438,12 @@ def test_whoever_waits_is_answered_when_the_hub_stops() -> None:
     assert not engine.pending
     assert not world.hub.scheduler.tasks
     assert not len(world.hub.scheduler.queue)
-    world.hub.announce_shutdown()
-    world.hub.announce_shutdown()
-    assert world.replies("notification") == [{"status": "ok"}]
+    world.hub.stop_serving()
+    assert not world.take(), "once is enough"
+    world.submit()
+    world.call("a")
+    for channel in ("task_in", "mux_in"):
+        assert world.replies(channel)[0]["evalue"] == "the hub has been stopped"
 
 
 CHANNELS = (

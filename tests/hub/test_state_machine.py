@@ -237,7 +237,7 @@ class HubMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "hub"):
             return
-        self.hub.abandon_pending()
+        self.hub.stop_serving()
         self.collect()
         assert set(self.answers) == set(self.submitted), "at the end everybody has been answered"
         for msg_id, channel in self.submitted.items():

@@ -83,6 +83,7 @@ class _Stopper:
             second = await anext(received)
             log.warning("received %s, stopping at once", signal.Signals(second).name)
             self.code = codes.after_signal(second)
+            self._hub.shutdown(at_once=True)
             self._everything.cancel()
 
 

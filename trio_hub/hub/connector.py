@@ -47,7 +47,6 @@ class EngineConnector:
         "control",
         "id",
         "ident",
-        "misses",
         "mux",
         "parked",
         "scope",
@@ -68,7 +67,6 @@ class EngineConnector:
         self.parked: list[tuple[str, Frames]] = []
         """Messages, with their channels, for which the engine has not opened its connection yet."""
         self.completed = 0
-        self.misses = 0
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"

@@ -20,6 +20,8 @@ from .state import reply_type
 
 __all__ = ["Monitoring"]
 
+STOPPED = "the hub has been stopped"
+
 log = logging.getLogger("trio_hub.hub")
 
 
@@ -31,6 +33,9 @@ class Monitoring(Registration):
     def save_task_request(self, idents: list[bytes], msg: Message) -> None:
         """A client submits a task: record it, and give it to the scheduler."""
         if self._is_duplicate(msg):
+            return
+        if self.stopping:
+            self._refuse("task_in", idents, msg, EngineError(STOPPED))
             return
         try:
             metadata = self.session.task_metadata(msg)
@@ -94,6 +99,9 @@ class Monitoring(Registration):
     def save_queue_request(self, idents: list[bytes], msg: Message) -> None:
         """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
         if self._is_duplicate(msg):
+            return
+        if self.stopping:
+            self._refuse("mux_in", idents[:1] + idents[2:], msg, EngineError(STOPPED))
             return
         try:
             label = self.session.task_metadata(msg).label
@@ -201,15 +209,12 @@ class Monitoring(Registration):
 
     # The end
 
-    def announce_shutdown(self) -> None:
-        """Tell all clients, once, that the hub stops."""
-        if not self.stopping:
-            self.stopping = True
-            self.notify("shutdown_notification", {"status": "ok"})
-
-    def abandon_pending(self) -> None:
-        """The hub stops: answer whoever still waits, since nobody will later."""
-        error = EngineError("the hub has been stopped")
+    def stop_serving(self) -> None:
+        """The hub stops: answer whoever waits, and whoever comes from now on, and tell all clients. Idempotent."""
+        if self.stopping:
+            return
+        self.stopping = True
+        error = EngineError(STOPPED)
         for task in list(self.scheduler.tasks.values()):
             self.scheduler.abandon(task, error)
         for engine in [*self.engines.values(), *self.lost]:
@@ -217,6 +222,7 @@ class Monitoring(Registration):
                 self.fail_direct(direct, engine.uuid, error)
             for direct in self.control.strand(engine.control):
                 self.answer_control_of_lost(direct, engine)
+        self.notify("shutdown_notification", {"status": "ok"})
 
     # Shared by the queues
 

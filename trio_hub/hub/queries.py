@@ -169,8 +169,7 @@ class Queries(Monitoring):
         return msg_id
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """A client stops the hub: all clients are told, and the hub stops in good order."""
-        self.announce_shutdown()
+        """A client stops the hub: it stops in good order, and all clients are told."""
         self.host.stop("a client's shutdown_request")
         return Reply("shutdown_reply", {"status": "ok"})
 

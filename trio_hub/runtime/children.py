@@ -21,8 +21,6 @@ QUICK_DEATH = 10.0
 """Seconds: an engine that lives no longer than this has probably a fault that starting it again will not mend."""
 QUICK_DEATHS = 3
 """After so many quick deaths in a row an engine is not started again."""
-TERMINATION_GRACE = 5.0
-"""Seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL)."""
 
 
 class LocalEngines:
@@ -32,6 +30,7 @@ class LocalEngines:
         engine_info: connection info, which the processes get through their environment (IPP_CONNECTION_INFO).
         command: the program and its arguments; by default stock ``ipyparallel.engine`` under this Python.
         profile_dir: their IPython profile, if the hub has one.
+        grace: seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL).
     """
 
     def __init__(
@@ -42,8 +41,11 @@ class LocalEngines:
         command: Sequence[str] = (),
         profile_dir: Path | None = None,
         cluster_id: str = "",
+        grace: float = 5.0,
     ) -> None:
         self.n = n
+        self.grace = grace
+        self._graces: set[trio.CancelScope] = set()
         self.command = list(command) or [sys.executable, "-m", "ipyparallel.engine"]
         if not command:
             if profile_dir is not None:
@@ -94,12 +96,23 @@ class LocalEngines:
         finally:
             if process.returncode is None:
                 with trio.CancelScope(shield=True):
-                    process.terminate()
-                    with trio.move_on_after(TERMINATION_GRACE):
-                        await process.wait()
-                    if process.returncode is None:
-                        process.kill()
-                        await process.wait()
+                    await self._end(process)
+
+    async def _end(self, process: trio.Process) -> None:
+        process.terminate()
+        with trio.move_on_after(self.grace) as grace:
+            self._graces.add(grace)
+            await process.wait()
+        self._graces.discard(grace)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    def hurry(self) -> None:
+        """No grace for those that are ending, or will be."""
+        self.grace = 0
+        for grace in self._graces:
+            grace.cancel()
 
 
 def _how(status: int) -> str:

@@ -45,14 +45,13 @@ class HubFactory:
     """Binds a hub's sockets.
 
     After `bind`, ``channels`` holds them by name, and ``client_info`` and ``engine_info`` are what the
-    connection files say. `close` releases everything.
+    connection files say. `close_sockets` and then `release` give everything back.
     """
 
     def __init__(self, config: HubConfig, key: str) -> None:
         self.config = config
         self.key = key
         self.context = zmq.Context()
-        # each engine costs eight connections, but the hub's own sockets are few
         self.channels: dict[str, Channel] = {}
         self.client_info: dict[str, Any] = {}
         self.engine_info: dict[str, Any] = {}

@@ -42,6 +42,8 @@ class RuntimeHost:
         self.listening = False
         self.stop_requested = trio.Event()
         self.stop_reason = ""
+        self.hurried = trio.Event()
+        """Set when the stop shall have no grace."""
         self.engines_changed = trio.Event()
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}

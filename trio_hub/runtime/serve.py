@@ -85,9 +85,14 @@ class RunningHub:
         """
         return self._host.events()
 
-    def shutdown(self, reason: str = "the embedder's wish") -> None:
-        """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent."""
+    def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
+        """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.
+
+        ``at_once`` gives local engines no time to end by themselves, also in a stop that is under way.
+        """
         self._host.stop(reason)
+        if at_once:
+            self._host.hurried.set()
 
     def mark_stopped(self) -> None:
         self._stopped.set()
@@ -172,24 +177,36 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             _start_services(services, hub, factory, config)
             async with trio.open_nursery() as users:
                 if config.engines:
-                    users.start_soon(
-                        LocalEngines(
-                            config.engines,
-                            factory.engine_info,
-                            command=config.engine_command,
-                            profile_dir=config.profile_dir,
-                            cluster_id=config.cluster_id,
-                        ).run
-                    )
+                    users.start_soon(_run_local_engines, services, host, factory, config)
                 log.info("hub listening on %s", factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops: %s", host.stop_reason)
+                hub.stop_serving()
                 users.cancel_scope.cancel()
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await _close(config, factory, store, running, host)
+
+
+async def _run_local_engines(services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig) -> None:
+    """Run the engines that belong to this hub until cancelled; then end them, within the grace."""
+    engines = LocalEngines(
+        config.engines,
+        factory.engine_info,
+        command=config.engine_command,
+        profile_dir=config.profile_dir,
+        cluster_id=config.cluster_id,
+        grace=config.stop_grace,
+    )
+
+    async def hurry() -> None:
+        await host.hurried.wait()
+        engines.hurry()
+
+    services.start_soon(hurry)  # a service, since it must live while the engines are being ended
+    await engines.run()
 
 
 def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:
@@ -221,8 +238,7 @@ async def _close(
         if running.client_file is not None and running.engine_file is not None:
             remove_connection_file(running.client_file, running.client_info)
             remove_connection_file(running.engine_file, running.engine_info)
-        host.hub.abandon_pending()
-        host.hub.announce_shutdown()
+        host.hub.stop_serving()
         host.emit(HubStopping(host.stop_reason))
         host.end_events()
         host.tell_change()

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
+from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, error_content
 from .connector import EngineConnector
 from .events import TaskAssigned, TaskFinished, TaskSubmitted
@@ -65,7 +66,18 @@ class Monitoring(Registration):
     def task_assigned(self, task: Task, worker: Worker) -> None:
         engine = self.by_ident[worker.ident]
         self.save_task_destination(task, engine)
-        self.send_to_engine(engine, "task_out", [*task.idents, *task.frames])
+        frames = task.frames if task.retries == (task.metadata.retries or 0) else self._next_attempt(task)
+        self.send_to_engine(engine, "task_out", [*task.idents, *frames])
+
+    def _next_attempt(self, task: Task) -> Frames:
+        """The task as a new message, with the retries that are left.
+
+        It may go to an engine that has had it before, and an engine drops what it has seen before.
+        """
+        packer = self.session.packer
+        _, _, header, parent, metadata, content, *buffers = task.frames
+        metadata = packer.pack(packer.unpack_untrusted(to_bytes(metadata)) | {"retries": task.retries})
+        return self.session.seal([header, parent, metadata, content], buffers)
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
         """The scheduler has chosen an engine: record which."""

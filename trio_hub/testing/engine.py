@@ -232,14 +232,18 @@ class ScriptedEngine(Peer):
         self.connect("iopub", zmq.XPUB, [info["iopub"]], self._on_subscription)
         self.connect("control", zmq.ROUTER, [info["control"]], self._on_control, identity=self.ident)
         if shell:
-            broadcast = info["broadcast"]
-            ports = [info["mux"], info["task"], broadcast[self.id % len(broadcast)]]
-            self.connect("shell", zmq.ROUTER, ports, self._on_shell, identity=self.ident)
+            self.open_shell()
         # What is published before the hub has subscribed is lost.
         await self.wait_until(lambda: self._subscribed)
         # The heart comes last: when the hub hears it, everything else is open.
         self.connect("hb_pong", zmq.DEALER, [info["hb_pong"]], identity=self.ident)
         self.connect("hb_ping", zmq.SUB, [info["hb_ping"]], self._on_ping)
+
+    def open_shell(self) -> None:
+        """Open the shell connection of an engine that was opened without."""
+        broadcast = self.info["broadcast"]
+        ports = [self.info["mux"], self.info["task"], broadcast[self.id % len(broadcast)]]
+        self.connect("shell", zmq.ROUTER, ports, self._on_shell, identity=self.ident)
 
     # What arrives
 
@@ -310,7 +314,7 @@ async def open_engine(
         id: the id that it asks for.
         behaviour: what it does with a request, see `trio_hub.testing.behaviours`.
         beating: whether it answers pings; if it never does, its registration stalls.
-        shell: whether it opens its shell connection, where requests come in.
+        shell: whether it opens its shell connection, where requests come in; else `ScriptedEngine.open_shell` does.
 
     Raises:
         RegistrationRefused: the hub's answer is an error.

@@ -63,7 +63,7 @@ class FairQueue:
             del self._sessions[task.session]
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
-        """Remove and return the tasks that this engine might have run, and none of the others may.
+        """Remove and return, oldest first, the tasks that this engine might have run, and none of the others may.
 
         For an engine that has gone, with the identities of those that remain. Tasks that any engine may run,
         and none has refused yet, are not among them, even if none remains.
@@ -74,6 +74,7 @@ class FairQueue:
             if not queue:
                 del self._sessions[name]
         self._length -= len(taken)
+        taken.sort(key=lambda task: task.number)
         return taken
 
 

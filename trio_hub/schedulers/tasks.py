@@ -156,7 +156,8 @@ class TaskScheduler:
     def _choose(self, task: Task) -> Worker | None:
         if task.targets is None:
             return self.with_room.choose(task)
-        targets = (self.workers.get(ident) for ident in task.targets - task.refused)
+        # sorted, since the order of a set of bytes differs from one process to the next, and no choice should
+        targets = (self.workers.get(ident) for ident in sorted(task.targets - task.refused))
         with_room = [worker for worker in targets if worker is not None and worker in self.with_room]
         return self.with_room.choose_among(with_room) if with_room else None
 

@@ -1,0 +1,80 @@
+"""A scheduler whose decisions are written down, and tasks for it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from trio_hub.errors import HubError
+from trio_hub.schedulers.task import Task, Worker
+from trio_hub.schedulers.tasks import TaskScheduler
+from trio_hub.wire.messages import TaskMetadata
+
+
+def make_task(msg_id: str, session: str = "client", **metadata: Any) -> Task:
+    return Task(msg_id, [b"client"], [], session=session, metadata=TaskMetadata(**metadata))
+
+
+class Recorder:
+    """Writes down what the scheduler asks for, as ``(msg_id, identity)`` and ``(msg_id, identity, error's name)``."""
+
+    def __init__(self) -> None:
+        self.assigned: list[tuple[str, str]] = []
+        self.failed: list[tuple[str, str | None, str]] = []
+
+    def task_assigned(self, task: Task, worker: Worker) -> None:
+        self.assigned.append((task.msg_id, worker.ident.decode()))
+
+    def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+        self.failed.append((task.msg_id, worker.ident.decode() if worker else None, type(error).__name__))
+
+
+class Bench:
+    """A scheduler with engines that are called by one letter each."""
+
+    def __init__(self, engines: str = "", *, hwm: int = 1, scheme: str = "leastload", seed: int = 1) -> None:
+        self.recorder = Recorder()
+        self.scheduler = TaskScheduler(self.recorder, Random(seed), hwm=hwm, scheme=scheme)
+        self.workers: dict[str, Worker] = {}
+        for name in engines:
+            self.add(name)
+
+    def add(self, name: str) -> Worker:
+        worker = self.workers[name] = self.scheduler.add_engine(name.encode())
+        return worker
+
+    def remove(self, name: str) -> None:
+        self.scheduler.remove_engine(self.workers[name])
+
+    def settle(self, name: str) -> None:
+        self.scheduler.settle(self.workers[name])
+
+    def submit(self, msg_id: str, session: str = "client", **metadata: Any) -> Task:
+        task = make_task(msg_id, session, **metadata)
+        assert self.scheduler.submit(task)
+        return task
+
+    def answer(self, name: str, msg_id: str, *, ok: bool = True, met: bool = True) -> bool:
+        task = self.scheduler.running_on(name.encode(), msg_id)
+        assert task is not None, f"{msg_id} does not run on {name}"
+        return self.scheduler.result(task, ok=ok, dependencies_met=met)
+
+    def where(self) -> dict[str, str]:
+        """Which task runs where."""
+        tasks = self.scheduler.tasks.values()
+        return {task.msg_id: task.worker.ident.decode() for task in tasks if task.worker is not None}
+
+    def queued(self) -> list[str]:
+        return [task.msg_id for task in self.scheduler.queue]
+
+    @property
+    def assigned(self) -> list[tuple[str, str]]:
+        """What was assigned since this was last asked."""
+        assigned, self.recorder.assigned = self.recorder.assigned, []
+        return assigned
+
+    @property
+    def failed(self) -> list[tuple[str, str | None, str]]:
+        """What failed since this was last asked."""
+        failed, self.recorder.failed = self.recorder.failed, []
+        return failed

@@ -1,0 +1,151 @@
+"""What a step costs does not depend on how many engines there are, nor on how many tasks wait.
+
+Counted, not timed: the bytecodes run in each step. Loops in C over engines are seen as well, since their
+identities hash and compare in Python.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from random import Random
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from trio_hub.schedulers.schemes import SCHEMES
+from trio_hub.schedulers.task import Task, Worker
+from trio_hub.schedulers.tasks import TaskScheduler
+
+from .making import Recorder, make_task
+
+FEW, MANY = 10, 10_000
+STEPS = 5  # of each kind
+
+
+class Ident(bytes):
+    """An identity whose every hash and comparison is counted."""
+
+    def __hash__(self) -> int:
+        return bytes.__hash__(self)
+
+    def __eq__(self, other: object) -> bool:
+        return bytes.__eq__(self, other)
+
+
+def bytecodes(step: Callable[[], object]) -> int:
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        step()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+class Plant:
+    """A scheduler with many engines, each of them busy or idle, and with tasks that wait."""
+
+    def __init__(self, scheme: str, engines: int, queued: int, *, busy: bool) -> None:
+        self.scheduler = TaskScheduler(Recorder(), Random(1), hwm=1, scheme=scheme)
+        self.idents = [Ident(b"%d" % number) for number in range(engines)]
+        self.workers = [self.scheduler.add_engine(ident) for ident in self.idents]
+        self.number = 0
+        if busy:
+            for _ in range(engines):
+                self.submit(retries=3)
+        for number in range(queued):
+            self.submit(session=str(number % 7), retries=3, targets=["0"] if number % 2 else None)
+
+    def submit(self, **metadata: Any) -> Task:
+        self.number += 1
+        task = make_task(str(self.number), **metadata)
+        self.scheduler.submit(task)
+        return task
+
+    def running(self, number: int) -> Task:
+        """A task of an engine that differs from those of other numbers."""
+        return next(iter(self.workers[1 + number].running.values()))
+
+
+def steps_of(plant: Plant, what: str) -> Iterator[Callable[[], object]]:
+    scheduler = plant.scheduler
+    for number in range(STEPS):
+        if what == "submit":
+            yield lambda: plant.submit(session="another")
+        elif what == "submit with a target":
+            yield lambda number=number: plant.submit(targets=[str(number)])  # type: ignore[misc]
+        elif what == "submit what nobody may run":
+            yield lambda: plant.submit(targets=["nobody"])
+        elif what == "result":
+            task = plant.running(number)
+            yield lambda task=task: scheduler.result(task, ok=True)  # type: ignore[misc]
+        elif what == "failure":
+            task = plant.running(number)
+            yield lambda task=task: scheduler.result(task, ok=False)  # type: ignore[misc]
+        elif what == "unmet dependency":
+            task = plant.running(number)
+            yield lambda task=task: scheduler.result(task, ok=False, dependencies_met=False)  # type: ignore[misc]
+        elif what == "add engine":
+            yield lambda number=number: scheduler.add_engine(Ident(b"new%d" % number))  # type: ignore[misc]
+        else:
+            assert what == "remove engine"
+            worker = plant.workers[1 + number]
+            yield lambda worker=worker: lose(scheduler, worker)  # type: ignore[misc]
+
+
+def lose(scheduler: TaskScheduler, worker: Worker) -> None:
+    scheduler.remove_engine(worker)
+    scheduler.settle(worker)
+
+
+BUSY = ["submit", "submit with a target", "result", "failure", "unmet dependency", "add engine", "remove engine"]
+IDLE = ["submit", "submit with a target", "submit what nobody may run", "add engine", "remove engine"]
+
+
+def worst(scheme: str, what: str, *, engines: int, queued: int, busy: bool) -> int:
+    return max(map(bytecodes, steps_of(Plant(scheme, engines, queued, busy=busy), what)))
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+@pytest.mark.parametrize("what", BUSY)
+def test_busy_engines_and_waiting_tasks(scheme: str, what: str) -> None:
+    few = worst(scheme, what, engines=FEW, queued=FEW, busy=True)
+    many = worst(scheme, what, engines=MANY // 5, queued=MANY, busy=True)
+    assert many < 2 * few + 300
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+@pytest.mark.parametrize("what", IDLE)
+def test_idle_engines(scheme: str, what: str) -> None:
+    few = worst(scheme, what, engines=FEW, queued=0, busy=False)
+    many = worst(scheme, what, engines=MANY, queued=0, busy=False)
+    assert many < 2 * few + 300
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_a_retry_with_many_idle_engines(scheme: str) -> None:
+    def failures(engines: int) -> int:
+        plant = Plant(scheme, engines, 0, busy=False)
+        task = plant.submit(retries=5)
+        return max(bytecodes(lambda: plant.scheduler.result(task, ok=False)) for _ in range(5))
+
+    assert failures(MANY) < 2 * failures(FEW) + 300
+
+
+def test_the_count_sees_what_it_should() -> None:
+    """A loop over all engines, in Python or in C, is more than is allowed."""
+    plant = Plant("lru", MANY, 0, busy=False)
+    assert bytecodes(lambda: [worker.load for worker in plant.workers]) > MANY
+    assert bytecodes(lambda: set(plant.idents)) > MANY
+    assert bytecodes(lambda: len(plant.idents)) < 100

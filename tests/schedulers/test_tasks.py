@@ -1,0 +1,450 @@
+"""The task queue: what goes where, what is tried again, and what is answered when nothing helps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from trio_hub.errors import ConfigError, EngineError, HubError
+from trio_hub.schedulers.schemes import SCHEMES
+from trio_hub.schedulers.task import Task, TaskState, Worker
+from trio_hub.schedulers.tasks import TaskScheduler
+
+from .making import Bench, Recorder, make_task
+
+each_scheme = pytest.mark.parametrize("scheme", sorted(SCHEMES))
+
+
+# Settings
+
+
+def test_an_unknown_scheme_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="'fifo' is not known: use one of leastload, lru"):
+        TaskScheduler(Recorder(), Random(1), scheme="fifo")
+
+
+def test_a_negative_hwm_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hwm must not be negative"):
+        TaskScheduler(Recorder(), Random(1), hwm=-1)
+
+
+# Submitting, with every hwm and scheme
+
+
+@each_scheme
+@pytest.mark.parametrize("hwm", [0, 1, 3])
+def test_engines_are_filled_up_to_hwm_and_the_rest_waits(scheme: str, hwm: int) -> None:
+    bench = Bench("ab", hwm=hwm, scheme=scheme)
+    tasks = [bench.submit(str(number)) for number in range(10)]
+    room = 2 * hwm or 10
+    assert [msg_id for msg_id, _ in bench.assigned] == [str(number) for number in range(room)]
+    assert bench.queued() == [str(number) for number in range(room, 10)]
+    assert [task.state for task in tasks] == [TaskState.RUNNING] * room + [TaskState.QUEUED] * (10 - room)
+    if hwm:
+        assert all(worker.load == hwm for worker in bench.workers.values())
+    for worker in bench.workers.values():
+        assert (worker in bench.scheduler.with_room) == (hwm == 0)
+    # each answer makes room for the next
+    where = bench.where()
+    for number in range(10):
+        engine = where[str(number)]
+        assert bench.answer(engine, str(number))
+        where |= dict(bench.assigned)
+        assert tasks[number].state is TaskState.DONE
+        assert str(number) not in bench.scheduler.tasks
+    assert len(bench.scheduler.queue) == 0
+    assert all(worker.load == 0 and worker in bench.scheduler.with_room for worker in bench.workers.values())
+    assert bench.failed == []
+
+
+@each_scheme
+@pytest.mark.parametrize("hwm", [0, 1, 3])
+def test_an_engine_that_comes_gets_what_waits(scheme: str, hwm: int) -> None:
+    bench = Bench(hwm=hwm, scheme=scheme)
+    for number in range(5):
+        bench.submit(str(number))
+    assert bench.assigned == []
+    worker = bench.add("a")
+    assert bench.assigned == [(str(number), "a") for number in range(hwm or 5)]
+    assert (worker in bench.scheduler.with_room) == (hwm == 0)
+    bench.add("b")
+    assert [engine for _, engine in bench.assigned] == ["b"] * ({0: 0, 1: 1, 3: 2}[hwm])
+    assert (bench.workers["b"] in bench.scheduler.with_room) == (hwm != 1)
+
+
+def test_waiting_tasks_are_shared_out_fairly() -> None:
+    bench = Bench("a")
+    for number in range(100):
+        bench.submit(f"burst{number}", "greedy")
+    bench.submit("one", "modest")
+    bench.submit("two", "modest")
+    order = []
+    for _ in range(6):
+        [(msg_id, _)] = bench.assigned
+        order.append(msg_id)
+        bench.answer("a", msg_id)
+    assert order == ["burst0", "burst1", "one", "burst2", "two", "burst3"]
+
+
+def test_a_msg_id_is_unfinished_once() -> None:
+    bench = Bench("a")
+    first = bench.submit("1")
+    waiting = bench.submit("2")
+    for msg_id in ("1", "2"):
+        assert not bench.scheduler.submit(make_task(msg_id))
+    assert bench.scheduler.tasks == {"1": first, "2": waiting}
+    assert bench.assigned == [("1", "a")]
+    bench.answer("a", "1")
+    bench.submit("1")  # it may come again when it is done
+    assert bench.queued() == ["1"]
+
+
+# Results
+
+
+def test_only_the_engine_that_runs_a_task_answers_it() -> None:
+    bench = Bench("ab")
+    bench.submit("1")
+    bench.submit("2")
+    bench.submit("3")
+    scheduler = bench.scheduler
+    assert scheduler.running_on(b"b", "1") is None, "another engine"
+    assert scheduler.running_on(b"a", "3") is None, "one that waits"
+    assert scheduler.running_on(b"a", "unknown") is None
+    bench.answer("a", "1")
+    assert scheduler.running_on(b"a", "1") is None, "a duplicate"
+
+
+def test_a_failure_without_retries_is_the_clients() -> None:
+    bench = Bench("ab")
+    bench.submit("1")
+    assert bench.answer("a", "1", ok=False)
+    assert bench.assigned == [("1", "a")]
+    assert not bench.scheduler.tasks
+
+
+def test_a_retry_prefers_an_engine_that_has_not_failed_it() -> None:
+    bench = Bench("abc", hwm=0)
+    task = bench.submit("1", retries=5)
+    tried = []
+    for _ in range(3):
+        [(_, engine)] = bench.assigned
+        tried.append(engine)
+        assert not bench.answer(engine, "1", ok=False)
+    assert sorted(tried) == ["a", "b", "c"]
+    assert task.retries == 2
+    [(_, engine)] = bench.assigned  # all have failed it, and are forgiven
+    assert bench.answer(engine, "1")
+
+
+def test_a_retry_waits_for_an_engine_that_has_not_failed_it() -> None:
+    bench = Bench("ab")
+    bench.submit("other")
+    bench.submit("1", retries=1)
+    assert bench.assigned == [("other", "a"), ("1", "b")]
+    assert not bench.answer("b", "1", ok=False)
+    assert bench.queued() == ["1"]
+    assert bench.workers["b"] in bench.scheduler.with_room
+    bench.submit("2")
+    assert bench.assigned == [("2", "b")], "it is nobody's way that it waits"
+    bench.answer("a", "other")
+    assert bench.assigned == [("1", "a")]
+
+
+def test_a_single_engine_is_tried_as_often_as_was_asked() -> None:
+    bench = Bench("a")
+    bench.submit("1", retries=2)
+    assert [bench.answer("a", "1", ok=False) for _ in range(3)] == [False, False, True]
+    assert bench.assigned == [("1", "a")] * 3
+
+
+def test_a_retry_with_a_timeout_waits_for_another_engine() -> None:
+    bench = Bench("a")
+    bench.submit("1", retries=2, timeout=10.0)
+    assert not bench.answer("a", "1", ok=False)
+    assert bench.queued() == ["1"]
+    bench.add("b")
+    assert bench.assigned == [("1", "a"), ("1", "b")]
+
+
+def test_a_retry_is_forgiven_when_the_engine_it_waited_for_goes() -> None:
+    bench = Bench("ab")
+    bench.submit("other", targets=["b"])
+    for msg_id, targets in (("any", None), ("confined", ["a", "b"])):
+        bench.submit(msg_id, targets=targets, retries=1)
+        assert not bench.answer("a", msg_id, ok=False)
+    assert bench.queued() == ["any", "confined"]
+    bench.remove("b")
+    assert bench.assigned[-1] == ("any", "a")
+    assert bench.queued() == ["confined"]
+    assert bench.answer("a", "any")
+    assert bench.assigned == [("confined", "a")]
+    assert bench.failed == []
+
+
+@pytest.mark.parametrize("targets", [None, ["a", "b"]])
+def test_a_retry_is_forgiven_when_the_engine_it_ran_on_dies(targets: list[str] | None) -> None:
+    bench = Bench("ab")
+    bench.submit("1", targets=targets, retries=2)
+    bench.answer("a", "1", ok=False)
+    assert bench.where() == {"1": "b"}
+    bench.remove("b")
+    bench.settle("b")
+    assert bench.where() == {"1": "a"}
+    assert bench.failed == []
+
+
+# Functional dependencies
+
+
+def test_an_engine_that_does_not_meet_a_dependency_is_not_asked_again() -> None:
+    bench = Bench("ab")
+    task = bench.submit("1")
+    assert not bench.answer("a", "1", ok=False, met=False)
+    assert not bench.answer("b", "1", ok=False, met=False)
+    assert bench.assigned == [("1", "a"), ("1", "b")]
+    assert task.state is TaskState.QUEUED, "another engine may come"
+    bench.submit("2")
+    bench.submit("3")
+    bench.answer("a", "2")
+    bench.remove("b")
+    assert bench.queued() == ["1"]
+    bench.add("c")
+    assert bench.answer("c", "1")
+
+
+def test_unmet_dependencies_cost_no_retries_and_are_not_forgiven() -> None:
+    bench = Bench("ab")
+    task = bench.submit("1", retries=1)
+    assert not bench.answer("a", "1", ok=False, met=False)
+    assert task.retries == 1
+    assert not bench.answer("b", "1", ok=False)
+    assert bench.assigned == [("1", "a"), ("1", "b"), ("1", "b")], "b is forgiven, and a is not asked"
+    assert bench.answer("b", "1", ok=False)
+
+
+def test_when_no_target_meets_a_dependency_it_is_impossible() -> None:
+    bench = Bench("abc")
+    bench.submit("1", targets=["a", "b"])
+    for engine in "ab":
+        assert not bench.answer(engine, "1", ok=False, met=False)
+    assert bench.failed == [("1", None, "ImpossibleDependency")]
+    assert not bench.scheduler.tasks
+
+
+# Targets
+
+
+@each_scheme
+def test_a_task_runs_on_one_of_its_targets_only(scheme: str) -> None:
+    bench = Bench("abcd", scheme=scheme)
+    for number in range(4):
+        bench.submit(str(number), targets=["b", "d", "unknown"])
+    assert sorted(engine for _, engine in bench.assigned) == ["b", "d"]
+    bench.submit("any")
+    assert bench.where()["any"] in ("a", "c")
+    bench.answer("b", next(msg_id for msg_id, engine in bench.where().items() if engine == "b"))
+    assert bench.where()["2"] == "b"
+    assert bench.queued() == ["3"]
+
+
+def test_no_targets_are_any() -> None:
+    assert make_task("1", targets=[]).targets is None
+    assert make_task("1", targets=None).targets is None
+
+
+@pytest.mark.parametrize("targets", [["x"], ["x", "y"], ["\ud800"]])
+def test_targets_that_nobody_has_are_impossible_at_once(targets: list[str]) -> None:
+    bench = Bench("a")
+    task = bench.submit("1", targets=targets)
+    assert bench.failed == [("1", None, "ImpossibleDependency")]
+    assert task.state is TaskState.DONE
+    assert not bench.scheduler.tasks
+    assert len(bench.scheduler.queue) == 0
+
+
+def test_waiting_tasks_fail_when_their_last_target_goes() -> None:
+    bench = Bench("abc")
+    for name in "abc":
+        bench.submit(f"busy {name}", targets=[name])
+    bench.submit("1", targets=["a"])
+    bench.submit("2", targets=["a", "b"])
+    bench.submit("3", "another session", targets=["a", "x"])
+    bench.submit("4")
+    bench.remove("a")
+    assert sorted(bench.failed) == [("1", None, "ImpossibleDependency"), ("3", None, "ImpossibleDependency")]
+    bench.remove("b")
+    assert bench.failed == [("2", None, "ImpossibleDependency")]
+    assert bench.queued() == ["4"]
+
+
+# Engines that are lost
+
+
+def test_a_late_result_is_welcome_until_the_grace_is_over() -> None:
+    bench = Bench("ab")
+    bench.submit("1", targets=["a"])
+    bench.remove("a")
+    assert bench.answer("a", "1")
+    bench.settle("a")
+    assert bench.failed == []
+    assert bench.scheduler.workers.keys() == {b"b"}
+
+
+def test_what_a_lost_engine_ran_fails_without_retries() -> None:
+    bench = Bench("ab")
+    bench.submit("1")
+    bench.remove("a")
+    assert bench.failed == []
+    bench.settle("a")
+    assert bench.failed == [("1", "a", "EngineError")]
+    assert bench.scheduler.running_on(b"a", "1") is None
+    bench.settle("a")
+    assert bench.failed == []
+
+
+def test_the_error_names_engine_and_task() -> None:
+    errors: list[HubError] = []
+
+    class Keeper(Recorder):
+        def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+            errors.append(error)
+
+    scheduler = TaskScheduler(Keeper(), Random(1))
+    worker = scheduler.add_engine(b"some-uuid")
+    scheduler.submit(make_task("the-task"))
+    scheduler.remove_engine(worker)
+    scheduler.settle(worker)
+    assert str(errors[0]) == "Engine some-uuid died while running task the-task"
+
+
+def test_what_a_lost_engine_ran_is_run_elsewhere_with_retries() -> None:
+    bench = Bench("ab", hwm=2)
+    task = bench.submit("1", targets=["a", "b"], retries=1)
+    bench.submit("2", targets=["a"], retries=1)
+    assert bench.where() == {"1": "a", "2": "a"}
+    bench.remove("a")
+    bench.settle("a")
+    assert bench.where() == {"1": "b"}
+    assert bench.failed == [("2", "a", "EngineError")]
+    assert task.retries == 0
+
+
+def test_a_late_failure_is_retried_elsewhere() -> None:
+    bench = Bench("ab")
+    bench.submit("1", retries=1)
+    bench.remove("a")
+    assert not bench.answer("a", "1", ok=False)
+    assert bench.where() == {"1": "b"}
+    bench.settle("a")
+    assert bench.where() == {"1": "b"}
+
+
+def test_a_lost_engine_gets_nothing_more() -> None:
+    bench = Bench("a", hwm=3)
+    worker = bench.workers["a"]
+    bench.submit("1")
+    bench.remove("a")
+    bench.remove("a")  # told twice
+    assert worker not in bench.scheduler.with_room
+    bench.submit("2")
+    assert bench.answer("a", "1")
+    assert worker not in bench.scheduler.with_room
+    assert bench.assigned == [("1", "a")]
+    assert bench.queued() == ["2"]
+
+
+def test_an_engine_that_comes_back_under_its_name_is_another() -> None:
+    bench = Bench("a")
+    bench.submit("1", retries=1)
+    bench.submit("2")
+    lost = bench.workers["a"]
+    bench.remove("a")
+    again = bench.add("a")
+    assert bench.where() == {"1": "a", "2": "a"}
+    assert (list(lost.running), list(again.running)) == (["1"], ["2"])
+    bench.scheduler.settle(lost)
+    assert bench.queued() == ["1"]
+    assert bench.answer("a", "2")
+    assert list(again.running) == ["1"]
+
+
+def test_with_hwm_unlimited_all_that_a_lost_engine_ran_is_settled() -> None:
+    bench = Bench("a", hwm=0)
+    for number in range(6):
+        bench.submit(str(number), retries=number % 2)
+    bench.remove("a")
+    bench.settle("a")
+    assert bench.failed == [(str(number), "a", "EngineError") for number in (0, 2, 4)]
+    assert bench.queued() == ["1", "3", "5"], "in the order in which they were submitted"
+
+
+# Giving up
+
+
+def test_a_task_is_abandoned_wherever_it_is() -> None:
+    bench = Bench("a")
+    running = bench.submit("1")
+    waiting = bench.submit("2")
+    confined = bench.submit("3", targets=["a"])
+    for task in (running, waiting, confined):
+        bench.scheduler.abandon(task, EngineError("the hub has been stopped"))
+        assert task.state is TaskState.DONE
+    assert bench.failed == [("1", "a", "EngineError"), ("2", None, "EngineError"), ("3", None, "EngineError")]
+    assert not bench.scheduler.tasks
+    assert len(bench.scheduler.queue) == 0
+    assert bench.workers["a"].load == 0
+    assert bench.scheduler.running_on(b"a", "1") is None
+
+
+# What is shown
+
+
+def test_tasks_and_workers_show_what_they_are() -> None:
+    bench = Bench("a")
+    task = bench.submit("1")
+    assert repr(task) == "<Task 1 running>"
+    assert repr(bench.workers["a"]) == "<Worker b'a' load=1>"
+    bench.remove("a")
+    assert repr(bench.workers["a"]) == "<Worker b'a' load=1 lost>"
+
+
+def test_negative_or_missing_retries_are_none() -> None:
+    for retries in (None, 0, -3):
+        bench = Bench("a")
+        bench.submit("1", retries=retries)
+        assert bench.answer("a", "1", ok=False)
+
+
+def test_the_same_events_have_the_same_outcome_in_every_process() -> None:
+    """Sets of bytes have another order in each, if Python's hashes are random. So nothing may depend on it."""
+    program = """
+from tests.schedulers.making import Bench
+from trio_hub.schedulers.schemes import SCHEMES
+
+for scheme in sorted(SCHEMES):
+    bench = Bench("hgfedcba", hwm=3, scheme=scheme)
+    for number in range(12):
+        bench.submit(str(number), targets=list("abcdefgh") if number % 2 else None, retries=1)
+    for msg_id, engine in list(bench.where().items())[::2]:
+        bench.answer(engine, msg_id, ok=False)
+    bench.remove("a")
+    bench.settle("a")
+    print(bench.assigned, bench.queued())
+"""
+    outcomes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(outcomes) == 1

@@ -44,7 +44,7 @@ def ename(reply: Received) -> str:
 
 
 async def test_a_direct_request_to_an_unknown_engine_is_answered_at_once() -> None:
-    async with cluster(1, **SLOW) as (hub, client, (engine,)):
+    async with cluster(1, **SLOW) as (_, client, (engine,)):
         reply = await client.reply(client.call("nobody", b"x"))
         assert ename(reply) == "EngineError"
         assert "nobody is not registered" in reply.content["evalue"]
@@ -61,7 +61,7 @@ async def test_a_direct_request_to_an_unknown_engine_is_answered_at_once() -> No
 
 
 async def test_a_direct_request_to_a_dead_engine_is_answered_at_once() -> None:
-    async with cluster(2, **SLOW) as (hub, client, (gone, engine)):
+    async with cluster(2, **SLOW) as (_, client, (gone, _engine)):
         gone.leave()
         await client.notification("unregistration_notification", id=gone.id)
         assert ename(await client.reply(client.call(gone, b"x"))) == "EngineError"
@@ -75,7 +75,7 @@ async def test_a_direct_request_to_a_dead_engine_is_answered_at_once() -> None:
 
 
 async def test_a_request_without_reply_to_an_unknown_engine_is_just_dropped() -> None:
-    async with cluster(1) as (hub, client, (engine,)):
+    async with cluster(1) as (_, client, (engine,)):
         client.send("mux", "comm_msg", to="nobody")
         await client.reply(client.call(engine))
         assert len(client.replies) == 2
@@ -197,7 +197,7 @@ async def test_a_late_direct_result_is_recorded_though_its_client_was_told_other
 
 
 async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
-    async with cluster(1, **QUICK) as (hub, client, (dying,)):
+    async with cluster(1, **QUICK) as (_, client, (dying,)):
         dying.control_behaviour = lambda request: None
         abort = client.control(dying, "abort_request")
         shutdown = client.control(dying, "shutdown_request")
@@ -209,16 +209,17 @@ async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
 
 async def test_an_engine_whose_shell_never_connects_is_lost_as_unreachable() -> None:
     settings: dict[str, Any] = {"ping": 60, "stranded_grace": 0.2}
-    async with cluster(0, **settings) as (hub, client, _), hub.events() as events:
-        async with open_engine(hub.engine_info, shell=False) as engine:
-            await hub.wait_engines(1)
-            task, call = client.submit(b"x"), client.call(engine, b"x")
-            assert await next_of(events, EngineUnregistered) == EngineUnregistered(
-                engine.id, engine.uuid, "unreachable"
-            )
-            assert ename(await client.reply(task)) == "EngineError"
-            assert ename(await client.reply(call)) == "EngineError"
-            assert hub.engines == {}
+    async with (
+        cluster(0, **settings) as (hub, client, _),
+        hub.events() as events,
+        open_engine(hub.engine_info, shell=False) as engine,
+    ):
+        await hub.wait_engines(1)
+        task, call = client.submit(b"x"), client.call(engine, b"x")
+        assert await next_of(events, EngineUnregistered) == EngineUnregistered(engine.id, engine.uuid, "unreachable")
+        assert ename(await client.reply(task)) == "EngineError"
+        assert ename(await client.reply(call)) == "EngineError"
+        assert hub.engines == {}
 
 
 async def test_an_engine_whose_shell_connects_late_gets_what_was_sent_before_in_order() -> None:
@@ -239,7 +240,7 @@ async def test_an_engine_whose_shell_connects_late_gets_what_was_sent_before_in_
 
 
 async def test_a_task_that_fails_is_tried_on_another_engine() -> None:
-    async with cluster(2, behaviour=one_by_one(failing("ValueError"), answer)) as (hub, client, engines):
+    async with cluster(2, behaviour=one_by_one(failing("ValueError"), answer)) as (_, client, engines):
         reply = await client.reply(client.submit(b"x", metadata={"retries": 1}))
         assert reply.content["status"] == "ok"
         assert [len(engine.requests) for engine in engines] == [1, 1]
@@ -247,7 +248,7 @@ async def test_a_task_that_fails_is_tried_on_another_engine() -> None:
 
 async def test_a_task_that_fails_is_tried_again_on_the_only_engine() -> None:
     """An engine drops a message it has seen before, so the second attempt has to be a new one."""
-    async with cluster(1, behaviour=one_by_one(failing(), failing(), answer)) as (hub, client, (engine,)):
+    async with cluster(1, behaviour=one_by_one(failing(), failing(), answer)) as (_, client, (engine,)):
         task = client.submit(b"x", metadata={"retries": 2, "label": "kept"})
         reply = await client.reply(task)
         assert reply.content["status"] == "ok"
@@ -266,7 +267,7 @@ async def test_an_error_without_retries_is_the_clients() -> None:
 
 
 async def test_a_refused_task_goes_elsewhere() -> None:
-    async with cluster(2) as (hub, client, (picky, other)):
+    async with cluster(2) as (_, client, (picky, other)):
         picky.behaviour = unmet
         for _ in range(4):
             reply = await client.reply(client.submit(b"x"))
@@ -457,7 +458,7 @@ async def test_output_that_cannot_be_read_is_counted() -> None:
 # Queries
 
 
-QUERIES = {
+QUERIES: dict[str, list[Any]] = {
     "queue_request": [{"targets": {}}, {"targets": [99]}, {"targets": "nobody"}, {"targets": []}, {"targets": 1.5}],
     "load_request": [{"targets": [99]}, {"targets": [None]}],
     "result_request": [{}, {"msg_ids": 7}, {"msg_ids": ["never"]}, {"msg_ids": [1]}, {"msg_ids": None}],
@@ -473,7 +474,7 @@ QUERIES = {
     ("msg_type", "content"), [(msg_type, content) for msg_type, contents in QUERIES.items() for content in contents]
 )
 async def test_a_query_that_cannot_be_answered_is_answered_so(msg_type: str, content: dict[str, Any]) -> None:
-    async with cluster(1, **SLOW) as (hub, client, (engine,)):
+    async with cluster(1, **SLOW) as (_, client, (_engine,)):
         reply = await client.query(msg_type, content)
         assert reply.msg_type == "hub_error"
         assert reply.content["status"] == "error"

@@ -47,6 +47,7 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
+        self._events_ended = False
         self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
 
     # For the core
@@ -103,8 +104,12 @@ class RuntimeHost:
     async def events(self) -> AsyncGenerator[AsyncGenerator[Event, None], None]:
         """What happens from now on."""
         send, receive = trio.open_memory_channel[Event](EVENT_BUFFER)
-        reader = self._readers[send] = _Reader()
-        self.listening = True
+        reader = _Reader()
+        if self._events_ended:
+            send.close()
+        else:
+            self._readers[send] = reader
+            self.listening = True
 
         async def stream() -> AsyncGenerator[Event, None]:
             async for event in receive:
@@ -124,6 +129,7 @@ class RuntimeHost:
 
     def end_events(self) -> None:
         """The hub has stopped: readers get what is buffered, and then the end."""
+        self._events_ended = True
         for send in self._readers:
             send.close()
         self._readers.clear()

@@ -66,13 +66,14 @@ class RunningHub:
         """Wait until at least `n` engines are usable at the same time. Put it in a cancel scope for a timeout.
 
         Raises:
-            HubClosedError: if the hub stops before.
+            HubClosedError: if the hub stops before, or has stopped.
         """
         await trio.lowlevel.checkpoint()
-        while len(self._host.hub.engines) < n:
-            if self._host.stop_requested.is_set():
-                raise HubClosedError(f"the hub stopped while {n} engines were waited for")
+        while not self._host.stop_requested.is_set():
+            if len(self._host.hub.engines) >= n:
+                return
             await self._host.engines_changed.wait()
+        raise HubClosedError(f"the hub stopped while {n} engines were waited for")
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
@@ -121,12 +122,20 @@ async def serve_hub(
     try:
         await _serve(config, task_status)
     except BaseExceptionGroup as group:
-        error = _single_cause(group)
+        error = _single_cause(group) or group
         if isinstance(error, HubError):
             raise error from error.__cause__
-        if error is not None and isinstance(error, Exception):
-            raise HubError(f"the hub failed: {type(error).__name__}: {error}") from error
+        if isinstance(error, Exception):
+            raise _failure(error) from error
+        raise  # there is a cancellation or a KeyboardInterrupt in it
+    except HubError:
         raise
+    except Exception as error:
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> HubError:
+    return HubError(f"the hub failed: {type(error).__name__}: {error}")
 
 
 def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
@@ -233,22 +242,33 @@ async def _close(
     config: HubConfig, factory: HubFactory, store: Any, running: RunningHub | None, host: RuntimeHost | None
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
-    if running is not None and host is not None:
-        host.stop(host.stop_reason or "cancelled")
-        if running.client_file is not None and running.engine_file is not None:
-            remove_connection_file(running.client_file, running.client_info)
-            remove_connection_file(running.engine_file, running.engine_info)
+    try:
+        if running is not None and host is not None:
+            _take_leave(running, host)
+    finally:
+        factory.close_sockets(LINGER)
+        try:
+            with trio.move_on_after(config.stop_grace):
+                await store.aclose()
+        finally:
+            # ZeroMQ blocks until the last replies have left, LINGER at most; the event loop should not.
+            await trio.to_thread.run_sync(factory.release)
+            if running is not None:
+                running.mark_stopped()
+
+
+def _take_leave(running: RunningHub, host: RuntimeHost) -> None:
+    """Remove the connection files, answer clients, and tell the embedder's tasks."""
+    host.stop(host.stop_reason or "cancelled")
+    if running.client_file is not None and running.engine_file is not None:
+        remove_connection_file(running.client_file, running.client_info)
+        remove_connection_file(running.engine_file, running.engine_info)
+    try:
         host.hub.stop_serving()
+    finally:
         host.emit(HubStopping(host.stop_reason))
         host.end_events()
         host.tell_change()
-    factory.close_sockets(LINGER)
-    with trio.move_on_after(config.stop_grace):
-        await store.aclose()
-    # ZeroMQ blocks until the last replies have left, LINGER at most; the event loop should not.
-    await trio.to_thread.run_sync(factory.release)
-    if running is not None:
-        running.mark_stopped()
 
 
 def _now() -> datetime:

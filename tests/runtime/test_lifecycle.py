@@ -1,0 +1,550 @@
+"""A hub's life in its embedder's program: it starts, is seen, fails, stops; and nothing is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_hub import (
+    ConfigError,
+    ConnectionFileError,
+    EventsLost,
+    HubClosedError,
+    HubConfig,
+    HubError,
+    RunningHub,
+    Statistics,
+    serve_hub,
+)
+from trio_hub.hub import Hub
+from trio_hub.hub.events import (
+    EngineRegistered,
+    EngineSettled,
+    EngineUnregistered,
+    Event,
+    HubStopping,
+    TaskAssigned,
+    TaskFinished,
+    TaskSubmitted,
+)
+from trio_hub.runtime import host as host_module
+from trio_hub.store import MemoryStore
+from trio_hub.testing import failing, ignore, open_client, open_engine, open_engines, open_hub, unmet
+
+from .support import Footprint, cluster, eventually, within_limit
+
+
+async def footprint() -> Footprint:
+    """What this process has, once it has run a hub: Trio keeps a thread for the next time one is needed."""
+    async with open_hub():
+        pass
+    gc.collect()
+    return Footprint.now()
+
+
+def connection_files(profile_dir: Path) -> list[Path]:
+    """Whole ones, and what may be left of one that was being written."""
+    return list(profile_dir.glob("security/*")) + list(profile_dir.glob("security/.*"))
+
+
+# Nothing is left
+
+
+async def a_life(profile_dir: Path, rng: Random, at_work: Callable[[], None]) -> None:
+    """A hub with engines, clients and work under way, until it is cancelled."""
+    config = HubConfig(
+        profile_dir=profile_dir,
+        ping=0.02,
+        max_heartmonitor_misses=rng.randrange(1, 4),
+        stranded_grace=rng.choice([0, 0.01, 60]),
+        hwm=rng.randrange(3),
+        scheme=rng.choice(["leastload", "lru", "plainrandom", "weighted", "twobin"]),
+    )
+    async with (
+        open_hub(config) as hub,
+        open_client(hub.client_info) as client,
+        open_engines(hub.engine_info, 3) as engines,
+        open_client(hub.client_info) as other,
+    ):
+        await hub.wait_engines(2)
+        at_work()
+        while True:
+            engine = rng.choice(engines)
+            engine.behaviour = rng.choice([engine.behaviour, ignore, unmet, failing()])
+            match rng.randrange(12):
+                case 0:
+                    engine.die()
+                case 1:
+                    engine.leave()
+                case 2:
+                    engine.hold()
+                case 3:
+                    engine.beating = False
+                case 4:
+                    await client.query("db_request", {"query": {}})
+                case 5:
+                    client.control(engine, "clear_request")
+                case 6 | 7:
+                    client.call(engine, bytes(100_000))
+                case 8:
+                    other.close()
+                case _:
+                    client.submit(b"x", metadata={"retries": rng.randrange(3)})
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_hubs_cancelled_at_random_moments_leave_nothing_behind(seed: int, tmp_path: Path) -> None:
+    """25 hubs a seed, 100 in all."""
+    rng = Random(seed)
+    async with within_limit():
+        before = await footprint()
+        at_work = 0
+
+        def count() -> None:
+            nonlocal at_work
+            at_work += 1
+
+        for number in range(25):
+            profile_dir = tmp_path / str(number)
+            with trio.move_on_after(rng.choice([0, 0.01, 0.05, 0.1, 0.2, 0.3]) * rng.uniform(0.5, 1.5)):
+                await a_life(profile_dir, rng, count)
+            assert connection_files(profile_dir) == []
+            await before.restored()
+    assert at_work > 0, "some must get to work before they are cancelled"
+
+
+class CancelAfter(trio.abc.Instrument):
+    """Cancels a scope when the tasks of this process have made so many steps."""
+
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        self.left = steps
+        self.scope = scope
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+async def test_a_hub_may_be_cancelled_at_any_checkpoint(tmp_path: Path) -> None:
+    """At each of the first steps of a hub at work in turn: the steps are those of all tasks together."""
+    async with within_limit():
+        before = await footprint()
+        for steps in range(1, 80):
+            with trio.CancelScope() as scope:
+                instrument = CancelAfter(steps, scope)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    async with (
+                        open_hub(HubConfig(profile_dir=tmp_path, ping=60)) as hub,
+                        open_engine(hub.engine_info) as engine,
+                    ):
+                        await hub.wait_engines(1)
+                        async with open_client(hub.client_info) as client:
+                            await client.reply(client.submit())
+                            await client.reply(client.call(engine))
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+            assert connection_files(tmp_path) == []
+            await before.restored()
+
+
+@pytest.mark.parametrize("how", ["cancel", "shutdown", "both"])
+async def test_both_ways_to_stop_release_everything(how: str, tmp_path: Path) -> None:
+    async with within_limit():
+        before = await footprint()
+        async with trio.open_nursery() as nursery:
+            hub = await nursery.start(serve_hub, HubConfig(profile_dir=tmp_path))
+            if how != "cancel":
+                hub.shutdown()
+            if how != "shutdown":
+                nursery.cancel_scope.cancel()
+        await hub.wait_stopped()
+        await before.restored()
+        assert connection_files(tmp_path) == []
+
+
+async def test_the_connection_files(tmp_path: Path) -> None:
+    async with within_limit():
+        async with open_hub(HubConfig(profile_dir=tmp_path, cluster_id="lab")) as hub:
+            assert hub.client_file == tmp_path / "security" / "ipcontroller-lab-client.json"
+            assert hub.engine_file == tmp_path / "security" / "ipcontroller-lab-engine.json"
+            for path in (hub.client_file, hub.engine_file):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            hub.engine_file.write_text('{"of": "another hub"}')
+        assert not hub.client_file.exists()
+        assert hub.engine_file.exists(), "a file that is not ours is not ours to remove"
+
+
+async def test_several_hubs_at_once(tmp_path: Path) -> None:
+    async with within_limit():
+        before = await footprint()
+        async with (
+            open_hub(HubConfig(profile_dir=tmp_path, cluster_id="one")) as one,
+            open_hub(HubConfig(profile_dir=tmp_path, cluster_id="two")) as two,
+            open_hub() as three,
+        ):
+            hubs = (one, two, three)
+            assert len({hub.client_info["key"] for hub in hubs}) == 3
+            assert len(connection_files(tmp_path)) == 4
+            async with (
+                open_engine(one.engine_info) as engine_of_one,
+                open_engine(two.engine_info, uuid=engine_of_one.uuid),
+                open_client(two.client_info) as client_of_two,
+                open_client(three.client_info) as client_of_three,
+            ):
+                await one.wait_engines(1)
+                await two.wait_engines(1)
+                await client_of_two.reply(client_of_two.submit(b"x"))
+                waiting = client_of_three.submit(b"x")
+                await client_of_three.query("queue_request", {})
+                one.shutdown()
+                await one.wait_stopped()
+                await client_of_two.reply(client_of_two.submit(b"x"))
+                assert [hub.statistics().completed for hub in hubs] == [0, 2, 0]
+                assert waiting not in client_of_three.replies
+                assert len(connection_files(tmp_path)) == 2
+        await before.restored()
+
+
+# What prevents a hub from starting
+
+
+def taken_port() -> socket.socket:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening
+
+
+def port_in_use(tmp_path: Path) -> dict[str, Any]:
+    return {"ports": (TAKEN.getsockname()[1],)}
+
+
+def too_few_ports(tmp_path: Path) -> dict[str, Any]:
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(5)]
+    return {"ports": (*ports, TAKEN.getsockname()[1])}
+
+
+def not_a_directory(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "file").write_text("")
+    return {"profile_dir": tmp_path / "file" / "profile"}
+
+
+def engine_file_not_writable(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "security" / "ipcontroller-engine.json").mkdir(parents=True)
+    return {"profile_dir": tmp_path}
+
+
+def address_of_another_machine(tmp_path: Path) -> dict[str, Any]:
+    return {"ip": "192.0.2.1"}
+
+
+def address_that_is_none(tmp_path: Path) -> dict[str, Any]:
+    return {"ip": "no-such-interface"}
+
+
+TAKEN = taken_port()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        (port_in_use, ConfigError, "ports: the pool of 1 has no free port left"),
+        (too_few_ports, ConfigError, "ports: the pool of 6 has no free port left"),
+        (not_a_directory, ConnectionFileError, "cannot write the connection file .*/file/profile/.*--profile-dir"),
+        (engine_file_not_writable, ConnectionFileError, "cannot write the connection file .*ipcontroller-engine.json"),
+        (address_of_another_machine, ConfigError, "ip: cannot listen on tcp://192.0.2.1"),
+        (address_that_is_none, ConfigError, "ip: cannot listen on tcp://no-such-interface"),
+    ],
+)
+async def test_what_prevents_a_start_is_one_clear_exception(
+    settings: Callable[[Path], dict[str, Any]], error: type[HubError], text: str, tmp_path: Path
+) -> None:
+    config = HubConfig(**settings(tmp_path))
+    async with within_limit():
+        before = await footprint()
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(error, match=text):
+                await nursery.start(serve_hub, config)
+        await before.restored()
+        assert [path for path in connection_files(tmp_path) if path.is_file()] == []
+
+
+async def test_ports_are_taken_from_the_pool_in_order() -> None:
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(14)]
+    ports = (TAKEN.getsockname()[1], *free)
+    async with within_limit(), open_hub(HubConfig(ports=ports)) as hub:
+        used = {hub.engine_info[name] for name in ("registration", "mux", "task", "control", "iopub", "hb_ping")}
+        used |= {hub.client_info[name] for name in ("registration", "mux", "task", "control", "iopub", "notification")}
+        assert used <= set(free)
+
+
+# A hub that fails
+
+
+@pytest.mark.parametrize("method", ["weigh_hearts", "dispatch_query", "dispatch_monitor_traffic", "handle_pong"])
+async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def crash(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    hubs: list[RunningHub] = []
+
+    async def embed() -> None:
+        async with open_hub(HubConfig(profile_dir=tmp_path, ping=0.05)) as hub:
+            hubs.append(hub)
+            async with open_client(hub.client_info) as client, open_engine(hub.engine_info):
+                await hub.wait_engines(1)
+                monkeypatch.setattr(Hub, method, crash)
+                hub._host.channels["query"].handle = hub._host.hub.dispatch_query
+                client.submit()
+                client.send("registration", "connection_request")
+                await trio.sleep_forever()
+
+    async with within_limit():
+        before = await footprint()
+        with pytest.raises(HubError, match="the hub failed: ZeroDivisionError: a bug") as caught:
+            await embed()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        await before.restored()
+        await hubs[0].wait_stopped()
+        with pytest.raises(HubClosedError):
+            await hubs[0].wait_engines(1)
+        assert connection_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "shutdown"])
+@pytest.mark.parametrize("where", [(Hub, "fail_direct"), (MemoryStore, "aclose")], ids=["hub", "store"])
+async def test_a_crash_while_stopping_releases_everything_all_the_same(
+    how: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def crash(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    hubs: list[RunningHub] = []
+
+    async def embed() -> None:
+        async with open_hub(HubConfig(profile_dir=tmp_path)) as hub, hub.events() as events:
+            hubs.append(hub)
+            monkeypatch.setattr(*where, crash)
+            async with (
+                open_client(hub.client_info) as client,
+                open_engine(hub.engine_info, behaviour=ignore) as engine,
+            ):
+                await hub.wait_engines(1)
+                client.call(engine)
+                await engine.wait_requests(1)
+                if how == "shutdown":
+                    hub.shutdown()
+                    async for _ in events:
+                        pass
+
+    async with within_limit():
+        before = await footprint()
+        with pytest.raises(HubError, match="the hub failed: ZeroDivisionError"):
+            await embed()
+        await before.restored()
+        assert connection_files(tmp_path) == []
+        await hubs[0].wait_stopped()
+        with pytest.raises(HubClosedError):
+            await hubs[0].wait_engines(1)
+
+
+async def test_several_crashes_at_once_are_one_error_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def crash_too(*args: object, **kwargs: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("another")
+
+    monkeypatch.setattr(host_module, "engine_life", crash_too)
+
+    async def embed() -> None:
+        async with open_hub(HubConfig(ping=0.05)) as hub, open_engine(hub.engine_info):
+            await eventually(lambda: bool(hub.engines))
+            monkeypatch.setattr(Hub, "weigh_hearts", crash)
+            await trio.sleep_forever()
+
+    async with within_limit():
+        before = await footprint()
+        with pytest.raises(HubError, match="the hub failed: ExceptionGroup") as caught:
+            await embed()
+        assert pytest.RaisesGroup(ZeroDivisionError, LookupError).matches(caught.value.__cause__)
+        await before.restored()
+
+
+async def test_an_embedders_own_error_is_not_the_hubs() -> None:
+    async def embed() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_hub)
+            raise LookupError("mine")
+
+    async with within_limit():
+        before = await footprint()
+        with pytest.RaisesGroup(LookupError):
+            await embed()
+        await before.restored()
+
+
+# What an embedder sees
+
+
+async def test_waiting_for_engines_ends_with_the_hub() -> None:
+    async with within_limit(), open_hub() as hub, trio.open_nursery() as nursery:
+        ended = 0
+
+        async def wait() -> None:
+            nonlocal ended
+            with pytest.raises(HubClosedError, match="while 1 engines were waited for"):
+                await hub.wait_engines(1)
+            ended += 1
+
+        for _ in range(3):
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        hub.shutdown()
+        await hub.wait_stopped()
+        await wait()
+        await eventually(lambda: ended == 4)
+
+
+async def test_waiting_for_engines_means_at_the_same_time() -> None:
+    async with cluster(0) as (hub, client, _):
+        async with open_engine(hub.engine_info) as engine:
+            await hub.wait_engines(1)
+            engine.leave()
+            await client.notification("unregistration_notification")
+        with trio.move_on_after(0.05) as scope:
+            await hub.wait_engines(1)
+        assert scope.cancelled_caught
+
+
+async def test_events_tell_a_life_in_order_and_end_with_the_hub() -> None:
+    async with within_limit(), open_hub(HubConfig(stranded_grace=0)) as hub:
+        seen: list[Event] = []
+        async with hub.events() as events, hub.events() as unread:
+            async with open_client(hub.client_info) as client, open_engine(hub.engine_info) as engine:
+                await hub.wait_engines(1)
+                task = client.submit()
+                await client.reply(task)
+                call = client.call(engine)
+                await client.reply(call)
+                lost = client.call("nobody")
+                await client.reply(lost)
+                engine.leave()
+                await client.notification("unregistration_notification")
+                async for event in events:
+                    seen.append(event)
+                    if isinstance(event, EngineSettled):
+                        break
+                hub.shutdown("the test is over")
+                seen.extend([event async for event in events])
+            assert len([event async for event in unread]) == len(seen), "what was buffered can be read after the end"
+        assert seen == [
+            EngineRegistered(engine.id, engine.uuid),
+            TaskSubmitted(task, "task"),
+            TaskAssigned(task, engine.uuid),
+            TaskFinished(task, engine.uuid, "ok"),
+            TaskSubmitted(call, "mux"),
+            TaskFinished(call, engine.uuid, "ok"),
+            TaskSubmitted(lost, "mux"),
+            TaskFinished(lost, "nobody", "error"),
+            EngineUnregistered(engine.id, engine.uuid, "request"),
+            EngineSettled(engine.id, engine.uuid),
+            HubStopping("the test is over"),
+        ]
+
+
+async def test_events_of_a_hub_that_has_stopped_end_at_once() -> None:
+    async with within_limit(), open_hub() as hub:
+        hub.shutdown()
+        await hub.wait_stopped()
+        async with hub.events() as events:
+            assert [event async for event in events] == []
+
+
+async def test_a_reader_that_is_too_slow_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "EVENT_BUFFER", 5)
+    async with cluster(1) as (hub, client, _), hub.events() as slow, hub.events() as given_up:
+        for _ in range(10):
+            await client.reply(client.submit())
+        seen: list[Event] = []
+
+        async def read() -> None:
+            async for event in slow:
+                seen.append(event)
+
+        with pytest.raises(EventsLost, match="events were lost"):
+            await read()
+        assert seen
+        await given_up.aclose()
+        await client.reply(client.submit())
+
+
+async def test_nobody_listens_after_the_last_reader_has_gone() -> None:
+    async with within_limit(), open_hub() as hub:
+        async with hub.events():
+            async with hub.events():
+                pass
+            assert hub._host.listening
+        assert not hub._host.listening
+
+
+async def test_statistics() -> None:
+    async with cluster(1) as (hub, client, (engine,)), open_engine(hub.engine_info, beating=False):
+        assert hub.statistics() == Statistics(
+            engines=1,
+            registering=1,
+            tasks_queued=0,
+            tasks_running=0,
+            direct_pending=0,
+            submitted=0,
+            completed=0,
+            failed=0,
+            wire_errors={},
+            ignored={},
+        )
+        engine.hold()
+        tasks = [client.submit() for _ in range(3)]
+        call = client.call(engine)
+        await engine.wait_requests(2)
+        await eventually(lambda: hub.statistics().submitted == 4)
+        now = hub.statistics()
+        assert (now.tasks_queued, now.tasks_running, now.direct_pending) == (2, 1, 1)
+        engine.behaviour = failing()
+        engine.release()
+        for msg_id in [*tasks, call]:
+            await client.reply(msg_id)
+        client.send_raw("task", [b"garbage"])
+        await eventually(lambda: hub.statistics().wire_errors == {"no_delimiter": 1})
+        now = hub.statistics()
+        assert (now.tasks_queued, now.tasks_running, now.direct_pending) == (0, 0, 0)
+        assert (now.submitted, now.completed, now.failed) == (4, 0, 4)
+
+
+async def test_the_handle() -> None:
+    async with within_limit(), open_hub(HubConfig(key="secret-of-mine", location="here")) as hub:
+        assert hub.client_file is None
+        assert hub.engine_file is None
+        assert hub.engines == {}
+        assert repr(hub).startswith("<RunningHub running at tcp://127.0.0.1:")
+        assert "secret-of-mine" not in repr(hub)
+        for info in (hub.client_info, hub.engine_info):
+            assert info["key"] == "secret-of-mine"
+            assert info["location"] == "here"

@@ -12,6 +12,8 @@ from trio_hub.errors import ConfigError
 from trio_hub.schedulers.schemes import SCHEMES as THE_SCHEMES
 from trio_hub.store import open_store
 
+Z85 = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # a public key, from the ZeroMQ manual
+
 
 def load(
     cli: dict[str, Any] | None = None, environ: dict[str, str] | None = None, file: Path | None = None
@@ -67,6 +69,18 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("ip", "localhost", "127.0.0.1"),
         ("ip", "*", "*"),
         ("ip", "eth0", "eth0"),
+        ("ip", "::1", "[::1]"),
+        ("ip", "[2001:DB8:0::1]", "[2001:db8::1]"),
+        ("ip", "[fe80::1%eth0]", "[fe80::1%eth0]"),
+        ("client_ip", "", ""),
+        ("engine_ip", "localhost", "127.0.0.1"),
+        ("engine_ports", "7-8", (7, 8)),
+        ("ssh_server", "", ""),
+        ("ssh_server", "me@gate.example:2222", "me@gate.example:2222"),
+        ("curve", True, True),
+        ("curve_secretkey", Z85, Z85),
+        ("curve_secretkey", None, None),
+        ("curve_allowed_keys", None, None),
         ("ports", "10000-10002,11000", (10000, 10001, 10002, 11000)),
         ("ports", [11000, "10000-10001"], (11000, 10000, 10001)),
         ("ports", 11000, (11000,)),
@@ -101,6 +115,24 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("ip", ""),
         ("ip", "tcp://1.2.3.4"),
         ("ip", 1),
+        ("ip", ":"),
+        ("ip", "[::1"),
+        ("ip", "[127.0.0.1]"),
+        ("client_ip", None),
+        ("engine_ip", "a b"),
+        ("client_ports", "0"),
+        ("engine_ports", [5, 5.5]),
+        ("ssh_server", "-oProxyCommand=x"),
+        ("ssh_server", "a b"),
+        ("engine_ssh_server", None),
+        ("broadcast_ports", 0),
+        ("reuse", 1),
+        ("restore", "yes"),
+        ("curve", None),
+        ("curve_publickey", "short"),
+        ("curve_publickey", Z85.encode()),
+        ("curve_publickey", "~" * 40),
+        ("curve_allowed_keys", ""),
         ("location", "a b"),
         ("ports", "0"),
         ("ports", "9-8"),
@@ -160,7 +192,32 @@ def test_a_bad_key_is_refused_and_not_shown(key: object) -> None:
 
 
 def test_the_key_is_not_shown() -> None:
-    assert "secret" not in repr(HubConfig(key="secret"))
+    assert "'secret'" not in repr(HubConfig(key="secret"))
+    assert Z85 not in repr(HubConfig(curve_secretkey=Z85))
+    with pytest.raises(ConfigError, match="curve_secretkey is not usable: expected a CURVE key"):
+        HubConfig(curve_secretkey="short")
+
+
+def test_addresses_of_one_side_are_those_of_both_unless_set() -> None:
+    config = HubConfig(ip="*", client_ip="10.0.0.1")
+    addresses = (config.client_address, config.engine_address)
+    assert addresses == ("10.0.0.1", "*")
+
+
+def test_engines_are_restored_at_the_ports_they_know() -> None:
+    assert HubConfig(restore=True).reuse
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"curve": True, "curve_publickey": "a" * 40}, "curve_publickey is set, and curve_secretkey is not"),
+        ({"curve_allowed_keys": "keys"}, "curve_allowed_keys is set, and curve is off"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HubConfig(**settings)
 
 
 def test_why_pickle_is_refused_is_told() -> None:
@@ -193,12 +250,16 @@ def test_the_command_line_counts_most_then_the_environment_then_the_file(toml: A
 
 def test_stock_variables_count_between_ours_and_the_file(toml: Any) -> None:
     stock = {"IPP_PROFILE_DIR": "/stock", "IPP_CLUSTER_ID": "stock", "IPP_SESSION_KEY": "stock-key"}
+    stock |= {"IPP_ENABLE_CURVE": "1", "IPP_CURVE_PUBLICKEY": "b" * 40, "IPP_CURVE_SECRETKEY": "c" * 40}
     file = toml('profile_dir = "/file"\ncluster_id = "file"\nkey = "file-key"')
     config = load({}, stock, file)
     assert (config.profile_dir, config.cluster_id, config.key) == (Path("/stock"), "stock", "stock-key")
+    assert (config.curve, config.curve_publickey, config.curve_secretkey) == (True, "b" * 40, "c" * 40)
     ours = {"TRIO_HUB_PROFILE_DIR": "/ours", "TRIO_HUB_CLUSTER_ID": "ours", "TRIO_HUB_KEY": "our-key"}
+    ours |= {"TRIO_HUB_CURVE": "off"}
     config = load({}, stock | ours, file)
     assert (config.profile_dir, config.cluster_id, config.key) == (Path("/ours"), "ours", "our-key")
+    assert not config.curve
 
 
 def test_empty_variables_are_not_set(toml: Any) -> None:
@@ -220,8 +281,21 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         profile_dir = "p"
         cluster_id = "c"
         ip = "*"
+        client_ip = "::1"
+        engine_ip = "eth0"
         location = "here"
         ports = ["10000-10001", 10005]
+        client_ports = 10006
+        engine_ports = [10007]
+        broadcast_ports = 2
+        ssh_server = "me@gate"
+        engine_ssh_server = "gate:2222"
+        reuse = true
+        restore = true
+        curve = true
+        curve_publickey = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        curve_secretkey = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+        curve_allowed_keys = "keys.txt"
         ping = 1
         max_heartmonitor_misses = 2
         registration_timeout = 3
@@ -243,8 +317,20 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
     text = {
         "cluster_id": "c",
         "ip": "*",
+        "client_ip": "[::1]",
+        "engine_ip": "eth0",
         "location": "here",
         "ports": "10000-10001,10005",
+        "client_ports": "10006",
+        "engine_ports": "10007",
+        "broadcast_ports": "2",
+        "ssh_server": "me@gate",
+        "engine_ssh_server": "gate:2222",
+        "reuse": "1",
+        "restore": "Yes",
+        "curve": "on",
+        "curve_publickey": "a" * 40,
+        "curve_secretkey": "b" * 40,
         "ping": "1",
         "max_heartmonitor_misses": "2",
         "registration_timeout": "3",
@@ -265,6 +351,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
     }
     file = toml(table)
     text["profile_dir"] = str(file.parent / "p")
+    text["curve_allowed_keys"] = str(file.parent / "keys.txt")
     assert set(text) == set(RULES), "a new setting belongs into this test"
     config = load({}, {}, file)
     defaults = HubConfig()
@@ -372,7 +459,8 @@ def test_what_cannot_be_a_profile_is_refused(
         ({}, {"TRIO_HUB_KEY": "a b"}, "", r"^TRIO_HUB_KEY is not usable: expected"),
         ({}, {"IPP_SESSION_KEY": "a b"}, "", r"^IPP_SESSION_KEY is not usable: expected"),
         ({}, {"IPP_CLUSTER_ID": "a/b"}, "", r"^IPP_CLUSTER_ID is 'a/b': expected"),
-        ({}, {"IPP_ENABLE_CURVE": "1"}, "", r"^IPP_ENABLE_CURVE is '1', but"),
+        ({}, {"IPP_ENABLE_CURVE": "maybe"}, "", r"^IPP_ENABLE_CURVE is 'maybe': expected true or false$"),
+        ({}, {"IPP_CURVE_SECRETKEY": "short"}, "", r"^IPP_CURVE_SECRETKEY is not usable: expected a CURVE key"),
         (
             {},
             {"TRIO_HUB_PNIG": "1"},
@@ -390,7 +478,7 @@ def test_what_cannot_be_a_profile_is_refused(
             {},
             {"TRIO_HUB_XYZZY": ""},
             "",
-            r"TRIO_HUB_XYZZY is not a setting: known are TRIO_HUB_CLUSTER_ID, .*",
+            r"TRIO_HUB_XYZZY is not a setting: known are TRIO_HUB_BROADCAST_PORTS, .*",
         ),
         ({}, {}, "pnig = 1", r"^'pnig' in .*hub\.toml is not a setting: did you mean ping\?$"),
         ({}, {}, "[hub]\nping = 1", r"^'hub' in .*hub\.toml is not a setting"),

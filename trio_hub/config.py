@@ -8,13 +8,14 @@ default. A name that is no setting, a wrong type and a bad value are refused, an
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import os
 import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,12 +124,17 @@ def _checked_by(function: Callable[[str], object], accepts: str) -> Rule:
 
 
 def _check_address(value: Any) -> str:
-    if not isinstance(value, str) or re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
+    if not isinstance(value, str):
+        raise ValueError
+    if ":" in value:
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        return f"[{ipaddress.IPv6Address(bare)}]"  # as it stands in a URL
+    if re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
         raise ValueError
     return "127.0.0.1" if value == "localhost" else value  # ZeroMQ binds to addresses, not to host names
 
 
-def _check_directory(value: Any) -> Path | None:
+def _check_path(value: Any) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
@@ -172,6 +178,31 @@ def _check_command(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _check_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _boolean_from_text(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError
+    return _BOOLEANS[text.lower()]
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_BOOLEAN = Rule("true or false", _check_boolean, _boolean_from_text, "true|false")
+
+
+def _check_curve_key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or re.fullmatch(_Z85_KEY, value) is None):
+        raise ValueError
+    return value
+
+
+_Z85_KEY = r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}"
+_CURVE_KEY = Rule("a CURVE key, 40 characters of Z85", _check_curve_key, metavar="KEY")
+
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -201,6 +232,15 @@ def _setting(default: T, rule: Rule, doc: str, *, secret: bool = False) -> T:
     return field(default=default, repr=not secret, metadata=metadata)
 
 
+_ADDRESS_IS = "an IP address or the name of a network interface, or * for all of them"
+_ADDRESS = Rule(_ADDRESS_IS, _check_address, metavar="ADDRESS")
+_ADDRESS_OR_EMPTY = Rule(
+    f"{_ADDRESS_IS}, or nothing", lambda value: _check_address(value) if value != "" else "", metavar="ADDRESS"
+)
+_PORTS = Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports, "PORTS")
+_SSH_SERVER = replace(_text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")
+
+
 @dataclass(frozen=True, kw_only=True)
 class HubConfig:
     """The settings of one hub. Each has a default, and each is checked when the object is made.
@@ -211,7 +251,7 @@ class HubConfig:
 
     profile_dir: Path | None = _setting(
         None,
-        Rule("a directory", _check_directory, metavar="DIR"),
+        Rule("a directory", _check_path, metavar="DIR"),
         "The IPython profile directory. Connection files go into its `security` directory; it is made if it "
         "is missing. None: no file is written, for a hub within another program.",
     )
@@ -220,14 +260,12 @@ class HubConfig:
         _text("a name without spaces and slashes", r"[^\s/\\\0]*"),
         "Tells several hubs of one profile apart: it becomes part of the connection files' names.",
     )
-    ip: str = _setting(
-        "127.0.0.1",
-        Rule(
-            "an IPv4 address or the name of a network interface, or * for all of them",
-            _check_address,
-            metavar="ADDRESS",
-        ),
-        "The address that all sockets listen on.",
+    ip: str = _setting("127.0.0.1", _ADDRESS, "The address that all sockets listen on.")
+    client_ip: str = _setting(
+        "", _ADDRESS_OR_EMPTY, "The address for clients, where it is another than `ip`. Empty: `ip`."
+    )
+    engine_ip: str = _setting(
+        "", _ADDRESS_OR_EMPTY, "The address for engines, where it is another than `ip`. Empty: `ip`."
     )
     location: str = _setting(
         "",
@@ -235,15 +273,35 @@ class HubConfig:
         "The name under which other machines reach this one, written to the connection files. Empty: this "
         "host's own name.",
     )
-    ports: tuple[int, ...] = _setting(
+    ports: tuple[int, ...] = _setting((), _PORTS, "The TCP ports to listen on. Empty: the system chooses.")
+    client_ports: tuple[int, ...] = _setting(
+        (), _PORTS, "Ports for clients, taken before those of `ports`. Without either the system chooses."
+    )
+    engine_ports: tuple[int, ...] = _setting(
         (),
-        Rule(
-            "ports from 1 to 65535 and ranges of them, like 10000-10020,11000",
-            _check_ports,
-            parse_ports,
-            "PORTS",
-        ),
-        "The TCP ports to listen on. Empty: the system chooses.",
+        _PORTS,
+        "Ports for engines and registration, taken before those of `ports`. Without either the system chooses.",
+    )
+    ssh_server: str = _setting(
+        "",
+        _SSH_SERVER,
+        "The host through which clients reach the hub by ssh, written to their connection file. Empty: none.",
+    )
+    engine_ssh_server: str = _setting(
+        "",
+        _SSH_SERVER,
+        "The host through which engines reach the hub by ssh, written to their connection file. Empty: none.",
+    )
+    broadcast_ports: int = _setting(1, _whole(1), "Ports to which the engines' connections for broadcasts are spread.")
+    reuse: bool = _setting(
+        False,
+        _BOOLEAN,
+        "Whether to start with the key and ports of the connection files that are there, and to leave them at the end.",
+    )
+    restore: bool = _setting(
+        False,
+        _BOOLEAN,
+        "Whether to take up the engines that the hub before had, with their ids; `reuse` goes with it.",
     )
     ping: float = _setting(3.0, _seconds(zero=False), "Seconds from one heartbeat to the next.")
     max_heartmonitor_misses: int = _setting(
@@ -260,7 +318,7 @@ class HubConfig:
         "Seconds in which results of a lost engine are still taken, before its tasks go to others or fail.",
     )
     stop_grace: float = _setting(
-        5.0, _seconds(zero=True), "Seconds that local engines, and then the database, have to finish when the hub stops."
+        5.0, _seconds(zero=True), "Seconds that local engines, and then the database, have to finish at the stop."
     )
     hwm: int = _setting(
         1, _whole(0), "Load-balanced tasks that an engine has at a time, waiting ones included. 0: no limit."
@@ -308,12 +366,32 @@ class HubConfig:
         _checked_by(lambda scheme: Signer(b"", scheme), "hmac- and the name of a hash"),
         "How messages are signed: hmac- and the name of a hash of Python's hashlib.",
     )
+    curve: bool = _setting(
+        False, _BOOLEAN, "Whether all connections are encrypted with CurveZMQ; messages are signed all the same."
+    )
+    curve_publickey: str | None = _setting(
+        None, _CURVE_KEY, "The hub's public CURVE key, if `curve` is on. None: that of `curve_secretkey`."
+    )
+    curve_secretkey: str | None = _setting(
+        None, _CURVE_KEY, "The hub's secret CURVE key, if `curve` is on. None: a fresh one.", secret=True
+    )
+    curve_allowed_keys: Path | None = _setting(
+        None,
+        Rule("a file", _check_path, metavar="FILE"),
+        "A file with the public CURVE keys of the clients and engines that may connect, one a line. None: any may.",
+    )
     log_level: str = _setting("info", _choice(LOG_LEVELS), "The least serious messages that are logged.")
     log_format: str = _setting("text", _choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")
 
     def __post_init__(self) -> None:
         for name in RULES:
             object.__setattr__(self, name, _checked(name, getattr(self, name), name))
+        if self.restore:
+            object.__setattr__(self, "reuse", True)  # engines come back to the ports and the key they know
+        if self.curve and self.curve_publickey is not None and self.curve_secretkey is None:
+            raise ConfigError("curve_publickey is set, and curve_secretkey is not: set both, or the latter only")
+        if self.curve_allowed_keys is not None and not self.curve:
+            raise ConfigError("curve_allowed_keys is set, and curve is off: set it too, or nobody is kept out")
 
     @property
     def registration_timeout_seconds(self) -> float:
@@ -321,6 +399,16 @@ class HubConfig:
         if self.registration_timeout is not None:
             return self.registration_timeout
         return max(30.0, 10 * self.ping)
+
+    @property
+    def client_address(self) -> str:
+        """What clients' sockets listen on."""
+        return self.client_ip or self.ip
+
+    @property
+    def engine_address(self) -> str:
+        """What engines' sockets listen on."""
+        return self.engine_ip or self.ip
 
 
 RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(HubConfig)}
@@ -360,10 +448,14 @@ class _Given:
 
 PREFIX = "TRIO_HUB_"
 _NAMES = (*RULES, "profile")
+_PATHS = {"profile_dir", "curve_allowed_keys"}
 _STOCK_VARIABLES = {
     "IPP_PROFILE_DIR": "profile_dir",
     "IPP_CLUSTER_ID": "cluster_id",
     "IPP_SESSION_KEY": "key",
+    "IPP_ENABLE_CURVE": "curve",
+    "IPP_CURVE_PUBLICKEY": "curve_publickey",
+    "IPP_CURVE_SECRETKEY": "curve_secretkey",
 }
 
 
@@ -455,8 +547,6 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _from_stock_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
-    if environ.get("IPP_ENABLE_CURVE") == "1":
-        raise ConfigError("IPP_ENABLE_CURVE is '1', but this hub cannot encrypt connections yet: unset it")
     return {
         name: _Given(environ[variable], variable, is_text=True)
         for variable, name in _STOCK_VARIABLES.items()
@@ -475,7 +565,7 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
     for name, value in table.items():
         if name not in _NAMES:
             raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
-        if name == "profile_dir" and isinstance(value, str):
+        if name in _PATHS and isinstance(value, str):
             value = path.absolute().parent / Path(value).expanduser()  # relative to the file, wherever we run
         layer[name] = _Given(value, f"{name} in {path}", is_text=False)
     return layer

@@ -7,6 +7,7 @@ import gc
 import socket
 import stat
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +24,6 @@ from trio_hub import (
     HubConfig,
     HubError,
     RunningHub,
-    Statistics,
     serve_hub,
 )
 from trio_hub.hub import Hub
@@ -508,18 +508,9 @@ async def test_nobody_listens_after_the_last_reader_has_gone() -> None:
 
 async def test_statistics() -> None:
     async with cluster(1) as (hub, client, (engine,)), open_engine(hub.engine_info, beating=False):
-        assert hub.statistics() == Statistics(
-            engines=1,
-            registering=1,
-            tasks_queued=0,
-            tasks_running=0,
-            direct_pending=0,
-            submitted=0,
-            completed=0,
-            failed=0,
-            wire_errors={},
-            ignored={},
-        )
+        numbers = asdict(hub.statistics())
+        assert {name for name, number in numbers.items() if number} == {"engines", "registering"}
+        assert (numbers["engines"], numbers["registering"]) == (1, 1)
         engine.hold()
         tasks = [client.submit() for _ in range(3)]
         call = client.call(engine)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from trio_hub.errors import StoreError
 from trio_hub.hub.events import TaskAssigned, TaskFinished, TaskSubmitted
+from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.store import NullStore
 from trio_hub.wire.frames import Frames
 
@@ -216,13 +218,112 @@ def test_a_target_that_is_not_registered_is_impossible() -> None:
 
 
 @pytest.mark.parametrize("kind", ["after", "follow"])
-def test_dependencies_are_refused_rather_than_disregarded(kind: str) -> None:
+def test_a_dependency_on_what_nobody_knows_is_invalid(kind: str) -> None:
     world = World()
     world.engine("a")
     metadata: dict[str, Any] = {kind: ["some_id"]}
-    world.submit(**metadata)
-    assert world.replies("task_in")[0]["ename"] == "InvalidDependency"
+    msg_id = world.submit(**metadata)
+    assert not world.take("task_in"), "the store is asked first"
+    world.answer_questions()
+    [reply] = world.replies("task_in")
+    assert (reply["ename"], "some_id" in reply["evalue"]) == ("InvalidDependency", True)
+    assert world.record(msg_id)["completed"] is not None
     assert not world.take("task_out")
+
+
+@pytest.mark.parametrize("dependency", [5, [5], {"dependencies": "x", "all": 1}, {"ids": []}])
+def test_a_dependency_of_no_known_form_is_invalid(dependency: Any) -> None:
+    world = World()
+    world.engine("a")
+    world.submit(after=dependency)
+    assert world.replies("task_in")[0]["ename"] == "InvalidDependency"
+
+
+def test_a_task_runs_after_tasks_and_direct_requests() -> None:
+    world = World()
+    world.engine("a")
+    world.engine("b")
+    first = world.submit(targets=["a"])
+    call = world.call("b")
+    second = world.submit(after=[first, call], targets=["b"])
+    assert world.query("queue_request", {})["unassigned"] == 1
+    assert world.query("queue_request", {"verbose": True})["unassigned"] == [second]
+    [(_, task)] = world.take("task_out")
+    [(_, direct)] = world.take("mux_out")
+    world.answer("a", task)
+    assert not world.take("task_out")
+    world.answer("b", direct, channel="mux_out")
+    assert [message.header.msg_id for _, message in world.take("task_out")] == [second]
+
+
+def test_dependencies_on_tasks_finished_long_ago_answer_from_the_store() -> None:
+    world = World()
+    world.engine("a")
+    world.engine("b")
+    old = {}
+    for status in ("ok", "error"):
+        old[status] = world.submit(targets=["b"])
+        [(_, request)] = world.take("task_out")
+        world.answer("b", request, {"status": status, "ename": "E"})
+    world.hub.scheduler.outcomes = Outcomes()
+    world.take()
+    after = world.submit(after=[old["ok"]])
+    follow = world.submit(follow=old["ok"])
+    impossible = world.submit(after=[old["error"]])
+    on_failure = world.submit(follow={"dependencies": [old["error"]], "success": False, "failure": True})
+    world.answer_questions()
+    sent = {message.header.msg_id: message.idents[0] for _, message in world.take("task_out")}
+    assert sent.keys() == {after, follow}
+    assert sent[follow] == b"b"
+    [(_, reply)] = world.take("task_in")
+    assert reply.parent.msg_id == impossible
+    assert world.content(reply)["ename"] == "ImpossibleDependency"
+    assert [task.msg_id for task in world.hub.scheduler.queue] == [on_failure], "b is busy"
+
+
+def test_a_store_that_fails_leaves_no_task_waiting() -> None:
+    world = World()
+    world.submit(after=["x"])
+    [(task, _)] = [(task, None) for task in world.hub.scheduler.tasks.values()]
+    world.host.questions.clear()
+    world.hub.ask_outcomes(task, ["x"])
+
+    async def fail(msg_ids: object) -> Any:
+        raise StoreError("gone")
+
+    world.hub.store.get = fail  # type: ignore[method-assign]
+    world.answer_questions()
+    assert world.replies("task_in")[0]["ename"] == "InvalidDependency"
+
+
+def test_the_time_limit_of_a_task_that_waits() -> None:
+    world = World()
+    msg_id = world.submit(timeout=2.5)
+    [(scope, seconds, call)] = world.host.timers
+    assert (seconds, scope.cancelled) == (2.5, False)
+    call()
+    [(_, reply)] = world.take("task_in")
+    assert (reply.parent.msg_id, world.content(reply)["ename"]) == (msg_id, "TaskTimeout")
+    call()
+    assert not world.take("task_in")
+
+
+def test_the_time_limit_ends_when_the_task_runs() -> None:
+    world = World()
+    world.submit(timeout=2.5)
+    [(scope, _, call)] = world.host.timers
+    world.engine("a")
+    assert scope.cancelled
+    call()
+    assert not world.take("task_in")
+
+
+def test_a_time_limit_that_is_no_number_is_refused() -> None:
+    world = World()
+    _, _, header, parent, *_ = world.client.session.write("apply_request", {})
+    frames = world.client.session.seal([header, parent, b'{"timeout": NaN}', b"{}"])
+    world.hub.dispatch_monitor_traffic("task_in", [b"client", *frames])
+    assert world.replies("task_in")[0]["ename"] == "WireError"
 
 
 def test_broadcasts_are_answered() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from trio_hub.errors import StoreError
 from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
-from trio_hub.hub.state import Query
+from trio_hub.hub.state import Query, StoreCall
 from trio_hub.store import MemoryStore, Store
 from trio_hub.wire.frames import Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
@@ -47,6 +48,9 @@ class FakeHost:
         self.to_reach: list[EngineConnector] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
+        self.questions: list[Callable[[], None]] = []
+        """To the store, not answered yet."""
+        self.timers: list[tuple[FakeScope, float, Callable[[], None]]] = []
         self.deferred: list[tuple[Message, Query]] | None = None
 
     def send(self, channel: str, frames: Frames) -> bool:
@@ -68,6 +72,21 @@ class FakeHost:
 
     def stop(self, reason: str) -> None:
         self.stopped.append(reason)
+
+    def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
+        def ask() -> None:
+            try:
+                answer = run_now(call(self.hub.store))
+            except StoreError as error:
+                answer = error
+            then(answer)
+
+        self.questions.append(ask)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> FakeScope:
+        scope = FakeScope()
+        self.timers.append((scope, seconds, call))
+        return scope
 
     def run_query(self, message: Message, query: Query) -> None:
         if self.deferred is None:
@@ -145,6 +164,11 @@ class World:
     def replies(self, channel: str) -> list[dict[str, Any]]:
         """The contents of what was sent on a channel since the last time."""
         return [self.content(message) for _, message in self.take(channel)]
+
+    def answer_questions(self) -> None:
+        """The store answers all that it was asked."""
+        while self.host.questions:
+            self.host.questions.pop(0)()
 
     # Engines
 

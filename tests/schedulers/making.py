@@ -15,10 +15,41 @@ def make_task(msg_id: str, session: str = "client", **metadata: Any) -> Task:
     return Task(msg_id, [b"client"], [], session=session, metadata=TaskMetadata(**metadata))
 
 
-class Recorder:
+class FakeTimer:
+    def __init__(self, task: Task, seconds: float) -> None:
+        self.task = task
+        self.seconds = seconds
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Oracle:
+    """The part of a delivery that knows of other requests and of time."""
+
+    def __init__(self) -> None:
+        self.pending: set[str] = set()
+        """Requests elsewhere that have not ended."""
+        self.asked: list[tuple[Task, list[str]]] = []
+        self.timers: list[FakeTimer] = []
+
+    def is_pending(self, msg_id: str) -> bool:
+        return msg_id in self.pending
+
+    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
+        self.asked.append((task, msg_ids))
+
+    def start_timer(self, task: Task, seconds: float) -> FakeTimer:
+        self.timers.append(FakeTimer(task, seconds))
+        return self.timers[-1]
+
+
+class Recorder(Oracle):
     """Writes down what the scheduler asks for, as ``(msg_id, identity)`` and ``(msg_id, identity, error's name)``."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.assigned: list[tuple[str, str]] = []
         self.failed: list[tuple[str, str | None, str]] = []
 

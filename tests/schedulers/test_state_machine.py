@@ -27,18 +27,22 @@ from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.schedulers.task import Task, TaskState, Worker
 from trio_hub.schedulers.tasks import TaskScheduler
 
-from .making import make_task
+from .making import Oracle, make_task
 
 pytestmark = pytest.mark.property
 
 IDENTS = [b"a", b"b", b"c", b"d"]
 
 
-class TaskMachine(RuleBasedStateMachine):
+class TaskMachine(RuleBasedStateMachine, Oracle):
     """Plays clients and engines, and writes down what the scheduler makes of it."""
 
     hwm = 1
     scheme = "leastload"
+
+    def __init__(self) -> None:
+        RuleBasedStateMachine.__init__(self)
+        Oracle.__init__(self)
 
     @initialize(seed=st.integers(0, 1000), engines=st.integers(0, 3))
     def start(self, seed: int, engines: int) -> None:

@@ -9,13 +9,15 @@ import logging
 from typing import Any
 
 from ..errors import EngineError, HubError, InvalidDependency, WireError
+from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
+from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, error_content
 from .connector import EngineConnector
 from .events import TaskAssigned, TaskFinished, TaskSubmitted
-from .records import init_record, record_of_result
+from .records import init_record, outcome_of, record_of_result
 from .registration import Registration
 from .state import reply_type
 
@@ -38,22 +40,15 @@ class Monitoring(Registration):
         if self.stopping:
             self._refuse("task_in", idents, msg, EngineError(STOPPED))
             return
+        packer = self.session.packer
         try:
             metadata = self.session.task_metadata(msg)
-            record = init_record(msg, self.session.packer, queue="task", now=self.now(), label=metadata.label)
-        except WireError as error:
+            record = init_record(msg, packer, queue="task", now=self.now(), label=metadata.label)
+            task = Task(msg.header.msg_id, idents, msg.frames, session=msg.header.session, metadata=metadata)
+        except (WireError, InvalidDependency) as error:
             self._refuse("task_in", idents, msg, error)
             return
-        if metadata.after or metadata.follow:
-            self._refuse(
-                "task_in",
-                idents,
-                msg,
-                InvalidDependency("this hub does not schedule dependencies between tasks"),
-            )
-            return
         self.store.add(record)
-        task = Task(msg.header.msg_id, idents, msg.frames, session=msg.header.session, metadata=metadata)
         self.submit_task(task)
 
     def submit_task(self, task: Task) -> None:
@@ -95,7 +90,9 @@ class Monitoring(Registration):
             return
         metadata = self._result_metadata(msg)
         status = metadata.status or self._status_in_content(msg)
-        final = self.scheduler.result(task, ok=status in ("ok", "aborted"), dependencies_met=metadata.dependencies_met)
+        final = self.scheduler.result(
+            task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
+        )
         if final:
             self._save_result(ident, msg, msg_id, metadata.started, status)
             self._to_client("task_in", task.idents, [ident, *msg.frames])
@@ -105,6 +102,16 @@ class Monitoring(Registration):
         self._answer_with_error(
             "task_in", task.idents, task.msg_id, bytes(task.frames[2]), "apply_request", uuid, error
         )
+
+    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
+        """Tasks depend on requests that ended so long ago that only the store may know them."""
+
+        def tell(answer: Any) -> None:
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            outcomes = {msg_id: outcome_of(record) for msg_id, record in records.items() if record.completed}
+            self.scheduler.outcomes_known(task, outcomes)
+
+        self.host.ask_store(lambda store: store.get(msg_ids), tell)
 
     # The direct queue
 
@@ -150,6 +157,7 @@ class Monitoring(Registration):
             status = metadata.status or self._status_in_content(msg)
             self._save_result(ident, msg, msg_id, metadata.started, status)
             self._to_client("mux_in", direct.idents, [ident, *msg.frames])
+            self._direct_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has its EngineError; the record gets the truth.
             del self.late[msg_id]
@@ -163,6 +171,11 @@ class Monitoring(Registration):
         self._answer_with_error(
             "mux_in", direct.idents, header.msg_id, direct.raw_header, header.msg_type, engine_uuid, error
         )
+        self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode()))
+
+    def _direct_ended(self, msg_id: str, outcome: Outcome) -> None:
+        if msg_id in self.scheduler.dependents:
+            self.scheduler.ended(msg_id, outcome)
 
     # The control channel: relayed, watched for engines that die, and not recorded
 
@@ -227,8 +240,7 @@ class Monitoring(Registration):
             return
         self.stopping = True
         error = EngineError(STOPPED)
-        for task in list(self.scheduler.tasks.values()):
-            self.scheduler.abandon(task, error)
+        self.scheduler.abandon_all(error)
         for engine in [*self.engines.values(), *self.lost]:
             for direct in self.mux.strand(engine.mux):
                 self.fail_direct(direct, engine.uuid, error)

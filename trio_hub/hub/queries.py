@@ -38,7 +38,6 @@ class Queries(Monitoring):
         content = self.session.content(msg)
         engines = self._validate_targets(content.get("targets"))
         reply: dict[str, Any] = {"status": "ok"}
-        unassigned = self.scheduler.queue
         if not content.get("verbose"):
             for engine in engines:
                 tasks = len(engine.worker.running) if engine.worker else 0
@@ -47,7 +46,7 @@ class Queries(Monitoring):
                     "completed": engine.completed,
                     "tasks": tasks,
                 }
-            reply["unassigned"] = len(unassigned)
+            reply["unassigned"] = len(self.scheduler.tasks) - self.scheduler.running
             return Reply("queue_reply", reply)
         completed: dict[str, list[str]] = {engine.uuid: [] for engine in engines}
         query = parse_query({"engine_uuid": {"$in": list(completed)}, "completed": {"$ne": None}})
@@ -59,7 +58,7 @@ class Queries(Monitoring):
                 "completed": completed[engine.uuid],
                 "tasks": list(engine.worker.running) if engine.worker else [],
             }
-        reply["unassigned"] = [task.msg_id for task in unassigned]
+        reply["unassigned"] = [task.msg_id for task in self.scheduler.tasks.values() if task.worker is None]
         return Reply("queue_reply", reply)
 
     def check_load(self, client_id: list[bytes], msg: Message) -> Reply:

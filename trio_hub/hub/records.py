@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..schedulers.dependencies import Outcome
 from ..store.record import TaskRecord, empty_record
 from ..wire.messages import Message, parse_date
 from ..wire.packers import Packer
 
-__all__ = ["empty_record", "init_record", "record_of_result"]
+__all__ = ["empty_record", "init_record", "outcome_of", "record_of_result"]
 
 
 def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
@@ -44,3 +45,10 @@ def record_of_result(
         "received": now,
         "engine_uuid": engine_uuid,
     }
+
+
+def outcome_of(record: TaskRecord) -> Outcome:
+    """How a completed request ended, as tasks that depend on it want to know."""
+    content = record.as_dict(("result_content",))["result_content"]
+    ok = isinstance(content, dict) and content.get("status") == "ok"
+    return Outcome(ok, record.engine_uuid.encode("utf-8", "replace") if record.engine_uuid else None)

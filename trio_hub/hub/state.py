@@ -17,7 +17,7 @@ from ..schedulers.tasks import TaskScheduler
 from ..store import Store
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session, error_content
-from .connector import EngineConnector
+from .connector import EngineConnector, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
 
@@ -40,6 +40,12 @@ class Host(Protocol):
 
     def flush_when_reachable(self, engine: EngineConnector) -> None:
         """Call `HubState.flush_parked` until it has nothing left to do, or the engine's time is up."""
+
+    def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
+        """Carry out a store call, and give its answer to `then`; if it fails, an exception."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Scope:
+        """Call that after some time, unless the scope is cancelled before."""
 
     def run_query(self, message: Message, query: Query) -> None:
         """Carry out the store calls of a query, then answer it with `Hub.answer_query`."""
@@ -141,6 +147,14 @@ class HubState(ABC):
     @abstractmethod
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """See `trio_hub.schedulers.tasks.Delivery`."""
+
+    @abstractmethod
+    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
+        """See `trio_hub.schedulers.tasks.Delivery`."""
+
+    def start_timer(self, task: Task, seconds: float) -> Scope:
+        """See `trio_hub.schedulers.tasks.Delivery`."""
+        return self.host.call_later(seconds, lambda: self.scheduler.timed_out(task))
 
     @abstractmethod
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:

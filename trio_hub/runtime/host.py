@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -11,13 +13,15 @@ from ..config import HubConfig
 from ..errors import HubError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event
-from ..hub.state import Query
+from ..hub.state import Query, StoreCall
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .engine import engine_life, reach_engine
 from .sockets import Channel
 
 __all__ = ["EventsLost", "RuntimeHost"]
+
+log = logging.getLogger("trio_hub.runtime")
 
 EVENT_BUFFER = 10_000
 """Events kept for a reader that is slow."""
@@ -64,6 +68,14 @@ class RuntimeHost:
     def run_query(self, message: Message, query: Query) -> None:
         self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")
 
+    def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
+        self.nursery.start_soon(self._ask_store, call, then, name="question to the store")
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> trio.CancelScope:
+        scope = trio.CancelScope()
+        self.nursery.start_soon(self._call_later, scope, seconds, call, name="timeout of a task")
+        return scope
+
     def emit(self, event: Event) -> None:
         for send, reader in self._readers.items():
             try:
@@ -97,6 +109,19 @@ class RuntimeHost:
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
+
+    async def _ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
+        try:
+            answer = await call(self.hub.store)
+        except Exception as error:  # a database that is gone: whoever asked knows what follows from that
+            log.warning("the task database did not answer: %s", error)
+            answer = error
+        then(answer)
+
+    async def _call_later(self, scope: trio.CancelScope, seconds: float, call: Callable[[], None]) -> None:
+        with scope:
+            await trio.sleep(max(0.0, seconds))
+            call()
 
     # For the embedder
 

@@ -19,6 +19,8 @@ class Statistics:
     """Engines that were told their id and whose heart was not heard yet, now."""
     tasks_queued: int
     """Tasks that wait for an engine, now."""
+    tasks_waiting: int
+    """Tasks that wait for what they depend on, now."""
     tasks_running: int
     """Tasks that an engine has and has not answered, now."""
     direct_pending: int
@@ -42,7 +44,8 @@ def statistics_of(hub: Hub) -> Statistics:
         engines=len(hub.engines),
         registering=len(hub.incoming_registrations),
         tasks_queued=len(scheduler.queue),
-        tasks_running=len(scheduler.tasks) - len(scheduler.queue),
+        tasks_waiting=len(scheduler.tasks) - len(scheduler.queue) - scheduler.running,
+        tasks_running=scheduler.running,
         direct_pending=len(hub.mux.pending),
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
+from typing import Protocol
 
+from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
+from .dependencies import Condition, parse_dependency
 
-__all__ = ["Task", "TaskState", "Worker"]
+__all__ = ["Task", "TaskState", "Timer", "Worker"]
 
 
 class TaskState(Enum):
     """Every task that the scheduler knows is in exactly one of these."""
 
+    WAITING = "waiting"
+    """Waits for what it depends on."""
     QUEUED = "queued"
     """Waits for an engine with room."""
     RUNNING = "running"
     """Sent to an engine that is registered, or within the grace of one that is lost."""
     DONE = "done"
     """Answered, once; the scheduler has forgotten it."""
+
+
+class Timer(Protocol):
+    """What the scheduler needs of a timeout: a way to call it off."""
+
+    def cancel(self) -> object: ...
 
 
 class Worker:
@@ -47,9 +59,19 @@ class Task:
     ``number`` counts submissions, ``targets`` is None for "any engine", ``refused`` holds the engines that
     must not get it (again): they failed it, or did not meet its functional dependency. The latter are in
     ``unmet`` as well: failing may be forgiven, but asking them again would give the same answer.
+
+    ``after`` and ``follow`` are what it depends on; ``unknown`` those msg_ids among them of which only the store
+    may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does.
+
+    Raises:
+        InvalidDependency: its metadata states a dependency of no known form.
+        WireError: its timeout is not a number of seconds.
     """
 
     __slots__ = (
+        "after",
+        "asked_targets",
+        "follow",
         "frames",
         "idents",
         "metadata",
@@ -60,6 +82,9 @@ class Task:
         "session",
         "state",
         "targets",
+        "timeout",
+        "timer",
+        "unknown",
         "unmet",
         "worker",
     )
@@ -82,7 +107,15 @@ class Task:
         self.targets: frozenset[bytes] | None = None
         if metadata.targets:
             self.targets = frozenset(target.encode("utf-8", "replace") for target in metadata.targets)
+        self.asked_targets = self.targets
         self.retries = metadata.retries or 0
+        self.after: Condition | None = parse_dependency(metadata.after, "after")
+        self.follow: Condition | None = parse_dependency(metadata.follow, "follow")
+        self.unknown: set[str] = set()
+        self.timeout = metadata.timeout or 0.0
+        if not math.isfinite(self.timeout):
+            raise WireError("wrong_type", f"timeout must be a number of seconds, not {self.timeout}")
+        self.timer: Timer | None = None
         self.refused: frozenset[bytes] = frozenset()
         self.unmet: frozenset[bytes] = frozenset()
         self.state = TaskState.QUEUED
@@ -91,6 +124,12 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.msg_id} {self.state.value}>"
+
+    @property
+    def depends_on(self) -> set[str]:
+        """The msg_ids of which it still needs to hear."""
+        open_ids = set(self.after.open) if self.after else set()
+        return open_ids | self.follow.open if self.follow else open_ids
 
     def accepts(self, ident: bytes) -> bool:
         """Whether the engine of this identity may get it."""

@@ -1,18 +1,21 @@
 """The load-balanced task queue: which task goes to which engine, and what an engine's death does to it.
 
 `TaskScheduler` is told what happened (`submit`, `result`, `add_engine`, …) and says what to do through the
-two methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
+methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from random import Random
 from typing import Protocol
 
-from ..errors import ConfigError, EngineError, HubError, ImpossibleDependency
+from ..errors import ConfigError, EngineError, HubError, ImpossibleDependency, InvalidDependency, TaskTimeout
+from .dependencies import Outcome, Outcomes
 from .fairqueue import FairQueue
 from .schemes import SCHEMES
-from .task import Task, TaskState, Worker
+from .task import Task, TaskState, Timer, Worker
 
 __all__ = ["Delivery", "TaskScheduler"]
 
@@ -25,6 +28,15 @@ class Delivery(Protocol):
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """Answer the task with an error; the scheduler has forgotten it."""
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a request that is not the scheduler's will be told to `TaskScheduler.ended` when it ends."""
+
+    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
+        """Find out how these requests ended, long ago, and tell `TaskScheduler.outcomes_known`."""
+
+    def start_timer(self, task: Task, seconds: float) -> Timer:
+        """Call `TaskScheduler.timed_out` after that time, unless the timer is cancelled before."""
 
 
 class TaskScheduler:
@@ -50,9 +62,16 @@ class TaskScheduler:
         self.with_room = SCHEMES[scheme](rng)
         self.queue = FairQueue()
         self.tasks: dict[str, Task] = {}
-        """Every task that is queued or running, by msg_id."""
+        """Every task that is waiting, queued or running, by msg_id."""
         self.workers: dict[bytes, Worker] = {}
         """The engines that may get tasks, by identity."""
+        self.running = 0
+        """How many of them are running."""
+        self.dependents: dict[str, dict[str, Task]] = {}
+        """The tasks that depend on a request that has not ended yet: by its msg_id, then by theirs."""
+        self.outcomes = Outcomes()
+        self._news: deque[tuple[str, Outcome]] = deque()
+        self._telling = False
         self._submissions = 0
         self._assignments = 0
 
@@ -99,7 +118,10 @@ class TaskScheduler:
         self._submissions += 1
         task.number = self._submissions
         self.tasks[task.msg_id] = task
-        self._place(task)
+        if task.after is None and task.follow is None:
+            self._place(task)
+        else:
+            self._look_up_dependencies(task)
         return True
 
     def running_on(self, ident: bytes, msg_id: str) -> Task | None:
@@ -107,19 +129,20 @@ class TaskScheduler:
         task = self.tasks.get(msg_id)
         return task if task is not None and task.worker is not None and task.worker.ident == ident else None
 
-    def result(self, task: Task, *, ok: bool, dependencies_met: bool = True) -> bool:
+    def result(self, task: Task, *, ok: bool, aborted: bool = False, dependencies_met: bool = True) -> bool:
         """An engine has answered a task that is `running_on` it. Whether the answer is the client's to have.
 
         It is not if the task goes to another engine: because the functional dependency was not met here, or
-        because it failed and has retries left.
+        because it failed, was not aborted, and has retries left.
         """
         worker = task.worker
         assert worker is not None
         ident = worker.ident
         self._take_back(task)
-        final = ok or (dependencies_met and task.retries <= 0)
+        final = ok or aborted or (dependencies_met and task.retries <= 0)
         if final:
             self._forget(task)
+            self.ended(task.msg_id, Outcome(ok, ident))
         else:
             task.refused |= {ident}
             if dependencies_met:
@@ -134,22 +157,130 @@ class TaskScheduler:
     def abandon(self, task: Task, error: HubError) -> None:
         """Give a task up, wherever it is, and answer it with the error."""
         worker = task.worker
-        if worker is None:
-            self.queue.remove(task)
-        else:
+        if worker is not None:
             self._take_back(task)
+        elif task.state is TaskState.QUEUED:
+            self.queue.remove(task)
         self._fail(task, worker, error)
+
+    def abandon_all(self, error: HubError) -> None:
+        """Give all tasks up. None is run because another has ended so."""
+        self.dependents.clear()
+        for task in list(self.tasks.values()):
+            self.abandon(task, error)
+
+    def timed_out(self, task: Task) -> None:
+        """The time is up in which the task may wait."""
+        if task.worker is None and task.state is not TaskState.DONE:
+            self.abandon(task, TaskTimeout(f"the task has waited for longer than {task.timeout} s"))
+
+    # Dependencies
+
+    def outcomes_known(self, task: Task, outcomes: Mapping[str, Outcome]) -> None:
+        """What the store knows of the requests that were asked for; those it does not know never existed."""
+        if task.state is not TaskState.WAITING:
+            return
+        missing = task.unknown - outcomes.keys()
+        task.unknown.clear()
+        if missing:
+            self._fail(task, None, InvalidDependency(f"there is no task {min(missing)}, on which it depends"))
+            return
+        for msg_id, outcome in outcomes.items():
+            self._tell(task, msg_id, outcome)
+        self._advance(task)
+
+    def ended(self, msg_id: str, outcome: Outcome) -> None:
+        """A request has ended: see who depended on it.
+
+        A failure may fail others in turn, and so on, at any depth: these are told one after the other, not from
+        within each other.
+        """
+        self.outcomes.remember(msg_id, outcome)
+        if msg_id not in self.dependents:
+            return
+        self._news.append((msg_id, outcome))
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._news:
+                msg_id, outcome = self._news.popleft()
+                for task in self.dependents.pop(msg_id, {}).values():
+                    self._tell(task, msg_id, outcome)
+                    self._advance(task)
+        finally:
+            self._telling = False
+
+    def _look_up_dependencies(self, task: Task) -> None:
+        task.state = TaskState.WAITING
+        depends_on = task.depends_on
+        if task.msg_id in depends_on:
+            self._fail(task, None, InvalidDependency("the task depends on itself"))
+            return
+        for msg_id in depends_on:
+            if msg_id in self.tasks or self._delivery.is_pending(msg_id):
+                self.dependents.setdefault(msg_id, {})[task.msg_id] = task
+            elif (outcome := self.outcomes.get(msg_id)) is not None:
+                self._tell(task, msg_id, outcome)
+            else:
+                task.unknown.add(msg_id)
+        if task.unknown:
+            self._delivery.ask_outcomes(task, sorted(task.unknown))
+        self._advance(task)
+
+    def _tell(self, task: Task, msg_id: str, outcome: Outcome) -> None:
+        for condition in (task.after, task.follow):
+            if condition is not None and msg_id in condition.open:
+                condition.ended(msg_id, outcome)
+
+    def _advance(self, task: Task) -> None:
+        """See how far a task has come with its dependencies."""
+        after, follow = task.after, task.follow
+        if task.state is TaskState.WAITING:
+            if (after and after.impossible) or (follow and (follow.impossible or follow.torn)):
+                self._fail(task, None, ImpossibleDependency("what the task depends on can never be met any more"))
+            elif task.unknown or (after and not after.met) or (follow and not follow.met):
+                self._start_timer(task)
+            else:
+                self._restrict_to_followed(task)
+                self._place(task)
+        elif task.state is TaskState.QUEUED and follow is not None:
+            # one more of those it may follow has ended, perhaps where there is room
+            self.queue.remove(task)
+            self._restrict_to_followed(task)
+            self._place(task)
+
+    def _restrict_to_followed(self, task: Task) -> None:
+        if task.follow is not None:
+            followed = frozenset(task.follow.engines)
+            task.targets = followed if task.asked_targets is None else followed & task.asked_targets
+
+    def _start_timer(self, task: Task) -> None:
+        if task.timeout and task.timer is None:
+            task.timer = self._delivery.start_timer(task, task.timeout)
+
+    def _stop_timer(self, task: Task) -> None:
+        if task.timer is not None:
+            task.timer.cancel()
+            task.timer = None
+
+    # Assignment
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
         self._forgive(task)
         if self._has_no_target(task):
-            self._fail(task, None, _no_target_left())
+            if task.follow is not None and task.follow.open:  # it may yet follow another
+                task.state = TaskState.WAITING
+                self._start_timer(task)
+            else:
+                self._fail(task, None, _no_target_left())
             return
         worker = self._choose(task)
         if worker is None:
             task.state = TaskState.QUEUED
             self.queue.push(task)
+            self._start_timer(task)
         else:
             self._assign(task, worker)
 
@@ -175,6 +306,9 @@ class TaskScheduler:
         worker.last_used = self._assignments
         task.state = TaskState.RUNNING
         task.worker = worker
+        self.running += 1
+        if task.timer is not None:
+            self._stop_timer(task)
         worker.running[task.msg_id] = task
         self._update_room(worker)
         self._delivery.task_assigned(task, worker)
@@ -184,6 +318,7 @@ class TaskScheduler:
         assert worker is not None
         del worker.running[task.msg_id]
         task.worker = None
+        self.running -= 1
         self._update_room(worker)
 
     def _update_room(self, worker: Worker) -> None:
@@ -193,7 +328,7 @@ class TaskScheduler:
 
     def _forgive(self, task: Task) -> None:
         # If all have failed it once, and it asked to be tried again: better on any than never.
-        if task.refused != task.unmet and not task.metadata.timeout and not self._somebody_accepts(task):
+        if task.refused != task.unmet and not task.timeout and not self._somebody_accepts(task):
             task.refused = task.unmet
 
     def _has_no_target(self, task: Task) -> bool:
@@ -207,10 +342,19 @@ class TaskScheduler:
     def _fail(self, task: Task, worker: Worker | None, error: HubError) -> None:
         self._forget(task)
         self._delivery.task_failed(task, worker, error)
+        self.ended(task.msg_id, Outcome(False, worker.ident if worker is not None else None))
 
     def _forget(self, task: Task) -> None:
         task.state = TaskState.DONE
         del self.tasks[task.msg_id]
+        self._stop_timer(task)
+        if task.after is not None or task.follow is not None:
+            for msg_id in task.depends_on:
+                dependents = self.dependents.get(msg_id)
+                if dependents is not None:
+                    dependents.pop(task.msg_id, None)
+                    if not dependents:
+                        del self.dependents[msg_id]
 
 
 def _no_target_left() -> ImpossibleDependency:

@@ -1,0 +1,111 @@
+"""Dependencies between tasks: what a task waits for, and what follows from how that ended.
+
+A task may run only *after* other tasks, and only where others ran (*follow*). Both are given as msg_ids, or as
+``{"dependencies": [msg_id, …], "all": bool, "success": bool, "failure": bool}``: whether all must end the
+desired way, or any one of them; and which ways are desired.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from ..errors import InvalidDependency
+
+__all__ = ["Condition", "Outcome", "Outcomes", "parse_dependency"]
+
+REMEMBERED = 16_384
+"""Outcomes that are remembered here. What ended before these is asked of the store."""
+
+
+class Outcome(NamedTuple):
+    """How a request ended: whether well, and on which engine (None if no engine answered)."""
+
+    ok: bool
+    engine: bytes | None
+
+
+class Condition:
+    """One dependency of one task, and how far it is met.
+
+    - ``open``: the msg_ids that have not ended yet, as far as is known;
+    - ``met``, ``impossible``: at most one of them is true, and neither ever becomes false again;
+    - ``engines``: where those ran that ended the desired way.
+    """
+
+    __slots__ = ("all", "engines", "failure", "impossible", "met", "open", "success")
+
+    def __init__(self, ids: frozenset[str], *, all: bool = True, success: bool = True, failure: bool = False) -> None:
+        self.open = set(ids)
+        self.all = all
+        self.success = success
+        self.failure = failure
+        self.met = not ids
+        self.impossible = False
+        self.engines: set[bytes] = set()
+
+    @property
+    def torn(self) -> bool:
+        """Whether all of them should be followed, and they ran on different engines."""
+        return self.all and len(self.engines) > 1
+
+    def ended(self, msg_id: str, outcome: Outcome) -> None:
+        """One of those that are open has ended."""
+        self.open.discard(msg_id)
+        desired = self.success if outcome.ok else self.failure
+        if desired and outcome.engine is not None:
+            self.engines.add(outcome.engine)
+        if self.all:
+            if not desired:
+                self.impossible = True
+            elif not self.open and not self.impossible:
+                self.met = True
+        elif desired:
+            self.met = True
+        elif not self.open and not self.met:
+            self.impossible = True
+
+
+def parse_dependency(raw: Any, name: str) -> Condition | None:
+    """The condition that a task's metadata states under ``after`` or ``follow``; None if there is none.
+
+    Raises:
+        InvalidDependency: it is of no known form.
+    """
+    if not raw:
+        return None
+    flags: dict[str, bool] = {}
+    if isinstance(raw, dict):
+        flags = {flag: raw.get(flag, default) for flag, default in _FLAGS.items()}
+        unknown = raw.keys() - _FLAGS.keys() - {"dependencies"}
+        if unknown or not all(isinstance(value, bool) for value in flags.values()):
+            raise InvalidDependency(f"{name}: a dependency has the keys dependencies, all, success and failure")
+        if not (flags["success"] or flags["failure"]):
+            raise InvalidDependency(f"{name}: a dependency must be on success or on failure, or on both")
+        raw = raw.get("dependencies", [])
+    ids = [raw] if isinstance(raw, str) else raw
+    if not isinstance(ids, list) or not all(isinstance(msg_id, str) for msg_id in ids):
+        raise InvalidDependency(f"{name}: a dependency is on msg_ids, not on {str(raw)[:100]!r}")
+    return Condition(frozenset(ids), **flags) if ids else None
+
+
+_FLAGS = {"all": True, "success": True, "failure": False}
+
+
+class Outcomes:
+    """The latest outcomes, by msg_id: a bounded memory, so that few questions reach the store."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self.size = size
+        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def get(self, msg_id: str) -> Outcome | None:
+        return self._outcomes.get(msg_id)
+
+    def remember(self, msg_id: str, outcome: Outcome) -> None:
+        self._outcomes[msg_id] = outcome
+        if len(self._outcomes) > self.size:
+            self._outcomes.popitem(last=False)

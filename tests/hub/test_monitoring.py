@@ -326,12 +326,6 @@ def test_a_time_limit_that_is_no_number_is_refused() -> None:
     assert world.replies("task_in")[0]["ename"] == "WireError"
 
 
-def test_broadcasts_are_answered() -> None:
-    world = World()
-    world.hub.dispatch_monitor_traffic("broadcast_in", [b"client", *world.client.session.write("apply_request", {})])
-    assert world.replies("broadcast_in")[0]["ename"] == "EngineError"
-
-
 def test_a_msg_id_in_use_is_not_submitted_twice() -> None:
     world = World()
     world.engine("a")

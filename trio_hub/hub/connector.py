@@ -43,6 +43,7 @@ class EngineConnector:
     """
 
     __slots__ = (
+        "broadcast",
         "completed",
         "control",
         "id",
@@ -63,6 +64,7 @@ class EngineConnector:
         self.scope: Scope | None = None
         self.mux = Lane(self.ident)
         self.control = Lane(self.ident)
+        self.broadcast = Lane(self.ident)
         self.worker: Worker | None = None
         self.parked: list[tuple[str, Frames]] = []
         """Messages, with their channels, for which the engine has not opened its connection yet."""
@@ -73,7 +75,7 @@ class EngineConnector:
 
     @property
     def pending(self) -> set[str]:
-        return set(self.mux.pending).union(self.worker.running if self.worker else ())
+        return set(self.mux.pending).union(self.broadcast.pending, self.worker.running if self.worker else ())
 
     def end_scope(self) -> None:
         """Cancel the scope there is: the registration's timeout or the life is over."""

@@ -36,6 +36,8 @@ class Hub(Queries):
             "broadcast_in": self.save_broadcast_request,
             "iopub": self.monitor_iopub_message,
         }
+        for channel in self.broadcast_channels:
+            self.monitor_handlers[channel] = self.save_broadcast_result
         self.query_handlers: dict[str, Callable[[list[bytes], Message], Any]] = {
             "queue_request": self.queue_status,
             "result_request": self.get_results,

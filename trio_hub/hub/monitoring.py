@@ -14,21 +14,18 @@ from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
-from ..wire.messages import Message, ResultMetadata, error_content
+from ..wire.messages import Message
+from .answering import STOPPED, Answering, no_such_engine
 from .connector import EngineConnector
-from .events import TaskAssigned, TaskFinished, TaskSubmitted
-from .records import init_record, outcome_of, record_of_result
-from .registration import Registration
-from .state import reply_type
+from .events import TaskAssigned, TaskSubmitted
+from .records import init_record, outcome_of
 
 __all__ = ["Monitoring"]
-
-STOPPED = "the hub has been stopped"
 
 log = logging.getLogger("trio_hub.hub")
 
 
-class Monitoring(Registration):
+class Monitoring(Answering):
     """The part of the hub through which requests and replies pass. Each handler gets identities and message."""
 
     # The task queue
@@ -193,12 +190,6 @@ class Monitoring(Registration):
         else:
             self._to_client("control_in", direct.idents, [idents[0], *msg.frames])
 
-    # Broadcast
-
-    def save_broadcast_request(self, idents: list[bytes], msg: Message) -> None:
-        """A client addresses many engines at once. It is told that this hub does not do that yet."""
-        self._refuse("broadcast_in", idents, msg, EngineError("this hub does not relay broadcasts: use a direct view"))
-
     # IOPub
 
     def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
@@ -244,11 +235,11 @@ class Monitoring(Registration):
         for engine in [*self.engines.values(), *self.lost]:
             for direct in self.mux.strand(engine.mux):
                 self.fail_direct(direct, engine.uuid, error)
+            for direct in self.broadcast.strand(engine.broadcast):
+                self.fail_share(direct, engine.uuid, error)
             for direct in self.control.strand(engine.control):
                 self.answer_control_of_lost(direct, engine)
         self.notify("shutdown_notification", {"status": "ok"})
-
-    # Shared by the queues
 
     def _relay_request(self, name: str, relay: Relay, idents: list[bytes], msg: Message) -> EngineConnector | None:
         """Pass a request on to the engine that its second identity names; None if there is no such engine."""
@@ -264,108 +255,5 @@ class Monitoring(Registration):
         self.send_to_engine(engine, f"{name}_out", [*sender, *msg.frames])
         return engine
 
-    def _is_duplicate(self, msg: Message) -> bool:
-        """Whether a request reuses the msg_id of one that is not answered yet: that one's answer will do."""
-        if not self.is_pending(msg.header.msg_id):
-            return False
-        self.ignore("duplicate_msg_id", f"request {msg.header.msg_id!r} is pending already")
-        return True
-
-    def _result_metadata(self, msg: Message) -> ResultMetadata:
-        try:
-            return self.session.result_metadata(msg)
-        except WireError as error:
-            # The client waits for this reply, so it goes on all the same, as a failure.
-            self.unreadable("result metadata", error)
-            return ResultMetadata(status="error")
-
-    def _status_in_content(self, msg: Message) -> str:
-        try:
-            status = self.session.content(msg).get("status")
-        except WireError as error:
-            self.unreadable("result content", error)
-            return "error"
-        return status if isinstance(status, str) else "error"
-
-    def _save_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None, status: str) -> None:
-        engine = self.by_ident.get(ident)
-        if engine is not None and status != "aborted":
-            engine.completed += 1
-        if status == "ok":
-            self.tasks_completed += 1
-        else:
-            self.tasks_failed += 1
-        uuid = self._record_result(ident, msg, msg_id, started)
-        if self.host.listening:
-            self.host.emit(TaskFinished(msg_id, uuid, status))
-
-    def _record_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None) -> str:
-        uuid = ident.decode("utf-8", "replace")
-        try:
-            changes = record_of_result(msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now())
-        except WireError as error:
-            self.unreadable("result", error)
-            content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))
-            changes = {"completed": self.now(), "received": self.now(), "result_content": content}
-        self.store.update(msg_id, changes)
-        return uuid
-
-    def _to_client(self, channel: str, idents: list[bytes], frames: list[Any]) -> None:
-        # A task without identities was resubmitted by the hub itself: its result is in the record.
-        if idents and not self.host.send(channel, [*idents, *frames]):
-            self.ignore("client_gone", f"a reply for client {idents[0]!r}, which has disconnected")
-
-    def _refuse(self, channel: str, idents: list[bytes], msg: Message, error: HubError) -> None:
-        """Answer with an error a request that was never recorded."""
-        if isinstance(error, WireError):
-            self.unreadable(channel, error)
-        content = error_content(type(error).__name__, str(error))
-        frames = self.session.write(
-            reply_type(msg.header.msg_type), content, parent=msg.frames[2], metadata={"status": "error"}
-        )
-        self._to_client(channel, idents, frames)
-
-    def _answer_with_error(
-        self,
-        channel: str,
-        idents: list[bytes],
-        msg_id: str,
-        raw_header: bytes,
-        msg_type: str,
-        engine_uuid: str | None,
-        error: HubError,
-    ) -> None:
-        """Answer with an error a request that is recorded, and record the answer."""
-        now = self.now()
-        packer = self.session.packer
-        metadata: dict[str, Any] = {"status": "error", "date": now.isoformat()}
-        if engine_uuid is not None:
-            metadata["engine"] = engine_uuid
-        content = error_content(type(error).__name__, str(error))
-        frames = self.session.write(reply_type(msg_type), content, parent=raw_header, metadata=metadata)
-        self.store.update(
-            msg_id,
-            {
-                "result_header": packer.to_json(bytes(frames[2])),
-                "result_metadata": packer.to_json(bytes(frames[4])),
-                "result_content": packer.to_json(bytes(frames[5])),
-                "result_buffers": (),
-                "completed": now,
-                "received": now,
-                "engine_uuid": engine_uuid,
-            },
-        )
-        self.tasks_failed += 1
-        log.info("%s failed: %s", msg_id, error, extra={"task": msg_id})
-        if self.host.listening:
-            self.host.emit(TaskFinished(msg_id, engine_uuid, "error"))
-        self._to_client(channel, idents, frames)
-
 
 _OUTPUT = frozenset(("stream", "error", "execute_input", "execute_result"))
-
-
-def no_such_engine(idents: list[bytes]) -> EngineError:
-    if len(idents) < 2:
-        return EngineError("the message names no engine")
-    return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")

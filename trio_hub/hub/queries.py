@@ -14,14 +14,14 @@ from ..store import parse_query
 from ..store.record import TaskRecord
 from ..wire.frames import Buffer
 from ..wire.messages import Message
-from .monitoring import Monitoring
+from .broadcasting import Broadcasting
 from .records import init_record
 from .state import Query, Reply
 
 __all__ = ["Queries"]
 
 
-class Queries(Monitoring):
+class Queries(Broadcasting):
     """The part of the hub that answers clients."""
 
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
@@ -42,7 +42,7 @@ class Queries(Monitoring):
             for engine in engines:
                 tasks = len(engine.worker.running) if engine.worker else 0
                 reply[str(engine.id)] = {
-                    "queue": len(engine.mux),
+                    "queue": len(engine.mux) + len(engine.broadcast),
                     "completed": engine.completed,
                     "tasks": tasks,
                 }
@@ -54,7 +54,7 @@ class Queries(Monitoring):
             completed[record["engine_uuid"]].append(record["msg_id"])
         for engine in engines:
             reply[str(engine.id)] = {
-                "queue": list(engine.mux.pending),
+                "queue": [*engine.mux.pending, *engine.broadcast.pending],
                 "completed": completed[engine.uuid],
                 "tasks": list(engine.worker.running) if engine.worker else [],
             }

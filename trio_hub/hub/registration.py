@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EngineError
@@ -83,10 +84,18 @@ class Registration(HubState):
         self._idcounter += 1
         return new_id
 
+    @property
+    def next_engine_id(self) -> int:
+        """The lowest id that no engine has ever had here."""
+        return self._idcounter
+
     def handle_new_heart(self, heart: bytes) -> None:
         """A heart that is not watched has beaten: complete its engine's registration, if there is one."""
         if heart in self.incoming_registrations:
             self.finish_registration(heart)
+        elif (engine := self.by_ident.get(heart)) is not None:  # restored
+            self.heartmonitor.watch(heart)
+            log.info("engine %d is back (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
         else:
             self.ignore("unknown_heart", f"a heartbeat of {heart!r}, which is not registered")
 
@@ -103,6 +112,36 @@ class Registration(HubState):
         if self.host.listening:
             self.host.emit(EngineRegistered(engine.id, engine.uuid))
         engine.worker = self.scheduler.add_engine(engine.ident)
+
+    def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
+        """Take up the engines of an earlier hub, uuids by id, before anything has been received.
+
+        They are usable at once, and do not register again. Their hearts are not watched before they are heard;
+        when they have had the time for it, `purge_unheard` lets go of those that were not.
+        """
+        for engine_id, uuid in sorted(engines.items()):
+            try:
+                engine = EngineConnector(self.new_engine_id(engine_id), self._valid_uuid(uuid))
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("engine %r is not restored: %s", engine_id, error)
+                continue
+            engine.state = EngineState.ALIVE
+            self.engines[engine.id] = engine
+            self.by_ident[engine.ident] = engine
+            engine.worker = self.scheduler.add_engine(engine.ident)
+            self.host.start_engine(engine)
+        self._idcounter = max(self._idcounter, next_id)
+
+    def purge_unheard(self) -> None:
+        """Lose the restored engines whose hearts have not been heard."""
+        for engine in [engine for engine in self.engines.values() if engine.ident not in self.heartmonitor]:
+            log.warning(
+                "engine %d (%s) was restored, and its heart is not heard",
+                engine.id,
+                engine.uuid,
+                extra={"engine": engine.id},
+            )
+            self.lose_engine(engine, "heart")
 
     def purge_stalled_registration(self, engine: EngineConnector) -> None:
         """Forget an engine whose heart was not heard in time."""
@@ -183,6 +222,8 @@ class Registration(HubState):
         for direct in self.mux.strand(engine.mux):
             self.late[direct.header.msg_id] = engine
             self.fail_direct(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
+        for direct in self.broadcast.strand(engine.broadcast):
+            self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
         self.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self.host.listening:
             self.host.emit(EngineUnregistered(engine.id, engine.uuid, reason))

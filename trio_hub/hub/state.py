@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import HubError, WireError
+from ..schedulers.broadcast import Broadcast
 from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
 from ..schedulers.tasks import TaskScheduler
@@ -88,6 +89,7 @@ class HubState(ABC):
         max_heartmonitor_misses: see `HeartMonitor`.
         hb_period: milliseconds between pings, which engines are told.
         engine_info: connection info for engines, which they are told as well.
+        broadcast_channels: to engines; an engine is connected to that of its id modulo their number.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class HubState(ABC):
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
+        broadcast_channels: Sequence[str] = ("broadcast_out",),
     ) -> None:
         self.host = host
         self.session = session
@@ -111,6 +114,7 @@ class HubState(ABC):
         self.now = now
         self.hb_period = hb_period
         self.engine_info = engine_info or {}
+        self.broadcast_channels = tuple(broadcast_channels)
 
         self.engines: dict[int, EngineConnector] = {}
         """The engines that are alive, by id."""
@@ -123,6 +127,9 @@ class HubState(ABC):
         self.heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
         self.mux = Relay()
         self.control = Relay()
+        self.broadcast = Relay()
+        self.gathered: dict[str, Broadcast] = {}
+        """The gathered broadcasts that are not answered yet, by msg_id."""
         self.late: dict[str, EngineConnector] = {}
         """Direct requests that were answered for a lost engine, and whose real result may still come."""
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
@@ -138,7 +145,12 @@ class HubState(ABC):
 
     def is_pending(self, msg_id: str) -> bool:
         """Whether a task or direct request of this msg_id is waiting for its answer."""
-        return msg_id in self.scheduler.tasks or msg_id in self.mux.pending
+        return (
+            msg_id in self.scheduler.tasks
+            or msg_id in self.mux.pending
+            or msg_id in self.broadcast.pending
+            or msg_id in self.gathered
+        )
 
     @abstractmethod
     def task_assigned(self, task: Task, worker: Worker) -> None:
@@ -159,6 +171,10 @@ class HubState(ABC):
     @abstractmethod
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         """Answer a direct request with an error, and record that."""
+
+    @abstractmethod
+    def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        """The same for an engine's share of a broadcast."""
 
     # Engines that have registered but not connected yet
 

@@ -1,25 +1,29 @@
 """Messages to one engine of the client's choice: what is on its way, so that nobody waits for the dead.
 
-The direct queue (mux) and the control channel each have a `Relay`; each engine has a `Lane` in each relay.
+The direct queue (mux), the control channel and broadcasts each have a `Relay`; each engine has a `Lane` in each.
 """
 
 from __future__ import annotations
 
 from ..wire.messages import Header
+from .broadcast import Broadcast
 
 __all__ = ["Direct", "Lane", "Relay"]
 
 
 class Direct:
-    """A request that was sent to an engine and not answered yet."""
+    """A request that was sent to an engine and not answered yet; perhaps its share of a `Broadcast`."""
 
-    __slots__ = ("header", "idents", "lane", "raw_header")
+    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header")
 
-    def __init__(self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane) -> None:
+    def __init__(
+        self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane, broadcast: Broadcast | None = None
+    ) -> None:
         self.idents = idents
         self.header = header
         self.raw_header = raw_header
         self.lane = lane
+        self.broadcast = broadcast
 
     def __repr__(self) -> str:
         return f"<Direct {self.header.msg_type} {self.header.msg_id} to {self.lane.ident!r}>"

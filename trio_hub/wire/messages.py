@@ -21,6 +21,7 @@ __all__ = [
     "MAX_HEADER",
     "MAX_METADATA",
     "PROTOCOL_VERSION",
+    "BroadcastMetadata",
     "Header",
     "Message",
     "ParentHeader",
@@ -45,6 +46,10 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     username: str = ""
     date: str | None = None
 
+    def renamed(self, msg_id: str) -> Header:
+        """The same header under another msg_id."""
+        return msgspec.structs.replace(self, msg_id=msg_id)
+
 
 class ParentHeader(msgspec.Struct, frozen=True, gc=False):
     """The header that a message answers; all empty if it answers none."""
@@ -62,6 +67,14 @@ class TaskMetadata(msgspec.Struct, frozen=True):
     after: Any = None
     follow: Any = None
     timeout: float | None = None
+    label: Any = None
+
+
+class BroadcastMetadata(msgspec.Struct, frozen=True):
+    """What the metadata of a broadcast says: whom it is for, as uuid and engine id, and whether to gather."""
+
+    targets: list[tuple[str, int]]
+    is_coalescing: bool = False
     label: Any = None
 
 
@@ -146,6 +159,7 @@ class Session:
         self._header = self.packer.decoder(Header)
         self._parent = self.packer.decoder(ParentHeader)
         self._task_metadata = self.packer.decoder(TaskMetadata)
+        self._broadcast_metadata = self.packer.decoder(BroadcastMetadata)
         self._result_metadata = self.packer.decoder(ResultMetadata)
         self._dict = self.packer.decoder(dict[str, Any])
 
@@ -182,9 +196,21 @@ class Session:
         """Raises `WireError`."""
         return self._task_metadata(message.raw_metadata)
 
+    def broadcast_metadata(self, message: Message) -> BroadcastMetadata:
+        """Raises `WireError`."""
+        return self._broadcast_metadata(message.raw_metadata)
+
     def result_metadata(self, message: Message) -> ResultMetadata:
         """Raises `WireError`."""
         return self._result_metadata(message.raw_metadata)
+
+    def header(self, message: Message) -> dict[str, Any]:
+        """The whole header dict. Raises `WireError`."""
+        return self._dict(message.raw_header)
+
+    def metadata(self, message: Message) -> dict[str, Any]:
+        """The whole metadata dict. Raises `WireError`."""
+        return self._dict(message.raw_metadata)
 
     def content(self, message: Message) -> dict[str, Any]:
         """The content dict. Raises `WireError`."""

@@ -1,0 +1,148 @@
+"""Broadcasts: one request of a client, fanned out to many engines.
+
+Each engine is sent a request of its own, with the client's frames but for the header's msg_id and a metadata
+without the list of targets, packed once for all. Each answers by itself; or, if the client wants them gathered
+("coalescing"), one reply carries all results in the order of the targets.
+"""
+
+from __future__ import annotations
+
+from ..errors import EngineError, HubError, WireError
+from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
+from ..schedulers.dependencies import Outcome
+from ..schedulers.relay import Direct, Lane
+from ..wire.messages import Message, error_content
+from .answering import STOPPED, no_such_engine
+from .connector import EngineConnector
+from .events import TaskSubmitted
+from .monitoring import Monitoring
+from .records import init_record
+from .state import reply_type
+
+__all__ = ["Broadcasting"]
+
+
+class Broadcasting(Monitoring):
+    """The part of the hub through which broadcasts pass."""
+
+    def save_broadcast_request(self, idents: list[bytes], msg: Message) -> None:
+        """A client addresses many engines at once: record it, and send each of them its share."""
+        if self._is_duplicate(msg):
+            return
+        try:
+            metadata = self.session.broadcast_metadata(msg)
+            if not metadata.targets:
+                raise EngineError("the broadcast names no engines")
+            if len({uuid for uuid, _ in metadata.targets}) < len(metadata.targets):
+                raise EngineError("the broadcast names an engine twice")
+            record = init_record(msg, self.session.packer, queue="broadcast", now=self.now(), label=metadata.label)
+            shares = self._divide(msg, [uuid for uuid, _ in metadata.targets])
+        except (WireError, EngineError) as error:
+            self._refuse("broadcast_in", idents, msg, error)
+            return
+        broadcast = None
+        if metadata.is_coalescing:
+            broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
+            self.gathered[msg.header.msg_id] = broadcast
+            self.store.add(record)
+            self._submitted(msg.header.msg_id)
+        for (uuid, _), share in zip(metadata.targets, shares, strict=True):
+            if broadcast is None:
+                self.store.add(init_record(share, self.session.packer, queue="broadcast", now=self.now()))
+                self.store.update(share.header.msg_id, {"engine_uuid": uuid, "label": metadata.label})
+                self._submitted(share.header.msg_id)
+            self._send_share(idents, uuid, share, broadcast)
+
+    def _divide(self, msg: Message, uuids: list[str]) -> list[Message]:
+        """Each engine's share of a broadcast, as a request of its own."""
+        pack = self.session.packer.pack
+        header = self.session.header(msg)
+        metadata = self.session.metadata(msg)
+        del metadata["targets"]
+        packed = pack(metadata | {"original_msg_id": msg.header.msg_id})
+        shares = []
+        for uuid in uuids:
+            msg_id = sub_msg_id(msg.header.msg_id, uuid)
+            parts = [pack(header | {"msg_id": msg_id}), msg.frames[3], packed, msg.frames[5]]
+            shares.append(Message([], self.session.seal(parts, msg.frames[6:]), msg.header.renamed(msg_id), msg.parent))
+        return shares
+
+    def _submitted(self, msg_id: str) -> None:
+        self.tasks_submitted += 1
+        if self.host.listening:
+            self.host.emit(TaskSubmitted(msg_id, "broadcast"))
+
+    def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
+        engine = self.by_ident.get(uuid.encode("utf-8", "replace"))
+        lane = engine.broadcast if engine is not None else Lane(b"")
+        direct = Direct(idents, share.header, share.raw_header, lane, broadcast)
+        if engine is None or self.stopping:
+            error = EngineError(STOPPED) if self.stopping else no_such_engine([b"", uuid.encode("utf-8", "replace")])
+            self.fail_share(direct, uuid, error)
+        elif self.broadcast.sent(direct):
+            self.send_to_engine(engine, self._broadcast_channel(engine), [*idents, *share.frames])
+
+    def _broadcast_channel(self, engine: EngineConnector) -> str:
+        return self.broadcast_channels[engine.id % len(self.broadcast_channels)]
+
+    def save_broadcast_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers its share of a broadcast: pass it on, or gather it."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        direct = self.broadcast.answered(ident, msg_id)
+        if direct is None:
+            self.ignore("unexpected_result", f"a reply of {ident!r} to broadcast {msg_id!r}, which it was not asked")
+            return
+        metadata = self._result_metadata(msg)
+        if direct.broadcast is None:
+            status = metadata.status or self._status_in_content(msg)
+            self._save_result(ident, msg, msg_id, metadata.started, status)
+            self._to_client("broadcast_in", direct.idents, [ident, *msg.frames])
+            self._direct_ended(msg_id, Outcome(status == "ok", ident))
+            return
+        try:
+            content = self.session.content(msg)
+        except WireError as error:
+            self.unreadable("broadcast result", error)
+            content = error_content("WireError", str(error))
+        if content.get("status") != "aborted":
+            self.by_ident[ident].completed += 1
+        self._gather(direct.broadcast, direct.lane.ident.decode(), Answer(content, msg.buffers, metadata.started))
+
+    def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        header = direct.header
+        if direct.broadcast is not None:
+            content = error_content(type(error).__name__, str(error))
+            self._gather(direct.broadcast, engine_uuid, Answer(content, []))
+            return
+        original = header.msg_id.removesuffix(sub_msg_id("", engine_uuid))
+        self._answer_with_error(
+            "broadcast_in",
+            direct.idents,
+            header.msg_id,
+            direct.raw_header,
+            header.msg_type,
+            engine_uuid,
+            error,
+            is_broadcast=True,
+            is_coalescing=False,
+            original_msg_id=original,
+        )
+        self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
+
+    def _gather(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
+        """One engine's answer to a gathered broadcast is in; if it is the last, the client gets them all."""
+        if not broadcast.answered(uuid, answer):
+            return
+        header = broadcast.header
+        del self.gathered[header.msg_id]
+        metadata = broadcast.metadata()
+        frames = self.session.write(
+            reply_type(header.msg_type),
+            broadcast.content(),
+            parent=broadcast.raw_header,
+            metadata=metadata,
+            buffers=broadcast.buffers(),
+        )
+        self._answer("broadcast_in", broadcast.idents, header.msg_id, frames, metadata["status"], None)
+        self._direct_ended(header.msg_id, Outcome(metadata["status"] == "ok", None))

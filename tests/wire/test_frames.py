@@ -13,21 +13,21 @@ BODY = [b"signature", b"header", b"parent", b"metadata", b"content"]
 @pytest.mark.parametrize("idents", [[], [b"one"], [b"one", b"", b"\x00three"]])
 @pytest.mark.parametrize("buffers", [[], [b""], [b"one", memoryview(b"two")]])
 def test_a_message_divides_into_identities_and_body(idents: list[bytes], buffers: list[bytes]) -> None:
-    assert split_untrusted([*idents, DELIMITER, *BODY, *buffers]) == (idents, BODY + buffers)
+    assert split_untrusted([*idents, DELIMITER, *BODY, *buffers]) == (idents, [DELIMITER, *BODY, *buffers])
 
 
 def test_the_first_delimiter_counts() -> None:
-    idents, body = split_untrusted([b"one", DELIMITER, *BODY, DELIMITER])
+    idents, frames = split_untrusted([b"one", DELIMITER, *BODY, DELIMITER])
     assert idents == [b"one"]
-    assert body[-1] == DELIMITER
+    assert frames == [DELIMITER, *BODY, DELIMITER]
 
 
 def test_a_delimiter_where_it_lies_in_memory_is_one_too() -> None:
     frames = [memoryview(frame) for frame in (b"one", DELIMITER, *BODY)]
-    idents, body = split_untrusted(frames)
+    idents, rest = split_untrusted(frames)
     assert idents == [b"one"]
     assert type(idents[0]) is bytes, "identities are kept, and compared with those of engines"
-    assert [to_bytes(frame) for frame in body] == BODY
+    assert [to_bytes(frame) for frame in rest] == [DELIMITER, *BODY]
 
 
 @pytest.mark.parametrize("frames", [[], [b""], BODY, [b"<ids|msg>", *BODY], [DELIMITER + b" ", *BODY]])

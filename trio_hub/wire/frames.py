@@ -33,7 +33,7 @@ def to_bytes(frame: Buffer) -> bytes:
 
 
 def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
-    """Divide a multipart message into identities and body (signature first, delimiter left out).
+    """Divide a multipart message into the identities before the delimiter, and the frames from it on.
 
     Raises:
         WireError: ``no_delimiter`` or ``too_few_frames``.
@@ -42,5 +42,5 @@ def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
         if frame == DELIMITER:
             if len(frames) - index < 6:
                 raise WireError("too_few_frames", f"{len(frames) - index - 1} frames after the delimiter, need 5")
-            return [to_bytes(identity) for identity in frames[:index]], list(frames[index + 1 :])
+            return [to_bytes(identity) for identity in frames[:index]], list(frames[index:])
     raise WireError("no_delimiter", f"no delimiter among {len(frames)} frames")

@@ -174,23 +174,22 @@ class Session:
         Raises:
             WireError: and nothing else, whatever the frames are.
         """
-        idents, body = split_untrusted(frames)
-        return self.read_body_untrusted(idents, body)
-
-    def read_body_untrusted(self, idents: list[bytes], body: Frames) -> Message:
-        """As `read_untrusted`, for a message that has been split already."""
-        if len(body[1]) > MAX_HEADER or len(body[2]) > MAX_HEADER:
-            raise WireError("too_large", f"a header of {max(len(body[1]), len(body[2]))} bytes; {MAX_HEADER} at most")
-        if len(body[3]) > MAX_METADATA:
-            raise WireError("too_large", f"metadata of {len(body[3])} bytes; {MAX_METADATA} at most")
+        idents, frames = split_untrusted(frames)
+        _, signature, header, parent, metadata, content, *_ = frames
+        if len(header) > MAX_HEADER or len(parent) > MAX_HEADER:
+            raise WireError("too_large", f"a header of {max(len(header), len(parent))} bytes; {MAX_HEADER} at most")
+        if len(metadata) > MAX_METADATA:
+            raise WireError("too_large", f"metadata of {len(metadata)} bytes; {MAX_METADATA} at most")
         if self.signer.key:
-            signature = to_bytes(body[0])
-            self.signer.verify_untrusted(signature, body[1:5])
+            signature = to_bytes(signature)
+            self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
-        header = self._header(to_bytes(body[1]))
-        parent = body[2]
-        parent_header = _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent))
-        return Message(idents, [DELIMITER, *body], header, parent_header)
+        return Message(
+            idents,
+            frames,
+            self._header(to_bytes(header)),
+            _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent)),
+        )
 
     def task_metadata(self, message: Message) -> TaskMetadata:
         """Raises `WireError`."""

@@ -13,6 +13,8 @@ __all__ = ["main"]
 # Name, where it is, and what it does: told here, so that the list of commands needs none of them loaded.
 COMMANDS = {
     "serve": ("serve:serve", "Run a hub until it is told to stop."),
+    "ipcontroller": ("ipcontroller:ipcontroller", "Run a hub with the command line and config files of ipcontroller."),
+    "config": ("config_show:config", "Look at settings."),
     "demo": ("demo:demo", "Show a hub at work: real engines, real tasks, figures."),
 }
 

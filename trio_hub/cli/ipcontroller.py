@@ -1,0 +1,138 @@
+"""``trio-hub ipcontroller``: ``serve`` for those who have command lines and config files of ``ipcontroller``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..config import HubConfig
+from ..errors import ConfigError
+from . import codes
+from .traits import ALIASES, FLAGS, TRAITS, Given, Translation
+from .translate import translate
+
+__all__ = ["RawCommand", "ipcontroller", "warning"]
+
+log = logging.getLogger("trio_hub.cli")
+
+HELP = """\
+Run a hub with the command line, the config files and the environment of ipcontroller.
+
+What has an equal here is done in the same way. What has none is named in one warning, and so is what looks
+misspelt. Values that cannot be used are refused.
+"""
+EPILOG = """\
+Options are given as --name=value or --name value, and every trait as --Class.trait=value. They count most; then
+the environment's TRIO_HUB_* (see trio-hub serve), then ipcontroller_config.py in the profile directory, then
+IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_SESSION_KEY, IPP_ENABLE_CURVE, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY.
+Config files need traitlets: pip install 'trio-hub[cluster]'.
+
+"""
+
+
+class RawCommand(click.Command):
+    """A command that reads its arguments itself, but for those that ask for help or the version."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        before_dashes = args[: args.index("--")] if "--" in args else args
+        if {"-h", "--help", "--help-all"} & {*before_dashes} or args[:1] == ["help"]:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if {"-V", "--version"} & {*before_dashes}:
+            click.echo(f"trio-hub, version {__version__}")
+            ctx.exit()
+        ctx.params["arguments"] = tuple(args)
+        return []
+
+
+class IPController(RawCommand):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Options"):
+            formatter.write_dl([(f"--{name} VALUE", _what_is(TRAITS[trait])) for name, trait in ALIASES.items()])
+        with formatter.section("Flags"):
+            formatter.write_dl([(f"--{name}", flag.help) for name, flag in FLAGS.items()])
+            formatter.write_dl([("-h, --help", "Show this message and exit."), ("-V, --version", "Show the version.")])
+        with formatter.section("Traits"):
+            formatter.write_dl([(f"--{name}=VALUE", _what_is(trait)) for name, trait in TRAITS.items()])
+
+
+def _what_is(trait: Any) -> str:
+    what = ", ".join(trait.settings) or trait.does
+    return f"{what}. {trait.note}".strip(" .") if what else f"not done: {trait.note}"
+
+
+def warning(translation: Translation) -> str:
+    """The one warning about all that is not done; empty if there is nothing."""
+    if not translation.remarks:
+        return ""
+    return "these have no effect: " + "; ".join(f"{remark}" for remark in translation.remarks)
+
+
+def profile_that_exists(translation: Translation, config: HubConfig) -> Path:
+    """The profile's directory. Raises `ConfigError` if it is missing and must not be made."""
+    directory = config.profile_dir
+    assert directory is not None
+    create = translation.process.get("auto_create", Given(True, ""))
+    if not create.value and not directory.is_dir() and directory.name != "profile_default":
+        raise ConfigError(f"{create.label} is False, and {directory} does not exist")
+    return directory
+
+
+def start(translation: Translation, config: HubConfig) -> NoReturn:
+    from .logs import set_up_logs
+    from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
+
+    process = {name: given.value for name, given in translation.process.items()}
+    directory = profile_that_exists(translation, config)
+    with ExitStack() as stack:
+        if process.get("clean_logs"):
+            clean_logs(directory / "log", config.cluster_id)
+        if process.get("log_to_file"):
+            path = directory / "log" / f"ipcontroller-{config.cluster_id}-{os.getpid()}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            click.echo(f"Sending logs to {path}", err=True)
+            file = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
+            stack.enter_context(redirect_stderr(file))
+        set_up_logs(config.log_level, config.log_format)
+        if text := warning(translation):
+            log.warning("%s", text)
+        if process.get("work_dir"):
+            os.chdir(process["work_dir"])
+        sys.exit(run_hub(config))
+
+
+def clean_logs(directory: Path, cluster_id: str) -> None:
+    """Remove the log files of former controllers of this cluster."""
+    own = re.compile(rf"ipcontroller-({re.escape(cluster_id)}-)?\d+\.(log|err|out)")
+    for path in directory.glob("ipcontroller-*"):
+        if own.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+@click.pass_context
+def _ipcontroller(context: click.Context, /, arguments: Sequence[str]) -> None:
+    from .config_show import print_settings
+
+    try:
+        translation = translate(arguments, os.environ)
+        config = translation.config()
+        process = translation.process
+        for name, as_json in (("show_config", False), ("show_config_json", True)):
+            if name in process and process[name].value:
+                print_settings(config, translation=translation, as_json=as_json)
+                return
+        start(translation, config)
+    except (ConfigError, OSError) as error:
+        raise click.UsageError(str(error), context) from error
+
+
+ipcontroller = IPController("ipcontroller", callback=_ipcontroller, help=HELP, epilog=EPILOG + codes.EXIT_CODES_HELP)

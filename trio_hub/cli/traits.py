@@ -1,0 +1,564 @@
+"""Every trait and option of ``ipcontroller`` 9.2, and what becomes of it here: one table for code, docs and tests.
+
+A trait becomes settings of `HubConfig`, or something that the command does (a working directory, a log file), or a
+remark: what it asks for is not done, and why. Nothing else happens to a trait, so none is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..config import DATABASES, RULES, SCHEMES, HubConfig, load_config, parse_ports
+from ..errors import ConfigError
+
+__all__ = ["ALIASES", "FLAGS", "FRESH_KEY", "SECTIONS", "TRAITS", "Flag", "Given", "Kind", "Trait", "Translation"]
+
+SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value, and where it was found: ``--hwm``, ``TaskScheduler.hwm in /…/ipcontroller_config.py``."""
+
+    value: Any
+    label: str
+    in_file: bool = False
+
+
+@dataclass
+class Translation:
+    """What a command line and its config files come to. `settings` are under the names of `HubConfig`'s fields."""
+
+    settings: dict[str, Given] = field(default_factory=dict)
+    process: dict[str, Given] = field(default_factory=dict)
+    """What concerns the process and not the hub: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
+    remarks: list[str] = field(default_factory=list)
+    """What is not done, each as "where: why"."""
+    files: list[Path] = field(default_factory=list)
+    """The config files that were read."""
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def config(self) -> HubConfig:
+        """The settings of the hub. Raises `ConfigError`."""
+        return load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
+
+    def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
+        """Give a setting, checked. `shown` is the value as it was written, where that is another.
+
+        Raises:
+            ConfigError: naming `label`.
+        """
+        try:
+            checked = RULES[name].check(value)
+        except (ValueError, TypeError) as error:
+            what = "not usable" if name in SECRET else repr(value if shown is None else shown)
+            because = f" ({error})" if str(error) else ""
+            raise ConfigError(f"{label} is {what}{because}: expected {RULES[name].accepts}") from None
+        self.settings[name] = Given(checked, label)
+
+    def add_ports(self, name: str, ports: Sequence[int], label: str) -> None:
+        """Append to a pool."""
+        before = self.settings.get(name)
+        if before is None:
+            self.set(name, tuple(ports), label)
+        else:
+            self.set(name, (*before.value, *ports), f"{before.label}, {label}")
+
+    def remark(self, label: str, why: str) -> None:
+        self.remarks.append(f"{label}: {why}")
+
+
+# How values are read
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of trait: how the command line's words become a value, and what values from a file are accepted.
+
+    `read` gets every word that was given, since options of some kinds add up. Both raise `ValueError`.
+    """
+
+    accepts: str
+    read: Callable[[Sequence[str]], Any]
+    check: Callable[[Any], Any]
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes that scripts leave around a value, which traitlets takes off, too."""
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def _read_text(words: Sequence[str]) -> str:
+    return os.path.expanduser(_unquoted(words[-1]))
+
+
+def _check_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    raise ValueError
+
+
+class _FreshKey:
+    def __repr__(self) -> str:
+        return "a fresh key"
+
+
+FRESH_KEY = _FreshKey()
+
+
+def _check_key(value: Any) -> Any:
+    return value if value is FRESH_KEY else _check_text(value)
+
+
+def _read_bytes(words: Sequence[str]) -> str:
+    text = words[-1]
+    return _unquoted(text.removeprefix("b") if text[:2] in ("b'", 'b"') else text)
+
+
+def _check_integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _read_boolean(words: Sequence[str]) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[words[-1].lower()]
+
+
+def _check_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _check_ports(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        return parse_ports(value)
+    return tuple(_check_integer(port) for port in value)
+
+
+def _read_pair(words: Sequence[str]) -> Any:
+    return ast.literal_eval(words[0]) if len(words) == 1 else tuple(int(word) for word in words)
+
+
+def _check_pair(value: Any) -> tuple[int, ...]:
+    pair = tuple(_check_integer(port) for port in value)
+    if len(pair) != 2:
+        raise ValueError
+    return pair
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+TEXT = Kind("text", _read_text, _check_text)
+BYTES = Kind("ASCII text", _read_bytes, _check_key)
+INTEGER = Kind("a whole number", lambda words: int(words[-1]), _check_integer)
+BOOLEAN = Kind("true or false", _read_boolean, _check_boolean)
+PORTS = Kind("ports and ranges of them", lambda words: parse_ports(",".join(map(_unquoted, words))), _check_ports)
+PAIR = Kind("two ports", _read_pair, _check_pair)
+ANYTHING = Kind("anything", lambda words: words[-1], _anything)
+
+
+@dataclass(frozen=True)
+class Trait:
+    name: str
+    """``HeartMonitor.period``."""
+    kind: Kind
+    settings: tuple[str, ...]
+    """What it is in `HubConfig`."""
+    does: str
+    """What it is that the command itself does."""
+    note: str
+    """How, where it is not plain; or, without both of the above, why nothing is done."""
+    apply: Callable[[Translation, Any, str], None]
+
+
+def _to(
+    name: str, kind: Kind, setting: str, note: str = "", *, convert: Callable[[Any], object] | None = None
+) -> Trait:
+    """A trait that is a setting of ours; `convert` may return None, for "not set"."""
+
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        converted = convert(value) if convert is not None else value
+        if converted is not None:
+            translation.set(setting, converted, label, shown=value)
+
+    return Trait(name, kind, (setting,), "", note, apply)
+
+
+def _pool(name: str, kind: Kind, setting: str, note: str = "") -> Trait:
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        translation.add_ports(setting, [value] if isinstance(value, int) else value, label)
+
+    return Trait(name, kind, (setting,), "", note, apply)
+
+
+def _process(name: str, kind: Kind, does: str, note: str = "", *, settings: tuple[str, ...] = ()) -> Trait:
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        translation.process[name.partition(".")[2]] = Given(value, label)
+
+    return Trait(name, kind, settings, does, note, apply)
+
+
+def _not_here(name: str, why: str, *defaults: object) -> Trait:
+    """A trait that nothing is done about, unless it only says what is so anyway."""
+
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        if all(str(value).lower() != str(default).lower() for default in defaults):
+            translation.remark(label, why)
+
+    return Trait(name, ANYTHING, (), "", why, apply)
+
+
+def _special(
+    name: str, kind: Kind, setting: str, note: str
+) -> Callable[[Callable[[Translation, Any, str], None]], Trait]:
+    return lambda apply: Trait(name, kind, (setting,), "", note, apply)
+
+
+# What needs more than a line
+
+
+@_special("Session.key", BYTES, "key", "An empty key, which would turn signing off, is not used.")
+def _session_key(translation: Translation, value: Any, label: str) -> None:
+    if value:
+        translation.set("key", secrets.token_hex(16) if value is FRESH_KEY else value, label)
+    else:
+        translation.remark(label, "messages are always signed; clients and engines find the key in their files")
+
+
+@_special("Session.keyfile", TEXT, "key", "The file's content; it counts more than `Session.key`.")
+def _session_keyfile(translation: Translation, value: Any, label: str) -> None:
+    if not value:
+        return
+    try:
+        key = Path(value).expanduser().read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{label}: cannot read a key from {value}: {error}") from None
+    translation.set("key", key, label)
+
+
+_PACKERS = ("json", "orjson", "msgpack")
+_PACKER_NOTE = "`json`, `orjson` or `msgpack`; with any other, `json` is used, and pickles never are."
+
+
+def _pack(translation: Translation, value: Any, label: str) -> None:
+    name = value.lower()
+    before = translation.settings.get("packer")
+    if name not in _PACKERS:
+        translation.remark(label, "messages are packed as json, orjson or msgpack; json is used")
+    elif before is None:
+        translation.set("packer", name, label)
+    elif before.value != name:
+        translation.remark(label, f"messages are packed and unpacked in the same way; {before.label} counts")
+
+
+_CLASSES = {
+    "ipyparallel.controller.dictdb.DictDB": "memory",
+    "ipyparallel.controller.dictdb.NoDB": "none",
+    "ipyparallel.controller.sqlitedb.SQLiteDB": "sqlite",
+    "ipyparallel.controller.mongodb.MongoDB": "MongoDB",
+}
+_SHORT = {name.rpartition(".")[2].lower(): database for name, database in _CLASSES.items()}
+_STORES = f"the stores are {', '.join(DATABASES)} (see TRIO_HUB_DB)"
+_NO_SQLITE = "this version has no SQLite store: task records are kept in memory"
+
+
+def _db_kind(value: Any) -> Any:
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _check_text(value)
+
+
+@_special(
+    "IPController.db_class",
+    Kind("a database class", _read_text, _db_kind),
+    "db",
+    "`DictDB` is `memory`, `NoDB` is `none`, `SQLiteDB` is "
+    + ("`sqlite`" if "sqlite" in DATABASES else "not there yet: `memory` is used")
+    + "; `MongoDB` and other classes are refused.",
+)
+def _db_class(translation: Translation, value: Any, label: str) -> None:
+    database = _CLASSES.get(value) or _SHORT.get(value.lower())
+    if database is None or database == "MongoDB":
+        raise ConfigError(f"{label} is {value!r}: this hub keeps no records there; {_STORES}")
+    if database in DATABASES:
+        translation.set("db", database, label)
+    else:
+        translation.remark(label, _NO_SQLITE)
+
+
+_STOCK_SCHEMES = ("leastload", "pure", "lru", "plainrandom", "weighted", "twobin")
+
+
+@_special(
+    "TaskScheduler.scheme_name",
+    TEXT,
+    "scheme",
+    "" if "pure" in SCHEMES else "`pure` is not there: `leastload` is used.",
+)
+def _scheme_name(translation: Translation, value: Any, label: str) -> None:
+    if value in _STOCK_SCHEMES and value not in SCHEMES:
+        translation.remark(label, f"there is no scheme {value!r}: leastload is used")
+    else:
+        translation.set("scheme", value, label)
+
+
+_LEVELS = {0: "debug", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+_LEVEL_NAMES = {name: name for name in _LEVELS.values()} | {"warn": "warning"}
+
+
+def _level(value: Any) -> int | str:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    known: Mapping[Any, str] = _LEVELS if isinstance(value, int) else _LEVEL_NAMES
+    return known[value.lower() if isinstance(value, str) else value]
+
+
+LEVEL = Kind("one of 0, 10, 20, 30, 40, 50, DEBUG, INFO, WARN, ERROR, CRITICAL", lambda words: words[-1], _level)
+
+
+def _tcp(name: str) -> Trait:
+    return _not_here(name, "all connections are TCP", "tcp")
+
+
+def _check_depth(value: Any) -> int:
+    if _check_integer(value) not in range(11):
+        raise ValueError
+    return int(value)
+
+
+DEPTH = Kind("a whole number from 0 to 10", lambda words: int(words[-1]), _check_depth)
+
+
+_PROFILE = ("profile_dir",)
+_PROFILE_NOTE = "Not from a config file, which is read when the profile is known."
+_DEPRECATED = "Deprecated there, too."
+_LINES = "the form of log lines is fixed; TRIO_HUB_LOG_FORMAT=json gives lines for programs"
+_PYTHON_OBJECTS = "the hub passes the messages' buffers on as they are"
+_NO_MONITOR = "no socket is there for a monitor: it is the same process"
+_NO_CONFIG = "no config file is written; `ipython profile create --parallel` does that"
+_NO_MONGO = f"there is no MongoDB store; {_STORES}"
+
+
+def _table() -> dict[str, Trait]:
+    app = "IPController"
+    traits = [
+        # the profile
+        _process(f"{app}.profile", TEXT, "", _PROFILE_NOTE, settings=_PROFILE),
+        _process(
+            "ProfileDir.location",
+            TEXT,
+            "",
+            f"Counts more than the profile's name. {_PROFILE_NOTE}",
+            settings=_PROFILE,
+        ),
+        _process(f"{app}.ipython_dir", TEXT, "where profiles are, as `IPYTHONDIR`", _PROFILE_NOTE),
+        _process(
+            f"{app}.auto_create",
+            BOOLEAN,
+            "whether a missing profile directory is made",
+            f"If not, a missing one is refused. {_PROFILE_NOTE}",
+        ),
+        _process(f"{app}.extra_config_file", TEXT, "one more config file", "It must exist."),
+        _not_here(f"{app}.copy_config_files", _NO_CONFIG, False),
+        _not_here(f"{app}.overwrite", _NO_CONFIG, False),
+        _not_here(f"{app}.add_ipython_dir_to_sys_path", "the hub imports no code from there", False),
+        _to(f"{app}.cluster_id", TEXT, "cluster_id"),
+        # addresses and ports
+        _to(f"{app}.ip", TEXT, "ip"),
+        _to(f"{app}.client_ip", TEXT, "client_ip", "Counts more than `ip`, wherever either is set."),
+        _to(f"{app}.engine_ip", TEXT, "engine_ip", "Counts more than `ip`, wherever either is set."),
+        _not_here(f"{app}.monitor_ip", _NO_MONITOR),
+        *(_tcp(f"{app}.{side}transport") for side in ("", "client_", "engine_", "monitor_")),
+        _to(f"{app}.location", TEXT, "location"),
+        _pool(f"{app}.ports", PORTS, "ports"),
+        _pool(f"{app}.client_ports", PORTS, "client_ports"),
+        _pool(f"{app}.engine_ports", PORTS, "engine_ports"),
+        _pool(f"{app}.regport", INTEGER, "engine_ports", f"Appended. {_DEPRECATED}"),
+        _pool(f"{app}.notifier_port", INTEGER, "client_ports", f"Appended. {_DEPRECATED}"),
+        _pool(f"{app}.hb", PAIR, "engine_ports", f"Both appended. {_DEPRECATED}"),
+        *(_pair(f"{app}.{channel}") for channel in ("mux", "task", "control", "iopub")),
+        _not_here(f"{app}.mon_port", _NO_MONITOR, 0),
+        _to(f"{app}.ssh_server", TEXT, "ssh_server"),
+        _to(f"{app}.engine_ssh_server", TEXT, "engine_ssh_server"),
+        # connection files and security
+        _to(f"{app}.reuse_files", BOOLEAN, "reuse"),
+        _to(f"{app}.restore_engines", BOOLEAN, "restore", "Brings `reuse` with it."),
+        _not_here(
+            f"{app}.client_json_file", "connection files are named by the cluster id", "ipcontroller-client.json"
+        ),
+        _not_here(
+            f"{app}.engine_json_file", "connection files are named by the cluster id", "ipcontroller-engine.json"
+        ),
+        _to(f"{app}.enable_curve", BOOLEAN, "curve", "Messages are signed all the same."),
+        _to(f"{app}.curve_publickey", BYTES, "curve_publickey", convert=lambda key: key or None),
+        _to(f"{app}.curve_secretkey", BYTES, "curve_secretkey", convert=lambda key: key or None),
+        _session_key,
+        _session_keyfile,
+        _to("Session.signature_scheme", TEXT, "signature_scheme"),
+        Trait("Session.packer", TEXT, ("packer",), "", _PACKER_NOTE, _pack),
+        Trait("Session.unpacker", TEXT, ("packer",), "", "As `Session.packer`, which counts more.", _pack),
+        _not_here("Session.session", "the hub draws its own session id", ""),
+        _not_here("Session.username", "the hub's messages do not name a user"),
+        _not_here("Session.metadata", "the hub adds no metadata to its messages", {}),
+        _not_here("Session.debug", "messages are not logged", False),
+        _not_here("Session.check_pid", "the hub does not fork", True),
+        _not_here("Session.digest_history_size", "how replays are refused is not adjustable", 65536),
+        _not_here("Session.copy_threshold", "frames are copied or shared by the hub's own rule", 65536),
+        _not_here("Session.buffer_threshold", _PYTHON_OBJECTS, 1024),
+        _not_here("Session.item_threshold", _PYTHON_OBJECTS, 64),
+        # engines
+        _to(
+            f"{app}.registration_timeout", INTEGER, "registration_timeout", "0 is not set.", convert=lambda s: s or None
+        ),
+        _to(
+            "HeartMonitor.period",
+            INTEGER,
+            "ping",
+            "Milliseconds there, seconds here.",
+            convert=lambda milliseconds: milliseconds / 1000,
+        ),
+        _to("HeartMonitor.max_heartmonitor_misses", INTEGER, "max_heartmonitor_misses"),
+        _not_here("HeartMonitor.debug", "single heartbeats are not logged", False),
+        # tasks
+        _scheme_name,
+        _to("TaskScheduler.hwm", INTEGER, "hwm"),
+        _to(
+            f"{app}.broadcast_scheduler_depth",
+            DEPTH,
+            "broadcast_ports",
+            "A depth of N is 2**N ports.",
+            convert=lambda depth: 2**depth,
+        ),
+        _not_here(f"{app}.use_threads", "all schedulers run in one thread of one process", False),
+        # records
+        _db_class,
+        _to("DictDB.record_limit", INTEGER, "db_max_records", "Only finished tasks count."),
+        _to("DictDB.size_limit", INTEGER, "db_max_bytes", "Only finished tasks count."),
+        _not_here("DictDB.cull_fraction", "no more records are dropped than the limits ask for"),
+        *(_not_here(f"SQLiteDB.{name}", _NO_SQLITE) for name in ("filename", "location", "table")),
+        *(_not_here(f"MongoDB.{name}", _NO_MONGO) for name in ("connection_args", "connection_kwargs", "database")),
+        # the process
+        _to(f"{app}.log_level", LEVEL, "log_level", "By name or number; 0 is `debug`."),
+        _process(f"{app}.log_to_file", BOOLEAN, "a log file", "`ipcontroller-ID-PID.log` in the profile's `log`."),
+        _process(f"{app}.clean_logs", BOOLEAN, "removal of old log files", "Those of the same cluster id."),
+        _not_here(f"{app}.log_url", "logs are not published by ZeroMQ; they go to stderr, or to a file", ""),
+        _not_here(f"{app}.log_format", _LINES),
+        _not_here(f"{app}.log_datefmt", _LINES),
+        _not_here(f"{app}.logging_config", _LINES, {}),
+        _process(f"{app}.work_dir", TEXT, "the working directory"),
+        _not_here(f"{app}.verbose_crash", "a fault of the hub's is logged with its traceback", False),
+        _process(f"{app}.show_config", BOOLEAN, "what `trio-hub config show` prints", "Then it ends."),
+        _process(f"{app}.show_config_json", BOOLEAN, "the same, as JSON", "Then it ends."),
+    ]
+    return {trait.name: trait for trait in traits}
+
+
+def _pair(name: str) -> Trait:
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        translation.add_ports("client_ports", value[:1], label)
+        translation.add_ports("engine_ports", value[1:], label)
+
+    return Trait(name, PAIR, ("client_ports", "engine_ports"), "", f"One appended to each. {_DEPRECATED}", apply)
+
+
+TRAITS = _table()
+"""By name. Earlier ones are applied first."""
+
+_APP = ("IPController",)
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Application": _APP,
+    "BaseIPythonApplication": _APP,
+    "BaseParallelApplication": _APP,
+    "IPControllerApp": _APP,  # this and the next were names of IPController before IPython Parallel 7
+    "HubFactory": _APP,
+    "IPController": _APP,
+    "ProfileDir": ("ProfileDir",),
+    "Session": ("Session",),
+    "HeartMonitor": ("HeartMonitor",),
+    "Scheduler": ("TaskScheduler",),
+    "TaskScheduler": ("TaskScheduler",),
+    "BaseDB": ("DictDB", "SQLiteDB", "MongoDB"),
+    "DictDB": ("DictDB",),
+    "SQLiteDB": ("SQLiteDB",),
+    "MongoDB": ("MongoDB",),
+    "NoDB": (),
+    "Hub": (),
+    "BroadcastScheduler": (),
+}
+"""The classes that a config section can speak about: its own and those that inherit from it. Later ones count more."""
+
+ALIASES = {
+    "profile": "IPController.profile",
+    "profile-dir": "ProfileDir.location",
+    "ipython-dir": "IPController.ipython_dir",
+    "config": "IPController.extra_config_file",
+    "cluster-id": "IPController.cluster_id",
+    "ip": "IPController.ip",
+    "location": "IPController.location",
+    "port": "IPController.regport",
+    "ports": "IPController.ports",
+    "transport": "IPController.transport",
+    "ssh": "IPController.ssh_server",
+    "enginessh": "IPController.engine_ssh_server",
+    "keyfile": "Session.keyfile",
+    "ident": "Session.session",
+    "user": "Session.username",
+    "ping": "HeartMonitor.period",
+    "scheme": "TaskScheduler.scheme_name",
+    "hwm": "TaskScheduler.hwm",
+    "work-dir": "IPController.work_dir",
+    "log-level": "IPController.log_level",
+    "log-to-file": "IPController.log_to_file",
+    "clean-logs": "IPController.clean_logs",
+    "log-url": "IPController.log_url",
+}
+"""Options that take a value, without their dashes."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    sets: tuple[tuple[str, object], ...]
+    help: str
+
+
+def _database(name: str) -> tuple[tuple[str, object], ...]:
+    return (("IPController.db_class", name),)
+
+
+FLAGS = {
+    "reuse": Flag((("IPController.reuse_files", True),), "start with the connection files that are there"),
+    "restore": Flag(
+        (("IPController.restore_engines", True), ("IPController.reuse_files", True)),
+        "also take up the engines of the hub before",
+    ),
+    "dictdb": Flag(_database("DictDB"), "keep task records in memory (the default)"),
+    "nodb": Flag(_database("NoDB"), "keep no task records"),
+    "sqlitedb": Flag(_database("SQLiteDB"), "keep task records in SQLite"),
+    "mongodb": Flag(_database("MongoDB"), "refused: there is no MongoDB store"),
+    "secure": Flag((("Session.key", FRESH_KEY), ("Session.keyfile", "")), "sign messages with a fresh key"),
+    "no-secure": Flag((("Session.key", ""), ("Session.keyfile", "")), "messages are signed all the same"),
+    "usethreads": Flag((("IPController.use_threads", True),), "there is one process anyway"),
+    "log-to-file": Flag((("IPController.log_to_file", True),), "log to a file in the profile"),
+    "debug": Flag((("IPController.log_level", 10),), "log everything"),
+    "quiet": Flag((("IPController.log_level", 50),), "log nearly nothing, not even what this warns about"),
+    "init": Flag(
+        (("IPController.copy_config_files", True), ("IPController.auto_create", True)), "no config file is written"
+    ),
+    "show-config": Flag((("IPController.show_config", True),), "print the settings, and where they come from"),
+    "show-config-json": Flag((("IPController.show_config_json", True),), "the same, as JSON"),
+}
+"""Options without a value. They count more than those with one, as they do in ipcontroller."""

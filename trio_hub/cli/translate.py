@@ -1,0 +1,315 @@
+"""From ``ipcontroller``'s command line, config files and environment to a `Translation`.
+
+The places add up as they do there: IPP_* variables count least, then the config files, then the command line.
+This project's own TRIO_HUB_* variables come between the last two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import PREFIX, load_config, profile_directory
+from ..errors import ConfigError
+from .traits import ALIASES, FLAGS, SECTIONS, TRAITS, Given, Trait, Translation
+
+__all__ = ["CommandLine", "parse_arguments", "translate"]
+
+SPOKEN_OF = {
+    f"{section}.{name.partition('.')[2]}": name
+    for section, classes in SECTIONS.items()
+    for name in TRAITS
+    if name.partition(".")[0] in classes
+}
+"""Every way to name a trait in a config, and the trait that it is."""
+CHOOSES_PROFILE = {
+    "IPController.profile",
+    "ProfileDir.location",
+    "IPController.ipython_dir",
+    "IPController.auto_create",
+}
+
+Values = dict[str, Given]
+"""By section and trait, like ``"Application.log_level"``."""
+
+
+# The command line
+
+
+@dataclass
+class CommandLine:
+    """`flags` holds what options without a value set, which count more than the others."""
+
+    values: Values = field(default_factory=dict)
+    flags: Values = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def parse_arguments(arguments: Sequence[str]) -> CommandLine:
+    """Read ``--name value``, ``--name=value``, ``--flag`` and ``--Class.trait=value``.
+
+    What is no option is a remark, as ipcontroller only warns of it.
+
+    Raises:
+        ConfigError: an option has no value, or one that its trait cannot take, or is a flag with one.
+    """
+    result = CommandLine()
+    words: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        token = rest.pop(0)
+        option, equals, value = token.partition("=")
+        if token == "--":
+            result.remarks += [f"{each}: an argument without an option" for each in rest]
+            break
+        if re.match(r"--?[A-Za-z]", token) is None:
+            result.remarks.append(f"{token}: an argument without an option")
+            continue
+        name = _in_full(option.lstrip("-"))
+        is_flag = name in FLAGS and not equals and not (name in ALIASES and _is_value(rest))
+        if is_flag:
+            result.flags |= {trait: Given(value, option) for trait, value in FLAGS[name].sets}
+            continue
+        if name in FLAGS and name not in ALIASES:
+            raise ConfigError(f"{option} takes no value")
+        known = ALIASES.get(name) or ".".join(name.split(".")[-2:])  # of a class within a class, the inner one
+        if not equals:
+            if _is_value(rest):
+                value = rest.pop(0)
+            elif known in SPOKEN_OF:
+                raise ConfigError(f"{option} needs a value")
+        if known in SPOKEN_OF:
+            words.setdefault(known, []).append(value)
+            labels[known] = option
+        else:
+            result.remarks.append(f"{option}: {_no_such(name)}")
+    for known, given in words.items():
+        trait = TRAITS[SPOKEN_OF[known]]
+        result.values[known] = Given(_read(trait, given, labels[known]), labels[known])
+    return result
+
+
+def _is_value(rest: Sequence[str]) -> bool:
+    return bool(rest) and (not rest[0].startswith("-") or re.fullmatch(r"-(\d+|\d*\.\d+)?", rest[0]) is not None)
+
+
+def _in_full(name: str) -> str:
+    """The option that is meant by its beginning, if it has a dash in it: ``profile-d``, but not ``profil``."""
+    if "-" not in name or name in ALIASES or name in FLAGS:
+        return name
+    options = {option for option in (*ALIASES, *FLAGS) if option.startswith(name)}
+    return options.pop() if len(options) == 1 else name
+
+
+def _read(trait: Trait, words: Sequence[str], label: str) -> object:
+    try:
+        return trait.kind.read(words)
+    except (ValueError, KeyError, SyntaxError):
+        raise _refusal(trait, words[-1], label) from None
+
+
+def _refusal(trait: Trait, value: object, label: str) -> ConfigError:
+    return ConfigError(f"{label} is {value!r}: expected {trait.kind.accepts}")
+
+
+def _no_such(name: str) -> str:
+    """What to say of an option or a trait that nobody knows."""
+    section, dot, _ = name.rpartition(".")
+    if not dot:
+        near = _nearest(name, [*ALIASES, *FLAGS])
+        return "no option of ipcontroller" + (f"; did you mean --{near}?" if near else "")
+    same_section = [known for known in SPOKEN_OF if known.startswith(f"{section}.")]
+    near = _nearest(name, same_section) or _nearest(name, list(SPOKEN_OF))
+    what = "no trait of ipcontroller" if section in SECTIONS or near else "no class of ipcontroller"
+    return what + (f"; did you mean {near}?" if near else "")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
+    return by_lower[near[0]] if near else None
+
+
+# Config files
+
+
+def config_directories(profile_dir: Path) -> list[Path]:
+    """Where config files are looked for; the first counts most."""
+    shared = [Path("/usr/local/etc/ipython"), Path("/etc/ipython")]
+    of_this_python = Path(sys.prefix) / "etc" / "ipython"
+    if of_this_python not in shared and sys.prefix != "/usr":
+        shared.insert(0, of_this_python)
+    return [profile_dir, *shared]
+
+
+def find_config_files(directories: Sequence[Path]) -> list[Path]:
+    """The files to read; later ones count more."""
+    return [
+        path
+        for name in ("ipython_config", "ipcontroller_config")
+        for directory in reversed(directories)
+        for path in (directory / f"{name}.py", directory / f"{name}.json")
+        if path.is_file()
+    ]
+
+
+def find_extra_file(extra: Given, directories: Sequence[Path]) -> Path:
+    """The file that ``--config`` names. Raises `ConfigError` if it is not there."""
+    name = Path(extra.value).expanduser()
+    for directory in (*directories, Path()):
+        for path in (directory / name, directory / f"{name}.py", directory / f"{name}.json"):
+            if path.is_file():
+                return path.absolute()
+    raise ConfigError(f"{extra.label}: there is no {name}, neither in {directories[0]} nor here")
+
+
+def load_file(path: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """What a config file sets, as ("Class.trait", value).
+
+    Raises:
+        ConfigError: traitlets is missing, or the file fails.
+    """
+    try:
+        from traitlets.config.loader import JSONFileConfigLoader
+    except ImportError:
+        raise ConfigError(
+            f"{path} cannot be read without traitlets: pip install 'trio-hub[cluster]', "
+            "or use `trio-hub serve` and its own settings"
+        ) from None
+    try:
+        if path.suffix == ".json":
+            config = JSONFileConfigLoader(path.name, str(path.parent)).load_config()
+        else:
+            config = _python_loader(environ)(path.name, str(path.parent)).load_config()
+    except Exception as error:  # whatever the user's code raises
+        where = _line_in(path, error)
+        raise ConfigError(f"{path}{where} fails: {type(error).__name__}: {error}") from error
+    yield from _flat(config)
+
+
+def _python_loader(environ: Mapping[str, str]) -> Any:
+    from traitlets.config.loader import PyFileConfigLoader
+
+    class ProfileAware(PyFileConfigLoader):
+        """Knows ``load_subconfig("x.py", profile="other")``, as IPython's own does."""
+
+        def load_subconfig(self, fname: str, path: str | None = None, profile: str | None = None) -> None:
+            if profile is not None:
+                directory = profile_directory(profile, environ)
+                if not directory.is_dir():
+                    return
+                path = str(directory)
+            super().load_subconfig(fname, path=path)
+
+    return ProfileAware
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return "" if line is None else f", line {line},"
+
+
+def _flat(section: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    from traitlets.config.loader import Config, LazyConfigValue
+
+    for key, value in section.items():
+        full = f"{name}.{key}" if name else key
+        if isinstance(value, Config):
+            yield from _flat(value, key)  # within a class, a class: it is the inner one that has the trait
+        elif not isinstance(value, LazyConfigValue):
+            yield full, value
+        elif value.to_dict():  # else it was only looked at
+            yield full, value.get_value([])
+
+
+# Both together
+
+
+def translate(arguments: Sequence[str], environ: Mapping[str, str]) -> Translation:
+    """What ``ipcontroller`` would have made of them.
+
+    Raises:
+        ConfigError: naming what cannot be used, and where it was found.
+    """
+    line = parse_arguments(arguments)
+    on_line = line.values | line.flags
+    translation = Translation(remarks=line.remarks)
+    chosen = _by_trait(on_line)
+    _choose_profile(translation, chosen, environ)
+    in_files = _load_files(translation, chosen.get("IPController.extra_config_file"))
+    for name, given in _in_order(_by_trait(in_files | on_line)):
+        trait = TRAITS[name]
+        if given.in_file and any(environ.get(PREFIX + setting.upper()) for setting in trait.settings):
+            continue
+        try:
+            value = trait.kind.check(given.value)
+        except (ValueError, KeyError, TypeError):
+            raise _refusal(trait, given.value, given.label) from None
+        trait.apply(translation, value, given.label)
+    return translation
+
+
+def _by_trait(values: Values) -> Values:
+    """What counts for each trait, of what is given to its class and to those that it inherits from."""
+    rank = list(SECTIONS)
+    ordered = sorted(values, key=lambda name: rank.index(name.partition(".")[0]))
+    return {SPOKEN_OF[name]: values[name] for name in ordered}
+
+
+def _in_order(values: Values) -> Iterator[tuple[str, Given]]:
+    return ((name, values[name]) for name in TRAITS if name in values)
+
+
+def _choose_profile(translation: Translation, chosen: Values, environ: Mapping[str, str]) -> None:
+    """Settle the profile directory, which has to be known before the files in it can be read."""
+    translation.environ = dict(environ)
+    ipython_dir = chosen.get("IPController.ipython_dir")
+    if ipython_dir is not None and ipython_dir.value:
+        translation.environ["IPYTHONDIR"] = str(Path(ipython_dir.value).absolute())
+    profile, location = chosen.get("IPController.profile"), chosen.get("ProfileDir.location")
+    if location is not None and location.value:
+        translation.set("profile_dir", location.value, location.label)
+        if profile is not None:
+            translation.remark(profile.label, f"{location.label} counts more")
+    elif profile is not None and profile.value:
+        found = load_config({"profile": profile.value}, translation.environ, None)
+        translation.set("profile_dir", found.profile_dir, profile.label)
+
+
+def _load_files(translation: Translation, extra: Given | None) -> Values:
+    """What the config files set, and remarks on what nobody knows in them."""
+    profile_dir = translation.config().profile_dir
+    assert profile_dir is not None
+    directories = config_directories(profile_dir)
+    waiting = find_config_files(directories)
+    if extra is not None and extra.value:
+        waiting.append(find_extra_file(extra, directories))
+    values: Values = {}
+    while waiting:
+        path = waiting.pop(0)
+        translation.files.append(path)
+        for name, value in load_file(path, translation.environ):
+            label = f"{name} in {path}"
+            trait = SPOKEN_OF.get(name)
+            if trait is None:
+                if path.stem != "ipython_config" or name.partition(".")[0] in SECTIONS:  # the others are not for us
+                    translation.remark(label, _no_such(name))
+            elif trait in CHOOSES_PROFILE:
+                translation.remark(label, "which profile it is must be known before its files are read")
+            else:
+                values[name] = Given(value, label, in_file=True)
+                if trait == "IPController.extra_config_file" and extra is None:
+                    extra = values[name]
+                    waiting.append(find_extra_file(extra, directories))
+    return values

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_hub.hub import EngineConnector, EngineState
+from trio_hub.schedulers.broadcast import sub_msg_id
 from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.schedulers.task import TaskState
 from trio_hub.wire.messages import Message
@@ -45,7 +46,7 @@ class HubMachine(RuleBasedStateMachine):
         for channel, message in self.world.take():
             if channel.endswith("_out") and channel != "iopub_out":
                 self.delivered.append((channel, message))
-            elif channel in ("task_in", "mux_in", "control_in"):
+            elif channel in ("task_in", "mux_in", "control_in", "broadcast_in"):
                 assert message.idents[0] in {client.ident for client in CLIENTS}
                 self.answers[message.parent.msg_id] += 1
         self.engines += self.world.host.started
@@ -131,6 +132,17 @@ class HubMachine(RuleBasedStateMachine):
         msg_type = data.draw(st.sampled_from(["apply_request", "shutdown_request"]))
         self.submitted[self.world.call(uuid, client, msg_type, channel)] = channel
 
+    @rule(client=st.sampled_from(CLIENTS), gather=st.booleans(), data=st.data())
+    def broadcast(self, client: Peer, gather: bool, data: st.DataObject) -> None:
+        known = sorted({engine.uuid for engine in self.engines} | {"nobody"})
+        uuids = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True))
+        metadata = {"targets": [(uuid, 0) for uuid in uuids], "is_broadcast": True, "is_coalescing": gather}
+        frames = client.session.write("apply_request", {}, metadata=metadata)
+        self.hub.dispatch_monitor_traffic("broadcast_in", [client.ident, *frames])
+        msg_id = self.world.read(frames).header.msg_id
+        for each in [msg_id] if gather else [sub_msg_id(msg_id, uuid) for uuid in uuids]:
+            self.submitted[each] = "broadcast_in"
+
     # Replies: in time, late, twice, by others, forged
 
     @precondition(lambda self: self.delivered)
@@ -176,10 +188,20 @@ class HubMachine(RuleBasedStateMachine):
         scheduler = self.hub.scheduler
         queued = [task.msg_id for task in scheduler.queue]
         running = [task.msg_id for task in scheduler.tasks.values() if task.state is TaskState.RUNNING]
-        direct = list(self.hub.mux.pending) + list(self.hub.control.pending)
+        direct = list(self.hub.mux.pending) + list(self.hub.control.pending) + list(self.hub.gathered)
+        direct += [msg_id for msg_id, share in self.hub.broadcast.pending.items() if share.broadcast is None]
         states = Counter(queued) + Counter(running) + Counter(direct) + Counter(self.answers.keys())
         assert states == Counter(self.submitted.keys()), "lost, or in two states"
         assert len(queued) == len(scheduler.queue)
+
+    @invariant()
+    def gathered_broadcasts_wait_for_engines_that_are_there(self) -> None:
+        self.collect()
+        open_shares = {share.broadcast for share in self.hub.broadcast.pending.values() if share.broadcast}
+        assert open_shares == set(self.hub.gathered.values())
+        for broadcast in open_shares:
+            owed = [share for share in self.hub.broadcast.pending.values() if share.broadcast is broadcast]
+            assert len(owed) + len(broadcast.answers) == len(broadcast.targets)
 
     @invariant()
     def loads_equal_what_is_outstanding(self) -> None:
@@ -214,6 +236,7 @@ class HubMachine(RuleBasedStateMachine):
                 assert not engine.control.pending
             if engine.state is not EngineState.ALIVE:
                 assert not engine.mux.pending
+                assert not engine.broadcast.pending
                 assert not engine.parked
 
     @invariant()

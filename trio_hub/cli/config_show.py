@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
-from ..config import _STOCK_VARIABLES, PREFIX, HubConfig, load_config
+from ..config import load_config
 from ..errors import ConfigError
-from .ipcontroller import RawCommand, warning
+from .raw import RawCommand
 from .serve import serve
-from .traits import SECRET, Translation
+from .showing import print_settings
 from .translate import translate
 
-__all__ = ["config", "print_settings"]
-
-DEFAULT = "default"
-HIDDEN = "hidden"
+__all__ = ["config"]
 
 HELP = """\
 Print the settings that a hub would use, and where each comes from.
@@ -30,90 +22,6 @@ Print the settings that a hub would use, and where each comes from.
 Takes the options of `trio-hub serve`, or, after --ipcontroller, those of `trio-hub ipcontroller`. What is printed is
 TOML that --config accepts; keys are hidden. Nothing is started and nothing is written.
 """
-
-
-def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> dict[str, str]:
-    """Where each setting comes from, by the order in which `load_config` looks.
-
-    `given` tells it for those of the command line.
-    """
-    found: dict[str, str] = {}
-    if file is None and environ.get(f"{PREFIX}CONFIG"):
-        file = Path(environ[f"{PREFIX}CONFIG"])
-    if file is not None:
-        found |= {name: f"{name} in {file}" for name in tomllib.loads(file.read_text("utf-8"))}
-    names = [entry.name for entry in fields(HubConfig)]
-    layers: list[dict[str, str]] = [
-        found,
-        {name: variable for variable, name in _STOCK_VARIABLES.items() if environ.get(variable)},
-        {name: f"{PREFIX}{name.upper()}" for name in (*names, "profile") if environ.get(f"{PREFIX}{name.upper()}")},
-        dict(given),
-    ]
-    result = dict.fromkeys(names, DEFAULT)
-    for layer in layers:
-        result |= {("profile_dir" if name == "profile" else name): source for name, source in layer.items()}
-    return result
-
-
-def print_settings(
-    config: HubConfig,
-    *,
-    given: Mapping[str, str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: Path | None = None,
-    translation: Translation | None = None,
-    as_json: bool = False,
-) -> None:
-    """Print them to stdout, and what a translation could not do to stderr."""
-    if translation is not None:
-        given = {name: value.label for name, value in translation.settings.items()}
-        environ = translation.environ
-    origins = sources(given or {}, environ or {}, file)
-    if config.restore and origins["reuse"] == DEFAULT:
-        origins["reuse"] = "restore"
-    shown = {entry.name: getattr(config, entry.name) for entry in fields(config)}
-    for name in SECRET:
-        if shown[name] is not None:
-            shown[name] = HIDDEN
-    if as_json:
-        click.echo(
-            json.dumps({name: {"value": _plain(shown[name]), "from": origins[name]} for name in shown}, indent=2)
-        )
-    else:
-        for name, value in shown.items():
-            click.echo(_line(name, value, origins[name]))
-    if translation is not None:
-        if not as_json:
-            for name, value in translation.process.items():
-                click.echo(f"# {name}: {_plain(value.value)}  # {value.label}")
-            for path in translation.files:
-                click.echo(f"# read {path}")
-        if text := warning(translation):
-            click.echo(f"Warning: {text}", err=True)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _line(name: str, value: Any, origin: str) -> str:
-    if value is None:
-        text = f"# {name} is not set"
-    elif name in SECRET:
-        text = f"# {name} is {value}"
-    else:
-        text = f"{name} = {_toml(_plain(value))}"
-    return f"{text}  # {_printable(origin)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value).replace("\x7f", "\\u007f")
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class Show(RawCommand):

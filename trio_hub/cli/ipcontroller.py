@@ -9,18 +9,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
-from typing import Any, NoReturn
 
 import click
 
-from .. import __version__
 from ..config import HubConfig
 from ..errors import ConfigError
 from . import codes
-from .traits import ALIASES, FLAGS, TRAITS, Given, Translation
+from .raw import RawCommand
+from .showing import print_settings
+from .traits import ALIASES, FLAGS, TRAITS, Trait
 from .translate import translate
+from .translation import Given, Translation
 
-__all__ = ["RawCommand", "ipcontroller", "warning"]
+__all__ = ["ipcontroller"]
 
 log = logging.getLogger("trio_hub.cli")
 
@@ -39,42 +40,20 @@ Config files need traitlets: pip install 'trio-hub[cluster]'.
 """
 
 
-class RawCommand(click.Command):
-    """A command that reads its arguments itself, but for those that ask for help or the version."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        before_dashes = args[: args.index("--")] if "--" in args else args
-        if {"-h", "--help", "--help-all"} & {*before_dashes} or args[:1] == ["help"]:
-            click.echo(ctx.get_help())
-            ctx.exit()
-        if {"-V", "--version"} & {*before_dashes}:
-            click.echo(f"trio-hub, version {__version__}")
-            ctx.exit()
-        ctx.params["arguments"] = tuple(args)
-        return []
-
-
 class IPController(RawCommand):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options"):
             formatter.write_dl([(f"--{name} VALUE", _what_is(TRAITS[trait])) for name, trait in ALIASES.items()])
         with formatter.section("Flags"):
-            formatter.write_dl([(f"--{name}", flag.help) for name, flag in FLAGS.items()])
-            formatter.write_dl([("-h, --help", "Show this message and exit."), ("-V, --version", "Show the version.")])
+            flags = [(f"--{name}", flag.help) for name, flag in FLAGS.items()]
+            formatter.write_dl([*flags, ("-h, --help", "show this message"), ("-V, --version", "show the version")])
         with formatter.section("Traits"):
             formatter.write_dl([(f"--{name}=VALUE", _what_is(trait)) for name, trait in TRAITS.items()])
 
 
-def _what_is(trait: Any) -> str:
+def _what_is(trait: Trait) -> str:
     what = ", ".join(trait.settings) or trait.does
     return f"{what}. {trait.note}".strip(" .") if what else f"not done: {trait.note}"
-
-
-def warning(translation: Translation) -> str:
-    """The one warning about all that is not done; empty if there is nothing."""
-    if not translation.remarks:
-        return ""
-    return "these have no effect: " + "; ".join(f"{remark}" for remark in translation.remarks)
 
 
 def profile_that_exists(translation: Translation, config: HubConfig) -> Path:
@@ -87,27 +66,30 @@ def profile_that_exists(translation: Translation, config: HubConfig) -> Path:
     return directory
 
 
-def start(translation: Translation, config: HubConfig) -> NoReturn:
+def prepare(translation: Translation, config: HubConfig, stack: ExitStack) -> None:
+    """Do what concerns the process: log files, logs, and the working directory.
+
+    Raises:
+        ConfigError: the profile directory is missing, and must not be made.
+        OSError: a file or a directory cannot be used.
+    """
     from .logs import set_up_logs
-    from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
 
     process = {name: given.value for name, given in translation.process.items()}
     directory = profile_that_exists(translation, config)
-    with ExitStack() as stack:
-        if process.get("clean_logs"):
-            clean_logs(directory / "log", config.cluster_id)
-        if process.get("log_to_file"):
-            path = directory / "log" / f"ipcontroller-{config.cluster_id}-{os.getpid()}.log"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            click.echo(f"Sending logs to {path}", err=True)
-            file = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
-            stack.enter_context(redirect_stderr(file))
-        set_up_logs(config.log_level, config.log_format)
-        if text := warning(translation):
-            log.warning("%s", text)
-        if process.get("work_dir"):
-            os.chdir(process["work_dir"])
-        sys.exit(run_hub(config))
+    if process.get("clean_logs"):
+        clean_logs(directory / "log", config.cluster_id)
+    if process.get("log_to_file"):
+        path = directory / "log" / f"ipcontroller-{config.cluster_id}-{os.getpid()}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        click.echo(f"Sending logs to {path}", err=True)
+        file = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
+        stack.enter_context(redirect_stderr(file))
+    if process.get("work_dir"):
+        os.chdir(process["work_dir"])
+    set_up_logs(config.log_level, config.log_format)
+    if text := translation.warning():
+        log.warning("%s", text)
 
 
 def clean_logs(directory: Path, cluster_id: str) -> None:
@@ -120,19 +102,20 @@ def clean_logs(directory: Path, cluster_id: str) -> None:
 
 @click.pass_context
 def _ipcontroller(context: click.Context, /, arguments: Sequence[str]) -> None:
-    from .config_show import print_settings
+    with ExitStack() as stack:
+        try:
+            translation = translate(arguments, os.environ)
+            config = translation.config()
+            for name, as_json in (("show_config", False), ("show_config_json", True)):
+                if name in translation.process and translation.process[name].value:
+                    print_settings(config, translation=translation, as_json=as_json)
+                    return
+            prepare(translation, config, stack)
+        except (ConfigError, OSError) as error:
+            raise click.UsageError(str(error), context) from error
+        from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
 
-    try:
-        translation = translate(arguments, os.environ)
-        config = translation.config()
-        process = translation.process
-        for name, as_json in (("show_config", False), ("show_config_json", True)):
-            if name in process and process[name].value:
-                print_settings(config, translation=translation, as_json=as_json)
-                return
-        start(translation, config)
-    except (ConfigError, OSError) as error:
-        raise click.UsageError(str(error), context) from error
+        sys.exit(run_hub(config))
 
 
 ipcontroller = IPController("ipcontroller", callback=_ipcontroller, help=HELP, epilog=EPILOG + codes.EXIT_CODES_HELP)

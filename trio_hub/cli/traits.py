@@ -6,169 +6,18 @@ remark: what it asks for is not done, and why. Nothing else happens to a trait, 
 
 from __future__ import annotations
 
-import ast
-import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DATABASES, RULES, SCHEMES, HubConfig, load_config, parse_ports
+from ..config import DATABASES, SCHEMES
 from ..errors import ConfigError
+from .kinds import ANYTHING, BOOLEAN, BYTES, DATABASE, DEPTH, FRESH_KEY, INTEGER, LEVEL, PAIR, PORTS, TEXT, Kind
+from .translation import Given, Translation
 
-__all__ = ["ALIASES", "FLAGS", "FRESH_KEY", "SECTIONS", "TRAITS", "Flag", "Given", "Kind", "Trait", "Translation"]
-
-SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value, and where it was found: ``--hwm``, ``TaskScheduler.hwm in /…/ipcontroller_config.py``."""
-
-    value: Any
-    label: str
-    in_file: bool = False
-
-
-@dataclass
-class Translation:
-    """What a command line and its config files come to. `settings` are under the names of `HubConfig`'s fields."""
-
-    settings: dict[str, Given] = field(default_factory=dict)
-    process: dict[str, Given] = field(default_factory=dict)
-    """What concerns the process and not the hub: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
-    remarks: list[str] = field(default_factory=list)
-    """What is not done, each as "where: why"."""
-    files: list[Path] = field(default_factory=list)
-    """The config files that were read."""
-    environ: dict[str, str] = field(default_factory=dict)
-
-    def config(self) -> HubConfig:
-        """The settings of the hub. Raises `ConfigError`."""
-        return load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
-
-    def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
-        """Give a setting, checked. `shown` is the value as it was written, where that is another.
-
-        Raises:
-            ConfigError: naming `label`.
-        """
-        try:
-            checked = RULES[name].check(value)
-        except (ValueError, TypeError) as error:
-            what = "not usable" if name in SECRET else repr(value if shown is None else shown)
-            because = f" ({error})" if str(error) else ""
-            raise ConfigError(f"{label} is {what}{because}: expected {RULES[name].accepts}") from None
-        self.settings[name] = Given(checked, label)
-
-    def add_ports(self, name: str, ports: Sequence[int], label: str) -> None:
-        """Append to a pool."""
-        before = self.settings.get(name)
-        if before is None:
-            self.set(name, tuple(ports), label)
-        else:
-            self.set(name, (*before.value, *ports), f"{before.label}, {label}")
-
-    def remark(self, label: str, why: str) -> None:
-        self.remarks.append(f"{label}: {why}")
-
-
-# How values are read
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A type of trait: how the command line's words become a value, and what values from a file are accepted.
-
-    `read` gets every word that was given, since options of some kinds add up. Both raise `ValueError`.
-    """
-
-    accepts: str
-    read: Callable[[Sequence[str]], Any]
-    check: Callable[[Any], Any]
-
-
-def _unquoted(text: str) -> str:
-    """Without the quotes that scripts leave around a value, which traitlets takes off, too."""
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1]
-    return text
-
-
-def _read_text(words: Sequence[str]) -> str:
-    return os.path.expanduser(_unquoted(words[-1]))
-
-
-def _check_text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("ascii")
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
-    raise ValueError
-
-
-class _FreshKey:
-    def __repr__(self) -> str:
-        return "a fresh key"
-
-
-FRESH_KEY = _FreshKey()
-
-
-def _check_key(value: Any) -> Any:
-    return value if value is FRESH_KEY else _check_text(value)
-
-
-def _read_bytes(words: Sequence[str]) -> str:
-    text = words[-1]
-    return _unquoted(text.removeprefix("b") if text[:2] in ("b'", 'b"') else text)
-
-
-def _check_integer(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _read_boolean(words: Sequence[str]) -> bool:
-    return {"true": True, "1": True, "false": False, "0": False}[words[-1].lower()]
-
-
-def _check_boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _check_ports(value: Any) -> tuple[int, ...]:
-    if isinstance(value, str):
-        return parse_ports(value)
-    return tuple(_check_integer(port) for port in value)
-
-
-def _read_pair(words: Sequence[str]) -> Any:
-    return ast.literal_eval(words[0]) if len(words) == 1 else tuple(int(word) for word in words)
-
-
-def _check_pair(value: Any) -> tuple[int, ...]:
-    pair = tuple(_check_integer(port) for port in value)
-    if len(pair) != 2:
-        raise ValueError
-    return pair
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-TEXT = Kind("text", _read_text, _check_text)
-BYTES = Kind("ASCII text", _read_bytes, _check_key)
-INTEGER = Kind("a whole number", lambda words: int(words[-1]), _check_integer)
-BOOLEAN = Kind("true or false", _read_boolean, _check_boolean)
-PORTS = Kind("ports and ranges of them", lambda words: parse_ports(",".join(map(_unquoted, words))), _check_ports)
-PAIR = Kind("two ports", _read_pair, _check_pair)
-ANYTHING = Kind("anything", lambda words: words[-1], _anything)
+__all__ = ["ALIASES", "FLAGS", "SECTIONS", "TRAITS", "Flag", "Trait"]
 
 
 @dataclass(frozen=True)
@@ -200,7 +49,8 @@ def _to(
 
 def _pool(name: str, kind: Kind, setting: str, note: str = "") -> Trait:
     def apply(translation: Translation, value: Any, label: str) -> None:
-        translation.add_ports(setting, [value] if isinstance(value, int) else value, label)
+        ports = [value] if isinstance(value, int) else value
+        translation.add_ports(setting, [port for port in ports if port != 0], label)  # 0 is "not set" there
 
     return Trait(name, kind, (setting,), "", note, apply)
 
@@ -276,15 +126,9 @@ _STORES = f"the stores are {', '.join(DATABASES)} (see TRIO_HUB_DB)"
 _NO_SQLITE = "this version has no SQLite store: task records are kept in memory"
 
 
-def _db_kind(value: Any) -> Any:
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return _check_text(value)
-
-
 @_special(
     "IPController.db_class",
-    Kind("a database class", _read_text, _db_kind),
+    DATABASE,
     "db",
     "`DictDB` is `memory`, `NoDB` is `none`, `SQLiteDB` is "
     + ("`sqlite`" if "sqlite" in DATABASES else "not there yet: `memory` is used")
@@ -316,31 +160,8 @@ def _scheme_name(translation: Translation, value: Any, label: str) -> None:
         translation.set("scheme", value, label)
 
 
-_LEVELS = {0: "debug", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
-_LEVEL_NAMES = {name: name for name in _LEVELS.values()} | {"warn": "warning"}
-
-
-def _level(value: Any) -> int | str:
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    known: Mapping[Any, str] = _LEVELS if isinstance(value, int) else _LEVEL_NAMES
-    return known[value.lower() if isinstance(value, str) else value]
-
-
-LEVEL = Kind("one of 0, 10, 20, 30, 40, 50, DEBUG, INFO, WARN, ERROR, CRITICAL", lambda words: words[-1], _level)
-
-
 def _tcp(name: str) -> Trait:
     return _not_here(name, "all connections are TCP", "tcp")
-
-
-def _check_depth(value: Any) -> int:
-    if _check_integer(value) not in range(11):
-        raise ValueError
-    return int(value)
-
-
-DEPTH = Kind("a whole number from 0 to 10", lambda words: int(words[-1]), _check_depth)
 
 
 _PROFILE = ("profile_dir",)
@@ -469,8 +290,8 @@ def _table() -> dict[str, Trait]:
 
 def _pair(name: str) -> Trait:
     def apply(translation: Translation, value: Any, label: str) -> None:
-        translation.add_ports("client_ports", value[:1], label)
-        translation.add_ports("engine_ports", value[1:], label)
+        for setting, port in zip(("client_ports", "engine_ports"), value, strict=True):
+            translation.add_ports(setting, [port] if port != 0 else [], label)
 
     return Trait(name, PAIR, ("client_ports", "engine_ports"), "", f"One appended to each. {_DEPRECATED}", apply)
 

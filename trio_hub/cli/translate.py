@@ -16,7 +16,8 @@ from typing import Any
 
 from ..config import PREFIX, load_config, profile_directory
 from ..errors import ConfigError
-from .traits import ALIASES, FLAGS, SECTIONS, TRAITS, Given, Trait, Translation
+from .traits import ALIASES, FLAGS, SECTIONS, TRAITS, Trait
+from .translation import SECRET, Given, Translation
 
 __all__ = ["CommandLine", "parse_arguments", "translate"]
 
@@ -115,7 +116,8 @@ def _read(trait: Trait, words: Sequence[str], label: str) -> object:
 
 
 def _refusal(trait: Trait, value: object, label: str) -> ConfigError:
-    return ConfigError(f"{label} is {value!r}: expected {trait.kind.accepts}")
+    what = "not usable" if SECRET & {*trait.settings} else repr(value)
+    return ConfigError(f"{label} is {what}: expected {trait.kind.accepts}")
 
 
 def _no_such(name: str) -> str:
@@ -283,13 +285,22 @@ def _choose_profile(translation: Translation, chosen: Values, environ: Mapping[s
         if profile is not None:
             translation.remark(profile.label, f"{location.label} counts more")
     elif profile is not None and profile.value:
-        found = load_config({"profile": profile.value}, translation.environ, None)
+        found = load_config({"profile": profile.value}, _about_profiles(translation.environ), None)
         translation.set("profile_dir", found.profile_dir, profile.label)
+
+
+def _about_profiles(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that have a say in where the profile is: the others are only right together with the files."""
+    names = ["IPYTHONDIR", "HOME", "XDG_CONFIG_HOME", "IPP_PROFILE_DIR"]
+    names += [PREFIX + name for name in ("PROFILE", "PROFILE_DIR", "CONFIG")]
+    return {name: environ[name] for name in names if name in environ}
 
 
 def _load_files(translation: Translation, extra: Given | None) -> Values:
     """What the config files set, and remarks on what nobody knows in them."""
-    profile_dir = translation.config().profile_dir
+    chosen = translation.settings.get("profile_dir")
+    options = {"profile_dir": chosen.value} if chosen is not None else {}
+    profile_dir = load_config(options, _about_profiles(translation.environ), None).profile_dir
     assert profile_dir is not None
     directories = config_directories(profile_dir)
     waiting = find_config_files(directories)

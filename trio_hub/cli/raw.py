@@ -1,0 +1,24 @@
+"""A command whose arguments are not click's: those of another program."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+
+__all__ = ["RawCommand"]
+
+
+class RawCommand(click.Command):
+    """A command that reads its arguments itself, but for those that ask for help or the version."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        before_dashes = args[: args.index("--")] if "--" in args else args
+        if {"-h", "--help", "--help-all"} & {*before_dashes} or args[:1] == ["help"]:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if {"-V", "--version"} & {*before_dashes}:
+            click.echo(f"trio-hub, version {__version__}")
+            ctx.exit()
+        ctx.params["arguments"] = tuple(args)
+        return []

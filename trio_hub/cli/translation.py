@@ -1,0 +1,73 @@
+"""What becomes of ipcontroller's settings: ours, the process's, and remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..config import RULES, HubConfig, load_config
+from ..errors import ConfigError
+
+__all__ = ["SECRET", "Given", "Translation"]
+
+SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value, and where it was found: ``--hwm``, ``TaskScheduler.hwm in /…/ipcontroller_config.py``."""
+
+    value: Any
+    label: str
+    in_file: bool = False
+
+
+@dataclass
+class Translation:
+    """What a command line and its config files come to. `settings` are under the names of `HubConfig`'s fields."""
+
+    settings: dict[str, Given] = field(default_factory=dict)
+    process: dict[str, Given] = field(default_factory=dict)
+    """What concerns the process and not the hub: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
+    remarks: list[str] = field(default_factory=list)
+    """What is not done, each as "where: why"."""
+    files: list[Path] = field(default_factory=list)
+    """The config files that were read."""
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def config(self) -> HubConfig:
+        """The settings of the hub. Raises `ConfigError`."""
+        return load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
+
+    def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
+        """Give a setting, checked. `shown` is the value as it was written, where that is another.
+
+        Raises:
+            ConfigError: naming `label`.
+        """
+        try:
+            checked = RULES[name].check(value)
+        except (ValueError, TypeError) as error:
+            what = "not usable" if name in SECRET else repr(value if shown is None else shown)
+            because = f" ({error})" if str(error) else ""
+            raise ConfigError(f"{label} is {what}{because}: expected {RULES[name].accepts}") from None
+        self.settings[name] = Given(checked, label)
+
+    def add_ports(self, name: str, ports: Sequence[int], label: str) -> None:
+        """Append to a pool."""
+        if not ports:
+            return
+        before = self.settings.get(name)
+        if before is None:
+            self.set(name, tuple(ports), label)
+        else:
+            self.set(name, (*before.value, *ports), f"{before.label}, {label}")
+
+    def remark(self, label: str, why: str) -> None:
+        self.remarks.append(f"{label}: {why}")
+
+    def warning(self) -> str:
+        """The one warning about all that is not done; empty if there is nothing."""
+        return "these have no effect here: " + "; ".join(self.remarks) if self.remarks else ""

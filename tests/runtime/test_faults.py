@@ -371,7 +371,7 @@ def garbage(client: ScriptedClient) -> dict[str, Callable[[], Frames]]:
         """Signed, and not the same as any other."""
         return seal([header, b"{}", b'{"number": %d}' % next(numbers), b"{}"])
 
-    replayed = seal([header(), b"{}", b"{}", b"{}"])
+    replayed = seal([header(), b"{}", b'{"targets": []}', b"{}"])  # good on every channel, when it first comes
     return {
         "no_delimiter": lambda: [b"no", b"delimiter"],
         "too_few_frames": lambda: [DELIMITER, b"signature", header(), b"{}", b"{}"],
@@ -404,7 +404,7 @@ async def test_the_hub_goes_on_whatever_clients_send(channel: str) -> None:
             assert (await other.reply(other.submit(b"x"))).buffers == [b"x"]
 
 
-@pytest.mark.parametrize("channel", ["task_out", "mux_out", "control", "iopub", "registration"])
+@pytest.mark.parametrize("channel", ["task_out", "mux_out", "broadcast_out", "control", "iopub", "registration"])
 async def test_the_hub_goes_on_whatever_engines_send(channel: str) -> None:
     async with cluster(2, **SLOW) as (hub, client, engines):
         engine = engines[0]
@@ -412,7 +412,7 @@ async def test_the_hub_goes_on_whatever_engines_send(channel: str) -> None:
         running = client.call(engine, b"still good")
         await engine.wait_requests(1)
         expected: dict[str, int] = {}
-        socket = "shell" if channel in ("task_out", "mux_out") else channel
+        socket = "shell" if channel.endswith("_out") else channel
         routing = [f"{channel.removesuffix('_out')}_out".encode(), b"client"]
         prefix = routing if socket in ("shell", "control") else [b"topic"] if socket == "iopub" else []
         for kind, make in garbage(client).items():
@@ -528,6 +528,33 @@ async def test_a_client_that_does_not_wait_for_the_answer_to_its_query() -> None
             async with open_client(hub.client_info) as hasty:
                 hasty.send("registration", "history_request")
         assert (await client.query("history_request")).content["status"] == "ok"
+
+
+# Broadcasts
+
+
+@pytest.mark.parametrize("coalescing", [True, False])
+async def test_a_broadcast_with_an_engine_that_dies_is_answered_for_all(coalescing: bool) -> None:
+    async with cluster(3, **QUICK) as (_, client, engines):
+        dying = engines[1]
+        dying.hold()
+        metadata = {
+            "targets": [[engine.uuid, engine.id] for engine in engines],
+            "is_broadcast": True,
+            "is_coalescing": coalescing,
+        }
+        msg_id = client.send("broadcast", "apply_request", metadata=metadata, buffers=[b"f", b"x"])
+        await dying.wait_requests(1)
+        assert dying.requests[0].queue == "broadcast"
+        dying.die()
+        await client.notification("unregistration_notification", id=dying.id)
+        expected = 1 if coalescing else 3
+        await client.wait_until(lambda: len(client.replies) - 1 == expected)
+        replies = [reply for replies in client.replies.values() for reply in replies if reply.msg_type == "apply_reply"]
+        assert len(replies) == expected
+        if not coalescing:
+            assert sorted(reply.content["status"] for reply in replies) == ["error", "ok", "ok"]
+        assert msg_id in client.replies or not coalescing
 
 
 # The hub stops

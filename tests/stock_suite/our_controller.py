@@ -1,0 +1,115 @@
+"""A pytest plugin: the run counts only if every controller in it was ours, and nearly all tests were run and passed.
+
+It gives the processes of the run `sitecustomize`, and watches them from outside as well: a process with the command
+line of a stock controller that has loaded ZeroMQ is one, however it came to be. (Ours had that command line for
+the first moments of its life, with nothing loaded but Python's own.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sitecustomize import LOG, controller_arguments  # type: ignore[import-not-found]  # known to the run, not to mypy
+
+SKIPS = {
+    "MongoDB": r"Requires mongodb|Couldn't connect to mongodb",
+    "docker": r"Needs docker compose|ssh service not running",
+    "Slurm": r"Requires slurm",
+    "ipykernel 7": r"ordering issues in ipykernel 7",  # the suite skips this one everywhere
+}
+"""What a test may be skipped for: a regular expression for each reason."""
+
+PERIOD = 0.5
+"""Seconds between two looks at all processes; a controller lives for longer, even one that only says its version."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("our controller")
+    group.addoption("--at-least", type=int, default=0, metavar="N", help="fail unless N tests passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(OurController(config.getoption("--at-least"), Path(os.environ[LOG])))
+
+
+class OurController:
+    def __init__(self, at_least: int, log: Path) -> None:
+        self.at_least = at_least
+        self.log = log
+        self.passed = 0
+        self.skipped: Counter[str] = Counter()
+        self.ours: list[int] = []
+        self.faults: list[str] = []
+        self.seen: dict[int, str] = {}
+        self.ended = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, name="watch for stock controllers", daemon=True)
+
+    def watch(self) -> None:
+        while not self.ended.wait(PERIOD):
+            for pid, command in stock_controllers():
+                self.seen.setdefault(pid, command)
+
+    def pytest_sessionstart(self) -> None:
+        self.watcher.start()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.passed and report.when == "call" and not hasattr(report, "wasxfail"):
+            self.passed += 1
+        elif report.skipped and not hasattr(report, "wasxfail"):
+            assert isinstance(report.longrepr, tuple)
+            self.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.ended.set()
+        self.watcher.join()
+        self.faults = list(self.find_faults())
+        if self.faults and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def find_faults(self) -> Iterator[str]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.ours = [int(line.split()[1]) for line in lines if line.startswith("ours ")]
+        yield from (f"a stock controller was refused: {line}" for line in lines if line.startswith("theirs "))
+        yield from (f"a stock controller ran: {pid} {command}" for pid, command in self.seen.items())
+        if not self.ours:
+            yield "no controller was started"
+        for reason in self.skipped:
+            if not any(re.search(allowed, reason) for allowed in SKIPS.values()):
+                yield f"skipped for a reason that is not in the list: {reason}"
+        if self.passed < self.at_least:
+            yield f"{self.passed} tests passed, fewer than {self.at_least}"
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("our controller")
+        terminalreporter.line(f"controllers: {len(self.ours)} of ours, {len(self.seen)} stock ones seen")
+        for reason, count in self.skipped.most_common():
+            terminalreporter.line(f"skipped {count}: {reason}")
+        for fault in self.faults:
+            terminalreporter.line(f"FAULT: {fault}", red=True)
+
+
+def processes() -> Iterator[tuple[Path, list[str]]]:
+    """The processes of this run, as directories of /proc, and their command lines."""
+    mark = f"{LOG}={os.environ[LOG]}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                yield process, (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
+        except OSError:  # it has ended
+            continue
+
+
+def stock_controllers() -> Iterator[tuple[int, str]]:
+    for process, command in processes():
+        try:
+            if controller_arguments(command) is not None and "zmq" in (process / "maps").read_text():
+                yield int(process.name), " ".join(command)
+        except OSError:
+            continue

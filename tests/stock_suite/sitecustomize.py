@@ -1,0 +1,77 @@
+"""Makes every process that would become an ipcontroller become ours, and notes which it was.
+
+Python imports this module when it starts, in each process that has this directory on PYTHONPATH: the tests, and all
+that they start, directly or not (`ipcluster`, launchers, mpiexec). A process whose command line says that it is to be
+ipyparallel's controller is replaced, by exec, with ``python -m trio_hub ipcontroller`` and the same arguments: same
+pid, descriptors, directory and environment, as if the other command had been installed in its place. Should
+a controller of theirs come about in any other way, it is noted and refused.
+
+It runs at the start of hundreds of processes, so it imports little.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+LOG = "STOCK_SUITE_LOG"
+"""The environment variable that names the file to which each process adds one line: whose, its pid, its arguments."""
+
+MODULES = ("ipyparallel.controller", "ipyparallel.controller.__main__", "ipyparallel.controller.app")
+SCRIPTS = ("/ipcontroller", "/ipyparallel/controller/__main__.py", "/ipyparallel/controller/app.py")
+OURS = ("-m", "trio_hub", "ipcontroller")
+
+
+def controller_arguments(argv: list[str]) -> list[str] | None:
+    """What an ipcontroller is told by the command line of a Python process; None if it is none."""
+    rest = iter(argv[1:])
+    for argument in rest:
+        if argument == "-m":
+            return list(rest) if next(rest, "") in MODULES else None
+        if argument in ("-X", "-W"):
+            next(rest, "")
+        elif argument == "-c" or argument == "-":
+            return None
+        elif not argument.startswith("-"):
+            return list(rest) if f"/{argument}".endswith(SCRIPTS) else None
+    return None
+
+
+def note(whose: str) -> None:
+    with open(os.environ[LOG], "a") as log:
+        log.write(f"{whose} {os.getpid()} {' '.join(sys.orig_argv)!r}\n")
+
+
+class Tripwire:
+    """Sees to it that ipyparallel's controller application, once imported, cannot be initialized."""
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+        if name != "ipyparallel.controller.app":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
+        spec = find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def exec_module(module):  # type: ignore[no-untyped-def]
+            load(module)
+            module.IPController.initialize = refuse
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    note("theirs")
+    raise SystemExit("the stock controller was to be started, in a way that was not redirected")
+
+
+if LOG in os.environ:
+    arguments = controller_arguments(sys.orig_argv)
+    if arguments is not None:
+        note("ours")
+        os.execv(sys.executable, [sys.executable, *OURS, *arguments])
+    sys.meta_path.insert(0, Tripwire())

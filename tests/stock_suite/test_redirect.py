@@ -1,0 +1,61 @@
+"""What `nox -s interop` relies on: every way to start a stock controller leads to ours, or is noted and refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .sitecustomize import LOG, controller_arguments
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python -m ipyparallel.controller --ip=* --ping 250", ["--ip=*", "--ping", "250"]),
+        ("python -u -X dev -m ipyparallel.controller.app", []),
+        ("python3.11 -W error /opt/bin/ipcontroller --reuse", ["--reuse"]),
+        ("python ipcontroller", []),
+        ("python -m ipyparallel.engine --profile=ipcontroller", None),
+        ("python -c pass ipcontroller", None),
+        ("python -m", None),
+        ("python", None),
+        ("mpiexec -n 1 python", None),
+    ],
+)
+def test_controllers_are_told_by_their_command_lines(command: str, expected: list[str] | None) -> None:
+    assert controller_arguments(command.split()) == expected
+
+
+def run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    log = directory / "log"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), LOG: str(log)}
+    done = subprocess.run([sys.executable, *arguments], env=env, text=True, capture_output=True, check=False)
+    return done, log.read_text() if log.exists() else ""
+
+
+def test_a_controller_becomes_ours_with_its_arguments(tmp_path: Path) -> None:
+    done, log = run(tmp_path, "-m", "ipyparallel.controller", "--no-such-option")
+    assert done.returncode == 2
+    assert "trio-hub" in done.stderr
+    assert log.startswith("ours ")
+    assert "--no-such-option" in log
+
+
+def test_a_controller_by_another_way_is_refused_and_noted(tmp_path: Path) -> None:
+    profile = tmp_path / "profile"
+    program = f"from ipyparallel.controller.app import main; main(['--profile-dir={profile}'])"
+    done, log = run(tmp_path, "-c", program)
+    assert done.returncode == 1
+    assert "not redirected" in done.stderr
+    assert log.startswith("theirs ")
+    assert not profile.exists()
+
+
+def test_other_programs_are_left_alone(tmp_path: Path) -> None:
+    done, log = run(tmp_path, "-c", "import ipyparallel.controller.app, sys; print(*sys.argv[1:])", "ipcontroller")
+    assert done.stdout.strip() == "ipcontroller"
+    assert not log

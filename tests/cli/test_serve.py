@@ -208,6 +208,11 @@ def test_the_version_is_told(arguments: list[str]) -> None:
     assert run(*arguments) == (0, f"trio-hub, version {__version__}", "")
 
 
+def test_ipcontroller_tells_the_version_that_scripts_expect_of_it() -> None:
+    """Nothing else, as ipcontroller does: it is compared with that of ipyparallel."""
+    assert run("ipcontroller", "--version") == (0, "9.2.0", "")
+
+
 def test_the_list_of_commands_is_true() -> None:
     code, out, _ = run("--help")
     assert code == 0

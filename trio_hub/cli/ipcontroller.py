@@ -38,15 +38,20 @@ IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_SESSION_KEY, IPP_ENABLE_CURVE, IPP_CURVE_PU
 Config files need traitlets: pip install 'trio-hub[cluster]'.
 
 """
+VERSION = "9.2.0"
+VERSION_HELP = "show which ipcontroller this stands in for"
 
 
 class IPController(RawCommand):
+    def version(self) -> str:
+        return VERSION
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options"):
             formatter.write_dl([(f"--{name} VALUE", _what_is(TRAITS[trait])) for name, trait in ALIASES.items()])
         with formatter.section("Flags"):
             flags = [(f"--{name}", flag.help) for name, flag in FLAGS.items()]
-            formatter.write_dl([*flags, ("-h, --help", "show this message"), ("-V, --version", "show the version")])
+            formatter.write_dl([*flags, ("-h, --help", "show this message"), ("-V, --version", VERSION_HELP)])
         with formatter.section("Traits"):
             formatter.write_dl([(f"--{name}=VALUE", _what_is(trait)) for name, trait in TRAITS.items()])
 

@@ -18,7 +18,10 @@ class RawCommand(click.Command):
             click.echo(ctx.get_help())
             ctx.exit()
         if {"-V", "--version"} & {*before_dashes}:
-            click.echo(f"trio-hub, version {__version__}")
+            click.echo(self.version())
             ctx.exit()
         ctx.params["arguments"] = tuple(args)
         return []
+
+    def version(self) -> str:
+        return f"trio-hub, version {__version__}"

@@ -202,7 +202,7 @@ def _table() -> dict[str, Trait]:
         _to(f"{app}.ip", TEXT, "ip"),
         _to(f"{app}.client_ip", TEXT, "client_ip", "Counts more than `ip`, wherever either is set."),
         _to(f"{app}.engine_ip", TEXT, "engine_ip", "Counts more than `ip`, wherever either is set."),
-        _not_here(f"{app}.monitor_ip", _NO_MONITOR),
+        _not_here(f"{app}.monitor_ip", _NO_MONITOR, "127.0.0.1"),
         *(_tcp(f"{app}.{side}transport") for side in ("", "client_", "engine_", "monitor_")),
         _to(f"{app}.location", TEXT, "location"),
         _pool(f"{app}.ports", PORTS, "ports"),

@@ -143,6 +143,86 @@ def test_a_retry_with_many_idle_engines(scheme: str) -> None:
     assert failures(MANY) < 2 * failures(FEW) + 300
 
 
+# Dependencies
+
+
+class Waiting:
+    """One engine, busy with the first of the tasks that all of very many others depend on, or not."""
+
+    def __init__(self, waiting: int, how: str) -> None:
+        self.scheduler = TaskScheduler(Recorder(), Random(1))
+        self.worker = self.scheduler.add_engine(b"a")
+        self.first = self.submit("first")
+        self.second = self.submit("second")
+        for number in range(waiting):
+            dependency: dict[str, Any] = {
+                "a chain": {"after": [f"w{number - 1}" if number else "second"]},
+                "a star": {"after": ["second"]},
+                "follow": {"follow": {"dependencies": ["second", "first"], "all": False}},
+                "queued": {},
+                "time limits": {"after": ["second"], "timeout": 1.0},
+            }[how]
+            self.submit(f"w{number}", **dependency)
+
+    def submit(self, msg_id: str, session: str = "client", **metadata: Any) -> Task:
+        task = make_task(msg_id, session, **metadata)
+        assert self.scheduler.submit(task)
+        return task
+
+    def end(self, *, ok: bool = True) -> None:
+        [task] = self.worker.running.values()
+        assert self.scheduler.result(task, ok=ok)
+
+    def steps(self) -> list[int]:
+        """The cost of each of some steps, after which one task at most has become runnable."""
+        scheduler = self.scheduler
+        costs = [
+            bytecodes(lambda: self.submit("independent", "another")),
+            bytecodes(lambda: self.submit("dependent", "another", after=["independent"])),
+            bytecodes(lambda: self.submit("on two", "another", after=["independent", "dependent"], timeout=1.0)),
+            bytecodes(lambda: self.submit("to give up", after=["second"])),
+            bytecodes(lambda: scheduler.timed_out(scheduler.tasks["to give up"])),
+        ]
+        costs.append(bytecodes(self.end))  # the first
+        costs.append(bytecodes(lambda: self.submit("on what has ended", after=["first"])))
+        return costs
+
+
+@pytest.mark.parametrize("how", ["a chain", "a star", "queued", "time limits"])
+def test_tasks_that_wait_for_others_cost_nothing_meanwhile(how: str) -> None:
+    few, many = (max(Waiting(waiting, how).steps()) for waiting in (10, 10_000))
+    assert many < 2 * few + 300
+
+
+@pytest.mark.parametrize("how", ["a star", "follow"])
+def test_the_cost_of_what_becomes_runnable_is_in_proportion(how: str) -> None:
+    """The last step makes all of them runnable at once, between others that are queued."""
+
+    def cost(waiting: int) -> float:
+        plant = Waiting(waiting, how)
+        for number in range(waiting):
+            plant.submit(f"q{number}")
+        plant.end()
+        while list(plant.worker.running) != ["second"]:
+            plant.end()
+        for number in range(waiting):
+            plant.submit(f"late {number}", after=["second"])
+            plant.submit(f"r{number}")
+        return bytecodes(plant.end) / waiting
+
+    assert cost(500) < 2 * cost(50) + 100
+
+
+def test_each_link_of_a_chain_costs_the_same() -> None:
+    def cost(waiting: int) -> int:
+        plant = Waiting(waiting, "a chain")
+        plant.end()
+        plant.end()
+        return max(bytecodes(plant.end) for _ in range(5))
+
+    assert cost(10_000) < 2 * cost(10) + 300
+
+
 def test_the_count_sees_what_it_should() -> None:
     """A loop over all engines, in Python or in C, is more than is allowed."""
     plant = Plant("lru", MANY, 0, busy=False)

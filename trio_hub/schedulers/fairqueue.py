@@ -7,8 +7,10 @@ one for each set of engines allowed, and an engine looks only into pools that al
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Set
+from operator import attrgetter
 from typing import TypeAlias
 
 from .task import Task
@@ -20,7 +22,10 @@ _PoolKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes]]
 
 
 class FairQueue:
-    """Queued tasks. Pushing and taking cost O(1) in engines and in queued tasks."""
+    """Queued tasks. Pushing and taking cost O(1) in engines and in queued tasks.
+
+    Pushing one behind which others are queued already costs O(log n) in these.
+    """
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _SessionQueue] = OrderedDict()
@@ -34,7 +39,7 @@ class FairQueue:
             yield from session
 
     def push(self, task: Task) -> None:
-        """Add a task: at the end, or, if it has waited before, where its number belongs."""
+        """Add a task: at the end, or, if it has waited before or elsewhere, where its number belongs."""
         queue = self._sessions.get(task.session)
         if queue is None:
             queue = self._sessions[task.session] = _SessionQueue()
@@ -84,10 +89,10 @@ class _SessionQueue:
     __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools")
 
     def __init__(self) -> None:
-        self._anyone: deque[Task] = deque()
-        self._pools: dict[_PoolKey, deque[Task]] = {}
-        self._by_engine: dict[bytes, dict[_PoolKey, deque[Task]]] = {}
-        self._not_everyone: dict[_PoolKey, deque[Task]] = {}
+        self._anyone = _Pool()
+        self._pools: dict[_PoolKey, _Pool] = {}
+        self._by_engine: dict[bytes, dict[_PoolKey, _Pool]] = {}
+        self._not_everyone: dict[_PoolKey, _Pool] = {}
 
     def __bool__(self) -> bool:
         return bool(self._anyone or self._pools)
@@ -104,29 +109,23 @@ class _SessionQueue:
             key = (task.targets, task.refused)
             existing = self._pools.get(key)
             pool = self._open(key) if existing is None else existing
-        if not pool or pool[-1].number < task.number:
-            pool.append(task)
-            return
-        for index, other in enumerate(pool):  # it has waited before, so it belongs near the front
-            if other.number > task.number:
-                pool.insert(index, task)
-                return
+        pool.push(task)
 
     def take(self, ident: bytes) -> Task | None:
-        best: Task | None = self._anyone[0] if self._anyone else None
+        best = self._anyone.first if self._anyone else None
         best_key: _PoolKey | None = None
         if self._pools:
             for pools in (self._by_engine.get(ident), self._not_everyone):
                 for key, pool in pools.items() if pools else ():
-                    if ident not in key[1] and (best is None or pool[0].number < best.number):
-                        best, best_key = pool[0], key
+                    if ident not in key[1] and (best is None or pool.first.number < best.number):
+                        best, best_key = pool.first, key
         if best is None:
             return None
         if best_key is None:
-            self._anyone.popleft()
+            self._anyone.pop()
             return best
         pool = self._pools[best_key]
-        pool.popleft()
+        pool.pop()
         if not pool:
             self._close(best_key)
         return best
@@ -154,8 +153,8 @@ class _SessionQueue:
                 self._close(key)
         return taken
 
-    def _open(self, key: _PoolKey) -> deque[Task]:
-        pool = self._pools[key] = deque()
+    def _open(self, key: _PoolKey) -> _Pool:
+        pool = self._pools[key] = _Pool()
         targets, refused = key
         if targets is None:
             self._not_everyone[key] = pool
@@ -175,3 +174,52 @@ class _SessionQueue:
                 del pools[key]
                 if not pools:
                     del self._by_engine[ident]
+
+
+class _Pool:
+    """Tasks for the same engines, by number.
+
+    Most come in that order. The others, which waited elsewhere first, are kept apart in a heap, since there may be
+    thousands of them that belong behind thousands.
+    """
+
+    __slots__ = ("_in_order", "_late")
+
+    def __init__(self) -> None:
+        self._in_order: deque[Task] = deque()
+        self._late: list[tuple[int, Task]] = []
+
+    def __len__(self) -> int:
+        return len(self._in_order) + len(self._late)
+
+    def __iter__(self) -> Iterator[Task]:
+        if not self._late:
+            return iter(self._in_order)
+        return iter(sorted([*self._in_order, *(task for _, task in self._late)], key=attrgetter("number")))
+
+    @property
+    def first(self) -> Task:
+        if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
+            return self._late[0][1]
+        return self._in_order[0]
+
+    def push(self, task: Task) -> None:
+        if not self._in_order or self._in_order[-1].number < task.number:
+            self._in_order.append(task)
+        else:
+            heapq.heappush(self._late, (task.number, task))
+
+    def pop(self) -> None:
+        """Remove the first."""
+        if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
+            heapq.heappop(self._late)
+        else:
+            self._in_order.popleft()
+
+    def remove(self, task: Task) -> None:
+        entry = (task.number, task)
+        if self._late and entry in self._late:
+            self._late.remove(entry)
+            heapq.heapify(self._late)
+        else:
+            self._in_order.remove(task)

@@ -355,6 +355,23 @@ def test_the_engine_that_was_followed_is_gone() -> None:
     assert bench.failed == [("queued", None, "ImpossibleDependency"), ("new", None, "ImpossibleDependency")]
 
 
+def test_the_engine_goes_while_one_queued_task_may_follow_another() -> None:
+    """The failure of the first is news for the second, which has just lost its place in the queue as well."""
+    bench = Bench("ab")
+    bench.submit("0", targets=["a"])
+    bench.answer("a", "0")
+    bench.submit("busy", targets=["a"])
+    bench.submit("1", targets=["a"])
+    bench.submit("2", follow=any_of("0", "1"))
+    bench.submit("3", after=["2"])
+    bench.submit("4", targets=["a"], after=on_failure("2"))
+    bench.submit("5", after=on_failure("2"))
+    assert bench.queued() == ["1", "2"]
+    bench.remove("a")
+    assert bench.failed == [(msg_id, None, "ImpossibleDependency") for msg_id in "1234"]
+    assert bench.where() == {"busy": "a", "5": "b"}
+
+
 def test_follow_and_targets_both_hold() -> None:
     bench = Bench("abc")
     for msg_id, engine in (("1", "a"), ("2", "b"), ("3", "c")):

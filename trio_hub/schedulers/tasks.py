@@ -94,8 +94,13 @@ class TaskScheduler:
         worker.lost = True
         del self.workers[worker.ident]
         self.with_room.discard(worker)
-        for task in self.queue.take_confined_to(worker.ident, self.workers.keys()):
-            self._place(task)
+        self._telling = True  # who depends on one of these may be another of them: it must have its place first
+        try:
+            for task in self.queue.take_confined_to(worker.ident, self.workers.keys()):
+                self._place(task)
+        finally:
+            self._telling = False
+        self._tell_news()
 
     def settle(self, worker: Worker) -> None:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
@@ -199,8 +204,10 @@ class TaskScheduler:
         if msg_id not in self.dependents:
             return
         self._news.append((msg_id, outcome))
-        if self._telling:
-            return
+        if not self._telling:
+            self._tell_news()
+
+    def _tell_news(self) -> None:
         self._telling = True
         try:
             while self._news:

@@ -331,6 +331,34 @@ def test_who_may_follow_any_waits_for_another_when_an_engine_goes() -> None:
     assert bench.where()["3"] == "b"
 
 
+def test_who_may_follow_any_waits_for_another_when_its_engine_dies() -> None:
+    bench = Bench("ab")
+    bench.submit("1", targets=["a"])
+    bench.answer("a", "1")
+    bench.submit("2", targets=["b"])
+    task = bench.submit("3", follow=any_of("1", "2"), retries=1)
+    assert bench.where()["3"] == "a"
+    bench.remove("a")
+    bench.settle("a")
+    assert task.state is TaskState.WAITING
+    assert bench.failed == []
+    bench.answer("b", "2")
+    assert bench.where() == {"3": "b"}
+
+
+def test_what_ends_while_a_task_runs_counts_when_it_is_tried_again() -> None:
+    bench = Bench("ab")
+    bench.submit("1", targets=["a"])
+    bench.answer("a", "1")
+    bench.submit("2", targets=["b"])
+    bench.submit("3", follow=any_of("1", "2"))
+    assert bench.where()["3"] == "a"
+    bench.answer("b", "2")
+    assert not bench.answer("a", "3", ok=False, met=False)
+    assert bench.where() == {"3": "b"}
+    assert bench.failed == []
+
+
 def test_when_none_is_left_to_follow_it_is_impossible() -> None:
     bench = Bench("abc")
     bench.submit("1", targets=["a"])

@@ -106,8 +106,9 @@ class TaskScheduler:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
         for task in list(worker.running.values()):
             self._take_back(task)
+            self._restrict_to_followed(task)
             self._forgive(task)
-            if task.retries > 0 and not self._has_no_target(task):
+            if task.retries > 0 and (self._may_follow_another(task) or not self._has_no_target(task)):
                 task.retries -= 1
                 self._place(task)
             else:
@@ -249,18 +250,24 @@ class TaskScheduler:
             elif task.unknown or (after and not after.met) or (follow and not follow.met):
                 self._start_timer(task)
             else:
-                self._restrict_to_followed(task)
                 self._place(task)
-        elif task.state is TaskState.QUEUED and follow is not None:
+        elif task.state is TaskState.QUEUED and task.targets != self._followed(task):
             # one more of those it may follow has ended, perhaps where there is room
             self.queue.remove(task)
-            self._restrict_to_followed(task)
             self._place(task)
 
+    def _followed(self, task: Task) -> frozenset[bytes] | None:
+        if task.follow is None:
+            return task.asked_targets
+        followed = frozenset(task.follow.engines)
+        return followed if task.asked_targets is None else followed & task.asked_targets
+
     def _restrict_to_followed(self, task: Task) -> None:
-        if task.follow is not None:
-            followed = frozenset(task.follow.engines)
-            task.targets = followed if task.asked_targets is None else followed & task.asked_targets
+        if task.follow is not None:  # and it may be that another of them has ended since it was placed last
+            task.targets = self._followed(task)
+
+    def _may_follow_another(self, task: Task) -> bool:
+        return task.follow is not None and bool(task.follow.open)
 
     def _start_timer(self, task: Task) -> None:
         if task.timeout and task.timer is None:
@@ -275,9 +282,10 @@ class TaskScheduler:
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
+        self._restrict_to_followed(task)
         self._forgive(task)
         if self._has_no_target(task):
-            if task.follow is not None and task.follow.open:  # it may yet follow another
+            if self._may_follow_another(task):
                 task.state = TaskState.WAITING
                 self._start_timer(task)
             else:

@@ -268,6 +268,41 @@ def test_an_aborted_task_is_a_failure() -> None:
     assert bench.failed == [("2", None, "ImpossibleDependency")]
 
 
+def test_a_chain_of_tasks_does_not_keep_an_engine_from_others() -> None:
+    """What becomes runnable is queued like any other, though it has waited for longer."""
+    bench = Bench("a")
+    for number in range(4):
+        bench.submit(str(number), "greedy", after=[str(number - 1)] if number else None)
+    bench.submit("modest", "modest")
+    order = []
+    for _ in range(5):
+        [(msg_id, _)] = bench.assigned
+        order.append(msg_id)
+        bench.answer("a", msg_id)
+    assert order == ["0", "modest", "1", "2", "3"]
+
+
+def test_a_task_that_fails_again_and_again_does_not_keep_an_engine_from_others() -> None:
+    bench = Bench("a")
+    bench.submit("greedy", "greedy", retries=100)
+    bench.submit("modest", "modest")
+    bench.answer("a", "greedy", ok=False)
+    assert bench.assigned == [("greedy", "a"), ("modest", "a")]
+
+
+def test_what_becomes_runnable_is_queued_in_the_order_of_submission() -> None:
+    bench = Bench("a")
+    bench.submit("0")
+    bench.submit("1", after=["0"])
+    bench.submit("2")
+    bench.submit("3", after=["0"])
+    bench.submit("4")
+    assert bench.queued() == ["2", "4"]
+    bench.answer("a", "0")
+    assert bench.where() == {"2": "a"}, "it was queued when the engine had room"
+    assert bench.queued() == ["1", "3", "4"]
+
+
 # Follow
 
 

@@ -148,16 +148,19 @@ class TaskScheduler:
         final = ok or aborted or (dependencies_met and task.retries <= 0)
         if final:
             self._forget(task)
-            self.ended(task.msg_id, Outcome(ok, ident))
         else:
             task.refused |= {ident}
             if dependencies_met:
                 task.retries -= 1
             else:
                 task.unmet |= {ident}
-            self._place(task)
         if not worker.lost:
+            # Whoever is queued comes first: else a chain of tasks, each after the one before, would keep the engine.
             self._feed(worker)
+        if final:
+            self.ended(task.msg_id, Outcome(ok, ident))
+        else:
+            self._place(task)
         return final
 
     def abandon(self, task: Task, error: HubError) -> None:

@@ -14,14 +14,18 @@ import zmq
 
 from ..config import HubConfig
 from ..errors import ConfigError
+from .restore import Known
+from .security import Security
 from .sockets import Channel
+from .zap import ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 
 __all__ = ["HubFactory"]
 
 log = logging.getLogger("trio_hub.runtime")
 
-# Channels of the hub, the key and side of the connection info that has the port, and the socket's identity.
-# Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller.
+# Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
+# identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
+# this order the ports of the pools are used, which is that of ipcontroller, too.
 _SOCKETS: tuple[tuple[str, int, tuple[str, ...], str, bytes], ...] = (
     ("query", zmq.ROUTER, ("engine", "client"), "registration", b""),
     ("control_out", zmq.ROUTER, ("engine",), "control", b"control_out"),
@@ -38,7 +42,9 @@ _SOCKETS: tuple[tuple[str, int, tuple[str, ...], str, bytes], ...] = (
     ("notification", zmq.PUB, ("client",), "notification", b""),
     ("broadcast_in", zmq.ROUTER, ("client",), "broadcast", b"broadcast_in"),
 )
-PORTS_NEEDED = len(_SOCKETS)
+_WILDCARDS = ("*", "0.0.0.0", "[::]")
+_TRIES = 20
+"""How often the system may choose a port that is free at one address and not at the other."""
 
 
 class HubFactory:
@@ -46,16 +52,38 @@ class HubFactory:
 
     After `bind`, ``channels`` holds them by name, and ``client_info`` and ``engine_info`` are what the
     connection files say. `close_sockets` and then `release` give everything back.
+
+    Args:
+        config: addresses, ports, and much of the connection info.
+        key: signs messages.
+        security: how connections are encrypted, and who may connect.
+        known: what the connection files of an earlier hub say, whose ports are to be used.
     """
 
-    def __init__(self, config: HubConfig, key: str) -> None:
+    def __init__(
+        self,
+        config: HubConfig,
+        key: str,
+        security: Security | None = None,
+        known: Known | None = None,
+    ) -> None:
         self.config = config
         self.key = key
         self.context = zmq.Context()
         self.channels: dict[str, Channel] = {}
         self.client_info: dict[str, Any] = {}
         self.engine_info: dict[str, Any] = {}
-        self._ports = list(config.ports)
+        self.broadcast_channels = [f"broadcast_out{index or ''}" for index in range(config.broadcast_ports)]
+        """The channels to engines for broadcasts, in the order of the ports."""
+        self.guards: list[Guard] = []
+        """What watches over connections; each has a channel to be run."""
+        security = security or Security()
+        self._curve = security.hub_keys
+        self._allowed_keys = security.allowed_keys
+        self._known = known
+        # A copy of each pool, from which ports are taken
+        self._pools = {"client": list(config.client_ports), "engine": list(config.engine_ports)}
+        self._common_pool = list(config.ports)
 
     def client_url(self, channel: str) -> str:
         """The ZeroMQ address of a channel for clients, such as ``"task"``."""
@@ -73,34 +101,46 @@ class HubFactory:
             ConfigError: if the address or the ports cannot be bound, naming them.
         """
         config = self.config
-        common = {
-            "ssh": "",
-            "interface": f"tcp://{config.ip}",
+        if self._allowed_keys is not None:
+            self.guards.append(ZapHandler(self.context, self._allowed_keys))
+        common: dict[str, Any] = {
             "key": self.key,
-            "curve_serverkey": None,
+            "curve_serverkey": self._curve.public if self._curve is not None else None,
             "location": config.location or dns.gethostname(),
             "pack": config.packer,
             "unpack": config.packer,
             "signature_scheme": config.signature_scheme,
         }
-        self.engine_info = dict(common)
-        self.client_info = dict(common, task_scheme=config.scheme)
+        self.engine_info = common | {"ssh": config.engine_ssh_server, "interface": f"tcp://{config.engine_address}"}
+        self.client_info = common | {"ssh": config.ssh_server, "interface": f"tcp://{config.client_address}"}
+        self.client_info["task_scheme"] = config.scheme
+        if self._known is not None:  # it may say more than we do
+            self.engine_info = self._known.engine_info | self.engine_info
+            self.client_info = self._known.client_info | self.client_info
         for name, kind, sides, key, identity in _SOCKETS:
-            channel, port = self._bind(name, kind, identity)
-            self.channels[name] = channel
+            if name == "broadcast_out":  # stock engines choose among a list of these
+                self.engine_info[key] = [
+                    self._bind(channel, kind, sides, key, identity, index)
+                    for index, channel in enumerate(self.broadcast_channels)
+                ]
+                continue
+            port = self._bind(name, kind, sides, key, identity)
             if "engine" in sides:
-                # stock engines choose among a list of broadcast ports
-                self.engine_info[key] = [port] if key == "broadcast" else port
+                self.engine_info[key] = port
             if "client" in sides:
                 self.client_info[key] = port
 
-    def _bind(self, name: str, kind: int, identity: bytes) -> tuple[Channel, int]:
+    def _bind(
+        self, name: str, kind: int, sides: tuple[str, ...], key: str, identity: bytes, index: int | None = None
+    ) -> int:
+        """Make the channel of this name; the port it is bound to."""
+        addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
         channel = Channel(socket, name=name)
         try:
             socket.sndhwm = socket.rcvhwm = 0
             socket.backlog = 1024  # engines come by the thousand
-            if ":" in self.config.ip:
+            if any("[" in address for address in addresses):
                 socket.ipv6 = True
             if identity:
                 socket.identity = identity
@@ -113,27 +153,76 @@ class HubFactory:
                 socket.subscribe(b"")
             elif kind == zmq.XPUB:
                 socket.xpub_verbose = True  # each engine's subscription is told, not only the first
-            return channel, self._bind_port(socket)
+            if self._curve is not None:
+                socket.curve_server = True
+                socket.curve_secretkey = self._curve.secret.encode()
+                if name == "query":  # where clients and engines come first
+                    self.guards.append(HandshakeMonitor(socket))
+            if self._allowed_keys is not None:
+                socket.zap_domain = ZAP_DOMAIN
+                socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler nobody comes in
+            port = self._bind_port(socket, addresses, sides[0], key, index)
         except BaseException:
             channel.close(linger=0)
             raise
+        self.channels[name] = channel
+        return port
 
-    def _bind_port(self, socket: zmq.Socket[Any]) -> int:
-        ip = self.config.ip
-        if not self.config.ports:
-            self._bind_to(socket, f"tcp://{ip}:*")
-            endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
-            assert isinstance(endpoint, bytes)
-            return int(endpoint.rpartition(b":")[2].rstrip(b"\0"))
-        while self._ports:
-            port = self._ports.pop(0)
-            if self._bind_to(socket, f"tcp://{ip}:{port}", in_use_is_fine=True):
-                return port
-            log.warning("port %d is in use; trying the next of the pool", port)
+    def _addresses(self, sides: tuple[str, ...]) -> list[str]:
+        addresses = {"engine": self.config.engine_address, "client": self.config.client_address}
+        found = list(dict.fromkeys(addresses[side] for side in sides))
+        wildcards = [address for address in found if address in _WILDCARDS]
+        if len(found) == 1 or not wildcards:
+            return found
+        return ["[::]"] if any("[" in address for address in found) else wildcards[:1]
+
+    def _bind_port(self, socket: zmq.Socket[Any], addresses: list[str], side: str, key: str, index: int | None) -> int:
+        if self._known is not None:
+            ports = self._known.engine_info[key] if side == "engine" else self._known.client_info[key]
+            port: int = ports if index is None else ports[index]
+            if not self._bind_all(socket, addresses, port):
+                raise ConfigError(
+                    f"port {port}, which the connection files in {self._known.where} give to {key!r}, is in use: is "
+                    "a hub running there already? Stop what uses it, or remove both files to begin anew."
+                )
+            return port
+        own: tuple[int, ...] = self.config.client_ports if side == "client" else self.config.engine_ports
+        if not own and not self.config.ports:
+            return self._bind_any(socket, addresses)
+        for pool in (self._pools[side], self._common_pool):
+            while pool:
+                port = pool.pop(0)
+                if self._bind_all(socket, addresses, port):
+                    return port
+                log.warning("port %d is in use; trying the next of the pool", port)
+        names = [f"{side}_ports"] * bool(own) + ["ports"] * bool(self.config.ports)
+        several = self.config.broadcast_ports
         raise ConfigError(
-            f"ports: the pool of {len(self.config.ports)} has no free port left; a hub needs {PORTS_NEEDED}. "
-            "Give more ports, or none to let the system choose."
+            f"{' and '.join(names)}: the pool of {len(own) + len(self.config.ports)} has no free port left; clients "
+            f"need {len(_SOCKETS) - 8}, and engines {7 + several}. Give more ports, or none to let the system choose."
         )
+
+    def _bind_any(self, socket: zmq.Socket[Any], addresses: list[str]) -> int:
+        """Bind to a port that the system chooses, the same at all addresses."""
+        for _ in range(_TRIES):
+            self._bind_to(socket, f"tcp://{addresses[0]}:*")
+            endpoint = _last_endpoint(socket)
+            port = int(endpoint.rpartition(":")[2])
+            if self._bind_all(socket, addresses[1:], port):
+                return port
+            socket.unbind(endpoint)
+        raise ConfigError(f"ip: no port was found that is free at {' and '.join(addresses)}: give some, with ports")
+
+    def _bind_all(self, socket: zmq.Socket[Any], addresses: list[str], port: int) -> bool:
+        """Bind to the port at each of the addresses, or at none if it is in use at any."""
+        bound: list[str] = []
+        for address in addresses:
+            if not self._bind_to(socket, f"tcp://{address}:{port}", in_use_is_fine=True):
+                for endpoint in bound:
+                    socket.unbind(endpoint)
+                return False
+            bound.append(_last_endpoint(socket))
+        return True
 
     def _bind_to(self, socket: zmq.Socket[Any], url: str, *, in_use_is_fine: bool = False) -> bool:
         try:
@@ -141,8 +230,9 @@ class HubFactory:
         except zmq.ZMQError as error:
             if in_use_is_fine and error.errno == errno.EADDRINUSE:
                 return False
+            origin = f" (which the connection files in {self._known.where} name)" if self._known is not None else ""
             raise ConfigError(
-                f"ip: cannot listen on {url}: {error.strerror}. Use an address of this machine, or 127.0.0.1 "
+                f"ip: cannot listen on {url}{origin}: {error.strerror}. Use an address of this machine, or 127.0.0.1 "
                 "for local use only, or * for all interfaces."
             ) from error
         return True
@@ -151,7 +241,15 @@ class HubFactory:
         """Close all sockets; what was sent has `linger` milliseconds to leave."""
         for channel in self.channels.values():
             channel.close(linger)
+        for guard in self.guards:
+            guard.channel.close(linger=0)
 
     def release(self) -> None:
         """Release ZeroMQ's threads and descriptors. Blocks until the lingering messages have left."""
         self.context.term()
+
+
+def _last_endpoint(socket: zmq.Socket[Any]) -> str:
+    endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    return endpoint.rstrip(b"\0").decode()

@@ -24,6 +24,8 @@ from .children import LocalEngines
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost
+from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
+from .security import Security, secure
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -37,7 +39,7 @@ LINGER = 1000
 class RunningHub:
     """A hub that is at work, as `serve_hub` hands it to its embedder.
 
-    - ``config``: what it was started with;
+    - ``config``: what it was started with; with ``reuse``, what the connection files have made of that;
     - ``client_info``, ``engine_info``: what connection files say; ``ipyparallel.Client`` takes the former as it is;
     - ``client_file``, ``engine_file``: the paths of these files, or None without a profile directory.
     """
@@ -110,12 +112,12 @@ async def serve_hub(
 
     ``hub = await nursery.start(serve_hub, HubConfig(...))`` returns a `RunningHub` when everything is bound and
     the connection files are written. Several hubs can live in one process. Whichever way it ends, it leaves
-    no task, thread, socket, descriptor or file behind; an orderly stop, and a cancellation too, first answers
-    those who still wait.
+    no task, thread, socket, descriptor or file behind (but, with ``reuse``, the files for the next hub); an orderly
+    stop, and a cancellation too, first answers those who still wait.
 
     Raises:
-        ConfigError: an address, port or setting cannot be used.
-        ConnectionFileError: the connection files cannot be written.
+        ConfigError: an address, port, key or setting cannot be used.
+        ConnectionFileError: the connection files cannot be written, or not be used again.
         HubError: the hub failed; its cause is the error, or the group of errors, that did it.
     """
     config = config or HubConfig()
@@ -147,8 +149,10 @@ def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | N
 
 
 async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) -> None:
+    config, known = take_up_connection_files(config)
     key = config.key if config.key is not None else secrets.token_hex(16)
-    factory = HubFactory(config, key)
+    security = secure(config, known)
+    factory = HubFactory(config, key, security, known)
     store = open_store(
         config.db,
         checkpoint=trio.lowlevel.checkpoint,
@@ -157,6 +161,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     )
     running: RunningHub | None = None
     host: RuntimeHost | None = None
+    state_file: EngineStateFile | None = None
     try:
         factory.bind()
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
@@ -180,13 +185,15 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 max_heartmonitor_misses=config.max_heartmonitor_misses,
                 hb_period=round(1000 * config.ping),
                 engine_info=factory.engine_info,
+                broadcast_channels=factory.broadcast_channels,
             )
             running = RunningHub(config, factory, host)
-            _write_connection_files(running)
+            _write_connection_files(running, known)
+            state_file = _keep_engine_state(services, host, factory, config)
             _start_services(services, hub, factory, config)
             async with trio.open_nursery() as users:
                 if config.engines:
-                    users.start_soon(_run_local_engines, services, host, factory, config)
+                    users.start_soon(_run_local_engines, services, host, factory, security, config)
                 log.info("hub listening on %s", factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
@@ -196,10 +203,26 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
-            await _close(config, factory, store, running, host)
+            await _close(config, factory, store, running, host, state_file)
 
 
-async def _run_local_engines(services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig) -> None:
+def _keep_engine_state(
+    services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig
+) -> EngineStateFile | None:
+    """Take up the engines of the hub before, if that is wanted, and write down those of this one from now on."""
+    if config.profile_dir is None:
+        return None
+    path = engine_state_path(config.profile_dir, config.cluster_id)
+    state_file = EngineStateFile(path, host.hub, lambda: host.engines_changed)
+    if config.restore and state_file.restore():
+        services.start_soon(await_hearts, host.hub, config, factory.channels["hb_pong"].drain)
+    services.start_soon(state_file.keep, name="engine state file")
+    return state_file
+
+
+async def _run_local_engines(
+    services: trio.Nursery, host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig
+) -> None:
     """Run the engines that belong to this hub until cancelled; then end them, within the grace."""
     engines = LocalEngines(
         config.engines,
@@ -209,6 +232,7 @@ async def _run_local_engines(services: trio.Nursery, host: RuntimeHost, factory:
         cluster_id=config.cluster_id,
         grace=config.stop_grace,
     )
+    security.give_to_engines(engines.environment)
 
     async def hurry() -> None:
         await host.hurried.wait()
@@ -224,6 +248,9 @@ def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, confi
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
         channels[name].handle = lambda frames, name=name: hub.dispatch_monitor_traffic(name, frames)
+    for guard in factory.guards:
+        guard.counts = hub.ignored
+        services.start_soon(guard.channel.run, name=f"channel {guard.channel.name}")
     heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping)
     for name, channel in channels.items():
         if channel.handle is not None:
@@ -232,19 +259,24 @@ def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, confi
     services.start_soon(heartbeat.greet, name="heartbeat for newcomers")
 
 
-def _write_connection_files(running: RunningHub) -> None:
-    if running.client_file is not None and running.engine_file is not None:
-        write_connection_file(running.client_file, running.client_info)
-        write_connection_file(running.engine_file, running.engine_info)
+def _write_connection_files(running: RunningHub, known: Known | None) -> None:
+    for path, info in ((running.client_file, running.client_info), (running.engine_file, running.engine_info)):
+        if path is not None and (known is None or not known.is_current(path, info)):
+            write_connection_file(path, info)
 
 
 async def _close(
-    config: HubConfig, factory: HubFactory, store: Any, running: RunningHub | None, host: RuntimeHost | None
+    config: HubConfig,
+    factory: HubFactory,
+    store: Any,
+    running: RunningHub | None,
+    host: RuntimeHost | None,
+    state_file: EngineStateFile | None,
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
     try:
         if running is not None and host is not None:
-            _take_leave(running, host)
+            _take_leave(running, host, state_file)
     finally:
         factory.close_sockets(LINGER)
         try:
@@ -257,12 +289,17 @@ async def _close(
                 running.mark_stopped()
 
 
-def _take_leave(running: RunningHub, host: RuntimeHost) -> None:
-    """Remove the connection files, answer clients, and tell the embedder's tasks."""
+def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateFile | None) -> None:
+    """Remove the files, unless they are to be used again, answer clients, and tell the embedder's tasks."""
     host.stop(host.stop_reason or "cancelled")
-    if running.client_file is not None and running.engine_file is not None:
+    if running.config.reuse:
+        if state_file is not None:
+            state_file.write()
+    elif running.client_file is not None and running.engine_file is not None:
         remove_connection_file(running.client_file, running.client_info)
         remove_connection_file(running.engine_file, running.engine_info)
+        if state_file is not None:
+            state_file.remove()
     try:
         host.hub.stop_serving()
     finally:

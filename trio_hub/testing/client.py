@@ -33,8 +33,9 @@ class ScriptedClient(Peer):
         nursery: trio.Nursery,
         context: zmq.Context[zmq.Socket[Any]],
         session_id: str | None,
+        curve_keys: tuple[str, str] | None = None,
     ) -> None:
-        super().__init__(info, session_id or new_uuid(), nursery, context)
+        super().__init__(info, session_id or new_uuid(), nursery, context, curve_keys)
         self.replies: defaultdict[str, list[Received]] = defaultdict(list)
         self.notifications: list[Received] = []
         self.iopub: list[Received] = []
@@ -168,7 +169,9 @@ class ScriptedClient(Peer):
 
 
 @asynccontextmanager
-async def open_client(info: dict[str, Any], *, session: str | None = None) -> AsyncGenerator[ScriptedClient, None]:
+async def open_client(
+    info: dict[str, Any], *, session: str | None = None, curve_keys: tuple[str, str] | None = None
+) -> AsyncGenerator[ScriptedClient, None]:
     """A client for the length of the block, at whose end it is gone.
 
     ::
@@ -180,9 +183,10 @@ async def open_client(info: dict[str, Any], *, session: str | None = None) -> As
     Args:
         info: what the clients' connection file says.
         session: its name for itself in the headers it writes; a random one by default.
+        curve_keys: its public and its secret CURVE key, for a hub that encrypts; fresh ones by default.
     """
     async with open_context() as (nursery, context, peers):
-        client = ScriptedClient(info, nursery, context, session)
+        client = ScriptedClient(info, nursery, context, session, curve_keys)
         peers.append(client)
         await client._open()
         yield client

@@ -115,11 +115,12 @@ class ScriptedEngine(Peer):
         uuid: str | None = None,
         behaviour: Behaviour = answer,
         beating: bool = True,
+        curve_keys: tuple[str, str] | None = None,
     ) -> None:
         self.uuid = uuid or new_uuid()
         self.ident = self.uuid.encode()
         self.id = -1
-        super().__init__(info, self.uuid, nursery, context)
+        super().__init__(info, self.uuid, nursery, context, curve_keys)
         self.behaviour = behaviour
         self.control_behaviour: Behaviour = obey
         self.beating = beating
@@ -298,6 +299,7 @@ async def open_engine(
     behaviour: Behaviour = answer,
     beating: bool = True,
     shell: bool = True,
+    curve_keys: tuple[str, str] | None = None,
 ) -> AsyncGenerator[ScriptedEngine, None]:
     """An engine for the length of the block, at whose end it dies.
 
@@ -315,12 +317,15 @@ async def open_engine(
         behaviour: what it does with a request, see `trio_hub.testing.behaviours`.
         beating: whether it answers pings; if it never does, its registration stalls.
         shell: whether it opens its shell connection, where requests come in; else `ScriptedEngine.open_shell` does.
+        curve_keys: its public and its secret CURVE key, for a hub that encrypts; fresh ones by default.
 
     Raises:
         RegistrationRefused: the hub's answer is an error.
     """
     async with open_context() as (nursery, context, peers):
-        engine = ScriptedEngine(info, nursery, context, uuid=uuid, behaviour=behaviour, beating=beating)
+        engine = ScriptedEngine(
+            info, nursery, context, uuid=uuid, behaviour=behaviour, beating=beating, curve_keys=curve_keys
+        )
         peers.append(engine)
         await engine._register(id, shell=shell)
         yield engine

@@ -84,7 +84,8 @@ class Received:
 class Peer:
     """Something with ZeroMQ sockets that are connected to a hub, one `Channel` a socket, in ``channels``.
 
-    ``unreadable`` has what it received and could not read, in order.
+    ``unreadable`` has what it received and could not read, in order. If the connection info names the hub's public
+    CURVE key, everything is encrypted, with the peer's own pair of keys, ``curve_keys``: public and secret, in Z85.
     """
 
     def __init__(
@@ -93,8 +94,13 @@ class Peer:
         session_id: str,
         nursery: trio.Nursery,
         context: zmq.Context[zmq.Socket[Any]],
+        curve_keys: tuple[str, str] | None = None,
     ) -> None:
         self.info = info
+        if curve_keys is None and info.get("curve_serverkey"):
+            public, secret = zmq.curve_keypair()
+            curve_keys = public.decode(), secret.decode()
+        self.curve_keys = curve_keys
         self.session = Session(
             info["key"].encode(),
             session_id=session_id,
@@ -136,7 +142,9 @@ class Peer:
     def url(self, port: int) -> str:
         """The ZeroMQ address of a port of the hub; on this machine, if the hub listens on every interface."""
         interface: str = self.info["interface"]
-        return f"{interface.replace('*', '127.0.0.1').replace('0.0.0.0', '127.0.0.1')}:{port}"
+        for anywhere, here in (("*", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("[::]", "[::1]")):
+            interface = interface.replace(anywhere, here)
+        return f"{interface}:{port}"
 
     def connect(
         self,
@@ -154,6 +162,12 @@ class Peer:
         socket = self._context.socket(kind)
         channel = self.channels[name] = Channel(socket, handle, name=name)
         socket.sndhwm = socket.rcvhwm = 0
+        if "[" in self.info["interface"]:
+            socket.ipv6 = True
+        server_key = self.info.get("curve_serverkey")
+        if server_key and self.curve_keys is not None:
+            socket.curve_serverkey = server_key.encode()
+            socket.curve_publickey, socket.curve_secretkey = (key.encode() for key in self.curve_keys)
         if identity:
             socket.identity = identity
         if kind == zmq.SUB:

@@ -18,8 +18,10 @@ __all__ = [
     "ENGINE_CHANNELS",
     "connection_paths",
     "read_connection_file",
+    "read_connection_files",
     "remove_connection_file",
     "write_connection_file",
+    "write_private_file",
 ]
 
 CLIENT_CHANNELS = ("registration", "control", "mux", "task", "iopub", "notification", "broadcast")
@@ -40,6 +42,17 @@ def write_connection_file(path: Path, info: dict[str, Any]) -> None:
         ConnectionFileError: naming the file.
     """
     text = json.dumps(info, indent=2)
+    try:
+        write_private_file(path, text)
+    except OSError as error:
+        raise ConnectionFileError(
+            f"cannot write the connection file {path}: {error.strerror or error}. "
+            "Choose a profile directory that can be written, with --profile-dir."
+        ) from error
+
+
+def write_private_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all; nobody but its owner can read it, at any moment. Raises `OSError`."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         # private as well, for whoever may write to the directory may put a file of theirs in place of ours
@@ -52,13 +65,10 @@ def write_connection_file(path: Path, info: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise ConnectionFileError(
-            f"cannot write the connection file {path}: {error.strerror or error}. "
-            "Choose a profile directory that can be written, with --profile-dir."
-        ) from error
+        raise
 
 
 def read_connection_file(path: Path) -> dict[str, Any]:
@@ -82,6 +92,58 @@ def read_connection_file(path: Path) -> dict[str, Any]:
             f"the connection file {path} is damaged (not an object): remove it, start the hub again"
         )
     return info
+
+
+def read_connection_files(client_file: Path, engine_file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The contents of both files of a hub, which another hub can take up; None if neither file exists.
+
+    What is checked: that they are whole, belong together, and have a key and a port for every channel.
+
+    Raises:
+        ConnectionFileError: naming the file, what is wrong with it, and the remedy.
+    """
+    missing = [path for path in (client_file, engine_file) if not path.exists()]
+    if len(missing) == 2:
+        return None
+    if missing:
+        other = client_file if missing[0] == engine_file else engine_file
+        raise _unusable(missing[0], f"it is missing, while {other} is there")
+    client, engine = read_connection_file(client_file), read_connection_file(engine_file)
+    for path, info, channels in ((client_file, client, CLIENT_CHANNELS), (engine_file, engine, ENGINE_CHANNELS)):
+        for name in ("key", "interface", "location", "pack", "signature_scheme"):
+            if not isinstance(info.get(name), str):
+                raise _unusable(path, f"{name!r} is missing, or no text")
+        if not info["key"]:
+            raise _unusable(path, "it has no key, and messages would not be signed")
+        if not info["interface"].startswith("tcp://"):
+            raise _unusable(path, f"'interface' is {info['interface']!r}, and this hub has TCP only")
+        if info.get("unpack") != info["pack"]:
+            raise _unusable(path, "'pack' and 'unpack' differ")
+        for name in ("ssh", "curve_serverkey"):
+            if not isinstance(info.get(name), str | None):
+                raise _unusable(path, f"{name!r} is no text")
+        for name in channels:
+            several = name == "broadcast" and path == engine_file
+            ports = info.get(name) if several else [info.get(name)]
+            if not isinstance(ports, list) or not ports or not all(_is_port(port) for port in ports):
+                raise _unusable(
+                    path, f"{name!r} is {info.get(name)!r}, and no {'list of ports' if several else 'port'}"
+                )
+    for name in ("key", "registration", "pack", "signature_scheme", "curve_serverkey"):
+        if client.get(name) != engine.get(name):
+            raise _unusable(client_file, f"its {name!r} is not that of {engine_file}")
+    return client, engine
+
+
+def _is_port(port: object) -> bool:
+    return type(port) is int and 0 < port < 65536
+
+
+def _unusable(path: Path, what: str) -> ConnectionFileError:
+    return ConnectionFileError(
+        f"the connection file {path} cannot be used again: {what}. Put back the two files that belong together, or "
+        "remove both to begin anew; clients and engines then need the new ones."
+    )
 
 
 def remove_connection_file(path: Path, info: dict[str, Any]) -> None:

@@ -1,0 +1,262 @@
+"""Starting again where another hub has stopped: its connection files, and the engines that it had."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..config import HubConfig
+from ..errors import ConfigError, ConnectionFileError
+from ..hub import Hub
+from ..wire.connection import connection_paths, read_connection_files, write_private_file
+
+__all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
+
+log = logging.getLogger("trio_hub.runtime")
+
+WRITE_GAP = 0.2
+"""Seconds between two writes of the engine state: a thousand registrations are a few writes."""
+
+
+# Connection files
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the connection files of an earlier hub say, by which its clients and engines will look for this one."""
+
+    client_info: dict[str, Any]
+    engine_info: dict[str, Any]
+    where: Path
+    """The directory of the files."""
+
+    def is_current(self, path: Path, info: dict[str, Any]) -> bool:
+        """Whether the file needs not be written: it says this, and to nobody but its owner."""
+        return info in (self.client_info, self.engine_info) and _is_private(path)
+
+    @property
+    def curve_serverkey(self) -> str | None:
+        return self.engine_info.get("curve_serverkey") or None
+
+
+def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None]:
+    """If `config` says so and there are connection files: the settings that they stand for, and what they say.
+
+    The files count more than other settings, since whoever has read them goes by them. A setting that says something
+    else is told in a warning; one that says another key, or that other than the files it shall be encrypted or not,
+    is an error.
+
+    Raises:
+        ConnectionFileError, ConfigError: naming the files, and the remedy.
+    """
+    if not config.reuse or config.profile_dir is None:
+        return config, None
+    client_file, engine_file = connection_paths(config.profile_dir, config.cluster_id)
+    infos = read_connection_files(client_file, engine_file)
+    if infos is None:
+        if config.curve and config.curve_secretkey is None:
+            log.warning(
+                "the secret CURVE key is a fresh one, and not kept in the connection files: to use them again, the "
+                "hub must be started with curve_secretkey set, from the first time on"
+            )
+        return config, None
+    client, engine = infos
+    found: dict[str, Any] = {
+        "client_ip": client["interface"].removeprefix("tcp://"),
+        "engine_ip": engine["interface"].removeprefix("tcp://"),
+        "location": engine["location"],
+        "ssh_server": client.get("ssh") or "",
+        "engine_ssh_server": engine.get("ssh") or "",
+        "broadcast_ports": len(engine["broadcast"]),
+        "packer": engine["pack"],
+        "signature_scheme": engine["signature_scheme"],
+        "key": engine["key"],
+    }
+    if config.key not in (None, engine["key"]):
+        raise ConfigError(
+            f"key is set, and the connection files in {client_file.parent} have another: unset it, or remove both "
+            "files to begin anew"
+        )
+    try:
+        taken_up = replace(config, **found)
+    except ConfigError as error:
+        raise ConnectionFileError(
+            f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both to "
+            "begin anew; clients and engines then need the new ones."
+        ) from error
+    known = Known(client, engine, client_file.parent)
+    _check_encryption(config, known)
+    _warn_of_differences(config, taken_up, known)
+    for path in (client_file, engine_file):
+        if not _is_private(path):
+            log.warning("others on this machine could read the key in %s; it is made private now", path)
+    log.info("starting with the key and ports of the connection files in %s", known.where)
+    return taken_up, known
+
+
+def _is_private(path: Path) -> bool:
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def _check_encryption(config: HubConfig, known: Known) -> None:
+    """Raises `ConfigError` if what the files say of encryption is not what the settings say."""
+    if config.curve == (known.curve_serverkey is not None):
+        if config.curve and config.curve_secretkey is None:
+            raise ConfigError(
+                f"the connection files in {known.where} name a public CURVE key, and the secret one that belongs to "
+                "it is not in them: set curve_secretkey, or remove both files to begin anew"
+            )
+        return
+    if config.curve:
+        raise ConfigError(
+            f"curve is on, and the connection files in {known.where} are those of a hub without it, as are the "
+            "engines that have read them: remove both files to begin anew, or turn curve off"
+        )
+    raise ConfigError(
+        f"the connection files in {known.where} are those of a hub with curve on: turn it on and set "
+        "curve_secretkey, or remove both files to begin anew"
+    )
+
+
+def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -> None:
+    """Tell which settings are without effect. Those that have their default value are not worth a word."""
+    default = HubConfig()
+    differences = {
+        "location": taken_up.location,
+        "ssh_server": taken_up.ssh_server,
+        "engine_ssh_server": taken_up.engine_ssh_server,
+        "broadcast_ports": taken_up.broadcast_ports,
+        "packer": taken_up.packer,
+        "signature_scheme": taken_up.signature_scheme,
+    }
+    for name in ("client_ip", "engine_ip"):
+        wanted = getattr(config, name) or config.ip
+        if wanted not in (default.ip, getattr(taken_up, name)):
+            log.warning(_DIFFERS, name if getattr(config, name) else "ip", wanted, getattr(taken_up, name), known.where)
+    for name, value in differences.items():
+        if getattr(config, name) not in (getattr(default, name), value):
+            log.warning(_DIFFERS, name, getattr(config, name), value, known.where)
+    for side, info in (("client", known.client_info), ("engine", known.engine_info)):
+        pool = (*getattr(config, f"{side}_ports"), *config.ports)
+        names = [
+            name for name, port in info.items() if type(port) is int and (side == "engine" or name != "registration")
+        ]
+        outside = sorted({info[name] for name in names} - set(pool)) if pool else []
+        if outside:
+            log.warning(_DIFFERS, f"{side}_ports or ports", "a pool", outside, known.where)
+
+
+_DIFFERS = "%s is %s, and the connection files say %s, which counts; remove both files in %s to begin anew"
+
+
+# Engines
+
+
+@dataclass(frozen=True)
+class SavedEngines:
+    """The engines that a hub has: their uuids by id, and the next id that it gives."""
+
+    engines: dict[int, str]
+    next_id: int
+
+
+def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
+    """Where the state is kept, which is where ipcontroller keeps it."""
+    return profile_dir / "log" / f"engines{cluster_id}.json"
+
+
+def read_engine_state(path: Path) -> SavedEngines | None:
+    """What the file says; None, and a warning that names it, if it cannot be read. None, too, if there is none."""
+    try:
+        state = json.loads(path.read_bytes())
+        engines = {int(engine_id): uuid for engine_id, uuid in state["engines"].items()}
+        next_id = state["next_id"]
+        if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
+            raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("no engines are restored: cannot read %s: %s", path, error.strerror or error)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.warning("no engines are restored: %s is damaged (%s: %s)", path, type(error).__name__, error)
+    else:
+        return SavedEngines(engines, next_id)
+    return None
+
+
+class EngineStateFile:
+    """Keeps a hub's engines in a file, for the hub that comes after it.
+
+    Args:
+        path: of the file.
+        hub: whose engines they are.
+        changed: the event that is set when engines next come or go.
+    """
+
+    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event]) -> None:
+        self.path = path
+        self._hub = hub
+        self._changed = changed
+        self._written = self._now()  # what an earlier hub has left is kept until there is something better
+
+    def _now(self) -> SavedEngines:
+        engines = {engine.id: engine.uuid for engine in self._hub.engines.values()}
+        return SavedEngines(engines, self._hub.next_engine_id)
+
+    def restore(self) -> bool:
+        """Take up the engines that the file names. Whether there are any."""
+        state = read_engine_state(self.path)
+        if state is None:
+            return False
+        self._hub.restore_engines(state.engines, state.next_id)
+        log.info("restored %d engines from %s; their hearts are awaited", len(self._hub.engines), self.path)
+        return bool(self._hub.engines)
+
+    async def keep(self) -> None:
+        """Write the file when engines come or go, for ever; not more often than makes sense."""
+        while True:
+            changed = self._changed()  # before looking: what changes from here on sets this one
+            state = self._now()
+            if state == self._written:
+                await changed.wait()
+                continue
+            await trio.to_thread.run_sync(self._write, state)
+            await trio.sleep(WRITE_GAP)
+
+    def write(self) -> None:
+        """Write what has not been written yet."""
+        state = self._now()
+        if state != self._written:
+            self._write(state)
+
+    def _write(self, state: SavedEngines) -> None:
+        self._written = state
+        try:
+            write_private_file(self.path, json.dumps({"engines": state.engines, "next_id": state.next_id}))
+        except OSError as error:
+            log.warning(
+                "cannot write %s, without which engines cannot be restored: %s",
+                self.path,
+                error.strerror or error,
+                extra={"kind": "engine_state"},
+            )
+
+    def remove(self) -> None:
+        """There will be no hub that these engines could find."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+async def await_hearts(hub: Hub, config: HubConfig, drain_pongs: Callable[[], object]) -> None:
+    """Give restored engines time to let their hearts be heard, as new ones have it; those that do not are lost."""
+    await trio.sleep(config.registration_timeout_seconds)
+    drain_pongs()  # a heartbeat may be waiting to be handled
+    hub.purge_unheard()

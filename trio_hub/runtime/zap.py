@@ -1,0 +1,95 @@
+"""Guards at the door: the ZAP handler, which ZeroMQ asks whether a peer may connect (RFC 27), and a monitor."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+
+from ..wire.frames import Frames, to_bytes
+from .sockets import Channel
+
+__all__ = ["ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
+
+log = logging.getLogger("trio_hub.runtime")
+
+ZAP_DOMAIN = b"trio_hub"
+_ENDPOINT = "inproc://zeromq.zap.01"
+
+
+class Guard:
+    """Something that watches over connections, as long as its ``channel`` is run.
+
+    ``counts`` is where it counts, by reason, the connections that came to nothing. Who is refused tries again and
+    again, so one peer can be many.
+    """
+
+    def __init__(self, socket: zmq.Socket[Any], name: str) -> None:
+        self.channel = Channel(socket, self._handle, name=name)
+        self.counts: Counter[str] = Counter()
+
+    def _handle(self, frames: Frames) -> None:
+        raise NotImplementedError
+
+    def _refused(self, reason: str, text: str, *args: object) -> None:
+        self.counts[reason] += 1
+        log.warning(text, *args, extra={"kind": reason})
+
+
+class ZapHandler(Guard):
+    """Lets those in whose public key is in `allowed`; the others count as ``key_not_allowed``.
+
+    Bind it before the sockets it is to guard: a peer waits for its answer, and is not let in without.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[Any]], allowed: frozenset[bytes]) -> None:
+        super().__init__(context.socket(zmq.ROUTER), "zap")
+        self.allowed = allowed
+        try:
+            self.channel.socket.bind(_ENDPOINT)
+        except BaseException:
+            self.channel.close(linger=0)
+            raise
+
+    def _handle(self, frames: Frames) -> None:
+        # [routing id, empty, version, request id, domain, address, identity, mechanism, credentials…]
+        parts = [to_bytes(frame) for frame in frames]
+        if len(parts) == 9 and parts[2] == b"1.0" and parts[7] == b"CURVE" and parts[8] in self.allowed:
+            status, text = b"200", b"OK"
+        else:
+            self._deny(parts)
+            status, text = b"400", b"not allowed"
+        request_id = parts[3] if len(parts) > 3 else b""
+        self.channel.send([parts[0], b"", b"1.0", request_id, status, text, b"", b""])
+
+    def _deny(self, parts: list[bytes]) -> None:
+        address = parts[5].decode("ascii", "backslashreplace") if len(parts) > 5 else "an unknown address"
+        key = z85.encode(parts[8]).decode() if len(parts) == 9 and len(parts[8]) == 32 else "(none)"
+        self._refused(
+            "key_not_allowed",
+            "refused a connection from %s: its public key %s is not among those that are allowed",
+            address,
+            key,
+        )
+
+
+class HandshakeMonitor(Guard):
+    """Counts connections to an encrypted socket whose handshake failed, as ``handshake_failed``.
+
+    So that somebody who wants to know why a client or engine hangs finds a line that says it.
+    """
+
+    def __init__(self, socket: zmq.Socket[Any]) -> None:
+        events = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        super().__init__(socket.get_monitor_socket(events), "handshakes")
+
+    def _handle(self, frames: Frames) -> None:
+        self._refused(
+            "handshake_failed",
+            "refused a connection to %s: it is not encrypted, or meant for another hub. Clients and engines need the "
+            "connection files of this one",
+            to_bytes(frames[1]).decode("ascii", "backslashreplace"),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ import pytest
 
 from trio_hub.cli.kinds import FRESH_KEY, PAIR
 from trio_hub.cli.traits import ALIASES, FLAGS, SECTIONS, TRAITS
-from trio_hub.cli.translate import SPOKEN_OF
+from trio_hub.cli.translate import SPOKEN_OF, translate
 from trio_hub.cli.translation import Translation
 from trio_hub.config import RULES, HubConfig
 
@@ -151,3 +152,10 @@ def test_the_table_is_in_the_docs(title: str) -> None:
     assert found is not None
     rows = [row for row in found[1].splitlines() if row.startswith("| `")]
     assert rows == expected_tables()[title]
+
+
+def test_the_commands_of_the_page_are_understood(tmp_path: Path) -> None:
+    found = re.findall(r"^trio-hub (?:config show --)?ipcontroller (.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert found
+    for arguments in found:
+        assert translate(shlex.split(arguments), {"IPYTHONDIR": str(tmp_path)}).remarks == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .. import __version__
@@ -22,6 +24,12 @@ class RawCommand(click.Command):
             ctx.exit()
         ctx.params["arguments"] = tuple(args)
         return []
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """For those who ask click what it would make of a command line: this command takes every option."""
+        parser = super().make_parser(ctx)
+        parser.ignore_unknown_options = True
+        return parser
 
     def version(self) -> str:
         return f"trio-hub, version {__version__}"

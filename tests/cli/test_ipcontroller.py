@@ -12,7 +12,7 @@ import pytest
 
 from trio_hub.cli.translate import translate
 from trio_hub.cli.translation import Translation
-from trio_hub.config import DATABASES, HubConfig
+from trio_hub.config import DATABASES, SCHEMES, HubConfig
 from trio_hub.errors import ConfigError
 
 SECRET_KEY = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
@@ -113,12 +113,11 @@ def test_what_has_an_equal_is_that(run: Run, arguments: list[str], settings: dic
         (["--no-secure"], "--no-secure: messages are always signed"),
         (["--init"], "--init: no config file is written"),
         (["--log-url=tcp://127.0.0.1:1"], "--log-url: logs are not published"),
-        (["--scheme=pure"], "--scheme: there is no scheme 'pure'"),
         (["--transport=ipc"], "--transport: all connections are TCP"),
         (["--Session.packer=pickle"], "--Session.packer: messages are packed as json, orjson or msgpack; json is used"),
         (["--Session.packer=json", "--Session.unpacker=msgpack"], "--Session.unpacker: .*; --Session.packer counts"),
         (["--ident=x"], "--ident: the hub draws its own session id"),
-        (["--MongoDB.database=x"], "--MongoDB.database: there is no MongoDB store; the stores are memory, none"),
+        (["--MongoDB.database=x"], "--MongoDB.database: there is no MongoDB store; the stores are memory"),
         (["--pnig=3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
         (["--pnig", "3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
         (["--usethread"], r"--usethread: no option of ipcontroller; did you mean --usethreads\?"),
@@ -154,7 +153,7 @@ def test_saying_what_is_so_anyway_is_no_remark(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mongodb"], "--mongodb is 'MongoDB': this hub keeps no records there; the stores are memory, none"),
+        (["--mongodb"], "--mongodb is 'MongoDB': this hub keeps no records there; the stores are memory"),
         (["--IPController.db_class=lab.OurDB"], "--IPController.db_class is 'lab.OurDB': this hub keeps no records"),
         (["--hwm"], "--hwm needs a value"),
         (["--hwm", "--debug"], "--hwm needs a value"),
@@ -208,6 +207,14 @@ def test_sqlite_is_used_if_there_is_one(run: Run) -> None:
         assert changed(translation) == {"db": "sqlite"}
     else:
         assert translation.remarks == ["--sqlitedb: this version has no SQLite store: task records are kept in memory"]
+
+
+def test_the_pure_scheme_is_used_if_there_is_one(run: Run) -> None:
+    translation = run("--scheme=pure")
+    if "pure" in SCHEMES:
+        assert changed(translation) == {"scheme": "pure"}
+    else:
+        assert translation.remarks == ["--scheme: there is no scheme 'pure': leastload is used"]
 
 
 # Profiles and the environment

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,9 @@ from trio_hub.cli import demo as the_module_is_shadowed  # noqa: F401 - loads tr
 from .process import Command, command, processes_with
 
 demo = sys.modules["trio_hub.cli.demo"]
+
+# click remembers a command's help option, as it was first asked for
+AS_IN_THE_GROUP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
 def hub_of(directory: str) -> int:
@@ -86,7 +90,7 @@ def test_a_signal_ends_it_and_leaves_nothing(home: dict[str, str], signum: signa
 
 def test_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    result = CliRunner().invoke(demo.demo, [])
+    result = CliRunner().invoke(demo.demo, [], **AS_IN_THE_GROUP)
     assert result.exit_code == 1
     assert "pip install 'trio-hub[cluster]'" in result.output
 
@@ -99,7 +103,7 @@ def test_the_extra_is_the_one_that_exists() -> None:
 
 @pytest.mark.parametrize("arguments", [["--engines=0"], ["--tasks=0"], ["--tasks=many"]])
 def test_bad_numbers_are_bad_usage(arguments: list[str]) -> None:
-    result = CliRunner().invoke(demo.demo, arguments)
+    result = CliRunner().invoke(demo.demo, arguments, **AS_IN_THE_GROUP)
     assert result.exit_code == 2
     assert arguments[0].partition("=")[0] in result.output
 

@@ -32,6 +32,8 @@ __all__ = ["RunningHub", "serve_hub"]
 
 log = logging.getLogger("trio_hub.runtime")
 
+LAST_WORDS = 1.0
+"""Seconds that nannies of local engines have to say that these are gone."""
 LINGER = 1000
 """Milliseconds that the last replies have to leave when the hub stops."""
 
@@ -198,8 +200,11 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops: %s", host.stop_reason)
+                engines_at_stop = len(hub.engines)
                 hub.stop_serving()
                 users.cancel_scope.cancel()
+            if config.engines and config.reuse:
+                await _hear_last_words(hub, engines_at_stop - config.engines)
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
@@ -240,6 +245,16 @@ async def _run_local_engines(
 
     services.start_soon(hurry)  # a service, since it must live while the engines are being ended
     await engines.run()
+
+
+async def _hear_last_words(hub: Hub, left: int) -> None:
+    """Local engines have been ended. Give their nannies a moment to unregister them, until so many are left.
+
+    Else the hub that comes next would look for them; or, worse, hear of it, and take it for the end of its own.
+    """
+    with trio.move_on_after(LAST_WORDS):
+        while len(hub.engines) > left:
+            await trio.sleep(0.01)
 
 
 def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:

@@ -204,7 +204,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 hub.stop_serving()
                 users.cancel_scope.cancel()
             if config.engines and config.reuse:
-                await _hear_last_words(hub, engines_at_stop - config.engines)
+                await _hear_last_words(host, engines_at_stop - config.engines)
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
@@ -247,14 +247,14 @@ async def _run_local_engines(
     await engines.run()
 
 
-async def _hear_last_words(hub: Hub, left: int) -> None:
+async def _hear_last_words(host: RuntimeHost, left: int) -> None:
     """Local engines have been ended. Give their nannies a moment to unregister them, until so many are left.
 
     Else the hub that comes next would look for them; or, worse, hear of it, and take it for the end of its own.
     """
     with trio.move_on_after(LAST_WORDS):
-        while len(hub.engines) > left:
-            await trio.sleep(0.01)
+        while len(host.hub.engines) > left:
+            await host.engines_changed.wait()
 
 
 def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:

@@ -57,7 +57,7 @@ def test_an_unknown_message_type_is_named() -> None:
         ("resubmit_request", {}),
         ("unregistration_request", []),
         ("registration_request", "x"),
-        ("become_dask_request", {}),
+        ("become_dask_request", {"scheduler_args": 5}),
     ],
 )
 def test_unusable_queries_are_answered_with_what_is_wrong(msg_type: str, content: Any) -> None:
@@ -258,11 +258,11 @@ def test_a_record_that_changes_while_a_query_waits() -> None:
     frames = world.client.session.write("result_request", {"msg_ids": [msg_id]})
     world.hub.dispatch_query([b"client", *frames])
     [(message, query)] = world.host.deferred
-    call = query.send(None)
+    question = query.send(None)
     world.answer("a", request, channel="mux_out")
     world.take()
     with pytest.raises(StopIteration) as finished_query:
-        query.send(run_now(call(world.hub.store)))
+        query.send(run_now(question))
     assert finished_query.value.value.content["pending"] == [msg_id]
     assert message.header.msg_type == "result_request"
 

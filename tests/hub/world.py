@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -51,6 +51,9 @@ class FakeHost:
         self.questions: list[Callable[[], None]] = []
         """To the store, not answered yet."""
         self.timers: list[tuple[FakeScope, float, Callable[[], None]]] = []
+        self.dask: list[dict[str, Any]] = []
+        """The arguments with which a Dask scheduler was asked for, until it is stopped."""
+        self.dask_error: Exception | None = None
         self.deferred: list[tuple[Message, Query]] | None = None
 
     def send(self, channel: str, frames: Frames) -> bool:
@@ -88,6 +91,15 @@ class FakeHost:
         self.timers.append((scope, seconds, call))
         return scope
 
+    async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
+        if self.dask_error is not None:
+            raise self.dask_error
+        self.dask.append(scheduler_args)
+        return {"address": "tcp://10.0.0.1:8786", "ip": "10.0.0.1", "port": 8786}
+
+    async def stop_dask(self) -> None:
+        self.dask.clear()
+
     def run_query(self, message: Message, query: Query) -> None:
         if self.deferred is None:
             self.finish_query(message, query)
@@ -98,17 +110,18 @@ class FakeHost:
         answer = None
         try:
             while True:
-                answer = run_now(query.send(answer)(self.hub.store))
+                answer = run_now(query.send(answer))
         except StopIteration as finished:
             self.hub.answer_query(message, finished.value)
         except Exception as error:
             self.hub.answer_query_error(message, error)
 
 
-def run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def run_now(awaitable: Awaitable[Any]) -> Any:
     """The result of a coroutine that does not wait."""
+    assert isinstance(awaitable, Coroutine)
     try:
-        coroutine.send(None)
+        awaitable.send(None)
     except StopIteration as finished:
         return finished.value
     raise AssertionError("it waits")

@@ -47,6 +47,8 @@ class Hub(Queries):
             "load_request": self.check_load,
             "resubmit_request": self.resubmit_task,
             "shutdown_request": self.shutdown_request,
+            "become_dask_request": self.become_dask,
+            "stop_distributed_request": self.stop_distributed,
             "registration_request": self.register_engine,
             "unregistration_request": self.unregister_engine,
             "connection_request": self.connection_request,

@@ -1,12 +1,11 @@
 """Clients' queries: each handler gets the sender's identities and the message, and gives the reply.
 
-A handler that needs the store is a generator: it yields what it wants of the store (a function of it) and is
-sent the answer. So all of it is plain synchronous code, and the waiting is the runtime's.
+A handler that has to wait, for the store say, is a generator: it yields what is to be awaited and is sent what
+comes of it. So all of it is plain synchronous code, and the waiting is the runtime's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any
 
 from ..schedulers.task import Task
@@ -50,7 +49,7 @@ class Queries(Broadcasting):
             return Reply("queue_reply", reply)
         completed: dict[str, list[str]] = {engine.uuid: [] for engine in engines}
         query = parse_query({"engine_uuid": {"$in": list(completed)}, "completed": {"$ne": None}})
-        for record in (yield lambda store: store.find(query, ("engine_uuid",))):
+        for record in (yield self.store.find(query, ("engine_uuid",))):
             completed[record["engine_uuid"]].append(record["msg_id"])
         for engine in engines:
             reply[str(engine.id)] = {
@@ -73,7 +72,7 @@ class Queries(Broadcasting):
         status_only = bool(content.get("status_only"))
         live = set(filter(self.is_pending, msg_ids))  # as of now: one may finish while the store is asked
         asked = [msg_id for msg_id in msg_ids if msg_id not in live]
-        records: dict[str, TaskRecord] = yield lambda store: store.get(asked)
+        records: dict[str, TaskRecord] = yield self.store.get(asked)
         pending: list[str] = []
         completed: list[str] = []
         reply: dict[str, Any] = {"status": "ok", "pending": pending, "completed": completed}
@@ -93,7 +92,7 @@ class Queries(Broadcasting):
 
     def get_history(self, client_id: list[bytes], msg: Message) -> Query:
         """All msg_ids in the store, by time of submission."""
-        history = yield lambda store: store.history()
+        history = yield self.store.history()
         return Reply("history_reply", {"status": "ok", "history": history})
 
     def db_query(self, client_id: list[bytes], msg: Message) -> Query:
@@ -101,7 +100,7 @@ class Queries(Broadcasting):
         content = self.session.content(msg)
         query = parse_query({} if content.get("query") is None else content["query"])
         keys = None if content.get("keys") is None else _list_of_text(content["keys"], "keys")
-        records: list[dict[str, Any]] = yield lambda store: store.find(query, keys)
+        records: list[dict[str, Any]] = yield self.store.find(query, keys)
         buffers: list[Buffer] = []
         lengths: dict[str, list[int]] = {"buffers": [], "result_buffers": []}
         for record in records:
@@ -134,13 +133,13 @@ class Queries(Broadcasting):
             queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
             queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
         for query in map(parse_query, queries):
-            yield _dropping(query)
+            yield self.store.drop(query)
         return Reply("purge_reply", {"status": "ok"})
 
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> Query:
         """Run finished or pending requests again, as new tasks; their results are asked for by the new msg_ids."""
         msg_ids = _list_of_text(self.session.content(msg).get("msg_ids"), "msg_ids")
-        records: dict[str, TaskRecord] = yield lambda store: store.get(msg_ids)
+        records: dict[str, TaskRecord] = yield self.store.get(msg_ids)
         missing = [msg_id for msg_id in msg_ids if msg_id not in records or records[msg_id].header is None]
         if missing:
             raise KeyError(f"No such msg(s): {missing!r}")
@@ -171,6 +170,21 @@ class Queries(Broadcasting):
         """A client stops the hub: it stops in good order, and all clients are told."""
         self.host.stop("a client's shutdown_request")
         return Reply("shutdown_reply", {"status": "ok"})
+
+    def become_dask(self, client_id: list[bytes], msg: Message) -> Query:
+        """A Dask scheduler, which the client will turn engines into workers of: where it is, once it is ready."""
+        scheduler_args = self.session.content(msg).get("scheduler_args")
+        if scheduler_args is None:
+            scheduler_args = {}
+        if not isinstance(scheduler_args, dict):
+            raise TypeError(f"scheduler_args must be a dict, not {str(scheduler_args)[:100]!r}")
+        scheduler = yield self.host.become_dask(scheduler_args)
+        return Reply("become_dask_reply", {"status": "ok"} | scheduler)
+
+    def stop_distributed(self, client_id: list[bytes], msg: Message) -> Query:
+        """The end of the Dask scheduler, if there is one."""
+        yield self.host.stop_dask()
+        return Reply("stop_distributed_reply", {"status": "ok"})
 
     def _validate_targets(self, targets: Any) -> list[Any]:
         """The engines that are meant: None is all, else ids or uuids, one or a list."""
@@ -204,14 +218,6 @@ def _list_of_text(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError(f"{name} must be a list of texts, not {str(value)[:100]!r}")
     return value
-
-
-def _dropping(query: Any) -> Any:
-    def drop(store: Any) -> Awaitable[int]:
-        dropped: Awaitable[int] = store.drop(query)
-        return dropped
-
-    return drop
 
 
 def _result_of(record: TaskRecord) -> dict[str, Any]:

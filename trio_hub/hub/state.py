@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, Protocol, TypeAlias
@@ -28,7 +28,7 @@ log = logging.getLogger("trio_hub.hub")
 
 
 class Host(Protocol):
-    """What the hub asks of the runtime that it lives in. Nothing here waits."""
+    """What the hub asks of the runtime that it lives in. Nothing here waits, but what a query may yield (async)."""
 
     listening: bool
     """Whether anybody wants `emit` to be called."""
@@ -49,7 +49,13 @@ class Host(Protocol):
         """Call that after some time, unless the scope is cancelled before."""
 
     def run_query(self, message: Message, query: Query) -> None:
-        """Carry out the store calls of a query, then answer it with `Hub.answer_query`."""
+        """Await what a query yields, one after the other, then answer it with `Hub.answer_query`."""
+
+    async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
+        """The ``address``, ``ip`` and ``port`` of a Dask scheduler, which is started unless one runs."""
+
+    async def stop_dask(self) -> None:
+        """End the Dask scheduler, if one runs."""
 
     def emit(self, event: Event) -> None:
         """Something happened; only called while `listening`."""
@@ -69,10 +75,10 @@ class Reply:
         self.buffers = buffers or []
 
 
-# A query handler yields what it wants to know of the store, is sent the answer, and returns its reply: so the
-# handler is plain synchronous code, and waiting for a disk is the runtime's business.
 StoreCall: TypeAlias = Callable[[Store], Any]
-Query: TypeAlias = Generator[StoreCall, Any, Reply]
+# A query handler yields what is to be awaited (a call of the store, or of the host), is sent what comes of it, and
+# returns its reply: so the handler is plain synchronous code, and waiting for a disk is the runtime's business.
+Query: TypeAlias = Generator[Awaitable[Any], Any, Reply]
 
 
 class HubState(ABC):

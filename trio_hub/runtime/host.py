@@ -10,12 +10,13 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import HubError
+from ..errors import HubClosedError, HubError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event
 from ..hub.state import Query, StoreCall
 from ..wire.frames import Frames
 from ..wire.messages import Message
+from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .sockets import Channel
 
@@ -34,10 +35,11 @@ class EventsLost(HubError):
 class RuntimeHost:
     """Sends through `channels`; starts tasks in `nursery`.
 
-    ``hub`` is set once it exists, since the hub is made with its host.
+    ``hub`` is set once it exists, since the hub is made with its host, and ``dask`` when there is room for it.
     """
 
     hub: Hub
+    dask: DaskSupervisor
 
     def __init__(self, config: HubConfig, channels: dict[str, Channel], nursery: trio.Nursery) -> None:
         self.config = config
@@ -76,6 +78,14 @@ class RuntimeHost:
         self.nursery.start_soon(self._call_later, scope, seconds, call, name="timeout of a task")
         return scope
 
+    async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
+        if self.stop_requested.is_set():
+            raise HubClosedError("the hub is stopping")
+        return await self.dask.start(scheduler_args)
+
+    async def stop_dask(self) -> None:
+        await self.dask.stop()
+
     def emit(self, event: Event) -> None:
         for send, reader in self._readers.items():
             try:
@@ -98,12 +108,11 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
 
     async def _run_query(self, message: Message, query: Query) -> None:
-        """Carry out a query's store calls, one after the other, and answer it."""
+        """Await what a query yields, one after the other, and answer it."""
         answer = None
         try:
             while True:
-                call = query.send(answer)
-                answer = await call(self.hub.store)
+                answer = await query.send(answer)
         except StopIteration as finished:
             self.hub.answer_query(message, finished.value)
         except Exception as error:

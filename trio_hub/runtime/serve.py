@@ -21,6 +21,7 @@ from ..store import open_store
 from ..wire.connection import connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
+from .dask import DaskSupervisor
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost
@@ -194,6 +195,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             state_file = _keep_engine_state(services, host, factory, config)
             _start_services(services, hub, factory, config)
             async with trio.open_nursery() as users:
+                host.dask = DaskSupervisor(users, config, host.hurried)
                 if config.engines:
                     users.start_soon(_run_local_engines, services, host, factory, security, config)
                 log.info("hub listening on %s", factory.client_url("registration"))

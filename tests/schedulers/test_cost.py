@@ -155,14 +155,14 @@ class Waiting:
         self.first = self.submit("first")
         self.second = self.submit("second")
         for number in range(waiting):
-            dependency: dict[str, Any] = {
+            dependencies: dict[str, dict[str, Any]] = {
                 "a chain": {"after": [f"w{number - 1}" if number else "second"]},
                 "a star": {"after": ["second"]},
                 "follow": {"follow": {"dependencies": ["second", "first"], "all": False}},
                 "queued": {},
                 "time limits": {"after": ["second"], "timeout": 1.0},
-            }[how]
-            self.submit(f"w{number}", **dependency)
+            }
+            self.submit(f"w{number}", **dependencies[how])
 
     def submit(self, msg_id: str, session: str = "client", **metadata: Any) -> Task:
         task = make_task(msg_id, session, **metadata)

@@ -107,4 +107,4 @@ class RelayMachine(RuleBasedStateMachine):
 
 @pytest.mark.property
 def test_against_a_model() -> None:
-    run_state_machine_as_test(RelayMachine, settings=settings(max_examples=60))
+    run_state_machine_as_test(RelayMachine, settings=settings(max_examples=20))

@@ -74,6 +74,7 @@ def test_a_stock_clients_day_over_curve(tmp_path: Path, listed: bool, monkeypatc
         assert rc.broadcast_view().apply_sync(lambda: 5) == [5, 5]
         printed = rc[0].execute("print('hello')", block=True)
         wait_until(lambda: "hello" in printed.stdout, "the output")
+        rc.abort([], block=True)  # through the engines' nannies
         if listed:
             public, secret = keys["stranger"]
             start_engine(cluster, IPP_CURVE_PUBLICKEY=public, IPP_CURVE_SECRETKEY=secret)

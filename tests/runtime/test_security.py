@@ -154,6 +154,39 @@ async def test_only_keys_of_the_list_get_in(tmp_path: Path, caplog: pytest.LogCa
     assert allowed[0] not in caplog.text
 
 
+async def test_nannies_with_keys_of_their_own_get_in_beside_an_engine(tmp_path: Path) -> None:
+    """Those of stock engines have other keys than these at the control connection, and only there."""
+    allowed = new_keys()
+    (tmp_path / "keys").write_text(allowed[0])
+    async with (
+        within_limit(),
+        open_hub(HubConfig(curve=True, curve_allowed_keys=tmp_path / "keys")) as hub,
+        open_client(hub.client_info, curve_keys=allowed) as client,
+    ):
+        async with open_engine(hub.engine_info, curve_keys=allowed, beating=False) as engine:
+            engine.channels.pop("control").close(linger=0)
+            engine.curve_keys = new_keys()
+            engine.connect(
+                "control", zmq.ROUTER, [hub.engine_info["control"]], engine._on_control, identity=engine.ident
+            )
+            await engine.wait_until(lambda: bool(engine.pings))
+            engine.send_raw("hb_pong", [engine.pings[0]])
+            await hub.wait_engines(1)
+            assert (await client.reply(client.control(engine, "abort_request"))).content["status"] == "ok"
+        assert hub.statistics().ignored == {}
+
+
+@pytest.mark.parametrize("channel", ["control", "registration"])
+async def test_nobody_gets_in_as_a_nanny_alone(channel: str, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# nobody")
+    async with within_limit(), open_hub(HubConfig(curve=True, curve_allowed_keys=tmp_path / "keys")) as hub:
+        info = hub.engine_info | {"registration": hub.engine_info[channel]}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stay_outside, open_engine, info, new_keys())
+            await eventually(lambda: hub.statistics().ignored.get("key_not_allowed", 0) >= 1)
+            nursery.cancel_scope.cancel()
+
+
 async def test_many_come_through_the_list_at_once(tmp_path: Path) -> None:
     public, secret = new_keys()
     (tmp_path / "keys").write_text(f"{new_keys()[0]}\n{public}\n")

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from .restore import Known
 from .security import Security
 from .sockets import Channel
-from .zap import ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
+from .zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 
 __all__ = ["HubFactory"]
 
@@ -159,7 +159,7 @@ class HubFactory:
                 if name == "query":  # where clients and engines come first
                     self.guards.append(HandshakeMonitor(socket))
             if self._allowed_keys is not None:
-                socket.zap_domain = ZAP_DOMAIN
+                socket.zap_domain = NANNY_DOMAIN if name == "control_out" else ZAP_DOMAIN
                 socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler nobody comes in
             port = self._bind_port(socket, addresses, sides[0], key, index)
         except BaseException:

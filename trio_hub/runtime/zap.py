@@ -12,11 +12,13 @@ from zmq.utils import z85
 from ..wire.frames import Frames, to_bytes
 from .sockets import Channel
 
-__all__ = ["ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
+__all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
 
 log = logging.getLogger("trio_hub.runtime")
 
 ZAP_DOMAIN = b"trio_hub"
+NANNY_DOMAIN = b"trio_hub nannies"
+"""The domain of sockets to which the nannies of stock engines connect."""
 _ENDPOINT = "inproc://zeromq.zap.01"
 
 
@@ -42,12 +44,16 @@ class Guard:
 class ZapHandler(Guard):
     """Lets those in whose public key is in `allowed`; the others count as ``key_not_allowed``.
 
+    One exception: the nanny of a stock engine, which holds its control connection, does not use the engine's keys, but
+    makes up a pair each time. So in `NANNY_DOMAIN` any key will do from an address of somebody who was let in.
+
     Bind it before the sockets it is to guard: a peer waits for its answer, and is not let in without.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[Any]], allowed: frozenset[bytes]) -> None:
         super().__init__(context.socket(zmq.ROUTER), "zap")
         self.allowed = allowed
+        self._addresses: set[bytes] = set()
         try:
             self.channel.socket.bind(_ENDPOINT)
         except BaseException:
@@ -57,13 +63,24 @@ class ZapHandler(Guard):
     def _handle(self, frames: Frames) -> None:
         # [routing id, empty, version, request id, domain, address, identity, mechanism, credentials…]
         parts = [to_bytes(frame) for frame in frames]
-        if len(parts) == 9 and parts[2] == b"1.0" and parts[7] == b"CURVE" and parts[8] in self.allowed:
+        if (
+            len(parts) == 9
+            and parts[2] == b"1.0"
+            and parts[7] == b"CURVE"
+            and self._is_allowed(parts[4], parts[5], parts[8])
+        ):
             status, text = b"200", b"OK"
         else:
             self._deny(parts)
             status, text = b"400", b"not allowed"
         request_id = parts[3] if len(parts) > 3 else b""
         self.channel.send([parts[0], b"", b"1.0", request_id, status, text, b"", b""])
+
+    def _is_allowed(self, domain: bytes, address: bytes, key: bytes) -> bool:
+        if key in self.allowed:
+            self._addresses.add(address)
+            return True
+        return domain == NANNY_DOMAIN and address in self._addresses
 
     def _deny(self, parts: list[bytes]) -> None:
         address = parts[5].decode("ascii", "backslashreplace") if len(parts) > 5 else "an unknown address"

@@ -20,7 +20,7 @@ from trio_hub.schedulers.tasks import TaskScheduler
 
 from .making import Recorder, make_task
 
-FEW, MANY = 10, 10_000
+FEW, MANY = 10, 4_000
 STEPS = 5  # of each kind
 
 

@@ -12,6 +12,7 @@ import zmq
 from trio_hub import HubConfig
 from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregistered, Event, RegistrationStalled
 from trio_hub.testing import RegistrationRefused, ScriptedEngine, open_client, open_engine, open_engines, open_hub
+from trio_hub.wire.connection import ENGINE_CHANNELS
 
 from .support import cluster, eventually, settled, within_limit
 
@@ -28,14 +29,16 @@ async def next_of(events: AsyncGenerator[Event, None], kind: type[T]) -> T:
 # Coming
 
 
-async def test_the_registration_reply_says_all_that_an_engine_needs() -> None:
+async def test_the_registration_reply_says_all_that_an_engine_needs_but_the_key() -> None:
     async with cluster(1, ping=2.5) as (hub, client, (engine,)):
+        where = {name: hub.engine_info[name] for name in ("interface", *ENGINE_CHANNELS)}
         assert engine.registration == {
             "status": "ok",
             "id": 0,
             "hb_period": 2500,
-            "connection_info": hub.engine_info,
+            "connection_info": where,
         }
+        assert hub.engine_info["key"] not in str(engine.registration)
         assert (await client.query("connection_request")).content["engines"] == {"0": engine.uuid}
 
 

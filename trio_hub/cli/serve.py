@@ -18,7 +18,7 @@ from . import codes
 __all__ = ["serve", "setting_options"]
 
 # A key on the command line would be seen by everybody on the machine, in the list of processes.
-NOT_OPTIONS = {"key"}
+NOT_OPTIONS = {"key", "curve_secretkey"}
 HELP = {
     "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds that a new engine has to answer its first heartbeat.  "

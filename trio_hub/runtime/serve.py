@@ -18,7 +18,7 @@ from ..errors import HubClosedError, HubError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
 from ..store import open_store
-from ..wire.connection import connection_paths, remove_connection_file, write_connection_file
+from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
 from .dask import DaskSupervisor
@@ -187,7 +187,8 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 scheme=config.scheme,
                 max_heartmonitor_misses=config.max_heartmonitor_misses,
                 hb_period=round(1000 * config.ping),
-                engine_info=factory.engine_info,
+                # whoever asks is told where, and not the key, which would go by for all to read
+                engine_info={name: factory.engine_info[name] for name in ("interface", *ENGINE_CHANNELS)},
                 broadcast_channels=factory.broadcast_channels,
             )
             running = RunningHub(config, factory, host)

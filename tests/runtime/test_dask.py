@@ -437,15 +437,18 @@ async def a_client(info: dict[str, Any], *, task_status: trio.TaskStatus[Any]) -
         await trio.sleep_forever()
 
 
-async def test_a_hub_that_stops_starts_none(fake: Fake) -> None:
+async def test_a_hub_that_stops_starts_none(fake: Fake, tmp_path: Path) -> None:
     """While an engine of its own takes its time to end, clients are still answered."""
-    stubborn = (
-        sys.executable,
-        "-c",
-        STUBBORN.replace("ready()", "").replace("signal.sig", "import signal; signal.sig", 1),
-    )
-    config = HubConfig(engines=1, engine_command=stubborn, stop_grace=3600)
+    deaf = tmp_path / "deaf"
+    stubborn = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(3600)
+"""
+    config = HubConfig(engines=1, engine_command=(sys.executable, "-c", stubborn, str(deaf)), stop_grace=3600)
     async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
+        await eventually(deaf.exists)  # before that it would heed the signal
         hub.shutdown()
         reply = (await client.query("become_dask_request", {})).content
         assert (reply["status"], reply["ename"]) == ("error", "HubClosedError")

@@ -8,6 +8,7 @@ disk, so it is `async`; a backend without one just does not wait.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, TypeAlias
 
 from .query import Query
@@ -25,7 +26,17 @@ async def no_checkpoint() -> None:
 
 
 class Store(Protocol):
-    """A task database."""
+    """A task database.
+
+    - ``durable``: whether it outlives this process;
+    - ``crowded``: whether so much is still to be written that the hub should take nothing more for now.
+    """
+
+    @property
+    def durable(self) -> bool: ...
+
+    @property
+    def crowded(self) -> bool: ...
 
     def add(self, record: TaskRecord) -> None:
         """Keep a new record; one that exists under its msg_id is replaced, and arrives anew.
@@ -45,6 +56,15 @@ class Store(Protocol):
         Raises `AttributeError` for any other key.
         """
 
+    def discard(self, msg_id: str) -> None:
+        """Forget a record, completed or not; an unknown msg_id: nothing."""
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call that when all that was written before is as durable as this backend can make it; in the order of calls.
+
+        Without a disk to wait for, that is at once. It is not called if the hub ends before.
+        """
+
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """The records that exist among those asked for, by msg_id: copies, which no later write changes."""
 
@@ -60,6 +80,15 @@ class Store(Protocol):
 
     async def history(self) -> list[str]:
         """All msg_ids, by time of submission (then by arrival); those without one come last."""
+
+    async def unfinished(self) -> list[TaskRecord]:
+        """Requests of the hub before that are not completed, in the order of arrival, without content and buffers."""
+
+    async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """msg_id and client session of results of the hub before that may not have reached their clients.
+
+        They were marked as ``owed``, or were received within the window before that hub's last result.
+        """
 
     async def flush(self) -> None:
         """Return when everything written so far is as durable as this backend can make it."""

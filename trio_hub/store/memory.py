@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
 from ..errors import ConfigError
 from .interface import Checkpoint, no_checkpoint
 from .query import Query, parse_keys
-from .record import BUFFER_KEYS, PACKED_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
+from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
 
 __all__ = ["MemoryStore"]
 
@@ -25,7 +25,6 @@ SLICE = 500
 # Handing out a record means decoding its JSON: as much work as looking at so many.
 COST_OF_MATCH = 10
 
-_CHANGEABLE = frozenset(RECORD_KEYS) - {"msg_id"}
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -47,6 +46,9 @@ class MemoryStore:
     Raises:
         ConfigError: A bound is not positive.
     """
+
+    durable = False
+    crowded = False
 
     def __init__(
         self, max_records: int = 100_000, max_bytes: int = 1 << 30, *, checkpoint: Checkpoint = no_checkpoint
@@ -91,8 +93,8 @@ class MemoryStore:
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.store.Store.update`."""
-        if not changes.keys() <= _CHANGEABLE:
-            raise AttributeError(f"records have no key to be changed named {set(changes) - _CHANGEABLE}")
+        if not changes.keys() <= CHANGEABLE_KEYS:
+            raise AttributeError(f"records have no key to be changed named {set(changes) - CHANGEABLE_KEYS}")
         kept = self._records.get(msg_id)
         if kept is None:
             return
@@ -123,6 +125,16 @@ class MemoryStore:
             if msg_id in self._finished:
                 self.finished_bytes += grown
                 self._cull()
+
+    def discard(self, msg_id: str) -> None:
+        """See `trio_hub.store.Store.discard`."""
+        kept = self._records.get(msg_id)
+        if kept is not None:
+            self._forget(kept)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Calls it: there is nothing more durable than memory here."""
+        call()
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """See `trio_hub.store.Store.get`."""
@@ -170,6 +182,14 @@ class MemoryStore:
             self._last_submitted = ordered[-1].record.submitted if ordered else _EARLIEST
             self._in_order = True
         return list(self._records)
+
+    async def unfinished(self) -> list[TaskRecord]:
+        """Always empty: no hub was there before."""
+        return []
+
+    async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """Always empty: no hub was there before."""
+        return []
 
     async def flush(self) -> None:
         """There is nothing more durable than memory here."""

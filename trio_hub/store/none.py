@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from ..errors import StoreError
@@ -19,6 +20,9 @@ class NullStore:
     `history` would look like "nothing has run", so those raise `trio_hub.errors.StoreError`.
     """
 
+    durable = False
+    crowded = False
+
     def add(self, record: TaskRecord) -> None:
         """Nothing is kept."""
 
@@ -27,6 +31,13 @@ class NullStore:
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """Nothing is kept."""
+
+    def discard(self, msg_id: str) -> None:
+        """Nothing is kept."""
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Calls it."""
+        call()
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """Always empty."""
@@ -43,6 +54,14 @@ class NullStore:
     async def history(self) -> list[str]:
         """Raises `trio_hub.errors.StoreError`."""
         _refuse()
+
+    async def unfinished(self) -> list[TaskRecord]:
+        """Always empty."""
+        return []
+
+    async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """Always empty."""
+        return []
 
     async def flush(self) -> None:
         """Nothing to write."""

@@ -16,7 +16,9 @@ from ..wire.frames import Buffer
 
 __all__ = [
     "BUFFER_KEYS",
+    "CHANGEABLE_KEYS",
     "DATE_KEYS",
+    "HUB_KEYS",
     "PACKED_KEYS",
     "RECORD_KEYS",
     "TEXT_KEYS",
@@ -67,6 +69,9 @@ BUFFER_KEYS = frozenset(("buffers", "result_buffers"))
 DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
 # Text that only ever grows.
 TEXT_KEYS = frozenset(("stdout", "stderr"))
+# What the hub notes for a hub that comes after it. No query sees these.
+HUB_KEYS = ("custody", "owed")
+CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id"}
 
 
 class TaskRecord:
@@ -80,9 +85,12 @@ class TaskRecord:
     - those in `BUFFER_KEYS`: a tuple of buffers;
     - those in `DATE_KEYS`: aware `datetime`, in UTC;
     - ``label``: any JSON value.
+
+    Two more are for the hub alone (`HUB_KEYS`), and no query sees them: ``custody``, ``bytes`` or None, and ``owed``,
+    whether the result is still to be delivered to a client that was away when it came.
     """
 
-    __slots__ = RECORD_KEYS
+    __slots__ = (*RECORD_KEYS, *HUB_KEYS)
 
     msg_id: str
     header: bytes | None
@@ -107,6 +115,8 @@ class TaskRecord:
     stdout: str
     stderr: str
     label: Any
+    custody: bytes | None
+    owed: bool
 
     def __init__(
         self,
@@ -120,6 +130,7 @@ class TaskRecord:
         engine_uuid: str | None = None,
         queue: str | None = None,
         label: Any = None,
+        custody: bytes | None = None,
     ) -> None:
         self.msg_id = msg_id
         self.header = header
@@ -137,6 +148,8 @@ class TaskRecord:
         self.result_buffers = None
         self.execute_result = self.error = None
         self.stdout = self.stderr = ""
+        self.custody = custody
+        self.owed = False
 
     def __repr__(self) -> str:
         return f"<TaskRecord {self.msg_id} queue={self.queue} completed={self.completed}>"
@@ -173,6 +186,8 @@ class TaskRecord:
         other.stdout = self.stdout
         other.stderr = self.stderr
         other.label = self.label
+        other.custody = self.custody
+        other.owed = self.owed
         return other
 
     def update(self, changes: dict[str, Any]) -> None:

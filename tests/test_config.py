@@ -156,7 +156,7 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("hwm", -1),
         ("hwm", 1.0),
         ("hwm", False),
-        ("scheme", "pure"),
+        ("scheme", "fifo"),
         ("db", "mongodb"),
         ("db", ["memory"]),
         ("db_max_records", 0),
@@ -213,11 +213,17 @@ def test_engines_are_restored_at_the_ports_they_know() -> None:
     [
         ({"curve": True, "curve_publickey": "a" * 40}, "curve_publickey is set, and curve_secretkey is not"),
         ({"curve_allowed_keys": "keys"}, "curve_allowed_keys is set, and curve is off"),
+        ({"scheme": "pure", "hwm": 2}, "hwm is 2, and scheme is pure, which has no limit"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HubConfig(**settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"hwm": 0}, {"hwm": 1}])
+def test_the_pure_scheme_has_no_limit(settings: Any) -> None:
+    assert HubConfig(scheme="pure", **settings).hwm == 0
 
 
 def test_why_pickle_is_refused_is_told() -> None:

@@ -39,7 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-SCHEMES = ("leastload", "lru", "plainrandom", "twobin", "weighted")
+SCHEMES = ("leastload", "lru", "plainrandom", "pure", "twobin", "weighted")
 """Those of `trio_hub.schedulers.schemes`, which this module must not import; a test compares the two."""
 
 DATABASES = ("memory", "none")
@@ -388,6 +388,10 @@ class HubConfig:
             object.__setattr__(self, name, _checked(name, getattr(self, name), name))
         if self.restore:
             object.__setattr__(self, "reuse", True)  # engines come back to the ports and the key they know
+        if self.scheme == "pure":
+            if self.hwm > 1:
+                raise ConfigError(f"hwm is {self.hwm}, and scheme is pure, which has no limit: leave out one of them")
+            object.__setattr__(self, "hwm", 0)
         if self.curve and self.curve_publickey is not None and self.curve_secretkey is None:
             raise ConfigError("curve_publickey is set, and curve_secretkey is not: set both, or the latter only")
         if self.curve_allowed_keys is not None and not self.curve:

@@ -12,7 +12,7 @@ import pytest
 
 from trio_hub.cli.translate import translate
 from trio_hub.cli.translation import Translation
-from trio_hub.config import DATABASES, SCHEMES, HubConfig
+from trio_hub.config import DATABASES, HubConfig
 from trio_hub.errors import ConfigError
 
 SECRET_KEY = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
@@ -209,12 +209,11 @@ def test_sqlite_is_used_if_there_is_one(run: Run) -> None:
         assert translation.remarks == ["--sqlitedb: this version has no SQLite store: task records are kept in memory"]
 
 
-def test_the_pure_scheme_is_used_if_there_is_one(run: Run) -> None:
-    translation = run("--scheme=pure")
-    if "pure" in SCHEMES:
-        assert changed(translation) == {"scheme": "pure"}
-    else:
-        assert translation.remarks == ["--scheme: there is no scheme 'pure': leastload is used"]
+@pytest.mark.parametrize("hwm", [(), ("--hwm=0",), ("--hwm=1",), ("--hwm=5",)])
+def test_the_pure_scheme_has_no_limit_whatever_is_asked_for(run: Run, hwm: tuple[str, ...]) -> None:
+    translation = run(*hwm, "--scheme=pure")
+    assert changed(translation) == {"scheme": "pure", "hwm": 0}
+    assert translation.remarks == (["--hwm: the scheme pure has no limit"] if hwm == ("--hwm=5",) else [])
 
 
 # Profiles and the environment

@@ -13,7 +13,7 @@ from trio_hub.schedulers.schemes import SCHEMES, Scheme
 from trio_hub.schedulers.task import Task, Worker
 from trio_hub.schedulers.tasks import TaskScheduler
 
-from .making import Recorder, make_task
+from .making import Bench, Recorder, make_task
 
 ANY = make_task("any")
 each_scheme = pytest.mark.parametrize("name", sorted(SCHEMES))
@@ -45,7 +45,7 @@ def drawn(scheme: Scheme, times: int, task: Task = ANY) -> Counter[bytes]:
 
 
 def test_the_schemes_of_the_reference_are_here() -> None:
-    assert set(SCHEMES) == {"leastload", "lru", "plainrandom", "twobin", "weighted"}
+    assert set(SCHEMES) == {"leastload", "lru", "plainrandom", "pure", "twobin", "weighted"}
 
 
 # What holds for all
@@ -129,7 +129,7 @@ def test_only_who_is_there_and_accepts_is_chosen(name: str, steps: list[tuple[st
             chosen = scheme.choose(refusing(*chosen_of))
             assert (chosen is None) == (there <= chosen_of)
             assert chosen is None or (chosen in there and chosen not in chosen_of)
-            if chosen is not None and name in ("leastload", "lru"):
+            if chosen is not None and name in ("leastload", "lru", "pure"):
                 keys = {
                     other: (other.load if name == "leastload" else 0, other.last_used) for other in there - chosen_of
                 }
@@ -160,7 +160,7 @@ def test_lru_takes_the_least_recently_used_whatever_its_load() -> None:
     assert scheme.choose_among(workers[1:]) is workers[2]
 
 
-@pytest.mark.parametrize("name", ["leastload", "lru"])
+@pytest.mark.parametrize("name", ["leastload", "lru", "pure"])
 def test_engines_take_turns(name: str) -> None:
     recorder = Recorder()
     scheduler = TaskScheduler(recorder, Random(1), hwm=0, scheme=name)
@@ -169,6 +169,34 @@ def test_engines_take_turns(name: str) -> None:
     for number in range(9):
         scheduler.submit(make_task(str(number)))
     assert [ident for _, ident in recorder.assigned] == ["a", "b", "c"] * 3
+
+
+def test_pure_takes_turns_whatever_is_outstanding() -> None:
+    recorder = Recorder()
+    scheduler = TaskScheduler(recorder, Random(1), hwm=1, scheme="pure")
+    first = scheduler.add_engine(b"a")
+    for number in range(4):
+        scheduler.submit(make_task(str(number)))
+    assert first.load == 4, "a newcomer takes nothing from those who have it"
+    recorder.assigned.clear()
+    scheduler.add_engine(b"b")
+    for number in range(4, 9):
+        scheduler.submit(make_task(str(number)))
+    assert [ident for _, ident in recorder.assigned] == ["b", "a", "b", "a", "b"]
+    assert len(scheduler.queue) == 0
+
+
+def test_pure_honours_what_a_task_asks_for() -> None:
+    bench = Bench("abc", scheme="pure")
+    bench.submit("targeted", targets=["c"])
+    assert bench.assigned == [("targeted", "c")]
+    bench.submit("retried", retries=1)
+    bench.submit("after", after=["retried"])
+    assert bench.assigned == [("retried", "a")]
+    assert not bench.answer("a", "retried", ok=False)
+    assert bench.assigned == [("retried", "b")]
+    assert bench.answer("b", "retried")
+    assert bench.assigned == [("after", "c")], "c got something before the others did"
 
 
 def test_plainrandom_gives_all_the_same_chances() -> None:

@@ -45,8 +45,8 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
 
     @initialize(seed=st.integers(0, 1000), engines=st.integers(0, 3), hwm=st.sampled_from([0, 1, 3]))
     def start(self, seed: int, engines: int, hwm: int) -> None:
-        self.hwm = hwm
-        self.scheduler = TaskScheduler(self, Random(seed), hwm=self.hwm, scheme=self.scheme)
+        self.scheduler = TaskScheduler(self, Random(seed), hwm=hwm, scheme=self.scheme)
+        self.hwm = hwm if SCHEMES[self.scheme].bounded else 0
         self.tasks: dict[str, Task] = {}
         """All that were ever submitted."""
         self.runs_on: dict[str, Worker] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from trio_hub.schedulers.tasks import TaskScheduler
 
 from .making import Bench, Recorder, make_task
 
-each_scheme = pytest.mark.parametrize("scheme", sorted(SCHEMES))
+bounded_schemes = sorted(name for name, scheme in SCHEMES.items() if scheme.bounded)
+scheme_and_hwm = pytest.mark.parametrize(
+    ("scheme", "hwm"), [*itertools.product(bounded_schemes, [0, 1, 3]), ("pure", 0)]
+)
 
 
 # Settings
@@ -33,11 +37,16 @@ def test_a_negative_hwm_is_refused() -> None:
         TaskScheduler(Recorder(), Random(1), hwm=-1)
 
 
+@pytest.mark.parametrize("hwm", [0, 1, 3])
+def test_hwm_limits_those_schemes_that_are_bounded(hwm: int) -> None:
+    assert [Bench(hwm=hwm, scheme=scheme).scheduler.hwm for scheme in bounded_schemes] == [hwm] * 5
+    assert Bench(hwm=hwm, scheme="pure").scheduler.hwm == 0
+
+
 # Submitting, with every hwm and scheme
 
 
-@each_scheme
-@pytest.mark.parametrize("hwm", [0, 1, 3])
+@scheme_and_hwm
 def test_engines_are_filled_up_to_hwm_and_the_rest_waits(scheme: str, hwm: int) -> None:
     bench = Bench("ab", hwm=hwm, scheme=scheme)
     tasks = [bench.submit(str(number)) for number in range(10)]
@@ -62,8 +71,7 @@ def test_engines_are_filled_up_to_hwm_and_the_rest_waits(scheme: str, hwm: int) 
     assert bench.failed == []
 
 
-@each_scheme
-@pytest.mark.parametrize("hwm", [0, 1, 3])
+@scheme_and_hwm
 def test_an_engine_that_comes_gets_what_waits(scheme: str, hwm: int) -> None:
     bench = Bench(hwm=hwm, scheme=scheme)
     for number in range(5):
@@ -240,7 +248,7 @@ def test_when_no_target_meets_a_dependency_it_is_impossible() -> None:
 # Targets
 
 
-@each_scheme
+@pytest.mark.parametrize("scheme", bounded_schemes)
 def test_a_task_runs_on_one_of_its_targets_only(scheme: str) -> None:
     bench = Bench("abcd", scheme=scheme)
     for number in range(4):

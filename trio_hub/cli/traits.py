@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DATABASES, SCHEMES
+from ..config import DATABASES
 from ..errors import ConfigError
 from .kinds import ANYTHING, BOOLEAN, BYTES, DATABASE, DEPTH, FRESH_KEY, INTEGER, LEVEL, PAIR, PORTS, TEXT, Kind
 from .translation import Given, Translation
@@ -144,20 +144,13 @@ def _db_class(translation: Translation, value: Any, label: str) -> None:
         translation.remark(label, _NO_SQLITE)
 
 
-_STOCK_SCHEMES = ("leastload", "pure", "lru", "plainrandom", "weighted", "twobin")
-
-
-@_special(
-    "TaskScheduler.scheme_name",
-    TEXT,
-    "scheme",
-    "" if "pure" in SCHEMES else "`pure` is not there: `leastload` is used.",
-)
-def _scheme_name(translation: Translation, value: Any, label: str) -> None:
-    if value in _STOCK_SCHEMES and value not in SCHEMES:
-        translation.remark(label, f"there is no scheme {value!r}: leastload is used")
+@_special("TaskScheduler.hwm", INTEGER, "hwm", "Nothing with the scheme `pure`, as there.")
+def _hwm(translation: Translation, value: Any, label: str) -> None:
+    scheme = translation.settings.get("scheme")
+    if scheme is not None and scheme.value == "pure" and value > 1:
+        translation.remark(label, "the scheme pure has no limit")
     else:
-        translation.set("scheme", value, label)
+        translation.set("hwm", value, label)
 
 
 def _tcp(name: str) -> Trait:
@@ -255,8 +248,8 @@ def _table() -> dict[str, Trait]:
         _to("HeartMonitor.max_heartmonitor_misses", INTEGER, "max_heartmonitor_misses"),
         _not_here("HeartMonitor.debug", "single heartbeats are not logged", False),
         # tasks
-        _scheme_name,
-        _to("TaskScheduler.hwm", INTEGER, "hwm"),
+        _to("TaskScheduler.scheme_name", TEXT, "scheme"),
+        _hwm,
         _to(
             f"{app}.broadcast_scheduler_depth",
             DEPTH,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from random import Random
+from typing import ClassVar
 
 from .task import Task, Worker
 
@@ -18,6 +19,9 @@ __all__ = ["SCHEMES", "Scheme"]
 
 class Scheme(ABC):
     """The workers with room, and the rule by which one is chosen."""
+
+    bounded: ClassVar[bool] = True
+    """Whether `hwm` says who has room. If not, everybody always has."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -104,6 +108,12 @@ class LRU(_Heap):
         return 0
 
 
+class Pure(LRU):
+    """In turn, whatever is outstanding, as a ZeroMQ DEALER does it."""
+
+    bounded = False
+
+
 class PlainRandom(Scheme):
     """Any, with equal chances."""
 
@@ -177,6 +187,7 @@ SCHEMES: dict[str, type[Scheme]] = {
     "leastload": LeastLoad,
     "lru": LRU,
     "plainrandom": PlainRandom,
+    "pure": Pure,
     "twobin": TwoBin,
     "weighted": Weighted,
 }

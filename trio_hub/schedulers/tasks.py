@@ -45,7 +45,8 @@ class TaskScheduler:
     Args:
         delivery: who carries out what is decided.
         rng: chance, for the schemes that need it.
-        hwm: how many tasks may be outstanding on one engine (high water mark); 0 is unlimited.
+        hwm: how many tasks may be outstanding on one engine (high water mark); 0 is unlimited, and so is a scheme
+            that is not `bounded`, whatever this says.
         scheme: name of the scheme that chooses among engines with room, one of `SCHEMES`.
 
     Raises:
@@ -58,8 +59,8 @@ class TaskScheduler:
         if hwm < 0:
             raise ConfigError(f"hwm must not be negative (0 is unlimited), got {hwm}")
         self._delivery = delivery
-        self.hwm = hwm
         self.with_room = SCHEMES[scheme](rng)
+        self.hwm = hwm if self.with_room.bounded else 0
         self.queue = FairQueue()
         self.tasks: dict[str, Task] = {}
         """Every task that is waiting, queued or running, by msg_id."""

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from .store.server import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]  # fixtures
+
 # No deadline, since a busy machine is no fault of ours; and new examples in every run, also in CI, where
 # Hypothesis would by itself repeat the same ones.
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)

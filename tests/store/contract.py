@@ -10,8 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from trio_hub.store import MemoryStore, Store, TaskRecord, empty_record
+import trio
 
+from trio_hub.runtime.recordwriter import RecordWriter
+from trio_hub.store import MemoryStore, Store, TaskRecord, empty_record
+from trio_hub.store.backend import Backend
+
+from .fake import FakeBackend
 from .strategies import NOON, packed
 
 Opener = Callable[[], AbstractAsyncContextManager[Store]]
@@ -24,7 +29,27 @@ async def open_memory() -> AsyncIterator[Store]:
     await store.aclose()
 
 
-BACKENDS: dict[str, Opener] = {"memory": open_memory}
+@asynccontextmanager
+async def open_writer(backend: Backend, **settings: Any) -> AsyncIterator[RecordWriter]:
+    """A backend behind a `RecordWriter` that is at work."""
+    store = RecordWriter(backend, **settings)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            yield store
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.aclose()
+
+
+@asynccontextmanager
+async def open_fake() -> AsyncIterator[Store]:
+    async with open_writer(FakeBackend(), delay=0) as store:
+        yield store
+
+
+BACKENDS: dict[str, Opener] = {"memory": open_memory, "fake": open_fake}
 
 
 def at(seconds: float) -> datetime:

@@ -1,0 +1,598 @@
+"""`RecordWriter`: a task database on disk, for which nobody in the event loop waits.
+
+What is written is merged in memory, and goes to the database in batches, in a thread, one at a time. Readers see it
+all the same: each gets a snapshot of the database and, of the same moment, what is not in it yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from ..errors import StoreError
+from ..store.backend import Backend, Change, Keep, Reader
+from ..store.pending import (
+    OVERHEAD,
+    Changes,
+    Layer,
+    find_over,
+    get_over,
+    history_over,
+    is_finished,
+    joined,
+    merged,
+    size_of,
+)
+from ..store.query import Query, parse_keys
+from ..store.record import TaskRecord
+
+__all__ = ["RecordWriter"]
+
+log = logging.getLogger("trio_hub.runtime")
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds between two attempts to write, while the database cannot."""
+READERS = 4
+"""How many questions the database answers at the same time; further ones wait."""
+LAYERS = 8
+"""Every question freezes what is pending into a layer of its own; when there are more than this, they are merged."""
+TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
+"""Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
+NOBODY = "trio_hub: nobody"
+"""The msg_id of no record."""
+TELL_EVERY = 60.0
+"""Seconds between two messages that records were given up."""
+
+
+class RecordWriter:
+    """A `trio_hub.store.Store` on top of a `trio_hub.store.backend.Backend`.
+
+    Its task, `run`, is to be started in the hub's nursery; `aclose` also writes what came when that had ended.
+
+    While the database cannot be written, everything is kept in memory, and tried again. From ``max_backlog`` bytes on
+    it is ``crowded``; beyond twice that, records of finished tasks are forgotten, the oldest first.
+
+    Args:
+        backend: The database; from here on nobody else's.
+        delay: Seconds that a change may wait for others to be written with it. 0: not at all; then a batch is what
+            came while the last one was being written.
+        max_backlog: Bytes of what is not yet written, roughly, from which on it is ``crowded``.
+        keep: How much of what is finished is kept; None for all.
+        now: The time, for `keep`.
+
+    Attributes:
+        batches, written: How many batches were committed so far, and how many records changed in them.
+        trimmed: How many records were forgotten since `keep` does not want them.
+        not_persisted: How many records were lost: given up, or not to be written for a reason of their own.
+        last_error: Why the database cannot be written now; None when it can.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        delay: float = 0.05,
+        max_backlog: int = 256 << 20,
+        keep: Keep | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.delay = delay
+        self.max_backlog = max_backlog
+        self.keep = keep
+        self.batches = 0
+        self.written = 0
+        self.trimmed = 0
+        self.not_persisted = 0
+        self.last_error: str | None = None
+        self._backend = backend
+        self._now = now
+        # What is pending: `_open` is what changes go into; those in `_frozen` are older, and go first.
+        self._open = Layer()
+        self._frozen: list[Layer] = []
+        self._frozen_size = 0
+        self._in_flight = 0  # so many of the frozen ones are being written
+        self._limit: float = 2 * max_backlog  # bytes from which on finished records are given up
+        self._is_crowded = False
+        self._told_at = -math.inf
+        # Calls of `after_commit` whose time has come.
+        self._due: deque[Callable[[], None]] = deque()
+        self._calling = False
+        # Held by whoever writes to the database, and by readers while they begin.
+        self._lock = trio.Lock()
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(READERS)
+        self._slots = trio.Semaphore(READERS)
+        self._readers: list[Reader] = []  # those that nobody uses
+        self._awake = trio.Event()  # something is to be written, or it is to be closed
+        self._pause = FIRST_PAUSE
+        self._works_again = trio.Event()
+        self._closed = trio.Event()
+        self._closing = trio.Lock()
+        self._released = False
+
+    def __repr__(self) -> str:
+        state = f"cannot write: {self.last_error}" if self.last_error else "closed" if self._closed.is_set() else "open"
+        return f"<RecordWriter {state}, {self.backlog} records pending>"
+
+    # Numbers
+
+    @property
+    def backlog(self) -> int:
+        """Records of which something is not yet written."""
+        layers = [layer.changes for layer in self._layers()]
+        return len(set().union(*layers)) if len(layers) > 1 else len(layers[0]) if layers else 0
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of memory that the pending changes take, roughly."""
+        return self._frozen_size + self._open.size
+
+    @property
+    def crowded(self) -> bool:
+        """Whether ``max_backlog`` was exceeded, and less than a quarter of it has been got rid of since."""
+        bound = self.max_backlog * 3 // 4 if self._is_crowded else self.max_backlog
+        self._is_crowded = self._frozen_size + self._open.size > bound
+        return self._is_crowded
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest change came that is not yet written; 0 if all are."""
+        layers = self._layers()
+        return trio.current_time() - layers[0].since if layers else 0.0
+
+    def _layers(self) -> list[Layer]:
+        return [*self._frozen, self._open] if self._open.changes else self._frozen
+
+    # Writing: never waits
+
+    def add(self, record: TaskRecord) -> None:
+        """See `trio_hub.store.Store.add`."""
+        layer = self._open
+        if not layer.changes:
+            self._begin_layer()
+        layer.add(record)
+        if layer.size + self._frozen_size > self._limit:
+            self._relieve()
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """See `trio_hub.store.Store.update`."""
+        layer = self._open
+        if not layer.changes:
+            self._begin_layer()
+        layer.update(msg_id, changes)
+        if layer.size + self._frozen_size > self._limit:
+            self._relieve()
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """See `trio_hub.store.Store.append`."""
+        layer = self._open
+        if not layer.changes:
+            self._begin_layer()
+        layer.append(msg_id, key, text)
+        if layer.size + self._frozen_size > self._limit:
+            self._relieve()
+
+    def discard(self, msg_id: str) -> None:
+        """See `trio_hub.store.Store.discard`."""
+        if not self._open.changes:
+            self._begin_layer()
+        self._open.discard(msg_id)
+
+    def _begin_layer(self) -> None:
+        self._open.since = trio.current_time()
+        self._awake.set()
+
+    def _freeze(self) -> list[Layer]:
+        """What is pending now, in layers that will not change any more."""
+        if self._open.changes:
+            self._frozen.append(self._open)
+            self._frozen_size += self._open.size
+            self._open = Layer()
+        return self._frozen.copy()
+
+    def _replace(self, number: int, layers: list[Layer]) -> None:
+        """Put layers in the place of the oldest ones."""
+        self._frozen[:number] = layers
+        self._frozen_size = sum(layer.size for layer in self._frozen)
+
+    def _relieve(self) -> None:
+        """Too much is pending: give up finished records, oldest first, down to seven eighths of the limit.
+
+        A successor of this hub must not take them for unfinished, so the database is to forget them.
+        """
+        self._freeze()
+        excess = self._frozen_size - 2 * self.max_backlog * 7 // 8
+        given_up = 0
+        for index in range(self._in_flight, len(self._frozen)):
+            layer = self._frozen[index]
+            changes = layer.changes.copy()
+            size = layer.size
+            for msg_id, change in layer.changes.items():
+                if excess <= 0:
+                    break
+                if is_finished(change):
+                    changes[msg_id] = Change(msg_id, removed=True)
+                    less = min(size_of(change) - OVERHEAD, size)
+                    excess -= less
+                    size -= less
+                    given_up += 1
+            self._frozen[index] = Layer(changes, size, layer.since, layer.calls)
+        self._frozen_size = sum(layer.size for layer in self._frozen)
+        # Where there is nothing to give up, it would be no use to look again for every change.
+        self._limit = max(2 * self.max_backlog, self._frozen_size + self.max_backlog // 8)
+        self.not_persisted += given_up
+        if given_up and trio.current_time() >= self._told_at + TELL_EVERY:
+            self._told_at = trio.current_time()
+            log.error(
+                "the task database takes too little: %d records of finished tasks were given up just now to save "
+                "memory, %d are lost so far",
+                given_up,
+                self.not_persisted,
+            )
+
+    # After the commit
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """See `trio_hub.store.Store.after_commit`. An error that it raises is logged."""
+        layers = self._layers()
+        if layers:
+            layers[-1].calls.append(call)
+        else:
+            self._due.append(call)
+            self._call_due()
+
+    def _call_due(self) -> None:
+        if self._calling:
+            return  # by one of these calls: it comes when the others are done
+        self._calling = True
+        try:
+            while self._due:
+                call = self._due.popleft()
+                try:
+                    call()
+                except Exception:
+                    log.exception("what was to be done after a commit failed")
+        finally:
+            self._calling = False
+
+    # The writer
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what comes, until it is closed, or cancelled: then what is pending stays so, for `aclose` to write."""
+        async with trio.open_nursery() as nursery:
+            if self.keep is not None:
+                nursery.start_soon(self._trim, self.keep, name="retention of records")
+            task_status.started()
+            while not self._closed.is_set():
+                await self._wait_for_work()
+                try:
+                    async with self._lock:
+                        await self._commit()
+                except StoreError:  # it was logged
+                    pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+                    with trio.move_on_after(pause):
+                        await self._works_again.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_for_work(self) -> None:
+        while not self._layers() and not self._closed.is_set():
+            self._awake = trio.Event()
+            await self._awake.wait()
+        if self.delay and self.last_error is None:
+            with trio.move_on_after(self.delay):
+                await self._closed.wait()
+
+    async def _commit(self) -> None:
+        """Write what is pending now. Whoever calls this holds the lock.
+
+        Raises:
+            StoreError: It cannot be written. Nothing is lost.
+        """
+        layers = self._freeze()
+        if not layers:
+            return
+        self._refuse_if_closed()
+        self._in_flight = len(layers)
+        try:
+            with trio.CancelScope(shield=True):
+                attempt = await trio.to_thread.run_sync(
+                    self._write, [layer.changes for layer in layers], limiter=self._writing
+                )
+        finally:
+            self._in_flight = 0
+        calls = [call for layer in layers for call in layer.calls]
+        rest = Layer(attempt.rest, attempt.size, layers[0].since, calls) if attempt.rest else None
+        self._replace(len(layers), [rest] if rest is not None else [])
+        self.batches += attempt.batches
+        self.written += attempt.written
+        if attempt.refused:
+            self._refuse(attempt.refused)
+        if attempt.error is not None:
+            self._fail(attempt.error)
+            raise attempt.error
+        self._succeed(attempt.written)
+        self._due.extend(calls)
+        self._call_due()
+
+    def _write(self, layers: Sequence[Changes]) -> _Attempt:
+        """In a thread: write all of it.
+
+        An error that is no `StoreError` may be the fault of one record. That one is looked for by halves, and left out
+        if the database can write something else.
+        """
+        attempt = _Attempt()
+        pending = merged(layers)
+        todo = [[joined(change) for change in pending.values()]]
+        while todo and attempt.error is None:
+            changes = todo.pop()
+            try:
+                self._backend.write(changes)
+                attempt.batches += 1
+                attempt.written += len(changes)
+            except StoreError as error:
+                attempt.error = error
+            except Exception as error:
+                if len(changes) > 1:
+                    half = len(changes) // 2
+                    todo += [changes[half:], changes[:half]]
+                    continue
+                attempt.error = self._probe()
+                if attempt.error is None:
+                    attempt.refused[changes[0].msg_id] = error
+            if attempt.error is not None:
+                todo.append(changes)
+        remaining = {change.msg_id for changes in todo for change in changes}
+        attempt.rest = {msg_id: change for msg_id, change in pending.items() if msg_id in remaining}
+        attempt.size = sum(map(size_of, attempt.rest.values()))
+        return attempt
+
+    def _probe(self) -> StoreError | None:
+        """In a thread: why the database cannot write even what changes nothing."""
+        try:
+            self._backend.write([Change(NOBODY, removed=True)])
+        except StoreError as error:
+            return error
+        except Exception as error:
+            failure = StoreError(f"the task database failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return failure
+        return None
+
+    def _refuse(self, refused: Mapping[str, Exception]) -> None:
+        self.not_persisted += len(refused)
+        msg_id, error = next(iter(refused.items()))
+        log.error(
+            "the task database cannot hold the record of %s, which is lost%s: %s: %s",
+            msg_id,
+            f", and {len(refused) - 1} others" if len(refused) > 1 else "",
+            type(error).__name__,
+            error,
+        )
+
+    def _fail(self, error: StoreError) -> None:
+        if self.last_error is None:
+            self._works_again = trio.Event()
+            log.error(
+                "the task database cannot be written: %s. %d records wait in memory; it will be tried again",
+                error,
+                self.backlog,
+            )
+        self.last_error = str(error)
+
+    def _succeed(self, written: int) -> None:
+        self._limit = 2 * self.max_backlog
+        self._pause = FIRST_PAUSE
+        if self.last_error is not None:
+            self.last_error = None
+            self._works_again.set()
+            log.warning(
+                "the task database can be written again: %d records that waited are there now; %d are lost so far",
+                written,
+                self.not_persisted,
+            )
+
+    async def _trim(self, keep: Keep) -> None:
+        """Keep no more than that, step by step, so that writing has its turn in between."""
+        while True:
+            gone = 0
+            try:
+                async with self._lock:
+                    self._refuse_if_closed()
+                    gone = await trio.to_thread.run_sync(self._backend.trim, keep, self._now(), limiter=self._writing)
+                self.trimmed += gone
+            except StoreError as error:
+                if self.last_error is None:
+                    log.warning("the task database cannot forget what is too old: %s", error)
+            except Exception:  # what is too old can stay, but the hub must
+                log.exception("the task database failed to forget what is too old")
+            await trio.sleep(TRIM_PAUSE if gone else TRIM_EVERY)
+
+    async def flush(self) -> None:
+        """See `trio_hub.store.Store.flush`.
+
+        Raises:
+            StoreError: The database cannot be written now. What waits will be tried again all the same.
+        """
+        async with self._lock:
+            await self._commit()
+
+    async def drop(self, query: Query) -> int:
+        """See `trio_hub.store.Store.drop`. What is written while it works stays.
+
+        Raises:
+            StoreError: The database cannot be written now.
+        """
+        async with self._lock:
+            self._refuse_if_closed()
+            await self._commit()
+            return await trio.to_thread.run_sync(self._backend.drop, query, limiter=self._writing)
+
+    # Reading
+
+    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """See `trio_hub.store.Store.get`.
+
+        Raises:
+            StoreError: The database cannot be read now; so for all that follow.
+        """
+        return await self._read(lambda reader, layers: get_over(layers, reader, msg_ids))
+
+    async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """See `trio_hub.store.Store.find`."""
+        wanted = parse_keys(keys)
+        return await self._read(lambda reader, layers: find_over(layers, reader, query, wanted))
+
+    async def history(self) -> list[str]:
+        """See `trio_hub.store.Store.history`."""
+        return await self._read(lambda reader, layers: history_over(layers, reader))
+
+    async def unfinished(self) -> list[TaskRecord]:
+        """See `trio_hub.store.Store.unfinished`. Writes first what is pending."""
+        await self.flush()
+        return await self._read(lambda reader, layers: [kept.record for kept in reader.unfinished()])
+
+    async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """See `trio_hub.store.Store.undelivered`. Writes first what is pending."""
+        await self.flush()
+        return await self._read(lambda reader, layers: reader.undelivered(window))
+
+    async def _read(self, work: Callable[[Reader, Sequence[Changes]], T]) -> T:
+        """What `work` finds, in a thread, with a reader that has begun and the pending changes that it does not see."""
+        async with self._slots:
+            async with self._lock:
+                self._refuse_if_closed()
+                known = self._readers.pop() if self._readers else None
+                with trio.CancelScope(shield=True):
+                    reader = await self._in_reader_thread(partial(self._begin, known))
+                    layers = self._freeze()
+                    if len(layers) > LAYERS:
+                        layers = [await self._merge(layers)]
+            with trio.CancelScope(shield=True):
+                changes = [layer.changes for layer in layers]
+                answer, usable = await self._in_reader_thread(partial(self._answer, reader, work, changes))
+                if usable:
+                    self._readers.append(reader)
+        if isinstance(answer, _Failure):
+            raise answer.error
+        return answer
+
+    async def _in_reader_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._reading)
+
+    def _begin(self, reader: Reader | None) -> Reader:
+        """In a thread: a reader that has begun. One that was used before may have lost its database meanwhile."""
+        if reader is not None:
+            try:
+                reader.begin()
+                return reader
+            except Exception:
+                reader.close()
+        reader = self._backend.reader()
+        try:
+            reader.begin()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def _answer(
+        self, reader: Reader, work: Callable[[Reader, Sequence[Changes]], T], changes: Sequence[Changes]
+    ) -> tuple[T | _Failure, bool]:
+        """In a thread: what `work` says, and whether the reader is good for more."""
+        try:
+            answer = work(reader, changes)
+        except Exception as error:
+            reader.end()
+            reader.close()
+            return _Failure(error), False
+        reader.end()
+        return answer, True
+
+    async def _merge(self, layers: list[Layer]) -> Layer:
+        """Make one layer of those, so that readers have less to look through."""
+        self._in_flight = len(layers)  # so that nothing is given up of them meanwhile
+        try:
+            changes = await self._in_reader_thread(partial(merged, [layer.changes for layer in layers]))
+        finally:
+            self._in_flight = 0
+        calls = [call for layer in layers for call in layer.calls]
+        one = Layer(changes, sum(layer.size for layer in layers), layers[0].since, calls)
+        self._replace(len(layers), [one])
+        return one
+
+    # The end
+
+    async def aclose(self) -> None:
+        """Write what is pending, and close the database. Idempotent.
+
+        If it cannot be written, or this is cancelled before it is, the log tells how many records were lost.
+        """
+        try:
+            with suppress(StoreError):
+                await self.flush()
+        finally:
+            with trio.CancelScope(shield=True):
+                async with self._closing:
+                    if not self._released:
+                        await self._close()
+
+    async def _close(self) -> None:
+        self._closed.set()
+        self._awake.set()
+        self._works_again.set()
+        for _ in range(READERS):  # whoever reads is waited for
+            await self._slots.acquire()
+        async with self._lock:
+            lost = self.backlog
+            if lost:
+                self.not_persisted += lost
+                reason = self.last_error or "there was no time left"
+                log.error("%d records were not written to the task database: %s", lost, reason)
+            self._open = Layer()
+            self._replace(len(self._frozen), [])
+            readers, self._readers = self._readers, []
+            await trio.to_thread.run_sync(self._release, readers, limiter=self._writing)
+            self._released = True
+        for _ in range(READERS):
+            self._slots.release()
+
+    def _release(self, readers: list[Reader]) -> None:
+        for reader in readers:
+            reader.close()
+        self._backend.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed.is_set():
+            raise StoreError("the task database is closed, since the hub has stopped")
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What came of an attempt to write."""
+
+    rest: dict[str, Change] = field(default_factory=dict)
+    """What remains to be written, and its size in bytes."""
+    size: int = 0
+    batches: int = 0
+    written: int = 0
+    refused: dict[str, Exception] = field(default_factory=dict)
+    """Why which records cannot be written ever."""
+    error: StoreError | None = None
+
+
+@dataclass(slots=True)
+class _Failure:
+    error: Exception

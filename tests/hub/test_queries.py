@@ -97,12 +97,37 @@ def test_queue_status_counts_and_lists() -> None:
     assert world.query("load_request", {"targets": None}) == {"status": "ok", "0": 3, "1": 0}
 
 
-def test_dead_engines_are_no_targets() -> None:
+@pytest.mark.parametrize("packer", ["json", "msgpack"])
+def test_the_load_is_all_that_is_outstanding(packer: str) -> None:
+    world = World(hwm=0, packer=packer)
+    for uuid in "ab":
+        world.engine(uuid)
+    for _ in range(3):
+        world.submit(targets=["a"])
+    world.call("a")
+    world.call("b", channel="broadcast_in", targets=[("a", 0), ("b", 1)])
+    world.take()
+    assert world.query("load_request") == {"status": "ok", "0": 5, "1": 1}
+    assert world.query("load_request", {"targets": 1}) == {"status": "ok", "1": 1}
+    assert world.query("load_request", {"targets": ["a"]}) == {"status": "ok", "0": 5}
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("target", [0, [0], "a", ["a"], [0, 1]])
+@pytest.mark.parametrize("msg_type", ["queue_request", "load_request"])
+def test_dead_engines_are_no_targets(msg_type: str, target: Any, settled: bool) -> None:
     world = World()
     engine = world.engine("a")
+    world.engine("b")
     world.hub.lose_engine(engine, "heart")
-    assert world.query("queue_request", {"targets": None}) == {"status": "ok", "unassigned": 0}
-    assert "No Such Engine: [0]" in world.query("queue_request", {"targets": [0]})["evalue"]
+    if settled:
+        world.hub.handle_stranded(engine)
+    assert world.query(msg_type, {"targets": None}).keys() - {"unassigned"} == {"status", "1"}
+    refused = world.query(msg_type, {"targets": target})
+    assert refused["ename"] == "IndexError"
+    assert "No Such Engine: [" in refused["evalue"]
+    purge = world.query("purge_request", {"engine_ids": target})
+    assert (purge["ename"], purge["evalue"]) == (refused["ename"], refused["evalue"])
 
 
 def test_results_pending_completed_and_unknown() -> None:

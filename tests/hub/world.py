@@ -232,10 +232,17 @@ class World:
 
     # Clients
 
-    def submit(self, client: Peer | None = None, *, buffers: tuple[bytes, ...] = (b"f",), **metadata: Any) -> str:
+    def submit(
+        self,
+        client: Peer | None = None,
+        *,
+        msg_type: str = "apply_request",
+        buffers: tuple[bytes, ...] = (b"f",),
+        **metadata: Any,
+    ) -> str:
         """Submit a task; its msg_id."""
         client = client or self.client
-        frames = client.session.write("apply_request", {}, metadata=metadata, buffers=buffers)
+        frames = client.session.write(msg_type, {}, metadata=metadata, buffers=buffers)
         self.hub.dispatch_monitor_traffic("task_in", [client.ident, *frames])
         return self.read(frames).header.msg_id
 

@@ -14,7 +14,7 @@ from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
-from ..wire.messages import Message
+from ..wire.messages import Message, TaskMetadata
 from .answering import STOPPED, Answering, no_such_engine
 from .connector import EngineConnector
 from .events import TaskAssigned, TaskSubmitted
@@ -41,12 +41,18 @@ class Monitoring(Answering):
         try:
             metadata = self.session.task_metadata(msg)
             record = init_record(msg, packer, queue="task", now=self.now(), label=metadata.label)
-            task = Task(msg.header.msg_id, idents, msg.frames, session=msg.header.session, metadata=metadata)
+            task = self._task(idents, msg, metadata)
         except (WireError, InvalidDependency) as error:
             self._refuse("task_in", idents, msg, error)
             return
         self.store.add(record)
         self.submit_task(task)
+
+    def _task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
+        header = msg.header
+        return Task(
+            header.msg_id, idents, msg.frames, session=header.session, msg_type=header.msg_type, metadata=metadata
+        )
 
     def submit_task(self, task: Task) -> None:
         """A task that is recorded already goes to the scheduler."""
@@ -96,9 +102,7 @@ class Monitoring(Answering):
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
-        self._answer_with_error(
-            "task_in", task.idents, task.msg_id, bytes(task.frames[2]), "apply_request", uuid, error
-        )
+        self._answer_with_error("task_in", task.idents, task.msg_id, bytes(task.frames[2]), task.msg_type, uuid, error)
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         """Tasks depend on requests that ended so long ago that only the store may know them."""

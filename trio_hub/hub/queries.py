@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..schedulers.task import Task
 from ..store import parse_query
 from ..store.record import TaskRecord
 from ..wire.frames import Buffer
@@ -128,8 +127,8 @@ class Queries(Broadcasting):
             pending = next((msg_id for msg_id in msg_ids if self.is_pending(msg_id)), None)
             if pending is not None:
                 raise IndexError(f"msg pending: {pending!r}")
-            engine_ids = content.get("engine_ids") or []
-            engines = self._validate_targets(engine_ids) if engine_ids else []
+            engine_ids = content.get("engine_ids")
+            engines = [] if engine_ids in (None, []) else self._validate_targets(engine_ids)  # 0 is an engine's id
             queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
             queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
         for query in map(parse_query, queries):
@@ -161,9 +160,7 @@ class Queries(Broadcasting):
             init_record(task_message, self.session.packer, queue="task", now=self.now(), label=task_metadata.label)
         )
         self.store.update(record.msg_id, {"resubmitted": msg_id})
-        self.submit_task(
-            Task(msg_id, [], task_message.frames, session=task_message.header.session, metadata=task_metadata)
-        )
+        self.submit_task(self._task([], task_message, task_metadata))
         return msg_id
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:

@@ -76,6 +76,7 @@ class Task:
         "idents",
         "metadata",
         "msg_id",
+        "msg_type",
         "number",
         "refused",
         "retries",
@@ -96,10 +97,12 @@ class Task:
         frames: Frames,
         *,
         session: str = "",
+        msg_type: str = "apply_request",
         metadata: TaskMetadata | None = None,
     ) -> None:
         metadata = metadata or TaskMetadata()
         self.msg_id = msg_id
+        self.msg_type = msg_type
         self.idents = idents
         self.frames = frames
         self.session = session

@@ -162,6 +162,67 @@ def test_unregistration_request() -> None:
     assert world.hub.ignored["unknown_engine"] == 1
 
 
+NOBODY = b"\0\x01\x02\x03\x04"
+"""The kind of identity that ZeroMQ makes up for a socket that has none, such as a stock nanny's."""
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize(
+    ("sender", "content"),
+    [
+        (b"old", {"id": 0}),
+        (b"old", {"id": 0, "uuid": "old"}),
+        (NOBODY, {"id": 0, "uuid": "old"}),
+        (b"new", {"id": 0, "uuid": "old"}),
+    ],
+)
+def test_the_late_word_of_an_old_engine_does_not_hit_a_new_one(
+    sender: bytes, content: dict[str, object], registered: bool
+) -> None:
+    world = World()
+    old = world.engine("old")
+    world.hub.lose_engine(old, "heart")
+    world.hub.handle_stranded(old)
+    assert world.register("new", id=0)["id"] == 0, "an id that is free may be asked for"
+    if registered:
+        world.beat("new")
+    world.hub.dispatch_query([sender, *Peer("old").session.write("unregistration_request", content)])
+    assert world.hub.ignored == {"other_engine": 1}
+    new = world.host.started[-1]
+    assert new.state is (EngineState.ALIVE if registered else EngineState.REGISTERING)
+    world.hub.dispatch_query([b"new", *Peer("new").session.write("unregistration_request", {"id": 0})])
+    assert new.state is (EngineState.LOST if registered else EngineState.STALLED)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize(
+    ("sender", "content"),
+    [(NOBODY, {"id": 0}), (NOBODY, {"id": 0, "uuid": None}), (b"its nanny", {"id": 0, "uuid": "a"})],
+)
+def test_a_nanny_unregisters_its_engine(sender: bytes, content: dict[str, object], registered: bool) -> None:
+    """A stock one gives the id, and nothing else that would say whose nanny it is."""
+    world = World()
+    world.register("a")
+    if registered:
+        world.beat("a")
+    world.hub.dispatch_query([sender, *Peer("nanny").session.write("unregistration_request", content)])
+    assert world.host.started[0].state is (EngineState.LOST if registered else EngineState.STALLED)
+    assert not world.hub.ignored
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize("engine_id", [True, 1.0, "1", [1], None])
+def test_what_is_no_id_unregisters_nobody(engine_id: object, registered: bool) -> None:
+    world = World()
+    for uuid in "ab":
+        world.register(uuid)
+        if registered:
+            world.beat(uuid)
+    world.hub.dispatch_query([NOBODY, *Peer("x").session.write("unregistration_request", {"id": engine_id})])
+    assert world.hub.ignored == {"unknown_engine": 1}
+    assert len(world.hub.engines) + len(world.hub.incoming_registrations) == 2
+
+
 @pytest.mark.parametrize("content", [{"id": 0}, {"id": None}])
 def test_an_engine_that_gives_up_registering(content: dict[str, int | None]) -> None:
     world = World()

@@ -256,6 +256,29 @@ async def test_an_engine_asks_to_leave() -> None:
         assert hub.engines == {staying.id: staying.uuid}
 
 
+async def test_a_nanny_says_that_its_engine_has_ended() -> None:
+    """As a stock nanny does: on a socket without a name, and with nothing but the id."""
+    async with cluster(2) as (hub, client, (ended, staying)):
+        client.send("registration", "unregistration_request", {"id": ended.id})
+        await client.notification("unregistration_notification", id=ended.id, uuid=ended.uuid)
+        assert hub.engines == {staying.id: staying.uuid}
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_an_engine_that_has_gone_does_not_take_the_next_of_its_id_along(named: bool) -> None:
+    async with cluster(1) as (hub, client, (old,)):
+        old.leave()
+        await client.notification("unregistration_notification", uuid=old.uuid)
+        async with open_engine(hub.engine_info, id=old.id) as new:
+            await hub.wait_engines(1)
+            assert new.id == old.id
+            content = {"id": old.id} | ({"uuid": old.uuid} if named else {})
+            old.send_raw("registration", old._write("unregistration_request", content))
+            await eventually(lambda: hub.statistics().ignored.get("other_engine") == 1)
+            assert hub.engines == {new.id: new.uuid}
+            assert (await client.reply(client.call(new, b"x"))).buffers == [b"x"]
+
+
 async def test_an_engine_says_that_it_has_shut_down() -> None:
     async with cluster(2) as (hub, client, (leaving, staying)), hub.events() as events:
         leaving.shut_down()

@@ -191,20 +191,32 @@ class Registration(HubState):
     # Going
 
     def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
-        """Unregister an engine that explicitly asks to leave; also one that is still registering."""
+        """Unregister an engine that explicitly asks to leave; also one that is still registering.
+
+        An id may have been another engine's before, whose last word comes late: who says which engine it speaks of
+        is heard only of that one. A stock engine says it by its identity; its nanny says nothing but the id.
+        """
         content = self.session.content(msg)
         engine_id = content.get("id")
-        engine = self.engines.get(engine_id) if type(engine_id) is int else None
-        if engine is not None:
+        speaks_of = _speaks_of(ident[0], content)
+        engine = self._engine_of_id(engine_id) if type(engine_id) is int else None
+        if engine is None and engine_id is None and speaks_of is not None:
+            # an engine that gives up waiting for its registration does not know its id
+            engine = self.incoming_registrations.get(speaks_of)
+        if engine is None:
+            self.ignore("unknown_engine", f"unregistration of engine {engine_id!r}, which is not registered")
+        elif speaks_of not in (None, engine.ident):
+            self.ignore("other_engine", f"unregistration of engine {engine_id!r} that means {speaks_of!r} by it")
+        elif engine.state is EngineState.ALIVE:
             self.lose_engine(engine, "request")
-            return
-        for incoming in self.incoming_registrations.values():
-            # an engine that gives up waiting does not know its id, but its identity is its uuid
-            if incoming.id == engine_id or (engine_id is None and ident and incoming.ident == ident[0]):
-                self.purge_stalled_registration(incoming)
-                incoming.end_scope()
-                return
-        self.ignore("unknown_engine", f"unregistration of engine {engine_id!r}, which is not registered")
+        else:
+            self.purge_stalled_registration(engine)
+            engine.end_scope()
+
+    def _engine_of_id(self, engine_id: int) -> EngineConnector | None:
+        """The engine that has this id, or is about to have it."""
+        registering = (engine for engine in self.incoming_registrations.values() if engine.id == engine_id)
+        return self.engines.get(engine_id) or next(registering, None)
 
     def lose_engine(self, engine: EngineConnector, reason: str) -> None:
         """An engine is gone: forget it, announce it, and let its grace begin."""
@@ -269,3 +281,12 @@ class Registration(HubState):
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
     return EngineError(f"Engine {engine.id} died while running task {msg_id}")
+
+
+def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
+    """The identity of the engine that an unregistration is about, if it can be told."""
+    uuid = content.get("uuid")
+    if isinstance(uuid, str):
+        return uuid.encode("utf-8", "replace")
+    # ZeroMQ makes up an identity that begins with NUL for whoever has none; a stock engine's own is its uuid
+    return None if sender.startswith(b"\0") else sender

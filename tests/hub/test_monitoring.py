@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from trio_hub.errors import StoreError
+from trio_hub.hub import EngineState
 from trio_hub.hub.events import TaskAssigned, TaskFinished, TaskSubmitted
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.store import NullStore
@@ -85,6 +87,33 @@ def test_replies_by_engines_that_were_not_asked_change_nothing() -> None:
     world.answer("a", task)
     world.answer("a", direct, channel="mux_out")
     assert len(world.take("task_in")) == len(world.take("mux_in")) == 1
+
+
+@pytest.mark.parametrize("channel", ["task_out", "mux_out", "control_out", "broadcast_out"])
+def test_replies_that_nobody_waits_for_are_harmless(channel: str) -> None:
+    """To what was answered already, or never asked; by engines that are there, gone, or were never here."""
+    world = World()
+    world.engine("a")
+    gone = world.engine("gone")
+    world.hub.lose_engine(gone, "heart")
+    world.hub.handle_stranded(gone)
+    if channel == "task_out":
+        world.submit()
+    else:
+        metadata: dict[str, Any] = {"targets": [("a", 0)]} if channel == "broadcast_out" else {}
+        world.call("a", channel=channel.replace("_out", "_in"), **metadata)
+    [(_, request)] = world.take(channel)
+    never = world.read([b"a", b"client", *world.client.session.write("apply_request", {})])
+    strays = [("a", never), ("gone", request), ("gone", never), ("nobody", request), ("nobody", never)]
+    for uuid, parent in strays:
+        world.answer(uuid, parent, channel=channel)
+    assert not [name for name, _ in world.take() if name.endswith("_in")]
+    world.answer("a", request, channel=channel)
+    assert len(world.take(channel.replace("_out", "_in"))) == 1
+    world.answer("a", request, channel=channel)
+    assert not world.take()
+    assert world.hub.ignored == {"unexpected_result": len(strays) + 1}
+    assert world.hub.engines[0].completed == (channel != "control_out")
 
 
 def test_a_dead_engines_task_is_answered_with_engine_error_after_the_grace() -> None:
@@ -231,7 +260,7 @@ def test_a_dependency_on_what_nobody_knows_is_invalid(kind: str) -> None:
     assert not world.take("task_out")
 
 
-@pytest.mark.parametrize("dependency", [5, [5], {"dependencies": "x", "all": 1}, {"ids": []}])
+@pytest.mark.parametrize("dependency", [5, [5], {"dependencies": "x", "all": "1"}, {"ids": []}])
 def test_a_dependency_of_no_known_form_is_invalid(dependency: Any) -> None:
     world = World()
     world.engine("a")
@@ -316,6 +345,32 @@ def test_the_time_limit_ends_when_the_task_runs() -> None:
     assert scope.cancelled
     call()
     assert not world.take("task_in")
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-1000), timedelta(days=1000)])
+def test_a_time_limit_does_not_go_by_a_clock_that_can_be_set(jump: timedelta) -> None:
+    """The hub asks for a number of seconds, and looks at no date: not at the task's, nor at what it is now."""
+    world = World(hwm=1)
+    engine = world.engine("a")
+    world.submit()
+    world.client.session.now = lambda: world.clock.time - jump
+    msg_id = world.submit(timeout=2.5)
+    world.clock.time += jump
+    other = world.engine("b")
+    [(_, _), (_, request)] = world.take("task_out")
+    assert request.header.msg_id == msg_id, "a day has come, or gone, and it is run all the same"
+    world.hub.lose_engine(other, "heart")
+    world.clock.time += jump
+    world.hub.weigh_hearts()
+    assert engine.state is EngineState.ALIVE
+    waiting = world.submit(timeout=2.5)
+    world.clock.time += jump
+    world.answer("a", world.read([b"a", *request.frames]), key=b"forged")
+    assert not world.take("task_in")
+    assert [(scope.cancelled, seconds) for scope, seconds, _ in world.host.timers] == [(True, 2.5), (False, 2.5)]
+    world.host.timers[-1][2]()
+    [(_, reply)] = world.take("task_in")
+    assert (reply.parent.msg_id, world.content(reply)["ename"]) == (waiting, "TaskTimeout")
 
 
 def test_a_time_limit_that_is_no_number_is_refused() -> None:

@@ -113,6 +113,18 @@ def test_forms_of_the_same_dependency(raw: Any) -> None:
     assert (condition.all, condition.success, condition.failure) == (True, True, False)
 
 
+@pytest.mark.parametrize("flags", [(1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1), (2, -1, 0)])
+def test_integers_will_do_for_bools(flags: tuple[int, int, int]) -> None:
+    """Stock clients send what they were given, and the stock scheduler asks only whether it is true."""
+    all, success, failure = flags
+    raw = Dependency(["x", "y"], all=all, success=success, failure=failure).as_dict()
+    assert raw["all"] is all, "an integer"
+    condition = parse_dependency(raw, "after")
+    assert condition is not None
+    assert (condition.all, condition.success, condition.failure) == (bool(all), bool(success), bool(failure))
+    assert {type(getattr(condition, name)) for name in ("all", "success", "failure")} == {bool}
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -130,6 +142,9 @@ def test_forms_of_the_same_dependency(raw: Any) -> None:
         {"dependencies": {"dependencies": ["x"]}},
         {"dependencies": ["x"], "all": "yes"},
         {"dependencies": ["x"], "success": None},
+        {"dependencies": ["x"], "all": 1.0},
+        {"dependencies": ["x"], "all": [1]},
+        {"dependencies": ["x"], "success": 0, "failure": 0},
         {"dependencies": ["x"], "success": False, "failure": False},
         {"dependencies": ["x"], "success": False},
     ],

@@ -2,7 +2,7 @@
 
 A task may run only *after* other tasks, and only where others ran (*follow*). Both are given as msg_ids, or as
 ``{"dependencies": [msg_id, …], "all": bool, "success": bool, "failure": bool}``: whether all must end the
-desired way, or any one of them; and which ways are desired.
+desired way, or any one of them; and which ways are desired. An integer will do for a bool, as in Python.
 """
 
 from __future__ import annotations
@@ -76,10 +76,11 @@ def parse_dependency(raw: Any, name: str) -> Condition | None:
         return None
     flags: dict[str, bool] = {}
     if isinstance(raw, dict):
-        flags = {flag: raw.get(flag, default) for flag, default in _FLAGS.items()}
+        given = {flag: raw.get(flag, default) for flag, default in _FLAGS.items()}
         unknown = raw.keys() - _FLAGS.keys() - {"dependencies"}
-        if unknown or not all(isinstance(value, bool) for value in flags.values()):
+        if unknown or not all(isinstance(value, int) for value in given.values()):
             raise InvalidDependency(f"{name}: a dependency has the keys dependencies, all, success and failure")
+        flags = {flag: bool(value) for flag, value in given.items()}
         if not (flags["success"] or flags["failure"]):
             raise InvalidDependency(f"{name}: a dependency must be on success or on failure, or on both")
         raw = raw.get("dependencies", [])

@@ -1,0 +1,197 @@
+"""Nothing that the hub keeps grows with engines and clients that come and go, or with requests that are answered.
+
+Whatever can be reached from the hub is measured, and so will be tables that are yet to come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from random import Random
+from typing import Any
+
+import pytest
+
+from trio_hub.schedulers.dependencies import Outcomes
+from trio_hub.schedulers.schemes import SCHEMES
+from trio_hub.store import NullStore
+from trio_hub.wire.messages import Message
+from trio_hub.wire.signing import ReplayWindow
+
+from .world import Peer, World
+
+TABLES = (dict, list, set, frozenset, deque)
+NOT_THE_HUBS = ("host", "_host")
+"""Attributes that lead out of the hub."""
+CLEARED_NOW_AND_THEN = {"hub.scheduler.with_room._heap": 64 + 2 * 10}
+"""Tables that may hold entries of the past, and how many entries at most with the engines of these tests."""
+
+
+def sizes(hub: object) -> Counter[str]:
+    """How many entries there are in each table of the hub, by the way that leads there.
+
+    Tables at the end of the same way, such as those of all engines, count together.
+    """
+    found: Counter[str] = Counter()
+    seen: set[int] = set()
+    todo: list[tuple[str, Any]] = [("hub", hub)]
+    while todo:
+        way, value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, TABLES):
+            found[way] += len(value)
+            todo += [(f"{way}[]", item) for item in (value.values() if isinstance(value, dict) else value)]
+        elif isinstance(value, tuple):
+            todo += [(way, item) for item in value]
+        elif type(value).__module__.startswith("trio_hub."):
+            slots = {name for each in type(value).__mro__ for name in getattr(each, "__slots__", ())}
+            names = (slots | set(getattr(value, "__dict__", ()))) - set(NOT_THE_HUBS)
+            todo += [(f"{way}.{name}", getattr(value, name)) for name in sorted(names) if hasattr(value, name)]
+    return found
+
+
+def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int]]:
+    """The tables that have grown, with their sizes before and after."""
+    found = {}
+    for way, size in after.items():
+        if size > CLEARED_NOW_AND_THEN.get(way, before[way]):
+            found[way] = (before[way], size)
+    return found
+
+
+def small_world(**settings: Any) -> World:
+    """A world whose hub has a short memory of what it remembers within bounds: outcomes, signatures, records."""
+    world = World(store=NullStore(), **settings)
+    world.hub.scheduler.outcomes = Outcomes(size=1)
+    world.hub.session.replays = ReplayWindow(size=1)
+    return world
+
+
+def broadcast(world: World, client: Peer, uuids: list[str], *, gather: bool) -> None:
+    metadata = {"targets": [(uuid, 0) for uuid in uuids], "is_broadcast": True, "is_coalescing": gather}
+    frames = client.session.write("apply_request", {}, metadata=metadata)
+    world.hub.dispatch_monitor_traffic("broadcast_in", [client.ident, *frames])
+
+
+def request_all_sorts(world: World, client: Peer, uuids: list[str]) -> None:
+    """Every kind of request of this client to these engines."""
+    first = world.submit(client, targets=uuids)
+    last = world.submit(client, after=[first], timeout=5.0)
+    world.submit(client, follow=first, retries=1)
+    world.submit(client, after={"dependencies": [first, last], "all": False, "failure": True})
+    world.submit(client, after=[f"never of {client.name}"])
+    world.submit(client, targets=["nobody"])
+    for uuid in [*uuids, "nobody"]:
+        world.call(uuid, client)
+        world.call(uuid, client, "clear_request", "control_in")
+        world.submit(client, targets=[uuid], retries=1)
+    for gather in (True, False):
+        broadcast(world, client, [*uuids, "nobody"], gather=gather)
+    world.answer_questions()
+
+
+def answer_some(world: World, rng: Random, taken: list[tuple[str, Message]], chance: float) -> None:
+    """Engines answer some of what they were sent: well or badly, once or twice, and some for others."""
+    for channel, request in taken:
+        if not channel.endswith("_out") or channel == "iopub_out" or rng.random() > chance:
+            continue
+        uuid = request.idents[0].decode()
+        world.publish(uuid, bytes(request.frames[2]), "stream", {"name": "stdout", "text": "x"})
+        world.answer("nobody", request, channel=channel)
+        content = {"status": rng.choice(["ok", "ok", "error", "aborted"]), "ename": "E", "evalue": "v"}
+        for _ in range(rng.randint(1, 2)):
+            world.answer(uuid, request, content, channel=channel, dependencies_met=rng.random() < 0.9)
+
+
+def answer_until_nothing_comes(world: World, rng: Random) -> None:
+    while taken := [item for item in world.take() if item[0].endswith("_out") and item[0] != "iopub_out"]:
+        answer_some(world, rng, taken, 1.0)
+        world.answer_questions()
+
+
+def come_and_go(world: World, rng: Random, round_: int) -> None:
+    """Engines and clients that nobody has seen before come, work, and are gone for good; one engine stays."""
+    hub = world.hub
+    uuids = [f"engine{number} of round {round_}" for number in range(4)]
+    clients = [Peer(f"client{number} of round {round_}") for number in range(2)]
+    world.host.unreachable = {uuids[3].encode()}
+    engines = [world.engine(uuid) for uuid in uuids]
+    for uuid in ("stalled", "hasty"):
+        world.register(f"{uuid} in round {round_}")
+    stalled, hasty = world.host.started[-2:]
+    for client in clients:
+        request_all_sorts(world, client, uuids)
+    kept = world.take()
+    answer_some(world, rng, kept, 0.5)
+    world.beat(f"nobody of round {round_}")
+    hub.weigh_hearts()
+    hub.purge_stalled_registration(stalled)
+    hub.dispatch_query([hasty.ident, *Peer(hasty.uuid).session.write("unregistration_request", {"id": hasty.id})])
+    hub.handle_heart_failure(uuids[0].encode())
+    hub.dispatch_query([uuids[1].encode(), *Peer("x").session.write("unregistration_request", {"id": engines[1].id})])
+    world.publish(uuids[2], b"{}", "shutdown_reply", {"status": "ok"})
+    hub.lose_engine(engines[3], "unreachable")
+    answer_some(world, rng, kept, 0.5)  # late, within the grace
+    for engine in engines:
+        hub.handle_stranded(engine)
+        world.beat(engine.uuid)
+    answer_some(world, rng, kept, 1.0)  # too late, unless it is the engine that stays
+    answer_until_nothing_comes(world, rng)
+    for _, _, time_is_up in world.host.timers:
+        time_is_up()
+    world.host.timers.clear()
+    world.host.started.clear()
+    world.take()
+
+
+@pytest.mark.parametrize(("scheme", "hwm"), [*((scheme, 1) for scheme in sorted(SCHEMES)), ("leastload", 0)])
+def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, hwm: int) -> None:
+    world = small_world(scheme=scheme, hwm=hwm)
+    rng = Random(1)
+    world.engine("stays")
+    before = sizes(world.hub)
+    come_and_go(world, rng, 0)
+    after_one = sizes(world.hub)
+    for round_ in range(1, 11):
+        come_and_go(world, rng, round_)
+    assert grown(after_one, sizes(world.hub)) == {}
+    # nor does the first round leave anything, but for a count of each kind of thing ignored, and what must be short
+    assert grown(before, after_one).keys() <= {
+        "hub.ignored",
+        "hub.scheduler.outcomes._outcomes",
+        "hub.session.replays._old",
+    }
+    assert not world.hub.scheduler.tasks
+    assert world.hub.tasks_submitted == world.hub.tasks_completed + world.hub.tasks_failed
+
+
+def test_no_table_grows_with_requests_that_are_answered() -> None:
+    world = small_world(hwm=2)
+    rng = Random(1)
+    for uuid in "ab":
+        world.engine(uuid)
+    measured = []
+    for _ in range(10):
+        for _ in range(5):
+            request_all_sorts(world, world.client, ["a", "b"])
+        answer_until_nothing_comes(world, rng)
+        assert not world.hub.scheduler.tasks
+        measured.append(sizes(world.hub))
+    assert grown(measured[0], measured[-1]) == {}
+
+
+def test_the_measure_sees_every_table() -> None:
+    world = small_world()
+    engine = world.engine("a")
+    before = sizes(world.hub)
+    world.call("a")
+    world.submit()
+    world.submit()
+    broadcast(world, world.client, ["a"], gather=True)
+    engine.parked.append(("mux_out", []))
+    ways = set(grown(before, sizes(world.hub)))
+    assert {"hub.mux.pending", "hub.broadcast.pending", "hub.gathered", "hub.scheduler.tasks"} <= ways
+    assert any(way.startswith("hub.scheduler.queue.") for way in ways)
+    for table in (".lane.pending", ".parked", ".running"):  # an engine's, by whichever way
+        assert any(way.endswith(table) for way in ways), table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 
 from trio_hub import HubConfig
 from trio_hub.hub.events import EngineSettled, EngineUnregistered
+from trio_hub.runtime import serve as serve_module
 from trio_hub.testing import (
     Received,
     ScriptedClient,
@@ -256,6 +258,29 @@ async def test_a_task_that_fails_is_tried_again_on_the_only_engine() -> None:
         assert engine.unreadable == []
         assert [request.msg_id for request in engine.requests] == [task] * 3
         assert [request.metadata["label"] for request in engine.requests] == ["kept"] * 3
+
+
+async def test_time_limits_and_hearts_do_not_go_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set, by hand or over the network, by years: nothing comes sooner or later for that."""
+    jump = timedelta()
+    monkeypatch.setattr(serve_module, "_now", lambda: datetime.now(UTC) + jump)
+    async with cluster(1, **QUICK) as (hub, client, (engine,)):
+        engine.hold()
+        running = client.submit()
+        await engine.wait_requests(1)
+        patient = client.submit(metadata={"timeout": 600})
+        for known, days in ((3, 1000), (4, -1000)):
+            hasty = client.submit(metadata={"timeout": 0.3})
+            await eventually(lambda known=known: hub.statistics().submitted == known)  # type: ignore[misc]
+            jump = timedelta(days=days)
+            assert ename(await client.reply(hasty)) == "TaskTimeout"
+            pings = len(engine.pings)
+            await engine.wait_until(lambda pings=pings: len(engine.pings) > pings + 3)  # type: ignore[misc]
+        assert hub.engines == {engine.id: engine.uuid}
+        assert not client.replies.keys() & {running, patient}
+        engine.release()
+        for msg_id in (running, patient):
+            assert (await client.reply(msg_id)).content["status"] == "ok"
 
 
 async def test_an_error_without_retries_is_the_clients() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import socket
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import zmq
 
 from trio_hub import (
     ConfigError,
@@ -38,8 +40,10 @@ from trio_hub.hub.events import (
     TaskSubmitted,
 )
 from trio_hub.runtime import host as host_module
+from trio_hub.runtime import serve as serve_module
 from trio_hub.store import MemoryStore
 from trio_hub.testing import failing, ignore, open_client, open_engine, open_engines, open_hub, unmet
+from trio_hub.wire.connection import CLIENT_CHANNELS, ENGINE_CHANNELS, write_connection_file
 
 from .support import Footprint, cluster, eventually, within_limit
 
@@ -291,6 +295,53 @@ async def test_ports_are_taken_from_the_pool_in_order() -> None:
         used = {hub.engine_info[name] for name in ("registration", "mux", "task", "control", "iopub", "hb_ping")}
         used |= {hub.client_info[name] for name in ("registration", "mux", "task", "control", "iopub", "notification")}
         assert used <= set(free)
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+@pytest.mark.parametrize("pool", [False, True])
+async def test_ports_are_bound_before_anybody_is_told_of_them(
+    pool: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is probed and then released: somebody else could take it before it is bound for good."""
+    bound: list[str] = []
+    told: list[str] = []
+    bind = zmq.Socket.bind
+
+    def note(channel: zmq.Socket[Any], url: str) -> Any:
+        context = bind(channel, url)
+        endpoint = channel.getsockopt(zmq.LAST_ENDPOINT)
+        assert isinstance(endpoint, bytes)
+        bound.append(endpoint.decode().rstrip("\0"))
+        return context
+
+    def never(channel: object, url: str) -> None:
+        raise AssertionError(f"{url} was bound, and is let go")
+
+    def look(path: Path, info: dict[str, Any]) -> None:
+        ports = [info[name] for name in (*CLIENT_CHANNELS, *ENGINE_CHANNELS) if type(info.get(name)) is int]
+        ports += info["broadcast"] if isinstance(info["broadcast"], list) else []
+        assert len(ports) >= 7
+        assert all(map(is_taken, ports))
+        told.append(path.name)
+        write_connection_file(path, info)
+
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(14)]
+    monkeypatch.setattr(zmq.Socket, "bind", note)
+    monkeypatch.setattr(zmq.Socket, "unbind", never)
+    monkeypatch.setattr(serve_module, "write_connection_file", look)
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, ports=tuple(free) if pool else ())):
+        assert told == ["ipcontroller-client.json", "ipcontroller-engine.json"]
+        of_tcp = [url for url in bound if url.startswith("tcp://")]
+        assert len(of_tcp) == len(set(of_tcp)) == 14
 
 
 # A hub that fails

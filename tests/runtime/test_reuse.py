@@ -410,9 +410,13 @@ async def test_an_engine_that_makes_no_sense_costs_no_other(tmp_path: Path, capl
 
 
 async def test_a_state_file_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And engines register all the same: the first, those that come with it, and those that come later."""
     (tmp_path / "log").write_text("no directory")
-    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, reuse=True)) as hub, engines_of(hub, 1):
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, reuse=True)) as hub, engines_of(hub, 3):
         await eventually(lambda: f"cannot write {tmp_path}/log/engines.json" in caplog.text)
+        async with open_engine(hub.engine_info) as engine, open_client(hub.client_info) as client:
+            await hub.wait_engines(4)
+            assert (await client.reply(client.call(engine, b"x"))).buffers == [b"x"]
 
 
 async def test_a_flood_of_registrations_is_a_few_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -12,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from trio_hub.errors import ConfigError
 from trio_hub.store import RECORD_KEYS, MemoryStore, Query, parse_query
+from trio_hub.store.interface import no_checkpoint
 from trio_hub.store.memory import SLICE
+from trio_hub.store.record import TaskRecord
 
 from . import oracle
 from .contract import at, finished, make
@@ -154,6 +157,48 @@ async def test_long_reads_let_others_run() -> None:
             assert turns >= least
         nursery.cancel_scope.cancel()
     assert len(store) == 0
+
+
+# What a query costs
+
+
+@pytest.mark.parametrize(
+    ("query", "looked_at"),
+    [
+        ({"msg_id": "7"}, 1),
+        ({"msg_id": {"$in": ["7", "1000", "never"]}, "queue": "task"}, 2),
+        ({"msg_id": {"$in": []}}, 0),
+        ({"queue": "mux"}, 2000),
+    ],
+)
+def test_a_query_looks_at_what_may_match_and_copies_only_what_does(
+    query: dict[str, Any], looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(no_checkpoint, 2000)
+    counts: Counter[str] = Counter()
+
+    def counted(of: type, name: str) -> None:
+        method = getattr(of, name)
+
+        def call(*args: Any) -> Any:
+            counts[name] += 1
+            return method(*args)
+
+        monkeypatch.setattr(of, name, call)
+
+    for of, name in ((Query, "matches"), (TaskRecord, "as_dict"), (TaskRecord, "copy")):
+        counted(of, name)
+    found = at_once(store.find(parse_query(query), ["queue"]))
+    assert counts["matches"] == looked_at
+    assert counts["as_dict"] == len(found) == (looked_at if "msg_id" in query else 0)
+    assert counts["copy"] == 0
+    counts.clear()
+    assert len(at_once(store.get(["3", "4", "never"]))) == 2
+    assert counts == {"copy": 2}
+    counts.clear()
+    assert at_once(store.drop(parse_query(query))) == len(found)
+    assert counts["matches"] == looked_at
+    assert not counts["copy"]
 
 
 def test_find_while_the_store_changes() -> None:

@@ -251,6 +251,14 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
             assert session._by_engine.keys() <= wanted
 
     @invariant()
+    def failures_are_forgiven_only_if_nobody_else_is_left(self) -> None:
+        for task in self.scheduler.queue:
+            if self.failed_on[task.msg_id] and task.refused == task.unmet:
+                assert not task.metadata.timeout
+                assert not any(self.may_run(task, ident) for ident in self.live)
+                self.failed_on[task.msg_id].clear()  # for good, whoever comes
+
+    @invariant()
     def nothing_waits_that_could_run(self) -> None:
         for task in self.scheduler.queue:
             for worker in self.live.values():
@@ -273,6 +281,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
                     del self.runs_on[msg_id]
             self.settled.append(worker)
             self.scheduler.settle(worker)
+        self.failures_are_forgiven_only_if_nobody_else_is_left()
         self.live[b"new"] = self.scheduler.add_engine(b"new")
         while self.runs_on:
             self.answer(next(iter(self.runs_on)), "ok")

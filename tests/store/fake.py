@@ -20,18 +20,21 @@ class FakeBackend:
     Switches, for tests:
     - ``failing``: why it can write nothing now; ``unreadable``: why nothing can be read;
     - ``poison``: the msg_ids of records that cannot be written, for no reason that it knows;
-    - ``gate``: writing waits until it is open; ``entered``: set whenever it comes to the gate.
+    - ``gate``: writing waits until it is open; ``entered``: how often it came there;
+    - ``read_gate``, ``reading``: the same for reading.
     """
 
     failing: str | None = None
     unreadable: str | None = None
     poison: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
-    entered: threading.Event = field(default_factory=threading.Event)
+    entered: int = 0
+    read_gate: threading.Event = field(default_factory=threading.Event)
+    reading: int = 0
 
     # what tests look at
-    attempts: int = 0
     batches: list[list[str]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     drops: int = 0
     trims: list[tuple[Keep, datetime]] = field(default_factory=list)
     readers: list[FakeReader] = field(default_factory=list)
@@ -44,12 +47,12 @@ class FakeBackend:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.read_gate.set()
         self._alone = threading.Lock()
 
     def write(self, changes: Sequence[Change]) -> None:
         with self.writing():
-            self.attempts += 1
-            self.entered.set()
+            self.entered += 1
             self.gate.wait()
             self._fail()
             msg_ids = [change.msg_id for change in changes]
@@ -61,6 +64,7 @@ class FakeBackend:
                 self._apply(kept, change)
             self.kept = kept
             self.batches.append(msg_ids)
+            self.changes += changes
 
     def _apply(self, kept: dict[str, Kept], change: Change) -> None:
         if change.removed:
@@ -157,15 +161,16 @@ class FakeReader:
 
     def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
         with self._using():
+            seen = self._look()
             return [
-                Found(place, self._look()[msg_id].record.as_dict(keys))
-                for place, msg_id in self._places()
-                if msg_id not in skip and query.matches(self._look()[msg_id].record)
+                Found(place, seen[msg_id].record.as_dict(keys))
+                for place, msg_id in self._places(seen)
+                if msg_id not in skip and query.matches(seen[msg_id].record)
             ]
 
     def history(self) -> list[tuple[Place, str]]:
         with self._using():
-            return self._places()
+            return self._places(self._look())
 
     def unfinished(self) -> list[Kept]:
         with self._using():
@@ -201,13 +206,15 @@ class FakeReader:
             self._backend.readers.remove(self)
 
     def _look(self) -> dict[str, Kept]:
+        self._backend.reading += 1
+        self._backend.read_gate.wait()
         if self._backend.unreadable:
             raise StoreError(self._backend.unreadable)
         assert self._seen is not None, "begin() comes first"
         return self._seen
 
-    def _places(self) -> list[tuple[Place, str]]:
-        return sorted((place_of(kept.record.submitted, kept.arrival), msg_id) for msg_id, kept in self._look().items())
+    def _places(self, seen: dict[str, Kept]) -> list[tuple[Place, str]]:
+        return sorted((place_of(record.submitted, arrival), msg_id) for msg_id, (arrival, record) in seen.items())
 
     @contextmanager
     def _using(self) -> Iterator[None]:

@@ -54,9 +54,9 @@ def text_column(text: str) -> str:
     JSON may hold NUL and lone surrogates, which databases do not take. Texts with one of these, and those that begin
     with ``\x01``, are stored as ``\x01`` and then the text with Python's escapes. All others are stored as they are.
     """
+    if text.isascii() and text.isprintable():  # as nearly all of them, so this is quick
+        return text
     if "\0" not in text and not text.startswith(_ESCAPED):
-        if text.isascii():
-            return text
         try:
             text.encode()
         except UnicodeEncodeError:

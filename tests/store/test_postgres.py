@@ -211,11 +211,23 @@ def test_changes_of_one_record_in_one_batch_come_in_order(backend: PostgresBacke
 def test_a_large_batch_is_one_transaction(backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trio_hub.store.postgres_write._SEGMENT_BYTES", 10)
     bad = TaskRecord("bad", submitted=3)  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match="cannot cast"):
+    with pytest.raises(ValueError, match="cannot cast"):
         backend.write([*add(make("a", header={"x": 1})), *add(make("b", header={"x": 1})), Change("bad", bad)])
     assert ids(backend) == []
     backend.write([*add(make("a", header={"x": 1})), *add(make("b", header={"x": 1}))])
     assert ids(backend) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"submitted": "soon"}, {"header": object()}, {"content": 1.5}, {"stdout": 3}, {"queue": b"x"}, {"buffers": 3}],
+)
+def test_what_cannot_be_written_is_no_store_error(backend: PostgresBackend, values: dict[str, Any]) -> None:
+    backend.write(add(make("a")))
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        backend.write([*add(make("b")), Change("a", changes=values)])
+    backend.write(add(make("c")))
+    assert ids(backend) == ["a", "c"]
 
 
 # Readers

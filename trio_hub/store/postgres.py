@@ -98,10 +98,13 @@ class PostgresBackend:
         If the connection breaks just when the batch is committed, nobody knows whether it was. So each batch leaves
         its number, by which this can be found out: at once, or else in the next call, which then appends only what
         comes after that.
+
+        What is no value of a record, or too large for PostgreSQL (1 GB for a JSON value or a text), is a `ValueError`,
+        or whatever its type makes of it.
         """
         doubt: _Doubt | None = None
         try:
-            with self._link.call() as connection:
+            with self._link.call(writes=True) as connection:
                 self._settle(connection)
                 batch = next(self._batches)
                 totals = Totals()

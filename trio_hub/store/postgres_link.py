@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import ConfigError, HubError, StoreError
+from ..errors import ConfigError, StoreError
 from .columns import text_column
 
 if TYPE_CHECKING:
@@ -140,11 +140,12 @@ class Link:
         return connection
 
     @contextmanager
-    def call(self, *, ends: bool = True) -> Iterator[Connection]:
+    def call(self, *, ends: bool = True, writes: bool = False) -> Iterator[Connection]:
         """The connection for one call; what was not committed by its end is undone, unless ``ends`` is false.
 
         Raises:
-            StoreError: in place of a `psycopg.Error`.
+            ValueError: In place of a `psycopg.Error`, if it ``writes``, and a value cannot be written, now or later.
+            StoreError: In place of any other.
         """
         import psycopg
 
@@ -163,8 +164,10 @@ class Link:
                 self.close()
             else:
                 self.rollback()
+            if writes and _is_fault_of_a_value(error):
+                raise ValueError(f"the database {self.address} does not take it: {reason(error)}") from error
             raise StoreError(told(error, self.address)) from error
-        except HubError:
+        except Exception:
             self.rollback()
             raise
         except BaseException:
@@ -215,6 +218,16 @@ def told(error: psycopg.Error, address: Address) -> str:
         f"the database {address} cannot do it now: {reason(error)} ({remedy}; "
         "until then the hub keeps the records in memory, and tries again)"
     )
+
+
+def _is_fault_of_a_value(error: psycopg.Error) -> bool:
+    import psycopg
+    from psycopg import errors
+
+    too_large = errors.ProgramLimitExceeded | errors.InternalError_  # for a row, or the server's memory management
+    by_the_server = isinstance(error, psycopg.DataError | errors.CannotCoerce | errors.DatatypeMismatch | too_large)
+    by_the_driver = isinstance(error, psycopg.ProgrammingError | psycopg.NotSupportedError) and error.sqlstate is None
+    return by_the_server or by_the_driver
 
 
 def reason(error: Exception) -> str:

@@ -1,20 +1,26 @@
 """What the contract suite runs on: each backend that keeps records, by name.
 
-A new backend joins by adding a function that opens a fresh, empty store.
+A new backend joins by adding a function that gives an opener of fresh, empty stores.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from trio_hub.runtime.recordwriter import RecordWriter
 from trio_hub.store import MemoryStore, Store, TaskRecord, empty_record
-from trio_hub.store.backend import Backend
+from trio_hub.store.backend import Backend, Change
+from trio_hub.store.postgres import open_postgres
+from trio_hub.store.sqlite import open_sqlite
 
 from .fake import FakeBackend
 from .strategies import NOON, packed
@@ -22,11 +28,14 @@ from .strategies import NOON, packed
 Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
 
-@asynccontextmanager
-async def open_memory() -> AsyncIterator[Store]:
-    store = MemoryStore()
-    yield store
-    await store.aclose()
+def memory(request: pytest.FixtureRequest) -> Opener:
+    @asynccontextmanager
+    async def open_memory() -> AsyncIterator[Store]:
+        store = MemoryStore()
+        yield store
+        await store.aclose()
+
+    return open_memory
 
 
 @asynccontextmanager
@@ -43,13 +52,52 @@ async def open_writer(backend: Backend, **settings: Any) -> AsyncIterator[Record
             await store.aclose()
 
 
-@asynccontextmanager
-async def open_fake() -> AsyncIterator[Store]:
-    async with open_writer(FakeBackend(), delay=0) as store:
-        yield store
+def fake(request: pytest.FixtureRequest) -> Opener:
+    return lambda: open_writer(FakeBackend(), delay=0)
 
 
-BACKENDS: dict[str, Opener] = {"memory": open_memory, "fake": open_fake}
+def sqlite(request: pytest.FixtureRequest) -> Opener:
+    @asynccontextmanager
+    async def open_file() -> AsyncIterator[Store]:
+        with tempfile.TemporaryDirectory() as directory:
+            backend = await trio.to_thread.run_sync(open_sqlite, Path(directory, "tasks.db"))
+            async with open_writer(backend, delay=0) as store:
+                yield store
+
+    return open_file
+
+
+def postgres(request: pytest.FixtureRequest) -> Opener:
+    """One database for all stores, since making one takes long; each belongs to a hub of its own."""
+    server = request.getfixturevalue("postgres_server")
+    url = server.url(server.new_database())
+    owners = map("hub {}".format, count())
+
+    def open_emptied() -> Backend:
+        backend = open_postgres(url, owner=next(owners))
+        reader = backend.reader()
+        reader.begin()
+        left = [Change(msg_id, removed=True) for _, msg_id in reader.history()]
+        reader.end()
+        reader.close()
+        if left:
+            backend.write(left)
+        return backend
+
+    @asynccontextmanager
+    async def open_database() -> AsyncIterator[Store]:
+        async with open_writer(await trio.to_thread.run_sync(open_emptied), delay=0) as store:
+            yield store
+
+    return open_database
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
+    "memory": memory,
+    "fake": fake,
+    "sqlite": sqlite,
+    "postgres": postgres,
+}
 
 
 def at(seconds: float) -> datetime:

@@ -16,12 +16,15 @@ from . import oracle
 from .contract import BACKENDS, Opener, at, finished, make
 from .strategies import many_records, packed, queries
 
-each_backend = pytest.mark.parametrize("opener", BACKENDS.values(), ids=BACKENDS)
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def opener(request: pytest.FixtureRequest) -> Opener:
+    return BACKENDS[request.param](request)
 
 
-@pytest.fixture(params=BACKENDS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with BACKENDS[request.param]() as opened:
+@pytest.fixture
+async def store(opener: Opener) -> AsyncIterator[Store]:
+    async with opener() as opened:
         yield opened
 
 
@@ -267,7 +270,6 @@ async def test_flush_and_close(store: Store) -> None:
 
 
 @pytest.mark.property
-@each_backend
 @given(drawn=many_records(), query=queries())
 async def test_find_agrees_with_the_oracle(opener: Opener, drawn: list[dict[str, Any]], query: dict[str, Any]) -> None:
     async with opener() as store:
@@ -281,7 +283,6 @@ async def test_find_agrees_with_the_oracle(opener: Opener, drawn: list[dict[str,
 
 
 @pytest.mark.property
-@each_backend
 @given(drawn=many_records(), query=queries(), data=st.data())
 async def test_drop_agrees_with_the_oracle(
     opener: Opener, drawn: list[dict[str, Any]], query: dict[str, Any], data: st.DataObject

@@ -24,7 +24,8 @@ from trio_hub.store import sqlite_file as files
 from trio_hub.store.backend import Change, Keep
 from trio_hub.store.matching import same
 from trio_hub.store.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
-from trio_hub.store.sqlite import SQLiteBackend, SQLiteReader, open_sqlite
+from trio_hub.store.sqlite import SQLiteBackend, open_sqlite
+from trio_hub.store.sqlite_read import SQLiteReader
 
 from . import oracle
 from .contract import at, finished, make
@@ -190,6 +191,15 @@ def test_a_record_added_again_arrives_anew(backend: SQLiteBackend) -> None:
     record = whole(backend, "a")
     assert (record.stdout, record.queue, record.completed) == ("", "mux", None)
     check_account(backend)
+
+
+def test_a_number_of_arrival_is_never_given_again(path: Path) -> None:
+    with opened(path) as backend:
+        add(backend, make("a"), make("b"))
+        backend.write([Change("b", removed=True)])
+    with opened(path) as backend:
+        add(backend, make("c"))
+        assert [(kept.arrival, kept.record.msg_id) for kept in all_of(backend)] == [(1, "a"), (3, "c")]
 
 
 def test_several_changes_of_one_record_in_a_batch_keep_their_order(backend: SQLiteBackend) -> None:

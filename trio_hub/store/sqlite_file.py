@@ -30,7 +30,7 @@ Step: TypeAlias = Sequence[str] | Callable[[sqlite3.Connection], None]
 # `trio_hub.store.columns` has them; everything else whose size counts is a BLOB, whose length SQLite knows unread.
 _TASK = """
 CREATE TABLE task (
-    arrival INTEGER PRIMARY KEY AUTOINCREMENT,
+    arrival INTEGER PRIMARY KEY,
     msg_id TEXT NOT NULL UNIQUE,
     client_uuid TEXT,
     engine_uuid TEXT,
@@ -81,10 +81,11 @@ _FIRST = (
     "CREATE INDEX task_unfinished ON task (owner) WHERE completed IS NULL",
     "CREATE INDEX task_owed ON task (owner) WHERE owed = 1",
     "CREATE INDEX piece_task ON piece (task, number, kind, size)",
-    # How much of what is finished there is: nobody could count it before each step of `trim`. Those who write keep it;
-    # triggers would double the cost of a task.
-    "CREATE TABLE account (records INTEGER NOT NULL, bytes INTEGER NOT NULL)",
-    "INSERT INTO account VALUES (0, 0)",
+    # How many records arrived so far, and how much of what is finished there is, which nobody could count before each
+    # step of `trim`. Those who write keep it, batch by batch: triggers would double the cost of a task, and
+    # AUTOINCREMENT would have a row of its own written with every one.
+    "CREATE TABLE account (arrivals INTEGER NOT NULL, records INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+    "INSERT INTO account VALUES (0, 0, 0)",
 )
 
 # The step at index n makes version n + 1 of what version n left. Steps that were released are never changed.

@@ -579,6 +579,30 @@ def test_a_file_that_cannot_be_used_is_left_alone(path: Path, make: Any, error: 
         with pytest.raises(error, match=f"^{path}: .*{told}"):
             open_sqlite(path)
     assert path.read_bytes() == before
+    assert {each.name for each in path.parent.iterdir()} <= {"tasks.db", "tasks.db-lock"}
+
+
+def test_a_newer_version_in_the_log_is_seen_and_left_there(path: Path) -> None:
+    killed = path.with_name("killed.db")
+    with opened(path):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+        for end in ("", "-wal"):
+            killed.with_name(killed.name + end).write_bytes(path.with_name(path.name + end).read_bytes())
+    before = [killed.with_name(killed.name + end).read_bytes() for end in ("", "-wal")]
+    with pytest.raises(ConfigError, match="newer trio_hub"):
+        open_sqlite(killed)
+    assert [killed.with_name(killed.name + end).read_bytes() for end in ("", "-wal")] == before
+
+
+def test_names_of_files_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / "a b?mode=memory#%20é" / "tasks&immutable=1.db"
+    for _ in range(2):
+        with opened(path) as backend:
+            add(backend, finished("a"))
+            assert found(backend) == ["a"]
+    assert path.stat().st_size > 0
 
 
 def test_an_empty_file_becomes_a_database(path: Path) -> None:

@@ -182,13 +182,13 @@ def open_file(path: Path, *, synchronous: bool) -> sqlite3.Connection:
     return connection
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, how: str = "mode=rw") -> sqlite3.Connection:
     """A connection, for one thread at a time, that begins and ends transactions only when it is told to.
 
     No memory map: a file that is cut short under the hub would end its process, with a signal.
     """
     connection = sqlite3.connect(
-        path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw"),
+        f"{path.absolute().as_uri()}?{how}",
         uri=True,
         timeout=5.0,
         isolation_level=None,
@@ -228,7 +228,9 @@ def _check(path: Path) -> None:
     page = 65536 if number(16, 2) == 1 else number(16, 2)
     if size < page or (not has_log and size < page * number(28) and number(24) == number(92)):
         raise StoreError(f"{path}: the file is shorter than it should be, so it is damaged: {_AFTER_DAMAGE}")
-    with reporting(path), closing(connect(path, read_only=True)) as connection:
+    # without a log, SQLite needs to put nothing beside the file, where it would stay
+    how = "mode=ro" if has_log else "mode=ro&immutable=1"
+    with reporting(path), closing(connect(path, how)) as connection:
         _version(connection, path)
         if size <= CHECKED_AS_A_WHOLE:
             ((told,),) = connection.execute("PRAGMA quick_check(1)")

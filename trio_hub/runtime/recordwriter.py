@@ -7,7 +7,6 @@ all the same: each gets a snapshot of the database and, of the same moment, what
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,20 +19,11 @@ import trio
 
 from ..errors import StoreError
 from ..store.backend import Backend, Change, Keep, Reader
-from ..store.pending import (
-    OVERHEAD,
-    Changes,
-    Layer,
-    find_over,
-    get_over,
-    history_over,
-    is_finished,
-    joined,
-    merged,
-    size_of,
-)
+from ..store.backlog import Backlog
+from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged, size_of
 from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
+from .recordreaders import RecordReaders
 
 __all__ = ["RecordWriter"]
 
@@ -43,8 +33,6 @@ T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two attempts to write, while the database cannot."""
-READERS = 4
-"""How many questions the database answers at the same time; further ones wait."""
 LAYERS = 8
 """Every question freezes what is pending into a layer of its own; when there are more than this, they are merged."""
 TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
@@ -90,7 +78,6 @@ class RecordWriter:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.delay = delay
-        self.max_backlog = max_backlog
         self.keep = keep
         self.batches = 0
         self.written = 0
@@ -99,23 +86,15 @@ class RecordWriter:
         self.last_error: str | None = None
         self._backend = backend
         self._now = now
-        # What is pending: `_open` is what changes go into; those in `_frozen` are older, and go first.
-        self._open = Layer()
-        self._frozen: list[Layer] = []
-        self._frozen_size = 0
-        self._in_flight = 0  # so many of the frozen ones are being written
-        self._limit: float = 2 * max_backlog  # bytes from which on finished records are given up
-        self._is_crowded = False
-        self._told_at = -math.inf
+        self._pending = Backlog(max_backlog)
+        self._told_at: float | None = None
         # Calls of `after_commit` whose time has come.
         self._due: deque[Callable[[], None]] = deque()
         self._calling = False
         # Held by whoever writes to the database, and by readers while they begin.
         self._lock = trio.Lock()
         self._writing = trio.CapacityLimiter(1)
-        self._reading = trio.CapacityLimiter(READERS)
-        self._slots = trio.Semaphore(READERS)
-        self._readers: list[Reader] = []  # those that nobody uses
+        self._readers = RecordReaders(backend)
         self._awake = trio.Event()  # something is to be written, or it is to be closed
         self._pause = FIRST_PAUSE
         self._works_again = trio.Event()
@@ -132,110 +111,73 @@ class RecordWriter:
     @property
     def backlog(self) -> int:
         """Records of which something is not yet written."""
-        layers = [layer.changes for layer in self._layers()]
-        return len(set().union(*layers)) if len(layers) > 1 else len(layers[0]) if layers else 0
+        return len(self._pending)
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes of memory that the pending changes take, roughly."""
-        return self._frozen_size + self._open.size
+        """Bytes of memory that they take, roughly."""
+        return self._pending.size
 
     @property
     def crowded(self) -> bool:
         """Whether ``max_backlog`` was exceeded, and less than a quarter of it has been got rid of since."""
-        bound = self.max_backlog * 3 // 4 if self._is_crowded else self.max_backlog
-        self._is_crowded = self._frozen_size + self._open.size > bound
-        return self._is_crowded
+        return self._pending.crowded
 
     @property
     def lag(self) -> float:
         """Seconds since the oldest change came that is not yet written; 0 if all are."""
-        layers = self._layers()
+        layers = self._pending.layers()
         return trio.current_time() - layers[0].since if layers else 0.0
-
-    def _layers(self) -> list[Layer]:
-        return [*self._frozen, self._open] if self._open.changes else self._frozen
 
     # Writing: never waits
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.store.Store.add`."""
-        layer = self._open
+        pending = self._pending
+        layer = pending.open
         if not layer.changes:
             self._begin_layer()
         layer.add(record)
-        if layer.size + self._frozen_size > self._limit:
+        if layer.size + pending.frozen_size > pending.limit:
             self._relieve()
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.store.Store.update`."""
-        layer = self._open
+        pending = self._pending
+        layer = pending.open
         if not layer.changes:
             self._begin_layer()
         layer.update(msg_id, changes)
-        if layer.size + self._frozen_size > self._limit:
+        if layer.size + pending.frozen_size > pending.limit:
             self._relieve()
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
-        layer = self._open
+        pending = self._pending
+        layer = pending.open
         if not layer.changes:
             self._begin_layer()
         layer.append(msg_id, key, text)
-        if layer.size + self._frozen_size > self._limit:
+        if layer.size + pending.frozen_size > pending.limit:
             self._relieve()
 
     def discard(self, msg_id: str) -> None:
         """See `trio_hub.store.Store.discard`."""
-        if not self._open.changes:
+        layer = self._pending.open
+        if not layer.changes:
             self._begin_layer()
-        self._open.discard(msg_id)
+        layer.discard(msg_id)
 
     def _begin_layer(self) -> None:
-        self._open.since = trio.current_time()
+        self._pending.open.since = trio.current_time()
         self._awake.set()
 
-    def _freeze(self) -> list[Layer]:
-        """What is pending now, in layers that will not change any more."""
-        if self._open.changes:
-            self._frozen.append(self._open)
-            self._frozen_size += self._open.size
-            self._open = Layer()
-        return self._frozen.copy()
-
-    def _replace(self, number: int, layers: list[Layer]) -> None:
-        """Put layers in the place of the oldest ones."""
-        self._frozen[:number] = layers
-        self._frozen_size = sum(layer.size for layer in self._frozen)
-
     def _relieve(self) -> None:
-        """Too much is pending: give up finished records, oldest first, down to seven eighths of the limit.
-
-        A successor of this hub must not take them for unfinished, so the database is to forget them.
-        """
-        self._freeze()
-        excess = self._frozen_size - 2 * self.max_backlog * 7 // 8
-        given_up = 0
-        for index in range(self._in_flight, len(self._frozen)):
-            layer = self._frozen[index]
-            changes = layer.changes.copy()
-            size = layer.size
-            for msg_id, change in layer.changes.items():
-                if excess <= 0:
-                    break
-                if is_finished(change):
-                    changes[msg_id] = Change(msg_id, removed=True)
-                    less = min(size_of(change) - OVERHEAD, size)
-                    excess -= less
-                    size -= less
-                    given_up += 1
-            self._frozen[index] = Layer(changes, size, layer.since, layer.calls)
-        self._frozen_size = sum(layer.size for layer in self._frozen)
-        # Where there is nothing to give up, it would be no use to look again for every change.
-        self._limit = max(2 * self.max_backlog, self._frozen_size + self.max_backlog // 8)
+        given_up = self._pending.relieve()
         self.not_persisted += given_up
-        if given_up and trio.current_time() >= self._told_at + TELL_EVERY:
-            self._told_at = trio.current_time()
+        now = trio.current_time()
+        if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):
+            self._told_at = now
             log.error(
                 "the task database takes too little: %d records of finished tasks were given up just now to save "
                 "memory, %d are lost so far",
@@ -247,7 +189,7 @@ class RecordWriter:
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """See `trio_hub.store.Store.after_commit`. An error that it raises is logged."""
-        layers = self._layers()
+        layers = self._pending.layers()
         if layers:
             layers[-1].calls.append(call)
         else:
@@ -288,7 +230,7 @@ class RecordWriter:
             nursery.cancel_scope.cancel()
 
     async def _wait_for_work(self) -> None:
-        while not self._layers() and not self._closed.is_set():
+        while not self._pending.layers() and not self._closed.is_set():
             self._awake = trio.Event()
             await self._awake.wait()
         if self.delay and self.last_error is None:
@@ -301,21 +243,21 @@ class RecordWriter:
         Raises:
             StoreError: It cannot be written. Nothing is lost.
         """
-        layers = self._freeze()
+        layers = self._pending.freeze()
         if not layers:
             return
         self._refuse_if_closed()
-        self._in_flight = len(layers)
+        self._pending.busy = len(layers)
         try:
             with trio.CancelScope(shield=True):
                 attempt = await trio.to_thread.run_sync(
                     self._write, [layer.changes for layer in layers], limiter=self._writing
                 )
         finally:
-            self._in_flight = 0
-        calls = [call for layer in layers for call in layer.calls]
+            self._pending.busy = 0
+        calls = self._pending.calls(len(layers))
         rest = Layer(attempt.rest, attempt.size, layers[0].since, calls) if attempt.rest else None
-        self._replace(len(layers), [rest] if rest is not None else [])
+        self._pending.replace(len(layers), rest)
         self.batches += attempt.batches
         self.written += attempt.written
         if attempt.refused:
@@ -393,7 +335,7 @@ class RecordWriter:
         self.last_error = str(error)
 
     def _succeed(self, written: int) -> None:
-        self._limit = 2 * self.max_backlog
+        self._pending.limit = 2 * self._pending.bound
         self._pause = FIRST_PAUSE
         if self.last_error is not None:
             self.last_error = None
@@ -448,89 +390,49 @@ class RecordWriter:
         Raises:
             StoreError: The database cannot be read now; so for all that follow.
         """
-        return await self._read(lambda reader, layers: get_over(layers, reader, msg_ids))
+        return await self._read(lambda layers, reader: get_over(layers, reader, msg_ids))
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """See `trio_hub.store.Store.find`."""
         wanted = parse_keys(keys)
-        return await self._read(lambda reader, layers: find_over(layers, reader, query, wanted))
+        return await self._read(lambda layers, reader: find_over(layers, reader, query, wanted))
 
     async def history(self) -> list[str]:
         """See `trio_hub.store.Store.history`."""
-        return await self._read(lambda reader, layers: history_over(layers, reader))
+        return await self._read(history_over)
 
     async def unfinished(self) -> list[TaskRecord]:
         """See `trio_hub.store.Store.unfinished`. Writes first what is pending."""
         await self.flush()
-        return await self._read(lambda reader, layers: [kept.record for kept in reader.unfinished()])
+        return await self._read(lambda layers, reader: [kept.record for kept in reader.unfinished()])
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         """See `trio_hub.store.Store.undelivered`. Writes first what is pending."""
         await self.flush()
-        return await self._read(lambda reader, layers: reader.undelivered(window))
+        return await self._read(lambda layers, reader: reader.undelivered(window))
 
-    async def _read(self, work: Callable[[Reader, Sequence[Changes]], T]) -> T:
+    async def _read(self, work: Callable[[Sequence[Changes], Reader], T]) -> T:
         """What `work` finds, in a thread, with a reader that has begun and the pending changes that it does not see."""
-        async with self._slots:
+        async with self._readers.slots:
             async with self._lock:
                 self._refuse_if_closed()
-                known = self._readers.pop() if self._readers else None
-                with trio.CancelScope(shield=True):
-                    reader = await self._in_reader_thread(partial(self._begin, known))
-                    layers = self._freeze()
-                    if len(layers) > LAYERS:
-                        layers = [await self._merge(layers)]
-            with trio.CancelScope(shield=True):
-                changes = [layer.changes for layer in layers]
-                answer, usable = await self._in_reader_thread(partial(self._answer, reader, work, changes))
-                if usable:
-                    self._readers.append(reader)
-        if isinstance(answer, _Failure):
-            raise answer.error
-        return answer
-
-    async def _in_reader_thread(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work, limiter=self._reading)
-
-    def _begin(self, reader: Reader | None) -> Reader:
-        """In a thread: a reader that has begun. One that was used before may have lost its database meanwhile."""
-        if reader is not None:
-            try:
-                reader.begin()
-                return reader
-            except Exception:
-                reader.close()
-        reader = self._backend.reader()
-        try:
-            reader.begin()
-        except BaseException:
-            reader.close()
-            raise
-        return reader
-
-    def _answer(
-        self, reader: Reader, work: Callable[[Reader, Sequence[Changes]], T], changes: Sequence[Changes]
-    ) -> tuple[T | _Failure, bool]:
-        """In a thread: what `work` says, and whether the reader is good for more."""
-        try:
-            answer = work(reader, changes)
-        except Exception as error:
-            reader.end()
-            reader.close()
-            return _Failure(error), False
-        reader.end()
-        return answer, True
+                reader = await self._readers.begin()
+                layers = self._pending.freeze()
+                if len(layers) > LAYERS:
+                    layers = [await self._merge(layers)]
+            return await self._readers.answer(reader, partial(work, [layer.changes for layer in layers]))
 
     async def _merge(self, layers: list[Layer]) -> Layer:
         """Make one layer of those, so that readers have less to look through."""
-        self._in_flight = len(layers)  # so that nothing is given up of them meanwhile
+        pending = self._pending
+        pending.busy = len(layers)
         try:
-            changes = await self._in_reader_thread(partial(merged, [layer.changes for layer in layers]))
+            changes = await self._readers.in_thread(partial(merged, [layer.changes for layer in layers]))
         finally:
-            self._in_flight = 0
-        calls = [call for layer in layers for call in layer.calls]
-        one = Layer(changes, sum(layer.size for layer in layers), layers[0].since, calls)
-        self._replace(len(layers), [one])
+            pending.busy = 0
+        size = sum(layer.size for layer in layers)
+        one = Layer(changes, size, layers[0].since, pending.calls(len(layers)))
+        pending.replace(len(layers), one)
         return one
 
     # The end
@@ -553,25 +455,18 @@ class RecordWriter:
         self._closed.set()
         self._awake.set()
         self._works_again.set()
-        for _ in range(READERS):  # whoever reads is waited for
-            await self._slots.acquire()
-        async with self._lock:
+        async with self._readers.nobody_else(), self._lock:
             lost = self.backlog
             if lost:
                 self.not_persisted += lost
                 reason = self.last_error or "there was no time left"
                 log.error("%d records were not written to the task database: %s", lost, reason)
-            self._open = Layer()
-            self._replace(len(self._frozen), [])
-            readers, self._readers = self._readers, []
-            await trio.to_thread.run_sync(self._release, readers, limiter=self._writing)
+            self._pending = Backlog(self._pending.bound)
+            await trio.to_thread.run_sync(self._release, limiter=self._writing)
             self._released = True
-        for _ in range(READERS):
-            self._slots.release()
 
-    def _release(self, readers: list[Reader]) -> None:
-        for reader in readers:
-            reader.close()
+    def _release(self) -> None:
+        self._readers.close()
         self._backend.close()
 
     def _refuse_if_closed(self) -> None:
@@ -591,8 +486,3 @@ class _Attempt:
     refused: dict[str, Exception] = field(default_factory=dict)
     """Why which records cannot be written ever."""
     error: StoreError | None = None
-
-
-@dataclass(slots=True)
-class _Failure:
-    error: Exception

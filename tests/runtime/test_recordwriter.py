@@ -16,17 +16,16 @@ from hypothesis import strategies as st
 
 from tests.store.contract import at, finished, make, open_writer
 from tests.store.fake import FakeBackend
-from tests.store.strategies import many_records, packed, queries, value_of
+from tests.store.sequences import steps, take
 from trio_hub.errors import StoreError
-from trio_hub.runtime.recordwriter import LAYERS, NOBODY, READERS, RecordWriter
-from trio_hub.store import RECORD_KEYS, MemoryStore, Query, parse_query
+from trio_hub.runtime.recordreaders import READERS
+from trio_hub.runtime.recordwriter import LAYERS, NOBODY, TRIM_EVERY, TRIM_PAUSE, RecordWriter
+from trio_hub.store import MemoryStore, Query
 from trio_hub.store.backend import Change, Keep
-from trio_hub.store.record import HUB_KEYS
 
 from .support import eventually, within_limit
 
 MIB = 1 << 20
-EVERY_KEY = (*RECORD_KEYS, *HUB_KEYS)
 
 
 @asynccontextmanager
@@ -54,6 +53,15 @@ async def at_work(backend: FakeBackend, **settings: Any) -> AsyncIterator[Record
             backend.read_gate.set()
     assert backend.closed
     assert not backend.readers
+
+
+async def sleeps_for(seconds: float) -> None:
+    """Wait until nothing will happen for so long, by a `MockClock`."""
+
+    def next_deadline() -> float:
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
+    await eventually(lambda: next_deadline() == pytest.approx(seconds))
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -85,9 +93,9 @@ async def test_a_change_waits_for_others_for_so_long(mock_clock: trio.testing.Mo
     backend = FakeBackend()
     async with at_work(backend, delay=0.05) as store:
         store.add(make("a"))
-        await trio.testing.wait_all_tasks_blocked()
+        await sleeps_for(0.05)
         mock_clock.jump(0.04)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await sleeps_for(0.01)
         store.add(make("b"))
         assert store.lag == pytest.approx(0.04)
         assert backend.entered == 0
@@ -166,90 +174,25 @@ def described(change: Change) -> str:
 # Reading
 
 
-msg_ids = st.sampled_from(["a", "b", "task", "é", "m4"])
-
-
-@st.composite
-def steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
-    """What is done to a store, and what happens to its database."""
-    records = draw(many_records())
-    drawn: list[tuple[Any, ...]] = [("add", values) for values in records]
-    more = st.one_of(
-        st.tuples(st.just("add"), st.sampled_from(records)) if records else st.nothing(),
-        st.tuples(st.just("update"), msg_ids, st.sampled_from(sorted({*RECORD_KEYS} - {"msg_id"})).flatmap(keyed)),
-        st.tuples(st.just("append"), msg_ids, st.sampled_from(["stdout", "stderr"]), st.sampled_from(["x", "é"])),
-        st.tuples(st.just("discard"), msg_ids),
-        st.tuples(st.sampled_from(["flush", "fail", "work", "history"])),
-        st.tuples(st.just("get"), st.lists(msg_ids, max_size=4)),
-        st.tuples(st.just("find"), queries() | st.lists(msg_ids).map(lambda ids: {"msg_id": {"$in": ids}})),
-        st.tuples(st.just("drop"), queries()),
-    )
-    drawn += draw(st.lists(more, max_size=15))
-    return draw(st.permutations(drawn)) if draw(st.booleans()) else drawn
-
-
-def keyed(key: str) -> st.SearchStrategy[tuple[str, Any]]:
-    return st.tuples(st.just(key), value_of(key))
-
-
 @pytest.mark.property
-@given(steps=steps(), running=st.booleans())
+@given(steps=steps(failing=True), running=st.booleans())
 async def test_readers_see_what_was_written_whether_it_is_in_the_database_or_not(
     steps: list[tuple[Any, ...]], running: bool
 ) -> None:
     backend, oracle = FakeBackend(), MemoryStore()
     async with at_work(backend) if running else closing(backend) as store:
         for step in [*steps, ("history",), ("find", {}), ("work",), ("flush",), ("history",), ("find", {})]:
-            await take(step, backend, store, oracle)
+            match step:
+                case ["fail"]:
+                    backend.failing = "the disk is full"
+                case ["work"]:
+                    backend.failing = None
+                case ["flush"] | ["drop", _] if backend.failing and (step[0] == "drop" or store.backlog):
+                    with pytest.raises(StoreError, match="full"):
+                        await take(step, store, oracle)
+                case _:
+                    await take(step, store, oracle)
         assert store.not_persisted == 0
-
-
-async def take(step: tuple[Any, ...], backend: FakeBackend, store: RecordWriter, oracle: MemoryStore) -> None:
-    match step:
-        case "add", values:
-            store.add(packed(values))
-            oracle.add(packed(values))
-        case "update", msg_id, (key, value):
-            changes = {key: getattr(packed({"msg_id": msg_id, key: value}), key)}
-            store.update(msg_id, changes)
-            oracle.update(msg_id, changes)
-            changes.clear()
-        case "append", msg_id, key, text:
-            store.append(msg_id, key, text)
-            oracle.append(msg_id, key, text)
-        case "discard", msg_id:
-            store.discard(msg_id)
-            oracle.discard(msg_id)
-        case ("fail",):
-            backend.failing = "the disk is full"
-        case ("work",):
-            backend.failing = None
-        case ("flush",):
-            if backend.failing and store.backlog:
-                with pytest.raises(StoreError, match="full"):
-                    await store.flush()
-            else:
-                await store.flush()
-                assert store.backlog == store.backlog_bytes == 0
-        case ("history",):
-            assert await store.history() == await oracle.history()
-        case "get", msg_ids:
-            got, expected = await store.get(msg_ids), await oracle.get(msg_ids)
-            assert list(got) == list(expected)
-            for msg_id in got:
-                # repr, since NaN is not equal to itself
-                assert repr(got[msg_id].as_dict(EVERY_KEY)) == repr(expected[msg_id].as_dict(EVERY_KEY))
-        case "find", query:
-            asked = parse_query(query)
-            assert repr(await store.find(asked, RECORD_KEYS)) == repr(await oracle.find(asked, RECORD_KEYS))
-        case "drop", query:
-            if backend.failing:
-                with pytest.raises(StoreError, match="full"):
-                    await store.drop(parse_query(query))
-            else:
-                assert await store.drop(parse_query(query)) == await oracle.drop(parse_query(query))
-        case _:
-            raise AssertionError(step)
 
 
 async def test_a_reader_sees_one_moment_whatever_is_committed_while_it_reads() -> None:
@@ -284,7 +227,7 @@ async def test_many_questions_leave_no_more_than_some_layers() -> None:
             store.add(make(f"{number:03}", submitted=at(0)))
             store.append("000", "stdout", "x")
             await store.history()
-            assert len(store._layers()) <= LAYERS
+            assert len(store._pending.layers()) <= LAYERS
         assert store.backlog == 5 * LAYERS
         assert (await store.get(["000"]))["000"].stdout == "x" * 5 * LAYERS
         called: list[int] = []
@@ -452,22 +395,21 @@ async def test_while_it_fails_all_is_kept_and_it_is_tried_again_less_and_less_of
     async with at_work(backend) as store:
         store.add(make("a"))
         store.add(make("b"))
-        await eventually(lambda: backend.entered == 1 and store.last_error is not None)
-        for attempt, pause in enumerate([0.25, 0.5, 1, 2, 4, 5, 5], 2):
+        for attempt, pause in enumerate([0.25, 0.5, 1, 2, 4, 5, 5], 1):
+            await sleeps_for(pause)
+            assert backend.entered == attempt
             store.update("a", {"queue": str(attempt)})
-            await trio.testing.wait_all_tasks_blocked(0.005)
-            mock_clock.jump(0.99 * pause)
-            await trio.testing.wait_all_tasks_blocked(0.005)
-            assert backend.entered == attempt - 1
-            mock_clock.jump(0.011 * pause)
-            await eventually(lambda attempt=attempt: backend.entered == attempt and not backend.busy)  # type: ignore[misc]
+            mock_clock.jump(0.9 * pause)
+            await sleeps_for(0.1 * pause)
+            mock_clock.jump(0.1 * pause)
+        await sleeps_for(5)
         assert (store.last_error, store.backlog) == ("the disk is full; make room", 2)
         (told,) = errors(caplog)
         assert "the disk is full; make room. 2 records wait" in told
         backend.failing = None
         await store.flush()
         assert backend.batches == [["a", "b"]]
-        assert backend.kept["a"].record.queue == "8"
+        assert backend.kept["a"].record.queue == "7"
         assert "can be written again: 2 records that waited" in errors(caplog)[1]
         assert (store.last_error, store.backlog) == (None, 0)
         store.add(make("c"))  # for which there is no pause any more
@@ -506,15 +448,15 @@ async def test_it_is_crowded_from_its_bound_on_until_a_quarter_is_gone() -> None
 
 async def test_crowded_has_hysteresis() -> None:
     async with closing(FakeBackend(), max_backlog=MIB) as store:
-        store._frozen_size = MIB * 7 // 8
+        store._pending.frozen_size = MIB * 7 // 8
         assert not store.crowded
-        store._frozen_size = MIB + 1
+        store._pending.frozen_size = MIB + 1
         assert store.crowded
-        store._frozen_size = MIB * 7 // 8
+        store._pending.frozen_size = MIB * 7 // 8
         assert store.crowded
-        store._frozen_size = MIB // 2
+        store._pending.frozen_size = MIB // 2
         assert not store.crowded
-        store._frozen_size = MIB * 7 // 8
+        store._pending.frozen_size = MIB * 7 // 8
         assert not store.crowded
 
 
@@ -553,7 +495,7 @@ async def test_unfinished_records_are_never_given_up_and_cost_no_search_each() -
         for number in range(60):
             store.add(make(str(number), buffers=[bytes(100_000)]))
         assert (store.backlog, store.not_persisted) == (60, 0)
-        assert len(store._layers()) < 40
+        assert len(store._pending.layers()) < 40
         await store.flush()
 
 
@@ -700,19 +642,19 @@ async def test_old_records_go_step_by_step_and_then_once_a_minute(
     backend.write([Change(msg_id, finished(msg_id)) for msg_id in "abcd"])
     # no limit: it would be reached with the first jump
     async with open_writer(backend, keep=Keep(records=2), now=lambda: at(5)) as store:
-        for steps_taken in (1, 2, 3):
-            await eventually(lambda taken=steps_taken: len(backend.trims) == taken and not backend.busy)  # type: ignore[misc]
-            await trio.testing.wait_all_tasks_blocked(0.005)
-            mock_clock.jump(0.021)
+        for _ in range(2):
+            await sleeps_for(TRIM_PAUSE)
+            mock_clock.jump(TRIM_PAUSE)
+        await sleeps_for(TRIM_EVERY)
         assert (sorted(backend.kept), store.trimmed) == (["c", "d"], 2)
         backend.failing = "full"
-        mock_clock.jump(60)
-        await eventually(lambda: len(backend.trims) == 4 and not backend.busy)
-        await eventually(lambda: "cannot forget what is too old: full" in caplog.text)
+        mock_clock.jump(TRIM_EVERY)
+        await sleeps_for(TRIM_EVERY)
+        assert "cannot forget what is too old: full" in caplog.text
         backend.failing = None
-        mock_clock.jump(60)
-        await eventually(lambda: len(backend.trims) == 5)
-        assert backend.trims[0] == (Keep(records=2), at(5))
+        mock_clock.jump(TRIM_EVERY)
+        await sleeps_for(TRIM_EVERY)
+        assert backend.trims == [(Keep(records=2), at(5))] * 5
 
 
 async def test_closing_writes_what_is_pending_and_is_idempotent() -> None:

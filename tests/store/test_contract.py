@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_hub.errors import QueryError
-from trio_hub.store import RECORD_KEYS, Query, Store, parse_query
+from trio_hub.store import RECORD_KEYS, MemoryStore, Query, Store, parse_query
 
 from . import oracle
 from .contract import BACKENDS, Opener, at, finished, make
+from .sequences import Step, steps, take
 from .strategies import many_records, packed, queries
 
 
@@ -297,3 +298,13 @@ async def test_drop_agrees_with_the_oracle(
         assert await store.drop(parse_query(query)) == len(going)
         expected = oracle.in_order(values for values in drawn if values not in going)
         assert await store.history() == [values["msg_id"] for values in expected]
+
+
+@pytest.mark.property
+@settings(max_examples=max(20, settings().max_examples // 3))
+@given(steps=steps())
+async def test_whatever_is_done_it_agrees_with_the_store_in_memory(opener: Opener, steps: list[Step]) -> None:
+    oracle = MemoryStore()
+    async with opener() as store:
+        for step in [*steps, ("history",), ("find", {}), ("flush",), ("history",), ("find", {})]:
+            await take(step, store, oracle)

@@ -35,7 +35,8 @@ class RecordReaders:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(work, limiter=self._threads)
+            answer = await trio.to_thread.run_sync(work, limiter=self._threads)
+        return answer
 
     async def begin(self) -> Reader:
         """A reader that sees the database as it is now.

@@ -67,8 +67,11 @@ class Server:
         self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-m", mode, "stop")
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Stop the server and remove its directory at the end, even if that is the end of this process."""
+    def watched(self) -> Iterator[int]:
+        """Stop the server and remove its directory at the end, even if that is the end of this process.
+
+        Gives the id of the process that does so.
+        """
         script = '"$0" -D "$1/data" -m immediate stop; rm -rf "$1"'
         # EOF comes when this process lets go of the pipe, or dies
         with subprocess.Popen(
@@ -79,8 +82,8 @@ class Server:
             cwd="/",
             start_new_session=True,  # a Ctrl-C is not for it
             **self._as,
-        ):
-            yield
+        ) as watcher:
+            yield watcher.pid
 
     @property
     def running(self) -> bool:
@@ -133,15 +136,21 @@ def find_binaries() -> Path | None:
     return versions[0].parent if versions else None
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
-    """A running server. A test that stops it starts it again."""
+def needed_binaries() -> Path:
+    """Where initdb is. If it is nowhere, the test is skipped, but in CI it fails."""
     binaries = find_binaries()
     if binaries is None:
         lacking = "needs PostgreSQL's initdb and pg_ctl (Debian: apt-get install postgresql)"
         if os.environ.get("CI") == "true":
             pytest.fail(lacking)
         pytest.skip(lacking)
+    return binaries
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A running server. A test that stops it starts it again."""
+    binaries = needed_binaries()
     # the name of a Unix socket has at most 107 bytes, too few for some of pytest's temporary directories
     server = Server(binaries, Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp")))
     with server.watched():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -25,6 +29,7 @@ from trio_hub.store.postgres_link import Link
 from trio_hub.store.record import CHANGEABLE_KEYS
 
 from . import oracle
+from . import server as server_module
 from .contract import at, finished, make
 from .server import Server
 from .strategies import many_records, packed, queries
@@ -389,6 +394,53 @@ def test_totals_follow_every_change(backend: PostgresBackend, postgres_url: str)
         assert totals(postgres_url) == counted(postgres_url), change
 
 
+def test_hubs_that_write_and_forget_at_the_same_time(backend: PostgresBackend, postgres_url: str) -> None:
+    """Nothing is left behind of a record that one hub forgets while another one appends to it."""
+    other = open_postgres(postgres_url, owner="other")
+    names = [f"{number:02}" for number in range(40)]
+
+    def write() -> None:
+        for round_ in range(15):
+            backend.write(add(*(finished(name, buffers=[b"x" * SMALL]) for name in names)))
+            backend.write([Change(name, appended={"stdout": [str(round_)]}) for name in reversed(names)])
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            other.trim(Keep(records=5), at(0))
+            other.drop(Query.where(msg_id=names[3]))
+        writing.result()
+    assert totals(postgres_url) == counted(postgres_url)
+    backend.drop(Query.everything())
+    assert [rows(postgres_url, table) for table in ("records", "output", "chunks")] == [0, 0, 0]
+    other.close()
+
+
+@pytest.mark.parametrize("vacuumed", [False, True])
+def test_plans_that_were_made_for_small_tables_use_indexes(
+    backend: PostgresBackend, postgres_url: str, vacuumed: bool
+) -> None:
+    """Also when the statistics say that there is hardly anything."""
+    backend.write(add(finished("first", stdout="x")))
+    if vacuumed:
+        backend.drop(Query.everything())
+        backend._vacuum()
+    batches = [[finished(f"{batch}.{n}", header={"x": n}, stdout="x") for n in range(100)] for batch in range(30)]
+    for batch in batches:
+        backend.write(add(*batch))
+        backend.write([Change(record.msg_id, appended={"stdout": ["y"]}) for record in batch])
+        backend.write([Change(record.msg_id, changes={"queue": "mux"}) for record in batch])
+    backend.write([Change(record.msg_id, removed=True) for record in batches[0]])
+    while backend.trim(Keep(records=0), at(0)):
+        pass
+    backend.close()  # tells its statistics
+    with psycopg.connect(postgres_url) as connection:
+        scans = connection.execute(
+            "SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname IN ('records', 'output', 'chunks')"
+        ).fetchall()
+    assert max(number for _, number in scans) < 3000, scans
+
+
 # Opening
 
 
@@ -490,6 +542,8 @@ def test_a_user_needs_rights(postgres_server: Server, postgres_url: str, user: s
     with pytest.raises(ConfigError, match=r"no right to INSERT batches.*GRANT ALL ON ALL TABLES"):
         open_postgres(url, owner="visitor")
     postgres_server.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA trio_hub TO {user}", name)
+    with pytest.raises(ConfigError, match=r"no right to use the sequences.*GRANT ALL ON ALL SEQUENCES"):
+        open_postgres(url, owner="visitor")
     postgres_server.sql(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA trio_hub TO {user}", name)
     backend = open_postgres(url, owner="visitor")
     backend.write(add(finished("a", stdout="x", buffers=[b"x" * SMALL])))
@@ -745,3 +799,49 @@ def test_a_standby_is_refused(postgres_server: Server, postgres_url: str, backen
     postgres_server.sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     backend.write(add(make("a")))
     assert ids(backend) == ["a"]
+
+
+# The server of these tests
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_a_server_ci_fails(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(server_module, "find_binaries", lambda: None)
+    with pytest.raises(outcome, match="apt-get install postgresql"):
+        server_module.needed_binaries()
+
+
+def test_the_server_ends_with_the_process_that_started_it(postgres_server: Server) -> None:
+    """Also if that has no time to clean up."""
+    script = """if True:
+        import os, signal, sys, tempfile
+        from pathlib import Path
+        from tests.store.server import Server
+
+        server = Server(Path(sys.argv[1]), Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp")))
+        with server.watched() as watcher:
+            server.create()
+            server.start()
+            pid = (server.data / "postmaster.pid").read_text().split()[0]
+            print(watcher, pid, server.directory, flush=True)
+            sys.stdin.read()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", script, postgres_server.binaries],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        watcher, pid, directory = process.stdout.readline().split()
+        descriptors = [os.pidfd_open(int(each)) for each in (watcher, pid)]
+        process.communicate()
+    for descriptor in descriptors:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(60_000), "it runs on"
+        os.close(descriptor)
+    assert not Path(directory).exists()

@@ -28,12 +28,15 @@ __all__ = ["PostgresBackend", "PostgresReader", "open_postgres"]
 # A step of `trim`: some milliseconds.
 TRIM_RECORDS = 200
 TRIM_BYTES = 1 << 24
-# Records that `drop` forgets at once, and from how many on it waits until their space is free for others.
-DROP_RECORDS = 1000
+# From so many records on, `drop` waits until their space is free for others.
 VACUUM_FROM = 1000
 
 # What those who forget records wait for, so that two of them do not wait for each other.
 _CLEANING = int.from_bytes(b"trio_hub", "big") + 1
+# Statements are planned once. What is planned while the tables are small must hold when they have grown: all that
+# writing does, it does through indexes.
+_BY_INDEX = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"), "off")
+
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -81,7 +84,7 @@ class PostgresBackend:
     def __init__(self, address: Address, owner: str, synchronous: bool) -> None:
         self._address = address
         self._owner = text_column(owner)
-        self._link = Link(address, {"synchronous_commit": "on" if synchronous else "off"}, self._prepare)
+        self._link = Link(address, _BY_INDEX | {"synchronous_commit": "on" if synchronous else "off"}, self._prepare)
         self._writer: UUID | None = None
         self._batches = count(1)
         self._doubt: _Doubt | None = None
@@ -290,7 +293,12 @@ class PostgresReader:
 
     def __init__(self, address: Address, owner: str) -> None:
         self._owner = owner
-        self._link = Link(address, {}, lambda connection: check(connection, address), snapshot=True)
+        self._link = Link(
+            address,
+            {"plan_cache_mode": "force_custom_plan"},  # for the same reason, but questions are of many kinds
+            lambda connection: check(connection, address),
+            snapshot=True,
+        )
         self._begun = False
 
     def begin(self) -> None:

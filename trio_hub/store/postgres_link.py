@@ -32,6 +32,7 @@ _DEFAULTS = {
 _SETTINGS = {
     "timezone": "UTC",
     "client_min_messages": "warning",
+    "jit": "off",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",

@@ -175,7 +175,9 @@ def _check_rights(connection: Connection, address: Address) -> None:
     lacking = connection.execute(
         "SELECT name, privilege FROM unnest(%s::text[]) name,"
         " unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) privilege"
-        " WHERE NOT has_table_privilege('trio_hub.' || name, privilege)",
+        " WHERE NOT has_table_privilege('trio_hub.' || name, privilege)"
+        " UNION ALL SELECT 'the sequences', 'use'"
+        " WHERE NOT has_sequence_privilege('trio_hub.records_arrival_seq', 'USAGE')",
         [sorted(_TABLES - {"version"})],
     ).fetchall()
     if lacking:

@@ -102,8 +102,14 @@ def carry_out(
 
 def forget(connection: Connection, arrivals: Sequence[int], *, finished: bool = False) -> tuple[int, Totals]:
     """Forget rows, if ``finished`` only those that are; returns how many, and how that changed the totals."""
+    if finished:  # else they are locked already
+        connection.execute(
+            "SELECT FROM trio_hub.records WHERE arrival = ANY (%s::bigint[]) ORDER BY msg_id FOR UPDATE",
+            [list(arrivals)],
+        )
+    # a comparison, lest the planner goes through the index of all that are finished
     gone = connection.execute(
-        "DELETE FROM trio_hub.records WHERE arrival = ANY (%s::bigint[]) AND (completed IS NOT NULL OR NOT %s)"
+        "DELETE FROM trio_hub.records WHERE arrival = ANY (%s::bigint[]) AND (completed IS NOT NULL) >= %s"
         " RETURNING arrival, completed IS NOT NULL, bytes",
         [list(arrivals), finished],
     ).fetchall()

@@ -36,7 +36,7 @@ class RecordReaders:
     async def in_thread(self, work: Callable[[], T]) -> T:
         with trio.CancelScope(shield=True):
             answer = await trio.to_thread.run_sync(work, limiter=self._threads)
-        return answer
+        return answer  # noqa: RET504  # within the scope, mypy would miss a return after it
 
     async def begin(self) -> Reader:
         """A reader that sees the database as it is now.

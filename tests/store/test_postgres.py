@@ -270,7 +270,9 @@ def test_find_in_slices_leaves_out_what_it_is_told(backend: PostgresBackend) -> 
 
 
 @pytest.mark.property
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=max(60, settings().max_examples // 5), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(many_records(), queries(), st.none() | st.lists(st.sampled_from(RECORD_KEYS), max_size=4))
 def test_answers_are_those_of_the_language(
     backend: PostgresBackend, some: list[dict[str, Any]], query: dict[str, Any], keys: list[str] | None

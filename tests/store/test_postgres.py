@@ -131,6 +131,13 @@ def test_a_record_comes_back_as_it_was(backend: PostgresBackend, msg_id: str) ->
     assert [got[key].tzinfo for key in ("submitted", "started")] == [UTC, UTC]
 
 
+@pytest.mark.parametrize("label", [False, 0, "", [], {}])
+def test_a_label_may_be_nothing_much(backend: PostgresBackend, label: Any) -> None:
+    backend.write(add(make("a", label=label)))
+    assert get(backend, "a").label == label
+    assert get(backend, "a").label is not None
+
+
 def test_every_key_can_be_changed(backend: PostgresBackend) -> None:
     record = strange_record("a")
     changes = {key: getattr(record, key) for key in CHANGEABLE_KEYS}

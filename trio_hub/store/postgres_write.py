@@ -142,7 +142,8 @@ def _insert(connection: Connection, owner: str, added: Sequence[TaskRecord], sid
     for key, column in COLUMNS.items():
         values = [getattr(record, key) for record in added]
         # what nobody knows yet, half of all keys, need not be sent
-        if any(value is not None and value is not False for value in values):
+        blank = False if key == "owed" else None
+        if any(value is not blank for value in values):
             keys.append(key)
             arrays.append([column.written(value) for value in values])
     sizes = []

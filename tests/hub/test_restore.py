@@ -14,6 +14,8 @@ def test_restored_engines_are_alive_at_once() -> None:
     assert world.query("connection_request")["engines"] == {"2": "a", "5": "b"}
     assert world.register("c")["id"] == 9, "ids go on where they were"
     world.submit(targets=["b"])
+    assert world.take("task_out") == [], "it gets nothing before its heart is heard"
+    world.beat("b")
     [(_, request)] = world.take("task_out")
     world.answer("b", request)
     assert [reply["status"] for reply in world.replies("task_in")] == ["ok"]

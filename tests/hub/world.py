@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -54,6 +54,8 @@ class FakeHost:
         self.dask: list[dict[str, Any]] = []
         """The arguments with which a Dask scheduler was asked for, until it is stopped."""
         self.dask_error: Exception | None = None
+        self.held: tuple[str, ...] = ()
+        """The channels on which nothing is received for now."""
         self.deferred: list[tuple[Message, Query]] | None = None
 
     def send(self, channel: str, frames: Frames) -> bool:
@@ -85,6 +87,9 @@ class FakeHost:
             then(answer)
 
         self.questions.append(ask)
+
+    def hold_intake(self, channels: Sequence[str]) -> None:
+        self.held = tuple(channels)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> FakeScope:
         scope = FakeScope()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from ..errors import EngineError, HubError, WireError
+from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, error_content
+from .custody import Custody, reply_frames
 from .events import TaskFinished
 from .records import record_of_result
 from .registration import Registration
@@ -16,6 +19,8 @@ from .state import reply_type
 __all__ = ["STOPPED", "Answering", "no_such_engine"]
 
 STOPPED = "the hub has been stopped"
+OWED_AT_A_TIME = 100
+"""Results that are read from the store at a time for a client that has come back."""
 
 log = logging.getLogger("trio_hub.hub")
 
@@ -60,13 +65,58 @@ class Answering(Registration):
             self.unreadable("result", error)
             content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))
             changes = {"completed": self.now(), "received": self.now(), "result_content": content}
+        if self.store.durable:
+            changes["custody"] = Custody(parent=to_bytes(msg.frames[3])).pack()
         self.store.update(msg_id, changes)
         return uuid
 
-    def _to_client(self, channel: str, idents: list[bytes], frames: list[Any]) -> None:
-        # A task without identities was resubmitted by the hub itself: its result is in the record.
-        if idents and not self.host.send(channel, [*idents, *frames]):
-            self.ignore("client_gone", f"a reply for client {idents[0]!r}, which has disconnected")
+    def _deliver(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
+        """Send a client the answer to a request that is recorded, now or, in a strict hub, when it is on disk."""
+        if not idents:  # a task that the hub itself has resubmitted: its result is in the record
+            return
+        if self.strict:
+            self.store.after_commit(partial(self._deliver_now, channel, idents, session, msg_id, frames))
+        else:
+            self._deliver_now(channel, idents, session, msg_id, frames)
+
+    def _deliver_now(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
+        if self.host.send(channel, [*idents, *frames]):
+            return
+        place = self.clients.place(session, channel)
+        if place is None or place == idents[0] or not self.host.send(channel, [place, *idents[1:], *frames]):
+            self.ignore("client_gone", f"the answer to {msg_id!r}: its client is away")
+            self.clients.owe(session, msg_id)
+            if self.store.durable:
+                self.store.update(msg_id, {"owed": True})
+
+    def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
+        """A client has spoken: note where it is, and deliver what it is owed."""
+        if idents and self.clients.heard(session, channel, idents[0]):
+            self._deliver_owed(channel, idents[0], session, self.clients.settle(session))
+
+    def _deliver_owed(self, channel: str, ident: bytes, session: str, msg_ids: list[str]) -> None:
+        now, later = msg_ids[:OWED_AT_A_TIME], msg_ids[OWED_AT_A_TIME:]
+
+        def deliver(answer: Any) -> None:
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            left = msg_ids if isinstance(answer, Exception) else later
+            for place, msg_id in enumerate(now):
+                record = records.get(msg_id)
+                if record is None or record.completed is None:
+                    continue  # it has been purged meanwhile, or is being run again
+                if not self.host.send(channel, [ident, *reply_frames(record, self.session)]):
+                    left = msg_ids[place:]
+                    break
+                if record.owed:
+                    self.store.update(msg_id, {"owed": False})
+            else:
+                if left is later and later:
+                    self._deliver_owed(channel, ident, session, later)
+                    return
+            for msg_id in left:
+                self.clients.owe(session, msg_id)
+
+        self.host.ask_store(lambda store: store.get(now), deliver)
 
     def _refuse(self, channel: str, idents: list[bytes], msg: Message, error: HubError) -> None:
         """Answer with an error a request that was never recorded."""
@@ -76,12 +126,18 @@ class Answering(Registration):
         frames = self.session.write(
             reply_type(msg.header.msg_type), content, parent=msg.frames[2], metadata={"status": "error"}
         )
-        self._to_client(channel, idents, frames)
+        self._send_back(channel, idents, frames)
+
+    def _send_back(self, channel: str, idents: list[bytes], frames: Frames) -> None:
+        """Send a client what is not recorded."""
+        if not self.host.send(channel, [*idents, *frames]):
+            self.ignore("client_gone", f"a reply for client {idents[0]!r}, which has disconnected")
 
     def _answer_with_error(
         self,
         channel: str,
         idents: list[bytes],
+        session: str,
         msg_id: str,
         raw_header: bytes,
         msg_type: str,
@@ -96,12 +152,13 @@ class Answering(Registration):
         content = error_content(type(error).__name__, str(error))
         frames = self.session.write(reply_type(msg_type), content, parent=raw_header, metadata=metadata)
         log.info("%s failed: %s", msg_id, error, extra={"task": msg_id})
-        self._answer(channel, idents, msg_id, frames, "error", engine_uuid)
+        self._answer(channel, idents, session, msg_id, frames, "error", engine_uuid)
 
     def _answer(
         self,
         channel: str,
         idents: list[bytes],
+        session: str,
         msg_id: str,
         frames: Frames,
         status: str,
@@ -120,9 +177,11 @@ class Answering(Registration):
             "received": now,
             "engine_uuid": engine_uuid,
         }
+        if self.store.durable:
+            changes["custody"] = Custody(parent=to_bytes(frames[3])).pack()
         self.store.update(msg_id, changes)
         self._count(msg_id, status, engine_uuid)
-        self._to_client(channel, idents, frames)
+        self._deliver(channel, idents, session, msg_id, frames)
 
     def _count(self, msg_id: str, status: str, engine_uuid: str | None) -> None:
         if status == "ok":

@@ -7,11 +7,14 @@ without the list of targets, packed once for all. Each answers by itself; or, if
 
 from __future__ import annotations
 
+import msgspec
+
 from ..errors import EngineError, HubError, WireError
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Lane
-from ..wire.messages import Message, error_content
+from ..store.record import TaskRecord
+from ..wire.messages import BroadcastMetadata, Message, error_content
 from .answering import STOPPED, no_such_engine
 from .connector import EngineConnector
 from .events import TaskSubmitted
@@ -19,7 +22,7 @@ from .monitoring import Monitoring
 from .records import init_record
 from .state import reply_type
 
-__all__ = ["Broadcasting"]
+__all__ = ["Broadcasting", "noted_share"]
 
 
 class Broadcasting(Monitoring):
@@ -27,33 +30,47 @@ class Broadcasting(Monitoring):
 
     def save_broadcast_request(self, idents: list[bytes], msg: Message) -> None:
         """A client addresses many engines at once: record it, and send each of them its share."""
+        self.heard_of("broadcast_in", idents, msg.header.session)
         if self._is_duplicate(msg):
             return
+        packer = self.session.packer
         try:
             metadata = self.session.broadcast_metadata(msg)
             if not metadata.targets:
                 raise EngineError("the broadcast names no engines")
             if len({uuid for uuid, _ in metadata.targets}) < len(metadata.targets):
                 raise EngineError("the broadcast names an engine twice")
-            record = init_record(msg, self.session.packer, queue="broadcast", now=self.now(), label=metadata.label)
-            shares = self._divide(msg, [uuid for uuid, _ in metadata.targets])
+            record = init_record(msg, packer, queue="broadcast", now=self.now(), label=metadata.label)
+            shares = self.divide(msg, [uuid for uuid, _ in metadata.targets])
         except (WireError, EngineError) as error:
             self._refuse("broadcast_in", idents, msg, error)
+            return
+        if metadata.is_coalescing:
+            self.record(record, idents, msg)
+        else:
+            for (uuid, _), share in zip(metadata.targets, shares, strict=True):
+                record = init_record(share, packer, queue="broadcast", now=self.now(), label=metadata.label)
+                record.engine_uuid = uuid
+                self.record(record, idents, share)
+        self.when_recorded(msg.header.msg_id, lambda: self.submit_broadcast(idents, msg, metadata, shares))
+
+    def submit_broadcast(
+        self, idents: list[bytes], msg: Message, metadata: BroadcastMetadata, shares: list[Message]
+    ) -> None:
+        """A broadcast that is recorded already goes to its engines."""
+        if self.carried_on:
             return
         broadcast = None
         if metadata.is_coalescing:
             broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
             self.gathered[msg.header.msg_id] = broadcast
-            self.store.add(record)
             self._submitted(msg.header.msg_id)
         for (uuid, _), share in zip(metadata.targets, shares, strict=True):
             if broadcast is None:
-                self.store.add(init_record(share, self.session.packer, queue="broadcast", now=self.now()))
-                self.store.update(share.header.msg_id, {"engine_uuid": uuid, "label": metadata.label})
                 self._submitted(share.header.msg_id)
             self._send_share(idents, uuid, share, broadcast)
 
-    def _divide(self, msg: Message, uuids: list[str]) -> list[Message]:
+    def divide(self, msg: Message, uuids: list[str]) -> list[Message]:
         """Each engine's share of a broadcast, as a request of its own."""
         pack = self.session.packer.pack
         header = self.session.header(msg)
@@ -80,9 +97,9 @@ class Broadcasting(Monitoring):
             error = EngineError(STOPPED) if self.stopping else no_such_engine([b"", uuid.encode("utf-8", "replace")])
             self.fail_share(direct, uuid, error)
         elif self.broadcast.sent(direct):
-            self.send_to_engine(engine, self._broadcast_channel(engine), [*idents, *share.frames])
+            self.send_to_engine(engine, self.broadcast_channel(engine), [*idents, *share.frames])
 
-    def _broadcast_channel(self, engine: EngineConnector) -> str:
+    def broadcast_channel(self, engine: EngineConnector) -> str:
         return self.broadcast_channels[engine.id % len(self.broadcast_channels)]
 
     def save_broadcast_result(self, idents: list[bytes], msg: Message) -> None:
@@ -91,13 +108,16 @@ class Broadcasting(Monitoring):
         msg_id = msg.parent.msg_id
         direct = self.broadcast.answered(ident, msg_id)
         if direct is None:
-            self.ignore("unexpected_result", f"a reply of {ident!r} to broadcast {msg_id!r}, which it was not asked")
+            if not self.heard_probe(ident, msg_id):
+                self.ignore(
+                    "unexpected_result", f"a reply of {ident!r} to broadcast {msg_id!r}, which it was not asked"
+                )
             return
         metadata = self._result_metadata(msg)
         if direct.broadcast is None:
             status = metadata.status or self._status_in_content(msg)
             self._save_result(ident, msg, msg_id, metadata.started, status)
-            self._to_client("broadcast_in", direct.idents, [ident, *msg.frames])
+            self._deliver("broadcast_in", direct.idents, direct.header.session, msg_id, [ident, *msg.frames])
             self._direct_ended(msg_id, Outcome(status == "ok", ident))
             return
         try:
@@ -119,6 +139,7 @@ class Broadcasting(Monitoring):
         self._answer_with_error(
             "broadcast_in",
             direct.idents,
+            header.session,
             header.msg_id,
             direct.raw_header,
             header.msg_type,
@@ -132,8 +153,22 @@ class Broadcasting(Monitoring):
 
     def _gather(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
         """One engine's answer to a gathered broadcast is in; if it is the last, the client gets them all."""
-        if not broadcast.answered(uuid, answer):
-            return
+        last = broadcast.answered(uuid, answer)
+        if self.store.durable and not last:
+            self._note_share(broadcast, uuid, answer)
+        if last:
+            self.finish_broadcast(broadcast)
+
+    def _note_share(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
+        """Keep one engine's answer in the store until all are in, in case that this hub does not live to see it."""
+        record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
+        record.completed = record.received = self.now()
+        record.result_content = msgspec.json.encode({"content": answer.content, "started": answer.started})
+        record.result_buffers = tuple(answer.buffers)
+        self.store.add(record)
+
+    def finish_broadcast(self, broadcast: Broadcast) -> None:
+        """All answers to a gathered broadcast are in: the client gets them."""
         header = broadcast.header
         del self.gathered[header.msg_id]
         metadata = broadcast.metadata()
@@ -144,5 +179,14 @@ class Broadcasting(Monitoring):
             metadata=metadata,
             buffers=broadcast.buffers(),
         )
-        self._answer("broadcast_in", broadcast.idents, header.msg_id, frames, metadata["status"], None)
+        self._answer("broadcast_in", broadcast.idents, header.session, header.msg_id, frames, metadata["status"], None)
+        if self.store.durable:
+            for uuid, _ in broadcast.targets:
+                self.store.discard(sub_msg_id(header.msg_id, uuid))
         self._direct_ended(header.msg_id, Outcome(metadata["status"] == "ok", None))
+
+
+def noted_share(record: TaskRecord) -> Answer:
+    """The answer of an engine that an earlier hub has kept in the store."""
+    noted = record.as_dict(("result_content",))["result_content"]
+    return Answer(noted["content"], list(record.result_buffers or ()), noted["started"])

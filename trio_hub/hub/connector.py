@@ -39,10 +39,12 @@ class EngineConnector:
       identity on every channel (``ident``, as bytes);
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
-    - ``completed``: how many requests it has answered.
+    - ``completed``: how many requests it has answered;
+    - ``awaited``: whether it is one of an earlier hub's, and what that one has sent it is not sorted out yet.
     """
 
     __slots__ = (
+        "awaited",
         "broadcast",
         "completed",
         "control",
@@ -69,6 +71,7 @@ class EngineConnector:
         self.parked: list[tuple[str, Frames]] = []
         """Messages, with their channels, for which the engine has not opened its connection yet."""
         self.completed = 0
+        self.awaited = False
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"

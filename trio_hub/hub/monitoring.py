@@ -11,13 +11,15 @@ from typing import Any
 from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Relay
-from ..schedulers.task import Task, Worker
+from ..schedulers.task import Task, TaskState, Worker
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, TaskMetadata
-from .answering import STOPPED, Answering, no_such_engine
+from .answering import STOPPED, no_such_engine
 from .connector import EngineConnector
+from .custody import Custody
 from .events import TaskAssigned, TaskSubmitted
+from .holding import Holding
 from .records import init_record, outcome_of
 
 __all__ = ["Monitoring"]
@@ -25,13 +27,14 @@ __all__ = ["Monitoring"]
 log = logging.getLogger("trio_hub.hub")
 
 
-class Monitoring(Answering):
+class Monitoring(Holding):
     """The part of the hub through which requests and replies pass. Each handler gets identities and message."""
 
     # The task queue
 
     def save_task_request(self, idents: list[bytes], msg: Message) -> None:
         """A client submits a task: record it, and give it to the scheduler."""
+        self.heard_of("task_in", idents, msg.header.session)
         if self._is_duplicate(msg):
             return
         if self.stopping:
@@ -41,41 +44,81 @@ class Monitoring(Answering):
         try:
             metadata = self.session.task_metadata(msg)
             record = init_record(msg, packer, queue="task", now=self.now(), label=metadata.label)
-            task = self._task(idents, msg, metadata)
+            task = self.make_task(idents, msg, metadata)
         except (WireError, InvalidDependency) as error:
             self._refuse("task_in", idents, msg, error)
             return
-        self.store.add(record)
-        self.submit_task(task)
+        self.record(record, idents, msg)
+        self.when_recorded(record.msg_id, lambda: self.submit_task(task))
 
-    def _task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
+    def make_task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
+        """Raises `WireError` and `InvalidDependency`."""
         header = msg.header
         return Task(
-            header.msg_id, idents, msg.frames, session=header.session, msg_type=header.msg_type, metadata=metadata
+            header.msg_id,
+            idents,
+            msg.frames,
+            session=header.session,
+            msg_type=header.msg_type,
+            raw_header=msg.raw_header,
+            metadata=metadata,
         )
 
     def submit_task(self, task: Task) -> None:
         """A task that is recorded already goes to the scheduler."""
+        if self.carried_on:
+            return
         self.tasks_submitted += 1
         if self.host.listening:
             self.host.emit(TaskSubmitted(task.msg_id, "task"))
+        if self.stopping:
+            self.task_failed(task, None, EngineError(STOPPED))
+            return
         self.scheduler.submit(task)
+        if task.worker is None and task.state is not TaskState.DONE:
+            self.hold(task)
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         engine = self.by_ident[worker.ident]
         self.save_task_destination(task, engine)
-        frames = task.frames if task.retries == (task.metadata.retries or 0) else self._next_attempt(task)
+        if task.held:
+            self.let_go(task)
+        if task.frames is None:
+            self.fetch(task)
+        else:
+            self.send_task(task, engine, task.frames)
+
+    def send_task(self, task: Task, engine: EngineConnector, frames: Frames) -> None:
+        """Send a task to the engine that the scheduler has chosen."""
+        if task.again:
+            if self.store.durable:
+                self.store.update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
+            frames = self._next_attempt(task, frames)
+        task.again = True
         self.send_to_engine(engine, "task_out", [*task.idents, *frames])
 
-    def _next_attempt(self, task: Task) -> Frames:
+    def _next_attempt(self, task: Task, frames: Frames) -> Frames:
         """The task as a new message, with the retries that are left.
 
-        It may go to an engine that has had it before, and an engine drops what it has seen before.
+        It may go to an engine that has had it before, and an engine drops what it has seen before. So no two attempts
+        are the same, those of different hubs included.
         """
         packer = self.session.packer
-        _, _, header, parent, metadata, content, *buffers = task.frames
-        metadata = packer.pack(packer.unpack_untrusted(to_bytes(metadata)) | {"retries": task.retries})
+        _, _, header, parent, metadata, content, *buffers = frames
+        changes = {"retries": task.retries, "attempt": self.session.new_msg_id()}
+        metadata = packer.pack(packer.unpack_untrusted(to_bytes(metadata)) | changes)
         return self.session.seal([header, parent, metadata, content], buffers)
+
+    def _custody_of(self, task: Task, frames: Frames) -> Custody:
+        _, _, header, parent, metadata, content, *_ = map(to_bytes, frames[:6])
+        return Custody(
+            task.idents,
+            parent,
+            None if self.session.packer.is_json else (header, metadata, content),
+            task.retries,
+            sorted(task.refused),
+            sorted(task.unmet),
+        )
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
         """The scheduler has chosen an engine: record which."""
@@ -87,9 +130,10 @@ class Monitoring(Answering):
         """An engine answers a task: record it and pass it on, or let another engine try."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
-        task = self.scheduler.running_on(ident, msg_id)
+        task = self.scheduler.running_on(ident, msg_id) or self.adopted(ident, msg_id)
         if task is None:
-            self.ignore("unexpected_result", f"a reply of {ident!r} to task {msg_id!r}, which it does not run")
+            if not self.heard_probe(ident, msg_id):
+                self.ignore("unexpected_result", f"a reply of {ident!r} to task {msg_id!r}, which it does not run")
             return
         metadata = self._result_metadata(msg)
         status = metadata.status or self._status_in_content(msg)
@@ -98,11 +142,15 @@ class Monitoring(Answering):
         )
         if final:
             self._save_result(ident, msg, msg_id, metadata.started, status)
-            self._to_client("task_in", task.idents, [ident, *msg.frames])
+            self._deliver("task_in", task.idents, task.session, msg_id, [ident, *msg.frames])
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+        if task.held:
+            self.let_go(task)
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
-        self._answer_with_error("task_in", task.idents, task.msg_id, bytes(task.frames[2]), task.msg_type, uuid, error)
+        self._answer_with_error(
+            "task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type, uuid, error
+        )
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         """Tasks depend on requests that ended so long ago that only the store may know them."""
@@ -118,34 +166,48 @@ class Monitoring(Answering):
 
     def save_queue_request(self, idents: list[bytes], msg: Message) -> None:
         """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
+        self.heard_of("mux_in", idents, msg.header.session)
         if self._is_duplicate(msg):
             return
+        sender = idents[:1] + idents[2:]
         if self.stopping:
-            self._refuse("mux_in", idents[:1] + idents[2:], msg, EngineError(STOPPED))
+            self._refuse("mux_in", sender, msg, EngineError(STOPPED))
             return
         try:
             label = self.session.task_metadata(msg).label
             record = init_record(msg, self.session.packer, queue="mux", now=self.now(), label=label)
         except WireError as error:
-            self._refuse("mux_in", idents[:1] + idents[2:], msg, error)
+            self._refuse("mux_in", sender, msg, error)
             return
-        expects_reply = msg.header.msg_type.endswith("_request")
-        if expects_reply:
-            record.engine_uuid = idents[1].decode("utf-8", "replace") if len(idents) > 1 else None
-            self.store.add(record)
-            self.tasks_submitted += 1
-            if self.host.listening:
-                self.host.emit(TaskSubmitted(msg.header.msg_id, "mux"))
-        engine = self._relay_request("mux", self.mux, idents, msg)
-        if engine is None and expects_reply:
+        if not msg.header.msg_type.endswith("_request"):  # a message of a comm, which nobody answers
+            self.when_safe(lambda: self._relay_comm(idents, msg))
+            return
+        record.engine_uuid = idents[1].decode("utf-8", "replace") if len(idents) > 1 else None
+        self.record(record, sender, msg)
+        self.when_recorded(record.msg_id, lambda: self.submit_direct(idents, msg))
+
+    def _relay_comm(self, idents: list[bytes], msg: Message) -> None:
+        self._relay_request("mux", self.mux, idents, msg)
+
+    def submit_direct(self, idents: list[bytes], msg: Message) -> None:
+        """A direct request that is recorded already goes to its engine."""
+        if self.carried_on:
+            return
+        header = msg.header
+        self.tasks_submitted += 1
+        if self.host.listening:
+            self.host.emit(TaskSubmitted(header.msg_id, "mux"))
+        engine = None if self.stopping else self._relay_request("mux", self.mux, idents, msg)
+        if engine is None:
             self._answer_with_error(
                 "mux_in",
                 idents[:1] + idents[2:],
-                msg.header.msg_id,
+                header.session,
+                header.msg_id,
                 msg.raw_header,
-                msg.header.msg_type,
-                record.engine_uuid,
-                no_such_engine(idents),
+                header.msg_type,
+                idents[1].decode("utf-8", "replace") if len(idents) > 1 else None,
+                EngineError(STOPPED) if self.stopping else no_such_engine(idents),
             )
 
     def save_queue_result(self, idents: list[bytes], msg: Message) -> None:
@@ -157,20 +219,27 @@ class Monitoring(Answering):
             metadata = self._result_metadata(msg)
             status = metadata.status or self._status_in_content(msg)
             self._save_result(ident, msg, msg_id, metadata.started, status)
-            self._to_client("mux_in", direct.idents, [ident, *msg.frames])
+            self._deliver("mux_in", direct.idents, direct.header.session, msg_id, [ident, *msg.frames])
             self._direct_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has its EngineError; the record gets the truth.
             del self.late[msg_id]
             self._record_result(ident, msg, msg_id, self._result_metadata(msg).started)
             self.ignore("late_result", f"a reply to {msg_id!r} by engine {ident!r} after it was lost; recorded")
-        else:
+        elif not self.heard_probe(ident, msg_id):
             self.ignore("unexpected_result", f"a reply of {ident!r} to {msg_id!r}, which it was not asked")
 
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         header = direct.header
         self._answer_with_error(
-            "mux_in", direct.idents, header.msg_id, direct.raw_header, header.msg_type, engine_uuid, error
+            "mux_in",
+            direct.idents,
+            header.session,
+            header.msg_id,
+            direct.raw_header,
+            header.msg_type,
+            engine_uuid,
+            error,
         )
         self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode()))
 
@@ -192,7 +261,7 @@ class Monitoring(Answering):
         if direct is None:
             self.ignore("unexpected_result", f"a control reply of {idents[0]!r} to {msg.parent.msg_id!r}")
         else:
-            self._to_client("control_in", direct.idents, [idents[0], *msg.frames])
+            self._send_back("control_in", direct.idents, [idents[0], *msg.frames])
 
     # IOPub
 
@@ -229,20 +298,29 @@ class Monitoring(Answering):
 
     # The end
 
-    def stop_serving(self) -> None:
-        """The hub stops: answer whoever waits, and whoever comes from now on, and tell all clients. Idempotent."""
+    def stop_serving(self, *, carried_on: bool = False) -> None:
+        """The hub stops: answer whoever waits, and whoever comes from now on, and tell all clients. Idempotent.
+
+        If another hub is to carry on, what is recorded is left to that one, and clients are not told, since a stock
+        client then closes its connections; only requests that are not recorded are answered.
+        """
         if self.stopping:
             return
         self.stopping = True
+        self.carried_on = carried_on
         error = EngineError(STOPPED)
+        engines = [*self.engines.values(), *self.lost]
+        for engine in engines:
+            for direct in self.control.strand(engine.control):
+                self.answer_control_of_lost(direct, engine)
+        if carried_on:
+            return
         self.scheduler.abandon_all(error)
-        for engine in [*self.engines.values(), *self.lost]:
+        for engine in engines:
             for direct in self.mux.strand(engine.mux):
                 self.fail_direct(direct, engine.uuid, error)
             for direct in self.broadcast.strand(engine.broadcast):
                 self.fail_share(direct, engine.uuid, error)
-            for direct in self.control.strand(engine.control):
-                self.answer_control_of_lost(direct, engine)
         self.notify("shutdown_notification", {"status": "ok"})
 
     def _relay_request(self, name: str, relay: Relay, idents: list[bytes], msg: Message) -> EngineConnector | None:

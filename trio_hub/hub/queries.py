@@ -12,14 +12,14 @@ from ..store import parse_query
 from ..store.record import TaskRecord
 from ..wire.frames import Buffer
 from ..wire.messages import Message
-from .broadcasting import Broadcasting
 from .records import init_record
+from .returning import Returning
 from .state import Query, Reply
 
 __all__ = ["Queries"]
 
 
-class Queries(Broadcasting):
+class Queries(Returning):
     """The part of the hub that answers clients."""
 
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
@@ -156,11 +156,14 @@ class Queries(Broadcasting):
         )
         task_message = self.session.read_untrusted(frames)
         task_metadata = self.session.task_metadata(task_message)
-        self.store.add(
-            init_record(task_message, self.session.packer, queue="task", now=self.now(), label=task_metadata.label)
+        self.record(
+            init_record(task_message, self.session.packer, queue="task", now=self.now(), label=task_metadata.label),
+            [],
+            task_message,
         )
         self.store.update(record.msg_id, {"resubmitted": msg_id})
-        self.submit_task(self._task([], task_message, task_metadata))
+        task = self.make_task([], task_message, task_metadata)
+        self.when_recorded(msg_id, lambda: self.submit_task(task))
         return msg_id
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:

@@ -96,6 +96,7 @@ class Registration(HubState):
         elif (engine := self.by_ident.get(heart)) is not None:  # restored
             self.heartmonitor.watch(heart)
             log.info("engine %d is back (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
+            self.engine_returned(engine)
         else:
             self.ignore("unknown_heart", f"a heartbeat of {heart!r}, which is not registered")
 
@@ -116,21 +117,26 @@ class Registration(HubState):
     def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
         """Take up the engines of an earlier hub, uuids by id, before anything has been received.
 
-        They are usable at once, and do not register again. Their hearts are not watched before they are heard;
-        when they have had the time for it, `purge_unheard` lets go of those that were not.
+        Clients see them at once, and they do not register again. They get nothing before their hearts are heard; when
+        they have had the time for it, `purge_unheard` lets go of those that were not.
         """
         for engine_id, uuid in sorted(engines.items()):
-            try:
-                engine = EngineConnector(self.new_engine_id(engine_id), self._valid_uuid(uuid))
-            except (KeyError, TypeError, ValueError) as error:
-                log.warning("engine %r is not restored: %s", engine_id, error)
-                continue
-            engine.state = EngineState.ALIVE
-            self.engines[engine.id] = engine
-            self.by_ident[engine.ident] = engine
-            engine.worker = self.scheduler.add_engine(engine.ident)
-            self.host.start_engine(engine)
+            self.restore_engine(engine_id, uuid)
         self._idcounter = max(self._idcounter, next_id)
+
+    def restore_engine(self, engine_id: int | None, uuid: str) -> None:
+        """Take up one engine of an earlier hub; see `restore_engines`."""
+        try:
+            engine = EngineConnector(self.new_engine_id(engine_id), self._valid_uuid(uuid))
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("engine %r is not restored: %s", engine_id, error)
+            return
+        engine.state = EngineState.ALIVE
+        engine.awaited = True
+        self.engines[engine.id] = engine
+        self.by_ident[engine.ident] = engine
+        engine.worker = self.scheduler.add_engine(engine.ident, absent=True)
+        self.host.start_engine(engine)
 
     def purge_unheard(self) -> None:
         """Lose the restored engines whose hearts have not been heard."""

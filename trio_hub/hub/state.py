@@ -18,6 +18,7 @@ from ..schedulers.tasks import TaskScheduler
 from ..store import Store
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session, error_content
+from .clients import Clients
 from .connector import EngineConnector, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
@@ -44,6 +45,9 @@ class Host(Protocol):
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         """Carry out a store call, and give its answer to `then`; if it fails, an exception."""
+
+    def hold_intake(self, channels: Sequence[str]) -> None:
+        """Receive nothing more on these channels of clients for now, and again on all others."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Scope:
         """Call that after some time, unless the scope is cancelled before."""
@@ -96,6 +100,9 @@ class HubState(ABC):
         hb_period: milliseconds between pings, which engines are told.
         engine_info: connection info for engines, which they are told as well.
         broadcast_channels: to engines; an engine is connected to that of its id modulo their number.
+        strict: whether requests are on disk before an engine sees them, and results before a client does.
+        queue_memory: bytes of memory that queued tasks may take up. What goes beyond it comes back from the store when
+            its turn comes, if the store is durable; else no more tasks are received while there is no room.
     """
 
     def __init__(
@@ -113,6 +120,8 @@ class HubState(ABC):
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
         broadcast_channels: Sequence[str] = ("broadcast_out",),
+        strict: bool = False,
+        queue_memory: int = 256 << 20,
     ) -> None:
         self.host = host
         self.session = session
@@ -121,6 +130,8 @@ class HubState(ABC):
         self.hb_period = hb_period
         self.engine_info = engine_info or {}
         self.broadcast_channels = tuple(broadcast_channels)
+        self.strict = strict
+        self.queue_memory = queue_memory
 
         self.engines: dict[int, EngineConnector] = {}
         """The engines that are alive, by id."""
@@ -139,6 +150,9 @@ class HubState(ABC):
         self.late: dict[str, EngineConnector] = {}
         """Direct requests that were answered for a lost engine, and whose real result may still come."""
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
+        self.clients = Clients()
+        self.uncommitted: set[str] = set()
+        """Requests that have come and are not on disk yet, where they have to be before anything is done about them."""
         self.wire_errors: Counter[str] = Counter()
         """Messages that could not be read, by kind."""
         self.ignored: Counter[str] = Counter()
@@ -147,6 +161,8 @@ class HubState(ABC):
         self.tasks_completed = 0
         self.tasks_failed = 0
         self.stopping = False
+        self.carried_on = False
+        """Whether it stops so that another hub can carry on."""
         self._idcounter = 0
 
     def is_pending(self, msg_id: str) -> bool:
@@ -156,7 +172,15 @@ class HubState(ABC):
             or msg_id in self.mux.pending
             or msg_id in self.broadcast.pending
             or msg_id in self.gathered
+            or msg_id in self.uncommitted
         )
+
+    def when_safe(self, call: Callable[[], None]) -> None:
+        """Call that, at once; or, if the hub is strict, when all that was recorded until now is on disk."""
+        if self.strict:
+            self.store.after_commit(call)
+        else:
+            call()
 
     @abstractmethod
     def task_assigned(self, task: Task, worker: Worker) -> None:
@@ -169,6 +193,18 @@ class HubState(ABC):
     @abstractmethod
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         """See `trio_hub.schedulers.tasks.Delivery`."""
+
+    @abstractmethod
+    def engine_returned(self, engine: EngineConnector) -> None:
+        """The heart of an engine that an earlier hub had is heard: sort out what that hub has sent it."""
+
+    @abstractmethod
+    def heard_probe(self, ident: bytes, msg_id: str) -> bool:
+        """Whether an engine's unexpected reply answers a question about what an earlier hub has sent it."""
+
+    @abstractmethod
+    def adopted(self, ident: bytes, msg_id: str) -> Task | None:
+        """The task that an engine answers without having been given it by this hub: an earlier hub did."""
 
     def start_timer(self, task: Task, seconds: float) -> Scope:
         """See `trio_hub.schedulers.tasks.Delivery`."""
@@ -186,7 +222,9 @@ class HubState(ABC):
 
     def send_to_engine(self, engine: EngineConnector, channel: str, frames: Frames) -> None:
         """Send, or keep until the engine's connection is open: its heart may be heard before that."""
-        if engine.parked or not self.host.send(channel, [engine.ident, *frames]):
+        if engine.awaited:
+            engine.parked.append((channel, frames))
+        elif engine.parked or not self.host.send(channel, [engine.ident, *frames]):
             engine.parked.append((channel, frames))
             if len(engine.parked) == 1:
                 self.host.flush_when_reachable(engine)

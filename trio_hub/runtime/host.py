@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -54,6 +54,7 @@ class RuntimeHost:
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
         self._events_ended = False
+        self._held_channels: set[str] = set()
         self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
 
     # For the core
@@ -72,6 +73,13 @@ class RuntimeHost:
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         self.nursery.start_soon(self._ask_store, call, then, name="question to the store")
+
+    def hold_intake(self, channels: Sequence[str]) -> None:
+        for name in self._held_channels.difference(channels):
+            self.channels[name].release()
+        self._held_channels = set(channels)
+        for name in channels:
+            self.channels[name].hold()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> trio.CancelScope:
         scope = trio.CancelScope()

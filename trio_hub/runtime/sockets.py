@@ -48,6 +48,7 @@ class Channel:
         self.closed = False
         self._fd = int(socket.getsockopt(zmq.FD))
         self._waiting: trio.CancelScope | None = None
+        self._held: trio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.name}{' closed' if self.closed else ''}>"
@@ -91,7 +92,7 @@ class Channel:
         receive: Callable[[int, bool], Any] = self.socket.recv
         received = 0
         handle = self.handle
-        while not self.closed and (budget is None or received < budget):
+        while not self.closed and self._held is None and (budget is None or received < budget):
             try:
                 frame = receive(zmq.NOBLOCK, False)
             except zmq.Again:
@@ -105,11 +106,24 @@ class Channel:
                 handle(frames)
         return not self.closed
 
+    def hold(self) -> None:
+        """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""
+        if self._held is None:
+            self._held = trio.Event()
+
+    def release(self) -> None:
+        """Receive again."""
+        if self._held is not None:
+            self._held.set()
+            self._held = None
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive until the channel is closed. One task at a time may do this."""
         task_status.started()
         while not self.closed:
-            if self.drain(_BUDGET):
+            if self._held is not None:
+                await self._held.wait()
+            elif self.drain(_BUDGET):
                 await trio.lowlevel.checkpoint()
             elif not self.closed:  # it is, if a handler has closed it
                 await self._wait()
@@ -134,6 +148,7 @@ class Channel:
         """Close the socket; what was sent has `linger` milliseconds to leave. Idempotent."""
         if not self.closed:
             self.closed = True
+            self.release()
             anyio.notify_closing(self._fd)
             self.socket.close(linger)
 

@@ -36,10 +36,12 @@ class Timer(Protocol):
 class Worker:
     """An engine as the task queue sees it: what it runs, and when it last got something."""
 
-    __slots__ = ("ident", "last_used", "lost", "running")
+    __slots__ = ("absent", "ident", "last_used", "lost", "running")
 
-    def __init__(self, ident: bytes) -> None:
+    def __init__(self, ident: bytes, *, absent: bool = False) -> None:
         self.ident = ident
+        self.absent = absent
+        """Whether it is still to come back from the time of an earlier hub, and gets nothing before."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
         self.lost = False
@@ -63,6 +65,11 @@ class Task:
     ``after`` and ``follow`` are what it depends on; ``unknown`` those msg_ids among them of which only the store
     may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does.
 
+    ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
+    ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``restored`` tasks
+    were submitted to an earlier hub, and ``inherited`` ones run where that hub has sent them. ``again`` is whether the
+    task may have been sent to an engine before.
+
     Raises:
         InvalidDependency: its metadata states a dependency of no known form.
         WireError: its timeout is not a number of seconds.
@@ -70,15 +77,20 @@ class Task:
 
     __slots__ = (
         "after",
+        "again",
         "asked_targets",
         "follow",
         "frames",
+        "held",
         "idents",
+        "inherited",
         "metadata",
         "msg_id",
         "msg_type",
         "number",
+        "raw_header",
         "refused",
+        "restored",
         "retries",
         "session",
         "state",
@@ -94,10 +106,11 @@ class Task:
         self,
         msg_id: str,
         idents: list[bytes],
-        frames: Frames,
+        frames: Frames | None,
         *,
         session: str = "",
         msg_type: str = "apply_request",
+        raw_header: bytes = b"{}",
         metadata: TaskMetadata | None = None,
     ) -> None:
         metadata = metadata or TaskMetadata()
@@ -105,6 +118,11 @@ class Task:
         self.msg_type = msg_type
         self.idents = idents
         self.frames = frames
+        self.raw_header = raw_header
+        self.held = 0
+        self.again = False
+        self.inherited = False
+        self.restored = False
         self.session = session
         self.metadata = metadata
         self.targets: frozenset[bytes] | None = None

@@ -78,11 +78,16 @@ class TaskScheduler:
 
     # Engines
 
-    def add_engine(self, ident: bytes) -> Worker:
-        """An engine has come: give it work."""
-        worker = self.workers[ident] = Worker(ident)
+    def add_engine(self, ident: bytes, *, absent: bool = False) -> Worker:
+        """An engine has come: give it work. One that is absent is expected back, and gets none before `engine_back`."""
+        worker = self.workers[ident] = Worker(ident, absent=absent)
         self._feed(worker)
         return worker
+
+    def engine_back(self, worker: Worker) -> None:
+        """An engine that was expected back is here: give it work."""
+        worker.absent = False
+        self._feed(worker)
 
     def remove_engine(self, worker: Worker) -> None:
         """An engine is lost: it gets nothing more, and what it runs may still be answered until `settle`.
@@ -107,14 +112,19 @@ class TaskScheduler:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
         for task in list(worker.running.values()):
             self._take_back(task)
-            self._restrict_to_followed(task)
-            self._forgive(task)
-            if task.retries > 0 and (self._may_follow_another(task) or not self._has_no_target(task)):
+            if task.retries > 0 and self._can_run_elsewhere(task):
                 task.retries -= 1
-                self._place(task)
+                self._place_anew(task)
             else:
                 uuid = worker.ident.decode("utf-8", "replace")
                 self._fail(task, worker, EngineError(f"Engine {uuid} died while running task {task.msg_id}"))
+
+    def _can_run_elsewhere(self, task: Task) -> bool:
+        if self._must_ask_anew(task):
+            return True
+        self._restrict_to_followed(task)
+        self._forgive(task)
+        return self._may_follow_another(task) or not self._has_no_target(task)
 
     # Tasks
 
@@ -130,6 +140,34 @@ class TaskScheduler:
         else:
             self._look_up_dependencies(task)
         return True
+
+    def inherit(self, task: Task, worker: Worker) -> bool:
+        """A task is known that an earlier hub has sent to an engine. False if one of this msg_id is unfinished."""
+        if task.msg_id in self.tasks:
+            return False
+        self._submissions += 1
+        task.number = self._submissions
+        task.inherited = True
+        self.tasks[task.msg_id] = task
+        self._put_on(task, worker)
+        return True
+
+    def adopt(self, task: Task, worker: Worker) -> None:
+        """A task turns out to have run on this engine, wherever it is now: an earlier hub had sent it there."""
+        if task.worker is not None:
+            self._take_back(task)
+        elif task.state is TaskState.QUEUED:
+            self.queue.remove(task)
+        self._stop_timer(task)
+        self._put_on(task, worker)
+
+    def run_again(self, task: Task) -> None:
+        """What became of a task on its engine cannot be known any more: run it once more, there or elsewhere."""
+        worker = task.worker
+        assert worker is not None
+        self._take_back(task)
+        self._place_anew(task)
+        self._feed(worker)
 
     def running_on(self, ident: bytes, msg_id: str) -> Task | None:
         """The task, if it is one that the engine of this identity has been given and not yet answered."""
@@ -161,7 +199,7 @@ class TaskScheduler:
         if final:
             self.ended(task.msg_id, Outcome(ok, ident))
         else:
-            self._place(task)
+            self._place_anew(task)
         return final
 
     def abandon(self, task: Task, error: HubError) -> None:
@@ -284,6 +322,18 @@ class TaskScheduler:
 
     # Assignment
 
+    def _must_ask_anew(self, task: Task) -> bool:
+        # That an inherited task was once allowed to run is known; which engines it may follow is not.
+        return task.inherited and (task.after is not None or task.follow is not None)
+
+    def _place_anew(self, task: Task) -> None:
+        """Place a task that has had an engine."""
+        if self._must_ask_anew(task):
+            task.inherited = False
+            self._look_up_dependencies(task)
+        else:
+            self._place(task)
+
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
         self._restrict_to_followed(task)
@@ -313,6 +363,8 @@ class TaskScheduler:
 
     def _feed(self, worker: Worker) -> None:
         """Give queued tasks to a worker that may have room."""
+        if worker.absent or worker.lost:
+            return
         while not self.hwm or worker.load < self.hwm:
             task = self.queue.take(worker.ident)
             if task is None:
@@ -323,14 +375,18 @@ class TaskScheduler:
     def _assign(self, task: Task, worker: Worker) -> None:
         self._assignments += 1
         worker.last_used = self._assignments
+        if task.timer is not None:
+            self._stop_timer(task)
+        task.inherited = False
+        self._put_on(task, worker)
+        self._delivery.task_assigned(task, worker)
+
+    def _put_on(self, task: Task, worker: Worker) -> None:
         task.state = TaskState.RUNNING
         task.worker = worker
         self.running += 1
-        if task.timer is not None:
-            self._stop_timer(task)
         worker.running[task.msg_id] = task
         self._update_room(worker)
-        self._delivery.task_assigned(task, worker)
 
     def _take_back(self, task: Task) -> None:
         worker = task.worker
@@ -342,7 +398,7 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if not worker.lost and (not self.hwm or worker.load < self.hwm):
+        if not (worker.lost or worker.absent) and (not self.hwm or worker.load < self.hwm):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:

@@ -191,6 +191,10 @@ class Session:
             _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent)),
         )
 
+    def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
+        """The message in frames from the delimiter on that were verified when they came. Raises `WireError`."""
+        return Message(idents, frames, self._header(to_bytes(frames[2])), self._parent(to_bytes(frames[3])))
+
     def task_metadata(self, message: Message) -> TaskMetadata:
         """Raises `WireError`."""
         return self._task_metadata(message.raw_metadata)

@@ -1,0 +1,292 @@
+"""After a restart: carrying on with what an earlier hub has left, in the store and on the engines.
+
+The store knows which requests are not answered, and which engine each was for. What became of them there is found out
+when the engine's heart is heard:
+
+- an answer that the engine still holds comes by itself, once its connection is back;
+- direct requests are sent once more, with the same bytes. An engine that has had one drops it;
+- then the engine is asked something trivial, by the same channel. It answers in the order in which it was asked: when
+  that answer is here, every answer that it had before is here too, and what is still open was lost on its way.
+
+A load-balanced task whose answer was lost is run again. A direct request, or a share of a broadcast, is not, since it
+may have changed the engine's state: its client gets an error that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Generator
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from ..errors import EngineError, HubError, WireError
+from ..schedulers.broadcast import Broadcast, sub_msg_id
+from ..schedulers.relay import Direct, Lane
+from ..schedulers.task import Task
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Message
+from .broadcasting import Broadcasting, noted_share
+from .connector import EngineConnector, EngineState
+from .custody import custody_of, identities, request_frames
+
+__all__ = ["Returning"]
+
+log = logging.getLogger("trio_hub.hub")
+
+ON_THE_WAY = timedelta(seconds=2)
+"""What a hub has sent so shortly before its end may not have left the machine."""
+SENT_AT_A_TIME = 100
+"""Direct requests that are read from the store at a time."""
+PROBE = "kernel_info_request"
+
+
+class Probe(NamedTuple):
+    """A question to an engine, and the requests that are lost if it is answered before them."""
+
+    engine: EngineConnector
+    channel: str
+    msg_ids: list[str]
+
+
+class Returning(Broadcasting):
+    """The part of the hub that takes over from another."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.probes: dict[str, Probe] = {}
+
+    # Requests
+
+    def take_over(self) -> Generator[Awaitable[Any], Any, int]:
+        """Carry on with the requests in the store; before anything is received, and after `restore_engines`.
+
+        Yields what is to be awaited, like a query, and returns how many requests there are.
+        """
+        records: list[TaskRecord] = yield self.store.unfinished()
+        messages = {record.msg_id: self._message_of(record) for record in records}
+        for msg_id, session in (yield self.store.undelivered(ON_THE_WAY)):
+            self.clients.owe(session, msg_id)
+        self._expect_engines(records, messages)
+        shares: dict[str, TaskRecord] = yield self.store.get(
+            [
+                sub_msg_id(record.msg_id, uuid)
+                for record in records
+                if record.queue == "broadcast" and record.engine_uuid is None
+                for uuid in self._targets(messages[record.msg_id])
+            ]
+        )
+        waiting: list[Task] = []
+        for record in records:
+            message = messages[record.msg_id]
+            try:
+                if message is None:
+                    raise WireError("malformed", "its record is damaged")
+                self.tasks_submitted += 1
+                if record.queue == "task":
+                    self._take_over_task(record, message, waiting)
+                elif record.queue == "mux" or record.engine_uuid is not None:
+                    self._take_over_direct(record, message)
+                else:
+                    self._take_over_broadcast(message, shares)
+            except HubError as error:
+                self._give_up(record, EngineError(f"the hub cannot carry on with {record.msg_id}: {error}"))
+        for task in waiting:
+            self.scheduler.submit(task)
+        return len(records)
+
+    def write_off(self) -> Generator[Awaitable[Any], Any, int]:
+        """Nobody will answer the requests in the store: record that. Yields and returns like `take_over`."""
+        records: list[TaskRecord] = yield self.store.unfinished()
+        for record in records:
+            message = self._message_of(record)
+            for uuid in self._targets(message) if record.queue == "broadcast" and record.engine_uuid is None else ():
+                self.store.discard(sub_msg_id(record.msg_id, uuid))
+            self._give_up(record, EngineError("the hub ended before it was answered, and was not told to carry on"))
+        return len(records)
+
+    def _message_of(self, record: TaskRecord) -> Message | None:
+        """The request, without content and buffers; None if the record is damaged."""
+        try:
+            idents = identities(custody_of(record))
+            return self.session.read_trusted(idents, request_frames(record, self.session))
+        except (WireError, ValueError, TypeError) as error:
+            log.warning("the record of %s is damaged: %s", record.msg_id, error)
+            return None
+
+    def _targets(self, message: Message | None) -> list[str]:
+        try:
+            return [] if message is None else [uuid for uuid, _ in self.session.broadcast_metadata(message).targets]
+        except WireError:
+            return []
+
+    def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
+        """Engines that have requests, and that no list of engines names: they may have come at the very last."""
+        uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
+        for record in records:
+            if record.queue == "broadcast" and record.engine_uuid is None:
+                uuids.update(self._targets(messages[record.msg_id]))
+        for uuid in sorted(uuids):
+            if uuid.encode("utf-8", "replace") not in self.by_ident:
+                self.restore_engine(None, uuid)
+
+    def _give_up(self, record: TaskRecord, error: HubError) -> None:
+        custody = custody_of(record)
+        msg_type = "apply_request"
+        message = self._message_of(record)
+        if message is not None:
+            msg_type = message.header.msg_type
+        self._answer_with_error(
+            f"{record.queue}_in",
+            identities(custody),
+            record.client_uuid or "",
+            record.msg_id,
+            self.session.packer.from_json(record.header or b"{}"),
+            msg_type,
+            record.engine_uuid,
+            error,
+        )
+
+    def _take_over_task(self, record: TaskRecord, message: Message, waiting: list[Task]) -> None:
+        custody = custody_of(record)
+        task = self.make_task(message.idents, message, self.session.task_metadata(message))
+        task.frames = None
+        task.restored = task.again = True
+        if custody.retries is not None:
+            task.retries = custody.retries
+        task.refused = frozenset(custody.refused)
+        task.unmet = frozenset(custody.unmet)
+        if task.timeout and record.submitted is not None:
+            waited = (self.now() - record.submitted).total_seconds()
+            task.timeout = max(task.timeout - max(waited, 0.0), 0.001)
+        engine = self._engine_of(record.engine_uuid)
+        if engine is None or engine.worker is None:
+            waiting.append(task)
+        else:
+            self.scheduler.inherit(task, engine.worker)
+
+    def _engine_of(self, uuid: str | None) -> EngineConnector | None:
+        return None if uuid is None else self.by_ident.get(uuid.encode("utf-8", "replace"))
+
+    def _take_over_direct(self, record: TaskRecord, message: Message) -> None:
+        engine = self._engine_of(record.engine_uuid)
+        if engine is None:
+            raise EngineError("it names no engine")
+        relay, lane = (self.mux, engine.mux) if record.queue == "mux" else (self.broadcast, engine.broadcast)
+        relay.sent(Direct(message.idents, message.header, message.raw_header, lane))
+
+    def _take_over_broadcast(self, message: Message, shares: dict[str, TaskRecord]) -> None:
+        header = message.header
+        broadcast = Broadcast(
+            message.idents, header, message.raw_header, self.session.broadcast_metadata(message).targets
+        )
+        self.gathered[header.msg_id] = broadcast
+        open_shares = []
+        for uuid, _ in broadcast.targets:
+            msg_id = sub_msg_id(header.msg_id, uuid)
+            if msg_id in shares:
+                broadcast.answered(uuid, noted_share(shares[msg_id]))
+            else:
+                engine = self._engine_of(uuid)
+                lane = Lane(b"") if engine is None else engine.broadcast
+                direct = Direct(message.idents, header.renamed(msg_id), message.raw_header, lane, broadcast)
+                open_shares.append((uuid, direct))
+        if not open_shares:
+            self.finish_broadcast(broadcast)
+        for uuid, direct in open_shares:
+            if direct.lane.ident:
+                self.broadcast.sent(direct)
+            else:
+                self.fail_share(direct, uuid, EngineError(f"Engine {uuid} is not registered (any more)"))
+
+    # Engines
+
+    def engine_returned(self, engine: EngineConnector) -> None:
+        self._send_again(engine, [*engine.mux.pending.values(), *engine.broadcast.pending.values()])
+
+    def _send_again(self, engine: EngineConnector, directs: list[Direct]) -> None:
+        """Send an engine what it may not have got, then ask it whether it has."""
+        now, later = directs[:SENT_AT_A_TIME], directs[SENT_AT_A_TIME:]
+        if not now:
+            self._sort_out(engine)
+            return
+
+        def send(answer: Any) -> None:
+            if engine.state is not EngineState.ALIVE:
+                return
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            for direct in now:
+                record = records.get(_recorded_as(direct))
+                if record is not None:
+                    channel = "mux_out" if direct.lane is engine.mux else self.broadcast_channel(engine)
+                    self.host.send(channel, [engine.ident, *direct.idents, *self._request_frames(direct, record)])
+            self._send_again(engine, later)
+
+        msg_ids = list({_recorded_as(direct): None for direct in now})
+        self.host.ask_store(lambda store: store.get(msg_ids), send)
+
+    def _request_frames(self, direct: Direct, record: TaskRecord) -> Frames:
+        frames = request_frames(record, self.session)
+        if direct.broadcast is None:
+            return frames
+        [share] = self.divide(self.session.read_trusted([], frames), [direct.lane.ident.decode("utf-8", "replace")])
+        return share.frames
+
+    def _sort_out(self, engine: EngineConnector) -> None:
+        """An engine has been sent all that it was to have: ask it whether it has answered, and give it new work."""
+        engine.awaited = False
+        worker = engine.worker
+        assert worker is not None
+        self._probe(engine, "task_out", list(worker.running))
+        self._probe(engine, "mux_out", list(engine.mux.pending))
+        self._probe(engine, self.broadcast_channel(engine), list(engine.broadcast.pending))
+        parked, engine.parked = engine.parked, []
+        for channel, frames in parked:
+            self.send_to_engine(engine, channel, frames)
+        self.scheduler.engine_back(worker)
+
+    def _probe(self, engine: EngineConnector, channel: str, msg_ids: list[str]) -> None:
+        if msg_ids:
+            header = self.session.new_header(PROBE)
+            self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids)
+            self.send_to_engine(engine, channel, self.session.write(PROBE, {}, header=header))
+
+    def heard_probe(self, ident: bytes, msg_id: str) -> bool:
+        probe = self.probes.get(msg_id)
+        if probe is None or probe.engine.ident != ident:
+            return False
+        del self.probes[msg_id]
+        engine = probe.engine
+        for lost in probe.msg_ids:
+            error = EngineError(
+                f"the hub was started anew while {lost} was under way, and its result was lost: engine {engine.id} has "
+                "had the request, and may have carried it out"
+            )
+            if probe.channel == "task_out":
+                task = self.scheduler.running_on(ident, lost)
+                if task is not None and task.inherited:
+                    log.info("the result of %s was lost on its way: it is run again", lost, extra={"task": lost})
+                    self.scheduler.run_again(task)
+            elif probe.channel == "mux_out":
+                direct = self.mux.answered(ident, lost)
+                if direct is not None:
+                    self.fail_direct(direct, engine.uuid, error)
+            else:
+                direct = self.broadcast.answered(ident, lost)
+                if direct is not None:
+                    self.fail_share(direct, engine.uuid, error)
+        return True
+
+    def adopted(self, ident: bytes, msg_id: str) -> Task | None:
+        task = self.scheduler.tasks.get(msg_id)
+        engine = self.by_ident.get(ident)
+        if task is None or not task.restored or engine is None or engine.worker is None:
+            return None
+        if task.held:
+            self.let_go(task)
+        self.scheduler.adopt(task, engine.worker)
+        return task
+
+
+def _recorded_as(direct: Direct) -> str:
+    return direct.header.msg_id if direct.broadcast is None else direct.broadcast.header.msg_id

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from trio_hub.hub.clients import Clients
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.store import NullStore
@@ -61,10 +62,11 @@ def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int
 
 
 def small_world(**settings: Any) -> World:
-    """A world whose hub has a short memory of what it remembers within bounds: outcomes, signatures, records."""
+    """A world whose hub has a short memory of what it remembers within bounds: outcomes, signatures, clients."""
     world = World(store=NullStore(), **settings)
     world.hub.scheduler.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)
+    world.hub.clients = Clients(sessions=2)
     return world
 
 
@@ -158,6 +160,8 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
     assert grown(after_one, sizes(world.hub)) == {}
     # nor does the first round leave anything, but for a count of each kind of thing ignored, and what must be short
     assert grown(before, after_one).keys() <= {
+        "hub.clients._places",
+        "hub.clients._places[]",
         "hub.ignored",
         "hub.scheduler.outcomes._outcomes",
         "hub.session.replays._old",

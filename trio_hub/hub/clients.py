@@ -20,7 +20,7 @@ class Clients:
         results: how many results, of which only the msg_ids are kept here, may wait for clients that are away.
     """
 
-    def __init__(self, sessions: int = 10_000, results: int = 1_000_000) -> None:
+    def __init__(self, sessions: int = 10_000, results: int = 100_000) -> None:
         self._sessions = sessions
         self._results = results
         self._places: OrderedDict[str, dict[str, bytes]] = OrderedDict()

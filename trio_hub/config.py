@@ -27,6 +27,7 @@ from .wire.signing import Signer
 
 __all__ = [
     "DATABASES",
+    "DURABILITIES",
     "LOG_FORMATS",
     "LOG_LEVELS",
     "SCHEMES",
@@ -42,7 +43,9 @@ T = TypeVar("T")
 SCHEMES = ("leastload", "lru", "plainrandom", "pure", "twobin", "weighted")
 """Those of `trio_hub.schedulers.schemes`, which this module must not import; a test compares the two."""
 
-DATABASES = ("memory", "none")
+DATABASES = ("sqlite", "memory", "none")
+"""Those that have a name; others have a URL."""
+DURABILITIES = ("relaxed", "strict")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 
@@ -221,10 +224,73 @@ def _bytes_from_text(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+class DatabaseURL(str):
+    """The name or URL of a task database; its ``repr`` does not show the password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", self))
+
+    @property
+    def scheme(self) -> str:
+        """``sqlite``, ``postgresql``, ``memory`` or ``none``."""
+        return self.partition(":")[0]
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database; None if its place is not told."""
+        return Path(self.removeprefix("sqlite:///")) if self.startswith("sqlite:///") else None
+
+
+def _check_database(value: Any) -> DatabaseURL | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    if value.lower() in DATABASES:
+        return DatabaseURL(value.lower())
+    if value.startswith(("postgresql://", "postgres://")):
+        return DatabaseURL("postgresql://" + value.partition("://")[2])
+    if value.startswith("sqlite:///") and len(value) > len("sqlite:///"):
+        path = Path(value.removeprefix("sqlite:///")).expanduser()
+        return DatabaseURL(f"sqlite:///{path.absolute()}")
+    if value.startswith("mongodb"):
+        raise _Remark("there is no MongoDB store: records go to SQLite or PostgreSQL")
+    raise ValueError
+
+
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _check_duration(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = _duration_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100 * 365 * 86400:
+        raise ValueError
+    return float(value)
+
+
+def _duration_from_text(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw]?)", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError
+    return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+
+
 def _check_key(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None):
         raise ValueError
     return value
+
+
+def _or_none(rule: Rule) -> Rule:
+    return replace(rule, check=lambda value: None if value is None else rule.check(value))
+
+
+_BYTES = Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES")
 
 
 def _setting(default: T, rule: Rule, doc: str, *, secret: bool = False) -> T:
@@ -324,18 +390,44 @@ class HubConfig:
         1, _whole(0), "Load-balanced tasks that an engine has at a time, waiting ones included. 0: no limit."
     )
     scheme: str = _setting("leastload", _choice(SCHEMES), "How the engine of a load-balanced task is chosen.")
-    db: str = _setting(
-        "memory",
-        _choice(DATABASES),
-        "Where task records are kept: in memory until the hub stops, or not at all (none).",
+    db: DatabaseURL | str | None = _setting(
+        None,
+        Rule(
+            "sqlite, sqlite:///PATH, postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE, memory or none",
+            _check_database,
+            metavar="DATABASE",
+        ),
+        "Where task records are kept: in an SQLite file (in the profile's `db` directory, or at a path), in "
+        "PostgreSQL, in memory until the hub stops, or not at all (none). None: sqlite, or memory without a profile "
+        "directory.",
     )
-    db_max_records: int = _setting(
-        100_000, _whole(1), "Records of finished tasks to keep in memory; the oldest are dropped first."
+    durability: str = _setting(
+        "relaxed",
+        _choice(DURABILITIES),
+        "When records reach the disk: within 50 ms (relaxed); or requests before an engine sees them, and results "
+        "before a client does (strict).",
     )
-    db_max_bytes: int = _setting(
-        2**30,
-        Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES"),
-        "Bytes of finished tasks' records to keep in memory; the oldest are dropped first.",
+    db_keep: float | None = _setting(
+        None,
+        Rule("a time like 30d, 12h, 90m or a number of seconds", _check_duration, _duration_from_text, "TIME"),
+        "How long records of finished tasks are kept. None: for ever.",
+    )
+    db_max_records: int | None = _setting(
+        None,
+        _or_none(_whole(1)),
+        "Records of finished tasks to keep; the oldest are dropped first. None: 100,000 in memory, any number on disk.",
+    )
+    db_max_bytes: int | None = _setting(
+        None,
+        _or_none(_BYTES),
+        "Bytes of finished tasks' records to keep; the oldest are dropped first. None: 1 GiB in memory, any number on "
+        "disk.",
+    )
+    queue_memory: int = _setting(
+        256 * 2**20,
+        _BYTES,
+        "Bytes of memory for queued tasks. With a database on disk, those beyond it come back from there when their "
+        "turn comes; without, clients have to wait until there is room.",
     )
     engines: int = _setting(
         0, _whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
@@ -403,6 +495,19 @@ class HubConfig:
         if self.registration_timeout is not None:
             return self.registration_timeout
         return max(30.0, 10 * self.ping)
+
+    @property
+    def database(self) -> DatabaseURL:
+        """`db`, or what it is when it is None; an SQLite database with its path."""
+        database = (
+            DatabaseURL(self.db) if self.db is not None else DatabaseURL("sqlite" if self.profile_dir else "memory")
+        )
+        if database != "sqlite":
+            return database
+        if self.profile_dir is None:
+            raise ConfigError("db is sqlite, and there is no profile_dir for its file: set it, or use sqlite:///PATH")
+        name = f"tasks-{self.cluster_id}.sqlite" if self.cluster_id else "tasks.sqlite"
+        return DatabaseURL(f"sqlite:///{self.profile_dir / 'db' / name}")
 
     @property
     def client_address(self) -> str:

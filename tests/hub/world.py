@@ -75,7 +75,7 @@ class FakeHost:
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, for_good: bool = False) -> None:
         self.stopped.append(reason)
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:

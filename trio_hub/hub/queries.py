@@ -168,7 +168,7 @@ class Queries(Returning):
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """A client stops the hub: it stops in good order, and all clients are told."""
-        self.host.stop("a client's shutdown_request")
+        self.host.stop("a client's shutdown_request", for_good=True)
         return Reply("shutdown_reply", {"status": "ok"})
 
     def become_dask(self, client_id: list[bytes], msg: Message) -> Query:

@@ -64,8 +64,8 @@ class Host(Protocol):
     def emit(self, event: Event) -> None:
         """Something happened; only called while `listening`."""
 
-    def stop(self, reason: str) -> None:
-        """Begin an orderly stop of the hub."""
+    def stop(self, reason: str, *, for_good: bool = False) -> None:
+        """Begin an orderly stop of the hub; for good if none is to carry on where it ends."""
 
 
 class Reply:

@@ -48,6 +48,8 @@ class RuntimeHost:
         self.listening = False
         self.stop_requested = trio.Event()
         self.stop_reason = ""
+        self.for_good = False
+        """Whether no other hub is to carry on."""
         self.hurried = trio.Event()
         """Set when the stop shall have no grace."""
         self.engines_changed = trio.Event()
@@ -101,7 +103,8 @@ class RuntimeHost:
             except trio.WouldBlock:
                 reader.lost += 1
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, for_good: bool = False) -> None:
+        self.for_good = self.for_good or for_good
         if not self.stop_requested.is_set():
             self.stop_reason = reason
             self.stop_requested.set()

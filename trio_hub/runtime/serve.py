@@ -6,7 +6,7 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,19 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import HubClosedError, HubError
+from ..errors import HubClosedError, HubError, StoreError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
-from ..store import open_store
+from ..store import Store
 from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
 from .dask import DaskSupervisor
+from .database import carry_out, open_database
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost
+from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
 from .statistics import Statistics, statistics_of
@@ -156,12 +158,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
     factory = HubFactory(config, key, security, known)
-    store = open_store(
-        config.db,
-        checkpoint=trio.lowlevel.checkpoint,
-        max_records=config.db_max_records,
-        max_bytes=config.db_max_bytes,
-    )
+    store = await open_database(config, _now)
     running: RunningHub | None = None
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
@@ -190,10 +187,14 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 # whoever asks is told where, and not the key, which would go by for all to read
                 engine_info={name: factory.engine_info[name] for name in ("interface", *ENGINE_CHANNELS)},
                 broadcast_channels=factory.broadcast_channels,
+                strict=config.durability == "strict",
+                queue_memory=config.queue_memory,
             )
             running = RunningHub(config, factory, host)
+            if isinstance(store, RecordWriter):
+                await services.start(store.run)
             _write_connection_files(running, known)
-            state_file = _keep_engine_state(services, host, factory, config)
+            state_file = await _take_over(services, host, factory, config)
             _start_services(services, hub, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, config, host.hurried)
@@ -204,7 +205,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 await host.stop_requested.wait()
                 log.info("hub stops: %s", host.stop_reason)
                 engines_at_stop = len(hub.engines)
-                hub.stop_serving()
+                _stop_serving(host, config)
                 users.cancel_scope.cancel()
             if config.engines and config.reuse:
                 await _hear_last_words(host, engines_at_stop - config.engines)
@@ -214,17 +215,34 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             await _close(config, factory, store, running, host, state_file)
 
 
-def _keep_engine_state(
+async def _take_over(
     services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig
 ) -> EngineStateFile | None:
-    """Take up the engines of the hub before, if that is wanted, and write down those of this one from now on."""
-    if config.profile_dir is None:
-        return None
-    path = engine_state_path(config.profile_dir, config.cluster_id)
-    state_file = EngineStateFile(path, host.hub, lambda: host.engines_changed)
-    if config.restore and state_file.restore():
-        services.start_soon(await_hearts, host.hub, config, factory.channels["hb_pong"].drain)
-    services.start_soon(state_file.keep, name="engine state file")
+    """Carry on where the hub before has ended, if that is wanted, and write the engines down from now on."""
+    hub = host.hub
+    state_file = None
+    if config.profile_dir is not None:
+        path = engine_state_path(config.profile_dir, config.cluster_id)
+        state_file = EngineStateFile(path, hub, lambda: host.engines_changed)
+    unfinished = hub.store.durable and len(await hub.store.unfinished()) > 0
+    if state_file is not None and (config.restore or (config.reuse and unfinished)):
+        state_file.restore()
+    if hub.store.durable:
+        if config.reuse:
+            taken_over = await carry_out(hub.take_over())
+            if taken_over:
+                log.info("carrying on with %d unfinished requests of the hub before", taken_over)
+        elif unfinished:
+            written_off = await carry_out(hub.write_off())
+            log.warning(
+                "the hub before has left %d unfinished requests; they have failed, since this one was not started with "
+                "restore or reuse",
+                written_off,
+            )
+    if hub.engines:
+        services.start_soon(await_hearts, hub, config, factory.channels["hb_pong"].drain)
+    if state_file is not None:
+        services.start_soon(state_file.keep, name="engine state file")
     return state_file
 
 
@@ -286,7 +304,7 @@ def _write_connection_files(running: RunningHub, known: Known | None) -> None:
 async def _close(
     config: HubConfig,
     factory: HubFactory,
-    store: Any,
+    store: Store,
     running: RunningHub | None,
     host: RuntimeHost | None,
     state_file: EngineStateFile | None,
@@ -295,6 +313,10 @@ async def _close(
     try:
         if running is not None and host is not None:
             _take_leave(running, host, state_file)
+            with trio.move_on_after(config.stop_grace), suppress(StoreError):
+                # what a strict hub answers, it answers when it is on disk; and that is recorded in turn
+                await store.flush()
+                await store.flush()
     finally:
         factory.close_sockets(LINGER)
         try:
@@ -319,11 +341,16 @@ def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateF
         if state_file is not None:
             state_file.remove()
     try:
-        host.hub.stop_serving()
+        _stop_serving(host, running.config)
     finally:
         host.emit(HubStopping(host.stop_reason))
         host.end_events()
         host.tell_change()
+
+
+def _stop_serving(host: RuntimeHost, config: HubConfig) -> None:
+    """Answer whoever waits; or leave that to the hub that comes next, if one is to come."""
+    host.hub.stop_serving(carried_on=config.reuse and host.hub.store.durable and not host.for_good)
 
 
 def _now() -> datetime:

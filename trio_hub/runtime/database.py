@@ -1,0 +1,95 @@
+"""The task database that a configuration asks for."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Generator
+from datetime import datetime, timedelta
+from typing import Any
+
+import trio
+
+from ..config import HubConfig
+from ..errors import ConfigError
+from ..store import MemoryStore, NullStore, Store
+from ..store.backend import Backend, Keep
+from ..store.postgres import open_postgres
+from ..store.sqlite import open_sqlite
+from ..wire.connection import write_private_file
+from .recordwriter import RecordWriter
+
+__all__ = ["carry_out", "open_database"]
+
+MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
+"""What is kept in memory of finished tasks, unless the configuration says something else."""
+RELAXED_DELAY = 0.03
+"""Seconds for which records wait for others; with the time it takes to write them, they are on disk within 50 ms."""
+
+
+async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store:
+    """Open it; with a disk or a server behind it, in a thread.
+
+    Raises:
+        ConfigError, StoreError: it cannot be used, with the reason and the remedy.
+    """
+    database = config.database
+    if database.scheme == "none":
+        return NullStore()
+    if database.scheme == "memory":
+        return MemoryStore(
+            max_records=config.db_max_records or MEMORY_RECORDS,
+            max_bytes=config.db_max_bytes or MEMORY_BYTES,
+            checkpoint=trio.lowlevel.checkpoint,
+        )
+    strict = config.durability == "strict"
+
+    def open_backend() -> Backend:
+        owner = _owner(config)
+        if database.path is not None:
+            return open_sqlite(database.path, owner=owner, synchronous=strict)
+        return open_postgres(str(database), owner=owner, synchronous=strict)
+
+    age = None if config.db_keep is None else timedelta(seconds=config.db_keep)
+    return RecordWriter(
+        await trio.to_thread.run_sync(open_backend),
+        delay=0.0 if strict else RELAXED_DELAY,
+        keep=Keep(age, config.db_max_records, config.db_max_bytes),
+        now=now,
+    )
+
+
+def _owner(config: HubConfig) -> str:
+    """The name under which this hub, and whoever comes after it in its profile, knows its own tasks in a database."""
+    if config.profile_dir is None:
+        return secrets.token_hex(16)
+    name = f"owner-{config.cluster_id}" if config.cluster_id else "owner"
+    path = config.profile_dir / "db" / name
+    try:
+        return path.read_text("ascii").strip() or _new_owner(path)
+    except FileNotFoundError:
+        return _new_owner(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read {path}, which names this hub in its database: {error}. Without it, a new hub does not find "
+            "the unfinished tasks of the last one; if that is all right, remove the file."
+        ) from error
+
+
+def _new_owner(path: Any) -> str:
+    owner = secrets.token_hex(16)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private_file(path, owner)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    return owner
+
+
+async def carry_out(steps: Generator[Awaitable[Any], Any, Any]) -> Any:
+    """Await what a generator yields, one after the other, send it what comes of it, and return what it returns."""
+    answer = None
+    try:
+        while True:
+            answer = await steps.send(answer)
+    except StopIteration as finished:
+        return finished.value

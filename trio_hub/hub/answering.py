@@ -80,10 +80,15 @@ class Answering(Registration):
             self._deliver_now(channel, idents, session, msg_id, frames)
 
     def _deliver_now(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
-        if self.host.send(channel, [*idents, *frames]):
-            return
-        place = self.clients.place(session, channel)
-        if place is None or place == idents[0] or not self.host.send(channel, [place, *idents[1:], *frames]):
+        sent = self.host.send(channel, [*idents, *frames])
+        if not sent:
+            place = self.clients.place(session, channel)
+            if place is not None and place != idents[0]:
+                sent = self.host.send(channel, [place, *idents[1:], *frames])
+        if sent:
+            if self.deliveries is not None:
+                self.deliveries.note(msg_id)
+        else:
             self.ignore("client_gone", f"the answer to {msg_id!r}: its client is away")
             self.clients.owe(session, msg_id)
             if self.store.durable:
@@ -107,6 +112,8 @@ class Answering(Registration):
                 if not self.host.send(channel, [ident, *reply_frames(record, self.session)]):
                     left = msg_ids[place:]
                     break
+                if self.deliveries is not None:
+                    self.deliveries.note(msg_id)
                 if record.owed:
                     self.store.update(msg_id, {"owed": False})
             else:

@@ -34,8 +34,8 @@ __all__ = ["Returning"]
 
 log = logging.getLogger("trio_hub.hub")
 
-ON_THE_WAY = timedelta(seconds=2)
-"""What a hub has sent so shortly before its end may not have left the machine."""
+JUST_NOW = timedelta(seconds=2)
+"""A result that is older than the last one by more than this has been sent, if it was not noted as owed."""
 SENT_AT_A_TIME = 100
 """Direct requests that are read from the store at a time."""
 PROBE = "kernel_info_request"
@@ -65,8 +65,9 @@ class Returning(Broadcasting):
         """
         records: list[TaskRecord] = yield self.store.unfinished()
         messages = {record.msg_id: self._message_of(record) for record in records}
-        for msg_id, session in (yield self.store.undelivered(ON_THE_WAY)):
-            self.clients.owe(session, msg_id)
+        for msg_id, session in (yield self.store.undelivered(JUST_NOW)):
+            if not self._was_delivered(msg_id):
+                self.clients.owe(session, msg_id)
         self._expect_engines(records, messages)
         shares: dict[str, TaskRecord] = yield self.store.get(
             [
@@ -105,10 +106,16 @@ class Returning(Broadcasting):
             self._give_up(record, EngineError("the hub ended before it was answered, and was not told to carry on"))
         return len(records)
 
+    def _was_delivered(self, msg_id: str) -> bool:
+        return self.deliveries is not None and self.deliveries.was_delivered(msg_id)
+
     def _message_of(self, record: TaskRecord) -> Message | None:
-        """The request, without content and buffers; None if the record is damaged."""
+        """The request, without content and buffers; None if the record is damaged.
+
+        It has no identities if its client has got the result, and only the record has not.
+        """
         try:
-            idents = identities(custody_of(record))
+            idents = [] if self._was_delivered(record.msg_id) else identities(custody_of(record))
             return self.session.read_trusted(idents, request_frames(record, self.session))
         except (WireError, ValueError, TypeError) as error:
             log.warning("the record of %s is damaged: %s", record.msg_id, error)

@@ -23,7 +23,7 @@ from .connector import EngineConnector, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
 
-__all__ = ["Host", "HubState", "Query", "Reply", "StoreCall", "content_of", "reply_type"]
+__all__ = ["Deliveries", "Host", "HubState", "Query", "Reply", "StoreCall", "content_of", "reply_type"]
 
 log = logging.getLogger("trio_hub.hub")
 
@@ -68,6 +68,16 @@ class Host(Protocol):
         """Begin an orderly stop of the hub; for good if none is to carry on where it ends."""
 
 
+class Deliveries(Protocol):
+    """What is known of results that were sent to clients, across the end of a hub."""
+
+    def note(self, msg_id: str) -> None:
+        """A result is on its way to its client."""
+
+    def was_delivered(self, msg_id: str) -> bool:
+        """Whether the hub before has noted this result."""
+
+
 class Reply:
     """The answer to a query."""
 
@@ -101,6 +111,7 @@ class HubState(ABC):
         engine_info: connection info for engines, which they are told as well.
         broadcast_channels: to engines; an engine is connected to that of its id modulo their number.
         strict: whether requests are on disk before an engine sees them, and results before a client does.
+        deliveries: notes which results were sent; None where no hub can come after this one.
         queue_memory: bytes of memory that queued tasks may take up. What goes beyond it comes back from the store when
             its turn comes, if the store is durable; else no more tasks are received while there is no room.
     """
@@ -122,6 +133,7 @@ class HubState(ABC):
         broadcast_channels: Sequence[str] = ("broadcast_out",),
         strict: bool = False,
         queue_memory: int = 256 << 20,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self.host = host
         self.session = session
@@ -132,6 +144,7 @@ class HubState(ABC):
         self.broadcast_channels = tuple(broadcast_channels)
         self.strict = strict
         self.queue_memory = queue_memory
+        self.deliveries = deliveries
 
         self.engines: dict[int, EngineConnector] = {}
         """The engines that are alive, by id."""

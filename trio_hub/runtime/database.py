@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -16,9 +17,10 @@ from ..store.backend import Backend, Keep
 from ..store.postgres import open_postgres
 from ..store.sqlite import open_sqlite
 from ..wire.connection import write_private_file
+from .delivered import DeliveryNotes
 from .recordwriter import RecordWriter
 
-__all__ = ["carry_out", "open_database"]
+__all__ = ["carry_out", "open_database", "open_deliveries"]
 
 MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
 """What is kept in memory of finished tasks, unless the configuration says something else."""
@@ -58,6 +60,14 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
     )
 
 
+def open_deliveries(config: HubConfig, store: Store) -> DeliveryNotes | None:
+    """The notes on deliveries of a hub that another may come after. Raises `ConfigError`."""
+    if config.profile_dir is None or not store.durable:
+        return None
+    name = f"delivered-{config.cluster_id}" if config.cluster_id else "delivered"
+    return DeliveryNotes(config.profile_dir / "db" / name)
+
+
 def _owner(config: HubConfig) -> str:
     """The name under which this hub, and whoever comes after it in its profile, knows its own tasks in a database."""
     if config.profile_dir is None:
@@ -75,7 +85,7 @@ def _owner(config: HubConfig) -> str:
         ) from error
 
 
-def _new_owner(path: Any) -> str:
+def _new_owner(path: Path) -> str:
     owner = secrets.token_hex(16)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

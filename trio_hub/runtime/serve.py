@@ -22,7 +22,8 @@ from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connecti
 from ..wire.messages import Session
 from .children import LocalEngines
 from .dask import DaskSupervisor
-from .database import carry_out, open_database
+from .database import carry_out, open_database, open_deliveries
+from .delivered import DeliveryNotes
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost
@@ -162,7 +163,9 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     running: RunningHub | None = None
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
+    deliveries: DeliveryNotes | None = None
     try:
+        deliveries = open_deliveries(config, store)
         factory.bind()
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
@@ -189,6 +192,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 broadcast_channels=factory.broadcast_channels,
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,
+                deliveries=deliveries,
             )
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
@@ -213,6 +217,8 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     finally:
         with trio.CancelScope(shield=True):
             await _close(config, factory, store, running, host, state_file)
+            if deliveries is not None:
+                deliveries.close()
 
 
 async def _take_over(

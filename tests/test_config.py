@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from trio_hub.config import DATABASES, RULES, SCHEMES, HubConfig, load_config, profile_directory
+from trio_hub.config import RULES, SCHEMES, HubConfig, load_config, profile_directory
 from trio_hub.errors import ConfigError
 from trio_hub.schedulers.schemes import SCHEMES as THE_SCHEMES
-from trio_hub.store import open_store
 
 Z85 = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # a public key, from the ZeroMQ manual
 
@@ -56,8 +55,6 @@ def test_it_cannot_be_changed() -> None:
 
 def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
     assert set(SCHEMES) == set(THE_SCHEMES)
-    for name in DATABASES:
-        open_store(name)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ SKIPS = {
 """What a test may be skipped for: a regular expression for each reason."""
 
 TIMED = re.compile(r"test_asyncresult\.py test_(wall_time|serial_time|elapsed|hubresult_timestamps)")
-"""Tests that compare times by the clock on the wall, which a busy machine may fail: they are tried up to three times."""
+"""Tests that compare times by the wall clock, which a busy machine may fail: they are tried up to three times."""
 
 PERIOD = 0.5
 """Seconds between two looks at all processes; a controller lives for longer, even one that only says its version."""

@@ -72,19 +72,25 @@ class Answering(Registration):
 
     def _deliver(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
         """Send a client the answer to a request that is recorded, now or, in a strict hub, when it is on disk."""
-        if not idents:  # a task that the hub itself has resubmitted: its result is in the record
-            return
         if self.strict:
-            self.store.after_commit(partial(self._deliver_now, channel, idents, session, msg_id, frames))
+            self.unsaved.add(msg_id)
+            self.store.after_commit(partial(self._deliver_saved, channel, idents, session, msg_id, frames))
         else:
             self._deliver_now(channel, idents, session, msg_id, frames)
 
+    def _deliver_saved(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
+        self.unsaved.discard(msg_id)
+        self._deliver_now(channel, idents, session, msg_id, frames)
+
     def _deliver_now(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
-        sent = self.host.send(channel, [*idents, *frames])
-        if not sent:
-            place = self.clients.place(session, channel)
-            if place is not None and place != idents[0]:
-                sent = self.host.send(channel, [place, *idents[1:], *frames])
+        if not idents:  # nobody waits for it: the hub itself has resubmitted the task, or the client has had the result
+            sent = True
+        else:
+            sent = self.host.send(channel, [*idents, *frames]) or any(
+                self.host.send(other, [place, *idents[1:], *frames])
+                for other, place in self.clients.places(session, channel)
+                if (other, place) != (channel, idents[0])
+            )
         if sent:
             if self.deliveries is not None:
                 self.deliveries.note(msg_id)
@@ -109,7 +115,12 @@ class Answering(Registration):
                 record = records.get(msg_id)
                 if record is None or record.completed is None:
                     continue  # it has been purged meanwhile, or is being run again
-                if not self.host.send(channel, [ident, *reply_frames(record, self.session)]):
+                try:
+                    frames = reply_frames(record, self.session)
+                except WireError as error:
+                    self.unreadable(f"the record of {msg_id}", error)
+                    continue
+                if not self.host.send(channel, [ident, *frames]):
                     left = msg_ids[place:]
                     break
                 if self.deliveries is not None:

@@ -7,6 +7,8 @@ without the list of targets, packed once for all. Each answers by itself; or, if
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..errors import EngineError, HubError, WireError
@@ -163,7 +165,7 @@ class Broadcasting(Monitoring):
         """Keep one engine's answer in the store until all are in, in case that this hub does not live to see it."""
         record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
         record.completed = record.received = self.now()
-        record.result_content = msgspec.json.encode({"content": answer.content, "started": answer.started})
+        record.result_content = msgspec.json.encode(_Noted(answer.content, answer.started))
         record.result_buffers = tuple(answer.buffers)
         self.store.add(record)
 
@@ -186,7 +188,15 @@ class Broadcasting(Monitoring):
         self._direct_ended(header.msg_id, Outcome(metadata["status"] == "ok", None))
 
 
-def noted_share(record: TaskRecord) -> Answer:
-    """The answer of an engine that an earlier hub has kept in the store."""
-    noted = record.as_dict(("result_content",))["result_content"]
-    return Answer(noted["content"], list(record.result_buffers or ()), noted["started"])
+class _Noted(msgspec.Struct):
+    content: dict[str, Any]
+    started: str | None = None
+
+
+def noted_share(record: TaskRecord) -> Answer | None:
+    """The answer of an engine that an earlier hub has kept in the store; None if it cannot be read."""
+    try:
+        noted = msgspec.json.decode(record.result_content or b"", type=_Noted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return Answer(noted.content, list(record.result_buffers or ()), noted.started)

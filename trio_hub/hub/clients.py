@@ -40,10 +40,10 @@ class Clients:
             self._places.move_to_end(session)
         return self.owed > 0 and session in self._owed
 
-    def place(self, session: str, channel: str) -> bytes | None:
-        """The identity at which the session was heard last on this channel."""
+    def places(self, session: str, channel: str) -> list[tuple[str, bytes]]:
+        """The channels on which a session was heard, this one first, with the identities at which it was heard last."""
         places = self._places.get(session)
-        return None if places is None else places.get(channel)
+        return [] if places is None else sorted(places.items(), key=lambda place: place[0] != channel)
 
     def owe(self, session: str, msg_id: str) -> None:
         """A result could not be delivered. If too many wait, those of the session that waits longest are given up."""
@@ -54,15 +54,6 @@ class Clients:
         while self.owed > self._results:
             _, given_up = self._owed.popitem(last=False)
             self.owed -= len(given_up)
-
-    def forgive(self, session: str, msg_id: str) -> None:
-        """The client has got a result by other ways."""
-        results = self._owed.get(session)
-        if results is not None and msg_id in results:
-            del results[msg_id]
-            self.owed -= 1
-            if not results:
-                del self._owed[session]
 
     def settle(self, session: str) -> list[str]:
         """The results that are owed to a session, oldest first; they are no longer owed."""

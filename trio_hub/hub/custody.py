@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..errors import WireError
 from ..store.record import TaskRecord
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
@@ -49,11 +50,11 @@ _decode = msgspec.msgpack.Decoder(Custody).decode
 
 
 def custody_of(record: TaskRecord) -> Custody:
-    """What was noted with a record; nothing, if that cannot be read."""
+    """What was noted with a record; if that cannot be read, that its client has to be recognised by its session."""
     try:
         return _decode(record.custody) if record.custody is not None else Custody()
-    except msgspec.MsgspecError:  # a database is a file, and files get damaged
-        return Custody()
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # a database is a file, and files get damaged
+        return Custody([AWAY])
 
 
 def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool) -> Custody:
@@ -73,7 +74,11 @@ def identities(custody: Custody) -> list[bytes]:
 
 
 def request_frames(record: TaskRecord, session: Session) -> Frames:
-    """The request once more, as it came: with the same signature."""
+    """The request once more, as it came: with the same signature.
+
+    Raises:
+        WireError: the record is damaged.
+    """
     custody = custody_of(record)
     if custody.raw is not None:
         header, metadata, content = custody.raw
@@ -83,7 +88,11 @@ def request_frames(record: TaskRecord, session: Session) -> Frames:
 
 
 def reply_frames(record: TaskRecord, session: Session) -> Frames:
-    """The reply in a record that is completed: as it came, so that a client that has had it drops it."""
+    """The reply in a record that is completed: as it came, so that a client that has had it drops it.
+
+    Raises:
+        WireError: the record is damaged.
+    """
     parent = custody_of(record).parent
     header, metadata, content, request = _packed(
         session, record.result_header, record.result_metadata, record.result_content, record.header
@@ -93,4 +102,7 @@ def reply_frames(record: TaskRecord, session: Session) -> Frames:
 
 
 def _packed(session: Session, *values: bytes | None) -> list[bytes]:
-    return [session.packer.from_json(b"{}" if value is None else bytes(value)) for value in values]
+    try:
+        return [session.packer.from_json(b"{}" if value is None else bytes(value)) for value in values]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError("malformed", f"the record is damaged: {str(error)[:200]}") from None

@@ -19,6 +19,8 @@ __all__ = ["Holding"]
 
 FETCHED_AT_A_TIME = 100
 """Requests that are read from the store at a time."""
+FETCH_ATTEMPTS, FETCH_PAUSE = 60, 1.0
+"""How often they are tried to be read while the store gives errors, and seconds between two attempts."""
 ROOM = 0.8
 """Tasks are received again when no more than this part of the memory for them is in use."""
 RECORDED_CHANNELS = ("task_in", "mux_in", "broadcast_in")
@@ -35,6 +37,7 @@ class Holding(Answering):
         self._crowded = False
         self._to_fetch: dict[str, Task] = {}
         self._fetching = False
+        self._failures = 0
 
     @abstractmethod
     def send_task(self, task: Task, engine: EngineConnector, frames: Frames) -> None:
@@ -117,21 +120,29 @@ class Holding(Answering):
             self.host.ask_store(lambda store: store.get(msg_ids), lambda answer: self._fetched(msg_ids, answer))
 
     def _fetched(self, msg_ids: list[str], answer: Any) -> None:
-        records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+        failed = isinstance(answer, Exception)
+        self._failures = self._failures + 1 if failed else 0
+        if failed and self._failures < FETCH_ATTEMPTS and not self.stopping:
+            self.host.call_later(FETCH_PAUSE, self._fetch)  # a database that is gone may come back
+            return
+        self._failures = 0
         for msg_id in msg_ids:
             task = self._to_fetch.pop(msg_id)
             if task.worker is None or self.scheduler.tasks.get(msg_id) is not task:
                 continue  # it was given up meanwhile, or its engine is gone and it waits for another
-            record = records.get(msg_id)
-            if record is None:
-                reason = str(answer) if isinstance(answer, Exception) else "its record is gone"
-                self.scheduler.abandon(
-                    task, EngineError(f"the request cannot be read from the task database: {reason}")
-                )
+            try:
+                if failed:
+                    raise answer
+                if msg_id not in answer:
+                    raise EngineError("its record is gone")
+                frames = request_frames(answer[msg_id], self.session)
+            except Exception as error:
+                reason = EngineError(f"the request cannot be read from the task database: {error}")
+                self.scheduler.abandon_unsent(task, reason)
                 continue
-            task.frames = request_frames(record, self.session)
+            task.frames = frames
             if task.worker.lost:
                 self.scheduler.run_again(task)  # it was never sent there
             else:
-                self.send_task(task, self.by_ident[task.worker.ident], task.frames)
+                self.send_task(task, self.by_ident[task.worker.ident], frames)
         self._fetch()

@@ -69,7 +69,8 @@ class Queries(Returning):
         content = self.session.content(msg)
         msg_ids = sorted(set(_list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
-        live = set(filter(self.is_pending, msg_ids))  # as of now: one may finish while the store is asked
+        # as of now: one may finish while the store is asked
+        live = {msg_id for msg_id in msg_ids if self.is_pending(msg_id) or msg_id in self.unsaved}
         asked = [msg_id for msg_id in msg_ids if msg_id not in live]
         records: dict[str, TaskRecord] = yield self.store.get(asked)
         pending: list[str] = []

@@ -91,7 +91,7 @@ class Returning(Broadcasting):
                 else:
                     self._take_over_broadcast(message, shares)
             except HubError as error:
-                self._give_up(record, EngineError(f"the hub cannot carry on with {record.msg_id}: {error}"))
+                self._give_up(record, message, EngineError(f"the hub cannot carry on with {record.msg_id}: {error}"))
         for task in waiting:
             self.scheduler.submit(task)
         return len(records)
@@ -103,23 +103,25 @@ class Returning(Broadcasting):
             message = self._message_of(record)
             for uuid in self._targets(message) if record.queue == "broadcast" and record.engine_uuid is None else ():
                 self.store.discard(sub_msg_id(record.msg_id, uuid))
-            self._give_up(record, EngineError("the hub ended before it was answered, and was not told to carry on"))
+            self._give_up(
+                record, message, EngineError("the hub ended before it was answered, and was not told to carry on")
+            )
         return len(records)
 
     def _was_delivered(self, msg_id: str) -> bool:
         return self.deliveries is not None and self.deliveries.was_delivered(msg_id)
 
     def _message_of(self, record: TaskRecord) -> Message | None:
-        """The request, without content and buffers; None if the record is damaged.
-
-        It has no identities if its client has got the result, and only the record has not.
-        """
+        """The request, without content and buffers; None if the record is damaged."""
         try:
-            idents = [] if self._was_delivered(record.msg_id) else identities(custody_of(record))
-            return self.session.read_trusted(idents, request_frames(record, self.session))
-        except (WireError, ValueError, TypeError) as error:
+            return self.session.read_trusted(self._identities(record), request_frames(record, self.session))
+        except WireError as error:
             log.warning("the record of %s is damaged: %s", record.msg_id, error)
             return None
+
+    def _identities(self, record: TaskRecord) -> list[bytes]:
+        """Whom to answer: nobody, if the client has got the result, and only the record has not."""
+        return [] if self._was_delivered(record.msg_id) else identities(custody_of(record))
 
     def _targets(self, message: Message | None) -> list[str]:
         try:
@@ -137,21 +139,16 @@ class Returning(Broadcasting):
             if uuid.encode("utf-8", "replace") not in self.by_ident:
                 self.restore_engine(None, uuid)
 
-    def _give_up(self, record: TaskRecord, error: HubError) -> None:
-        custody = custody_of(record)
-        msg_type = "apply_request"
-        message = self._message_of(record)
-        if message is not None:
-            msg_type = message.header.msg_type
+    def _give_up(self, record: TaskRecord, message: Message | None, error: HubError) -> None:
+        session = record.client_uuid or ""
+        if message is None:
+            msg_type = "apply_request"
+            raw_header = self.session.packer.pack({"msg_id": record.msg_id, "msg_type": msg_type, "session": session})
+            idents = self._identities(record)
+        else:
+            msg_type, raw_header, idents = message.header.msg_type, message.raw_header, message.idents
         self._answer_with_error(
-            f"{record.queue}_in",
-            identities(custody),
-            record.client_uuid or "",
-            record.msg_id,
-            self.session.packer.from_json(record.header or b"{}"),
-            msg_type,
-            record.engine_uuid,
-            error,
+            f"{record.queue}_in", idents, session, record.msg_id, raw_header, msg_type, record.engine_uuid, error
         )
 
     def _take_over_task(self, record: TaskRecord, message: Message, waiting: list[Task]) -> None:
@@ -180,7 +177,9 @@ class Returning(Broadcasting):
         if engine is None:
             raise EngineError("it names no engine")
         relay, lane = (self.mux, engine.mux) if record.queue == "mux" else (self.broadcast, engine.broadcast)
-        relay.sent(Direct(message.idents, message.header, message.raw_header, lane))
+        direct = Direct(message.idents, message.header, message.raw_header, lane)
+        direct.restored = True
+        relay.sent(direct)
 
     def _take_over_broadcast(self, message: Message, shares: dict[str, TaskRecord]) -> None:
         header = message.header
@@ -191,12 +190,14 @@ class Returning(Broadcasting):
         open_shares = []
         for uuid, _ in broadcast.targets:
             msg_id = sub_msg_id(header.msg_id, uuid)
-            if msg_id in shares:
-                broadcast.answered(uuid, noted_share(shares[msg_id]))
+            answer = noted_share(shares[msg_id]) if msg_id in shares else None
+            if answer is not None:
+                broadcast.answered(uuid, answer)
             else:
                 engine = self._engine_of(uuid)
                 lane = Lane(b"") if engine is None else engine.broadcast
                 direct = Direct(message.idents, header.renamed(msg_id), message.raw_header, lane, broadcast)
+                direct.restored = True
                 open_shares.append((uuid, direct))
         if not open_shares:
             self.finish_broadcast(broadcast)
@@ -209,13 +210,17 @@ class Returning(Broadcasting):
     # Engines
 
     def engine_returned(self, engine: EngineConnector) -> None:
-        self._send_again(engine, [*engine.mux.pending.values(), *engine.broadcast.pending.values()])
+        directs = [*engine.mux.pending.values(), *engine.broadcast.pending.values()]
+        self._send_again(engine, [direct for direct in directs if direct.restored], [])
 
-    def _send_again(self, engine: EngineConnector, directs: list[Direct]) -> None:
-        """Send an engine what it may not have got, then ask it whether it has."""
+    def _send_again(self, engine: EngineConnector, directs: list[Direct], unsent: list[tuple[str, Frames]]) -> None:
+        """Send an engine what it may not have got, then ask it whether it has.
+
+        Its connections may be open later than its heart is heard: what cannot be sent yet is kept in `unsent`.
+        """
         now, later = directs[:SENT_AT_A_TIME], directs[SENT_AT_A_TIME:]
         if not now:
-            self._sort_out(engine)
+            self._sort_out(engine, unsent)
             return
 
         def send(answer: Any) -> None:
@@ -226,8 +231,10 @@ class Returning(Broadcasting):
                 record = records.get(_recorded_as(direct))
                 if record is not None:
                     channel = "mux_out" if direct.lane is engine.mux else self.broadcast_channel(engine)
-                    self.host.send(channel, [engine.ident, *direct.idents, *self._request_frames(direct, record)])
-            self._send_again(engine, later)
+                    frames = [*direct.idents, *self._request_frames(direct, record)]
+                    if unsent or not self.host.send(channel, [engine.ident, *frames]):
+                        unsent.append((channel, frames))
+            self._send_again(engine, later, unsent)
 
         msg_ids = list({_recorded_as(direct): None for direct in now})
         self.host.ask_store(lambda store: store.get(msg_ids), send)
@@ -239,15 +246,17 @@ class Returning(Broadcasting):
         [share] = self.divide(self.session.read_trusted([], frames), [direct.lane.ident.decode("utf-8", "replace")])
         return share.frames
 
-    def _sort_out(self, engine: EngineConnector) -> None:
+    def _sort_out(self, engine: EngineConnector, unsent: list[tuple[str, Frames]]) -> None:
         """An engine has been sent all that it was to have: ask it whether it has answered, and give it new work."""
         engine.awaited = False
         worker = engine.worker
         assert worker is not None
-        self._probe(engine, "task_out", list(worker.running))
-        self._probe(engine, "mux_out", list(engine.mux.pending))
-        self._probe(engine, self.broadcast_channel(engine), list(engine.broadcast.pending))
         parked, engine.parked = engine.parked, []
+        for channel, frames in unsent:
+            self.send_to_engine(engine, channel, frames)
+        self._probe(engine, "task_out", list(worker.running))
+        self._probe(engine, "mux_out", _restored(engine.mux))
+        self._probe(engine, self.broadcast_channel(engine), _restored(engine.broadcast))
         for channel, frames in parked:
             self.send_to_engine(engine, channel, frames)
         self.scheduler.engine_back(worker)
@@ -257,6 +266,11 @@ class Returning(Broadcasting):
             header = self.session.new_header(PROBE)
             self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids)
             self.send_to_engine(engine, channel, self.session.write(PROBE, {}, header=header))
+
+    def handle_stranded(self, engine: EngineConnector) -> None:
+        super().handle_stranded(engine)
+        if engine.state is EngineState.SETTLED:
+            self.probes = {msg_id: probe for msg_id, probe in self.probes.items() if probe.engine is not engine}
 
     def heard_probe(self, ident: bytes, msg_id: str) -> bool:
         probe = self.probes.get(msg_id)
@@ -293,6 +307,10 @@ class Returning(Broadcasting):
             self.let_go(task)
         self.scheduler.adopt(task, engine.worker)
         return task
+
+
+def _restored(lane: Lane) -> list[str]:
+    return [msg_id for msg_id, direct in lane.pending.items() if direct.restored]
 
 
 def _recorded_as(direct: Direct) -> str:

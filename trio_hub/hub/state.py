@@ -166,6 +166,8 @@ class HubState(ABC):
         self.clients = Clients()
         self.uncommitted: set[str] = set()
         """Requests that have come and are not on disk yet, where they have to be before anything is done about them."""
+        self.unsaved: set[str] = set()
+        """Requests of a strict hub that are answered, and whose answers are not on disk yet."""
         self.wire_errors: Counter[str] = Counter()
         """Messages that could not be read, by kind."""
         self.ignored: Counter[str] = Counter()

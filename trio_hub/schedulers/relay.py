@@ -12,9 +12,12 @@ __all__ = ["Direct", "Lane", "Relay"]
 
 
 class Direct:
-    """A request that was sent to an engine and not answered yet; perhaps its share of a `Broadcast`."""
+    """A request that was sent to an engine and not answered yet; perhaps its share of a `Broadcast`.
 
-    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header")
+    ``restored`` is whether an earlier hub has sent it, or was about to.
+    """
+
+    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header", "restored")
 
     def __init__(
         self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane, broadcast: Broadcast | None = None
@@ -24,6 +27,7 @@ class Direct:
         self.raw_header = raw_header
         self.lane = lane
         self.broadcast = broadcast
+        self.restored = False
 
     def __repr__(self) -> str:
         return f"<Direct {self.header.msg_type} {self.header.msg_id} to {self.lane.ident!r}>"

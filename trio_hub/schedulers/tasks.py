@@ -154,12 +154,15 @@ class TaskScheduler:
 
     def adopt(self, task: Task, worker: Worker) -> None:
         """A task turns out to have run on this engine, wherever it is now: an earlier hub had sent it there."""
-        if task.worker is not None:
+        elsewhere = task.worker
+        if elsewhere is not None:
             self._take_back(task)
         elif task.state is TaskState.QUEUED:
             self.queue.remove(task)
         self._stop_timer(task)
         self._put_on(task, worker)
+        if elsewhere is not None:
+            self._feed(elsewhere)
 
     def run_again(self, task: Task) -> None:
         """What became of a task on its engine cannot be known any more: run it once more, there or elsewhere."""
@@ -210,6 +213,13 @@ class TaskScheduler:
         elif task.state is TaskState.QUEUED:
             self.queue.remove(task)
         self._fail(task, worker, error)
+
+    def abandon_unsent(self, task: Task, error: HubError) -> None:
+        """Give a task up that cannot be sent to its engine, which may have another."""
+        worker = task.worker
+        self.abandon(task, error)
+        if worker is not None:
+            self._feed(worker)
 
     def abandon_all(self, error: HubError) -> None:
         """Give all tasks up. None is run because another has ended so."""

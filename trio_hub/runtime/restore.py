@@ -22,7 +22,7 @@ __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_s
 
 log = logging.getLogger("trio_hub.runtime")
 
-WRITE_GAP = 0.2
+WRITE_GAP = 0.05
 """Seconds between two writes of the engine state: a thousand registrations are a few writes."""
 
 

@@ -17,6 +17,9 @@ from .peer import Peer, Received, new_uuid, open_context
 
 __all__ = ["RegistrationRefused", "Request", "ScriptedEngine", "open_engine", "open_engines"]
 
+PROBE = "kernel_info_request"
+"""What a hub asks an engine to learn that it has answered everything before."""
+
 
 class RegistrationRefused(HubError):
     """The hub has answered a registration with an error; ``ename`` and ``evalue`` are what it said."""
@@ -102,7 +105,8 @@ class ScriptedEngine(Peer):
     - ``control_behaviour``: the same for its control channel;
     - ``beating``: whether it answers pings; may be changed at any time;
     - ``pings``: the pings it has received; ``send_raw("hb_pong", [ping])`` answers one by hand;
-    - ``requests``: all that it has received, in order;
+    - ``requests``: all that it has received, in order, but for the hub's own ``kernel_info_request``, which it
+      answers by itself when it has done what came before it, as stock engines do;
     - ``held``: those of them that it has not handed to its behaviour, because it was told to `hold`.
     """
 
@@ -151,6 +155,12 @@ class ScriptedEngine(Peer):
             self._holding = False
         released, self.held = self.held[:n], self.held[len(self.held[:n]) :]
         for request in released:
+            self._do(request)
+
+    def _do(self, request: Request) -> None:
+        if request.msg_type == PROBE:
+            request.answer()
+        else:
             self.behaviour(request)
 
     def send_reply(
@@ -269,10 +279,10 @@ class ScriptedEngine(Peer):
         request = self._request(frames)
         if request is None:
             return
-        if self._holding:
+        if self._holding or (self.held and request.msg_type == PROBE):
             self.held.append(request)
         else:
-            self.behaviour(request)
+            self._do(request)
         self._changed()
 
     def _on_control(self, frames: Frames) -> None:
@@ -286,7 +296,8 @@ class ScriptedEngine(Peer):
         if message is None:
             return None
         request = Request(message, self, message.idents[0].decode().removesuffix("_out"))
-        self.requests.append(request)
+        if request.msg_type != PROBE:
+            self.requests.append(request)
         return request
 
 

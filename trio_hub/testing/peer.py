@@ -22,10 +22,14 @@ __all__ = ["Peer", "Received", "new_uuid", "open_context", "serving"]
 
 
 class Received:
-    """A message that has arrived, verified; its dicts are read when they are asked for."""
+    """A message that has arrived, verified; its dicts are read when they are asked for.
+
+    ``at`` is when it did, by Trio's clock.
+    """
 
     def __init__(self, message: Message, session: Session) -> None:
         self.message = message
+        self.at = trio.current_time()
         self._unpack = session.packer.unpack_untrusted
 
     def __repr__(self) -> str:

@@ -1,0 +1,133 @@
+"""A hub in a process of its own, which can be killed, and what it has left in its database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from trio_hub.store.query import parse_query
+from trio_hub.store.sqlite_file import connect
+from trio_hub.store.sqlite_read import SQLiteReader
+from trio_hub.wire.connection import connection_paths, read_connection_file
+
+PATIENT = ("--ping", "0.25", "--max-heartmonitor-misses", "200", "--registration-timeout", "60")
+"""No engine is lost because a machine is busy."""
+
+
+class HubProcess:
+    """``trio-hub serve`` in a profile, again and again: each takes over from the one before.
+
+    Args:
+        profile: the profile directory.
+        options: of the command, beside those that make it take over.
+    """
+
+    def __init__(self, profile: Path, *options: str) -> None:
+        self.profile = profile
+        self.options = options
+        self.log_file = profile.with_suffix(".log")
+        self.database = profile / "db" / "tasks.sqlite"
+        self.starts = 0
+        self._process: trio.Process | None = None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def client_info(self) -> dict[str, Any]:
+        return read_connection_file(connection_paths(self.profile, "")[0])
+
+    @property
+    def engine_info(self) -> dict[str, Any]:
+        return read_connection_file(connection_paths(self.profile, "")[1])
+
+    async def start(self, *options: str) -> None:
+        """Start it. Returns when it runs; whether it is ready by then is for those to find out who connect."""
+        command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(self.profile)]
+        with self.log_file.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                [*command, *self.options, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | {"IPP_NONINTERACTIVE": "1"},
+            )
+        self.starts += 1
+
+    async def ready(self) -> None:
+        """Wait until it says that it is ready."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        said = b""
+        while b"\n" not in said:
+            more = await self._process.stdout.receive_some()
+            assert more, f"the hub has ended: {self.log[-5000:]}"
+            said += more
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def kill(self) -> None:
+        """SIGKILL, now."""
+        assert self._process is not None
+        self._process.kill()
+
+    async def stop(self) -> None:
+        """SIGINT, and wait for an orderly end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        assert await self._process.wait() == 0, self.log[-5000:]
+
+    async def gone(self) -> None:
+        """Wait until the killed process is no more."""
+        assert self._process is not None
+        await self._process.wait()
+        if self._process.stdout is not None:
+            await self._process.stdout.aclose()
+
+    def noted_engines(self) -> list[str]:
+        """The uuids of the engines that the next hub will know of."""
+        try:
+            return list(json.loads((self.profile / "log" / "engines.json").read_text())["engines"].values())
+        except FileNotFoundError:
+            return []
+
+    def records(self, msg_ids: Iterable[str], *keys: str) -> dict[str, dict[str, Any]]:
+        """What its database has on disk now of these tasks, by msg_id. Nothing is written there."""
+        with closing(connect(self.database, "mode=ro")) as connection:
+            reader = SQLiteReader(self.database, connection, "")
+            query = parse_query({"msg_id": {"$in": list(msg_ids)}})
+            found = reader.find(query, ("msg_id", "completed", *keys))
+        return {values["msg_id"]: values for _, values in found}
+
+    def unfinished(self) -> list[str]:
+        """The msg_ids of all that is not completed in its database."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+            return [row[0] for row in connection.execute("SELECT msg_id FROM task WHERE completed IS NULL")]
+
+
+@asynccontextmanager
+async def hub_process(profile: Path, *options: str) -> AsyncGenerator[HubProcess, None]:
+    """A hub that runs and is ready; whatever becomes of it, it is gone at the end of the block."""
+    hub = HubProcess(profile, *PATIENT, "--reuse", "true", "--restore", "true", "--db", "sqlite", *options)
+    try:
+        await hub.start()
+        await hub.ready()
+        yield hub
+    finally:
+        with trio.CancelScope(shield=True):
+            if hub.running:
+                hub.kill()
+            await hub.gone()

@@ -1,0 +1,205 @@
+"""Round after round, the hub is killed at some moment of its work, and the next one carries on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+
+from trio_hub.testing import ScriptedEngine, open_client, open_engines
+
+from .figures import FIGURES
+from .processes import HubProcess, hub_process
+from .work import Asker, Fuse, Workers, result_of
+
+pytestmark = pytest.mark.crash
+
+ENGINES = 8
+TASKS = 1000
+"""Of each of two clients, in each round."""
+ROUND_LIMIT = 120.0
+"""Seconds for one round: many times what it takes."""
+WINDOW_LIMIT = 1.0
+"""Seconds of work that a relaxed hub may lose, on a busy machine; on an idle one it is some 50 ms."""
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+async def test_nothing_that_was_acknowledged_is_lost(durability: str, tmp_path: Path, rounds: int) -> None:
+    seed = int(os.environ.get("CRASH_SEED") or time.time_ns() % 1_000_000)
+    print(f"CRASH_SEED={seed}")
+    rng = Random(seed)
+    began = trio.current_time()
+    with trio.fail_after(ROUND_LIMIT) as limit:
+        async with (
+            hub_process(tmp_path / "profile", "--durability", durability, "--hwm", "2") as hub,
+            open_client(hub.client_info) as first,
+            open_client(hub.client_info) as second,
+            open_engines(hub.engine_info, ENGINES, behaviour=(workers := Workers())) as engines,
+        ):
+            await on_disk(hub, engines)
+            askers = [Asker(client, engines, rng) for client in (first, second)]
+            all_rounds = Rounds(hub, engines, askers, workers, rng, strict=durability == "strict")
+            for _ in range(rounds):
+                limit.deadline = trio.current_time() + ROUND_LIMIT
+                await all_rounds.play()
+            assert "Traceback" not in hub.log
+    FIGURES.append(f"{durability}: {all_rounds.figures}, {trio.current_time() - began:.0f} s, seed {seed}")
+
+
+async def on_disk(hub: HubProcess, engines: Sequence[ScriptedEngine]) -> None:
+    """Wait until the hub has noted these engines for the next one."""
+    while len(hub.noted_engines()) < len(engines):
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+class Rounds:
+    def __init__(
+        self,
+        hub: HubProcess,
+        engines: Sequence[ScriptedEngine],
+        askers: Sequence[Asker],
+        workers: Workers,
+        rng: Random,
+        *,
+        strict: bool,
+    ) -> None:
+        self.hub = hub
+        self.engines = engines
+        self.askers = askers
+        self.workers = workers
+        self.rng = rng
+        self.strict = strict
+        self.played = self.again = self.fetched = self.run_twice = 0
+        self.lost_requests = self.lost_results = 0
+        self.window = 0.0
+
+    @property
+    def figures(self) -> str:
+        figures = (
+            f"{self.played} rounds, {self.played * len(self.askers) * TASKS} tasks, {self.again} submitted again, "
+            f"{self.fetched} results fetched, {self.run_twice} tasks run twice"
+        )
+        if self.strict:
+            return figures
+        return (
+            f"{figures}; {self.lost_requests} requests and {self.lost_results} results that were on no disk yet, "
+            f"the oldest for {1000 * self.window:.0f} ms"
+        )
+
+    async def play(self) -> None:
+        rng = self.rng
+        what, count = rng.choice(("sent", "received")), rng.randint(1, len(self.askers) * TASKS)
+        self.story = f"round {self.played}: killed when {count} were {what}"
+        print(self.story)
+        fuse = Fuse(what, count, self.hub.kill, self.askers)
+        async with trio.open_nursery() as nursery:
+            for asker in self.askers:
+                nursery.start_soon(self.ask, asker, fuse, rng.choice((50, 300, TASKS)))
+            nursery.start_soon(self.crash, fuse)
+        await self.settle()
+        self.check()
+        self.played += 1
+        self.again += sum(asker.again for asker in self.askers)
+        self.fetched += sum(len(asker.fetched) for asker in self.askers)
+        self.run_twice += sum(self.workers.run_twice(list(asker.asked)) for asker in self.askers)
+        for asker in self.askers:
+            asker.forget()
+        for engine in self.engines:
+            engine.requests.clear()
+
+    async def ask(self, asker: Asker, fuse: Fuse, window: int) -> None:
+        """Submit all tasks, also while there is no hub."""
+        client = asker.client
+        for number in range(TASKS):
+            asker.submit()
+            fuse.look()
+            if number % 10 == 0:
+                await client.wait_until(lambda: fuse.look() or len(asker.asked) - asker.received < window)
+        await client.wait_until(fuse.look)
+
+    async def crash(self, fuse: Fuse) -> None:
+        """Some engines are at work when the hub is killed. See what is on disk, and have the next hub take over."""
+        rng, engines = self.rng, self.engines
+        busy = rng.sample(list(engines), rng.randint(0, 3))
+        for engine in busy[1:]:
+            engine.hold()
+        await self.askers[0].client.wait_until(lambda: fuse.burnt_at is not None)
+        if busy:
+            busy[0].hold()
+        await self.hub.gone()
+        self.inspect(fuse)
+        before = rng.random() < 0.5
+        if before:
+            for engine in busy:
+                engine.release()
+        await self.hub.start()
+        async with trio.open_nursery() as nursery:
+            for asker in self.askers:
+                nursery.start_soon(asker.recover, not self.strict)
+            await self.hub.ready()
+            for engine in busy:
+                engine.release()
+
+    def inspect(self, fuse: Fuse) -> None:
+        """What the killed hub has let anybody see is in its database; or it is recent, if it was relaxed."""
+        assert fuse.burnt_at is not None
+        sent = {request.msg_id: request.at for engine in self.engines for request in engine.requests}
+        self.disk = disk = self.hub.records([msg_id for asker in self.askers for msg_id in asker.asked])
+        self.lost: set[str] = set()
+        ages = []
+        for asker in self.askers:
+            for msg_id in asker.asked:
+                seen = asker.client.replies.get(msg_id)
+                result_at = seen[0].at if seen else None
+                if msg_id in disk and (result_at is None or disk[msg_id]["completed"] is not None):
+                    continue
+                if msg_id not in disk and msg_id in sent:
+                    self.lost_requests += 1
+                    ages.append(fuse.burnt_at - sent[msg_id])
+                if result_at is not None:
+                    self.lost_results += 1
+                    ages.append(fuse.burnt_at - result_at)
+                    if msg_id not in disk:
+                        self.lost.add(msg_id)
+        if self.strict:
+            assert not ages, f"{self.story}: {len(ages)} requests or results were shown before they were on disk"
+        self.window = max(self.window, *ages, 0.0)
+        assert self.window < WINDOW_LIMIT
+
+    async def settle(self) -> None:
+        """Nothing is pending: at once, or, if the hub is relaxed, when it knows again what its clients know already."""
+        client = self.askers[0].client
+        while True:
+            queues = (await client.query("queue_request")).content
+            assert queues.pop("status") == "ok"
+            unassigned = queues.pop("unassigned")
+            if unassigned == 0 and all(queue["tasks"] == queue["queue"] == 0 for queue in queues.values()):
+                break
+            assert not self.strict, f"{self.story}: {unassigned}, {queues}"
+        assert len(queues) == ENGINES
+        pending = await client.query("db_request", {"query": {"completed": None}, "keys": ["msg_id"]})
+        assert pending.content["records"] == []
+        await self.check_records()
+
+    async def check_records(self) -> None:
+        for asker in self.askers:
+            query = {
+                "query": {"msg_id": {"$in": list(asker.asked)}},
+                "keys": ["msg_id", "result_content", "result_buffers"],
+            }
+            reply = await asker.client.query("db_request", query)
+            records = reply.content["records"]
+            assert asker.asked.keys() - {record["msg_id"] for record in records} <= self.lost
+            for record, buffer in zip(records, reply.buffers, strict=True):
+                assert record["result_content"] == {"status": "ok"}
+                assert buffer == result_of(asker.asked[record["msg_id"]].buffer)
+
+    def check(self) -> None:
+        for asker in self.askers:
+            asker.check_results()

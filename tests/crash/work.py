@@ -1,0 +1,219 @@
+"""Engines and clients of the crash tests: much is asked and answered, and everybody knows what the results must be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import trio
+
+from trio_hub.testing import Request, ScriptedClient, ScriptedEngine
+from trio_hub.wire.frames import to_bytes
+
+ASKED_AT_A_TIME = 100
+FAILING = b"fails once "
+
+
+def result_of(request: bytes) -> bytes:
+    return b"result of " + request
+
+
+class Workers:
+    """The behaviour of all engines: each request has one right answer, and some fail the first time.
+
+    ``runs`` counts how often each was carried out, and ``failures`` those of them that were to fail.
+    """
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.failures: set[str] = set()
+
+    def __call__(self, request: Request) -> None:
+        buffer = to_bytes(request.buffers[0])
+        self.runs[request.msg_id] += 1
+        if buffer.startswith(FAILING) and request.msg_id not in self.failures:
+            self.failures.add(request.msg_id)
+            request.fail()
+        else:
+            request.answer([result_of(buffer)])
+
+    def run_twice(self, msg_ids: Sequence[str]) -> int:
+        """How many of these were carried out more often than it takes."""
+        return sum(self.runs[msg_id] > 1 + (msg_id in self.failures) for msg_id in msg_ids)
+
+
+class Asked(NamedTuple):
+    buffer: bytes
+    metadata: dict[str, Any]
+
+
+class Asker:
+    """A client that submits tasks, and after a crash does what the documentation tells clients to do.
+
+    - ``asked``: all tasks, by msg_id, in the order in which they were submitted;
+    - ``fetched``: the results that did not come by themselves;
+    - ``again``: how many were submitted again, since the new hub did not know them;
+    - ``orphans``: tasks that had to be given another msg_id, since they failed: they had come to the new hub by
+      themselves, and what they depend on had not.
+    """
+
+    def __init__(self, client: ScriptedClient, engines: Sequence[ScriptedEngine], rng: Random) -> None:
+        self.client = client
+        self.engines = engines
+        self.rng = rng
+        self.asked: dict[str, Asked] = {}
+        self.fetched: dict[str, bytes] = {}
+        self.orphans: set[str] = set()
+        self.again = 0
+
+    def submit(self) -> None:
+        """Submit one more task: a plain one, or one with retries, targets or dependencies."""
+        rng = self.rng
+        buffer = b"%d of %s" % (len(self.asked), self.client.session.session_id.encode())
+        metadata: dict[str, Any] = {}
+        kind = rng.random()
+        if kind < 0.1:
+            buffer = FAILING + buffer
+            metadata["retries"] = 3
+        elif kind < 0.2:
+            metadata["targets"] = [engine.uuid for engine in rng.sample(list(self.engines), rng.randint(1, 3))]
+        elif kind < 0.3 and self.asked:
+            recent = list(self.asked)[-200:]
+            metadata["after"] = rng.sample(recent, min(rng.randint(1, 3), len(recent)))
+        self.asked[self.client.submit(buffer, metadata=metadata)] = Asked(buffer, metadata)
+
+    def has(self, msg_id: str) -> bool:
+        return msg_id in self.client.replies or msg_id in self.fetched
+
+    def open(self) -> list[str]:
+        """What it waits for, in the order in which it was submitted."""
+        return [msg_id for msg_id in self.asked if not self.has(msg_id)]
+
+    @property
+    def received(self) -> int:
+        return sum(self.has(msg_id) for msg_id in self.asked)
+
+    async def recover(self, knows_best: bool) -> None:
+        """After a crash: let the hub know where it is, ask about what it waits for, and see to it that all comes.
+
+        Args:
+            knows_best: submit again without those dependencies whose results are here, as the hub may not know them.
+        """
+        await self.ping("task")
+        completed, unknown = await self.status(self.open())
+        await self.fetch(completed)
+        for msg_id in unknown:
+            if not self.has(msg_id):
+                self._submit_again(msg_id, msg_id, knows_best=knows_best)
+        await self.client.wait_until(lambda: not self.open())
+        gone = set(unknown)
+        while orphans := [msg_id for msg_id in self.asked if self._is_orphan(msg_id, gone)]:
+            for msg_id in orphans:
+                self._submit_again(msg_id, self.client.session.new_msg_id(), knows_best=True)
+                del self.asked[msg_id]
+            gone.update(orphans)
+            self.orphans.update(orphans)
+            await self.client.wait_until(lambda: not self.open())
+
+    def _submit_again(self, msg_id: str, new_msg_id: str, *, knows_best: bool) -> None:
+        buffer, metadata = self.asked[msg_id]
+        if knows_best and "after" in metadata:
+            metadata = metadata | {"after": [other for other in metadata["after"] if not self.has(other)]}
+        self.asked[new_msg_id] = Asked(buffer, metadata)
+        self.client.submit(buffer, metadata=metadata, msg_id=new_msg_id)
+        self.again += 1
+
+    def _is_orphan(self, msg_id: str, gone: set[str]) -> bool:
+        """Whether a task has failed since it came to the new hub, and another that it depends on was lost before."""
+        replies = self.client.replies.get(msg_id)
+        return (
+            replies is not None
+            and replies[0].content.get("ename") in ("InvalidDependency", "ImpossibleDependency")
+            and not gone.isdisjoint(self.asked[msg_id].metadata.get("after", ()))
+        )
+
+    async def ping(self, channel: str) -> None:
+        """Be heard on a channel; when this is answered, the hub has received all that was sent there before."""
+        if channel == "task":
+            refused = self.client.submit(metadata={"after": {"dependencies": 1}})
+        else:
+            refused = self.client.send(channel, "apply_request", metadata={"targets": []}, to="nobody")
+        assert (await self.client.reply(refused)).content["status"] == "error"
+
+    async def status(self, msg_ids: list[str]) -> tuple[list[str], list[str]]:
+        """Which of these are completed, and which are unknown; the others are pending."""
+        if not msg_ids:
+            return [], []
+        reply = await self.client.query("result_request", {"msg_ids": msg_ids, "status_only": True})
+        if reply.content["status"] == "ok":
+            return [msg_id for msg_id in msg_ids if msg_id in set(reply.content["completed"])], []
+        assert reply.content["ename"] == "KeyError", reply.content
+        if len(msg_ids) == 1:
+            return [], msg_ids
+        half = len(msg_ids) // 2
+        halves = [await self.status(msg_ids[:half]), await self.status(msg_ids[half:])]
+        return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
+
+    async def fetch(self, msg_ids: list[str]) -> None:
+        """Get the results that do not come by themselves."""
+        while wanted := sorted(msg_id for msg_id in msg_ids if not self.has(msg_id))[:ASKED_AT_A_TIME]:
+            reply = await self.client.query("result_request", {"msg_ids": wanted})
+            assert reply.content["completed"] == wanted
+            for msg_id, buffer in zip(wanted, reply.buffers, strict=True):
+                assert reply.content[msg_id]["result_content"] == {"status": "ok"}
+                self.fetched[msg_id] = to_bytes(buffer)
+
+    def check_results(self) -> None:
+        """It has all results, all are right, and none came twice."""
+        assert self.client.unreadable == [], "a result came again, and was dropped"
+        for msg_id, (buffer, _) in self.asked.items():
+            replies = self.client.replies.get(msg_id, [])
+            assert len(replies) + (msg_id in self.fetched) >= 1
+            assert len(replies) <= 1, f"{msg_id} was answered {len(replies)} times"
+            for reply in replies:
+                assert reply.content == {"status": "ok"}, reply.content
+                assert reply.buffers == [result_of(buffer)]
+            assert self.fetched.get(msg_id, result_of(buffer)) == result_of(buffer)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        for msg_id in self.asked:
+            self.client.replies.pop(msg_id, None)
+        for msg_id in self.orphans:
+            self.client.replies.pop(msg_id, None)
+        self.asked.clear()
+        self.fetched.clear()
+        self.orphans.clear()
+        self.again = 0
+
+
+class Fuse:
+    """Kills the hub at the moment when a number of things have happened.
+
+    Args:
+        what: ``sent`` or ``received``.
+        count: how many.
+        kill: does it.
+        askers: whose requests and results are counted.
+    """
+
+    def __init__(self, what: str, count: int, kill: Callable[[], None], askers: Sequence[Asker]) -> None:
+        self.what = what
+        self.count = count
+        self.burnt_at: float | None = None
+        self._kill = kill
+        self._askers = askers
+
+    def look(self) -> bool:
+        """Whether the moment has come, or is past."""
+        if self.burnt_at is None:
+            askers = self._askers
+            happened = sum(len(asker.asked) if self.what == "sent" else asker.received for asker in askers)
+            if happened >= self.count:
+                self._kill()
+                self.burnt_at = trio.current_time()
+                for asker in askers:
+                    asker.client._changed()
+        return self.burnt_at is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trio_hub.config import RULES, SCHEMES, HubConfig, load_config, profile_directory
+from trio_hub.config import RULES, SCHEMES, DatabaseURL, HubConfig, load_config, profile_directory
 from trio_hub.errors import ConfigError
 from trio_hub.schedulers.schemes import SCHEMES as THE_SCHEMES
 
@@ -41,8 +41,9 @@ def test_the_defaults_are_accepted_and_told() -> None:
         3.0,
         1,
         "leastload",
-        "memory",
+        None,
     )
+    assert config.database == "memory"
     assert HubConfig.__doc__ is not None
     for entry in fields(HubConfig):
         assert f"{entry.name}: {entry.metadata['doc']}" in HubConfig.__doc__
@@ -88,6 +89,27 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("hwm", 0, 0),
         ("db_max_bytes", "2 MiB", 2**21),
         ("db_max_bytes", 7, 7),
+        ("db_max_bytes", None, None),
+        ("db_max_records", None, None),
+        ("db_max_records", 7, 7),
+        ("db", None, None),
+        ("db", "Memory", DatabaseURL("memory")),
+        ("db", "sqlite", DatabaseURL("sqlite")),
+        ("db", "sqlite:////srv/tasks.sqlite", DatabaseURL("sqlite:////srv/tasks.sqlite")),
+        ("db", "sqlite:///x/y", DatabaseURL(f"sqlite:///{Path.cwd()}/x/y")),
+        ("db", "sqlite:///~/y", DatabaseURL(f"sqlite:///{Path.home()}/y")),
+        ("db", "postgres://u@h/d", DatabaseURL("postgresql://u@h/d")),
+        ("db", "postgresql:///d", DatabaseURL("postgresql:///d")),
+        ("durability", "strict", "strict"),
+        ("db_keep", None, None),
+        ("db_keep", "30d", 30 * 86400.0),
+        ("db_keep", "12 h", 43200.0),
+        ("db_keep", "1.5W", 10.5 * 86400),
+        ("db_keep", "90m", 5400.0),
+        ("db_keep", "7s", 7.0),
+        ("db_keep", 7, 7.0),
+        ("queue_memory", "64MiB", 64 * 2**20),
+        ("queue_memory", 1, 1),
         ("engine_command", ["python", "-m", "x"], ("python", "-m", "x")),
         ("packer", "msgpack", "msgpack"),
         ("signature_scheme", "hmac-sha512", "hmac-sha512"),
@@ -155,6 +177,28 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("hwm", False),
         ("scheme", "fifo"),
         ("db", "mongodb"),
+        ("db", "mongodb://h/d"),
+        ("db", "oracle"),
+        ("db", ""),
+        ("db", "sqlite:///"),
+        ("db", "sqlite://x"),
+        ("db", "sqlite:///~no-such-user-here/x"),
+        ("db", "sqlite:///a\0b"),
+        ("db", 3),
+        ("durability", "fsync"),
+        ("durability", None),
+        ("db_keep", 0),
+        ("db_keep", "0d"),
+        ("db_keep", "-1d"),
+        ("db_keep", "30 days"),
+        ("db_keep", "1y"),
+        ("db_keep", True),
+        ("db_keep", math.inf),
+        ("db_keep", math.nan),
+        ("db_keep", "99999w"),
+        ("queue_memory", 0),
+        ("queue_memory", None),
+        ("queue_memory", "much"),
         ("db", ["memory"]),
         ("db_max_records", 0),
         ("db_max_bytes", 0),
@@ -193,6 +237,78 @@ def test_the_key_is_not_shown() -> None:
     assert Z85 not in repr(HubConfig(curve_secretkey=Z85))
     with pytest.raises(ConfigError, match="curve_secretkey is not usable: expected a CURVE key"):
         HubConfig(curve_secretkey="short")
+
+
+# The database
+
+
+@pytest.mark.parametrize(
+    ("settings", "database"),
+    [
+        ({}, "memory"),
+        ({"profile_dir": "/p"}, "sqlite:////p/db/tasks.sqlite"),
+        ({"profile_dir": "/p", "cluster_id": "c"}, "sqlite:////p/db/tasks-c.sqlite"),
+        ({"profile_dir": "/p", "db": "sqlite"}, "sqlite:////p/db/tasks.sqlite"),
+        ({"profile_dir": "/p", "db": "none"}, "none"),
+        ({"profile_dir": "/p", "db": "memory"}, "memory"),
+        ({"db": "sqlite:////x/y"}, "sqlite:////x/y"),
+        ({"db": "postgresql://h/d"}, "postgresql://h/d"),
+    ],
+)
+def test_which_database_it_is(settings: Any, database: str) -> None:
+    found = HubConfig(**settings).database
+    assert found == database
+    assert found.scheme == database.partition(":")[0]
+    assert found.path == (Path(database.removeprefix("sqlite:///")) if found.scheme == "sqlite" else None)
+
+
+def test_a_file_without_a_place_is_refused() -> None:
+    with pytest.raises(ConfigError, match="there is no profile_dir for its file: set it, or use sqlite:///PATH"):
+        HubConfig(db="sqlite").database  # noqa: B018 - a property that raises
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("memory", "memory"),
+        ("sqlite:////a:b@c?password=d", "sqlite:////a:b@c?password=d"),
+        ("postgresql://h:5432/d?sslmode=require", "postgresql://h:5432/d?sslmode=require"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://u:sesame@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:s@same@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:se/sa?me@h/d", "postgresql://u:***@h/d"),
+        ("postgresql:///d?user=u&password=sesame&sslmode=x", "postgresql:///d?user=u&password=***&sslmode=x"),
+        ("postgresql:///d?sslpassword=ses@me", "postgresql:///d?sslpassword=***"),
+        ("postgresql:///d?pass%77ord=sesame", "postgresql:///d?pass%77ord=***"),
+        ("mysql://u:sesame@h/d", "mysql://u:***@h/d"),
+    ],
+)
+def test_passwords_of_databases_are_not_shown(url: str, shown: str) -> None:
+    assert DatabaseURL(url).shown == shown
+    assert repr(DatabaseURL(url)) == repr(shown)
+    assert str(DatabaseURL(url)) == url
+    if url.startswith("postgresql"):
+        config = HubConfig(db=url)
+        assert f"db={shown!r}" in repr(config)
+        assert config.database == url
+    elif url.startswith("mysql"):
+        with pytest.raises(ConfigError) as caught:
+            HubConfig(db=url)
+        assert str(caught.value).startswith(f"db is {shown!r}: expected sqlite")
+
+
+def test_a_database_in_a_file_is_relative_to_the_file(toml: Any) -> None:
+    file = toml('db = "sqlite:///x/tasks.sqlite"')
+    assert load({}, {}, file).database.path == file.parent / "x" / "tasks.sqlite"
+    assert load({"db": "sqlite:///tasks.sqlite"}, {}, file).database.path == Path.cwd() / "tasks.sqlite"
+
+
+def test_what_takes_the_place_of_mongodb_is_told() -> None:
+    with pytest.raises(ConfigError, match="there is no MongoDB store: records go to SQLite or PostgreSQL"):
+        HubConfig(db="mongodb://h")
+
+
+# Several settings
 
 
 def test_addresses_of_one_side_are_those_of_both_unless_set() -> None:
@@ -307,6 +423,9 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         hwm = 6
         scheme = "lru"
         db = "none"
+        durability = "strict"
+        db_keep = "30d"
+        queue_memory = "1GiB"
         db_max_records = 7
         db_max_bytes = "8KiB"
         engines = 9
@@ -342,6 +461,9 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "hwm": "6",
         "scheme": "LRU",
         "db": "none",
+        "durability": "strict",
+        "db_keep": "30D",
+        "queue_memory": "1024 mib",
         "db_max_records": "7",
         "db_max_bytes": "8kib",
         "engines": "9",

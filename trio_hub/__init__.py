@@ -23,13 +23,14 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .config import HubConfig
-    from .runtime import EventsLost, HubFactory, RunningHub, Statistics, serve_hub
+    from .runtime import DatabaseStatistics, EventsLost, HubFactory, RunningHub, Statistics, serve_hub
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
     "ConnectionFileError",
+    "DatabaseStatistics",
     "EngineError",
     "EventsLost",
     "HubClosedError",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _LATE = {"HubConfig": "config"} | dict.fromkeys(
-    ("EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
+    ("DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
 )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from .errors import ConfigError
 from .wire.packers import packer_named
@@ -31,11 +32,13 @@ __all__ = [
     "LOG_FORMATS",
     "LOG_LEVELS",
     "SCHEMES",
+    "DatabaseURL",
     "HubConfig",
     "Rule",
     "load_config",
     "parse_ports",
     "profile_directory",
+    "shown_value",
 ]
 
 T = TypeVar("T")
@@ -224,13 +227,27 @@ def _bytes_from_text(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+_SQLITE = "sqlite:///"
+
+
 class DatabaseURL(str):
     """The name or URL of a task database; its ``repr`` does not show the password."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", self))
+        return repr(self.shown)
+
+    @property
+    def shown(self) -> str:
+        """It without passwords. What could be one, though it is not where it should be, is left out, too."""
+        start, separator, rest = str(self).partition("://")
+        if not separator or start == "sqlite":
+            return str(self)
+        user, at, place = rest.rpartition("@")
+        name, colon, _ = user.partition(":")
+        shown = f"{start}://{name}{':***' if colon else ''}{at}{place}"
+        return re.sub(r"([?&][^=&?]*=)[^&]*", _without_password, shown)
 
     @property
     def scheme(self) -> str:
@@ -240,7 +257,11 @@ class DatabaseURL(str):
     @property
     def path(self) -> Path | None:
         """The file of an SQLite database; None if its place is not told."""
-        return Path(self.removeprefix("sqlite:///")) if self.startswith("sqlite:///") else None
+        return Path(self.removeprefix(_SQLITE)) if self.startswith(_SQLITE) else None
+
+
+def _without_password(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}***" if "password" in unquote(parameter[1]).lower() else parameter[0]
 
 
 def _check_database(value: Any) -> DatabaseURL | None:
@@ -252,10 +273,13 @@ def _check_database(value: Any) -> DatabaseURL | None:
         return DatabaseURL(value.lower())
     if value.startswith(("postgresql://", "postgres://")):
         return DatabaseURL("postgresql://" + value.partition("://")[2])
-    if value.startswith("sqlite:///") and len(value) > len("sqlite:///"):
-        path = Path(value.removeprefix("sqlite:///")).expanduser()
-        return DatabaseURL(f"sqlite:///{path.absolute()}")
-    if value.startswith("mongodb"):
+    if value.startswith(_SQLITE) and value != _SQLITE:
+        try:
+            path = Path(value.removeprefix(_SQLITE)).expanduser()
+        except RuntimeError as error:  # ~somebody, whom this machine does not know
+            raise _Remark(str(error)) from error
+        return DatabaseURL(f"{_SQLITE}{path.absolute()}")
+    if value.lower().startswith("mongodb"):
         raise _Remark("there is no MongoDB store: records go to SQLite or PostgreSQL")
     raise ValueError
 
@@ -507,7 +531,7 @@ class HubConfig:
         if self.profile_dir is None:
             raise ConfigError("db is sqlite, and there is no profile_dir for its file: set it, or use sqlite:///PATH")
         name = f"tasks-{self.cluster_id}.sqlite" if self.cluster_id else "tasks.sqlite"
-        return DatabaseURL(f"sqlite:///{self.profile_dir / 'db' / name}")
+        return DatabaseURL(f"{_SQLITE}{self.profile_dir / 'db' / name}")
 
     @property
     def client_address(self) -> str:
@@ -539,8 +563,13 @@ def _checked(name: str, value: object, label: str) -> Any:
         raise _refusal(name, value, label, error) from None
 
 
+def shown_value(name: str, value: object) -> str:
+    """A value, usable or not, of a setting that is not secret, as messages show it: without passwords."""
+    return repr(DatabaseURL(value) if name == "db" and isinstance(value, str) else value)
+
+
 def _refusal(name: str, value: object, label: str, error: Exception) -> ConfigError:
-    shown = "not usable" if name in _SECRET else repr(value)
+    shown = "not usable" if name in _SECRET else shown_value(name, value)
     remark = f" ({error})" if isinstance(error, _Remark) else ""
     return ConfigError(f"{label} is {shown}{remark}: expected {RULES[name].accepts}")
 
@@ -676,6 +705,8 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
             raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
         if name in _PATHS and isinstance(value, str):
             value = path.absolute().parent / Path(value).expanduser()  # relative to the file, wherever we run
+        if name == "db" and isinstance(value, str) and re.match(f"{_SQLITE}[^~]", value):
+            value = f"{_SQLITE}{path.absolute().parent / value.removeprefix(_SQLITE)}"
         layer[name] = _Given(value, f"{name} in {path}", is_text=False)
     return layer
 

@@ -12,7 +12,7 @@ import pytest
 
 from trio_hub.cli.translate import translate
 from trio_hub.cli.translation import Translation
-from trio_hub.config import DATABASES, HubConfig
+from trio_hub.config import HubConfig
 from trio_hub.errors import ConfigError
 
 SECRET_KEY = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
@@ -39,8 +39,9 @@ def profile(environ: dict[str, str]) -> Path:
 def changed(translation: Translation) -> dict[str, object]:
     """The settings that are not the defaults, without the profile."""
     config, usual = translation.config(), HubConfig()
-    values = {name: getattr(config, name) for name in vars(usual)}
-    return {name: value for name, value in values.items() if value != getattr(usual, name) and name != "profile_dir"}
+    values = {name: getattr(config, name) for name in vars(usual)} | {"db": config.database}
+    usual_values = vars(usual) | {"db": "memory"}
+    return {name: value for name, value in values.items() if value != usual_values[name] and name != "profile_dir"}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,10 @@ def test_what_has_an_equal_is_that(run: Run, arguments: list[str], settings: dic
         (["--Session.packer=pickle"], "--Session.packer: messages are packed as json, orjson or msgpack; json is used"),
         (["--Session.packer=json", "--Session.unpacker=msgpack"], "--Session.unpacker: .*; --Session.packer counts"),
         (["--ident=x"], "--ident: the hub draws its own session id"),
-        (["--MongoDB.database=x"], "--MongoDB.database: there is no MongoDB store; the stores are memory"),
+        (["--MongoDB.database=x"], "--MongoDB.database: there is no MongoDB store; .* .--sqlitedb., in PostgreSQL"),
+        (["--SQLiteDB.filename=x.db"], "--SQLiteDB.filename: records are not kept in SQLite; --sqlitedb asks for that"),
+        (["--SQLiteDB.location=/x"], "--SQLiteDB.location: records are not kept in SQLite"),
+        (["--SQLiteDB.table=x"], "--SQLiteDB.table: a file has one table, .*; to keep some apart, name another file"),
         (["--pnig=3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
         (["--pnig", "3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
         (["--usethread"], r"--usethread: no option of ipcontroller; did you mean --usethreads\?"),
@@ -153,7 +157,7 @@ def test_saying_what_is_so_anyway_is_no_remark(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mongodb"], "--mongodb is 'MongoDB': this hub keeps no records there; the stores are memory"),
+        (["--mongodb"], "--mongodb is 'MongoDB': this hub keeps no records there; records can be .*SQLite.*PostgreSQL"),
         (["--IPController.db_class=lab.OurDB"], "--IPController.db_class is 'lab.OurDB': this hub keeps no records"),
         (["--hwm"], "--hwm needs a value"),
         (["--hwm", "--debug"], "--hwm needs a value"),
@@ -201,12 +205,74 @@ def test_a_key_can_be_in_a_file_or_fresh(run: Run, tmp_path: Path) -> None:
     assert len({first, second, "old", "from-the-file", None}) == 5
 
 
-def test_sqlite_is_used_if_there_is_one(run: Run) -> None:
-    translation = run("--sqlitedb")
-    if "sqlite" in DATABASES:
-        assert changed(translation) == {"db": "sqlite"}
-    else:
-        assert translation.remarks == ["--sqlitedb: this version has no SQLite store: task records are kept in memory"]
+# Databases
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (["--sqlitedb"], "{profile}/db/tasks.sqlite"),
+        (["--sqlitedb", "--cluster-id=two"], "{profile}/db/tasks-two.sqlite"),
+        (["--IPController.db_class=ipyparallel.controller.sqlitedb.SQLiteDB"], "{profile}/db/tasks.sqlite"),
+        (["--sqlitedb", "--SQLiteDB.filename=tasks.db", "--SQLiteDB.location="], "{profile}/db/tasks.sqlite"),
+        (["--sqlitedb", "--SQLiteDB.filename=mine.db"], "{profile}/mine.db"),
+        (["--sqlitedb", "--SQLiteDB.filename=/x/mine.db"], "/x/mine.db"),
+        (["--sqlitedb", "--SQLiteDB.filename=/x/mine.db", "--SQLiteDB.location=/y"], "/x/mine.db"),
+        (["--sqlitedb", "--SQLiteDB.filename=mine.db", "--SQLiteDB.location=/x"], "/x/mine.db"),
+        (["--sqlitedb", "--SQLiteDB.location=/x"], "/x/tasks.sqlite"),
+        (["--sqlitedb", "--SQLiteDB.location=/x", "--cluster-id=two"], "/x/tasks-two.sqlite"),
+        (["--sqlitedb", "--SQLiteDB.location=x"], "{here}/x/tasks.sqlite"),
+        (["--sqlitedb", "--SQLiteDB.location=x", "--work-dir=/w"], "/w/x/tasks.sqlite"),
+    ],
+)
+def test_an_sqlite_file_is_where_it_is_asked_for(run: Run, profile: Path, arguments: list[str], path: str) -> None:
+    translation = run(*arguments)
+    expected = Path(path.format(profile=profile, here=Path.cwd()))
+    assert translation.config().database.path == expected
+    assert translation.warning() == ""
+
+
+@pytest.mark.parametrize("located", [True, False])
+def test_the_file_of_ipcontroller_is_left_alone_and_that_is_told_once(run: Run, profile: Path, located: bool) -> None:
+    (profile / "tasks.db").touch()
+    translation = run("--sqlitedb", "--usethread", *([f"--SQLiteDB.location={profile}"] if located else []))
+    path = profile / "tasks.sqlite" if located else profile / "db" / "tasks.sqlite"
+    assert translation.config().database.path == path
+    assert translation.warning() == (
+        "these have no effect here: --usethread: no option of ipcontroller; did you mean --usethreads?. "
+        f"task records go to {path}; {profile / 'tasks.db'}, which is in ipcontroller's format, is left alone"
+    )
+
+
+def test_a_file_names_the_sqlite_file_unless_the_environment_does(run: Run, profile: Path) -> None:
+    file = profile / "ipcontroller_config.py"
+    file.write_text("c.IPController.db_class = 'SQLiteDB'\nc.SQLiteDB.filename = 'mine.db'")
+    translation = run()
+    assert changed(translation) == {"db": f"sqlite:///{profile}/mine.db"}
+    assert translation.settings["db"].label == f"SQLiteDB.filename in {file}"
+    assert changed(run(TRIO_HUB_DB="none")) == {"db": "none"}
+    assert changed(run("--sqlitedb", TRIO_HUB_DB="none"))["db"] == f"sqlite:///{profile}/db/tasks.sqlite"
+    assert changed(run("--dictdb")) == {}
+
+
+def test_our_own_variables_reach_every_database(run: Run, tmp_path: Path) -> None:
+    settings = changed(run(TRIO_HUB_DB="postgresql://h/d", TRIO_HUB_DURABILITY="strict", TRIO_HUB_DB_KEEP="1h"))
+    assert settings == {"db": "postgresql://h/d", "durability": "strict", "db_keep": 3600.0}
+    file = tmp_path / "hub.toml"
+    file.write_text('db = "sqlite:////x/y"')
+    assert changed(run(TRIO_HUB_CONFIG=str(file))) == {"db": "sqlite:////x/y"}
+
+
+@pytest.mark.parametrize(("arguments", "variables"), [(["--sqlitedb"], {}), ([], {"TRIO_HUB_DB": "postgresql://h/d"})])
+def test_limits_of_memory_are_not_those_of_a_disk(run: Run, arguments: list[str], variables: dict[str, str]) -> None:
+    translation = run("--DictDB.record_limit=5", "--DictDB.size_limit=1000", *arguments, **variables)
+    config = translation.config()
+    assert (config.db_max_records, config.db_max_bytes) == (None, None)
+    assert translation.remarks == [
+        "--DictDB.record_limit: this is about records in memory; TRIO_HUB_DB_MAX_RECORDS limits those on disk",
+        "--DictDB.size_limit: this is about records in memory; TRIO_HUB_DB_MAX_BYTES limits those on disk",
+    ]
+    assert run("--DictDB.record_limit=1024", *arguments, **variables).remarks == []
 
 
 @pytest.mark.parametrize("hwm", [(), ("--hwm=0",), ("--hwm=1",), ("--hwm=5",)])

@@ -81,7 +81,7 @@ def test_it_logs_to_a_file_and_works_where_it_is_told(tmp_path: Path, home: dict
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mongodb"], "Error: --mongodb is 'MongoDB': .* the stores are memory"),
+        (["--mongodb"], "Error: --mongodb is 'MongoDB': .* in an SQLite file .*, in PostgreSQL"),
         (["--ping=soon"], "Error: --ping is 'soon': expected a whole number"),
         (["--work-dir=/nowhere/at/all"], "Error: .*No such file or directory: '/nowhere/at/all'"),
         (

@@ -101,13 +101,15 @@ def test_a_file_that_spells_out_every_default_can_be_used(classes: dict[str, Any
             default = classes[class_name].class_traits(config=True)[trait_name].default_value
         trait.apply(translation, trait.kind.check({} if default is Undefined else default), name)
     config, usual = translation.config(), HubConfig()
-    different = {each for each in RULES if getattr(config, each) != getattr(usual, each)}
-    # Other defaults there: 1,024 records and two broadcast ports.
+    assert config.db == usual.database == "memory"
+    different = {each for each in RULES if getattr(config, each) != getattr(usual, each)} - {"db"}
+    # Other defaults there: 1,024 records, whose bytes are limited as here, and two broadcast ports.
     written_out = {"profile_dir", "location", "client_ip", "engine_ip", "registration_timeout"}
-    assert different == {"db_max_records", "broadcast_ports"} | written_out
+    assert different == {"db_max_records", "db_max_bytes", "broadcast_ports"} | written_out
+    assert config.db_max_bytes == 2**30
     assert {remark.split(":")[0] for remark in translation.remarks} <= {
         "Session.key", "Session.username", "IPController.log_format",
-        "IPController.log_datefmt", "DictDB.cull_fraction", "SQLiteDB.filename", "SQLiteDB.location", "SQLiteDB.table",
+        "IPController.log_datefmt", "DictDB.cull_fraction",
     }  # fmt: skip
 
 

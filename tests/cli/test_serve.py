@@ -146,11 +146,12 @@ def test_ports_that_are_taken_are_told(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_a_profile_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "expected"), [(["--db=memory"], 1), ([], 2)])
+def test_a_profile_that_cannot_be_written_is_a_failure(tmp_path: Path, options: list[str], expected: int) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    code, out, err = run("serve", f"--profile-dir={blocked}")
-    assert code == 1
+    code, out, err = run("serve", f"--profile-dir={blocked}", *options)
+    assert code == expected
     assert not out
     assert str(blocked) in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -192,6 +193,7 @@ def test_every_setting_is_an_option_with_its_description() -> None:
     for entry in fields(HubConfig):
         assert (f"--{entry.name.replace('_', '-')} " in out) == (entry.name not in NOT_OPTIONS)
     for text in (
+        "--keep, --db-keep TIME",
         "--profile NAME",
         "--config FILE.toml",
         "[default: 3.0]",

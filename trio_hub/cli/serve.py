@@ -23,7 +23,17 @@ HELP = {
     "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds that a new engine has to answer its first heartbeat.  "
     "[default: 10 heartbeats, at least 30 s]",
+    "db": "Where task records are kept: in an SQLite file (sqlite: in the profile's `db` directory; or "
+    "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). A password is better set in "
+    "TRIO_HUB_DB, or in ~/.pgpass.  [default: sqlite]",
+    "db_keep": "How long records of finished tasks are kept.  [default: for ever]",
+    "db_max_records": "Records of finished tasks to keep; the oldest are dropped first.  [default: 100,000 in memory, "
+    "any number on disk]",
+    "db_max_bytes": "Bytes of finished tasks' records to keep; the oldest are dropped first.  [default: 1 GiB in "
+    "memory, any number on disk]",
 }
+# Shorter ways to say the same.
+ALIASES = {"db_keep": ["--keep"]}
 
 EPILOG = (
     """\
@@ -57,7 +67,7 @@ def setting_options() -> list[click.Parameter]:
         shown = "" if entry.default in (None, "", ()) else f"  [default: {entry.default}]"
         options.append(
             click.Option(
-                [f"--{entry.name.replace('_', '-')}"],
+                [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
                 type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
                 metavar=None if rule.choices else rule.metavar,
                 help=doc + shown,

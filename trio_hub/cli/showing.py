@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..config import _STOCK_VARIABLES, PREFIX, HubConfig
+from ..config import _STOCK_VARIABLES, PREFIX, DatabaseURL, HubConfig
 from .translation import SECRET, Translation
 
 __all__ = ["print_settings", "sources"]
@@ -60,6 +60,7 @@ def print_settings(
     if config.restore and origins["reuse"] == DEFAULT:
         origins["reuse"] = "restore"
     shown = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    shown["db"] = config.database
     for name in SECRET:
         if shown[name] is not None:
             shown[name] = HIDDEN
@@ -81,6 +82,8 @@ def print_settings(
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, DatabaseURL):
+        return value.shown
     return str(value) if isinstance(value, Path) else value
 
 
@@ -89,6 +92,8 @@ def _line(name: str, value: Any, origin: str) -> str:
         text = f"# {name} is not set"
     elif name in SECRET:
         text = f"# {name} is {value}"
+    elif _plain(value) != value and isinstance(value, DatabaseURL):
+        text = f"# {name} is {_printable(value.shown)}"
     else:
         text = f"{name} = {_toml(_plain(value))}"
     return f"{text}  # {_printable(origin)}"

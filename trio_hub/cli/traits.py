@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DATABASES
 from ..errors import ConfigError
 from .kinds import ANYTHING, BOOLEAN, BYTES, DATABASE, DEPTH, FRESH_KEY, INTEGER, LEVEL, PAIR, PORTS, TEXT, Kind
 from .translation import Given, Translation
@@ -122,26 +121,24 @@ _CLASSES = {
     "ipyparallel.controller.mongodb.MongoDB": "MongoDB",
 }
 _SHORT = {name.rpartition(".")[2].lower(): database for name, database in _CLASSES.items()}
-_STORES = f"the stores are {', '.join(DATABASES)} (see TRIO_HUB_DB)"
-_NO_SQLITE = "this version has no SQLite store: task records are kept in memory"
+_STORES = (
+    "records can be in memory (--dictdb), in an SQLite file (--sqlitedb), in PostgreSQL "
+    "(TRIO_HUB_DB=postgresql://...) or nowhere (--nodb)"
+)
 
 
 @_special(
     "IPController.db_class",
     DATABASE,
     "db",
-    "`DictDB` is `memory`, `NoDB` is `none`, `SQLiteDB` is "
-    + ("`sqlite`" if "sqlite" in DATABASES else "not there yet: `memory` is used")
-    + "; `MongoDB` and other classes are refused.",
+    "`DictDB` is `memory`, which is the default here, too; `NoDB` is `none`, `SQLiteDB` is `sqlite`; `MongoDB` and "
+    "other classes are refused. PostgreSQL is there as well, by `TRIO_HUB_DB`.",
 )
 def _db_class(translation: Translation, value: Any, label: str) -> None:
     database = _CLASSES.get(value) or _SHORT.get(value.lower())
     if database is None or database == "MongoDB":
         raise ConfigError(f"{label} is {value!r}: this hub keeps no records there; {_STORES}")
-    if database in DATABASES:
-        translation.set("db", database, label)
-    else:
-        translation.remark(label, _NO_SQLITE)
+    translation.set("db", database, label)
 
 
 @_special("TaskScheduler.hwm", INTEGER, "hwm", "Nothing with the scheme `pure`, as there.")
@@ -165,6 +162,7 @@ _PYTHON_OBJECTS = "the hub passes the messages' buffers on as they are"
 _NO_MONITOR = "no socket is there for a monitor: it is the same process"
 _NO_CONFIG = "no config file is written; `ipython profile create --parallel` does that"
 _NO_MONGO = f"there is no MongoDB store; {_STORES}"
+_IN_MEMORY = "Only for records in memory, and only finished tasks count."
 
 
 def _table() -> dict[str, Trait]:
@@ -260,10 +258,16 @@ def _table() -> dict[str, Trait]:
         _not_here(f"{app}.use_threads", "all schedulers run in one thread of one process", False),
         # records
         _db_class,
-        _to("DictDB.record_limit", INTEGER, "db_max_records", "Only finished tasks count."),
-        _to("DictDB.size_limit", INTEGER, "db_max_bytes", "Only finished tasks count."),
+        _to("DictDB.record_limit", INTEGER, "db_max_records", _IN_MEMORY),
+        _to("DictDB.size_limit", INTEGER, "db_max_bytes", _IN_MEMORY),
         _not_here("DictDB.cull_fraction", "no more records are dropped than the limits ask for"),
-        *(_not_here(f"SQLiteDB.{name}", _NO_SQLITE) for name in ("filename", "location", "table")),
+        _file("filename", "The file's name. `tasks.db`, the default there, stands for a name of our own."),
+        _file("location", "The file's directory. Without it, that of the profile."),
+        _not_here(
+            "SQLiteDB.table",
+            "a file has one table, with the records of earlier hubs, too; to keep some apart, name another file",
+            "ipython-tasks",
+        ),
         *(_not_here(f"MongoDB.{name}", _NO_MONGO) for name in ("connection_args", "connection_kwargs", "database")),
         # the process
         _to(f"{app}.log_level", LEVEL, "log_level", "By name or number; 0 is `debug`."),
@@ -279,6 +283,13 @@ def _table() -> dict[str, Trait]:
         _process(f"{app}.show_config_json", BOOLEAN, "the same, as JSON", "Then it ends."),
     ]
     return {trait.name: trait for trait in traits}
+
+
+def _file(name: str, note: str) -> Trait:
+    def apply(translation: Translation, value: Any, label: str) -> None:
+        translation.sqlite[name] = Given(value, label)
+
+    return Trait(f"SQLiteDB.{name}", TEXT, ("db",), "", note, apply)
 
 
 def _pair(name: str) -> Trait:
@@ -361,8 +372,8 @@ FLAGS = {
     ),
     "dictdb": Flag(_database("DictDB"), "keep task records in memory (the default)"),
     "nodb": Flag(_database("NoDB"), "keep no task records"),
-    "sqlitedb": Flag(_database("SQLiteDB"), "keep task records in SQLite"),
-    "mongodb": Flag(_database("MongoDB"), "refused: there is no MongoDB store"),
+    "sqlitedb": Flag(_database("SQLiteDB"), "keep task records in an SQLite file, of our own format"),
+    "mongodb": Flag(_database("MongoDB"), "refused: there is no MongoDB store, but SQLite and PostgreSQL"),
     "secure": Flag((("Session.key", FRESH_KEY), ("Session.keyfile", "")), "sign messages with a fresh key"),
     "no-secure": Flag((("Session.key", ""), ("Session.keyfile", "")), "messages are signed all the same"),
     "usethreads": Flag((("IPController.use_threads", True),), "there is one process anyway"),

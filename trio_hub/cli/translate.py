@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config import PREFIX, load_config, profile_directory
 from ..errors import ConfigError
+from .databases import settle_database
 from .traits import ALIASES, FLAGS, SECTIONS, TRAITS, Trait
 from .translation import SECRET, Given, Translation
 
@@ -259,6 +260,7 @@ def translate(arguments: Sequence[str], environ: Mapping[str, str]) -> Translati
         except (ValueError, KeyError, TypeError):
             raise _refusal(trait, given.value, given.label) from None
         trait.apply(translation, value, given.label)
+    settle_database(translation)
     return translation
 
 

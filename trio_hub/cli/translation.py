@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import RULES, HubConfig, load_config
+from ..config import RULES, HubConfig, load_config, shown_value
 from ..errors import ConfigError
 
 __all__ = ["SECRET", "Given", "Translation"]
@@ -33,13 +33,19 @@ class Translation:
     """What concerns the process and not the hub: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
     remarks: list[str] = field(default_factory=list)
     """What is not done, each as "where: why"."""
+    notes: list[str] = field(default_factory=list)
+    """What is done in another way than one might think."""
+    sqlite: dict[str, Given] = field(default_factory=dict)
+    """Which file ``SQLiteDB`` was to have: its ``filename``, its ``location``."""
     files: list[Path] = field(default_factory=list)
     """The config files that were read."""
     environ: dict[str, str] = field(default_factory=dict)
 
     def config(self) -> HubConfig:
         """The settings of the hub. Raises `ConfigError`."""
-        return load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
+        config = load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
+        # who comes from ipcontroller asks for a disk, or has none; and finds no file that nobody asked for
+        return config if config.db is not None else replace(config, db="memory")
 
     def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
         """Give a setting, checked. `shown` is the value as it was written, where that is another.
@@ -50,7 +56,7 @@ class Translation:
         try:
             checked = RULES[name].check(value)
         except (ValueError, TypeError) as error:
-            what = "not usable" if name in SECRET else repr(value if shown is None else shown)
+            what = "not usable" if name in SECRET else shown_value(name, value if shown is None else shown)
             because = f" ({error})" if str(error) else ""
             raise ConfigError(f"{label} is {what}{because}: expected {RULES[name].accepts}") from None
         self.settings[name] = Given(checked, label)
@@ -69,5 +75,6 @@ class Translation:
         self.remarks.append(f"{label}: {why}")
 
     def warning(self) -> str:
-        """The one warning about all that is not done; empty if there is nothing."""
-        return "these have no effect here: " + "; ".join(self.remarks) if self.remarks else ""
+        """The one warning about all that is not done, or not as one might think; empty if there is nothing."""
+        told = ["these have no effect here: " + "; ".join(self.remarks)] if self.remarks else []
+        return ". ".join(told + self.notes)

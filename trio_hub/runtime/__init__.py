@@ -3,6 +3,6 @@
 from .factory import HubFactory
 from .host import EventsLost
 from .serve import RunningHub, serve_hub
-from .statistics import Statistics
+from .statistics import DatabaseStatistics, Statistics
 
-__all__ = ["EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"]
+__all__ = ["DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"]

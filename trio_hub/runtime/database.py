@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreError
 from ..store import MemoryStore, NullStore, Store
 from ..store.backend import Backend, Keep
 from ..store.postgres import open_postgres
@@ -32,7 +32,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
     """Open it; with a disk or a server behind it, in a thread.
 
     Raises:
-        ConfigError, StoreError: it cannot be used, with the reason and the remedy.
+        ConfigError: it cannot be used, with the reason and the remedy.
     """
     database = config.database
     if database.scheme == "none":
@@ -52,8 +52,14 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
         return open_postgres(str(database), owner=owner, synchronous=strict)
 
     age = None if config.db_keep is None else timedelta(seconds=config.db_keep)
+    try:
+        backend = await trio.to_thread.run_sync(open_backend)
+    except StoreError as error:  # at the start it is the setting that cannot be used
+        raise ConfigError(f"db: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"db: {error}") from error.__cause__
     return RecordWriter(
-        await trio.to_thread.run_sync(open_backend),
+        backend,
         delay=0.0 if strict else RELAXED_DELAY,
         keep=Keep(age, config.db_max_records, config.db_max_bytes),
         now=now,

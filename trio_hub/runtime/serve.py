@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import HubClosedError, HubError, StoreError
+from ..errors import ConfigError, HubClosedError, HubError, StoreError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
 from ..store import Store
@@ -85,7 +85,7 @@ class RunningHub:
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
-        return statistics_of(self._host.hub)
+        return statistics_of(self._host.hub, self.config.database)
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
@@ -122,7 +122,7 @@ async def serve_hub(
     stop, and a cancellation too, first answers those who still wait.
 
     Raises:
-        ConfigError: an address, port, key or setting cannot be used.
+        ConfigError: an address, port, key, database or other setting cannot be used.
         ConnectionFileError: the connection files cannot be written, or not be used again.
         HubError: the hub failed; its cause is the error, or the group of errors, that did it.
     """
@@ -198,7 +198,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             if isinstance(store, RecordWriter):
                 await services.start(store.run)
             _write_connection_files(running, known)
-            state_file = await _take_over(services, host, factory, config)
+            try:
+                state_file = await _take_over(services, host, factory, config)
+            except StoreError as error:  # so far, it is the setting that cannot be used
+                raise ConfigError(f"db: {error}") from error
             _start_services(services, hub, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, config, host.hurried)

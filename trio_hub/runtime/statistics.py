@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 
+from ..config import DatabaseURL
 from ..hub import Hub
+from ..store import MemoryStore
+from .recordwriter import RecordWriter
 
-__all__ = ["Statistics", "statistics_of"]
+__all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatistics:
+    """How the task database does. Without a disk behind it, nothing ever waits to be written."""
+
+    kind: str
+    """``sqlite``, ``postgresql``, ``memory`` or ``none``."""
+    size: int | None
+    """Bytes that it takes up now: on disk (SQLite) or in memory; None where only a server knows."""
+    pending: int
+    """Records of which something is not yet written, now."""
+    pending_bytes: int
+    """Bytes of memory that they take up, roughly."""
+    lag: float
+    """Seconds since the oldest change came that is not yet written, now; 0 if all are."""
+    written: int
+    """Records changed in what was written; one that is written twice counts twice."""
+    trimmed: int
+    """Records that were dropped since they were more, larger or older than is to be kept."""
+    not_persisted: int
+    """Records that were lost: given up for want of memory, or not to be written for a reason of their own."""
+    last_error: str | None
+    """Why it cannot be written now; None when it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +60,19 @@ class Statistics:
     """Of these, answered with success."""
     failed: int
     """Of these, answered with an error, or aborted."""
+    queue_memory: int
+    """Bytes of memory that queued tasks take up now."""
+    results_owed: int
+    """Results that wait for clients which are away, now."""
+    database: DatabaseStatistics
+    """How the task database does."""
     wire_errors: dict[str, int]
     """Messages that could not be read, by kind (`trio_hub.errors.WireError.KINDS`)."""
     ignored: dict[str, int]
     """Readable messages without effect, by reason: late or duplicate replies, unknown hearts, and the like."""
 
 
-def statistics_of(hub: Hub) -> Statistics:
+def statistics_of(hub: Hub, database: DatabaseURL) -> Statistics:
     """The hub's numbers now."""
     scheduler = hub.scheduler
     return Statistics(
@@ -50,6 +85,47 @@ def statistics_of(hub: Hub) -> Statistics:
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,
         failed=hub.tasks_failed,
+        queue_memory=hub.held_bytes,
+        results_owed=hub.clients.owed,
+        database=_of_database(hub, database),
         wire_errors=dict(hub.wire_errors),
         ignored=dict(hub.ignored),
     )
+
+
+def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
+    store = hub.store
+    if isinstance(store, RecordWriter):
+        return DatabaseStatistics(
+            kind=database.scheme,
+            size=_size(database),
+            pending=store.backlog,
+            pending_bytes=store.backlog_bytes,
+            lag=store.lag,
+            written=store.written,
+            trimmed=store.trimmed,
+            not_persisted=store.not_persisted,
+            last_error=store.last_error,
+        )
+    return DatabaseStatistics(
+        kind=database.scheme,
+        size=store.total_bytes if isinstance(store, MemoryStore) else 0,
+        pending=0,
+        pending_bytes=0,
+        lag=0.0,
+        written=0,
+        trimmed=store.culled if isinstance(store, MemoryStore) else 0,
+        not_persisted=0,
+        last_error=None,
+    )
+
+
+def _size(database: DatabaseURL) -> int | None:
+    """Of an SQLite file and the log beside it."""
+    if database.path is None:
+        return None
+    size = 0
+    for end in ("", "-wal"):
+        with suppress(OSError):
+            size += os.stat(f"{database.path}{end}").st_size
+    return size

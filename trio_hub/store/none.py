@@ -71,4 +71,4 @@ class NullStore:
 
 
 def _refuse() -> NoReturn:
-    raise StoreError("the hub runs with --db none, so there are no records; to keep them: --db memory")
+    raise StoreError("the hub runs with --db none, so there are no records; to keep them, leave out --db none")

@@ -14,6 +14,7 @@ import zmq
 
 from ..config import HubConfig
 from ..errors import ConfigError
+from ..hub.holding import RECORDED_CHANNELS
 from .restore import Known
 from .security import Security
 from .sockets import Channel
@@ -22,6 +23,9 @@ from .zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 __all__ = ["HubFactory"]
 
 log = logging.getLogger("trio_hub.runtime")
+
+WAITING_REQUESTS = 200
+"""Requests of one client that ZeroMQ takes before the hub does."""
 
 # Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
 # identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
@@ -139,6 +143,9 @@ class HubFactory:
         channel = Channel(socket, name=name)
         try:
             socket.sndhwm = socket.rcvhwm = 0
+            if name in RECORDED_CHANNELS:
+                # While the hub takes nothing more, what comes has to wait with the client, not in this process.
+                socket.rcvhwm = WAITING_REQUESTS
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
                 socket.ipv6 = True

@@ -147,13 +147,15 @@ class Peer:
 class World:
     """A hub, and hands to play its engines and clients."""
 
-    def __init__(self, *, store: Store | None = None, packer: str = "json", **settings: Any) -> None:
+    def __init__(
+        self, *, store: Store | None = None, packer: str = "json", session_id: str = "hub", **settings: Any
+    ) -> None:
         self.host = FakeHost()
         self.packer = packer
         self.clock = Clock()
         self.hub = Hub(
             self.host,
-            Session(KEY, session_id="hub", now=self.clock, packer=packer),
+            Session(KEY, session_id=session_id, now=self.clock, packer=packer),
             MemoryStore() if store is None else store,
             Random(1),
             now=self.clock,

@@ -1,0 +1,254 @@
+"""What is under way when a hub is killed, or stopped: one case each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engines
+
+from .processes import HubProcess, hub_process
+from .work import Workers, heard, on_disk, result_of
+
+pytestmark = pytest.mark.crash
+
+LIMIT = 60.0
+"""Seconds for one test: many times what it takes."""
+
+
+def hold(engines: Sequence[ScriptedEngine]) -> None:
+    for engine in engines:
+        engine.hold()
+
+
+def release(engines: Sequence[ScriptedEngine]) -> None:
+    for engine in engines:
+        engine.release()
+
+
+async def recorded(hub: HubProcess, msg_ids: Sequence[str]) -> None:
+    """Wait until these requests are on disk."""
+    while len(hub.records(msg_ids)) < len(msg_ids):
+        await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+async def killed_and_started_anew(hub: HubProcess, *options: str) -> None:
+    hub.kill()
+    await hub.gone()
+    await hub.start(*options)
+    await hub.ready()
+
+
+async def only_reply(client: ScriptedClient, msg_id: str) -> dict[str, Any]:
+    """The content of the reply; it came only once."""
+    reply = await client.reply(msg_id)
+    assert len(client.replies[msg_id]) == 1
+    return reply.content
+
+
+async def nothing_is_pending(client: ScriptedClient) -> None:
+    queues = (await client.query("queue_request")).content
+    assert (queues.pop("status"), queues.pop("unassigned")) == ("ok", 0)
+    assert [(queue["queue"], queue["tasks"]) for queue in queues.values()] == [(0, 0)] * len(queues)
+    pending = await client.query("db_request", {"query": {"completed": None}, "keys": ["msg_id"]})
+    assert pending.content["records"] == []
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) -> None:
+    """What they ran goes elsewhere, if it has retries; else its client is told, when nobody hopes for them any more."""
+    options = ("--durability", durability, "--registration-timeout", "1", "--stranded-grace", "0.1")
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(tmp_path / "profile", *options) as hub,
+            open_client(hub.client_info) as client,
+            open_engines(hub.engine_info, 8, behaviour=Workers()) as engines,
+        ):
+            await on_disk(hub, engines)
+            hold(engines)
+            tasks = [client.submit(b"%d" % number, metadata={"retries": number % 2}) for number in range(40)]
+            for engine in engines:
+                await engine.wait_requests(1)
+            await recorded(hub, tasks)
+            dying, others = engines[:3], engines[3:]
+            lost = [engine.held[0] for engine in dying]
+            hub.kill()
+            for engine in dying:
+                engine.die()
+            await hub.gone()
+            await hub.start()
+            release(others)
+            await heard(client, "task")
+            for number, task in enumerate(tasks):
+                content = await only_reply(client, task)
+                if task in [request.msg_id for request in lost] and number % 2 == 0:
+                    assert content["ename"] == "EngineError"
+                    assert "died while running task" in content["evalue"]
+                else:
+                    assert content == {"status": "ok"}
+                    assert client.replies[task][0].buffers == [result_of(b"%d" % number)]
+            await nothing_is_pending(client)
+            assert client.unreadable == []
+
+
+async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
+    """Answers that were given before the kill, while there was no hub, and after it; and those that were lost."""
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(tmp_path / "profile", "--durability", "strict") as hub,
+            open_client(hub.client_info) as client,
+            open_engines(hub.engine_info, 4, behaviour=Workers()) as engines,
+        ):
+            await on_disk(hub, engines)
+            first, second, third, forgetful = engines
+            hold(engines)
+            targets = [[engine.uuid, engine.id] for engine in engines]
+            gathered, scattered = (
+                client.send(
+                    "broadcast",
+                    "apply_request",
+                    metadata={"targets": targets, "is_broadcast": True, "is_coalescing": coalescing},
+                    buffers=[b"all"],
+                )
+                for coalescing in (True, False)
+            )
+            calls = [client.call(engine, b"one") for engine in engines]
+            for engine in engines:
+                await engine.wait_requests(3)
+            first.release()
+            shares = [f"{scattered}_{engine.uuid}" for engine in engines]
+            assert await only_reply(client, calls[0]) == {"status": "ok"}
+            assert await only_reply(client, shares[0]) == {"status": "ok"}
+            forgetful.held.clear()
+            hub.kill()
+            await hub.gone()
+            second.release()
+            await hub.start()
+            await hub.ready()
+            third.release()
+            forgetful.release()
+            await heard(client, "mux")
+            await heard(client, "broadcast")
+
+            for answered in (*calls[:3], *shares[:3]):
+                assert await only_reply(client, answered) == {"status": "ok"}
+                assert client.replies[answered][0].buffers in ([result_of(b"one")], [result_of(b"all")])
+            for lost in (calls[3], shares[3]):
+                content = await only_reply(client, lost)
+                assert content["ename"] == "EngineError"
+                assert "its result was lost" in content["evalue"]
+            content = await only_reply(client, gathered)
+            assert content["errors"].keys() == {forgetful.uuid}
+            assert client.replies[gathered][0].buffers == [result_of(b"all")] * 3
+            await nothing_is_pending(client)
+            assert client.unreadable == []
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+async def test_somebody_else_gets_the_results_of_a_client_that_is_gone(durability: str, tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(tmp_path / "profile", "--durability", durability) as hub,
+            open_engines(hub.engine_info, 2, behaviour=Workers()) as engines,
+        ):
+            await on_disk(hub, engines)
+            hold(engines)
+            async with open_client(hub.client_info) as client:
+                tasks = [client.submit(b"x") for _ in range(4)]
+                for engine in engines:
+                    await engine.wait_requests(1)
+                    engine.held[0].print("before\n")
+                await recorded(hub, tasks)
+                running = [engine.held[0].msg_id for engine in engines]
+                while not all(record["stdout"] for record in hub.records(running, "stdout").values()):
+                    await trio.testing.wait_all_tasks_blocked(0.005)
+            await killed_and_started_anew(hub)
+            async with open_client(hub.client_info) as other:
+                for engine in engines:
+                    engine.held[0].print("after\n")
+                    engine.held[0].print("and a warning\n", "stderr")
+                release(engines)
+                pending = {"msg_ids": tasks, "status_only": True}
+                while (await other.query("result_request", pending)).content["pending"]:
+                    pass
+                reply = await other.query("result_request", {"msg_ids": tasks})
+                assert reply.buffers == [result_of(b"x")] * 4
+                assert all(reply.content[task]["result_content"] == {"status": "ok"} for task in tasks)
+                while not all(await outputs(other, running)):
+                    pass  # output comes on a channel of its own, perhaps later
+                assert [(io["stdout"], io["stderr"]) for io in await outputs(other, running)] == [
+                    ("before\nafter\n", "and a warning\n")
+                ] * 2
+                await nothing_is_pending(other)
+
+
+async def outputs(client: ScriptedClient, msg_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What these tasks have printed; nothing, as long as they have not printed their last words."""
+    content = (await client.query("result_request", {"msg_ids": list(msg_ids)})).content
+    return [content[msg_id]["io"] if content[msg_id]["io"]["stderr"] else {} for msg_id in msg_ids]
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+async def test_a_hub_that_is_stopped_leaves_its_work_to_the_next(durability: str, tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(tmp_path / "profile", "--durability", durability) as hub,
+            open_client(hub.client_info) as client,
+            open_engines(hub.engine_info, 4, behaviour=Workers()) as engines,
+        ):
+            await on_disk(hub, engines)
+            hold(engines)
+            tasks = [client.submit(b"%d" % number) for number in range(200)]
+            calls = [client.call(engine, b"call") for engine in engines]
+            for engine in engines:
+                await engine.wait_requests(2)
+            await heard(client, "task")
+            for engine in engines[:2]:
+                engine.release(1)
+            await hub.stop()
+            assert hub.records(tasks).keys() == set(tasks)
+            assert set(hub.unfinished()) == {*tasks, *calls} - client.replies.keys()
+            assert len(client.replies.keys() & {*tasks, *calls}) <= 2
+            await hub.start()
+            release(engines)
+            await heard(client, "task")
+            for number, task in enumerate(tasks):
+                assert await only_reply(client, task) == {"status": "ok"}
+                assert client.replies[task][0].buffers == [result_of(b"%d" % number)]
+            for call in calls:
+                assert await only_reply(client, call) == {"status": "ok"}
+            await nothing_is_pending(client)
+            assert client.unreadable == []
+
+
+async def test_a_hub_that_begins_anew_writes_off_what_was_left(tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with hub_process(tmp_path / "profile", "--durability", "strict") as hub:
+            async with (
+                open_client(hub.client_info) as client,
+                open_engines(hub.engine_info, 2, behaviour=Workers()) as engines,
+            ):
+                await on_disk(hub, engines)
+                hold(engines)
+                requests = [client.submit(b"x") for _ in range(10)]
+                requests += [client.call(engine, b"x") for engine in engines]
+                targets = [[engine.uuid, engine.id] for engine in engines]
+                metadata = {"targets": targets, "is_broadcast": True, "is_coalescing": True}
+                requests.append(client.send("broadcast", "apply_request", metadata=metadata, buffers=[b"x"]))
+                await recorded(hub, requests)
+                await killed_and_started_anew(hub, "--reuse", "false", "--restore", "false")
+            assert "13 unfinished requests; they have failed" in hub.log
+            async with open_client(hub.client_info) as client:
+                await nothing_is_pending(client)
+                query = {"query": {"msg_id": {"$in": requests}}, "keys": ["result_content", "completed"]}
+                records = (await client.query("db_request", query)).content["records"]
+                assert len(records) == len(requests)
+                assert {record["result_content"]["ename"] for record in records} == {"EngineError"}
+                assert all("was not told to carry on" in record["result_content"]["evalue"] for record in records)
+            await hub.stop()
+            assert hub.unfinished() == []

@@ -199,7 +199,7 @@ def test_nothing_is_received_while_the_store_is_crowded() -> None:
 
 # In memory
 
-SIZE = 1000
+SIZE = 100_000
 
 
 def big(world: World, count: int = 1, **metadata: Any) -> list[str]:

@@ -24,6 +24,8 @@ __all__ = ["carry_out", "open_database", "open_deliveries"]
 
 MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
 """What is kept in memory of finished tasks, unless the configuration says something else."""
+LEAST_BACKLOG = 16 << 20
+"""Bytes of records that may wait for the disk, however little memory there shall be for queued tasks."""
 RELAXED_DELAY = 0.03
 """Seconds for which records wait for others; with the time it takes to write them, they are on disk within 50 ms."""
 
@@ -61,6 +63,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
     return RecordWriter(
         backend,
         delay=0.0 if strict else RELAXED_DELAY,
+        max_backlog=max(config.queue_memory // 4, LEAST_BACKLOG),
         keep=Keep(age, config.db_max_records, config.db_max_bytes),
         now=now,
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from trio_hub.errors import StoreError
+from trio_hub.hub.custody import AWAY
 from trio_hub.store import MemoryStore
 from trio_hub.store.query import parse_query
 from trio_hub.store.record import TaskRecord
@@ -152,7 +153,9 @@ def crashed(world: World, *, engines: dict[int, str] | None = None, carry_on: bo
     deliveries = Notes(old.deliveries) if isinstance(old.deliveries, Notes) else None
     settings = {"strict": old.strict, "deliveries": deliveries, "hwm": old.scheduler.hwm} | settings
     successor = World(store=store, packer=world.packer, session_id=f"{old.session.session_id}'", **settings)
-    successor.clock.time = world.clock.time
+    successor.client = world.client
+    successor.clock.time = max(world.clock.time, world.client.session.now())
+    successor.host.gone = {AWAY}
     if engines is None:
         engines = {engine.id: engine.uuid for engine in old.engines.values()}
     successor.hub.restore_engines(engines, old.next_engine_id)

@@ -10,6 +10,7 @@ import pytest
 from trio_hub.hub.holding import FETCH_ATTEMPTS, FETCHED_AT_A_TIME
 from trio_hub.store import MemoryStore
 from trio_hub.store.record import TaskRecord
+from trio_hub.wire.frames import Frames
 from trio_hub.wire.messages import Message
 
 from .durable import DurableStore, frames_sent
@@ -251,7 +252,7 @@ def test_with_a_disk_requests_beyond_the_memory_come_back_as_they_were(packer: s
     store = DurableStore()
     world = World(store=store, queue_memory=2 * SIZE, packer=packer)
     world.engine("a")
-    came = []
+    came: list[Frames] = []
     for number in range(6):
         frames = world.client.session.write(
             "apply_request", {"number": number}, metadata={"x": number}, buffers=(b"x" * SIZE, bytes([number]))

@@ -152,7 +152,8 @@ def crashed(world: World, *, engines: dict[int, str] | None = None, carry_on: bo
     store = DurableStore(list(old.store.committed.values()), auto=old.store.auto)
     deliveries = Notes(old.deliveries) if isinstance(old.deliveries, Notes) else None
     settings = {"strict": old.strict, "deliveries": deliveries, "hwm": old.scheduler.hwm} | settings
-    successor = World(store=store, packer=world.packer, session_id=f"{old.session.session_id}'", **settings)
+    settings.setdefault("session_id", f"{old.session.session_id}'")
+    successor = World(store=store, packer=world.packer, **settings)
     successor.client = world.client
     successor.clock.time = max(world.clock.time, world.client.session.now())
     successor.host.gone = {AWAY}

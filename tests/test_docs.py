@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -26,14 +27,16 @@ import trio_hub.testing
 from trio_hub import HubConfig, errors
 from trio_hub.cli import main
 from trio_hub.hub import events
-from trio_hub.store import RECORD_KEYS
+from trio_hub.store import RECORD_KEYS, MemoryStore, parse_query
 from trio_hub.store.matching import OPERATORS
+from trio_hub.store.record import DATE_KEYS, PACKED_KEYS, TaskRecord
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EMBEDDING = DOCS / "how-to" / "embed.md"
 SCRIPTED = DOCS / "how-to" / "test-with-scripted-engines.md"
+RECORDS = DOCS / "reference" / "records.md"
 TUTORIAL = DOCS / "tutorial" / "first-cluster.md"
 # Names of the old hub's reference page (IPython.parallel.controller.hub).
 OLD_NAMES = {
@@ -124,6 +127,62 @@ def test_every_record_key_and_operator_is_in_the_reference() -> None:
     assert keys == list(RECORD_KEYS)
     operators = re.findall(r"^\| `(\$\w+)` \|", section(text, "Operators"), re.MULTILINE)
     assert sorted(operators) == sorted(OPERATORS)
+
+
+class RecordsOfThePage:
+    """The `db_query` of a client, asked of the records that a page shows."""
+
+    def __init__(self, shown: str) -> None:
+        self.store = MemoryStore()
+        for values in json.loads(shown):
+            record = TaskRecord(values.pop("msg_id"))
+            for key, value in values.items():
+                if key in DATE_KEYS:
+                    value = datetime.fromisoformat(value)
+                setattr(record, key, json.dumps(value).encode() if key in PACKED_KEYS else value)
+            self.store.add(record)
+
+    def db_query(self, query: object, keys: list[str] | None = None) -> list[dict[str, object]]:
+        found: list[list[dict[str, object]]] = []
+
+        async def ask() -> None:
+            found.append(await self.store.find(parse_query(query), keys))
+
+        with suppress(StopIteration):
+            ask().send(None)  # in memory nothing is waited for
+        return found[0]
+
+
+@pytest.fixture
+def names_of_the_examples() -> dict[str, object]:
+    blocks = code_blocks(RECORDS, "json", "python")
+    (shown,) = (text for language, text in blocks if language == "json")
+    (helper,) = (text for language, text in blocks if language == "python" and "def matching" in text)
+    names: dict[str, object] = {"rc": RecordsOfThePage(shown)}
+    exec(helper, names)
+    return names
+
+
+EXAMPLES = [text for _, text in code_blocks(RECORDS, "pycon")]
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_queries(number: int, names_of_the_examples: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(EXAMPLES[number], names_of_the_examples, f"example {number}", None, None)
+    assert test.examples
+    told: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=told.append)
+    assert result.failed == 0, "".join(told)
+
+
+def test_the_first_queries_of_the_page_are_in_the_language(names_of_the_examples: dict[str, object]) -> None:
+    (_, first), *_ = code_blocks(RECORDS, "python")
+    assert first.count("rc.db_query") >= 5
+    exec(first, names_of_the_examples)
+
+
+def test_the_examples_show_every_operator() -> None:
+    assert {found for text in EXAMPLES for found in re.findall(r'"(\$\w+)"', text)} == set(OPERATORS)
 
 
 def test_every_kind_of_unreadable_message_is_in_the_reference() -> None:

@@ -239,7 +239,7 @@ class TaskScheduler:
         if task.state is not TaskState.WAITING:
             return
         missing = task.unknown - outcomes.keys()
-        task.unknown.clear()
+        task.unknown = frozenset()
         if missing:
             self._fail(task, None, InvalidDependency(f"there is no task {min(missing)}, on which it depends"))
             return
@@ -277,15 +277,17 @@ class TaskScheduler:
         if task.msg_id in depends_on:
             self._fail(task, None, InvalidDependency("the task depends on itself"))
             return
+        unknown = []
         for msg_id in depends_on:
             if msg_id in self.tasks or self._delivery.is_pending(msg_id):
                 self.dependents.setdefault(msg_id, {})[task.msg_id] = task
             elif (outcome := self.outcomes.get(msg_id)) is not None:
                 self._tell(task, msg_id, outcome)
             else:
-                task.unknown.add(msg_id)
-        if task.unknown:
-            self._delivery.ask_outcomes(task, sorted(task.unknown))
+                unknown.append(msg_id)
+        if unknown:
+            task.unknown = frozenset(unknown)
+            self._delivery.ask_outcomes(task, sorted(unknown))
         self._advance(task)
 
     def _tell(self, task: Task, msg_id: str, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from ..errors import EngineError, HubError, WireError
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, error_content
-from .custody import Custody, reply_frames
+from .custody import AWAY, Custody, reply_frames
 from .events import TaskFinished
 from .records import record_of_result
 from .registration import Registration
@@ -83,6 +83,10 @@ class Answering(Registration):
         self._deliver_now(channel, idents, session, msg_id, frames)
 
     def _deliver_now(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
+        self.presumed.pop(msg_id, None)
+        if msg_id in self.missed:
+            self.missed.discard(msg_id)
+            idents = [AWAY]
         if not idents:  # nobody waits for it: the hub itself has resubmitted the task, or the client has had the result
             sent = True
         else:

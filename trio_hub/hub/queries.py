@@ -72,6 +72,8 @@ class Queries(Returning):
         # as of now: one may finish while the store is asked
         live = {msg_id for msg_id in msg_ids if self.is_pending(msg_id) or msg_id in self.unsaved}
         asked = [msg_id for msg_id in msg_ids if msg_id not in live]
+        # who asks for its own result does not have it, though the hub before had sent it: that was killed too soon
+        self.missed |= {msg_id for msg_id in live if self.presumed.get(msg_id) == msg.header.session}
         records: dict[str, TaskRecord] = yield self.store.get(asked)
         pending: list[str] = []
         completed: list[str] = []

@@ -121,7 +121,10 @@ class Returning(Broadcasting):
 
     def _identities(self, record: TaskRecord) -> list[bytes]:
         """Whom to answer: nobody, if the client has got the result, and only the record has not."""
-        return [] if self._was_delivered(record.msg_id) else identities(custody_of(record))
+        if self._was_delivered(record.msg_id):
+            self.presumed[record.msg_id] = record.client_uuid or ""
+            return []
+        return identities(custody_of(record))
 
     def _targets(self, message: Message | None) -> list[str]:
         try:

@@ -168,6 +168,10 @@ class HubState(ABC):
         """Requests that have come and are not on disk yet, where they have to be before anything is done about them."""
         self.unsaved: set[str] = set()
         """Requests of a strict hub that are answered, and whose answers are not on disk yet."""
+        self.presumed: dict[str, str] = {}
+        """Requests taken over whose results were handed to ZeroMQ and not recorded: their clients' sessions."""
+        self.missed: set[str] = set()
+        """Those of them whose clients have asked since, so the result had not left."""
         self.wire_errors: Counter[str] = Counter()
         """Messages that could not be read, by kind."""
         self.ignored: Counter[str] = Counter()

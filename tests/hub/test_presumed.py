@@ -1,0 +1,66 @@
+"""A result that was handed to ZeroMQ and not recorded: whether its client has it, only the client knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from .durable import DurableStore, Notes, answer_probes, crashed, speak
+from .world import Peer, World
+
+
+def killed_with_a_result_on_its_way(channel: str) -> tuple[World, str]:
+    """A hub after one that noted a result as sent, and was killed before it was recorded."""
+    before = World(store=(store := DurableStore()), deliveries=Notes())
+    before.engine("a")
+    if channel == "task":
+        msg_id = before.submit()
+    elif channel == "mux":
+        msg_id = before.call("a")
+    else:
+        metadata = {"targets": [("a", 0)], "is_broadcast": True, "is_coalescing": True}
+        frames = before.client.session.write("apply_request", {}, metadata=metadata)
+        before.hub.dispatch_monitor_traffic("broadcast_in", [before.client.ident, *frames])
+        msg_id = before.read(frames).header.msg_id
+    store.auto = False
+    [(_, request)] = before.take(f"{channel}_out")
+    before.answer("a", request, channel=f"{channel}_out")
+    store.auto = True
+    return crashed(before), msg_id
+
+
+def carry_on(world: World, channel: str) -> None:
+    """The engine is back, and does what it is asked to do."""
+    world.beat("a")
+    world.answer_questions()
+    answer_probes(world, "a")
+    world.answer_questions()
+    for name, request in world.take(f"{channel}_out"):
+        world.answer("a", request, channel=name)
+
+
+@pytest.mark.parametrize("channel", ["task", "mux", "broadcast"])
+def test_a_client_that_asks_does_not_have_it(channel: str) -> None:
+    world, msg_id = killed_with_a_result_on_its_way(channel)
+    speak(world, world.client)
+    world.take()
+    asked = {"msg_ids": [msg_id], "status_only": True}
+    assert world.query("result_request", asked)["pending"] == [msg_id]
+    carry_on(world, channel)
+    answers = [
+        message.parent.msg_id for name in ("task_in", "mux_in", "broadcast_in") for _, message in world.take(name)
+    ]
+    assert answers == [msg_id]
+    assert world.query("result_request", asked)["completed"] == [msg_id]
+    assert (world.hub.presumed, world.hub.missed) == ({}, set())
+
+
+@pytest.mark.parametrize("asker", [None, "somebody else"])
+def test_a_client_that_does_not_ask_has_it(asker: str | None) -> None:
+    world, msg_id = killed_with_a_result_on_its_way("task")
+    speak(world, world.client)
+    world.take()
+    if asker:
+        world.query("result_request", {"msg_ids": [msg_id]}, Peer(asker))
+    carry_on(world, "task")
+    assert world.take("task_in") == []
+    assert (world.hub.presumed, world.hub.missed) == ({}, set())

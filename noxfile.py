@@ -31,7 +31,7 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that is quick and needs no process but its own."""
     install(session, "test")
-    session.run("pytest", "-m", "not interop and not stress", *session.posargs)
+    session.run("pytest", "-m", "not interop and not stress and not crash", *session.posargs)
 
 
 @nox.session(name="property")
@@ -39,6 +39,14 @@ def property_tests(session: nox.Session) -> None:
     """The Hypothesis tests, with many more examples than in `tests`."""
     install(session, "test")
     session.run("pytest", "-m", "property", "--hypothesis-profile=thorough", *session.posargs)
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Hubs that are killed, 50 times in a row or as often as CRASH_ROUNDS says, strict ones and relaxed ones."""
+    install(session, "test")
+    env = {"CRASH_ROUNDS": os.environ.get("CRASH_ROUNDS", "50")}
+    session.run("pytest", "-m", "crash", "-p", "no:asyncio", *session.posargs, env=env)
 
 
 @nox.session

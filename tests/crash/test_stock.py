@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -38,19 +37,20 @@ def square(number: int) -> int:
 @asynccontextmanager
 async def stock_engines(profile: Path, n: int) -> AsyncGenerator[None, None]:
     command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={profile}"]
-    engines = [
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
-        )
-        for _ in range(n)
-    ]
+    engines: list[trio.Process] = []
     try:
+        for _ in range(n):
+            engine = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            engines.append(engine)
         yield
     finally:
         for engine in engines:
             engine.kill()
-        for engine in engines:
-            engine.wait()
+        with trio.CancelScope(shield=True):
+            for engine in engines:
+                await engine.wait()
 
 
 async def test_a_stock_client_gets_all_its_results(tmp_path: Path, rounds: int) -> None:
@@ -106,9 +106,10 @@ def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[i
     for number, result in results.items():
         assert result.get(LIMIT) == number * number
     for number, call in calls.items():
-        try:
+        error = call.exception(LIMIT)
+        if error is None:
             assert call.get(LIMIT) == number * number
-        except ipp.RemoteError as error:  # it was answered, and the answer was in the sockets of the dead hub
+        else:  # it was answered, and the answer was in the sockets of the dead hub
             assert "its result was lost" in str(error)
     status = client.queue_status()
     assert status.pop("unassigned") == 0
@@ -119,7 +120,6 @@ def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[i
 def is_known(client: ipp.Client, msg_id: str) -> bool:
     try:
         client.result_status([msg_id], status_only=True)
-    except (ipp.RemoteError, KeyError) as error:
-        assert "No such message" in str(error)
+    except (ipp.RemoteError, KeyError):
         return False
     return True

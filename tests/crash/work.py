@@ -189,16 +189,18 @@ class Asker:
                 assert reply.content[msg_id]["result_content"] == {"status": "ok"}
                 self.fetched[msg_id] = to_bytes(buffer)
 
-    def check_results(self) -> None:
-        """It has all results, all are right, and none came twice."""
+    def check_results(self) -> list[str]:
+        """It has all results, and all are right. Which came twice."""
+        twice = []
         for msg_id, (buffer, _) in self.asked.items():
             replies = self.client.replies.get(msg_id, [])
             assert len(replies) + (msg_id in self.fetched) >= 1
-            assert len(replies) <= 1, f"{msg_id} was answered {len(replies)} times"
+            twice += [msg_id] * (len(replies) - 1)
             for reply in replies:
                 assert reply.content == {"status": "ok"}, reply.content
                 assert reply.buffers == [result_of(buffer)]
             assert self.fetched.get(msg_id, result_of(buffer)) == result_of(buffer)
+        return twice
 
     def forget(self) -> None:
         """Begin anew."""

@@ -21,7 +21,7 @@ FETCHED_AT_A_TIME = 100
 """Requests that are read from the store at a time."""
 FETCH_ATTEMPTS, FETCH_PAUSE = 60, 1.0
 """How often they are tried to be read while the store gives errors, and seconds between two attempts."""
-TASK_BYTES = 1000
+TASK_BYTES = 2000
 """What a task needs in memory beside its frames, roughly."""
 ROOM = 0.8
 """Tasks are received again when no more than this part of the memory for them is in use."""

@@ -30,12 +30,13 @@ class HubProcess:
     Args:
         profile: the profile directory.
         options: of the command, beside those that make it take over.
+        log_file: where it logs; beside the profile, unless this says something else.
     """
 
-    def __init__(self, profile: Path, *options: str) -> None:
+    def __init__(self, profile: Path, *options: str, log_file: Path | None = None) -> None:
         self.profile = profile
         self.options = options
-        self.log_file = profile.with_suffix(".log")
+        self.log_file = log_file or profile.with_suffix(".log")
         self.database = profile / "db" / "tasks.sqlite"
         self.starts = 0
         self._process: trio.Process | None = None
@@ -124,9 +125,10 @@ class HubProcess:
 
 
 @asynccontextmanager
-async def hub_process(profile: Path, *options: str) -> AsyncGenerator[HubProcess, None]:
+async def hub_process(profile: Path, *options: str, log_file: Path | None = None) -> AsyncGenerator[HubProcess, None]:
     """A hub that runs and is ready; whatever becomes of it, it is gone at the end of the block."""
-    hub = HubProcess(profile, *PATIENT, "--reuse", "true", "--restore", "true", "--db", "sqlite", *options)
+    options = (*PATIENT, "--reuse", "true", "--restore", "true", "--db", "sqlite", *options)
+    hub = HubProcess(profile, *options, log_file=log_file)
     try:
         await hub.start()
         await hub.ready()

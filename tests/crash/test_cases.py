@@ -10,25 +10,15 @@ import pytest
 import trio
 import trio.testing
 
-from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engines
+from trio_hub.testing import ScriptedClient, open_client, open_engines
 
 from .processes import HubProcess, hub_process
-from .work import Workers, heard, on_disk, result_of
+from .work import Workers, heard, hold, on_disk, release, result_of
 
 pytestmark = pytest.mark.crash
 
 LIMIT = 60.0
 """Seconds for one test: many times what it takes."""
-
-
-def hold(engines: Sequence[ScriptedEngine]) -> None:
-    for engine in engines:
-        engine.hold()
-
-
-def release(engines: Sequence[ScriptedEngine]) -> None:
-    for engine in engines:
-        engine.release()
 
 
 async def recorded(hub: HubProcess, msg_ids: Sequence[str]) -> None:

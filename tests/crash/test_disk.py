@@ -16,7 +16,7 @@ from trio_hub import HubConfig, RunningHub
 from trio_hub.testing import ScriptedClient, answer, open_client, open_engine, open_hub
 
 from .processes import hub_process
-from .work import Workers, heard
+from .work import Workers, heard, on_disk
 
 pytestmark = pytest.mark.crash
 
@@ -110,6 +110,32 @@ async def test_a_full_disk(durability: str, small_disk: Path, tmp_path: Path, ca
             await check(hub, client, tasks)
             assert "the task database can be written again" in caplog.text
             assert hub.statistics().database.last_error is None
+
+
+async def test_a_full_disk_that_has_the_whole_profile(small_disk: Path, tmp_path: Path) -> None:
+    """Whatever else a hub keeps there: it lives, delivers, and catches up; and so does the next one."""
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(small_disk / "profile", log_file=tmp_path / "hub.log") as hub,
+            open_client(hub.client_info) as client,
+            open_engine(hub.engine_info, behaviour=Workers()) as engine,
+        ):
+            await on_disk(hub, [engine])
+            filler = fill(small_disk)
+            tasks = [client.submit(b"x") for _ in range(1000)]
+            for task in tasks:
+                assert (await client.reply(task)).content == {"status": "ok"}
+            await until(lambda: "the task database cannot be written" in hub.log)
+            filler.unlink()
+            await until(lambda: "the task database can be written again" in hub.log)
+            hub.kill()
+            await hub.gone()
+            await hub.start()
+            await heard(client, "task")
+            await client.reply(client.submit(b"one more"))
+            assert hub.records(tasks).keys() == set(tasks)
+            assert all(len(client.replies[task]) == 1 for task in tasks)
+            assert client.unreadable == []
 
 
 async def test_a_full_disk_at_the_end(small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

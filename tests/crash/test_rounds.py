@@ -16,7 +16,7 @@ from trio_hub.testing import ScriptedEngine, open_client, open_engines
 
 from .figures import FIGURES
 from .processes import HubProcess, hub_process
-from .work import Asker, Fuse, Workers, on_disk, result_of
+from .work import Asker, Fuse, Workers, hold, on_disk, release, result_of
 
 pytestmark = pytest.mark.crash
 
@@ -98,11 +98,12 @@ class Rounds:
         what, count = rng.choice(("sent", "received")), rng.randint(1, len(self.askers) * TASKS)
         self.story = f"round {self.played}: killed when {count} were {what}"
         print(self.story)
-        fuse = Fuse(what, count, self.hub.kill, self.askers)
+        busy = rng.sample(list(self.engines), rng.randint(0, 3))
+        fuse = Fuse(what, count, lambda: hold(busy[1:]), self.hub.kill, self.askers)
         async with trio.open_nursery() as nursery:
             for asker in self.askers:
-                nursery.start_soon(self.ask, asker, fuse, rng.choice((50, 300, TASKS)))
-            nursery.start_soon(self.crash, fuse)
+                nursery.start_soon(self.ask, asker, fuse, rng.choice((100, 300, TASKS)))
+            nursery.start_soon(self.crash, fuse, busy)
         await self.settle()
         self.check()
         self.played += 1
@@ -137,28 +138,20 @@ class Rounds:
                 await client.wait_until(lambda: fuse.look() or len(asker.asked) - asker.received < window)
         await client.wait_until(fuse.look)
 
-    async def crash(self, fuse: Fuse) -> None:
+    async def crash(self, fuse: Fuse, busy: Sequence[ScriptedEngine]) -> None:
         """Some engines are at work when the hub is killed. See what is on disk, and have the next hub take over."""
-        rng, engines = self.rng, self.engines
-        busy = rng.sample(list(engines), rng.randint(0, 3))
-        for engine in busy[1:]:
-            engine.hold()
         await self.askers[0].client.wait_until(lambda: fuse.burnt_at is not None)
-        if busy:
-            busy[0].hold()
+        hold(busy)
         await self.hub.gone()
         self.inspect(fuse)
-        before = rng.random() < 0.5
-        if before:
-            for engine in busy:
-                engine.release()
+        if self.rng.random() < 0.5:
+            release(busy)
         await self.hub.start()
         async with trio.open_nursery() as nursery:
             for asker in self.askers:
                 nursery.start_soon(asker.recover, self.lost)
             await self.hub.ready()
-            for engine in busy:
-                engine.release()
+            release(busy)
 
     def inspect(self, fuse: Fuse) -> None:
         """What the killed hub has let anybody see is in its database; or it is recent, if it was relaxed."""

@@ -17,6 +17,8 @@ from .processes import HubProcess
 
 ASKED_AT_A_TIME = 100
 FAILING = b"fails once "
+NEAR = 30
+"""How many things are left to happen when it will soon be time to kill the hub."""
 
 
 def result_of(request: bytes) -> bytes:
@@ -38,6 +40,16 @@ async def on_disk(hub: HubProcess, engines: Sequence[ScriptedEngine]) -> None:
     """Wait until the hub has noted these engines for the next one."""
     while len(hub.noted_engines()) < len(engines):
         await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+def hold(engines: Sequence[ScriptedEngine]) -> None:
+    for engine in engines:
+        engine.hold()
+
+
+def release(engines: Sequence[ScriptedEngine]) -> None:
+    for engine in engines:
+        engine.release()
 
 
 class Workers:
@@ -221,14 +233,23 @@ class Fuse:
     Args:
         what: ``sent`` or ``received``.
         count: how many.
+        near: called a little earlier.
         kill: does it.
         askers: whose requests and results are counted.
     """
 
-    def __init__(self, what: str, count: int, kill: Callable[[], None], askers: Sequence[Asker]) -> None:
+    def __init__(
+        self,
+        what: str,
+        count: int,
+        near: Callable[[], None],
+        kill: Callable[[], None],
+        askers: Sequence[Asker],
+    ) -> None:
         self.what = what
         self.count = count
         self.burnt_at: float | None = None
+        self._near: Callable[[], None] | None = near
         self._kill = kill
         self._askers = askers
 
@@ -237,6 +258,9 @@ class Fuse:
         if self.burnt_at is None:
             askers = self._askers
             happened = sum(len(asker.asked) if self.what == "sent" else asker.received for asker in askers)
+            if self._near is not None and happened >= self.count - NEAR:
+                self._near()
+                self._near = None
             if happened >= self.count:
                 self._kill()
                 self.burnt_at = trio.current_time()

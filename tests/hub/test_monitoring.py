@@ -669,3 +669,22 @@ def test_msgpack_clients_are_served_alike() -> None:
     assert record["result_content"] == {"status": "ok"}
     world.call("nobody")
     assert world.replies("mux_in")[0]["ename"] == "EngineError"
+
+
+@pytest.mark.parametrize("gather", [None, False, True])
+def test_a_task_that_depends_on_what_dies_with_an_engine_does_not_go_there(gather: bool | None) -> None:
+    world = World()
+    engine = world.engine("a")
+    if gather is None:
+        msg_id = world.call("a")
+    else:
+        metadata = {"targets": [("a", 0)], "is_broadcast": True, "is_coalescing": gather}
+        frames = world.client.session.write("apply_request", {}, metadata=metadata)
+        world.hub.dispatch_monitor_traffic("broadcast_in", [world.client.ident, *frames])
+        msg_id = world.read(frames).header.msg_id + ("" if gather else "_a")
+    last = world.submit(after={"dependencies": [msg_id], "failure": True})
+    world.hub.lose_engine(engine, "heart")
+    assert world.take("task_out") == []
+    world.engine("b")
+    [(_, request)] = world.take("task_out")
+    assert (request.idents[0], request.header.msg_id) == (b"b", last)

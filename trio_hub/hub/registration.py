@@ -235,6 +235,8 @@ class Registration(HubState):
         self.lost.add(engine)
         engine.parked.clear()
         log.info("engine %d unregistered (%s)", engine.id, reason, extra={"engine": engine.id})
+        if engine.worker is not None:
+            self.scheduler.remove_engine(engine.worker)  # first of all, since tasks may depend on what fails now
         # Stock clients settle their direct requests themselves when they hear of the unregistration, and stumble
         # over an answer that comes after it. So the answers go out first.
         for direct in self.mux.strand(engine.mux):
@@ -245,8 +247,6 @@ class Registration(HubState):
         self.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self.host.listening:
             self.host.emit(EngineUnregistered(engine.id, engine.uuid, reason))
-        if engine.worker is not None:
-            self.scheduler.remove_engine(engine.worker)
         engine.end_scope()  # that of its life
 
     def owes_answers(self, engine: EngineConnector) -> bool:

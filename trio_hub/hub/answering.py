@@ -51,13 +51,15 @@ class Answering(Registration):
             return "error"
         return status if isinstance(status, str) else "error"
 
-    def _save_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None, status: str) -> None:
+    def _save_result(
+        self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None, status: str
+    ) -> None:
         engine = self.by_ident.get(ident)
         if engine is not None and status != "aborted":
             engine.completed += 1
-        self._count(msg_id, status, self._record_result(ident, msg, msg_id, started))
+        self._count(msg_id, status, self._record_result(ident, msg, msg_id, raw_header, started))
 
-    def _record_result(self, ident: bytes, msg: Message, msg_id: str, started: str | None) -> str:
+    def _record_result(self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None) -> str:
         uuid = ident.decode("utf-8", "replace")
         try:
             changes = record_of_result(msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now())
@@ -66,7 +68,8 @@ class Answering(Registration):
             content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))
             changes = {"completed": self.now(), "received": self.now(), "result_content": content}
         if self.store.durable:
-            changes["custody"] = Custody(parent=to_bytes(msg.frames[3])).pack()
+            parent = to_bytes(msg.frames[3])  # as the engine has written it
+            changes["custody"] = None if parent == raw_header else Custody(parent=parent).pack()
         self.store.update(msg_id, changes)
         return uuid
 
@@ -200,7 +203,7 @@ class Answering(Registration):
             "engine_uuid": engine_uuid,
         }
         if self.store.durable:
-            changes["custody"] = Custody(parent=to_bytes(frames[3])).pack()
+            changes["custody"] = None
         self.store.update(msg_id, changes)
         self._count(msg_id, status, engine_uuid)
         self._deliver(channel, idents, session, msg_id, frames)

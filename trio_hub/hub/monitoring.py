@@ -142,7 +142,7 @@ class Monitoring(Holding):
             task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
         )
         if final:
-            self._save_result(ident, msg, msg_id, metadata.started, status)
+            self._save_result(ident, msg, msg_id, task.raw_header, metadata.started, status)
             self._deliver("task_in", task.idents, task.session, msg_id, [ident, *msg.frames])
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
@@ -219,13 +219,13 @@ class Monitoring(Holding):
         if direct is not None:
             metadata = self._result_metadata(msg)
             status = metadata.status or self._status_in_content(msg)
-            self._save_result(ident, msg, msg_id, metadata.started, status)
+            self._save_result(ident, msg, msg_id, direct.raw_header, metadata.started, status)
             self._deliver("mux_in", direct.idents, direct.header.session, msg_id, [ident, *msg.frames])
             self._direct_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has its EngineError; the record gets the truth.
             del self.late[msg_id]
-            self._record_result(ident, msg, msg_id, self._result_metadata(msg).started)
+            self._record_result(ident, msg, msg_id, b"", self._result_metadata(msg).started)
             self.ignore("late_result", f"a reply to {msg_id!r} by engine {ident!r} after it was lost; recorded")
         elif not self.heard_probe(ident, msg_id):
             self.ignore("unexpected_result", f"a reply of {ident!r} to {msg_id!r}, which it was not asked")

@@ -203,7 +203,7 @@ class Answering(Registration):
             "engine_uuid": engine_uuid,
         }
         if self.store.durable:
-            changes["custody"] = None
+            changes["custody"] = Custody(parent=to_bytes(frames[3])).pack()
         self.store.update(msg_id, changes)
         self._count(msg_id, status, engine_uuid)
         self._deliver(channel, idents, session, msg_id, frames)

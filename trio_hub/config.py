@@ -386,7 +386,8 @@ class HubConfig:
     reuse: bool = _setting(
         False,
         _BOOLEAN,
-        "Whether to start with the key and ports of the connection files that are there, and to leave them at the end.",
+        "Whether to start with the key and ports of the connection files that are there, and to leave them at the end; "
+        "and, with a database on disk, to carry on with what the hub before has not answered.",
     )
     restore: bool = _setting(
         False,

@@ -159,7 +159,11 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
     factory = HubFactory(config, key, security, known)
-    store = await open_database(config, _now)
+    try:
+        store = await open_database(config, _now)
+    except BaseException:
+        factory.release()  # it has no sockets yet, so this does not wait
+        raise
     running: RunningHub | None = None
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None

@@ -1,0 +1,63 @@
+"""Hubs whose database fails them: at the start, and later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from trio_hub import ConfigError, HubConfig, StoreError, serve_hub
+from trio_hub.runtime.recordwriter import RecordWriter
+from trio_hub.store.backend import Change
+from trio_hub.store.sqlite import SQLiteBackend, open_sqlite
+
+from .support import cluster, eventually, within_limit
+
+
+async def refuses_to_start(config: HubConfig, message: str) -> None:
+    async with within_limit():
+        with pytest.raises(ConfigError, match=message):
+            await serve_hub(config)
+    assert config.profile_dir is not None
+    assert not list(config.profile_dir.rglob("ipcontroller*.json"))
+
+
+async def test_what_cannot_be_read_when_it_is_taken_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unfinished(self: RecordWriter) -> NoReturn:
+        raise StoreError("the file is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "unfinished", unfinished)
+        await refuses_to_start(HubConfig(profile_dir=tmp_path), "^db: the file is damaged$")
+    open_sqlite(tmp_path / "db" / "tasks.sqlite").close()  # it was released
+
+
+async def test_a_file_of_another_hub_is_told(tmp_path: Path) -> None:
+    theirs = open_sqlite(tmp_path / "db" / "tasks.sqlite")
+    try:
+        await refuses_to_start(HubConfig(profile_dir=tmp_path), "^db: .*tasks.sqlite: another hub keeps its records")
+    finally:
+        theirs.close()
+
+
+async def test_a_hub_goes_on_while_its_database_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: SQLiteBackend, changes: Sequence[Change]) -> NoReturn:
+        raise StoreError("no space is left")
+
+    async with cluster(profile_dir=tmp_path) as (hub, client, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLiteBackend, "write", write)
+            await client.reply(client.submit(b"work"))
+            await eventually(lambda: hub.statistics().database.last_error is not None)
+            numbers = hub.statistics().database
+            assert numbers.last_error == "no space is left"
+            assert (numbers.pending, numbers.not_persisted) == (1, 0)
+            assert numbers.lag > 0
+        await eventually(lambda: hub.statistics().database.pending == 0)
+        assert hub.statistics().database.last_error is None

@@ -74,7 +74,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         assert task.targets is None or worker.ident in task.targets
         assert worker.ident not in self.unmet_on[msg_id]
         if worker.ident in self.failed_on[msg_id]:
-            assert not task.metadata.timeout, "who waits for another engine is not sent to the same"
+            assert not task.timeout, "who waits for another engine is not sent to the same"
             assert not any(self.may_run(task, ident) for ident in self.live), "others come first"
             self.failed_on[msg_id].clear()
         self.runs_on[msg_id] = worker
@@ -85,7 +85,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         if isinstance(error, ImpossibleDependency):
             assert task.targets is not None
             blocked = self.unmet_on[task.msg_id]
-            if task.metadata.timeout:
+            if task.timeout:
                 blocked = blocked | self.failed_on[task.msg_id]
             assert not (task.targets - blocked) & self.live.keys()
 
@@ -254,7 +254,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
     def failures_are_forgiven_only_if_nobody_else_is_left(self) -> None:
         for task in self.scheduler.queue:
             if self.failed_on[task.msg_id] and task.refused == task.unmet:
-                assert not task.metadata.timeout
+                assert not task.timeout
                 assert not any(self.may_run(task, ident) for ident in self.live)
                 self.failed_on[task.msg_id].clear()  # for good, whoever comes
 
@@ -266,7 +266,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
                     assert not task.accepts(worker.ident)
             accepted = any(map(task.accepts, self.live))
             assert accepted or task.targets is None, "or it would have been answered as impossible"
-            assert accepted or task.metadata.timeout or not self.failed_on[task.msg_id] & self.live.keys()
+            assert accepted or task.timeout or not self.failed_on[task.msg_id] & self.live.keys()
             for ident in self.live:
                 assert task.accepts(ident) or not self.may_run(task, ident)
 

@@ -456,3 +456,81 @@ for scheme in sorted(SCHEMES):
         for seed in "123"
     }
     assert len(outcomes) == 1
+
+
+# Taking over from another scheduler
+
+
+def test_an_absent_engine_gets_nothing_before_it_is_back() -> None:
+    bench = Bench()
+    worker = bench.scheduler.add_engine(b"a", absent=True)
+    bench.submit("1")
+    bench.submit("2", targets=["a"])
+    assert bench.assigned == []
+    bench.scheduler.engine_back(worker)
+    assert bench.assigned == [("1", "a")]
+
+
+def test_an_inherited_task_takes_up_room_and_is_not_assigned() -> None:
+    bench = Bench()
+    worker = bench.scheduler.add_engine(b"a", absent=True)
+    task = make_task("1")
+    assert bench.scheduler.inherit(task, worker)
+    assert not bench.scheduler.inherit(make_task("1"), worker)
+    bench.submit("2")
+    bench.scheduler.engine_back(worker)
+    assert bench.assigned == []
+    assert bench.answer("a", "1")
+    assert bench.assigned == [("2", "a")]
+
+
+def test_an_inherited_task_is_run_again() -> None:
+    bench = Bench()
+    worker = bench.scheduler.add_engine(b"a", absent=True)
+    task = make_task("1", retries=1)
+    bench.scheduler.inherit(task, worker)
+    bench.submit("2")
+    bench.scheduler.engine_back(worker)
+    bench.scheduler.run_again(task)
+    assert bench.assigned == [("1", "a")], "it was there first"
+    assert task.retries == 1
+
+
+def test_an_absent_engine_is_lost_with_what_it_was_to_have() -> None:
+    bench = Bench("b")
+    worker = bench.scheduler.add_engine(b"a", absent=True)
+    bench.scheduler.inherit(make_task("1"), worker)
+    bench.scheduler.inherit(make_task("2", retries=1), worker)
+    bench.submit("3", targets=["a"])
+    bench.scheduler.remove_engine(worker)
+    assert bench.failed == [("3", None, "ImpossibleDependency")]
+    bench.scheduler.settle(worker)
+    assert bench.failed == [("1", "a", "EngineError")]
+    assert bench.where() == {"2": "b"}
+
+
+@pytest.mark.parametrize("was", ["running", "queued", "waiting"])
+def test_an_adopted_task_leaves_its_place(was: str) -> None:
+    bench = Bench("b")
+    a = bench.scheduler.add_engine(b"a", absent=True)
+    if was == "queued":
+        bench.submit("0")
+    bench.recorder.pending.add("x")
+    task = bench.submit("1", **({"after": ["x"]} if was == "waiting" else {}))
+    bench.submit("2", targets=["b"])
+    bench.scheduler.adopt(task, a)
+    assert bench.where()["1"] == "a"
+    assert bench.answer("a", "1")
+    assert "1" not in bench.scheduler.tasks
+    assert "1" not in bench.queued()
+    assert bench.where() == ({"0": "b"} if was == "queued" else {"2": "b"})
+    assert not bench.scheduler.dependents
+
+
+def test_an_engine_whose_task_could_not_be_sent_gets_another() -> None:
+    bench = Bench("a")
+    first = bench.submit("1")
+    bench.submit("2")
+    bench.scheduler.abandon_unsent(first, EngineError("unreadable"))
+    assert bench.failed == [("1", "a", "EngineError")]
+    assert bench.where() == {"2": "a"}

@@ -89,7 +89,6 @@ class Task:
         "held",
         "idents",
         "inherited",
-        "metadata",
         "msg_id",
         "msg_type",
         "number",
@@ -129,7 +128,6 @@ class Task:
         self.inherited = False
         self.restored = False
         self.session = session
-        self.metadata = metadata
         self.targets: frozenset[bytes] | None = None
         if metadata.targets:
             self.targets = frozenset(target.encode("utf-8", "replace") for target in metadata.targets)

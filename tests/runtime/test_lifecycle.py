@@ -268,7 +268,7 @@ TAKEN = taken_port()
     [
         (port_in_use, ConfigError, "ports: the pool of 1 has no free port left"),
         (too_few_ports, ConfigError, "ports: the pool of 6 has no free port left"),
-        (not_a_directory, ConnectionFileError, "cannot write the connection file .*/file/profile/.*--profile-dir"),
+        (not_a_directory, ConfigError, "db: .*/file/profile/.*: cannot be opened|cannot (read|write) .*/file/profile/"),
         (engine_file_not_writable, ConnectionFileError, "cannot write the connection file .*ipcontroller-engine.json"),
         (address_of_another_machine, ConfigError, "ip: cannot listen on tcp://192.0.2.1"),
         (address_that_is_none, ConfigError, "ip: cannot listen on tcp://no-such-interface"),
@@ -388,7 +388,7 @@ async def test_a_crash_while_stopping_releases_everything_all_the_same(
     hubs: list[RunningHub] = []
 
     async def embed() -> None:
-        async with open_hub(HubConfig(profile_dir=tmp_path)) as hub, hub.events() as events:
+        async with open_hub(HubConfig(profile_dir=tmp_path, db="memory")) as hub, hub.events() as events:
             hubs.append(hub)
             monkeypatch.setattr(*where, crash)
             async with (
@@ -560,7 +560,8 @@ async def test_nobody_listens_after_the_last_reader_has_gone() -> None:
 async def test_statistics() -> None:
     async with cluster(1) as (hub, client, (engine,)), open_engine(hub.engine_info, beating=False):
         numbers = asdict(hub.statistics())
-        assert {name for name, number in numbers.items() if number} == {"engines", "registering"}
+        assert {name for name, number in numbers.items() if number} == {"engines", "registering", "database"}
+        assert {name for name, number in numbers["database"].items() if number} == {"kind"}
         assert (numbers["engines"], numbers["registering"]) == (1, 1)
         engine.hold()
         tasks = [client.submit() for _ in range(3)]

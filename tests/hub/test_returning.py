@@ -829,6 +829,18 @@ def test_nothing_that_was_noted_is_delivered_twice(strict: bool) -> None:
     assert world.record(delivered)["completed"] is not None
 
 
+def test_what_was_delivered_late_is_owed_no_more_when_the_notes_are_gone() -> None:
+    before, [msg_id] = away(1, deliveries=Notes())
+    assert isinstance(before.hub.store, DurableStore)
+    before.hub.store.auto = False
+    speak(before, client_elsewhere(before))
+    assert outcomes(before) == {msg_id: "ok"}
+    assert owed_in(before) == {msg_id}, "the last word on it did not reach the disk"
+    before.hub.store.auto = True
+    world = crashed(before)
+    assert owed_in(world) == set()
+
+
 def test_what_was_on_its_way_is_delivered_where_nothing_is_noted() -> None:
     before = durable_world()
     before.engine("a")

@@ -14,10 +14,11 @@ import pytest
 from trio_hub.hub.clients import Clients
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.schedulers.schemes import SCHEMES
-from trio_hub.store import NullStore
+from trio_hub.store import MemoryStore, NullStore
 from trio_hub.wire.messages import Message
 from trio_hub.wire.signing import ReplayWindow
 
+from .durable import DurableStore, crashed, speak
 from .world import Peer, World
 
 TABLES = (dict, list, set, frozenset, deque)
@@ -183,6 +184,65 @@ def test_no_table_grows_with_requests_that_are_answered() -> None:
         assert not world.hub.scheduler.tasks
         measured.append(sizes(world.hub))
     assert grown(measured[0], measured[-1]) == {}
+
+
+def stay_away_and_come_back(world: World, rng: Random, round_: int) -> None:
+    """Clients that are away when their results come, and get them when they speak from elsewhere."""
+    clients = [Peer(f"client{number} of round {round_}") for number in range(2)]
+    for client in clients:
+        world.submit(client)
+        world.call("stays", client)
+    world.host.gone = {client.ident for client in clients}
+    answer_until_nothing_comes(world, rng)
+    assert world.hub.clients.owed == 4
+    for client in clients:
+        speak(world, client)  # and goes again
+    world.host.gone.clear()
+    for client in clients:
+        speak(world, client)
+    assert world.hub.clients.owed == 0
+    world.take()
+
+
+def test_no_table_grows_with_clients_that_are_away_and_come_back() -> None:
+    world = small_world(hwm=0)
+    world.hub.store = MemoryStore(max_records=10)
+    rng = Random(1)
+    world.engine("stays")
+    measured = []
+    for round_ in range(12):
+        stay_away_and_come_back(world, rng, round_)
+        measured.append(sizes(world.hub))
+    assert {way for way in grown(measured[-2], measured[-1]) if not way.startswith("hub.store.")} == set()
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_hub_that_took_over_keeps_nothing_of_it(returns: bool) -> None:
+    before = World(store=DurableStore())
+    rng = Random(1)
+    for uuid in "ab":
+        before.engine(uuid)
+    request_all_sorts(before, before.client, ["a", "b"])
+    world = crashed(before)
+    for uuid in "ab" if returns else "":
+        world.beat(uuid)
+        world.answer_questions()
+    answer_until_nothing_comes(world, rng)
+    world.hub.purge_unheard()
+    for engine in [*world.hub.engines.values(), *world.hub.lost]:
+        world.hub.lose_engine(engine, "heart")
+        world.hub.handle_stranded(engine)
+    for _, _, time_is_up in world.host.timers:
+        time_is_up()
+    world.answer_questions()
+    world.engine("new")
+    world.answer_questions()
+    answer_until_nothing_comes(world, rng)
+    speak(world, world.client)
+    left = {way for way, size in sizes(world.hub).items() if size and not way.startswith("hub.store.")}
+    assert not {way for way in left if "pending" in way or "task" in way or "probe" in way or "parked" in way}
+    assert not world.hub.gathered
+    assert not world.hub.clients.owed
 
 
 def test_the_measure_sees_every_table() -> None:

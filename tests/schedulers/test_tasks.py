@@ -516,7 +516,7 @@ def test_an_adopted_task_leaves_its_place(was: str) -> None:
     if was == "queued":
         bench.submit("0")
     bench.recorder.pending.add("x")
-    task = bench.submit("1", **({"after": ["x"]} if was == "waiting" else {}))
+    task = bench.submit("1", after=["x"] if was == "waiting" else None)
     bench.submit("2", targets=["b"])
     bench.scheduler.adopt(task, a)
     assert bench.where()["1"] == "a"

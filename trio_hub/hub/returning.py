@@ -66,7 +66,9 @@ class Returning(Broadcasting):
         records: list[TaskRecord] = yield self.store.unfinished()
         messages = {record.msg_id: self._message_of(record) for record in records}
         for msg_id, session in (yield self.store.undelivered(JUST_NOW)):
-            if not self._was_delivered(msg_id):
+            if self._was_delivered(msg_id):
+                self.store.update(msg_id, {"owed": False})  # which may not have reached the disk, and notes do not last
+            else:
                 self.clients.owe(session, msg_id)
         self._expect_engines(records, messages)
         shares: dict[str, TaskRecord] = yield self.store.get(

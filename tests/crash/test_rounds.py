@@ -235,7 +235,8 @@ class Rounds:
             dropped += asker.client.unreadable
             asker.client.unreadable.clear()
         # A hub that is killed after it has sent a result, and before it has noted that, is followed by one that sends
-        # it again. There can be one such result for each kill. If it was on disk it has the same signature, by which clients know it.
+        # it again. There can be one such result for each kill. If it was on disk it has the same signature, by which
+        # clients know it.
         assert len(twice) + len(dropped) <= self.kills, f"{self.story}: {twice} came twice, and {dropped}"
         assert all(error.kind == "replayed" for error in dropped), dropped
         assert not (twice and self.strict)

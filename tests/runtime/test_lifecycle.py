@@ -378,9 +378,13 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("how", ["cancel", "shutdown"])
-@pytest.mark.parametrize("where", [(Hub, "fail_direct"), (MemoryStore, "aclose")], ids=["hub", "store"])
+@pytest.mark.parametrize(
+    ("db", "where"),
+    [("memory", (Hub, "fail_direct")), ("sqlite", (Hub, "fail_direct")), ("memory", (MemoryStore, "aclose"))],
+    ids=["hub", "hub-sqlite", "store"],
+)
 async def test_a_crash_while_stopping_releases_everything_all_the_same(
-    how: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    how: str, db: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def crash(*args: object) -> None:
         raise ZeroDivisionError("a bug")
@@ -388,7 +392,7 @@ async def test_a_crash_while_stopping_releases_everything_all_the_same(
     hubs: list[RunningHub] = []
 
     async def embed() -> None:
-        async with open_hub(HubConfig(profile_dir=tmp_path, db="memory")) as hub, hub.events() as events:
+        async with open_hub(HubConfig(profile_dir=tmp_path, db=db)) as hub, hub.events() as events:
             hubs.append(hub)
             monkeypatch.setattr(*where, crash)
             async with (

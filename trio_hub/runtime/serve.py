@@ -223,9 +223,11 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
-            await _close(config, factory, store, running, host, state_file)
-            if deliveries is not None:
-                deliveries.close()
+            try:
+                await _close(config, factory, store, running, host, state_file)
+            finally:
+                if deliveries is not None:
+                    deliveries.close()
 
 
 async def _take_over(

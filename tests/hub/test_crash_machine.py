@@ -393,6 +393,6 @@ class RelaxedCrashMachine(CrashMachine):
 
 
 TestStrict = CrashMachine.TestCase
-TestStrict.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestStrict.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestRelaxed = RelaxedCrashMachine.TestCase
-TestRelaxed.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestRelaxed.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

@@ -64,3 +64,31 @@ def test_a_client_that_does_not_ask_has_it(asker: str | None) -> None:
     carry_on(world, "task")
     assert world.take("task_in") == []
     assert (world.hub.presumed, world.hub.missed) == ({}, set())
+
+
+@pytest.mark.parametrize("spoken", ["before", "after"])
+def test_a_result_that_is_recorded_and_did_not_leave(spoken: str) -> None:
+    before = World(store=DurableStore(), deliveries=Notes())
+    before.client.ident = b"\0there"
+    before.engine("a")
+    msg_id = before.submit()
+    [(_, request)] = before.take("task_out")
+    before.answer("a", request)
+    [(_, reply)] = before.take("task_in")
+    world = crashed(before)
+    world.client.ident = b"\0elsewhere"
+    if spoken == "before":
+        speak(world, world.client)
+    assert world.take("task_in") == [], "the hub before has sent it"
+    asked = {"msg_ids": [msg_id], "status_only": True}
+    for asker in (Peer("somebody else"), world.client, world.client):
+        assert world.query("result_request", asked, asker)["completed"] == [msg_id]
+        world.answer_questions()
+    if spoken == "after":
+        assert world.take("task_in") == []
+        speak(world, world.client)
+    [(_, again)] = world.take("task_in")
+    assert again.frames[1:] == reply.frames[1:], "the same signature, so a client that has had it drops it"
+    world.query("result_request", asked)
+    world.answer_questions()
+    assert world.take("task_in") == []

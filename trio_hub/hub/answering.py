@@ -89,6 +89,7 @@ class Answering(Registration):
         self.presumed.pop(msg_id, None)
         if msg_id in self.missed:
             self.missed.discard(msg_id)
+            self.sent_again.add(msg_id)
             idents = [AWAY]
         if not idents:  # nobody waits for it: the hub itself has resubmitted the task, or the client has had the result
             sent = True

@@ -90,6 +90,8 @@ class Queries(Returning):
                 if not status_only:
                     reply[msg_id] = _result_of(record)
                     buffers.extend(record.result_buffers or ())
+        if status_only:
+            self.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])
         return Reply("result_reply", reply, buffers)
 
     def get_history(self, client_id: list[bytes], msg: Message) -> Query:

@@ -128,6 +128,20 @@ class Returning(Broadcasting):
             return []
         return identities(custody_of(record))
 
+    def asked_about(self, session: str, records: list[TaskRecord]) -> None:
+        """A client asks whether these are completed. Of those that are its own, it waits for the results.
+
+        The hub before may have noted that it sent one, and been killed before it left: then it is sent now, once.
+        """
+        for record in records:
+            msg_id = record.msg_id
+            if record.client_uuid != session or msg_id in self.sent_again or not self._was_delivered(msg_id):
+                continue
+            self.sent_again.add(msg_id)
+            self.clients.owe(session, msg_id)
+            for channel, place in self.clients.places(session, f"{record.queue}_in")[:1]:
+                self._deliver_owed(channel, place, session, self.clients.settle(session))
+
     def _targets(self, message: Message | None) -> list[str]:
         try:
             return [] if message is None else [uuid for uuid, _ in self.session.broadcast_metadata(message).targets]

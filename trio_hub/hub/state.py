@@ -172,6 +172,8 @@ class HubState(ABC):
         """Requests taken over whose results were handed to ZeroMQ and not recorded: their clients' sessions."""
         self.missed: set[str] = set()
         """Those of them whose clients have asked since, so the result had not left."""
+        self.sent_again: set[str] = set()
+        """Results that the hub before had noted as sent, and that this one has sent since their clients asked."""
         self.wire_errors: Counter[str] = Counter()
         """Messages that could not be read, by kind."""
         self.ignored: Counter[str] = Counter()

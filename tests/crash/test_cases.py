@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import zmq
 
-from trio_hub.testing import ScriptedClient, open_client, open_engines
+from trio_hub.runtime.sockets import Channel
+from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engines
+from trio_hub.testing.peer import serving
+from trio_hub.wire.frames import Frames
 
 from .processes import HubProcess, hub_process
 from .work import Workers, heard, hold, on_disk, release, result_of
@@ -19,6 +24,25 @@ pytestmark = pytest.mark.crash
 
 LIMIT = 60.0
 """Seconds for one test: many times what it takes."""
+
+
+@asynccontextmanager
+async def disconnection(engine: ScriptedEngine) -> AsyncGenerator[trio.Event, None]:
+    """An event that is set when the engine's shell has lost its three connections."""
+    lost: list[Frames] = []
+    disconnected = trio.Event()
+
+    def lose(event: Frames) -> None:
+        lost.append(event)
+        if len(lost) == 3:
+            disconnected.set()
+
+    socket = engine.channels["shell"].socket
+    with Channel(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED), lose) as events:
+        async with serving() as nursery:
+            nursery.start_soon(events.run)
+            yield disconnected
+        socket.disable_monitor()
 
 
 async def recorded(hub: HubProcess, msg_ids: Sequence[str]) -> None:
@@ -115,8 +139,10 @@ async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
             assert await only_reply(client, calls[0]) == {"status": "ok"}
             assert await only_reply(client, shares[0]) == {"status": "ok"}
             forgetful.held.clear()
-            hub.kill()
-            await hub.gone()
+            async with disconnection(second) as disconnected:
+                hub.kill()
+                await hub.gone()
+                await disconnected.wait()  # what is sent before may go to the sockets of the dead
             second.release()
             await hub.start()
             await hub.ready()
@@ -205,6 +231,7 @@ async def test_a_hub_that_is_stopped_leaves_its_work_to_the_next(durability: str
             assert set(hub.unfinished()) == {*tasks, *calls} - client.replies.keys()
             assert len(client.replies.keys() & {*tasks, *calls}) <= 2
             await hub.start()
+            await hub.ready()
             release(engines)
             await heard(client, "task")
             for number, task in enumerate(tasks):

@@ -80,11 +80,12 @@ class Footprint(NamedTuple):
 
     @classmethod
     def now(cls) -> Footprint:
-        python = threading.active_count()
+        python = threading.enumerate()
         return cls(
             len(os.listdir("/proc/self/fd")),
-            len(os.listdir("/proc/self/task")) - python,
-            python,
+            len(os.listdir("/proc/self/task")) - len(python),
+            # Trio keeps a thread that has nothing to do for a while, and gives it its own name back.
+            sum(not thread.name.startswith("Trio thread ") for thread in python),
             trio.lowlevel.current_statistics().tasks_living,
         )
 

@@ -47,7 +47,7 @@ async def stock_engines(profile: Path, n: int) -> AsyncGenerator[None, None]:
         yield
     finally:
         for engine in engines:
-            engine.kill()
+            engine.terminate()  # and not by SIGKILL, after which its nanny would stay for a while
         with trio.CancelScope(shield=True):
             for engine in engines:
                 await engine.wait()

@@ -21,8 +21,8 @@ FETCHED_AT_A_TIME = 100
 """Requests that are read from the store at a time."""
 FETCH_ATTEMPTS, FETCH_PAUSE = 60, 1.0
 """How often they are tried to be read while the store gives errors, and seconds between two attempts."""
-TASK_BYTES = 2000
-"""What a task needs in memory beside its frames, roughly."""
+PART_FOR_FRAMES = 0.5
+"""The part of the memory for queued tasks that their frames may take up; the rest is for what each needs besides."""
 ROOM = 0.8
 """Tasks are received again when no more than this part of the memory for them is in use."""
 RECORDED_CHANNELS = ("task_in", "mux_in", "broadcast_in")
@@ -84,11 +84,9 @@ class Holding(Answering):
         if task.frames is None:
             return
         size = sum(map(len, task.frames))
-        if self.store.durable:
-            others = TASK_BYTES * len(self.scheduler.tasks)
-            if others + self.held_bytes + size > self.queue_memory:
-                task.frames = None
-                return
+        if self.store.durable and self.held_bytes + size > PART_FOR_FRAMES * self.queue_memory:
+            task.frames = None
+            return
         task.held = size
         self.held_bytes += size
         if self.held_bytes > self.queue_memory and not self._full:

@@ -79,8 +79,8 @@ async def test_the_next_hub_has_the_same_key_ports_and_addresses(tmp_path: Path)
 
 async def test_without_reuse_nothing_is_taken_up_and_nothing_left(tmp_path: Path) -> None:
     async with within_limit():
-        first = await run_once(HubConfig(profile_dir=tmp_path, reuse=True))
-        async with open_hub(HubConfig(profile_dir=tmp_path)) as hub:
+        first = await run_once(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
+        async with open_hub(HubConfig(profile_dir=tmp_path, db="memory")) as hub:
             assert hub.client_info["key"] != first.client_info["key"]
             async with open_engine(hub.engine_info):
                 await hub.wait_engines(1)
@@ -181,11 +181,11 @@ async def test_another_key_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
-    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, reuse=True)) as hub:
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True)) as hub:
         with pytest.raises(
             ConfigError, match=rf"port {hub.client_info['registration']}, which the connection files in"
         ):
-            await serve_hub(HubConfig(profile_dir=tmp_path, reuse=True))
+            await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
         assert len(files_of(tmp_path)) == 2, "those of the hub that runs"
         async with open_client(hub.client_info) as client:
             await client.query("queue_request")
@@ -193,7 +193,7 @@ async def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
         socket.create_server(("127.0.0.1", hub.client_info["notification"])),
         pytest.raises(ConfigError, match="give to 'notification', is in use"),
     ):
-        await serve_hub(HubConfig(profile_dir=tmp_path, reuse=True))
+        await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
 
 
 # Encrypted

@@ -40,6 +40,8 @@ LAST_WORDS = 1.0
 """Seconds that nannies of local engines have to say that these are gone."""
 LINGER = 1000
 """Milliseconds that the last replies have to leave when the hub stops."""
+RELEASE_LIMIT = 15.0
+"""Seconds that ZeroMQ has to release its connections after that."""
 
 
 class RunningHub:
@@ -338,10 +340,21 @@ async def _close(
             with trio.move_on_after(config.stop_grace):
                 await store.aclose()
         finally:
-            # ZeroMQ blocks until the last replies have left, LINGER at most; the event loop should not.
-            await trio.to_thread.run_sync(factory.release)
+            await _release(factory)
             if running is not None:
                 running.mark_stopped()
+
+
+async def _release(factory: HubFactory) -> None:
+    """Release ZeroMQ's threads. It blocks until the last replies have left, `LINGER` at most; the event loop does not.
+
+    It has been seen to block for ever, with hundreds of connections that broke at the same moment. Then its threads are
+    left to the end of the process, since a hub that does not end is worse.
+    """
+    with trio.move_on_after(RELEASE_LIMIT) as limit:
+        await trio.to_thread.run_sync(factory.release, abandon_on_cancel=True)
+    if limit.cancelled_caught:
+        log.error("ZeroMQ has not released its connections within %g s: they end with this process", RELEASE_LIMIT)
 
 
 def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateFile | None) -> None:

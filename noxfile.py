@@ -91,7 +91,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(name="typing-compat")
 def typing_compat(session: nox.Session) -> None:
     """The package beside trio-typing: it runs, and its types check once the obsolete stubs are set aside."""
-    session.install(".", *nox.project.dependency_groups(GROUPS, "typing", "typing-compat"))
+    session.install(".[postgres]", *nox.project.dependency_groups(GROUPS, "typing", "typing-compat"))
     program = ROOT / "tests" / "typing_compat.py"
     session.chdir(session.create_tmp())  # away from the tree: the installed package is meant
     session.run("python", program)

@@ -29,21 +29,6 @@ _ALL_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS))
 _UNFINISHED_KEYS = _ALL_KEYS - BUFFER_KEYS - {"content"}
 
 _AT = "WHERE arrival IN (SELECT value FROM json_each(?))"
-_PIECES = "DELETE FROM piece WHERE kind = ? AND task = (SELECT arrival FROM task WHERE msg_id = ?)"
-_FORGET_PIECES = "DELETE FROM piece WHERE task IN (SELECT value FROM json_each(?))"
-_FORGET = "DELETE FROM task WHERE arrival IN (SELECT value FROM json_each(?))"
-_ARRIVALS = "SELECT arrival FROM task WHERE msg_id IN (SELECT value FROM json_each(?))"
-_STILL_COMPLETED = (
-    "SELECT arrival FROM task WHERE arrival IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"
-)
-_ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
-BYTES = "size + ifnull((SELECT sum(size) FROM piece WHERE task = task.arrival), 0)"
-_FINISHED = f"""
-SELECT count(*), ifnull(sum({BYTES}), 0) FROM task
-WHERE {{}} IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"""
-_FINISHED_BY_ID = _FINISHED.format("msg_id")
-_FINISHED_BY_ARRIVAL = _FINISHED.format("arrival")
-_AT = "WHERE arrival IN (SELECT value FROM json_each(?))"
 _PIECES = """
 SELECT task, kind, data FROM piece
 WHERE task IN (SELECT value FROM json_each(?)) AND (1 << kind) & ? ORDER BY task, number"""

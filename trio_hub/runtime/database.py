@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -20,7 +19,7 @@ from ..wire.connection import write_private_file
 from .delivered import DeliveryNotes
 from .recordwriter import RecordWriter
 
-__all__ = ["carry_out", "open_database", "open_deliveries"]
+__all__ = ["open_database", "open_deliveries"]
 
 MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
 """What is kept in memory of finished tasks, unless the configuration says something else."""
@@ -102,13 +101,3 @@ def _new_owner(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     return owner
-
-
-async def carry_out(steps: Generator[Awaitable[Any], Any, Any]) -> Any:
-    """Await what a generator yields, one after the other, send it what comes of it, and return what it returns."""
-    answer = None
-    try:
-        while True:
-            answer = await steps.send(answer)
-    except StopIteration as finished:
-        return finished.value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -20,9 +20,11 @@ from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .sockets import Channel
 
-__all__ = ["EventsLost", "RuntimeHost"]
+__all__ = ["EventsLost", "RuntimeHost", "carry_out"]
 
 log = logging.getLogger("trio_hub.runtime")
+
+T = TypeVar("T")
 
 EVENT_BUFFER = 10_000
 """Events kept for a reader that is slow."""
@@ -119,16 +121,13 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
 
     async def _run_query(self, message: Message, query: Query) -> None:
-        """Await what a query yields, one after the other, and answer it."""
-        answer = None
         try:
-            while True:
-                answer = await query.send(answer)
-        except StopIteration as finished:
-            self.hub.answer_query(message, finished.value)
+            reply = await carry_out(query)
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
+        else:
+            self.hub.answer_query(message, reply)
 
     async def _ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         try:
@@ -183,3 +182,14 @@ class RuntimeHost:
 
 class _Reader:
     lost = 0
+
+
+async def carry_out(steps: Generator[Awaitable[Any], Any, T]) -> T:
+    """Await what a generator yields, one after the other, send it what comes of it, and return what it returns."""
+    answer = None
+    try:
+        while True:
+            answer = await steps.send(answer)
+    except StopIteration as finished:
+        reply: T = finished.value
+        return reply

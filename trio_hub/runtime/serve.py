@@ -22,11 +22,11 @@ from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connecti
 from ..wire.messages import Session
 from .children import LocalEngines
 from .dask import DaskSupervisor
-from .database import carry_out, open_database, open_deliveries
+from .database import open_database, open_deliveries
 from .delivered import DeliveryNotes
 from .factory import HubFactory
 from .heartbeat import Heartbeat
-from .host import RuntimeHost
+from .host import RuntimeHost, carry_out
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from .query import Query
 from .record import TaskRecord
 
-__all__ = ["Backend", "Change", "Found", "Keep", "Kept", "Place", "Reader", "place_of"]
+__all__ = ["EARLIEST", "Backend", "Change", "Found", "Keep", "Kept", "Place", "Reader", "place_of"]
 
 # What history is ordered by: whether the time of submission is unknown, that time, and the number of arrival.
 Place: TypeAlias = tuple[bool, datetime, int]
 
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def place_of(submitted: datetime | None, arrival: int) -> Place:
     """Where a record stands in the history."""
-    return submitted is None, submitted or _EARLIEST, arrival
+    return submitted is None, submitted or EARLIEST, arrival
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
 from ..errors import ConfigError
+from .backend import EARLIEST, Place, place_of
 from .interface import Checkpoint, no_checkpoint
 from .query import Query, parse_keys
 from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
@@ -24,8 +25,6 @@ __all__ = ["MemoryStore"]
 SLICE = 500
 # Handing out a record means decoding its JSON: as much work as looking at so many.
 COST_OF_MATCH = 10
-
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class MemoryStore:
@@ -68,7 +67,7 @@ class MemoryStore:
         self._finished: OrderedDict[str, None] = OrderedDict()
         # Whether `_records` is in the order of `history`, and the last time of submission in it.
         self._in_order = True
-        self._last_submitted: datetime | None = _EARLIEST
+        self._last_submitted: datetime | None = EARLIEST
 
     def __len__(self) -> int:
         return len(self._records)
@@ -179,7 +178,7 @@ class MemoryStore:
         if not self._in_order:
             ordered = sorted(self._records.values(), key=_place)
             self._records = {kept.record.msg_id: kept for kept in ordered}
-            self._last_submitted = ordered[-1].record.submitted if ordered else _EARLIEST
+            self._last_submitted = ordered[-1].record.submitted if ordered else EARLIEST
             self._in_order = True
         return list(self._records)
 
@@ -238,10 +237,9 @@ class _Kept:
         self.tails: dict[str, list[str]] | None = None
 
     @property
-    def place(self) -> tuple[bool, datetime, int]:
+    def place(self) -> Place:
         """What `MemoryStore.history` sorts by."""
-        submitted = self.record.submitted
-        return submitted is None, submitted or _EARLIEST, self.arrival
+        return place_of(self.record.submitted, self.arrival)
 
     def current(self) -> TaskRecord:
         """The record with all output in it."""
@@ -275,7 +273,7 @@ class _Kept:
         return grown
 
 
-def _place(kept: _Kept) -> tuple[bool, datetime, int]:
+def _place(kept: _Kept) -> Place:
     return kept.place
 
 

@@ -132,26 +132,19 @@ class Broadcasting(Monitoring):
         self._gather(direct.broadcast, direct.lane.ident.decode(), Answer(content, msg.buffers, metadata.started))
 
     def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
-        header = direct.header
         if direct.broadcast is not None:
             content = error_content(type(error).__name__, str(error))
             self._gather(direct.broadcast, engine_uuid, Answer(content, []))
             return
-        original = header.msg_id.removesuffix(sub_msg_id("", engine_uuid))
-        self._answer_with_error(
+        self._end_with_error(
             "broadcast_in",
-            direct.idents,
-            header.session,
-            header.msg_id,
-            direct.raw_header,
-            header.msg_type,
+            direct,
             engine_uuid,
             error,
             is_broadcast=True,
             is_coalescing=False,
-            original_msg_id=original,
+            original_msg_id=direct.header.msg_id.removesuffix(sub_msg_id("", engine_uuid)),
         )
-        self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
 
     def _gather(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
         """One engine's answer to a gathered broadcast is in; if it is the last, the client gets them all."""

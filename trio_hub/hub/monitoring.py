@@ -231,9 +231,13 @@ class Monitoring(Holding):
             self.ignore("unexpected_result", f"a reply of {ident!r} to {msg_id!r}, which it was not asked")
 
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        self._end_with_error("mux_in", direct, engine_uuid, error)
+
+    def _end_with_error(self, channel: str, direct: Direct, engine_uuid: str, error: HubError, **metadata: Any) -> None:
+        """Answer a request to one engine with an error, and tell the tasks that depend on it."""
         header = direct.header
         self._answer_with_error(
-            "mux_in",
+            channel,
             direct.idents,
             header.session,
             header.msg_id,
@@ -241,8 +245,9 @@ class Monitoring(Holding):
             header.msg_type,
             engine_uuid,
             error,
+            **metadata,
         )
-        self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode()))
+        self._direct_ended(header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
 
     def _direct_ended(self, msg_id: str, outcome: Outcome) -> None:
         if msg_id in self.scheduler.dependents:

@@ -298,23 +298,20 @@ class Returning(Broadcasting):
         del self.probes[msg_id]
         engine = probe.engine
         for lost in probe.msg_ids:
-            error = EngineError(
-                f"the hub was started anew while {lost} was under way, and its result was lost: engine {engine.id} has "
-                "had the request, and may have carried it out"
-            )
             if probe.channel == "task_out":
                 task = self.scheduler.running_on(ident, lost)
                 if task is not None and task.inherited:
                     log.info("the result of %s was lost on its way: it is run again", lost, extra={"task": lost})
                     self.scheduler.run_again(task)
-            elif probe.channel == "mux_out":
-                direct = self.mux.answered(ident, lost)
-                if direct is not None:
-                    self.fail_direct(direct, engine.uuid, error)
-            else:
-                direct = self.broadcast.answered(ident, lost)
-                if direct is not None:
-                    self.fail_share(direct, engine.uuid, error)
+                continue
+            is_direct = probe.channel == "mux_out"
+            direct = (self.mux if is_direct else self.broadcast).answered(ident, lost)
+            if direct is not None:
+                error = EngineError(
+                    f"the hub was started anew while {lost} was under way, and its result was lost: engine {engine.id} "
+                    "has had the request, and may have carried it out"
+                )
+                (self.fail_direct if is_direct else self.fail_share)(direct, engine.uuid, error)
         return True
 
     def adopted(self, ident: bytes, msg_id: str) -> Task | None:

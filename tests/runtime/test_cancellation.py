@@ -107,7 +107,7 @@ async def test_a_cancelled_wait_leaves_the_channel_usable(open_pair: OpenPair) -
                 nursery.start_soon(bound.run)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
-        assert bound._waiting is None
+        assert bound._receiver is None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bound.run)
             connected.send([b"after"])
@@ -134,7 +134,7 @@ async def test_a_cancellation_from_the_handler_comes_after_the_message(open_pair
     bound.handle = received.append
     bound.drain()
     while len(received) < 10:
-        await anyio.wait_readable(bound._fd)
+        await anyio.wait_readable(bound.fd)
         bound.drain()
     assert received == [[b"%d" % number] for number in range(10)]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .host import RuntimeHost, carry_out
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
+from .sockets import Channel, Receiver
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -296,20 +298,26 @@ async def _hear_last_words(host: RuntimeHost, left: int) -> None:
 
 
 def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:
-    """The hub's own tasks: one for each socket that receives, and two for the heartbeat."""
+    """The hub's own tasks: one that receives from all sockets, and two for the heartbeat."""
     channels = factory.channels
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
-        channels[name].handle = lambda frames, name=name: hub.dispatch_monitor_traffic(name, frames)
+        channels[name].handle = partial(hub.dispatch_monitor_traffic, name)
+    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping)
     for guard in factory.guards:
         guard.counts = hub.ignored
-        services.start_soon(guard.channel.run, name=f"channel {guard.channel.name}")
-    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping)
-    for name, channel in channels.items():
-        if channel.handle is not None:
-            services.start_soon(channel.run, name=f"channel {name}")
+    receiving = [guard.channel for guard in factory.guards]
+    receiving += [channel for channel in channels.values() if channel.handle is not None]
+    services.start_soon(_receive, receiving, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
     services.start_soon(heartbeat.greet, name="heartbeat for newcomers")
+
+
+async def _receive(channels: Sequence[Channel]) -> None:
+    with Receiver() as receiver:
+        for channel in channels:
+            receiver.add(channel)
+        await receiver.run()
 
 
 def _write_connection_files(running: RunningHub, known: Known | None) -> None:
@@ -381,5 +389,4 @@ def _stop_serving(host: RuntimeHost, config: HubConfig) -> None:
     host.hub.stop_serving(carried_on=config.reuse and host.hub.store.durable and not host.for_good)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+_now = partial(datetime.now, UTC)

@@ -1,17 +1,17 @@
 """ZeroMQ sockets on Trio.
 
-A ZeroMQ socket has one descriptor, which is edge-triggered and only ever becomes readable; any send or
-receive may consume the edge, and after each of them the truth is in ``EVENTS``. Hence the two rules here:
+A ZeroMQ socket has one descriptor, which is edge-triggered and only ever becomes readable; any send or receive may
+consume the edge, and after each of them the truth is in the socket, not in its descriptor. Hence the two rules here:
 
-1. one task per socket receives (`Channel.run`): it drains the socket until it would block, reads ``EVENTS``
-   last, and only then waits;
-2. anybody may send, at once, and then looks: if there is something to read now, the receiving task may have
-   missed the edge, and is woken.
+1. one task receives (`Receiver.run`), for many sockets: it drains each until it would block, and waits when none is
+   left to be drained;
+2. anybody may send, at once; but a socket that was sent on is to be looked at once more before that task waits.
 """
 
 from __future__ import annotations
 
 import errno
+import selectors
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -22,12 +22,19 @@ import zmq
 
 from ..wire.frames import Buffer, Frames
 
-__all__ = ["LARGE_FRAME", "Channel"]
+__all__ = ["LARGE_FRAME", "Channel", "Receiver"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
-_BUDGET = 200
-"""Messages received at most before other tasks have their turn."""
+_BUDGET = 16
+"""Messages received at most from one socket before others, and other tasks, have their turn: some milliseconds."""
+
+# As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
+_FRAME: type = zmq.Frame
 
 
 class Channel:
@@ -46,9 +53,14 @@ class Channel:
         self.handle = handle
         self.name = name
         self.closed = False
-        self._fd = int(socket.getsockopt(zmq.FD))
-        self._waiting: trio.CancelScope | None = None
-        self._held: trio.Event | None = None
+        self.fd = int(socket.getsockopt(zmq.FD))
+        # Those of the C extension: what is wrapped around them serves sockets of other kinds, at twice the cost.
+        core: Any = super(zmq.Socket, socket)
+        self._send: Callable[[Buffer, int, bool], Any] = core.send
+        self._receive: Callable[[int, bool], Any] = core.recv
+        self._getsockopt: Callable[[int], int] = core.get
+        self._receiver: Receiver | None = None
+        self._held = False
 
     def __repr__(self) -> str:
         return f"<Channel {self.name}{' closed' if self.closed else ''}>"
@@ -70,87 +82,176 @@ class Channel:
         """
         if self.closed:
             return False
-        send = self.socket.send
-        last = len(frames) - 1
+        send = self._send
+        left = len(frames)
         try:
-            for index, frame in enumerate(frames):
+            for frame in frames:
+                left -= 1
                 # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it
                 # received itself are shared.
-                send(frame, _MORE if index < last else zmq.NOBLOCK, not isinstance(frame, zmq.Frame))
+                send(frame, _MORE if left else _NOBLOCK, type(frame) is not _FRAME)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
             sent = False
         else:
             sent = True
-        if self._waiting is not None and self._readable():
-            self._waiting.cancel()
+        if self._receiver is not None:
+            self._receiver.look_again(self)
         return sent
 
     def drain(self, budget: int | None = None) -> bool:
         """Receive and handle what is there, at most `budget` messages. Whether there may be more."""
-        receive: Callable[[int, bool], Any] = self.socket.recv
+        receive = self._receive
         received = 0
         handle = self.handle
-        while not self.closed and self._held is None and (budget is None or received < budget):
+        while not self.closed and not self._held and (budget is None or received < budget):
             try:
-                frame = receive(zmq.NOBLOCK, False)
+                frame = receive(_NOBLOCK, False)
             except zmq.Again:
                 return False
             frames: Frames = [frame.bytes if len(frame) < LARGE_FRAME else frame]
             while frame.more:  # all parts of a message arrive together
-                frame = receive(zmq.NOBLOCK, False)
+                frame = receive(_NOBLOCK, False)
                 frames.append(frame.bytes if len(frame) < LARGE_FRAME else frame)
             received += 1
             if handle is not None:
                 handle(frames)
-        return not self.closed
+        return not self.closed and not self._held
+
+    def is_readable(self) -> bool:
+        """Whether there is something to receive now."""
+        return not self.closed and not self._held and bool(self._getsockopt(_EVENTS) & _POLLIN)
 
     def hold(self) -> None:
         """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""
-        if self._held is None:
-            self._held = trio.Event()
+        if not self._held:
+            self._held = True
+            if self._receiver is not None:
+                self._receiver.unwatch(self)
 
     def release(self) -> None:
         """Receive again."""
-        if self._held is not None:
-            self._held.set()
-            self._held = None
+        if self._held:
+            self._held = False
+            if self._receiver is not None:
+                self._receiver.watch(self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive until the channel is closed. One task at a time may do this."""
-        task_status.started()
-        while not self.closed:
-            if self._held is not None:
-                await self._held.wait()
-            elif self.drain(_BUDGET):
-                await trio.lowlevel.checkpoint()
-            elif not self.closed:  # it is, if a handler has closed it
-                await self._wait()
-
-    async def _wait(self) -> None:
-        """Wait until there may be something to read."""
-        with trio.CancelScope() as self._waiting:
-            try:
-                if not self._readable():
-                    await anyio.wait_readable(self._fd)
-                else:
-                    await trio.lowlevel.checkpoint()
-            except anyio.ClosedResourceError:
-                pass  # closed while waiting; `run` sees it
-            finally:
-                self._waiting = None
-
-    def _readable(self) -> bool:
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        """Receive until the channel is closed, with a receiver of its own."""
+        with Receiver() as receiver:
+            receiver.add(self)
+            await receiver.run(task_status=task_status)
 
     def close(self, linger: int) -> None:
         """Close the socket; what was sent has `linger` milliseconds to leave. Idempotent."""
         if not self.closed:
             self.closed = True
-            self.release()
-            anyio.notify_closing(self._fd)
+            if self._receiver is not None:
+                self._receiver.remove(self)
             self.socket.close(linger)
 
 
-_MORE = zmq.NOBLOCK | zmq.SNDMORE
+class Receiver:
+    """Receives from many channels in one task, in turns.
+
+    Their descriptors are watched by one selector, and the task waits for that one's. So what it costs to wait, and to
+    be woken, is paid once for all that has arrived meanwhile, and not for each channel.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._channels: set[Channel] = set()
+        # What is to be received from without waiting, in order; and what was sent on, and may have to be, too.
+        self._due: dict[Channel, None] = {}
+        self._sent: set[Channel] = set()
+        # The task waits, in this scope, for a descriptor; if nothing is in it, the task will come round by itself.
+        self._waiting: trio.CancelScope | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, channel: Channel) -> None:
+        """Receive from this one, too, until it is closed.
+
+        Raises:
+            anyio.BusyResourceError: another receiver does.
+        """
+        if channel.closed:
+            return
+        if channel._receiver is not None:
+            raise anyio.BusyResourceError("receiving from")
+        if not channel._held:
+            self.watch(channel)
+        channel._receiver = self
+        self._channels.add(channel)
+
+    def remove(self, channel: Channel) -> None:
+        """Receive from this one no more. One that is not here is ignored."""
+        if channel in self._channels:
+            self.unwatch(channel)
+            self._channels.discard(channel)
+            channel._receiver = None
+            self._wake()  # it may have been the last
+
+    def watch(self, channel: Channel) -> None:
+        """Look at a channel now, and whenever its descriptor says so."""
+        self._selector.register(channel.fd, selectors.EVENT_READ, channel)
+        self._due[channel] = None
+        self._wake()
+
+    def unwatch(self, channel: Channel) -> None:
+        """The opposite of `watch`."""
+        if channel.fd in self._selector.get_map():
+            self._selector.unregister(channel.fd)
+        self._due.pop(channel, None)
+        self._sent.discard(channel)
+
+    def look_again(self, channel: Channel) -> None:
+        """A channel was sent on, which may have consumed the edge that would have told of a message."""
+        self._sent.add(channel)
+        if self._waiting is not None and channel.is_readable():
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Receive until all channels are closed. One task at a time may do this."""
+        task_status.started()
+        while self._channels:
+            while self._sent:
+                channel = self._sent.pop()
+                if channel.is_readable():
+                    self._due[channel] = None
+            if self._due:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._wait()
+            for key, _ in self._selector.select(0):
+                self._due[key.data] = None
+            due, self._due = self._due, {}
+            for channel in due:
+                if channel.drain(_BUDGET):
+                    self._due[channel] = None
+
+    async def _wait(self) -> None:
+        """Wait until there may be something to receive."""
+        with trio.CancelScope() as self._waiting:
+            try:
+                await anyio.wait_readable(self._selector.fileno())
+            finally:
+                self._waiting = None
+
+    def close(self) -> None:
+        """Receive from nobody any more; the channels stay open. Idempotent."""
+        for channel in list(self._channels):
+            self.remove(channel)
+        self._selector.close()

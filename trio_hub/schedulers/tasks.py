@@ -186,7 +186,7 @@ class TaskScheduler:
         worker = task.worker
         assert worker is not None
         ident = worker.ident
-        self._take_back(task)
+        self._take_off(task, worker)
         final = ok or aborted or (dependencies_met and task.retries <= 0)
         if final:
             self._forget(task)
@@ -196,7 +196,9 @@ class TaskScheduler:
                 task.retries -= 1
             else:
                 task.unmet |= {ident}
-        if not worker.lost:
+        if worker.lost or worker.absent:
+            self._update_room(worker)
+        else:
             # Whoever is queued comes first: else a chain of tasks, each after the one before, would keep the engine.
             self._feed(worker)
         if final:
@@ -348,16 +350,19 @@ class TaskScheduler:
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
-        self._restrict_to_followed(task)
-        self._forgive(task)
-        if self._has_no_target(task):
-            if self._may_follow_another(task):
-                task.state = TaskState.WAITING
-                self._start_timer(task)
-            else:
-                self._fail(task, None, _no_target_left())
-            return
-        worker = self._choose(task)
+        if task.targets is None and not task.refused and task.follow is None:
+            worker = self.with_room.choose(task)  # as for most tasks: any engine will do
+        else:
+            self._restrict_to_followed(task)
+            self._forgive(task)
+            if self._has_no_target(task):
+                if self._may_follow_another(task):
+                    task.state = TaskState.WAITING
+                    self._start_timer(task)
+                else:
+                    self._fail(task, None, _no_target_left())
+                return
+            worker = self._choose(task)
         if worker is None:
             task.state = TaskState.QUEUED
             self.queue.push(task)
@@ -403,10 +408,14 @@ class TaskScheduler:
     def _take_back(self, task: Task) -> None:
         worker = task.worker
         assert worker is not None
+        self._take_off(task, worker)
+        self._update_room(worker)
+
+    def _take_off(self, task: Task, worker: Worker) -> None:
+        """Whoever calls this sees to it that the worker's room is updated."""
         del worker.running[task.msg_id]
         task.worker = None
         self.running -= 1
-        self._update_room(worker)
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)

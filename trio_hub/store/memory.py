@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ..errors import ConfigError
@@ -228,11 +228,9 @@ class _Kept:
     def __init__(self, record: TaskRecord, arrival: int) -> None:
         self.record = record
         self.arrival = arrival
-        self.size = 0
-        for key, measure in _MEASURES.items():
-            value = getattr(record, key)
-            if value:
-                self.size += measure(value)
+        self.size = sum(
+            [measure(value) for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True) if value]
+        )
         # Output comes in many small pieces; adding each to one long text would copy that text every time.
         self.tails: dict[str, list[str]] | None = None
 
@@ -292,3 +290,5 @@ _MEASURES: dict[str, Callable[[Any], int]] = {
     **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),
     **dict.fromkeys((*sorted(TEXT_KEYS), "execute_input"), _text_bytes),
 }
+_measured = attrgetter(*_MEASURES)
+_ALL_MEASURES = tuple(_MEASURES.values())

@@ -13,7 +13,7 @@ import trio
 import zmq
 
 from ..errors import WireError
-from ..runtime.sockets import Channel
+from ..runtime.sockets import Channel, Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from ..wire.signing import Signer
@@ -119,6 +119,7 @@ class Peer:
         self._nursery = nursery
         self._context = context
         self._waiting = trio.lowlevel.ParkingLot()
+        self._receiver: Receiver | None = None
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds. It is looked at again whenever something has arrived here.
@@ -179,8 +180,23 @@ class Peer:
         for port in ports:
             socket.connect(self.url(port))
         if handle is not None:
-            self._nursery.start_soon(channel.run, name=f"{self!r} {name}")
+            self._receive_from(channel)
         return channel
+
+    def _receive_from(self, channel: Channel) -> None:
+        if self._receiver is None:
+            self._receiver = Receiver()
+            self._receiver.add(channel)
+            self._nursery.start_soon(self._receive, self._receiver, name=f"{self!r}")
+        else:
+            self._receiver.add(channel)
+
+    async def _receive(self, receiver: Receiver) -> None:
+        try:
+            with receiver:
+                await receiver.run()
+        finally:
+            self._receiver = None
 
     def _read(self, frames: Frames) -> Message | None:
         try:

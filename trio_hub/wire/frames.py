@@ -38,9 +38,10 @@ def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
     Raises:
         WireError: ``no_delimiter`` or ``too_few_frames``.
     """
-    for index, frame in enumerate(frames):
-        if frame == DELIMITER:
-            if len(frames) - index < 6:
-                raise WireError("too_few_frames", f"{len(frames) - index - 1} frames after the delimiter, need 5")
-            return [to_bytes(identity) for identity in frames[:index]], list(frames[index:])
-    raise WireError("no_delimiter", f"no delimiter among {len(frames)} frames")
+    try:
+        index = frames.index(DELIMITER)
+    except ValueError:
+        raise WireError("no_delimiter", f"no delimiter among {len(frames)} frames") from None
+    if len(frames) - index < 6:
+        raise WireError("too_few_frames", f"{len(frames) - index - 1} frames after the delimiter, need 5")
+    return [to_bytes(identity) for identity in frames[:index]], list(frames[index:])

@@ -94,24 +94,18 @@ class Message:
     ``[delimiter, signature, header, parent, metadata, content, buffer…]``.
     """
 
-    __slots__ = ("frames", "header", "idents", "parent")
+    __slots__ = ("frames", "header", "idents", "parent", "raw_header", "raw_metadata")
 
     def __init__(self, idents: list[bytes], frames: Frames, header: Header, parent: ParentHeader) -> None:
         self.idents = idents
         self.frames = frames
         self.header = header
         self.parent = parent
+        self.raw_header = to_bytes(frames[2])
+        self.raw_metadata = to_bytes(frames[4])
 
     def __repr__(self) -> str:
         return f"<Message {self.header.msg_type} {self.header.msg_id} parent={self.parent.msg_id!r}>"
-
-    @property
-    def raw_header(self) -> bytes:
-        return to_bytes(self.frames[2])
-
-    @property
-    def raw_metadata(self) -> bytes:
-        return to_bytes(self.frames[4])
 
     @property
     def raw_content(self) -> bytes:
@@ -184,16 +178,20 @@ class Session:
             signature = to_bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
-        return Message(
-            idents,
-            frames,
-            self._header(to_bytes(header)),
-            _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent)),
-        )
+        return self._message(idents, frames)
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
         """The message in frames from the delimiter on that were verified when they came. Raises `WireError`."""
-        return Message(idents, frames, self._header(to_bytes(frames[2])), self._parent(to_bytes(frames[3])))
+        return self._message(idents, frames)
+
+    def _message(self, idents: list[bytes], frames: Frames) -> Message:
+        parent = frames[3]
+        return Message(
+            idents,
+            frames,
+            self._header(to_bytes(frames[2])),
+            _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent)),
+        )
 
     def task_metadata(self, message: Message) -> TaskMetadata:
         """Raises `WireError`."""

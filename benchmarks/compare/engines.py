@@ -1,0 +1,207 @@
+"""Engines with bare sockets, in processes of their own: they register, beat, and answer whatever they are asked."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import uuid
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import zmq
+
+from .failure import Failed
+from .wire import CONTENT, DELIMITER, HEADER, LARGE, OK, PAYLOAD, Wire, url
+
+__all__ = ["Engines", "raise_limits"]
+
+EACH = 500
+"""As many engines are played by one process."""
+AT_ONCE = 64
+"""As many requests are answered by one engine before others have their turn."""
+
+Socket: TypeAlias = "zmq.Socket[bytes]"
+
+
+def raise_limits() -> None:
+    """As many open files as this user may have, for this process and those that it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Engines:
+    """So many engines, by their ``uuids``. Their processes are up when this returns, and wait for `register`.
+
+    Args:
+        info: the engines' connection file.
+        n: how many.
+        answering: whether they answer requests, or keep them for ever.
+    """
+
+    def __init__(self, info: dict[str, Any], n: int, *, answering: bool = True) -> None:
+        self.uuids = [str(uuid.uuid4()) for _ in range(n)]
+        spawn = multiprocessing.get_context("spawn")
+        self._players: list[tuple[Any, Connection]] = []
+        for first in range(0, n, EACH):
+            here, there = spawn.Pipe()
+            arguments = (info, self.uuids[first : first + EACH], answering, there)
+            process = spawn.Process(target=play, args=arguments, daemon=True)
+            process.start()
+            there.close()
+            self._players.append((process, here))
+        self._expect("up", 60.0)
+
+    def register(self, limit: float = 120.0) -> None:
+        """Come: returns when the hub has answered every registration."""
+        self._order("register")
+        self._expect("registered", limit)
+
+    def leave(self, limit: float = 60.0) -> None:
+        """Go, and tell the hub."""
+        self._order("leave")
+        self._expect("left", limit)
+        self.kill()
+
+    def kill(self) -> None:
+        """Go without a word: all sockets are closed at once."""
+        for process, _ in self._players:
+            process.kill()
+        for process, pipe in self._players:
+            process.join()
+            pipe.close()
+        self._players.clear()
+
+    def _order(self, word: str) -> None:
+        for _, pipe in self._players:
+            pipe.send(word)
+
+    def _expect(self, word: str, limit: float) -> None:
+        for _, pipe in self._players:
+            try:
+                said = pipe.recv() if pipe.poll(limit) else f"nothing in {limit:g} s"
+            except EOFError:
+                said = "nothing more: their process has ended"
+            if said != word:
+                raise Failed(f"engines should have said {word!r}, but they said {said}")
+
+
+def play(info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:
+    """The life of a process of engines."""
+    Player(info, uuids, answering, orders).run()
+
+
+class Player:
+    """Several engines on one thread."""
+
+    def __init__(self, info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:
+        self.info = info
+        self.uuids = uuids
+        self.answering = answering
+        self.orders = orders
+        self.wire = Wire(info["key"])
+        self.context: zmq.Context[Socket] = zmq.Context()
+        self.context.max_sockets = 5 * len(uuids) + 100
+        self.poller = zmq.Poller()
+        self.handlers: dict[Socket, Callable[[], None]] = {}
+        self.registrations: dict[str, tuple[Socket, int]] = {}
+
+    def run(self) -> None:
+        self.poller.register(self.orders.fileno(), zmq.POLLIN)
+        self.orders.send("up")
+        while True:
+            for ready, _ in self.poller.poll():
+                if not isinstance(ready, int):
+                    self.handlers[ready]()
+                    continue
+                try:
+                    order = self.orders.recv()
+                except EOFError:  # whoever gave orders is gone
+                    return
+                (self.leave if order == "leave" else self.register)()
+
+    def open(self, kind: int, channels: list[str], identity: str = "") -> Socket:
+        socket = self.context.socket(kind)
+        socket.linger = socket.sndhwm = socket.rcvhwm = 0
+        if identity:
+            socket.identity = identity.encode()
+        for channel in channels:
+            socket.connect(url(self.info, channel))
+        return socket
+
+    def handle(self, socket: Socket, handler: Callable[[], None]) -> None:
+        self.handlers[socket] = handler
+        self.poller.register(socket, zmq.POLLIN)
+
+    # Coming and going
+
+    def register(self) -> None:
+        if "registration" not in self.info:  # a bare proxy: whoever is connected takes part
+            for engine in self.uuids:
+                self.open_shell(engine, ["task"], 0)
+            self.orders.send("registered")
+            return
+        for engine in self.uuids:
+            socket = self.open(zmq.DEALER, ["registration"], engine)
+            socket.send_multipart(self.wire.message("registration_request", json.dumps({"uuid": engine}).encode()))
+            self.handle(socket, lambda engine=engine, socket=socket: self.registered(engine, socket))  # type: ignore[misc]
+
+    def registered(self, engine: str, socket: Socket) -> None:
+        frames = socket.recv_multipart()
+        reply = json.loads(frames[frames.index(DELIMITER) + CONTENT])
+        if reply.get("status") != "ok":
+            self.orders.send(f"that a registration was refused: {reply}")
+            return
+        self.poller.unregister(socket)  # it stays open, as that of a stock engine does
+        self.registrations[engine] = socket, reply["id"]
+        self.open_shell(engine, ["mux", "task"], reply["id"])
+        # The heart comes last: when the hub hears it, everything else is open.
+        pongs = self.open(zmq.DEALER, ["hb_pong"], engine)
+        pings = self.open(zmq.SUB, [])
+        pings.subscribe(b"")
+        pings.connect(url(self.info, "hb_ping"))
+        self.handle(pings, lambda: pongs.send_multipart(pings.recv_multipart()))
+        if len(self.registrations) == len(self.uuids):
+            self.orders.send("registered")
+
+    def leave(self) -> None:
+        for engine, (socket, number) in self.registrations.items():
+            content = json.dumps({"id": number, "uuid": engine}).encode()
+            socket.send_multipart(self.wire.message("unregistration_request", content))
+        self.context.destroy(linger=10_000)
+        self.orders.send("left")
+
+    # Work
+
+    def open_shell(self, engine: str, channels: list[str], number: int) -> None:
+        shell = self.open(zmq.ROUTER, channels, engine)
+        if "broadcast" in self.info:
+            shell.connect(url(self.info, "broadcast", number))
+        metadata = json.dumps(
+            {
+                "started": self.wire.date,
+                "dependencies_met": True,
+                "engine": engine,
+                "is_broadcast": False,
+                "is_coalescing": False,
+                "original_msg_id": "",
+                "status": "ok",
+            }
+        ).encode()
+        self.handle(shell, lambda: self.work(shell, metadata))
+
+    def work(self, shell: Socket, metadata: bytes) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                frames = shell.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if not self.answering:
+                continue
+            start = frames.index(DELIMITER)
+            payload = frames[start + PAYLOAD]
+            reply = self.wire.message(
+                "apply_reply", OK, parent=frames[start + HEADER], metadata=metadata, buffers=(payload,)
+            )
+            shell.send_multipart(frames[:start] + reply, copy=len(payload) < LARGE)

@@ -1,0 +1,155 @@
+"""Many engines: their coming, being there, working, dying, and coming and going."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+from ..client import Client
+from ..cluster import cluster, controller
+from ..contenders import HUB, Contender
+from ..engines import Engines
+from ..failure import Failed, wait_until
+from ..line import Figure, Figures, Line, Target
+
+__all__ = ["CROWD", "DEATHS", "ENGINES", "TURNOVER"]
+
+ROUNDS = 10
+GRACE = 2.0
+"""Seconds for which tasks of a lost engine wait for a late reply, here."""
+MANY = replace(HUB, label="trio-hub, 1,000 engines", engines=1_000)
+FEW = replace(HUB, label="trio-hub, 8 engines")
+ATTENTIVE = replace(
+    HUB, options=(*HUB.options, "--ping=0.25", "--max-heartmonitor-misses=8", f"--stranded-grace={GRACE}")
+)
+
+
+def measure_engines(contender: Contender, tiny: bool) -> Figures:
+    n, idle = (20, 1.0) if tiny else (2_000, 15.0)
+    with controller(contender, tiny=tiny) as hub, Client(hub.client_info) as client:
+        engines = Engines(hub.engine_info, n)
+        try:
+            began = time.perf_counter()
+            engines.register()
+            client.wait_engines(n)
+            registered = time.perf_counter() - began
+            time.sleep(1.0)
+            before = hub.cost()
+            time.sleep(idle)
+            after = hub.cost()
+            return {
+                "registered": registered,
+                "lost": n - client.engines(),
+                "idle": 100 * (after.cpu - before.cpu) / idle,
+                "memory": after.memory,
+            }
+        finally:
+            engines.kill()
+
+
+def measure_crowd(contender: Contender, tiny: bool) -> Figures:
+    if tiny:
+        contender = replace(contender, engines=min(contender.engines, 20))
+    tasks = 300 if tiny else 20 * MANY.engines
+    with cluster(contender, tiny=tiny) as one:
+        work = one.work("task", tasks, window=MANY.engines)
+        return {"cpu": 1e6 * work.cpu / tasks, "rate": tasks / work.run.seconds}
+
+
+def measure_deaths(contender: Contender, tiny: bool) -> Figures:
+    n = 20 if tiny else 500
+    with controller(contender, tiny=tiny) as hub, Client(hub.client_info) as client:
+        engines = Engines(hub.engine_info, n, answering=False)
+        try:
+            engines.register()
+            client.wait_engines(n)
+            client.submit(n)
+
+            def each_has_one() -> bool:
+                answer = client.query("queue_request", {"targets": None, "verbose": False})
+                return [one["tasks"] for one in answer.values() if isinstance(one, dict)] == [1] * n
+
+            wait_until(each_has_one, f"each of {n} engines has a task")
+        finally:
+            engines.kill()
+        died = time.perf_counter()
+        client.wait_engines(0)
+        noticed = time.perf_counter()
+        contents = client.collect(n, 60.0)
+        settled = time.perf_counter()
+        for content in map(json.loads, contents):
+            if content.get("ename") != "EngineError":
+                raise Failed(f"a task whose engine has died was answered with {content}")
+        return {"noticed": noticed - died, "settled": settled - noticed}
+
+
+def measure_turnover(contender: Contender, tiny: bool) -> Figures:
+    n = 10 if tiny else 500
+    memory = []
+    with controller(contender, tiny=tiny) as hub, Client(hub.client_info) as client:
+        for _ in range(ROUNDS):
+            engines = Engines(hub.engine_info, n)
+            try:
+                engines.register()
+                client.wait_engines(n)
+                engines.leave()
+            finally:
+                engines.kill()
+            client.wait_engines(0)
+            memory.append(hub.cost().memory)
+    return {"second": memory[1], "last": memory[-1], "growth": memory[-1] - memory[1]}
+
+
+ENGINES = Line(
+    "engines",
+    "2,000 engines",
+    "2,000 engines come at once. It is measured how long it takes until the hub names all of them to a client, how many "
+    "of them are lost afterwards, and what it costs to have them, heartbeats included, while they have nothing to do.",
+    (HUB,),
+    (
+        Figure("registered", "all are usable after", "s", 2),
+        Figure("lost", "lost", digits=0),
+        Figure("idle", "CPU with them", "% of a core", 2),
+        Figure("memory", "memory with them", "MB"),
+    ),
+    measure_engines,
+    (Target(HUB, "registered", 4.0), Target(HUB, "lost", 0), Target(HUB, "idle", 2.0)),
+)
+
+CROWD = Line(
+    "crowd",
+    "Tasks for many engines",
+    "20,000 tasks, 1,000 of them outstanding at a time: 20 for each of 1,000 engines, and as many for 8 engines.",
+    (MANY, FEW),
+    (Figure("cpu", "CPU per task", "µs"), Figure("rate", "tasks answered per second", digits=0)),
+    measure_crowd,
+    (Target(MANY, "cpu", 1.25, of=FEW),),
+)
+
+DEATHS = Line(
+    "deaths",
+    "500 engines die at once",
+    "500 engines have a task each, and their sockets are closed, all at once. Pings go out every 0.25 s here, and an "
+    f"engine is lost after more than 8 misses; the grace is {GRACE:g} s. It is measured how long it takes until the hub "
+    "names none of them any more, and from then until each task is answered with an error. That is the grace, if they "
+    "are settled together, and not one after the other.",
+    (ATTENTIVE,),
+    (Figure("noticed", "all are noticed after", "s", 2), Figure("settled", "all are settled after further", "s", 2)),
+    measure_deaths,
+    (Target(ATTENTIVE, "settled", GRACE + 0.5),),
+)
+
+TURNOVER = Line(
+    "turnover",
+    "Engines that come and go",
+    f"500 engines come, and go; {ROUNDS} times.",
+    (HUB,),
+    (
+        Figure("second", "memory after the second time", "MB"),
+        Figure("last", "memory after the last time", "MB"),
+        Figure("growth", "growth between", "MB"),
+    ),
+    measure_turnover,
+    long=True,
+)

@@ -1,0 +1,63 @@
+"""A million tasks: what stays in memory."""
+
+from __future__ import annotations
+
+import time
+
+from ..cluster import cluster
+from ..contenders import HUB, HUB_SQLITE, Contender
+from ..line import Figure, Figures, Line, Target
+
+__all__ = ["MILLION"]
+
+PARTS = 10
+
+
+def measure(contender: Contender, tiny: bool) -> Figures:
+    part = 100 if tiny else 100_000
+    memory = []
+    with cluster(contender, tiny=tiny) as one:
+        one.client.patience = 300.0
+        idle = one.controller.cost().memory
+        for _ in range(PARTS):
+            one.work("task", part, window=500)
+            memory.append(one.controller.cost().memory)
+        one.client.query("purge_request", {"msg_ids": "all", "engine_ids": []})
+        time.sleep(1.0)  # what a database has written goes from memory a moment later
+        purged = one.controller.cost().memory
+    return {
+        "idle": idle,
+        "first": memory[0],
+        "growth": max(memory[1:]) - memory[0],
+        "purged": purged,
+        "left": purged - idle,
+        "left_beyond": purged - memory[0],
+    }
+
+
+MILLION = Line(
+    "million",
+    "A million tasks",
+    "1,000,000 tasks, 500 of them outstanding at a time. Resident memory is read when the hub has just started, after "
+    "each 100,000 tasks, and after all records are purged. After the first 100,000 the hub holds as much as it ever "
+    "may: in memory 100,000 records, and with SQLite the caches of the database. So from there on it should not grow, "
+    "and after the purge it should have no more than then.",
+    (HUB, HUB_SQLITE),
+    (
+        Figure("idle", "memory before", "MB"),
+        Figure("first", "memory after 100,000 tasks", "MB"),
+        Figure("growth", "growth after that, at most", "MB"),
+        Figure("purged", "memory after the purge", "MB"),
+        Figure("left", "of which more than before", "MB"),
+        Figure("left_beyond", "of which more than after 100,000 tasks", "MB"),
+    ),
+    measure,
+    (
+        Target(HUB, "growth", 30.0),
+        Target(HUB_SQLITE, "growth", 30.0),
+        Target(HUB, "left_beyond", 10.0),
+        Target(HUB_SQLITE, "left_beyond", 10.0),
+    ),
+    long=True,
+    limit=3600.0,
+)

@@ -1,0 +1,139 @@
+"""The page of the documentation, made of results."""
+
+from __future__ import annotations
+
+from .contenders import Contender
+from .line import Figure, Line, Target
+from .lines import LINES
+from .results import Results
+
+__all__ = ["page"]
+
+INTRODUCTION = """\
+# Performance
+
+What a hub costs and how fast it is, beside `ipcontroller` and beside the floor: `zmq_proxy`, ZeroMQ's own proxy in C,
+which hands messages on and looks at none of them. It was measured, and this page written, by one command, which anybody
+can run from a checkout:
+
+```bash
+python -m benchmarks.compare --write docs/explanation/performance.md
+```
+
+## How it is measured
+
+- Each measurement starts the controller anew, as users do, in a fresh profile directory. Only it is measured: CPU time
+  and memory are those of its process and of all that this has started, as Linux tells them.
+- Engines and clients are played with bare sockets, in processes of their own, so that they keep the controller busy and
+  not it them. Where stock ones are used, it is said.
+- All contenders are measured once, one after the other, then all once more, and so on. So a machine that is slow for a
+  while is so for all of them.
+- A figure is the median of all rounds; the least and the most of any round stand behind it. A ratio is that of two
+  medians. Where two contenders have the same limit of tasks for an engine (`hwm`), they are compared.
+- `trio-hub, SQLite` has the default settings. `ipcontroller` keeps its records in memory, as it does by default.
+"""
+
+
+def page(results: Results) -> str:
+    """All of it, as Markdown."""
+    measured = [line for line in LINES if results.rounds(line)]
+    parts = [INTRODUCTION, machines(results), summary(results, measured)]
+    if results.tiny:
+        parts.insert(1, "**These figures are of the tiny form: they show that the command works, and nothing else.**\n")
+    parts += [section(results, line) for line in measured]
+    if results.failures:
+        parts.append("## What failed\n\n" + "\n".join(f"- {one_line(failure)}" for failure in results.failures) + "\n")
+    return "\n".join(parts)
+
+
+def machines(results: Results) -> str:
+    rows = [(name, *(machine.get(name, "") for machine in results.machines)) for name in results.machines[0]]
+    return table(("", *("" for _ in results.machines)), rows)
+
+
+def summary(results: Results, measured: list[Line]) -> str:
+    """How many targets are reached, and which are not."""
+    targets = [(line, target, results.value(line, target)) for line in measured for target in line.targets]
+    missed = [(line, target) for line, target, value in targets if value is None or not target.reached(value)]
+    text = f"## Targets\n\nOf {len(targets)} targets, {len(targets) - len(missed)} are reached."
+    if missed:
+        text += " These are not:\n\n"
+        text += "\n".join(f"- {line.title}: {target_text(line, target)}" for line, target in missed)
+    return text + "\n"
+
+
+def section(results: Results, line: Line) -> str:
+    rounds = results.rounds(line)
+    counted = "One round." if rounds == 1 else f"{rounds} rounds."
+    parts = [f"## {line.title}\n", f"{line.text} {counted}\n", figures(results, line)]
+    if line.targets:
+        parts.append(targets(results, line))
+    return "\n".join(parts)
+
+
+def figures(results: Results, line: Line) -> str:
+    """One row for each figure of each contender, with its ratios to the references that the line has."""
+    kinds = {"× ipcontroller": "ipcontroller", "× zmq_proxy": "floor"}
+    kinds = {title: kind for title, kind in kinds.items() if any(one.kind == kind for one in line.contenders)}
+    rows = []
+    for figure in line.figures:
+        for contender in line.contenders:
+            spread = results.spread(line, contender, figure.key)
+            if spread is None:
+                continue
+            row = [figure.title, contender.label, figure.text(spread.median)]
+            row.append(f"{number(figure, spread.least)} – {number(figure, spread.most)}")
+            for kind in kinds.values():
+                of = reference(line, contender, kind)
+                ratio = results.ratio(line, contender, figure.key, of) if of else None
+                row.append("" if ratio is None else f"{ratio:.2f}")
+            rows.append(tuple(row))
+    return table(("", "", "median", "least – most", *kinds), rows)
+
+
+def reference(line: Line, contender: Contender, kind: str) -> Contender | None:
+    """With what a contender is compared: that of this kind, and where there are several, that with the same hwm."""
+    found = [one for one in line.contenders if one.kind == kind]
+    same = [one for one in found if one.hwm == contender.hwm]
+    return None if contender.kind == kind or not found else (same or found)[0]
+
+
+def targets(results: Results, line: Line) -> str:
+    rows = []
+    for target in line.targets:
+        value = results.value(line, target)
+        figure = figure_of(line, target)
+        said = "not measured" if value is None else f"{value:.3f} ×" if target.of else figure.text(value)
+        reached = value is not None and target.reached(value)
+        rows.append((target_text(line, target), said, "yes" if reached else "**no**"))
+    return table(("target", "measured", "reached"), rows)
+
+
+def target_text(line: Line, target: Target) -> str:
+    figure = figure_of(line, target)
+    bound = "at least" if target.at_least else "at most"
+    if target.of is None:
+        limit = figure.text(target.limit)
+    elif target.limit < 1 and abs(1 / target.limit - round(1 / target.limit)) < 1e-9:
+        limit = f"1/{round(1 / target.limit)} of {target.of.label}"
+    else:
+        limit = f"{target.limit:g} × {target.of.label}"
+    return f"{target.contender.label}: {figure.title} {bound} {limit}"
+
+
+def figure_of(line: Line, target: Target) -> Figure:
+    return next(figure for figure in line.figures if figure.key == target.figure)
+
+
+def number(figure: Figure, value: float) -> str:
+    return f"{value:,.{figure.digits}f}"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)) + "\n"
+
+
+def one_line(text: str) -> str:
+    """The last line of what was said, without what Markdown would read as its own."""
+    last = text.strip().splitlines()[-1] if text.strip() else ""
+    return last.replace("|", "\\|").replace("<", "&lt;")

@@ -65,6 +65,9 @@ class FakeHost:
         self.sent.append((channel, frames))
         return True
 
+    def soon(self, call: Callable[[], None]) -> None:
+        call()
+
     def start_engine(self, engine: EngineConnector) -> None:
         engine.scope = FakeScope()
         self.started.append(engine)

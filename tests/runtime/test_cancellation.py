@@ -1,4 +1,4 @@
-"""`Channel`: every wait can be cancelled, closing wakes whoever waits, and no wake-up is lost."""
+"""`Channel` and `Receiver`: every wait can be cancelled, closing wakes whoever waits, and no wake-up is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 import zmq
 
-from trio_hub.runtime.sockets import LARGE_FRAME, Channel
+from trio_hub.runtime.sockets import LARGE_FRAME, Channel, Receiver
 from trio_hub.wire.frames import Frames
 
 from .support import Footprint, within_limit
@@ -401,3 +401,139 @@ async def test_channels_leave_nothing_behind() -> None:
         context.term()
     async with within_limit():
         await before.restored()
+
+
+# One receiver for many channels
+
+
+async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
+    """However much comes on one channel, it handles only some of it before the other has its turn."""
+    busy, flood = open_pair()
+    quiet, speaker = open_pair()
+    handled: list[str] = []
+    busy.handle = lambda frames: handled.append("busy")
+    quiet.handle = lambda frames: handled.append("quiet")
+    for _ in range(1000):
+        flood.send([b"x"])
+    speaker.send([b"y"])
+    async with within_limit(), trio.open_nursery() as nursery:
+        with Receiver() as receiver:
+            receiver.add(busy)
+            receiver.add(quiet)
+            nursery.start_soon(receiver.run)
+            while len(handled) < 1001:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            nursery.cancel_scope.cancel()
+    assert handled.index("quiet") < 500
+
+
+async def test_a_receiver_ends_when_all_channels_are_closed(open_pair: OpenPair) -> None:
+    pairs = [open_pair() for _ in range(3)]
+    async with within_limit():
+        with Receiver() as receiver:
+            for bound, _ in pairs:
+                receiver.add(bound)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receiver.run)
+                for bound, _ in pairs:
+                    await trio.testing.wait_all_tasks_blocked()
+                    bound.close(linger=0)
+
+
+async def test_a_held_channel_is_received_from_when_it_is_released(open_pair: OpenPair) -> None:
+    held, to_held = open_pair()
+    free, to_free = open_pair()
+    received: list[bytes] = []
+    held.handle = free.handle = lambda frames: received.append(bytes(frames[0]))
+    held.hold()
+    held.hold()
+    async with within_limit(), trio.open_nursery() as nursery:
+        with Receiver() as receiver:
+            receiver.add(held)
+            receiver.add(free)
+            nursery.start_soon(receiver.run)
+            to_held.send([b"held"])
+            to_free.send([b"free"])
+            held.send([b"a send may consume the edge"])
+            while not received:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert received == [b"free"]
+            held.release()
+            held.release()
+            while len(received) < 2:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            assert received == [b"free", b"held"]
+            free.handle = lambda frames: free.hold()
+            to_free.send([b"1"])
+            to_free.send([b"2"])
+            while not free._held:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            free.handle = lambda frames: received.append(bytes(frames[0]))
+            free.release()
+            while len(received) < 3:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            nursery.cancel_scope.cancel()
+    assert received[2:] == [b"2"]
+
+
+async def test_what_is_to_be_done_soon_is_done_after_the_messages_and_in_order(open_pair: OpenPair) -> None:
+    bound, connected = open_pair()
+    done: list[str] = []
+    with Receiver() as receiver:
+        receiver.soon(lambda: done.append("at once"))
+        assert done == ["at once"]
+
+        def handle(frames: Frames) -> None:
+            name = bytes(frames[0]).decode()
+            done.append(name)
+            receiver.soon(lambda: done.append(f"after {name}"))
+
+        bound.handle = handle
+        receiver.add(bound)
+        for name in ("a", "b"):
+            connected.send([name.encode()])
+        while not bound.is_readable():
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        async with within_limit(), trio.open_nursery() as nursery:
+            nursery.start_soon(receiver.run)
+            while len(done) < 5:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            nursery.cancel_scope.cancel()
+    assert [entry for entry in done if entry in "ab"] == ["a", "b"]
+    assert [entry for entry in done if entry.startswith("after")] == ["after a", "after b"]
+
+
+async def test_what_is_to_be_done_soon_is_done_even_if_a_handler_fails(open_pair: OpenPair) -> None:
+    bound, connected = open_pair()
+    done: list[str] = []
+    with Receiver() as receiver:
+
+        def handle(frames: Frames) -> None:
+            receiver.soon(lambda: done.append("sent"))
+            raise ZeroDivisionError
+
+        bound.handle = handle
+        receiver.add(bound)
+        connected.send([b"x"])
+        async with within_limit():
+            with pytest.raises(ZeroDivisionError):
+                await receiver.run()
+    assert done == ["sent"]
+
+
+async def test_a_receiver_that_is_closed_leaves_the_channels_open(open_pair: OpenPair) -> None:
+    bound, connected = open_pair()
+    received: list[Frames] = []
+    bound.handle = received.append
+    with Receiver() as receiver:
+        receiver.add(bound)
+    receiver.close()
+    receiver.remove(bound)
+    connected.send([b"x"])
+    async with within_limit(), trio.open_nursery() as nursery:
+        nursery.start_soon(bound.run)
+        while not received:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        nursery.cancel_scope.cancel()
+    assert not bound.closed

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -360,7 +361,9 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
             async with open_client(hub.client_info) as client, open_engine(hub.engine_info):
                 await hub.wait_engines(1)
                 monkeypatch.setattr(Hub, method, crash)
+                # these two are bound already
                 hub._host.channels["query"].handle = hub._host.hub.dispatch_query
+                hub._host.channels["task_in"].handle = partial(hub._host.hub.dispatch_monitor_traffic, "task_in")
                 client.submit()
                 client.send("registration", "connection_request")
                 await trio.sleep_forever()

@@ -79,7 +79,7 @@ class Answering(Registration):
             self.unsaved.add(msg_id)
             self.store.after_commit(partial(self._deliver_saved, channel, idents, session, msg_id, frames))
         else:
-            self._deliver_now(channel, idents, session, msg_id, frames)
+            self.host.soon(partial(self._deliver_now, channel, idents, session, msg_id, frames))
 
     def _deliver_saved(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
         self.unsaved.discard(msg_id)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Any, Protocol, TypeAlias
 
@@ -36,6 +37,12 @@ class Host(Protocol):
 
     def send(self, channel: str, frames: Frames) -> bool:
         """Send on a channel; False if the peer that the first frame names is not connected."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call that when the messages that have come together are handled, and before anything else is sent.
+
+        So what is sent goes out together, too, which takes much less of ZeroMQ's time. The order stays as it is.
+        """
 
     def start_engine(self, engine: EngineConnector) -> None:
         """Begin the life of an engine that has just been told its id."""
@@ -243,6 +250,9 @@ class HubState(ABC):
 
     def send_to_engine(self, engine: EngineConnector, channel: str, frames: Frames) -> None:
         """Send, or keep until the engine's connection is open: its heart may be heard before that."""
+        self.host.soon(partial(self._send_or_park, engine, channel, frames))
+
+    def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames) -> None:
         if engine.awaited:
             engine.parked.append((channel, frames))
         elif engine.parked or not self.host.send(channel, [engine.ident, *frames]):

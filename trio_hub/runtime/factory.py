@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..hub.holding import RECORDED_CHANNELS
 from .restore import Known
 from .security import Security
-from .sockets import Channel
+from .sockets import Channel, Receiver
 from .zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 
 __all__ = ["HubFactory"]
@@ -75,6 +75,8 @@ class HubFactory:
         self.key = key
         self.context = zmq.Context()
         self.channels: dict[str, Channel] = {}
+        self.receiver = Receiver()
+        """Whoever serves receives from the channels with it."""
         self.client_info: dict[str, Any] = {}
         self.engine_info: dict[str, Any] = {}
         self.broadcast_channels = [f"broadcast_out{index or ''}" for index in range(config.broadcast_ports)]
@@ -253,6 +255,7 @@ class HubFactory:
 
     def release(self) -> None:
         """Release ZeroMQ's threads and descriptors. Blocks until the lingering messages have left."""
+        self.receiver.close()
         self.context.term()
 
 

@@ -18,7 +18,7 @@ from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
-from .sockets import Channel
+from .sockets import Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
 
@@ -35,7 +35,7 @@ class EventsLost(HubError):
 
 
 class RuntimeHost:
-    """Sends through `channels`; starts tasks in `nursery`.
+    """Sends through `channels`, whose messages come by `receiver`; starts tasks in `nursery`.
 
     ``hub`` is set once it exists, since the hub is made with its host, and ``dask`` when there is room for it.
     """
@@ -43,9 +43,12 @@ class RuntimeHost:
     hub: Hub
     dask: DaskSupervisor
 
-    def __init__(self, config: HubConfig, channels: dict[str, Channel], nursery: trio.Nursery) -> None:
+    def __init__(
+        self, config: HubConfig, channels: dict[str, Channel], receiver: Receiver, nursery: trio.Nursery
+    ) -> None:
         self.config = config
         self.channels = channels
+        self.receiver = receiver
         self.nursery = nursery
         self.listening = False
         self.stop_requested = trio.Event()
@@ -64,7 +67,11 @@ class RuntimeHost:
     # For the core
 
     def send(self, channel: str, frames: Frames) -> bool:
+        self.receiver.catch_up()
         return self.channels[channel].send(frames)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.receiver.soon(call)
 
     def start_engine(self, engine: EngineConnector) -> None:
         self.nursery.start_soon(self._engine_life, engine, name=f"engine {engine.id}")

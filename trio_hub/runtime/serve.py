@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,6 @@ from .host import RuntimeHost, carry_out
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
-from .sockets import Channel, Receiver
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -177,7 +176,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
         factory.bind()
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
-            host = RuntimeHost(config, factory.channels, services)
+            host = RuntimeHost(config, factory.channels, factory.receiver, services)
             host.hub = hub = Hub(
                 host,
                 Session(
@@ -210,7 +209,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 state_file = await _take_over(services, host, factory, config)
             except StoreError as error:  # so far, it is the setting that cannot be used
                 raise ConfigError(f"db: {error}") from error
-            _start_services(services, hub, factory, config)
+            _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, config, host.hurried)
                 if config.engines:
@@ -297,9 +296,9 @@ async def _hear_last_words(host: RuntimeHost, left: int) -> None:
             await host.engines_changed.wait()
 
 
-def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, config: HubConfig) -> None:
+def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig) -> None:
     """The hub's own tasks: one that receives from all sockets, and two for the heartbeat."""
-    channels = factory.channels
+    hub, channels = host.hub, factory.channels
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
         channels[name].handle = partial(hub.dispatch_monitor_traffic, name)
@@ -308,16 +307,11 @@ def _start_services(services: trio.Nursery, hub: Hub, factory: HubFactory, confi
         guard.counts = hub.ignored
     receiving = [guard.channel for guard in factory.guards]
     receiving += [channel for channel in channels.values() if channel.handle is not None]
-    services.start_soon(_receive, receiving, name="messages")
+    for channel in receiving:
+        host.receiver.add(channel)
+    services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
     services.start_soon(heartbeat.greet, name="heartbeat for newcomers")
-
-
-async def _receive(channels: Sequence[Channel]) -> None:
-    with Receiver() as receiver:
-        for channel in channels:
-            receiver.add(channel)
-        await receiver.run()
 
 
 def _write_connection_files(running: RunningHub, known: Known | None) -> None:

@@ -26,7 +26,7 @@ __all__ = ["LARGE_FRAME", "Channel", "Receiver"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
-_BUDGET = 16
+_BUDGET = 8
 """Messages received at most from one socket before others, and other tasks, have their turn: some milliseconds."""
 
 # As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
@@ -165,6 +165,9 @@ class Receiver:
         # What is to be received from without waiting, in order; and what was sent on, and may have to be, too.
         self._due: dict[Channel, None] = {}
         self._sent: set[Channel] = set()
+        # Whether messages are being handled, and what is to be called after that.
+        self._handling = False
+        self._later: list[Callable[[], None]] = []
         # The task waits, in this scope, for a descriptor; if nothing is in it, the task will come round by itself.
         self._waiting: trio.CancelScope | None = None
 
@@ -239,8 +242,27 @@ class Receiver:
                 self._due[key.data] = None
             due, self._due = self._due, {}
             for channel in due:
-                if channel.drain(_BUDGET):
-                    self._due[channel] = None
+                self._handling = True
+                try:
+                    if channel.drain(_BUDGET):
+                        self._due[channel] = None
+                finally:
+                    self._handling = False
+                    self.catch_up()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call that when the messages that were received together are handled; at once, if none is being handled."""
+        if self._handling:
+            self._later.append(call)
+        else:
+            call()
+
+    def catch_up(self) -> None:
+        """Make all calls that are to be made `soon`, in order."""
+        if self._later:
+            calls, self._later = self._later, []
+            for call in calls:
+                call()
 
     async def _wait(self) -> None:
         """Wait until there may be something to receive."""

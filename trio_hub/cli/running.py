@@ -14,6 +14,7 @@ from ..config import HubConfig
 from ..errors import ConfigError, HubError
 from ..runtime.serve import RunningHub, serve_hub
 from . import codes
+from .collecting import collect_rarely
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
 
@@ -51,6 +52,7 @@ async def _serve_with_signals(config: HubConfig) -> int:
         await nursery.start(stopper.heed_signals)
         hub = await nursery.start(serve_hub, config)
         stopper.hub_is_ready(hub)
+        collect_rarely()
         _announce(hub)
         await hub.wait_stopped()
         nursery.cancel_scope.cancel()

@@ -73,7 +73,7 @@ class Client:
         socket = self._socket("registration")
         socket.send_multipart(self._wire.message(msg_type, json.dumps(content or {}).encode()))
         limit = limit or self.patience
-        if not socket.poll(limit * 1000):
+        if not socket.poll(int(limit * 1000)):
             raise Failed(f"no answer to {msg_type} in {limit:g} s")
         frames = socket.recv_multipart()
         return frames[frames.index(DELIMITER) + CONTENT]
@@ -90,7 +90,7 @@ class Client:
         return len(self.query("connection_request")["engines"])
 
     def wait_engines(self, n: int, limit: float = 120.0) -> None:
-        wait_until(lambda: self.engines() == n, f"the hub names {n} engines", limit, period=0.02)
+        wait_until(lambda: self.engines() == n, f"the hub names {n} engines", limit)
 
     def wait_recorded(self, n: int) -> None:
         """Wait until the hub has recorded that so many requests are done, and that none is left."""
@@ -99,7 +99,7 @@ class Client:
             answer = self.query("queue_request", {"targets": None, "verbose": False})
             engines = [counts for counts in answer.values() if isinstance(counts, dict)]
             left = sum(counts["queue"] + counts["tasks"] for counts in engines) + answer.get("unassigned", 0)
-            return left == 0 and sum(counts["completed"] for counts in engines) >= n
+            return bool(left == 0 and sum(counts["completed"] for counts in engines) >= n)
 
         wait_until(recorded, f"the hub has recorded {n} requests as done", max(120.0, self.patience))
 
@@ -134,7 +134,7 @@ class Client:
                 outstanding[frames[2]] = clock()
                 socket.send_multipart(targets[sent % len(targets)] + frames, copy=copy)
                 sent += 1
-            if not socket.poll(self.patience * 1000):
+            if not socket.poll(int(self.patience * 1000)):
                 raise Failed(f"{len(delays)} of {requests} requests answered, then none for {self.patience:g} s")
             for _ in range(AT_ONCE):
                 try:
@@ -162,7 +162,7 @@ class Client:
         contents: list[bytes] = []
         deadline = time.monotonic() + limit
         while len(contents) < replies:
-            if not socket.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not socket.poll(int(1000 * max(0.0, deadline - time.monotonic()))):
                 raise Failed(f"{len(contents)} of {replies} tasks answered in {limit:g} s")
             frames = socket.recv_multipart()
             contents.append(frames[frames.index(DELIMITER) + CONTENT])

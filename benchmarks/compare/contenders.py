@@ -47,7 +47,12 @@ class Contender:
         if self.kind == "trio-hub":
             own = ["trio_hub", "serve", "--profile-dir", str(directory), f"--hwm={self.hwm}"]
         else:
-            own = ["ipyparallel.controller", f"--profile-dir={directory}", "--dictdb", f"--TaskScheduler.hwm={self.hwm}"]
+            own = [
+                "ipyparallel.controller",
+                f"--profile-dir={directory}",
+                "--dictdb",
+                f"--TaskScheduler.hwm={self.hwm}",
+            ]
             if tiny:  # an engine is usable after the next ping, and only the full form can wait so long for it
                 own += ["--ping=200", "--HeartMonitor.max_heartmonitor_misses=300"]
         return [sys.executable, "-m", *own, *self.options]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
+import select
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
@@ -19,8 +21,6 @@ __all__ = ["Engines", "raise_limits"]
 
 EACH = 500
 """As many engines are played by one process."""
-AT_ONCE = 64
-"""As many requests are answered by one engine before others have their turn."""
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -93,7 +93,12 @@ def play(info: dict[str, Any], uuids: list[str], answering: bool, orders: Connec
 
 
 class Player:
-    """Several engines on one thread."""
+    """Several engines on one thread.
+
+    Sockets are waited for by their file descriptors, since ZeroMQ's own poll looks at each of them each time. Such a
+    descriptor tells only of what arrives after the socket was found empty. So each is read once it is connected, and
+    from then on whoever reads one reads all there is (`arrived`).
+    """
 
     def __init__(self, info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:
         self.info = info
@@ -103,23 +108,32 @@ class Player:
         self.wire = Wire(info["key"])
         self.context: zmq.Context[Socket] = zmq.Context()
         self.context.max_sockets = 5 * len(uuids) + 100
-        self.poller = zmq.Poller()
-        self.handlers: dict[Socket, Callable[[], None]] = {}
+        self.poll = select.epoll()
+        self.handlers: dict[int, Callable[[], object]] = {}
         self.registrations: dict[str, tuple[Socket, int]] = {}
 
     def run(self) -> None:
-        self.poller.register(self.orders.fileno(), zmq.POLLIN)
+        self.wait(self.orders.fileno(), self.obey)
         self.orders.send("up")
         while True:
-            for ready, _ in self.poller.poll():
-                if not isinstance(ready, int):
-                    self.handlers[ready]()
-                    continue
-                try:
-                    order = self.orders.recv()
-                except EOFError:  # whoever gave orders is gone
-                    return
-                (self.leave if order == "leave" else self.register)()
+            for ready, _ in self.poll.poll():
+                self.handlers[ready]()
+
+    def handle(self, socket: Socket, handler: Callable[[], object]) -> None:
+        """Call this whenever something may have arrived; for the first time at once."""
+        self.wait(socket.FD, handler)
+        handler()
+
+    def wait(self, descriptor: int, handler: Callable[[], object]) -> None:
+        self.handlers[descriptor] = handler
+        self.poll.register(descriptor, select.EPOLLIN)
+
+    def obey(self) -> None:
+        try:
+            order = self.orders.recv()
+        except EOFError:  # whoever gave orders is gone
+            raise SystemExit from None
+        (self.leave if order == "leave" else self.register)()
 
     def open(self, kind: int, channels: list[str], identity: str = "") -> Socket:
         socket = self.context.socket(kind)
@@ -129,10 +143,6 @@ class Player:
         for channel in channels:
             socket.connect(url(self.info, channel))
         return socket
-
-    def handle(self, socket: Socket, handler: Callable[[], None]) -> None:
-        self.handlers[socket] = handler
-        self.poller.register(socket, zmq.POLLIN)
 
     # Coming and going
 
@@ -145,15 +155,17 @@ class Player:
         for engine in self.uuids:
             socket = self.open(zmq.DEALER, ["registration"], engine)
             socket.send_multipart(self.wire.message("registration_request", json.dumps({"uuid": engine}).encode()))
-            self.handle(socket, lambda engine=engine, socket=socket: self.registered(engine, socket))  # type: ignore[misc]
+            self.handle(socket, partial(self.registered, engine, socket))
 
     def registered(self, engine: str, socket: Socket) -> None:
-        frames = socket.recv_multipart()
+        for frames in arrived(socket):
+            self.join(engine, socket, frames)
+
+    def join(self, engine: str, socket: Socket, frames: list[bytes]) -> None:
         reply = json.loads(frames[frames.index(DELIMITER) + CONTENT])
         if reply.get("status") != "ok":
             self.orders.send(f"that a registration was refused: {reply}")
             return
-        self.poller.unregister(socket)  # it stays open, as that of a stock engine does
         self.registrations[engine] = socket, reply["id"]
         self.open_shell(engine, ["mux", "task"], reply["id"])
         # The heart comes last: when the hub hears it, everything else is open.
@@ -161,7 +173,7 @@ class Player:
         pings = self.open(zmq.SUB, [])
         pings.subscribe(b"")
         pings.connect(url(self.info, "hb_ping"))
-        self.handle(pings, lambda: pongs.send_multipart(pings.recv_multipart()))
+        self.handle(pings, lambda: [pongs.send_multipart(ping) for ping in arrived(pings)])
         if len(self.registrations) == len(self.uuids):
             self.orders.send("registered")
 
@@ -192,16 +204,19 @@ class Player:
         self.handle(shell, lambda: self.work(shell, metadata))
 
     def work(self, shell: Socket, metadata: bytes) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                frames = shell.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        for frames in arrived(shell):
             if not self.answering:
                 continue
             start = frames.index(DELIMITER)
-            payload = frames[start + PAYLOAD]
-            reply = self.wire.message(
-                "apply_reply", OK, parent=frames[start + HEADER], metadata=metadata, buffers=(payload,)
-            )
+            parent, payload = frames[start + HEADER], frames[start + PAYLOAD]
+            reply = self.wire.message("apply_reply", OK, parent=parent, metadata=metadata, buffers=(payload,))
             shell.send_multipart(frames[:start] + reply, copy=len(payload) < LARGE)
+
+
+def arrived(socket: Socket) -> Iterator[list[bytes]]:
+    """All messages that a socket has, also those that come while these are read."""
+    while True:
+        try:
+            yield socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return

@@ -53,12 +53,13 @@ def machines(results: Results) -> str:
 
 def summary(results: Results, measured: list[Line]) -> str:
     """How many targets are reached, and which are not."""
-    targets = [(line, target, results.value(line, target)) for line in measured for target in line.targets]
-    missed = [(line, target) for line, target, value in targets if value is None or not target.reached(value)]
-    text = f"## Targets\n\nOf {len(targets)} targets, {len(targets) - len(missed)} are reached."
-    if missed:
-        text += " These are not:\n\n"
-        text += "\n".join(f"- {line.title}: {target_text(line, target)}" for line, target in missed)
+    found = [(line, target, results.value(line, target)) for line in measured for target in line.targets]
+    known = [(line, target, target.reached(value)) for line, target, value in found if value is not None]
+    reached = sum(good for _, _, good in known)
+    text = f"## Targets\n\nOf {len(known)} targets, {reached} {'is' if reached == 1 else 'are'} reached."
+    if reached < len(known):
+        text += " Not reached:\n\n"
+        text += "\n".join(f"- {line.title}: {target_text(line, target)}" for line, target, good in known if not good)
     return text + "\n"
 
 
@@ -73,7 +74,7 @@ def section(results: Results, line: Line) -> str:
 
 def figures(results: Results, line: Line) -> str:
     """One row for each figure of each contender, with its ratios to the references that the line has."""
-    kinds = {"× ipcontroller": "ipcontroller", "× zmq_proxy": "floor"}
+    kinds = {"times ipcontroller": "ipcontroller", "times zmq_proxy": "floor"}
     kinds = {title: kind for title, kind in kinds.items() if any(one.kind == kind for one in line.contenders)}
     rows = []
     for figure in line.figures:
@@ -82,13 +83,13 @@ def figures(results: Results, line: Line) -> str:
             if spread is None:
                 continue
             row = [figure.title, contender.label, figure.text(spread.median)]
-            row.append(f"{number(figure, spread.least)} – {number(figure, spread.most)}")
+            row.append(f"{number(figure, spread.least)} to {number(figure, spread.most)}")
             for kind in kinds.values():
                 of = reference(line, contender, kind)
                 ratio = results.ratio(line, contender, figure.key, of) if of else None
                 row.append("" if ratio is None else f"{ratio:.2f}")
             rows.append(tuple(row))
-    return table(("", "", "median", "least – most", *kinds), rows)
+    return table(("", "", "median", "least to most", *kinds), rows)
 
 
 def reference(line: Line, contender: Contender, kind: str) -> Contender | None:
@@ -99,13 +100,15 @@ def reference(line: Line, contender: Contender, kind: str) -> Contender | None:
 
 
 def targets(results: Results, line: Line) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for target in line.targets:
         value = results.value(line, target)
-        figure = figure_of(line, target)
-        said = "not measured" if value is None else f"{value:.3f} ×" if target.of else figure.text(value)
-        reached = value is not None and target.reached(value)
-        rows.append((target_text(line, target), said, "yes" if reached else "**no**"))
+        if value is None:
+            said = reached = "not measured"
+        else:
+            said = f"{value:.3f} times" if target.of else figure_of(line, target).text(value)
+            reached = "yes" if target.reached(value) else "**no**"
+        rows.append((target_text(line, target), said, reached))
     return table(("target", "measured", "reached"), rows)
 
 
@@ -117,7 +120,7 @@ def target_text(line: Line, target: Target) -> str:
     elif target.limit < 1 and abs(1 / target.limit - round(1 / target.limit)) < 1e-9:
         limit = f"1/{round(1 / target.limit)} of {target.of.label}"
     else:
-        limit = f"{target.limit:g} × {target.of.label}"
+        limit = f"{target.limit:g} times {target.of.label}"
     return f"{target.contender.label}: {figure.title} {bound} {limit}"
 
 

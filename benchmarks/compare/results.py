@@ -45,9 +45,7 @@ class Results:
 
     def spread(self, line: Line, contender: Contender, figure: str) -> Spread | None:
         """None if it was not measured."""
-        values = [
-            one[figure] for one in self.figures.get(line.name, {}).get(contender.label, []) if figure in one
-        ]
+        values = [one[figure] for one in self.figures.get(line.name, {}).get(contender.label, []) if figure in one]
         return Spread(statistics.median(values), min(values), max(values)) if values else None
 
     def ratio(self, line: Line, contender: Contender, figure: str, of: Contender) -> float | None:

@@ -14,6 +14,9 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
+from typing import BinaryIO
+
+import trio
 
 from .contenders import Contender
 from .failure import Failed
@@ -24,50 +27,61 @@ __all__ = ["measured"]
 ROOT = Path(__file__).parents[2]
 OURS = ("TRIO_HUB_", "IPP_")
 """Variables that begin so would be taken as settings by what is measured."""
+RESULT, OUTPUT = "result.json", "output.txt"
 
 
-def measured(line: Line, contender: Contender, *, tiny: bool) -> Figures:
+async def measured(line: Line, contender: Contender, *, tiny: bool) -> Figures:
     """The figures of one measurement.
 
     Raises:
         Failed: if it has failed, or does not end within the line's limit.
     """
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as directory:
-        result, output = Path(directory, "result.json"), Path(directory, "output.txt")
-        number = str(line.contenders.index(contender))
-        command = [sys.executable, "-m", __spec__.name, line.name, number, str(result), *(["--tiny"] if tiny else [])]
+        command = [sys.executable, "-m", __spec__.name, line.name, str(line.contenders.index(contender)), directory]
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        with output.open("wb") as words:
-            worker = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=env | {"TMPDIR": directory},
-                stdin=subprocess.PIPE,  # which ends when this process does, and then the worker ends, too
-                stdout=words,
-                stderr=words,
-                process_group=0,
-            )
+        with trio.move_on_after(line.limit):
+            await run_group([*command, *(["--tiny"] if tiny else [])], env | {"TMPDIR": directory}, Path(directory))
+        return figures_in(Path(directory))
+
+
+async def run_group(command: list[str], env: dict[str, str], directory: Path) -> None:
+    """Run a command until it ends, in a process group of its own; if this is cancelled, kill all of the group."""
+    with open_output(directory) as output:
+        process = await trio.lowlevel.open_process(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,  # which is closed when this process ends, however it does
+            stdout=output,
+            stderr=output,
+            process_group=0,
+        )
+    assert process.stdin is not None
+    async with process.stdin:
         try:
-            worker.wait(line.limit)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"not measured in {line.limit:g} s: {last_words(output)}") from None
+            await process.wait()
         finally:
-            if worker.poll() is None:
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
-            assert worker.stdin is not None
-            worker.stdin.close()
-        if not result.exists():
-            raise Failed(last_words(output) or "the measurement ended without a word")
-        answer = json.loads(result.read_text())
-        if "failed" in answer:
-            raise Failed("\n".join(filter(None, (last_words(output), answer["failed"]))))
-        figures: Figures = answer["figures"]
-        return figures
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                with trio.CancelScope(shield=True):
+                    await process.wait()
 
 
-def last_words(output: Path) -> str:
-    return output.read_text(errors="replace")[-2000:].strip()
+def open_output(directory: Path) -> BinaryIO:
+    return (directory / OUTPUT).open("wb")
+
+
+def figures_in(directory: Path) -> Figures:
+    """What a worker has left there."""
+    said = (directory / OUTPUT).read_text(errors="replace")[-2000:].strip()
+    try:
+        answer = json.loads((directory / RESULT).read_text())
+    except FileNotFoundError:
+        raise Failed(f"{said}\nthe measurement did not come to an end in time".strip()) from None
+    if "failed" in answer:
+        raise Failed(f"{said}\n{answer['failed']}".strip())
+    figures: Figures = answer["figures"]
+    return figures
 
 
 def end_with(stream: int) -> None:
@@ -81,7 +95,7 @@ def main() -> None:
     from .lines import LINES
 
     threading.Thread(target=end_with, args=(sys.stdin.fileno(),), daemon=True).start()
-    name, number, result = sys.argv[1:4]
+    name, number, directory = sys.argv[1:4]
     line = next(line for line in LINES if line.name == name)
     raise_limits()
     answer: dict[str, object]
@@ -91,9 +105,9 @@ def main() -> None:
         answer = {"failed": str(error)}
     except Exception:
         answer = {"failed": traceback.format_exc()}
-    whole = Path(result).with_suffix(".new")
-    whole.write_text(json.dumps(answer))
-    whole.rename(result)
+    unfinished = Path(directory, "unfinished.json")
+    unfinished.write_text(json.dumps(answer))
+    unfinished.rename(Path(directory, RESULT))
     os.killpg(0, signal.SIGKILL)  # whatever is left; this process, too
 
 

@@ -74,7 +74,7 @@ def measure_single(contender: Contender, tiny: bool) -> Figures:
 
 
 def measure_burst(contender: Contender, tiny: bool) -> Figures:
-    tasks = 1_000 if tiny else 100_000
+    tasks = 200 if tiny else 100_000
     with cluster(contender, tiny=tiny) as one, another_process() as other:
         burst = other.submit(run_tasks, one.controller.client_info, tasks, tasks)
         delays = delays_while(burst, lambda: one.run("mux", 1, window=1))
@@ -84,7 +84,7 @@ def measure_burst(contender: Contender, tiny: bool) -> Figures:
 
 
 def measure_history(contender: Contender, tiny: bool) -> Figures:
-    records, times = (300, 2) if tiny else (10_000, 5)
+    records, times = (100, 2) if tiny else (10_000, 5)
     with cluster(contender, tiny=tiny) as one, another_process() as other:
         one.run("task", records, window=500)
         one.wait_recorded()
@@ -97,7 +97,7 @@ def measure_history(contender: Contender, tiny: bool) -> Figures:
 
 
 def measure_status(contender: Contender, tiny: bool) -> Figures:
-    tasks = 1_000 if tiny else 100_000
+    tasks = 200 if tiny else 100_000
     question = {"targets": None, "verbose": False}
     with cluster(contender, tiny=tiny) as one, another_process() as other:
         busy = other.submit(run_tasks, one.controller.client_info, tasks, 500)

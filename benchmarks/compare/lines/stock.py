@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 
-import ipyparallel as ipp
-
 from ..client import Client
 from ..cluster import controller
 from ..contenders import HUB, HUB_SQLITE, IPCONTROLLER, Contender
@@ -21,6 +19,8 @@ PATIENCE = 120.0
 
 
 def measure(contender: Contender, tiny: bool) -> Figures:
+    import ipyparallel as ipp  # here, since all other lines can do without what that takes
+
     tasks = 20 if tiny else 2_000
     with controller(contender, tiny=tiny) as one, Client(one.client_info) as asking:
         command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={one.directory}", "--log-level=ERROR"]

@@ -15,7 +15,7 @@ WINDOW = 500
 
 
 def measure(queue: str, contender: Contender, tiny: bool) -> Figures:
-    requests = 300 if tiny else 20_000
+    requests = 100 if tiny else 20_000
     with cluster(contender, tiny=tiny) as one:
         work = one.work(queue, requests, window=WINDOW)
         return {
@@ -67,9 +67,9 @@ TASK = Line(
 MUX = Line(
     "mux",
     "Direct calls",
-    f"The same with direct calls, to 8 engines in turn; {WINDOW} are outstanding at a time. In `ipcontroller` a proxy in C "
-    "relays them, which knows nothing of them, and another process makes records of copies of them: so only what is "
-    "answered and recorded compares.",
+    f"The same with direct calls, to 8 engines in turn; {WINDOW} are outstanding at a time. In `ipcontroller` a proxy "
+    "in C relays them, which knows nothing of them, and another process makes records of copies of them: so only what "
+    "is answered and recorded compares.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (
         Figure("cpu", "CPU per call", "µs"),
@@ -82,8 +82,8 @@ MUX = Line(
 BUFFERS = Line(
     "buffers",
     "Large buffers",
-    "Direct calls with a buffer of 4 MB, which the engine sends back; 8 are outstanding at a time. The rate counts both "
-    "ways.",
+    "Direct calls with a buffer of 4 MB, which the engine sends back; 8 are outstanding at a time. The rate counts "
+    "both ways.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (Figure("cpu", "CPU per call", "ms", 2), Figure("rate", "rate", "MB/s", 0)),
     measure_buffers,

@@ -82,6 +82,13 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """trio-hub beside ipcontroller and zmq_proxy, for instance `-- --rounds 3 --only task single --write PAGE.md`."""
+    install(session, "test")
+    session.run("python", "-m", "benchmarks.compare", *session.posargs)
+
+
+@nox.session
 def typing(session: nox.Session) -> None:
     """Types: mypy --strict."""
     install(session, "test", "typing")

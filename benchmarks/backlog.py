@@ -56,7 +56,7 @@ class Client:
             self.socket.send_multipart(frames)
 
     def collect(self, tasks: int) -> int:
-        answered = set()
+        answered: set[str] = set()
         while len(answered) < tasks and self.socket.poll(60_000):
             frames = self.socket.recv_multipart()
             answered.add(json.loads(frames[frames.index(b"<IDS|MSG>") + 3])["msg_id"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from .contenders import Contender
 from .line import Figure, Line, Target
 from .lines import LINES
 from .results import Results
 
 __all__ = ["page"]
+
+WIDTH = 120
 
 INTRODUCTION = """\
 # Performance
@@ -55,6 +59,8 @@ def summary(results: Results, measured: list[Line]) -> str:
     """How many targets are reached, and which are not."""
     found = [(line, target, results.value(line, target)) for line in measured for target in line.targets]
     known = [(line, target, target.reached(value)) for line, target, value in found if value is not None]
+    if not known:
+        return ""
     reached = sum(good for _, _, good in known)
     text = f"## Targets\n\nOf {len(known)} targets, {reached} {'is' if reached == 1 else 'are'} reached."
     if reached < len(known):
@@ -66,7 +72,7 @@ def summary(results: Results, measured: list[Line]) -> str:
 def section(results: Results, line: Line) -> str:
     rounds = results.rounds(line)
     counted = "One round." if rounds == 1 else f"{rounds} rounds."
-    parts = [f"## {line.title}\n", f"{line.text} {counted}\n", figures(results, line)]
+    parts = [f"## {line.title}\n", textwrap.fill(f"{line.text} {counted}", WIDTH) + "\n", figures(results, line)]
     if line.targets:
         parts.append(targets(results, line))
     return "\n".join(parts)

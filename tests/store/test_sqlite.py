@@ -719,7 +719,7 @@ def test_an_error_of_the_disk_says_that_the_hub_tries_again(path: Path, code: in
         ({"msg_id": {"$in": ["a", "b"]}}, "sqlite_autoindex_task_1"),
         ({"engine_uuid": "e", "completed": {"$gte": at(0)}}, r"task_engine \(engine_uuid=\? AND completed>"),
         ({"engine_uuid": {"$in": ["e", "f"]}}, r"task_engine \(engine_uuid="),
-        ({"client_uuid": "c", "completed": {"$lt": at(0)}}, r"task_client \(client_uuid=\? AND completed<"),
+        ({"client_uuid": "c", "completed": {"$lt": at(0)}}, r"task_client \(client_uuid=\?"),
         ({"completed": {"$gte": at(0)}}, r"task_completed \(completed>"),
         ({"submitted": {"$lt": at(0)}}, r"task_history \(submitted<"),
         ({"received": {"$gte": at(0), "$lt": at(1)}}, r"task_received \(received>"),

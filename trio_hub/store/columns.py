@@ -112,7 +112,7 @@ def buffers_column(buffers: Sequence[Buffer] | None) -> tuple[bytes | None, bool
     if buffers is None:
         return None, False
     if sum(map(len, buffers)) < SMALL:
-        return _pack([bytes(buffer) for buffer in buffers]), False
+        return _pack(buffers), False  # (frames of ZeroMQ's own, which this does not know, are larger than that)
     return _pack(list(map(len, buffers))), True
 
 

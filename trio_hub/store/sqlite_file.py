@@ -75,7 +75,7 @@ _FIRST = (
     # all that history needs, so that it does not read the table
     "CREATE INDEX task_history ON task (submitted, arrival, msg_id)",
     "CREATE INDEX task_engine ON task (engine_uuid, completed) WHERE engine_uuid IS NOT NULL",
-    "CREATE INDEX task_client ON task (client_uuid, completed) WHERE client_uuid IS NOT NULL",
+    "CREATE INDEX task_client ON task (client_uuid) WHERE client_uuid IS NOT NULL",
     "CREATE INDEX task_completed ON task (completed) WHERE completed IS NOT NULL",
     "CREATE INDEX task_received ON task (received) WHERE received IS NOT NULL",
     "CREATE INDEX task_unfinished ON task (owner) WHERE completed IS NULL",

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import compress
 from operator import attrgetter
 from typing import Any
 
@@ -205,14 +206,16 @@ class Batch:
     def _add(self, msg_id: str, record: TaskRecord) -> None:
         values = _values_of(record)
         # half of them are None, each of which would cost half a microsecond to tell SQLite
-        plan = _plan_where(tuple([value is not None for value in values]))
-        row = [value for value in values if value is not None]
+        there = tuple([value is not None for value in values])
+        plan = _plan_where(there)
+        row = list(compress(values, there))
         self._keep_buffers(msg_id, plan, row)
         self._arrivals += 1
         row += (self._owner, plan.columns(row), self._arrivals)
         self._added.setdefault(plan.add, []).append(row)
-        for key in TEXT_KEYS:
-            self._append(msg_id, key, getattr(record, key))
+        if record.stdout or record.stderr:
+            for key in TEXT_KEYS:
+                self._append(msg_id, key, getattr(record, key))
 
     def _update(self, msg_id: str, changes: dict[str, Any]) -> None:
         plan = _plan(*changes)

@@ -100,7 +100,8 @@ def measure_turnover(contender: Contender, tiny: bool) -> Figures:
                 engines.kill()
             client.wait_engines(0)
             memory.append(hub.cost().memory)
-    return {"second": memory[1], "last": memory[-1], "growth": memory[-1] - memory[1]}
+    half = memory[ROUNDS // 2 - 1]
+    return {"second": memory[1], "last": memory[-1], "growth": memory[-1] - memory[1], "late": memory[-1] - half}
 
 
 ENGINES = Line(
@@ -146,12 +147,14 @@ DEATHS = Line(
 TURNOVER = Line(
     "turnover",
     "Engines that come and go",
-    f"500 engines come, and go; {ROUNDS} times.",
+    f"500 engines come, and go; {ROUNDS} times. What is freed may stay with the process, which uses it again: so memory "
+    "may grow for a few times, and must then stay where it is.",
     (HUB,),
     (
         Figure("second", "memory after the second time", "MB"),
         Figure("last", "memory after the last time", "MB"),
         Figure("growth", "growth between", "MB"),
+        Figure("late", "of which in the second half", "MB"),
     ),
     measure_turnover,
     long=True,

@@ -46,10 +46,10 @@ MILLION = Line(
     (
         Figure("idle", "memory before", "MB"),
         Figure("first", "memory after 100,000 tasks", "MB"),
-        Figure("growth", "growth after that, at most", "MB"),
+        Figure("growth", "largest growth after that", "MB"),
         Figure("purged", "memory after the purge", "MB"),
-        Figure("left", "of which more than before", "MB"),
-        Figure("left_beyond", "of which more than after 100,000 tasks", "MB"),
+        Figure("left", "after the purge, more than before", "MB"),
+        Figure("left_beyond", "after the purge, more than after 100,000 tasks", "MB"),
     ),
     measure,
     (

@@ -147,8 +147,8 @@ DEATHS = Line(
 TURNOVER = Line(
     "turnover",
     "Engines that come and go",
-    f"500 engines come, and go; {ROUNDS} times. What is freed may stay with the process, which uses it again: so memory "
-    "may grow for a few times, and must then stay where it is.",
+    f"500 engines come, and go; {ROUNDS} times. What is freed may stay with the process, which uses it again: so "
+    "memory may grow for a few times, and must then stay where it is.",
     (HUB,),
     (
         Figure("second", "memory after the second time", "MB"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 __all__ = ["HeartMonitor"]
 
+_GREETING = b"hello."
+
 
 class HeartMonitor:
     """Counts missed heartbeats.
@@ -35,14 +37,23 @@ class HeartMonitor:
         """How many pings in a row the heart has missed."""
         return self._misses.get(heart, 0)
 
+    @property
+    def topic(self) -> bytes:
+        """What every ping begins with that `ping` makes, and no greeting."""
+        return self._token
+
     def ping(self) -> bytes:
-        """The next ping to send."""
+        """The next ping to send to all."""
         self._pings += 1
         return b"%b.%d" % (self._token, self._pings)
 
+    def greeting(self) -> bytes:
+        """The next ping to send to one heart only."""
+        return _GREETING + self.ping()
+
     def is_ours(self, pong: bytes) -> bool:
         """Whether this is the echo of a ping that was sent."""
-        token, _, number = pong.rpartition(b".")
+        token, _, number = pong.removeprefix(_GREETING).rpartition(b".")
         return token == self._token and number.isdigit() and len(number) < 20 and 0 < int(number) <= self._pings
 
     def watch(self, heart: bytes) -> None:

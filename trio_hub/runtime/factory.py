@@ -161,7 +161,7 @@ class HubFactory:
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
             elif kind == zmq.XPUB:
-                socket.xpub_verbose = True  # each engine's subscription is told, not only the first
+                socket.setsockopt(zmq.XPUB_MANUAL, 1)  # who gets what is for `Heartbeat` to say
             if self._curve is not None:
                 socket.curve_server = True
                 socket.curve_secretkey = self._curve.secret.encode()

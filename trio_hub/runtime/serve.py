@@ -297,7 +297,7 @@ async def _hear_last_words(host: RuntimeHost, left: int) -> None:
 
 
 def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig) -> None:
-    """The hub's own tasks: one that receives from all sockets, and two for the heartbeat."""
+    """The hub's own tasks: one that receives from all sockets, and the heartbeat."""
     hub, channels = host.hub, factory.channels
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
@@ -311,7 +311,6 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
-    services.start_soon(heartbeat.greet, name="heartbeat for newcomers")
 
 
 def _write_connection_files(running: RunningHub, known: Known | None) -> None:

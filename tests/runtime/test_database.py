@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +9,6 @@ import pytest
 
 from trio_hub import ConfigError, HubConfig, StoreError, serve_hub
 from trio_hub.runtime.recordwriter import RecordWriter
-from trio_hub.store.backend import Change
 from trio_hub.store.sqlite import SQLiteBackend, open_sqlite
 
 from .support import cluster, eventually, within_limit
@@ -47,12 +45,12 @@ async def test_a_file_of_another_hub_is_told(tmp_path: Path) -> None:
 async def test_a_hub_goes_on_while_its_database_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: SQLiteBackend, changes: Sequence[Change]) -> NoReturn:
+    def carry_out(self: SQLiteBackend, batches: object) -> NoReturn:
         raise StoreError("no space is left")
 
     async with cluster(profile_dir=tmp_path) as (hub, client, _):
         with monkeypatch.context() as patch:
-            patch.setattr(SQLiteBackend, "write", write)
+            patch.setattr(SQLiteBackend, "_carry_out", carry_out)
             await client.reply(client.submit(b"work"))
             await eventually(lambda: hub.statistics().database.last_error is not None)
             numbers = hub.statistics().database

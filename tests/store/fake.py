@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from trio_hub.errors import StoreError
 from trio_hub.store.backend import Change, Found, Keep, Kept, Place, Reader, place_of
@@ -65,6 +66,9 @@ class FakeBackend:
             self.kept = kept
             self.batches.append(msg_ids)
             self.changes += changes
+
+    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
+        return partial(self.write, changes)
 
     def _apply(self, kept: dict[str, Kept], change: Change) -> None:
         if change.removed:

@@ -6,7 +6,7 @@ thread at a time; each `Reader` is used by one thread at a time, beside the othe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -110,6 +110,12 @@ class Backend(Protocol):
 
     def write(self, changes: Sequence[Change]) -> None:
         """Carry out all changes, in one transaction; when it returns they are as durable as the database was told."""
+
+    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
+        """Do of `write` what needs no database, and return what does the rest.
+
+        It raises only what is the fault of a change. Unlike all others, it may be called in any thread.
+        """
 
     def drop(self, query: Query) -> int:
         """Forget all matching records that are completed, give their space back, and say how many they were."""

@@ -6,10 +6,11 @@ owner; queries, `drop` and `trim` are about the records of all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from uuid import UUID
 
@@ -137,6 +138,10 @@ class PostgresBackend:
         self._doubt = None
         for change in changes:
             self._already.pop(change.msg_id, None)
+
+    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
+        """See `trio_hub.store.backend.Backend.prepare`."""
+        return partial(self.write, changes)
 
     def drop(self, query: Query) -> int:
         """See `trio_hub.store.backend.Backend.drop`.

@@ -6,9 +6,10 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -88,6 +89,10 @@ class SQLiteBackend:
 
     def write(self, changes: Sequence[Change]) -> None:
         """See `trio_hub.store.backend.Backend.write`."""
+        self.prepare(changes)()
+
+    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
+        """See `trio_hub.store.backend.Backend.prepare`."""
         batches = []
         batch = Batch(self._owner)
         for change in changes:
@@ -96,6 +101,9 @@ class SQLiteBackend:
                 batch = Batch(self._owner)
             batch.take(change)
         batches.append(batch)
+        return partial(self._carry_out, batches)
+
+    def _carry_out(self, batches: list[Batch]) -> None:
         with self._transaction() as connection:
             for batch in batches:
                 batch.carry_out(connection)

@@ -18,6 +18,9 @@ from ..errors import ConfigError, StoreError
 
 __all__ = ["APPLICATION_ID", "FileLock", "connect", "open_file", "reporting"]
 
+# Without this, Python looks for an adapter each time that it binds bytes, and finds none: several times the work.
+sqlite3.register_adapter(bytes, bytes)
+
 # "trio" in ASCII; `file` and others tell by it whose database it is.
 APPLICATION_ID = 0x7472696F
 

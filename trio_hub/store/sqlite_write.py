@@ -33,7 +33,11 @@ __all__ = ["BYTES", "CODERS", "KEYS", "KINDS", "Batch", "forget", "from_utf8"]
 KINDS = {"stdout": 0, "stderr": 1, "buffers": 2, "result_buffers": 3}
 # The keys that have a column.
 KEYS = tuple(key for key in (*RECORD_KEYS, *HUB_KEYS) if key not in TEXT_KEYS)
+_MSG_ID = KEYS.index("msg_id")  # it is always there
 _TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitted"))
+# The same few, again and again.
+_REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
+_known_text = lru_cache(1024)(text_column)
 
 # The keys whose length counts, beside that of their pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
@@ -86,7 +90,11 @@ class _Plan:
         self.keys = [key for key in keys if key not in TEXT_KEYS]
         self.texts = [key for key in keys if key in TEXT_KEYS]
         self.buffers = [(index, key) for index, key in enumerate(self.keys) if key in BUFFER_KEYS]
-        self._encoders = [(index, CODERS[key][0]) for index, key in enumerate(self.keys) if key in CODERS]
+        self._encoders = [
+            (index, _known_text if key in _REPEATED else CODERS[key][0])
+            for index, key in enumerate(self.keys)
+            if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
+        ]
         self._measured = [index for index, key in enumerate(self.keys) if key in _MEASURED]
         # (to the right of =, a column has the value from before)
         sets = "".join(f"{key} = ?, " for key in self.keys)
@@ -209,6 +217,7 @@ class Batch:
         there = tuple([value is not None for value in values])
         plan = _plan_where(there)
         row = list(compress(values, there))
+        row[_MSG_ID] = msg_id
         self._keep_buffers(msg_id, plan, row)
         self._arrivals += 1
         row += (self._owner, plan.columns(row), self._arrivals)

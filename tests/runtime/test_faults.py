@@ -634,3 +634,16 @@ async def test_settled_means_settled() -> None:
         engine.send_reply("task", "apply_reply", {"status": "ok"}, parent={"msg_id": "never"})
         await settled(hub, client, engine)
         assert hub.statistics().ignored == {"unexpected_result": 2}
+
+
+@pytest.mark.parametrize("packer", ["json", "msgpack"])
+async def test_a_long_answer_is_whole_and_in_order(packer: str) -> None:
+    """Long answers are packed piece by piece."""
+    async with cluster(packer=packer) as (_, client, _):
+        labels = [f"task {number} \N{SNOWMAN}" for number in range(130)]
+        for label in labels:
+            await client.reply(client.submit(b"work", metadata={"label": label}))
+        found = (await client.query("db_request", {"query": {}, "keys": ["msg_id", "label"]})).content
+        assert [record["label"] for record in found["records"]] == labels
+        history = (await client.query("history_request")).content["history"]
+        assert history == [record["msg_id"] for record in found["records"]]

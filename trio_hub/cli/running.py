@@ -14,7 +14,7 @@ from ..config import HubConfig
 from ..errors import ConfigError, HubError
 from ..runtime.serve import RunningHub, serve_hub
 from . import codes
-from .collecting import collect_rarely
+from .interpreter import collect_rarely, switch_often
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
 
@@ -27,6 +27,7 @@ def run_hub(config: HubConfig) -> int:
     """Run a hub until it stops; the process's exit code. An error is told on stderr."""
     set_up_logs(config.log_level, config.log_format)
     raise_open_files_limit()
+    switch_often()
     try:
         return trio.run(_serve_with_signals, config)
     except* HubError as group:

@@ -13,7 +13,7 @@ from ..config import HubConfig
 from ..errors import HubClosedError, HubError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event
-from ..hub.state import Query, StoreCall
+from ..hub.state import Query, Reply, StoreCall
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dask import DaskSupervisor
@@ -26,6 +26,8 @@ log = logging.getLogger("trio_hub.runtime")
 
 T = TypeVar("T")
 
+PACKED_AT_A_TIME = 50
+"""Items of a list in a reply, of which each may be a record: half a millisecond."""
 EVENT_BUFFER = 10_000
 """Events kept for a reader that is slow."""
 
@@ -130,11 +132,23 @@ class RuntimeHost:
     async def _run_query(self, message: Message, query: Query) -> None:
         try:
             reply = await carry_out(query)
+            await self._pack_in_turns(reply)
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
         else:
             self.hub.answer_query(message, reply)
+
+    async def _pack_in_turns(self, reply: Reply) -> None:
+        """Pack what is long piece by piece: ten thousand records take as long as a thousand messages."""
+        packed_part = self.hub.session.packer.packed_part
+        for key, value in reply.content.items():
+            if isinstance(value, list) and len(value) > PACKED_AT_A_TIME:
+                parts = reply.content[key] = []
+                for item in value:
+                    if len(parts) % PACKED_AT_A_TIME == 0:
+                        await trio.lowlevel.checkpoint()
+                    parts.append(packed_part(item))
 
     async def _ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         try:

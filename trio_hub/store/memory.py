@@ -21,8 +21,8 @@ from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRe
 
 __all__ = ["MemoryStore"]
 
-# Readers await their checkpoint after this many records (0.1 to 5 ms of work).
-SLICE = 500
+# Readers await their checkpoint after this many records (0.02 to 1 ms of work).
+SLICE = 100
 # Handing out a record means decoding its JSON: as much work as looking at so many.
 COST_OF_MATCH = 10
 

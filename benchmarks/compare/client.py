@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 from .failure import Failed, wait_until
-from .wire import CONTENT, DELIMITER, LARGE, OK, PARENT, Wire, url
+from .wire import BUFFERS, CONTENT, DELIMITER, LARGE, OK, PARENT, Wire, url
 
 __all__ = ["Client", "Run", "percentile"]
 
@@ -144,6 +144,8 @@ class Client:
                 start = frames.index(DELIMITER)
                 if frames[start + CONTENT] != OK:
                     raise Failed(f"a request was answered with {frames[start + CONTENT][:500]!r}")
+                if len(frames[start + BUFFERS]) != len(payload):
+                    raise Failed(f"{len(frames[start + BUFFERS])} of {len(payload)} bytes came back")
                 at = outstanding.pop(frames[start + PARENT], None)
                 if at is None:
                     raise Failed("a reply to no request, or the second one")

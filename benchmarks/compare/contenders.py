@@ -126,6 +126,14 @@ class Controller:
     def cost(self) -> Cost:
         return cost_of_tree(self._process.pid)
 
+    def at_rest(self, settling: float, seconds: float) -> tuple[Cost, float]:
+        """What it has cost, and per cent of a core that it takes, while it has nothing to do."""
+        time.sleep(settling)
+        before = self.cost()
+        time.sleep(seconds)
+        after = self.cost()
+        return after, 100 * (after.cpu - before.cpu) / seconds
+
     def stop(self) -> None:
         self._process.terminate()
         try:

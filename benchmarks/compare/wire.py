@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["CONTENT", "DELIMITER", "HEADER", "LARGE", "OK", "PARENT", "PAYLOAD", "Wire", "url"]
+__all__ = ["BUFFERS", "CONTENT", "DELIMITER", "HEADER", "LARGE", "OK", "PARENT", "PAYLOAD", "Wire", "url"]
 
 DELIMITER = b"<IDS|MSG>"
 OK = b'{"status":"ok"}'
@@ -17,7 +17,7 @@ LARGE = 65536
 """Frames from this size on are handed to ZeroMQ without a copy."""
 
 # Where a frame stands, counted from the delimiter.
-HEADER, PARENT, CONTENT, PAYLOAD = 2, 3, 5, 7
+HEADER, PARENT, CONTENT, BUFFERS, PAYLOAD = 2, 3, 5, 6, 7
 
 
 class Wire:

@@ -16,6 +16,7 @@ import pytest
 
 from trio_hub.store import NullStore
 from trio_hub.store.record import TaskRecord
+from trio_hub.wire.frames import DELIMITER
 
 from .world import Peer, World
 
@@ -50,9 +51,6 @@ class DurableStore(NullStore):
     def add(self, record: TaskRecord) -> None:
         assert record.custody is not None
 
-    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
-        pass
-
 
 def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
     """Of the submission of a task and of the result of another, while so many tasks wait and all engines are busy."""
@@ -68,7 +66,7 @@ def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
     calls = Calls()
     for frames in requests[engines + queued :]:
         request = running.pop(0)
-        reply = reply_frames(bytes(request[0]).decode(), bytes(request[2 + request[1:].index(b"<IDS|MSG>") + 1]))
+        reply = reply_frames(bytes(request[0]).decode(), bytes(request[request.index(DELIMITER) + 2]))
         with calls.counted():
             dispatch("task_in", frames)
             dispatch("task_out", reply)

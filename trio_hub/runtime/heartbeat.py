@@ -47,6 +47,7 @@ class Heartbeat:
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.heartmonitor.topic)
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])
+                self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # it begins as those of others may
 
     def _ponged(self, frames: Frames) -> None:
         self.hub.handle_pong([to_bytes(frame) for frame in frames])

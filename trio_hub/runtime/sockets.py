@@ -27,7 +27,7 @@ __all__ = ["LARGE_FRAME", "Channel", "Receiver"]
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
 _BUDGET = 8
-"""Messages received at most from one socket before others, and other tasks, have their turn: some milliseconds."""
+"""Messages received at most from one socket before others, and other tasks, have their turn: a millisecond or two."""
 
 # As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
 _NOBLOCK = int(zmq.NOBLOCK)

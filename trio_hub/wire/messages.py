@@ -178,13 +178,10 @@ class Session:
             signature = to_bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
-        return self._message(idents, frames)
+        return self.read_trusted(idents, frames)
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
         """The message in frames from the delimiter on that were verified when they came. Raises `WireError`."""
-        return self._message(idents, frames)
-
-    def _message(self, idents: list[bytes], frames: Frames) -> Message:
         parent = frames[3]
         return Message(
             idents,

@@ -28,7 +28,7 @@ ATTENTIVE = replace(
 
 
 def measure_engines(contender: Contender, tiny: bool) -> Figures:
-    n, idle = (20, 1.0) if tiny else (2_000, 15.0)
+    n = 20 if tiny else 2_000
     with controller(contender, tiny=tiny) as hub, Client(hub.client_info) as client:
         engines = Engines(hub.engine_info, n)
         try:
@@ -36,16 +36,8 @@ def measure_engines(contender: Contender, tiny: bool) -> Figures:
             engines.register()
             client.wait_engines(n)
             registered = time.perf_counter() - began
-            time.sleep(1.0)
-            before = hub.cost()
-            time.sleep(idle)
-            after = hub.cost()
-            return {
-                "registered": registered,
-                "lost": n - client.engines(),
-                "idle": 100 * (after.cpu - before.cpu) / idle,
-                "memory": after.memory,
-            }
+            cost, cpu = hub.at_rest(1.0, 1.0 if tiny else 15.0)
+            return {"registered": registered, "lost": n - client.engines(), "idle": cpu, "memory": cost.memory}
         finally:
             engines.kill()
 

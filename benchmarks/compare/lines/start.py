@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from ..cluster import controller
 from ..contenders import HUB, HUB_SQLITE, IPCONTROLLER, Contender
 from ..line import Figure, Figures, Line, Target
@@ -12,18 +10,9 @@ __all__ = ["START"]
 
 
 def measure(contender: Contender, tiny: bool) -> Figures:
-    idle = 0.5 if tiny else 5.0
     with controller(contender, tiny=tiny) as one:
-        time.sleep(0.1 if tiny else 1.0)
-        before = one.cost()
-        time.sleep(idle)
-        after = one.cost()
-        return {
-            "started": one.started_s,
-            "memory": after.memory,
-            "idle": 100 * (after.cpu - before.cpu) / idle,
-            "processes": after.processes,
-        }
+        cost, cpu = one.at_rest(0.1 if tiny else 1.0, 0.5 if tiny else 5.0)
+        return {"started": one.started_s, "memory": cost.memory, "idle": cpu, "processes": cost.processes}
 
 
 START = Line(

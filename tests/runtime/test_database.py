@@ -9,7 +9,8 @@ import pytest
 
 from trio_hub import ConfigError, HubConfig, StoreError, serve_hub
 from trio_hub.runtime.recordwriter import RecordWriter
-from trio_hub.store.sqlite import SQLiteBackend, open_sqlite
+from trio_hub.store.sqlite import open_sqlite
+from trio_hub.store.sqlite_write import Statements
 
 from .support import cluster, eventually, within_limit
 
@@ -45,12 +46,12 @@ async def test_a_file_of_another_hub_is_told(tmp_path: Path) -> None:
 async def test_a_hub_goes_on_while_its_database_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def carry_out(self: SQLiteBackend, batches: object) -> NoReturn:
+    def carry_out(self: Statements, connection: object) -> NoReturn:
         raise StoreError("no space is left")
 
     async with cluster(profile_dir=tmp_path) as (hub, client, _):
         with monkeypatch.context() as patch:
-            patch.setattr(SQLiteBackend, "_carry_out", carry_out)
+            patch.setattr(Statements, "carry_out", carry_out)
             await client.reply(client.submit(b"work"))
             await eventually(lambda: hub.statistics().database.last_error is not None)
             numbers = hub.statistics().database

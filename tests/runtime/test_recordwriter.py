@@ -18,8 +18,9 @@ from tests.store.contract import at, finished, make, open_writer
 from tests.store.fake import FakeBackend
 from tests.store.sequences import steps, take
 from trio_hub.errors import StoreError
+from trio_hub.runtime.recordbatch import NOBODY
 from trio_hub.runtime.recordreaders import READERS
-from trio_hub.runtime.recordwriter import LAYERS, NOBODY, TRIM_EVERY, TRIM_PAUSE, RecordWriter
+from trio_hub.runtime.recordwriter import LAYERS, TRIM_EVERY, TRIM_PAUSE, RecordWriter
 from trio_hub.store import MemoryStore, Query
 from trio_hub.store.backend import Change, Keep
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 
 from trio_hub.errors import StoreError
-from trio_hub.store.backend import Change, Found, Keep, Kept, Place, Reader, place_of
+from trio_hub.store.backend import Change, Found, Keep, Kept, ListedBatch, Place, Reader, place_of
 from trio_hub.store.query import Query
 
 
@@ -67,8 +66,8 @@ class FakeBackend:
             self.batches.append(msg_ids)
             self.changes += changes
 
-    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
-        return partial(self.write, changes)
+    def batch(self) -> ListedBatch:
+        return ListedBatch(self.write)
 
     def _apply(self, kept: dict[str, Kept], change: Change) -> None:
         if change.removed:

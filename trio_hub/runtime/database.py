@@ -25,7 +25,7 @@ MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
 """What is kept in memory of finished tasks, unless the configuration says something else."""
 LEAST_BACKLOG = 16 << 20
 """Bytes of records that may wait for the disk, however little memory there shall be for queued tasks."""
-RELAXED_DELAY = 0.03
+RELAXED_DELAY = 0.04
 """Seconds for which records wait for others; with the time it takes to write them, they are on disk within 50 ms."""
 
 

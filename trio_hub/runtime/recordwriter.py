@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -18,11 +17,12 @@ from typing import Any, TypeVar
 import trio
 
 from ..errors import StoreError
-from ..store.backend import Backend, Change, Keep, Reader
+from ..store.backend import Backend, Batch, Keep, Reader
 from ..store.backlog import Backlog
-from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged, size_of
+from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged
 from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
+from .recordbatch import Attempt, write_layers
 from .recordreaders import RecordReaders
 
 __all__ = ["RecordWriter"]
@@ -35,12 +35,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two attempts to write, while the database cannot."""
 LAYERS = 8
 """Every question freezes what is pending into a layer of its own; when there are more than this, they are merged."""
-PREPARED, PREPARED_BYTES = 200, 1 << 20
-"""Changes, and bytes, up to which they are prepared in the event loop: for a millisecond or two."""
+TAKEN, TAKEN_AT_ONCE = 2000, 50
+"""Changes of a batch up to which the event loop prepares them, and how many in one go: for half a millisecond or so."""
 TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 """Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
-NOBODY = "trio_hub: nobody"
-"""The msg_id of no record."""
 TELL_EVERY = 60.0
 """Seconds between two messages that records were given up."""
 
@@ -251,8 +249,7 @@ class RecordWriter:
         self._refuse_if_closed()
         self._pending.busy = len(layers)
         try:
-            with trio.CancelScope(shield=True):
-                attempt = await trio.to_thread.run_sync(self._write, *self._prepare(layers), limiter=self._writing)
+            attempt = await self._carry_out(layers)
         finally:
             self._pending.busy = 0
         calls = self._pending.calls(len(layers))
@@ -269,67 +266,30 @@ class RecordWriter:
         self._due.extend(calls)
         self._call_due()
 
-    def _prepare(self, layers: Sequence[Layer]) -> tuple[list[Changes], Callable[[], None] | None]:
-        """What `_write` is given. If it is little, Python's part of the work is done here.
+    async def _carry_out(self, layers: Sequence[Layer]) -> Attempt:
+        """Write these layers, in a thread, shielded.
 
-        In a thread it would take turns with the event loop, message by message, which costs both more than the work.
+        What Python has to do for that is done here, unless it is much: a thread would take turns at it with the event
+        loop, change by change, which costs both more than the work.
         """
-        parts: list[Changes] = [layer.changes for layer in layers]
-        if sum(map(len, parts)) > PREPARED or sum(layer.size for layer in layers) > PREPARED_BYTES:
-            return parts, None
-        pending = merged(parts)
-        try:
-            return [pending], self._backend.prepare([joined(change) for change in pending.values()])
-        except Exception:  # one of them is at fault: `_write` will find out which
-            return [pending], None
+        changes: list[Changes] = [layer.changes for layer in layers]
+        batch = None
+        if sum(map(len, changes)) <= TAKEN:
+            pending = merged(changes)
+            changes = [pending]
+            with suppress(Exception):  # one of the changes is at fault: who writes them will find out which
+                batch = await self._taken(pending)
+        with trio.CancelScope(shield=True):
+            attempt = await trio.to_thread.run_sync(write_layers, self._backend, changes, batch, limiter=self._writing)
+        return attempt  # noqa: RET504  # within the scope, mypy would miss a return after it
 
-    def _write(self, layers: Sequence[Changes], prepared: Callable[[], None] | None) -> _Attempt:
-        """In a thread: write all of it, which may be prepared.
-
-        An error that is no `StoreError` may be the fault of one record. That one is looked for by halves, and left out
-        if the database can write something else.
-        """
-        attempt = _Attempt()
-        pending = merged(layers)
-        todo = [[joined(change) for change in pending.values()]]
-        while todo and attempt.error is None:
-            changes = todo.pop()
-            try:
-                if prepared is None:
-                    self._backend.write(changes)
-                else:
-                    write, prepared = prepared, None
-                    write()
-                attempt.batches += 1
-                attempt.written += len(changes)
-            except StoreError as error:
-                attempt.error = error
-            except Exception as error:
-                if len(changes) > 1:
-                    half = len(changes) // 2
-                    todo += [changes[half:], changes[:half]]
-                    continue
-                attempt.error = self._probe()
-                if attempt.error is None:
-                    attempt.refused[changes[0].msg_id] = error
-            if attempt.error is not None:
-                todo.append(changes)
-        remaining = {change.msg_id for changes in todo for change in changes}
-        attempt.rest = {msg_id: change for msg_id, change in pending.items() if msg_id in remaining}
-        attempt.size = sum(map(size_of, attempt.rest.values()))
-        return attempt
-
-    def _probe(self) -> StoreError | None:
-        """In a thread: why the database cannot write even what changes nothing."""
-        try:
-            self._backend.write([Change(NOBODY, removed=True)])
-        except StoreError as error:
-            return error
-        except Exception as error:
-            failure = StoreError(f"the task database failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return failure
-        return None
+    async def _taken(self, pending: Changes) -> Batch:
+        batch = self._backend.batch()
+        for taken, change in enumerate(pending.values(), 1):
+            batch.take(joined(change))
+            if taken % TAKEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return batch
 
     def _refuse(self, refused: Mapping[str, Exception]) -> None:
         self.not_persisted += len(refused)
@@ -490,17 +450,3 @@ class RecordWriter:
     def _refuse_if_closed(self) -> None:
         if self._closed.is_set():
             raise StoreError("the task database is closed, since the hub has stopped")
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What came of an attempt to write."""
-
-    rest: dict[str, Change] = field(default_factory=dict)
-    """What remains to be written, and its size in bytes."""
-    size: int = 0
-    batches: int = 0
-    written: int = 0
-    refused: dict[str, Exception] = field(default_factory=dict)
-    """Why which records cannot be written ever."""
-    error: StoreError | None = None

@@ -14,7 +14,19 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from .query import Query
 from .record import TaskRecord
 
-__all__ = ["EARLIEST", "Backend", "Change", "Found", "Keep", "Kept", "Place", "Reader", "place_of"]
+__all__ = [
+    "EARLIEST",
+    "Backend",
+    "Batch",
+    "Change",
+    "Found",
+    "Keep",
+    "Kept",
+    "ListedBatch",
+    "Place",
+    "Reader",
+    "place_of",
+]
 
 # What history is ordered by: whether the time of submission is unknown, that time, and the number of arrival.
 Place: TypeAlias = tuple[bool, datetime, int]
@@ -101,6 +113,35 @@ class Reader(Protocol):
         """Release what the reader holds. Never raises."""
 
 
+class Batch(Protocol):
+    """Changes that `Backend.write` will carry out, taken one by one."""
+
+    def take(self, change: Change) -> None:
+        """Do of writing it what needs no database.
+
+        It raises only what is the fault of the change. May be called in any thread.
+        """
+
+    def write(self) -> None:
+        """See `Backend.write`. Called once."""
+
+
+class ListedBatch:
+    """A `Batch` for a backend that can do nothing without its database."""
+
+    def __init__(self, write: Callable[[Sequence[Change]], None]) -> None:
+        self._write = write
+        self._changes: list[Change] = []
+
+    def take(self, change: Change) -> None:
+        """See `Batch.take`."""
+        self._changes.append(change)
+
+    def write(self) -> None:
+        """See `Batch.write`."""
+        self._write(self._changes)
+
+
 class Backend(Protocol):
     """A database of records.
 
@@ -111,11 +152,8 @@ class Backend(Protocol):
     def write(self, changes: Sequence[Change]) -> None:
         """Carry out all changes, in one transaction; when it returns they are as durable as the database was told."""
 
-    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
-        """Do of `write` what needs no database, and return what does the rest.
-
-        It raises only what is the fault of a change. Unlike all others, it may be called in any thread.
-        """
+    def batch(self) -> Batch:
+        """Nothing to be written yet. Unlike all others, it may be called in any thread."""
 
     def drop(self, query: Query) -> int:
         """Forget all matching records that are completed, give their space back, and say how many they were."""

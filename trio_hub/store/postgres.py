@@ -6,16 +6,15 @@ owner; queries, `drop` and `trim` are about the records of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from uuid import UUID
 
 from ..errors import ConfigError, StoreError
-from .backend import Change, Found, Keep, Kept, Place, place_of
+from .backend import Change, Found, Keep, Kept, ListedBatch, Place, place_of
 from .columns import from_text, text_column
 from .postgres_link import Address, Connection, Link, reason
 from .postgres_rows import ALL_KEYS, ROWS, look_up, matching, records, selected
@@ -139,9 +138,9 @@ class PostgresBackend:
         for change in changes:
             self._already.pop(change.msg_id, None)
 
-    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
-        """See `trio_hub.store.backend.Backend.prepare`."""
-        return partial(self.write, changes)
+    def batch(self) -> ListedBatch:
+        """See `trio_hub.store.backend.Backend.batch`."""
+        return ListedBatch(self.write)
 
     def drop(self, query: Query) -> int:
         """See `trio_hub.store.backend.Backend.drop`.

@@ -7,9 +7,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -19,7 +18,7 @@ from .columns import date_column, text_column
 from .query import Query
 from .sqlite_file import FileLock, connect, open_file, reporting
 from .sqlite_read import SQLiteReader
-from .sqlite_write import BYTES, Batch, forget
+from .sqlite_write import BYTES, Statements, forget
 
 __all__ = ["SQLiteBackend", "open_sqlite"]
 
@@ -89,24 +88,14 @@ class SQLiteBackend:
 
     def write(self, changes: Sequence[Change]) -> None:
         """See `trio_hub.store.backend.Backend.write`."""
-        self.prepare(changes)()
-
-    def prepare(self, changes: Sequence[Change]) -> Callable[[], None]:
-        """See `trio_hub.store.backend.Backend.prepare`."""
-        batches = []
-        batch = Batch(self._owner)
+        batch = self.batch()
         for change in changes:
-            if change.msg_id in batch.msg_ids:  # what is done to one record keeps its order
-                batches.append(batch)
-                batch = Batch(self._owner)
             batch.take(change)
-        batches.append(batch)
-        return partial(self._carry_out, batches)
+        batch.write()
 
-    def _carry_out(self, batches: list[Batch]) -> None:
-        with self._transaction() as connection:
-            for batch in batches:
-                batch.carry_out(connection)
+    def batch(self) -> SQLiteBatch:
+        """See `trio_hub.store.backend.Backend.batch`."""
+        return SQLiteBatch(self._transaction, self._owner)
 
     def drop(self, query: Query) -> int:
         """See `trio_hub.store.backend.Backend.drop`. Records that come while it is at it stay."""
@@ -216,6 +205,27 @@ class SQLiteBackend:
             self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUMED})")
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
         return int(free)
+
+
+class SQLiteBatch:
+    """See `trio_hub.store.backend.Batch`. Made by `SQLiteBackend.batch`."""
+
+    def __init__(self, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]], owner: str) -> None:
+        self._transaction = transaction
+        self._owner = owner
+        self._statements = [Statements(owner)]
+
+    def take(self, change: Change) -> None:
+        """See `trio_hub.store.backend.Batch.take`."""
+        if change.msg_id in self._statements[-1].msg_ids:  # what is done to one record keeps its order
+            self._statements.append(Statements(self._owner))
+        self._statements[-1].take(change)
+
+    def write(self) -> None:
+        """See `trio_hub.store.backend.Batch.write`."""
+        with self._transaction() as connection:
+            for statements in self._statements:
+                statements.carry_out(connection)
 
 
 class _Turns:

@@ -27,7 +27,7 @@ from .columns import (
 )
 from .record import BUFFER_KEYS, DATE_KEYS, HUB_KEYS, PACKED_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
 
-__all__ = ["BYTES", "CODERS", "KEYS", "KINDS", "Batch", "forget", "from_utf8"]
+__all__ = ["BYTES", "CODERS", "KEYS", "KINDS", "Statements", "forget", "from_utf8"]
 
 # The kinds of pieces.
 KINDS = {"stdout": 0, "stderr": 1, "buffers": 2, "result_buffers": 3}
@@ -138,7 +138,7 @@ def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
     return connection.execute(_FORGET, listed).rowcount
 
 
-class Batch:
+class Statements:
     """Changes to different records, sorted by statement: SQLite carries out one statement many times at a fraction."""
 
     def __init__(self, owner: str) -> None:

@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -694,6 +693,8 @@ def _from_stock_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _from_file(path: Path, label: str) -> dict[str, _Given]:
+    import tomllib  # late: most hubs have no such file
+
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -86,6 +86,8 @@ class Controller:
         security = self.directory / "security"
         security.mkdir()
         self._output = self.directory / "output.txt"
+        # Python compiles a module once, and not at each start: so it is wherever the package was installed
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         began = time.perf_counter()
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -93,7 +95,7 @@ class Controller:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"IPYTHONDIR": str(self.directory / "ipython")},
+                env=environment | {"IPYTHONDIR": str(self.directory / "ipython")},
             )
         try:
             self.client_info = self._read(security / "ipcontroller-client.json", limit)

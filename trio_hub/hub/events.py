@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 __all__ = [
     "EngineRegistered",
@@ -18,16 +19,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRegistered:
+class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
     """An engine's heart has been heard: it is usable."""
 
     id: int
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineUnregistered:
+class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
     """An engine is gone. ``reason`` is ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``."""
 
     id: int
@@ -35,40 +34,35 @@ class EngineUnregistered:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettled:
+class EngineSettled(msgspec.Struct, frozen=True, gc=False):
     """The grace of a lost engine is over, and all that it left is answered."""
 
     id: int
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrationStalled:
+class RegistrationStalled(msgspec.Struct, frozen=True, gc=False):
     """An engine asked to register, and its heart was not heard in time."""
 
     id: int
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSubmitted:
+class TaskSubmitted(msgspec.Struct, frozen=True, gc=False):
     """A request has come. ``queue`` is ``"task"`` or ``"mux"``."""
 
     msg_id: str
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskAssigned:
+class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
     """A task has been sent to an engine."""
 
     msg_id: str
     engine_uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFinished:
+class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``."""
 
     msg_id: str
@@ -76,8 +70,7 @@ class TaskFinished:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class HubStopping:
+class HubStopping(msgspec.Struct, frozen=True, gc=False):
     """The hub has been asked to stop; no further event follows. ``reason`` says by whom."""
 
     reason: str

@@ -13,7 +13,6 @@ from ..config import HubConfig
 from ..errors import ConfigError, StoreError
 from ..store import MemoryStore, NullStore, Store
 from ..store.backend import Backend, Keep
-from ..store.postgres import open_postgres
 from ..store.sqlite import open_sqlite
 from ..wire.connection import write_private_file
 from .delivered import DeliveryNotes
@@ -50,6 +49,8 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
         owner = _owner(config)
         if database.path is not None:
             return open_sqlite(database.path, owner=owner, synchronous=strict)
+        from ..store.postgres import open_postgres  # late: most hubs do without
+
         return open_postgres(str(database), owner=owner, synchronous=strict)
 
     age = None if config.db_keep is None else timedelta(seconds=config.db_keep)

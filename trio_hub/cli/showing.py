@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..config import _STOCK_VARIABLES, PREFIX, DatabaseURL, HubConfig
+from ..config import PREFIX, STOCK_VARIABLES, DatabaseURL, HubConfig
 from .translation import SECRET, Translation
 
 __all__ = ["print_settings", "sources"]
@@ -33,7 +33,7 @@ def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | N
     names = [entry.name for entry in fields(HubConfig)]
     layers: list[dict[str, str]] = [
         found,
-        {name: variable for variable, name in _STOCK_VARIABLES.items() if environ.get(variable)},
+        {name: variable for variable, name in STOCK_VARIABLES.items() if environ.get(variable)},
         {name: f"{PREFIX}{name.upper()}" for name in (*names, "profile") if environ.get(f"{PREFIX}{name.upper()}")},
         dict(given),
     ]

@@ -1,0 +1,23 @@
+"""The settings of a hub: `HubConfig`, what each accepts, and where a command finds them."""
+
+from .rules import DATABASES, DatabaseURL, Rule, parse_ports
+from .settings import DURABILITIES, LOG_FORMATS, LOG_LEVELS, RULES, SCHEMES, HubConfig, shown_value
+from .sources import PREFIX, STOCK_VARIABLES, load_config, profile_directory
+
+__all__ = [
+    "DATABASES",
+    "DURABILITIES",
+    "LOG_FORMATS",
+    "LOG_LEVELS",
+    "PREFIX",
+    "RULES",
+    "SCHEMES",
+    "STOCK_VARIABLES",
+    "DatabaseURL",
+    "HubConfig",
+    "Rule",
+    "load_config",
+    "parse_ports",
+    "profile_directory",
+    "shown_value",
+]

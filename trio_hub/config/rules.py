@@ -1,0 +1,318 @@
+"""What settings accept: for each kind of value a rule that checks it, and reads it from text."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import ConfigError
+
+__all__ = [
+    "ADDRESS",
+    "ADDRESS_OR_EMPTY",
+    "BOOLEAN",
+    "BYTES",
+    "CURVE_KEY",
+    "DATABASES",
+    "PORTS",
+    "SQLITE",
+    "SSH_SERVER",
+    "DatabaseURL",
+    "Remark",
+    "Rule",
+    "check_command",
+    "check_database",
+    "check_duration",
+    "check_key",
+    "check_path",
+    "checked_by",
+    "choice",
+    "duration_from_text",
+    "or_none",
+    "parse_ports",
+    "seconds",
+    "text",
+    "whole",
+]
+
+DATABASES = ("sqlite", "memory", "none")
+"""Those that have a name; others have a URL."""
+
+
+class Remark(ValueError):
+    """What is wrong with a value, where that is more than its not being what is accepted."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one setting accepts.
+
+    `check` returns the value in its final form, `from_text` reads what a shell can give. Both raise
+    `ValueError` (or `TypeError`) for what cannot be used.
+    """
+
+    accepts: str
+    check: Callable[[Any], Any]
+    from_text: Callable[[str], Any] = str
+    metavar: str = "TEXT"
+    """What a command's help calls the value."""
+    choices: tuple[str, ...] = ()
+    """The accepted values, where they are few."""
+
+
+def whole(least: int) -> Rule:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError
+        return value
+
+    return Rule(f"a whole number, {least} or more", check, int, "N")
+
+
+def seconds(*, zero: bool, none: bool = False) -> Rule:
+    def check(value: Any) -> float | None:
+        if none and value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError
+        if value < 0 or (value == 0 and not zero):
+            raise ValueError
+        return float(value)
+
+    return Rule(f"a number of seconds, {'0 or more' if zero else 'above 0'}", check, float, "SECONDS")
+
+
+def choice(names: tuple[str, ...]) -> Rule:
+    def check(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Rule("one of " + ", ".join(names), check, str.lower, choices=names)
+
+
+def text(accepts: str, pattern: str) -> Rule:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Rule(accepts, check)
+
+
+def checked_by(function: Callable[[str], object], accepts: str) -> Rule:
+    """By what will use the value: its own `ConfigError` says best what is wrong with it."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        try:
+            function(value)
+        except ConfigError as error:
+            raise Remark(str(error)) from error
+        return value
+
+    return Rule(accepts, check)
+
+
+def _check_address(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    if ":" in value:
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        return f"[{ipaddress.IPv6Address(bare)}]"  # as it stands in a URL
+    if re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
+        raise ValueError
+    return "127.0.0.1" if value == "localhost" else value  # ZeroMQ binds to addresses, not to host names
+
+
+def check_path(value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise Remark(str(error)) from error
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """The ports in a text like ``10000-10020,11000``, in its order. Raises `ValueError`."""
+    ports: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, dash, last = part.partition("-")
+        start, stop = int(first), int(last) if dash else int(first)
+        if not 1 <= start <= stop <= 65535:
+            raise ValueError
+        ports.extend(range(start, stop + 1))
+    return tuple(ports)
+
+
+def _check_ports(value: Any) -> tuple[int, ...]:
+    ports: list[int] = []
+    for entry in [value] if isinstance(value, str | int) else value:
+        if isinstance(entry, str):
+            ports.extend(parse_ports(entry))
+        elif isinstance(entry, bool) or not isinstance(entry, int) or not 1 <= entry <= 65535:
+            raise ValueError
+        else:
+            ports.append(entry)
+    twice = sorted({port for port in ports if ports.count(port) > 1})
+    if twice:
+        raise Remark(f"port {twice[0]} is named twice")
+    return tuple(ports)
+
+
+def check_command(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(part, str) and part for part in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _check_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _boolean_from_text(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError
+    return _BOOLEANS[text.lower()]
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+BOOLEAN = Rule("true or false", _check_boolean, _boolean_from_text, "true|false")
+
+
+def _check_curve_key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or re.fullmatch(_Z85_KEY, value) is None):
+        raise ValueError
+    return value
+
+
+_Z85_KEY = r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}"
+CURVE_KEY = Rule("a CURVE key, 40 characters of Z85", _check_curve_key, metavar="KEY")
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def _check_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        value = _bytes_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value
+
+
+def _bytes_from_text(text: str) -> int:
+    match = re.fullmatch(r"(\d+) ?(|[kmgt]ib)", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError
+    return int(match[1]) * _UNITS[match[2]]
+
+
+SQLITE = "sqlite:///"
+
+
+class DatabaseURL(str):
+    """The name or URL of a task database; its ``repr`` does not show the password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(self.shown)
+
+    @property
+    def shown(self) -> str:
+        """It without passwords. What could be one, though it is not where it should be, is left out, too."""
+        start, separator, rest = str(self).partition("://")
+        if not separator or start == "sqlite":
+            return str(self)
+        user, at, place = rest.rpartition("@")
+        name, colon, _ = user.partition(":")
+        shown = f"{start}://{name}{':***' if colon else ''}{at}{place}"
+        return re.sub(r"([?&][^=&?]*=)[^&]*", _without_password, shown)
+
+    @property
+    def scheme(self) -> str:
+        """``sqlite``, ``postgresql``, ``memory`` or ``none``."""
+        return self.partition(":")[0]
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database; None if its place is not told."""
+        return Path(self.removeprefix(SQLITE)) if self.startswith(SQLITE) else None
+
+
+def _without_password(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}***" if "password" in unquote(parameter[1]).lower() else parameter[0]
+
+
+def check_database(value: Any) -> DatabaseURL | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    if value.lower() in DATABASES:
+        return DatabaseURL(value.lower())
+    if value.startswith(("postgresql://", "postgres://")):
+        return DatabaseURL("postgresql://" + value.partition("://")[2])
+    if value.startswith(SQLITE) and value != SQLITE:
+        try:
+            path = Path(value.removeprefix(SQLITE)).expanduser()
+        except RuntimeError as error:  # ~somebody, whom this machine does not know
+            raise Remark(str(error)) from error
+        return DatabaseURL(f"{SQLITE}{path.absolute()}")
+    if value.lower().startswith("mongodb"):
+        raise Remark("there is no MongoDB store: records go to SQLite or PostgreSQL")
+    raise ValueError
+
+
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def check_duration(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = duration_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100 * 365 * 86400:
+        raise ValueError
+    return float(value)
+
+
+def duration_from_text(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw]?)", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError
+    return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+
+
+def check_key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None):
+        raise ValueError
+    return value
+
+
+def or_none(rule: Rule) -> Rule:
+    return replace(rule, check=lambda value: None if value is None else rule.check(value))
+
+
+BYTES = Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES")
+
+
+_ADDRESS_IS = "an IP address or the name of a network interface, or * for all of them"
+ADDRESS = Rule(_ADDRESS_IS, _check_address, metavar="ADDRESS")
+ADDRESS_OR_EMPTY = Rule(
+    f"{_ADDRESS_IS}, or nothing", lambda value: _check_address(value) if value != "" else "", metavar="ADDRESS"
+)
+PORTS = Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports, "PORTS")
+SSH_SERVER = replace(text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")

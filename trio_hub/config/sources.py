@@ -1,0 +1,165 @@
+"""`load_config`: where the settings of a command come from.
+
+Where several places give one, the first of these counts: the command line, the environment (``TRIO_HUB_*``, then
+IPython Parallel's own ``IPP_*``), the TOML file, the default. A name that is no setting, a wrong type and a bad value
+are refused, and the message tells the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from . import rules
+from .settings import RULES, HubConfig, checked, refusal
+
+__all__ = ["PREFIX", "STOCK_VARIABLES", "load_config", "profile_directory"]
+
+
+@dataclass(frozen=True)
+class _Given:
+    value: object
+    label: str  # "--ping", "TRIO_HUB_PING", "ping in /etc/trio-hub.toml"
+    is_text: bool  # as from a shell, to be read by the rule's from_text
+
+
+PREFIX = "TRIO_HUB_"
+_NAMES = (*RULES, "profile")
+_PATHS = {"profile_dir", "curve_allowed_keys"}
+STOCK_VARIABLES = {
+    "IPP_PROFILE_DIR": "profile_dir",
+    "IPP_CLUSTER_ID": "cluster_id",
+    "IPP_SESSION_KEY": "key",
+    "IPP_ENABLE_CURVE": "curve",
+    "IPP_CURVE_PUBLICKEY": "curve_publickey",
+    "IPP_CURVE_SECRETKEY": "curve_secretkey",
+}
+
+
+def load_config(cli: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> HubConfig:
+    """The settings of a command.
+
+    `cli` holds the options that were given, under the names of `HubConfig`'s fields, as text or as values;
+    None means that an option was not given. It, the environment and the file may name a ``profile`` instead
+    of a ``profile_dir``. `file` is the TOML file, else the variable ``TRIO_HUB_CONFIG`` names one. Without
+    any profile it is IPython's ``profile_default``. Empty variables count as not set.
+
+    Raises:
+        ConfigError: naming the setting, where it was found, and what is accepted.
+    """
+    file_label = "--config"
+    if file is None and environ.get(f"{PREFIX}CONFIG"):
+        file, file_label = Path(environ[f"{PREFIX}CONFIG"]), f"{PREFIX}CONFIG"
+    values: dict[str, object] = {}
+    for layer in (
+        _from_file(file, file_label) if file is not None else {},
+        _from_stock_variables(environ),
+        _from_variables(environ),
+        _from_options(cli),
+    ):
+        values |= {name: _read(name, given) for name, given in _with_profile_dir(layer, environ).items()}
+    values.setdefault("profile_dir", profile_directory("default", environ))
+    return HubConfig(**values)  # type: ignore[arg-type]  # each value has been checked under its name
+
+
+def profile_directory(name: str, environ: Mapping[str, str]) -> Path:
+    """The directory of the profile of that name, where IPython looks for it; it need not exist."""
+    home = Path(environ.get("HOME") or Path.home())
+    if environ.get("IPYTHONDIR"):
+        base = Path(environ["IPYTHONDIR"]).expanduser()
+    else:
+        base = home / ".ipython"
+        legacy = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "ipython"
+        if not base.exists() and os.access(legacy, os.W_OK):
+            base = legacy  # where very old IPythons had it, and where new ones still find it
+    return (base / f"profile_{name}").absolute()
+
+
+def _with_profile_dir(layer: dict[str, _Given], environ: Mapping[str, str]) -> dict[str, _Given]:
+    """The layer with its ``profile`` turned into a ``profile_dir``."""
+    profile = layer.get("profile")
+    if profile is None:
+        return layer
+    if "profile_dir" in layer:
+        other = layer["profile_dir"].label
+        raise ConfigError(f"{profile.label} and {other} exclude each other: give one of them")
+    if not isinstance(profile.value, str) or re.fullmatch(r"[^\s/\\\0]+", profile.value) is None:
+        raise ConfigError(f"{profile.label} is {profile.value!r}: expected a name without spaces and slashes")
+    directory = _Given(profile_directory(profile.value, environ), profile.label, is_text=False)
+    return {name: given for name, given in layer.items() if name != "profile"} | {"profile_dir": directory}
+
+
+def _read(name: str, given: _Given) -> object:
+    value = given.value
+    if given.is_text and isinstance(value, str):
+        try:
+            value = RULES[name].from_text(value)
+        except ValueError as error:
+            raise refusal(name, value, given.label, error) from None
+    return checked(name, value, given.label)
+
+
+def _from_options(cli: Mapping[str, object]) -> dict[str, _Given]:
+    layer = {}
+    for name, value in cli.items():
+        if name not in _NAMES:
+            raise ConfigError(_unknown(f"option --{name.replace('_', '-')}", name, _NAMES))
+        if value is not None:
+            layer[name] = _Given(value, f"--{name.replace('_', '-')}", is_text=True)
+    return layer
+
+
+def _from_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
+    known = {f"{PREFIX}{name.upper()}": name for name in _NAMES}
+    layer = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.upper().startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        if variable not in known:
+            what = f"the environment variable {variable}"
+            raise ConfigError(_unknown(what, variable.upper(), (*known, f"{PREFIX}CONFIG")))
+        if text:
+            layer[known[variable]] = _Given(text, variable, is_text=True)
+    return layer
+
+
+def _from_stock_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
+    return {
+        name: _Given(environ[variable], variable, is_text=True)
+        for variable, name in STOCK_VARIABLES.items()
+        if environ.get(variable)
+    }
+
+
+def _from_file(path: Path, label: str) -> dict[str, _Given]:
+    import tomllib  # late: most hubs have no such file
+
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{label}: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are among these
+        raise ConfigError(f"{label}: {path} is not TOML: {error}") from error
+    layer = {}
+    for name, value in table.items():
+        if name not in _NAMES:
+            raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
+        if name in _PATHS and isinstance(value, str):
+            value = path.absolute().parent / Path(value).expanduser()  # relative to the file, wherever we run
+        if name == "db" and isinstance(value, str) and re.match(f"{rules.SQLITE}[^~]", value):
+            value = f"{rules.SQLITE}{path.absolute().parent / value.removeprefix(rules.SQLITE)}"
+        layer[name] = _Given(value, f"{name} in {path}", is_text=False)
+    return layer
+
+
+def _unknown(what: str, name: str, names: tuple[str, ...]) -> str:
+    # Compared without the prefix, which would make any two variables look alike.
+    bare = {known.removeprefix(PREFIX).lower(): known for known in names}
+    near = [bare[match] for match in difflib.get_close_matches(name.removeprefix(PREFIX).lower(), bare, n=1)]
+    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(names))
+    return f"{what} is not a setting: {hint}"

@@ -16,7 +16,7 @@ from typing import TextIO
 
 __all__ = ["JournalFormatter", "JsonFormatter", "KindLimit", "TextFormatter", "set_up_logs"]
 
-MESSAGE, VALUE, TRACEBACK = 2_000, 1_000, 12_000
+MESSAGE, VALUE, TRACEBACK = 2_000, 2_000, 12_000
 """Characters that are shown of a message, a field and a traceback."""
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from trio_hub.cli.logs import TextFormatter
+
 from .store.server import postgres_server, postgres_url
 
 __all__ = ["postgres_server", "postgres_url"]  # fixtures
@@ -15,6 +17,15 @@ __all__ = ["postgres_server", "postgres_url"]  # fixtures
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000)
 settings.load_profile("ci")
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Its ``text`` is what the command would write, fields included."""
+    before = caplog.handler.formatter
+    caplog.handler.setFormatter(TextFormatter())
+    yield caplog
+    caplog.handler.setFormatter(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,15 +16,16 @@ ROOT = Path(__file__).parent.parent
 # package or module of trio_hub; "__init__" stands for the public names in trio_hub/__init__.py.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "logs": set(),
     "wire": {"errors"},
     "store": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
-    "hub": {"errors", "wire", "store", "schedulers"},
+    "hub": {"errors", "logs", "wire", "store", "schedulers"},
     "config": {"errors", "wire"},
-    "runtime": {"errors", "wire", "store", "schedulers", "hub", "config"},
+    "runtime": {"errors", "logs", "wire", "store", "schedulers", "hub", "config"},
     "__init__": {"errors", "config", "runtime"},
 }
-BELOW_RUNTIME = {"errors", "wire", "store", "schedulers", "hub", "config"}
+BELOW_RUNTIME = {"errors", "logs", "wire", "store", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
 MAY_IMPORT["__main__"] = {"cli"}

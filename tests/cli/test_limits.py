@@ -15,7 +15,8 @@ def test_the_soft_limit_becomes_the_hard_one(monkeypatch: pytest.MonkeyPatch, ca
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
     assert wanted == [(resource.RLIMIT_NOFILE, (20_100, 20_100))]
-    assert caplog.messages == ["limit of open files: 20100, enough for about 2500 engines"]
+    (record,) = caplog.records
+    assert (record.limit, record.engines) == (20_100, 2500)
 
 
 def test_a_limit_that_cannot_be_raised_is_told(
@@ -28,17 +29,17 @@ def test_a_limit_that_cannot_be_raised_is_told(
     monkeypatch.setattr(resource, "setrlimit", refuse)
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
-    assert caplog.messages == [
-        "the limit of open files stays at 256: not allowed to raise maximum limit",
-        "limit of open files: 256, enough for about 19 engines",
-    ]
+    refused, told = caplog.records
+    assert (refused.levelno, refused.limit) == (logging.WARNING, 256)
+    assert str(refused.error) == "not allowed to raise maximum limit"
+    assert (told.limit, told.engines) == (256, 19)
 
 
 def test_no_limit_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
-    assert caplog.messages == ["no limit of open files"]
+    assert caplog.messages == ["there is no limit of open files"]
 
 
 def test_a_tiny_limit_is_not_a_negative_number_of_engines() -> None:

@@ -91,9 +91,9 @@ def test_a_second_signal_stops_it_at_once(tmp_path: Path, last: signal.Signals, 
         hub.wait_line("stdout", "^trio-hub ready: ")
         hub.wait_line("stderr", "^ignoring SIGTERM")
         hub.signal(signal.SIGTERM)
-        hub.wait_line("stderr", "received SIGTERM, stopping$")
+        hub.wait_line("stderr", "received a signal, stopping signal=SIGTERM$")
         hub.signal(last)
-        hub.wait_line("stderr", f"received {last.name}, stopping at once$")
+        hub.wait_line("stderr", f"received another signal, stopping at once signal={last.name}$")
         assert hub.wait() == code
     assert processes_with(str(stubborn)) == []
     assert list((tmp_path / "security").iterdir()) == []
@@ -163,7 +163,7 @@ def test_logs_can_be_json(tmp_path: Path) -> None:
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
     events = [json.loads(line) for line in hub.stderr]
-    assert any(re.match("limit of open files: .* engines$", event["message"]) for event in events)
+    assert any("limit of open files" in event["message"] for event in events)
     assert {event["level"] for event in events} <= {"debug", "info"}
 
 
@@ -182,7 +182,7 @@ def test_nobody_needs_to_read_its_output(tmp_path: Path) -> None:
     with hub:
         assert hub.stderr is not None
         for line in hub.stderr:  # ends, at the latest, when the process does
-            if "cannot write to stdout (Broken pipe): trio-hub ready" in line:
+            if 'cannot write to stdout error="Broken pipe" line="trio-hub ready' in line:
                 hub.terminate()
         assert hub.wait(LIMIT) == 0
 

@@ -157,7 +157,7 @@ async def test_a_full_disk_at_the_end(small_disk: Path, tmp_path: Path, caplog: 
             await hub.wait_stopped()
     lost = hub.statistics().database.not_persisted
     assert 0 < lost <= len(tasks)
-    assert f"{lost} records were not written to the task database" in caplog.text
+    assert f"records were not written to the task database, and are lost records={lost} " in caplog.text
 
 
 @pytest.mark.parametrize("durability", ["relaxed", "strict"])

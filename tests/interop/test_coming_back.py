@@ -115,4 +115,4 @@ def test_without_being_told_to_the_next_hub_writes_off_what_is_left(tmp_path: Pa
         assert record["completed"] is not None
         assert record["result_content"]["ename"] == "EngineError"
         assert "was not told to carry on" in record["result_content"]["evalue"]
-    assert "has left 1 unfinished requests; they have failed" in (tmp_path / "hub.log").read_text()
+    assert "was not started with restore or reuse requests=1" in (tmp_path / "hub.log").read_text()

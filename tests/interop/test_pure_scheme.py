@@ -19,7 +19,7 @@ StartCluster = Callable[..., Cluster]
 
 def connected(cluster: Cluster, engines: int) -> ipp.Client:
     """A client that learns of all engines at once, and so never of a later one before an earlier one."""
-    wait_until(lambda: cluster.log.count(" registered (") == engines, "all engines are there")
+    wait_until(lambda: cluster.log.count(" engine registered ") == engines, "all engines are there")
     rc = cluster.client()
     assert rc.ids == list(range(engines))
     return rc

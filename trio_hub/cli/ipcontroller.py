@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ import click
 
 from ..config import HubConfig
 from ..errors import ConfigError
+from ..logs import get_logger
 from . import codes
 from .raw import RawCommand
 from .showing import print_settings
@@ -23,7 +23,7 @@ from .translation import Given, Translation
 
 __all__ = ["ipcontroller"]
 
-log = logging.getLogger("trio_hub.cli")
+log = get_logger("trio_hub.cli")
 
 HELP = """\
 Run a hub with the command line, the config files and the environment of ipcontroller.
@@ -94,7 +94,7 @@ def prepare(translation: Translation, config: HubConfig, stack: ExitStack) -> No
         os.chdir(process["work_dir"])
     set_up_logs(config.log_level, config.log_format)
     if text := translation.warning():
-        log.warning("%s", text)
+        log.warning("not all that ipcontroller is told is done here as there", what=text)
 
 
 def clean_logs(directory: Path, cluster_id: str) -> None:

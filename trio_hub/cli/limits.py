@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from ..logs import get_logger
 
 __all__ = ["DESCRIPTORS_PER_ENGINE", "engines_within", "raise_open_files_limit"]
 
-log = logging.getLogger("trio_hub.cli")
+log = get_logger("trio_hub.cli")
 
 DESCRIPTORS_PER_ENGINE = 8
 """A stock engine's connections: registration, two for the heartbeat, mux, task, control, broadcast, iopub."""
@@ -30,10 +30,10 @@ def raise_open_files_limit() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as error:  # some systems have a lower limit than they tell
-            log.warning("the limit of open files stays at %d: %s", soft, error)
+            log.warning("the limit of open files cannot be raised", limit=soft, error=error)
         else:
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        log.info("no limit of open files")
+        log.info("there is no limit of open files")
     else:
-        log.info("limit of open files: %d, enough for about %d engines", soft, engines_within(soft))
+        log.info("the limit of open files bounds the number of engines", limit=soft, engines=engines_within(soft))

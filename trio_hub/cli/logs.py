@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from textwrap import indent
 from time import monotonic
+from typing import TextIO
 
-__all__ = ["JsonFormatter", "KindLimit", "TextFormatter", "set_up_logs"]
+__all__ = ["JournalFormatter", "JsonFormatter", "KindLimit", "TextFormatter", "set_up_logs"]
+
+MESSAGE, VALUE, TRACEBACK = 2_000, 2_000, 12_000
+"""Characters that are shown of a message, a field and a traceback."""
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-# What comes from the network may be quoted in a message: it cannot forge a line, nor steer a terminal.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\n"): "\\n"}
+_CUT = "… {} more characters …"
+# What comes from the network may be quoted: it cannot forge a line, steer a terminal, nor turn the text around.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+_CONTROLS |= {ord("\n"): "\\n", ord("\t"): "\\t"}
+_IN_TRACEBACKS = {code: shown for code, shown in _CONTROLS.items() if code != ord("\n")}
+_BARE = re.compile(r"[^\s\"=\\]+")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
+# See sd-daemon(3): how lines on stderr tell the journal what they are worth.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
-def set_up_logs(level: str, form: str) -> None:
-    """Log to stderr, in the form ``text`` or ``json``: ours from `level` up, others' from warnings up."""
+def set_up_logs(level: str, form: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Log to stderr, in the form ``text`` or ``json``: ours from `level` up, others' from warnings up.
+
+    Where stderr is systemd's journal, that is told each line's level.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
+    handler.setFormatter(JournalFormatter(formatter) if _is_journal(sys.stderr, environ) else formatter)
     handler.addFilter(KindLimit(monotonic))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("trio_hub").setLevel(level.upper())
@@ -27,7 +48,7 @@ def set_up_logs(level: str, form: str) -> None:
 class KindLimit(logging.Filter):
     """Lets one record of a kind through in `period` seconds, and tells in the next how many it held back.
 
-    A record has a kind if it was logged with ``extra={"kind": …}``, as those about messages of others are:
+    A record has a kind if it was logged with the field ``kind``, as those about messages of others are:
     who sends garbage in a loop shall not fill the disk. The next record's ``suppressed`` is that number.
     """
 
@@ -55,29 +76,93 @@ class KindLimit(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-03 14:05:06.789 INFO    trio_hub.hub: engine 3 registered``, in local time."""
+    """``2026-11-03 14:05:06.789 INFO    trio_hub.hub: engine registered engine=3 uuid=…``, in local time.
+
+    One line; but a traceback follows on lines of its own, which are indented, as no others are.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
-        message = record.getMessage().translate(_CONTROLS)
-        suppressed = getattr(record, "suppressed", 0)
-        if suppressed:
-            message += f" (and {suppressed} more of this kind before)"
-        line = f"{time} {record.levelname:<7} {record.name}: {message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        words = [f"{time} {record.levelname:<7} {record.name}:", _message(record)]
+        words += [f"{name}={_quoted(_text(value, VALUE))}" for name, value in _fields(record)]
+        line = " ".join(words).translate(_CONTROLS)
+        if details := self._details(record):
+            line += "\n" + indent(details.translate(_IN_TRACEBACKS), "    ")
+        return line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can be written nowhere
+
+    def _details(self, record: logging.LogRecord) -> str:
+        found = [self.formatException(record.exc_info)] if record.exc_info else []
+        found += [record.stack_info] if record.stack_info else []
+        return _text("\n".join(found), TRACEBACK)
 
 
-class JsonFormatter(logging.Formatter):
-    """A line of JSON an event: ``time`` (UTC), ``level``, ``logger``, ``message``, and every ``extra``."""
+class JsonFormatter(TextFormatter):
+    """A line of JSON an event: ``ts`` (UTC), ``level``, ``logger``, ``message``, every field, and ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         event: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "ts": time.removesuffix("+00:00") + "Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        event |= {name: value for name, value in vars(record).items() if name not in _USUAL and name not in event}
-        if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
+        for name, value in _fields(record):
+            event.setdefault(name, value if _is_plain(value) else _text(value, VALUE))
+        if details := self._details(record):
+            event["exception"] = details
+        return json.dumps(event)
+
+
+class JournalFormatter(logging.Formatter):
+    """What another formatter makes, with the level before each line, as the journal wants it and takes it off."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(priority for level, priority in _PRIORITIES if record.levelno >= level)
+        return indent(self._form.format(record), f"<{priority}>", lambda line: True)
+
+
+def _is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
+    """Whether a stream leads to the journal: then JOURNAL_STREAM has its device and inode, see systemd.exec(5)."""
+    with suppress(OSError, ValueError, AttributeError):  # it is closed, or was never there, or is no file
+        found = os.fstat(stream.fileno())  # type: ignore[union-attr]
+        return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        message = record.getMessage()
+    except Exception:  # of others: its arguments do not fit
+        message = f"{record.msg!r} of {record.args!r}"
+    return _text(message, MESSAGE)
+
+
+def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+    return ((str(name), value) for name, value in vars(record).items() if name not in _USUAL)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON has it, in a size and form that every reader takes."""
+    if isinstance(value, float):
+        return value - value == 0  # not infinite, nor "not a number"
+    return value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**63)
+
+
+def _text(value: object, limit: int) -> str:
+    """A value in words, without passwords in addresses; of what is longer than `limit`, both ends."""
+    try:
+        text = str(value)
+    except Exception as error:  # whatever it is, the line about it is worth more
+        return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}{_CUT.format(len(text) - limit)}{text[len(text) - limit // 2 :]}"
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def _quoted(text: str) -> str:
+    return text if _BARE.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import signal
 import sys
@@ -12,15 +11,17 @@ import trio
 
 from ..config import HubConfig
 from ..errors import ConfigError, HubError
+from ..logs import get_logger
 from ..runtime.serve import RunningHub, serve_hub
 from . import codes
 from .interpreter import collect_rarely, switch_often
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
+from .systemd import ServiceManager
 
 __all__ = ["run_hub"]
 
-log = logging.getLogger("trio_hub.cli")
+log = get_logger("trio_hub.cli")
 
 
 def run_hub(config: HubConfig) -> int:
@@ -28,14 +29,16 @@ def run_hub(config: HubConfig) -> int:
     set_up_logs(config.log_level, config.log_format)
     raise_open_files_limit()
     switch_often()
+    manager = ServiceManager()
     try:
-        return trio.run(_serve_with_signals, config)
+        return trio.run(_serve_with_signals, config, manager)
     except* HubError as group:
         failures = list(_leaves(group))
     for error in failures:
         # The cause of a plain HubError is a fault of the hub's own, which a message alone does not explain.
         fault = error.__cause__ if type(error) is HubError else None
-        log.critical("%s", error, exc_info=fault)
+        manager.tell(f"STATUS=failed: {error}")
+        log.critical("the hub cannot start, or go on", error=error, exc_info=fault)
     return codes.BAD_USAGE if all(isinstance(error, ConfigError) for error in failures) else codes.FAILED
 
 
@@ -47,7 +50,7 @@ def _leaves(group: BaseExceptionGroup[HubError]) -> Iterator[HubError]:
             yield error
 
 
-async def _serve_with_signals(config: HubConfig) -> int:
+async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int:
     async with trio.open_nursery() as nursery:
         stopper = _Stopper(nursery.cancel_scope)
         await nursery.start(stopper.heed_signals)
@@ -55,6 +58,9 @@ async def _serve_with_signals(config: HubConfig) -> int:
         stopper.hub_is_ready(hub)
         collect_rarely()
         _announce(hub)
+        nursery.start_soon(manager.keep_informed, hub, name="systemd")
+        await hub.wait_stopping()
+        manager.tell("STOPPING=1", "STATUS=stopping")
         await hub.wait_stopped()
         nursery.cancel_scope.cancel()
     return stopper.code
@@ -78,13 +84,13 @@ class _Stopper:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
             task_status.started()
             first = await anext(received)
-            log.info("received %s, stopping", signal.Signals(first).name)
+            log.info("received a signal, stopping", signal=signal.Signals(first).name)
             if self._hub is None:  # it has not begun to serve: there is nobody to say goodbye to
                 self._everything.cancel()
                 return
             self._hub.shutdown(signal.Signals(first).name)
             second = await anext(received)
-            log.warning("received %s, stopping at once", signal.Signals(second).name)
+            log.warning("received another signal, stopping at once", signal=signal.Signals(second).name)
             self.code = codes.after_signal(second)
             self._hub.shutdown(at_once=True)
             self._everything.cancel()
@@ -105,5 +111,5 @@ def _announce(hub: RunningHub) -> None:
     try:
         print(line, flush=True)
     except OSError as error:  # nobody reads our output: no reason not to serve
-        log.warning("cannot write to stdout (%s): %s", error.strerror, line)
+        log.warning("cannot write to stdout", error=error.strerror, line=line)
         sys.stdout = None  # or the interpreter would fail to flush it at its end

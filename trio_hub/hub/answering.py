@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
 from ..errors import EngineError, HubError, WireError
+from ..logs import get_logger
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, error_content
@@ -22,7 +22,7 @@ STOPPED = "the hub has been stopped"
 OWED_AT_A_TIME = 100
 """Results that are read from the store at a time for a client that has come back."""
 
-log = logging.getLogger("trio_hub.hub")
+log = get_logger("trio_hub.hub")
 
 
 class Answering(Registration):
@@ -32,7 +32,9 @@ class Answering(Registration):
         """Whether a request reuses the msg_id of one that is not answered yet: that one's answer will do."""
         if not self.is_pending(msg.header.msg_id):
             return False
-        self.ignore("duplicate_msg_id", f"request {msg.header.msg_id!r} is pending already")
+        self.ignore(
+            "duplicate_msg_id", "the request is pending already", task=msg.header.msg_id, client=msg.header.session
+        )
         return True
 
     def _result_metadata(self, msg: Message) -> ResultMetadata:
@@ -40,14 +42,14 @@ class Answering(Registration):
             return self.session.result_metadata(msg)
         except WireError as error:
             # The client waits for this reply, so it goes on all the same, as a failure.
-            self.unreadable("result metadata", error)
+            self.unreadable("result metadata", error, task=msg.parent.msg_id)
             return ResultMetadata(status="error")
 
     def _status_in_content(self, msg: Message) -> str:
         try:
             status = self.session.content(msg).get("status")
         except WireError as error:
-            self.unreadable("result content", error)
+            self.unreadable("result content", error, task=msg.parent.msg_id)
             return "error"
         return status if isinstance(status, str) else "error"
 
@@ -64,7 +66,7 @@ class Answering(Registration):
         try:
             changes = record_of_result(msg, self.session.packer, engine_uuid=uuid, started=started, now=self.now())
         except WireError as error:
-            self.unreadable("result", error)
+            self.unreadable("result", error, task=msg_id, uuid=uuid)
             content = self.session.packer.to_json(self.session.packer.pack(error_content("WireError", str(error))))
             changes = {"completed": self.now(), "received": self.now(), "result_content": content}
         if self.store.durable:
@@ -103,7 +105,7 @@ class Answering(Registration):
             if self.deliveries is not None:
                 self.deliveries.note(msg_id)
         else:
-            self.ignore("client_gone", f"the answer to {msg_id!r}: its client is away")
+            self.ignore("client_gone", "the answer waits for its client, which is away", task=msg_id, client=session)
             self.clients.owe(session, msg_id)
             if self.store.durable:
                 self.store.update(msg_id, {"owed": True})
@@ -126,7 +128,7 @@ class Answering(Registration):
                 try:
                     frames = reply_frames(record, self.session)
                 except WireError as error:
-                    self.unreadable(f"the record of {msg_id}", error)
+                    self.unreadable("record", error, task=msg_id, client=session)
                     continue
                 if not self.host.send(channel, [ident, *frames]):
                     left = msg_ids[place:]
@@ -147,7 +149,7 @@ class Answering(Registration):
     def _refuse(self, channel: str, idents: list[bytes], msg: Message, error: HubError) -> None:
         """Answer with an error a request that was never recorded."""
         if isinstance(error, WireError):
-            self.unreadable(channel, error)
+            self.unreadable(channel, error, task=msg.header.msg_id, client=msg.header.session)
         content = error_content(type(error).__name__, str(error))
         frames = self.session.write(
             reply_type(msg.header.msg_type), content, parent=msg.frames[2], metadata={"status": "error"}
@@ -157,7 +159,7 @@ class Answering(Registration):
     def _send_back(self, channel: str, idents: list[bytes], frames: Frames) -> None:
         """Send a client what is not recorded."""
         if not self.host.send(channel, [*idents, *frames]):
-            self.ignore("client_gone", f"a reply for client {idents[0]!r}, which has disconnected")
+            self.ignore("client_gone", "a reply for a client that has disconnected", channel=channel)
 
     def _answer_with_error(
         self,
@@ -177,7 +179,7 @@ class Answering(Registration):
             metadata["engine"] = engine_uuid
         content = error_content(type(error).__name__, str(error))
         frames = self.session.write(reply_type(msg_type), content, parent=raw_header, metadata=metadata)
-        log.info("%s failed: %s", msg_id, error, extra={"task": msg_id})
+        log.debug("request failed without a result", task=msg_id, client=session, uuid=engine_uuid, error=error)
         self._answer(channel, idents, session, msg_id, frames, "error", engine_uuid)
 
     def _answer(

@@ -111,9 +111,7 @@ class Broadcasting(Monitoring):
         direct = self.broadcast.answered(ident, msg_id)
         if direct is None:
             if not self.heard_probe(ident, msg_id):
-                self.ignore(
-                    "unexpected_result", f"a reply of {ident!r} to broadcast {msg_id!r}, which it was not asked"
-                )
+                self.ignore("unexpected_result", "a reply to a broadcast it was not asked", uuid=ident, task=msg_id)
             return
         metadata = self._result_metadata(msg)
         if direct.broadcast is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ..errors import WireError
+from ..logs import get_logger
 from ..wire.frames import Buffer
 from ..wire.messages import Message
 from .queries import Queries
@@ -14,7 +14,7 @@ from .state import Reply, content_of
 
 __all__ = ["Hub"]
 
-log = logging.getLogger("trio_hub.hub")
+log = get_logger("trio_hub.hub")
 
 
 class Hub(Queries):
@@ -98,5 +98,11 @@ class Hub(Queries):
         """Answer a query that could not be carried out."""
         if isinstance(error, WireError):
             self.wire_errors[error.kind] += 1
-        log.warning("%s of %r refused: %s", msg.header.msg_type, msg.idents[0], error)
+        log.warning(
+            "refused a query",
+            kind="query_refused",
+            msg_type=msg.header.msg_type,
+            client=msg.header.session,
+            error=f"{type(error).__name__}: {error}",
+        )
         self.reply("query", msg.idents, msg, Reply("hub_error", content_of(error)))

@@ -5,7 +5,6 @@ A message on its way out keeps the frames it came in; only its routing identitie
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any
 
@@ -24,8 +23,6 @@ from .holding import Holding
 from .records import init_record, outcome_of
 
 __all__ = ["Monitoring"]
-
-log = logging.getLogger("trio_hub.hub")
 
 
 class Monitoring(Holding):
@@ -134,7 +131,7 @@ class Monitoring(Holding):
         task = self.scheduler.running_on(ident, msg_id) or self.adopted(ident, msg_id)
         if task is None:
             if not self.heard_probe(ident, msg_id):
-                self.ignore("unexpected_result", f"a reply of {ident!r} to task {msg_id!r}, which it does not run")
+                self.ignore("unexpected_result", "a reply to a task that it does not run", uuid=ident, task=msg_id)
             return
         metadata = self._result_metadata(msg)
         status = metadata.status or self._status_in_content(msg)
@@ -226,9 +223,9 @@ class Monitoring(Holding):
             # The client has its EngineError; the record gets the truth.
             del self.late[msg_id]
             self._record_result(ident, msg, msg_id, b"", self._result_metadata(msg).started)
-            self.ignore("late_result", f"a reply to {msg_id!r} by engine {ident!r} after it was lost; recorded")
+            self.ignore("late_result", "a reply of an engine that was lost; it is recorded", uuid=ident, task=msg_id)
         elif not self.heard_probe(ident, msg_id):
-            self.ignore("unexpected_result", f"a reply of {ident!r} to {msg_id!r}, which it was not asked")
+            self.ignore("unexpected_result", "a reply to a request that it was not asked", uuid=ident, task=msg_id)
 
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         self._end_with_error("mux_in", direct, engine_uuid, error)
@@ -265,7 +262,9 @@ class Monitoring(Holding):
         """An engine answers on its control channel."""
         direct = self.control.answered(idents[0], msg.parent.msg_id)
         if direct is None:
-            self.ignore("unexpected_result", f"a control reply of {idents[0]!r} to {msg.parent.msg_id!r}")
+            self.ignore(
+                "unexpected_result", "a control reply that was not asked for", uuid=idents[0], task=msg.parent.msg_id
+            )
         else:
             self._send_back("control_in", direct.idents, [idents[0], *msg.frames])
 
@@ -338,7 +337,9 @@ class Monitoring(Holding):
         if msg.header.msg_type.endswith("_request"):
             lane = engine.mux if relay is self.mux else engine.control
             if not relay.sent(Direct(sender, msg.header, msg.raw_header, lane)):
-                self.ignore("duplicate_msg_id", f"request {msg.header.msg_id!r} is on its way already")
+                self.ignore(
+                    "duplicate_msg_id", "the request is on its way already", task=msg.header.msg_id, engine=engine.id
+                )
                 return engine
         self.send_to_engine(engine, f"{name}_out", [*sender, *msg.frames])
         return engine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..logs import get_logger
 from ..store import parse_query
 from ..store.record import TaskRecord
 from ..wire.frames import Buffer
@@ -18,6 +19,8 @@ from .state import Query, Reply
 
 __all__ = ["Queries"]
 
+log = get_logger("trio_hub.hub")
+
 
 class Queries(Returning):
     """The part of the hub that answers clients."""
@@ -25,6 +28,7 @@ class Queries(Returning):
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """The engines there are, by id; where to connect is in the client's connection file."""
         engines = {str(engine.id): engine.uuid for engine in self.engines.values()}
+        log.info("client connected", client=msg.header.session)
         return Reply("connection_reply", {"status": "ok", "engines": engines})
 
     def queue_status(self, client_id: list[bytes], msg: Message) -> Query:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import EngineError
+from ..logs import get_logger
 from ..schedulers.relay import Direct
 from ..wire.messages import Message, error_content
 from .connector import EngineConnector, EngineState
@@ -15,7 +15,7 @@ from .state import HubState, Reply, content_of, reply_type
 
 __all__ = ["Registration"]
 
-log = logging.getLogger("trio_hub.hub")
+log = get_logger("trio_hub.hub")
 
 MAX_UUID = 255
 """Bytes an engine's uuid may have: a ZeroMQ identity has no more."""
@@ -38,7 +38,7 @@ class Registration(HubState):
             if requested is not None and (type(requested) is not int or not 0 <= requested < 2**31):
                 raise ValueError(f"the requested engine id must be an integer of 0 or more, not {requested!r}")
         except (KeyError, TypeError, ValueError) as error:
-            log.error("refused a registration: %s", error)
+            log.warning("refused a registration", kind="registration_refused", error=error)
             self.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
             return None
         engine = EngineConnector(self.new_engine_id(requested), uuid)
@@ -79,7 +79,7 @@ class Registration(HubState):
             if not taken:
                 self._idcounter = max(self._idcounter, requested_id + 1)
                 return requested_id
-            log.warning("engine id %d is in use; the engine that asked for it gets another", requested_id)
+            log.warning("the engine id is in use: who asked for it gets another", kind="id_in_use", engine=requested_id)
         new_id = self._idcounter
         self._idcounter += 1
         return new_id
@@ -95,10 +95,10 @@ class Registration(HubState):
             self.finish_registration(heart)
         elif (engine := self.by_ident.get(heart)) is not None:  # restored
             self.heartmonitor.watch(heart)
-            log.info("engine %d is back (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
+            log.info("engine is back", engine=engine.id, uuid=engine.uuid)
             self.engine_returned(engine)
         else:
-            self.ignore("unknown_heart", f"a heartbeat of {heart!r}, which is not registered")
+            self.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
 
     def finish_registration(self, heart: bytes) -> None:
         """Second half of a registration, once the heart has been heard: the engine is usable."""
@@ -108,7 +108,7 @@ class Registration(HubState):
         self.by_ident[engine.ident] = engine
         self.heartmonitor.watch(heart)
         engine.end_scope()  # that of the stalled-registration timeout
-        log.info("engine %d registered (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
+        log.info("engine registered", engine=engine.id, uuid=engine.uuid)
         self.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self.host.listening:
             self.host.emit(EngineRegistered(engine.id, engine.uuid))
@@ -129,7 +129,7 @@ class Registration(HubState):
         try:
             engine = EngineConnector(self.new_engine_id(engine_id), self._valid_uuid(uuid))
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("engine %r is not restored: %s", engine_id, error)
+            log.warning("an engine is not restored", engine=engine_id, error=error)
             return
         engine.state = EngineState.ALIVE
         engine.awaited = True
@@ -141,12 +141,7 @@ class Registration(HubState):
     def purge_unheard(self) -> None:
         """Lose the restored engines whose hearts have not been heard."""
         for engine in [engine for engine in self.engines.values() if engine.ident not in self.heartmonitor]:
-            log.warning(
-                "engine %d (%s) was restored, and its heart is not heard",
-                engine.id,
-                engine.uuid,
-                extra={"engine": engine.id},
-            )
+            log.warning("engine was restored, and its heart is not heard", engine=engine.id, uuid=engine.uuid)
             self.lose_engine(engine, "heart")
 
     def purge_stalled_registration(self, engine: EngineConnector) -> None:
@@ -155,12 +150,7 @@ class Registration(HubState):
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
-        log.warning(
-            "engine %d (%s): registration stalled, purged",
-            engine.id,
-            engine.uuid,
-            extra={"engine": engine.id},
-        )
+        log.warning("registration stalled, purged", engine=engine.id, uuid=engine.uuid)
         if self.host.listening:
             self.host.emit(RegistrationStalled(engine.id, engine.uuid))
 
@@ -169,7 +159,7 @@ class Registration(HubState):
     def handle_pong(self, frames: list[bytes]) -> None:
         """A heart answers: ``[identity, ping]``. Whatever else arrives there is harmless."""
         if len(frames) != 2 or not self.heartmonitor.is_ours(frames[1]):
-            self.ignore("bad_heartbeat", "a heartbeat that answers no ping of this hub")
+            self.ignore("bad_heartbeat", "a heartbeat that answers no ping of this hub", uuid=b"".join(frames[:1]))
             return
         heart = frames[0]
         if heart in self.heartmonitor:
@@ -187,10 +177,7 @@ class Registration(HubState):
         engine = self.by_ident.get(heart)
         if engine is not None:
             log.warning(
-                "engine %d: no heartbeat after %d pings",
-                engine.id,
-                self.heartmonitor.misses(heart),
-                extra={"engine": engine.id},
+                "engine has no heartbeat", engine=engine.id, uuid=engine.uuid, misses=self.heartmonitor.misses(heart)
             )
             self.lose_engine(engine, "heart")
 
@@ -210,9 +197,9 @@ class Registration(HubState):
             # an engine that gives up waiting for its registration does not know its id
             engine = self.incoming_registrations.get(speaks_of)
         if engine is None:
-            self.ignore("unknown_engine", f"unregistration of engine {engine_id!r}, which is not registered")
+            self.ignore("unknown_engine", "an unregistration of an engine that is not registered", engine=engine_id)
         elif speaks_of not in (None, engine.ident):
-            self.ignore("other_engine", f"unregistration of engine {engine_id!r} that means {speaks_of!r} by it")
+            self.ignore("other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of)
         elif engine.state is EngineState.ALIVE:
             self.lose_engine(engine, "request")
         else:
@@ -234,7 +221,9 @@ class Registration(HubState):
         self.heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         engine.parked.clear()
-        log.info("engine %d unregistered (%s)", engine.id, reason, extra={"engine": engine.id})
+        log.info(
+            "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
+        )
         if engine.worker is not None:
             self.scheduler.remove_engine(engine.worker)  # first of all, since tasks may depend on what fails now
         # Stock clients settle their direct requests themselves when they hear of the unregistration, and stumble

@@ -14,12 +14,12 @@ may have changed the engine's state: its client gets an error that says so.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Generator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from ..errors import EngineError, HubError, WireError
+from ..logs import get_logger
 from ..schedulers.broadcast import Broadcast, sub_msg_id
 from ..schedulers.relay import Direct, Lane
 from ..schedulers.task import Task
@@ -32,7 +32,7 @@ from .custody import custody_of, identities, request_frames
 
 __all__ = ["Returning"]
 
-log = logging.getLogger("trio_hub.hub")
+log = get_logger("trio_hub.hub")
 
 JUST_NOW = timedelta(seconds=2)
 """A result that is older than the last one by more than this has been sent, if it was not noted as owed."""
@@ -118,7 +118,7 @@ class Returning(Broadcasting):
         try:
             return self.session.read_trusted(self._identities(record), request_frames(record, self.session))
         except WireError as error:
-            log.warning("the record of %s is damaged: %s", record.msg_id, error)
+            log.warning("a record is damaged", task=record.msg_id, error=error)
             return None
 
     def _identities(self, record: TaskRecord) -> list[bytes]:
@@ -301,7 +301,7 @@ class Returning(Broadcasting):
             if probe.channel == "task_out":
                 task = self.scheduler.running_on(ident, lost)
                 if task is not None and task.inherited:
-                    log.info("the result of %s was lost on its way: it is run again", lost, extra={"task": lost})
+                    log.warning("a result was lost: the task is run again", task=lost, engine=probe.engine.id)
                     self.scheduler.run_again(task)
                 continue
             is_direct = probe.channel == "mux_out"

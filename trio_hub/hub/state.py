@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import HubError, WireError
+from ..logs import get_logger
 from ..schedulers.broadcast import Broadcast
 from ..schedulers.relay import Direct, Relay
 from ..schedulers.task import Task, Worker
@@ -26,7 +27,10 @@ from .heartbeat import HeartMonitor
 
 __all__ = ["Deliveries", "Host", "HubState", "Query", "Reply", "StoreCall", "content_of", "reply_type"]
 
-log = logging.getLogger("trio_hub.hub")
+log = get_logger("trio_hub.hub")
+
+ORDINARY = frozenset({"client_gone", "late_result", "other_engine", "unknown_engine"})
+"""Reasons to ignore a message that come with clients and engines that go, as they do every day."""
 
 
 class Host(Protocol):
@@ -285,21 +289,16 @@ class HubState(ABC):
 
     # What cannot be used
 
-    def unreadable(self, channel: str, error: WireError) -> None:
-        """Count bytes that are not a message; nothing else changes."""
+    def unreadable(self, channel: str, error: WireError, **fields: object) -> None:
+        """Count bytes that are not a message; nothing else changes. `fields` are for the log."""
         self.wire_errors[error.kind] += 1
-        log.warning(
-            "%s: dropped an unreadable message (%s): %s",
-            channel,
-            error.kind,
-            error,
-            extra={"kind": error.kind},
-        )
+        log.warning("dropped what cannot be read", kind=error.kind, channel=channel, error=error, **fields)
 
-    def ignore(self, reason: str, detail: str) -> None:
-        """Count a readable message that has no effect, because of what came before it."""
+    def ignore(self, reason: str, what: str, **fields: object) -> None:
+        """Count a readable message that has no effect, because of what came before it. `fields` are for the log."""
         self.ignored[reason] += 1
-        log.info("ignored (%s): %s", reason, detail, extra={"kind": reason})
+        level = logging.DEBUG if reason in ORDINARY else logging.WARNING
+        log.log(level, "ignored a message", kind=reason, what=what, **fields)
 
 
 def reply_type(request_type: str) -> str:

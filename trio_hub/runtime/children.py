@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -13,9 +12,11 @@ from typing import Any
 
 import trio
 
+from ..logs import get_logger
+
 __all__ = ["LocalEngines"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 QUICK_DEATH = 10.0
 """Seconds: an engine that lives no longer than this has probably a fault that starting it again will not mend."""
@@ -68,19 +69,21 @@ class LocalEngines:
             try:
                 status = await self._run_once()
             except OSError as error:
-                log.error("local engine %d: cannot run %s: %s", number, self.command[0], error)
+                log.error(
+                    "cannot run the command of a local engine", number=number, command=self.command[0], error=error
+                )
                 return
             if status == 0:
-                log.info("local engine %d has stopped", number)
+                log.info("local engine has stopped", number=number)
                 return
             quick_deaths = quick_deaths + 1 if trio.current_time() - started < QUICK_DEATH else 0
-            log.warning("local engine %d died (%s)", number, _how(status))
+            log.warning("local engine died", number=number, status=_how(status))
             if quick_deaths >= QUICK_DEATHS:
                 log.error(
-                    "local engine %d died %d times at its start, and is given up; try the command by hand: %s",
-                    number,
-                    quick_deaths,
-                    " ".join(self.command),
+                    "local engine died at its start again and again, and is given up; try the command by hand",
+                    number=number,
+                    deaths=quick_deaths,
+                    command=" ".join(self.command),
                 )
                 return
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -17,10 +16,11 @@ import trio
 
 from ..config import HubConfig
 from ..errors import HubError
+from ..logs import get_logger
 
 __all__ = ["DaskError", "DaskSupervisor", "scheduler_options"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 START_TIMEOUT = 60.0
 """Seconds a scheduler has to get ready. It takes two, and far more where Python is on a slow network file system."""
@@ -165,7 +165,7 @@ class DaskSupervisor:
             ):
                 await self._run(scheduler, options, trio.Path(directory, "scheduler.json"))
             if scheduler.address is not None and scheduler.scope.cancelled_caught:
-                log.info("the Dask scheduler at %s has been stopped", scheduler.address["address"])
+                log.info("the Dask scheduler has been stopped", address=scheduler.address["address"])
         except OSError as error:
             scheduler.fail(f"cannot be run: {error}")
         finally:
@@ -220,7 +220,7 @@ class DaskSupervisor:
             scheduler.scope.cancel()
             return
         shutil.rmtree(file.parent, ignore_errors=True)  # now, so that nothing is left if the hub is killed
-        log.info("a Dask scheduler listens on %s", scheduler.address["address"])
+        log.info("a Dask scheduler is listening", address=scheduler.address["address"])
         scheduler.settled.set()
 
     def _note_end(self, scheduler: _Scheduler, status: int) -> None:
@@ -228,9 +228,11 @@ class DaskSupervisor:
         if scheduler.address is None:
             scheduler.fail(f"ended before it was ready ({how})")
         elif status == 0:
-            log.info("the Dask scheduler at %s has ended by itself", scheduler.address["address"])
+            log.info("the Dask scheduler has ended by itself", address=scheduler.address["address"])
         else:
-            log.warning("%s", scheduler.story(f"at {scheduler.address['address']} died ({how})"))
+            log.warning(
+                "the Dask scheduler died", address=scheduler.address["address"], status=how, said=scheduler.last_words
+            )
 
     async def _end(self, scheduler: _Scheduler, process: trio.Process) -> None:
         assert process.stdout is not None
@@ -269,8 +271,12 @@ class _Scheduler:
         self.failure = self.failure or why
 
     def story(self, what: str) -> str:
-        said = "\n".join(self._output)
+        said = self.last_words
         return f"the Dask scheduler {what}" + (f"; it said last:\n{said}" if said else "")
+
+    @property
+    def last_words(self) -> str:
+        return "\n".join(self._output)
 
     async def listen(self, stream: trio.abc.ReceiveStream) -> None:
         """Take in what it says until it stops talking."""
@@ -286,7 +292,7 @@ class _Scheduler:
     def _hear(self, lines: list[bytes]) -> None:
         for line in lines:
             if text := line[:LONGEST_LINE].decode(errors="replace").rstrip():
-                log.info("dask: %s", text)
+                log.info("the Dask scheduler says something", said=text)
                 self._output.append(text)
 
 

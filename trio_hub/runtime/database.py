@@ -11,6 +11,7 @@ import trio
 
 from ..config import HubConfig
 from ..errors import ConfigError, StoreError
+from ..logs import get_logger
 from ..store import MemoryStore, NullStore, Store
 from ..store.backend import Backend, Keep
 from ..store.sqlite import open_sqlite
@@ -19,6 +20,8 @@ from .delivered import DeliveryNotes
 from .recordwriter import RecordWriter
 
 __all__ = ["open_database", "open_deliveries"]
+
+log = get_logger("trio_hub.runtime")
 
 MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
 """What is kept in memory of finished tasks, unless the configuration says something else."""
@@ -60,6 +63,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
         raise ConfigError(f"db: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"db: {error}") from error.__cause__
+    log.info("task database opened", database=database.shown, durability=config.durability)
     return RecordWriter(
         backend,
         delay=0.0 if strict else RELAXED_DELAY,

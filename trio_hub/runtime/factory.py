@@ -6,7 +6,6 @@ Ports are bound first and written down after: what the connection files say is t
 from __future__ import annotations
 
 import errno
-import logging
 import socket as dns
 from typing import Any
 
@@ -15,6 +14,7 @@ import zmq
 from ..config import HubConfig
 from ..errors import ConfigError
 from ..hub.holding import RECORDED_CHANNELS
+from ..logs import get_logger
 from .restore import Known
 from .security import Security
 from .sockets import Channel, Receiver
@@ -22,7 +22,7 @@ from .zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 
 __all__ = ["HubFactory"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 WAITING_REQUESTS = 200
 """Requests of one client that ZeroMQ takes before the hub does."""
@@ -203,7 +203,7 @@ class HubFactory:
                 port = pool.pop(0)
                 if self._bind_all(socket, addresses, port):
                     return port
-                log.warning("port %d is in use; trying the next of the pool", port)
+                log.warning("port is in use; trying the next of the pool", port=port)
         names = [f"{side}_ports"] * bool(own) + ["ports"] * bool(self.config.ports)
         several = self.config.broadcast_ports
         raise ConfigError(

@@ -12,8 +12,9 @@ import trio
 from ..config import HubConfig
 from ..errors import HubClosedError, HubError
 from ..hub import EngineConnector, Hub
-from ..hub.events import Event
+from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
 from ..hub.state import Query, Reply, StoreCall
+from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dask import DaskSupervisor
@@ -22,7 +23,7 @@ from .sockets import Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 T = TypeVar("T")
 
@@ -52,7 +53,9 @@ class RuntimeHost:
         self.channels = channels
         self.receiver = receiver
         self.nursery = nursery
-        self.listening = False
+        self._tracing = log.isEnabledFor(logging.DEBUG)
+        """Whether each task is logged: asked once, since tasks are many."""
+        self.listening = self._tracing
         self.stop_requested = trio.Event()
         self.stop_reason = ""
         self.for_good = False
@@ -108,6 +111,8 @@ class RuntimeHost:
         await self.dask.stop()
 
     def emit(self, event: Event) -> None:
+        if self._tracing:
+            _trace(event)
         for send, reader in self._readers.items():
             try:
                 send.send_nowait(event)
@@ -154,7 +159,7 @@ class RuntimeHost:
         try:
             answer = await call(self.hub.store)
         except Exception as error:  # a database that is gone: whoever asked knows what follows from that
-            log.warning("the task database did not answer: %s", error)
+            log.warning("the task database did not answer", kind="no_answer", error=error)
             answer = error
         then(answer)
 
@@ -187,7 +192,7 @@ class RuntimeHost:
             yield generator
         finally:
             self._readers.pop(send, None)
-            self.listening = bool(self._readers)
+            self.listening = self._tracing or bool(self._readers)
             send.close()
             receive.close()
             await generator.aclose()
@@ -203,6 +208,17 @@ class RuntimeHost:
 
 class _Reader:
     lost = 0
+
+
+def _trace(event: Event) -> None:
+    """Log what happens to a task. What happens to engines, the core logs itself."""
+    match event:
+        case TaskSubmitted(msg_id, queue):
+            log.debug("task submitted", task=msg_id, queue=queue)
+        case TaskAssigned(msg_id, uuid):
+            log.debug("task assigned", task=msg_id, uuid=uuid)
+        case TaskFinished(msg_id, uuid, status):
+            log.debug("task finished", task=msg_id, uuid=uuid, status=status)
 
 
 async def carry_out(steps: Generator[Awaitable[Any], Any, T]) -> T:

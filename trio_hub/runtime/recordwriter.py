@@ -6,7 +6,6 @@ all the same: each gets a snapshot of the database and, of the same moment, what
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import trio
 
 from ..errors import StoreError
+from ..logs import get_logger
 from ..store.backend import Backend, Batch, Keep, Reader
 from ..store.backlog import Backlog
 from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged
@@ -27,7 +27,7 @@ from .recordreaders import RecordReaders
 
 __all__ = ["RecordWriter"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 T = TypeVar("T")
 
@@ -179,10 +179,9 @@ class RecordWriter:
         if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):
             self._told_at = now
             log.error(
-                "the task database takes too little: %d records of finished tasks were given up just now to save "
-                "memory, %d are lost so far",
-                given_up,
-                self.not_persisted,
+                "the task database takes too little: records of finished tasks were given up to save memory",
+                records=given_up,
+                lost=self.not_persisted,
             )
 
     # After the commit
@@ -295,20 +294,19 @@ class RecordWriter:
         self.not_persisted += len(refused)
         msg_id, error = next(iter(refused.items()))
         log.error(
-            "the task database cannot hold the record of %s, which is lost%s: %s: %s",
-            msg_id,
-            f", and {len(refused) - 1} others" if len(refused) > 1 else "",
-            type(error).__name__,
-            error,
+            "the task database cannot hold some records, which are lost",
+            task=msg_id,
+            records=len(refused),
+            error=f"{type(error).__name__}: {error}",
         )
 
     def _fail(self, error: StoreError) -> None:
         if self.last_error is None:
             self._works_again = trio.Event()
             log.error(
-                "the task database cannot be written: %s. %d records wait in memory; it will be tried again",
-                error,
-                self.backlog,
+                "the task database cannot be written: records wait in memory, and it will be tried again",
+                records=self.backlog,
+                error=error,
             )
         self.last_error = str(error)
 
@@ -318,11 +316,7 @@ class RecordWriter:
         if self.last_error is not None:
             self.last_error = None
             self._works_again.set()
-            log.warning(
-                "the task database can be written again: %d records that waited are there now; %d are lost so far",
-                written,
-                self.not_persisted,
-            )
+            log.warning("the task database can be written again", records=written, lost=self.not_persisted)
 
     async def _trim(self, keep: Keep) -> None:
         """Keep no more than that, step by step, so that writing has its turn in between."""
@@ -335,7 +329,7 @@ class RecordWriter:
                 self.trimmed += gone
             except StoreError as error:
                 if self.last_error is None:
-                    log.warning("the task database cannot forget what is too old: %s", error)
+                    log.warning("the task database cannot forget what is too old", error=error)
             except Exception:  # what is too old can stay, but the hub must
                 log.exception("the task database failed to forget what is too old")
             await trio.sleep(TRIM_PAUSE if gone else TRIM_EVERY)
@@ -438,10 +432,11 @@ class RecordWriter:
             if lost:
                 self.not_persisted += lost
                 reason = self.last_error or "there was no time left"
-                log.error("%d records were not written to the task database: %s", lost, reason)
+                log.error("records were not written to the task database, and are lost", records=lost, reason=reason)
             self._pending = Backlog(self._pending.bound)
             await trio.to_thread.run_sync(self._release, limiter=self._writing)
             self._released = True
+            log.info("task database closed", records=self.written, lost=self.not_persisted)
 
     def _release(self) -> None:
         self._readers.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +15,12 @@ import trio
 from ..config import HubConfig
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
+from ..logs import get_logger
 from ..wire.connection import connection_paths, read_connection_files, write_private_file
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 WRITE_GAP = 0.05
 """Seconds between two writes of the engine state: a thousand registrations are a few writes."""
@@ -97,8 +97,8 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
     _warn_of_differences(config, taken_up, known)
     for path in (client_file, engine_file):
         if not _is_private(path):
-            log.warning("others on this machine could read the key in %s; it is made private now", path)
-    log.info("starting with the key and ports of the connection files in %s", known.where)
+            log.warning("others on this machine could read the key in the file; it is made private now", path=path)
+    log.info("starting with the key and ports of the connection files", path=known.where)
     return taken_up, known
 
 
@@ -140,10 +140,10 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
     for name in ("client_ip", "engine_ip"):
         wanted = getattr(config, name) or config.ip
         if wanted not in (default.ip, getattr(taken_up, name)):
-            log.warning(_DIFFERS, name if getattr(config, name) else "ip", wanted, getattr(taken_up, name), known.where)
+            _tell_difference(known, name if getattr(config, name) else "ip", wanted, getattr(taken_up, name))
     for name, value in differences.items():
         if getattr(config, name) not in (getattr(default, name), value):
-            log.warning(_DIFFERS, name, getattr(config, name), value, known.where)
+            _tell_difference(known, name, getattr(config, name), value)
     for side, info in (("client", known.client_info), ("engine", known.engine_info)):
         pool = (*getattr(config, f"{side}_ports"), *config.ports)
         names = [
@@ -151,10 +151,17 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
         ]
         outside = sorted({info[name] for name in names} - set(pool)) if pool else []
         if outside:
-            log.warning(_DIFFERS, f"{side}_ports or ports", "a pool", outside, known.where)
+            _tell_difference(known, f"{side}_ports or ports", "a pool", outside)
 
 
-_DIFFERS = "%s is %s, and the connection files say %s, which counts; remove both files in %s to begin anew"
+def _tell_difference(known: Known, setting: str, value: object, found: object) -> None:
+    log.warning(
+        "the connection files say something else than a setting, and count; remove both files to begin anew",
+        setting=setting,
+        value=value,
+        found=found,
+        path=known.where,
+    )
 
 
 # Engines
@@ -184,9 +191,9 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("no engines are restored: cannot read %s: %s", path, error.strerror or error)
+        log.warning("no engines are restored: the file cannot be read", path=path, error=error.strerror or error)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        log.warning("no engines are restored: %s is damaged (%s: %s)", path, type(error).__name__, error)
+        log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
         return SavedEngines(engines, next_id)
     return None
@@ -217,7 +224,7 @@ class EngineStateFile:
         if state is None:
             return False
         self._hub.restore_engines(state.engines, state.next_id)
-        log.info("restored %d engines from %s; their hearts are awaited", len(self._hub.engines), self.path)
+        log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines), path=self.path)
         return bool(self._hub.engines)
 
     async def keep(self) -> None:
@@ -243,10 +250,10 @@ class EngineStateFile:
             write_private_file(self.path, json.dumps({"engines": state.engines, "next_id": state.next_id}))
         except OSError as error:
             log.warning(
-                "cannot write %s, without which engines cannot be restored: %s",
-                self.path,
-                error.strerror or error,
-                extra={"kind": "engine_state"},
+                "cannot write the file without which engines cannot be restored",
+                kind="engine_state",
+                path=self.path,
+                error=error.strerror or error,
             )
 
     def remove(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import string
 import struct
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ from zmq.utils import z85
 
 from ..config import HubConfig
 from ..errors import ConfigError
+from ..logs import get_logger
 from .restore import Known
 
 __all__ = ["CurveKeys", "Security", "read_allowed_keys", "secure"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 _Z85 = frozenset(string.ascii_letters + string.digits + ".-:+=^!/*?&<>()[]{}@%$#")
 _KEY_LENGTH = 40
@@ -149,10 +149,12 @@ def _warn_of_exposure(config: HubConfig) -> None:
     exposed = [address for address in dict.fromkeys(exposed) if not _is_loopback(address)]
     if exposed and not config.curve:
         log.warning(
-            "listening on %s without encryption: anyone on the network can read all code, data and results, and "
+            "listening without encryption: anyone on the network can read all code, data and results, and "
             "whoever learns the key in the connection files can run programs on the engines as you. Turn curve on, "
             "or listen on 127.0.0.1 and set ssh_server and engine_ssh_server.",
-            " and ".join("all addresses" if address in ("*", "0.0.0.0", "[::]") else address for address in exposed),
+            address=" and ".join(
+                "all addresses" if address in ("*", "0.0.0.0", "[::]") else address for address in exposed
+            ),
         )
 
 

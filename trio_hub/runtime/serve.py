@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import secrets
 from collections.abc import AsyncGenerator
@@ -18,6 +17,7 @@ from ..config import HubConfig
 from ..errors import ConfigError, HubClosedError, HubError, StoreError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
+from ..logs import get_logger
 from ..store import Store
 from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
@@ -35,7 +35,7 @@ from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 LAST_WORDS = 1.0
 """Seconds that nannies of local engines have to say that these are gone."""
@@ -108,6 +108,15 @@ class RunningHub:
 
     def mark_stopped(self) -> None:
         self._stopped.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been asked to stop, or has stopped."""
+        return self._host.stop_requested.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Wait until it is asked to stop, by whomever."""
+        await self._host.stop_requested.wait()
 
     async def wait_stopped(self) -> None:
         """Wait until everything is released."""
@@ -214,10 +223,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 host.dask = DaskSupervisor(users, config, host.hurried)
                 if config.engines:
                     users.start_soon(_run_local_engines, services, host, factory, security, config)
-                log.info("hub listening on %s", factory.client_url("registration"))
+                log.info("hub is listening", address=factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
-                log.info("hub stops: %s", host.stop_reason)
+                log.info("hub stops", reason=host.stop_reason)
                 engines_at_stop = len(hub.engines)
                 _stop_serving(host, config)
                 users.cancel_scope.cancel()
@@ -249,13 +258,12 @@ async def _take_over(
         if config.reuse:
             taken_over = await carry_out(hub.take_over())
             if taken_over:
-                log.info("carrying on with %d unfinished requests of the hub before", taken_over)
+                log.info("carrying on with unfinished requests of the hub before", requests=taken_over)
         elif unfinished:
             written_off = await carry_out(hub.write_off())
-            log.warning(
-                "the hub before has left %d unfinished requests; they have failed, since this one was not started with "
-                "restore or reuse",
-                written_off,
+            log.error(
+                "unfinished requests of the hub before have failed: this one was not started with restore or reuse",
+                requests=written_off,
             )
     if hub.engines:
         services.start_soon(await_hearts, hub, config, factory.channels["hb_pong"].drain)
@@ -355,7 +363,7 @@ async def _release(factory: HubFactory) -> None:
     with trio.move_on_after(RELEASE_LIMIT) as limit:
         await trio.to_thread.run_sync(factory.release, abandon_on_cancel=True)
     if limit.cancelled_caught:
-        log.error("ZeroMQ has not released its connections within %g s: they end with this process", RELEASE_LIMIT)
+        log.error("ZeroMQ has not released its connections in time: they end with this process", seconds=RELEASE_LIMIT)
 
 
 def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateFile | None) -> None:

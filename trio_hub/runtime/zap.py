@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Any
 
 import zmq
 from zmq.utils import z85
 
+from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
 from .sockets import Channel
 
 __all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
 
-log = logging.getLogger("trio_hub.runtime")
+log = get_logger("trio_hub.runtime")
 
 ZAP_DOMAIN = b"trio_hub"
 NANNY_DOMAIN = b"trio_hub nannies"
@@ -36,9 +36,9 @@ class Guard:
     def _handle(self, frames: Frames) -> None:
         raise NotImplementedError
 
-    def _refused(self, reason: str, text: str, *args: object) -> None:
+    def _refused(self, reason: str, why: str, **fields: object) -> None:
         self.counts[reason] += 1
-        log.warning(text, *args, extra={"kind": reason})
+        log.warning("refused a connection", kind=reason, reason=why, **fields)
 
 
 class ZapHandler(Guard):
@@ -87,9 +87,9 @@ class ZapHandler(Guard):
         key = z85.encode(parts[8]).decode() if len(parts) == 9 and len(parts[8]) == 32 else "(none)"
         self._refused(
             "key_not_allowed",
-            "refused a connection from %s: its public key %s is not among those that are allowed",
-            address,
-            key,
+            "its public key is not among those that are allowed",
+            address=address,
+            public_key=key,
         )
 
 
@@ -106,7 +106,6 @@ class HandshakeMonitor(Guard):
     def _handle(self, frames: Frames) -> None:
         self._refused(
             "handshake_failed",
-            "refused a connection to %s: it is not encrypted, or meant for another hub. Clients and engines need the "
-            "connection files of this one",
-            to_bytes(frames[1]).decode("ascii", "backslashreplace"),
+            "it is not encrypted, or meant for another hub; clients and engines need the connection files of this one",
+            address=to_bytes(frames[1]),
         )

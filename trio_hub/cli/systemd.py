@@ -1,0 +1,98 @@
+"""What systemd is told of a hub that it runs as a service: that it is ready, how it does, that it lives, and its end.
+
+The protocol is that of sd_notify(3): a datagram to the Unix socket that ``NOTIFY_SOCKET`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+import trio
+
+from ..logs import get_logger
+from ..runtime.serve import RunningHub
+from ..runtime.statistics import Statistics
+
+__all__ = ["STATUS_EVERY", "ServiceManager", "status_of"]
+
+log = get_logger("trio_hub.cli")
+
+STATUS_EVERY = 10.0
+"""Seconds between two looks at whether the status has changed."""
+
+
+class ServiceManager:
+    """systemd, or nobody, if this process was not started by it. What it left in `environ` is taken out of there.
+
+    So neither engines nor anybody else who inherits the environment can speak in the hub's name.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
+        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
+        self._period = _watchdog_period(environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""))
+        self._failed = False
+
+    def tell(self, *assignments: str) -> None:
+        """Tell it things like ``READY=1``. Never waits; an error is logged, the first one, and changes nothing."""
+        if not self._address:
+            return
+        message = "\n".join(" ".join(assignment.split()) for assignment in assignments)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+                sender.sendto(message.encode("utf-8", "backslashreplace"), self._address)
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                log.warning("cannot tell systemd how the hub does", path=self._address, error=error)
+
+    async def keep_informed(self, hub: RunningHub) -> None:
+        """Say that `hub` is ready; and from then on, until cancelled, that the event loop turns, and its status."""
+        if not self._address:
+            return
+        status = status_of(hub.statistics())
+        self.tell("READY=1", f"STATUS={status}")
+        async with trio.open_nursery() as nursery:
+            if self._period is not None:
+                nursery.start_soon(self._beat, self._period, name="watchdog")
+            while True:
+                await trio.sleep(STATUS_EVERY)
+                before, status = status, status_of(hub.statistics())
+                if status != before and not hub.is_stopping:
+                    self.tell(f"STATUS={status}")
+
+    async def _beat(self, period: float) -> None:
+        """From the event loop and nowhere else: one that is stuck is to be noticed."""
+        while True:
+            self.tell("WATCHDOG=1")
+            await trio.sleep(period)
+
+
+def status_of(statistics: Statistics) -> str:
+    """The line that ``systemctl status`` shows."""
+    waiting = statistics.tasks_queued + statistics.tasks_waiting
+    status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {waiting} queued"
+    if statistics.database.last_error is not None:
+        status += f"; the task database cannot be written: {statistics.database.last_error}"
+    return status
+
+
+def _address(given: str) -> str:
+    """What a socket calls the place: a path, or an abstract name, which systemd begins with an at sign."""
+    if given.startswith("@"):
+        return "\0" + given[1:]
+    if given and not given.startswith("/"):
+        log.warning("NOTIFY_SOCKET is neither a path nor an abstract name: systemd is told nothing", path=given)
+        return ""
+    return given
+
+
+def _watchdog_period(microseconds: str, pid: str) -> float | None:
+    """Seconds between two signs of life: half of what systemd waits. None if it waits for none of this process."""
+    if not microseconds or (pid and pid != str(os.getpid())):
+        return None
+    if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
+        log.warning("WATCHDOG_USEC is no number of microseconds: there are no signs of life", value=microseconds)
+        return None
+    return int(microseconds) / 2e6

@@ -38,6 +38,7 @@ __all__ = [
     "parse_ports",
     "profile_directory",
     "shown_value",
+    "split_address",
 ]
 
 T = TypeVar("T")
@@ -175,6 +176,33 @@ def _check_ports(value: Any) -> tuple[int, ...]:
     if twice:
         raise _Remark(f"port {twice[0]} is named twice")
     return tuple(ports)
+
+
+def _check_dashboard(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError
+    host, colon, port = str(value).rpartition(":")
+    if (colon and not host) or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65535:
+        raise ValueError
+    if host in ("", "localhost"):
+        host = "127.0.0.1"
+    elif host == "*":
+        host = "0.0.0.0"
+    elif host.startswith("["):
+        if not host.endswith("]"):
+            raise ValueError
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    else:
+        host = str(ipaddress.IPv4Address(host))
+    return f"{host}:{int(port)}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host, without brackets, and the port of an ``ADDRESS:PORT`` such as the setting ``dashboard``."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _check_command(value: Any) -> tuple[str, ...]:
@@ -327,6 +355,12 @@ _ADDRESS_OR_EMPTY = Rule(
     f"{_ADDRESS_IS}, or nothing", lambda value: _check_address(value) if value != "" else "", metavar="ADDRESS"
 )
 _PORTS = Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports, "PORTS")
+_DASHBOARD = Rule(
+    "[ADDRESS:]PORT, with an IP address (an IPv6 address in brackets) or * for all of them",
+    _check_dashboard,
+    metavar="[ADDRESS:]PORT",
+)
+_TOKEN = replace(_or_none(_text("16 or more letters, digits and -_.~", r"[0-9A-Za-z_.~-]{16,}")), metavar="TOKEN")
 _SSH_SERVER = replace(_text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")
 
 
@@ -495,6 +529,18 @@ class HubConfig:
         None,
         Rule("a file", _check_path, metavar="FILE"),
         "A file with the public CURVE keys of the clients and engines that may connect, one a line. None: any may.",
+    )
+    dashboard: str | None = _setting(
+        None,
+        _DASHBOARD,
+        "Where metrics and the status are served over HTTP; without an address only to this machine. Port 0: the "
+        "system chooses. None: nowhere.",
+    )
+    dashboard_token: str | None = _setting(
+        None,
+        _TOKEN,
+        "What whoever asks the dashboard has to know. None: a fresh random one.",
+        secret=True,
     )
     log_level: str = _setting("info", _choice(LOG_LEVELS), "The least serious messages that are logged.")
     log_format: str = _setting("text", _choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")

@@ -108,6 +108,7 @@ class Registration(HubState):
         self.by_ident[engine.ident] = engine
         self.heartmonitor.watch(heart)
         engine.end_scope()  # that of the stalled-registration timeout
+        self.engines_registered += 1
         log.info("engine %d registered (%s)", engine.id, engine.uuid, extra={"engine": engine.id})
         self.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self.host.listening:
@@ -234,6 +235,7 @@ class Registration(HubState):
         self.heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         engine.parked.clear()
+        self.engines_lost[reason] += 1
         log.info("engine %d unregistered (%s)", engine.id, reason, extra={"engine": engine.id})
         if engine.worker is not None:
             self.scheduler.remove_engine(engine.worker)  # first of all, since tasks may depend on what fails now

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -18,6 +18,7 @@ from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
+from .observing import Observer, Observers
 from .sockets import Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
@@ -62,6 +63,7 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
+        self._observers = Observers(channels)
         self._events_ended = False
         self._held_channels: set[str] = set()
         self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
@@ -108,6 +110,7 @@ class RuntimeHost:
         await self.dask.stop()
 
     def emit(self, event: Event) -> None:
+        self._observers.happened(event)
         for send, reader in self._readers.items():
             try:
                 send.send_nowait(event)
@@ -174,7 +177,7 @@ class RuntimeHost:
             send.close()
         else:
             self._readers[send] = reader
-            self.listening = True
+            self._listen()
 
         async def stream() -> AsyncGenerator[Event, None]:
             async for event in receive:
@@ -187,7 +190,7 @@ class RuntimeHost:
             yield generator
         finally:
             self._readers.pop(send, None)
-            self.listening = bool(self._readers)
+            self._listen()
             send.close()
             receive.close()
             await generator.aclose()
@@ -198,7 +201,21 @@ class RuntimeHost:
         for send in self._readers:
             send.close()
         self._readers.clear()
-        self.listening = False
+        self._listen()
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Tell this observer what happens."""
+        self._observers.add(observer)
+        self._listen()
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+            self._listen()
+
+    def _listen(self) -> None:
+        self.listening = bool(self._readers or self._observers)
 
 
 class _Reader:

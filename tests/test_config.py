@@ -78,6 +78,15 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("curve", True, True),
         ("curve_secretkey", Z85, Z85),
         ("curve_secretkey", None, None),
+        ("dashboard", None, None),
+        ("dashboard", 0, "127.0.0.1:0"),
+        ("dashboard", "8788", "127.0.0.1:8788"),
+        ("dashboard", "localhost:8788", "127.0.0.1:8788"),
+        ("dashboard", "*:80", "0.0.0.0:80"),
+        ("dashboard", "10.0.0.1:080", "10.0.0.1:80"),
+        ("dashboard", "[::1]:8788", "[::1]:8788"),
+        ("dashboard_token", "a-token_of.16~ch", "a-token_of.16~ch"),
+        ("dashboard_token", None, None),
         ("curve_allowed_keys", None, None),
         ("ports", "10000-10002,11000", (10000, 10001, 10002, 11000)),
         ("ports", [11000, "10000-10001"], (11000, 10000, 10001)),
@@ -152,6 +161,17 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("curve_publickey", Z85.encode()),
         ("curve_publickey", "~" * 40),
         ("curve_allowed_keys", ""),
+        ("dashboard", ""),
+        ("dashboard", True),
+        ("dashboard", "http"),
+        ("dashboard", ":8788"),
+        ("dashboard", 65536),
+        ("dashboard", -1),
+        ("dashboard", "host:8788"),
+        ("dashboard", "::1:8788"),
+        ("dashboard", "[::1:8788"),
+        ("dashboard_token", "too-short"),
+        ("dashboard_token", "with a space in it"),
         ("location", "a b"),
         ("ports", "0"),
         ("ports", "9-8"),
@@ -433,6 +453,8 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         key = "k"
         packer = "msgpack"
         signature_scheme = "hmac-sha512"
+        dashboard = 8788
+        dashboard_token = "0123456789abcdef"
         log_level = "debug"
         log_format = "json"
     """
@@ -471,6 +493,8 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "key": "k",
         "packer": "msgpack",
         "signature_scheme": "hmac-sha512",
+        "dashboard": "8788",
+        "dashboard_token": "0123456789abcdef",
         "log_level": "DEBUG",
         "log_format": "json",
     }

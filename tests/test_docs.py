@@ -23,6 +23,7 @@ import click
 import pytest
 
 import trio_hub
+import trio_hub.dashboard
 import trio_hub.testing
 from trio_hub import HubConfig, errors
 from trio_hub.cli import main
@@ -257,14 +258,15 @@ def test_every_public_name_is_in_the_reference() -> None:
     told = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", text, re.MULTILINE))
     for name in trio_hub.__all__:
         assert f"trio_hub.{name}" in told or name in errors.__all__, name
-    for name in trio_hub.testing.__all__:
-        assert f"trio_hub.testing.{name}" in told, name
+    for module in (trio_hub.testing, trio_hub.dashboard):
+        for name in module.__all__:
+            assert f"{module.__name__}.{name}" in told, name
     assert {"trio_hub.errors", "trio_hub.hub.events"} <= told
     assert not [name for name in told if not resolves(name)]
 
 
 def test_every_public_name_says_what_it_is() -> None:
-    for module in (trio_hub, trio_hub.testing, errors, events):
+    for module in (trio_hub, trio_hub.dashboard, trio_hub.testing, errors, events):
         for name in module.__all__:
             found = getattr(module, name)
             assert not callable(found) or inspect.getdoc(found), name

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -49,6 +50,30 @@ def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
     assert len(hub.stdout) == 1
     assert "Traceback" not in "\n".join(hub.stderr)
     assert list((profile / "security").iterdir()) == []
+
+
+def test_a_dashboard_is_told_on_a_second_line_and_nowhere_else(tmp_path: Path) -> None:
+    token = "a-token-of-my-own"
+    with command("serve", f"--profile-dir={tmp_path}", "--dashboard=0", env={"TRIO_HUB_DASHBOARD_TOKEN": token}) as hub:
+        url = hub.wait_line("stdout", rf"^dashboard: (http://127\.0\.0\.1:\d+/)\?token={token}$")[1]
+        with urlopen(Request(f"{url}metrics", headers={"Authorization": f"Bearer {token}"}), timeout=LIMIT) as answer:
+            assert b"trio_hub_build_info{" in answer.read()
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert [line.partition(":")[0] for line in hub.stdout] == ["trio-hub ready", "dashboard"]
+    assert token not in "\n".join(hub.stderr)
+    assert "Traceback" not in "\n".join(hub.stderr)
+
+
+def test_a_dashboard_whose_port_is_taken_is_bad_usage(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = run("serve", f"--profile-dir={tmp_path}", f"--dashboard={port}")
+    assert code == 2
+    assert not out
+    assert f"dashboard: cannot listen on 127.0.0.1:{port}: Address already in use" in err
+    assert "Traceback" not in err
+    assert list((tmp_path / "security").iterdir()) == []
 
 
 def test_ctrl_c_stops_it_in_order_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import trio
 
 from ..config import HubConfig
+from ..dashboard import Dashboard, serve_dashboard
 from ..errors import ConfigError, HubError
 from ..logs import get_logger
 from ..runtime.serve import RunningHub, serve_hub
@@ -56,8 +57,11 @@ async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int
         await nursery.start(stopper.heed_signals)
         hub = await nursery.start(serve_hub, config)
         stopper.hub_is_ready(hub)
+        dashboard = None
+        if config.dashboard is not None:
+            dashboard = await nursery.start(serve_dashboard, hub)
         collect_rarely()
-        _announce(hub)
+        _announce(hub, dashboard)
         nursery.start_soon(manager.keep_informed, hub, name="systemd")
         await hub.wait_stopping()
         manager.tell("STOPPING=1", "STATUS=stopping")
@@ -96,8 +100,8 @@ class _Stopper:
             self._everything.cancel()
 
 
-def _announce(hub: RunningHub) -> None:
-    """The one line on stdout: the hub is ready, and this is how to reach it."""
+def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
+    """The one line on stdout: the hub is ready, and this is how to reach it. A second one if it has a dashboard."""
     config = hub.config
     client = f"profile_dir={str(config.profile_dir)!r}"
     engine = ["ipengine", f"--profile-dir={config.profile_dir}"]
@@ -110,6 +114,8 @@ def _announce(hub: RunningHub) -> None:
     )
     try:
         print(line, flush=True)
+        if dashboard is not None:  # not logged, since whoever may read logs need not know the token
+            print(f"dashboard: {dashboard.url}", flush=True)
     except OSError as error:  # nobody reads our output: no reason not to serve
         log.warning("cannot write to stdout", error=error.strerror, line=line)
         sys.stdout = None  # or the interpreter would fail to flush it at its end

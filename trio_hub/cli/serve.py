@@ -17,8 +17,8 @@ from . import codes
 
 __all__ = ["serve", "setting_options"]
 
-# A key on the command line would be seen by everybody on the machine, in the list of processes.
-NOT_OPTIONS = {"key", "curve_secretkey"}
+# A key or token on the command line would be seen by everybody on the machine, in the list of processes.
+NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token"}
 HELP = {
     "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds that a new engine has to answer its first heartbeat.  "
@@ -27,6 +27,8 @@ HELP = {
     "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). A password is better set in "
     "TRIO_HUB_DB, or in ~/.pgpass.  [default: sqlite]",
     "db_keep": "How long records of finished tasks are kept.  [default: for ever]",
+    "dashboard": "Serve metrics and the status over HTTP there; without an address only to this machine. Port 0: the "
+    "system chooses. The token that it takes is in the URL that is printed; TRIO_HUB_DASHBOARD_TOKEN sets another.",
     "db_max_records": "Records of finished tasks to keep; the oldest are dropped first.  [default: 100,000 in memory, "
     "any number on disk]",
     "db_max_bytes": "Bytes of finished tasks' records to keep; the oldest are dropped first.  [default: 1 GiB in "

@@ -1,6 +1,6 @@
 """The settings of a hub: `HubConfig`, what each accepts, and where a command finds them."""
 
-from .rules import DATABASES, DatabaseURL, Rule, parse_ports
+from .rules import DATABASES, DatabaseURL, Rule, parse_ports, split_address
 from .settings import DURABILITIES, LOG_FORMATS, LOG_LEVELS, RULES, SCHEMES, HubConfig, shown_value
 from .sources import PREFIX, STOCK_VARIABLES, load_config, profile_directory
 
@@ -20,4 +20,5 @@ __all__ = [
     "parse_ports",
     "profile_directory",
     "shown_value",
+    "split_address",
 ]

@@ -19,14 +19,17 @@ __all__ = [
     "BOOLEAN",
     "BYTES",
     "CURVE_KEY",
+    "DASHBOARD",
     "DATABASES",
     "PORTS",
     "SQLITE",
     "SSH_SERVER",
+    "TOKEN",
     "DatabaseURL",
     "Remark",
     "Rule",
     "check_command",
+    "check_dashboard",
     "check_database",
     "check_duration",
     "check_key",
@@ -37,6 +40,7 @@ __all__ = [
     "or_none",
     "parse_ports",
     "seconds",
+    "split_address",
     "text",
     "whole",
 ]
@@ -168,6 +172,33 @@ def _check_ports(value: Any) -> tuple[int, ...]:
     if twice:
         raise Remark(f"port {twice[0]} is named twice")
     return tuple(ports)
+
+
+def check_dashboard(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError
+    host, colon, port = str(value).rpartition(":")
+    if (colon and not host) or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65535:
+        raise ValueError
+    if host in ("", "localhost"):
+        host = "127.0.0.1"
+    elif host == "*":
+        host = "0.0.0.0"
+    elif host.startswith("["):
+        if not host.endswith("]"):
+            raise ValueError
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    else:
+        host = str(ipaddress.IPv4Address(host))
+    return f"{host}:{int(port)}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host, without brackets, and the port of an ``ADDRESS:PORT`` such as the setting ``dashboard``."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def check_command(value: Any) -> tuple[str, ...]:
@@ -315,4 +346,10 @@ ADDRESS_OR_EMPTY = Rule(
     f"{_ADDRESS_IS}, or nothing", lambda value: _check_address(value) if value != "" else "", metavar="ADDRESS"
 )
 PORTS = Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports, "PORTS")
+DASHBOARD = Rule(
+    "[ADDRESS:]PORT, with an IP address (an IPv6 address in brackets) or * for all of them",
+    check_dashboard,
+    metavar="[ADDRESS:]PORT",
+)
+TOKEN = replace(or_none(text("16 or more letters, digits and -_.~", r"[0-9A-Za-z_.~-]{16,}")), metavar="TOKEN")
 SSH_SERVER = replace(text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")

@@ -212,6 +212,18 @@ class HubConfig:
         Rule("a file", rules.check_path, metavar="FILE"),
         "A file with the public CURVE keys of the clients and engines that may connect, one a line. None: any may.",
     )
+    dashboard: str | None = _setting(
+        None,
+        rules.DASHBOARD,
+        "Where metrics and the status are served over HTTP; without an address only to this machine. Port 0: the "
+        "system chooses. None: nowhere.",
+    )
+    dashboard_token: str | None = _setting(
+        None,
+        rules.TOKEN,
+        "What whoever asks the dashboard has to know. None: a fresh random one.",
+        secret=True,
+    )
     log_level: str = _setting("info", rules.choice(LOG_LEVELS), "The least serious messages that are logged.")
     log_format: str = _setting("text", rules.choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")
 

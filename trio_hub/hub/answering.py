@@ -14,7 +14,7 @@ from .custody import AWAY, Custody, reply_frames
 from .events import TaskFinished
 from .records import record_of_result
 from .registration import Registration
-from .state import reply_type
+from .state import queue_of, reply_type
 
 __all__ = ["STOPPED", "Answering", "no_such_engine"]
 
@@ -54,12 +54,12 @@ class Answering(Registration):
         return status if isinstance(status, str) else "error"
 
     def _save_result(
-        self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None, status: str
+        self, queue: str, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None, status: str
     ) -> None:
         engine = self.by_ident.get(ident)
         if engine is not None and status != "aborted":
             engine.completed += 1
-        self._count(msg_id, status, self._record_result(ident, msg, msg_id, raw_header, started))
+        self._count(queue, msg_id, status, self._record_result(ident, msg, msg_id, raw_header, started))
 
     def _record_result(self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None) -> str:
         uuid = ident.decode("utf-8", "replace")
@@ -208,14 +208,12 @@ class Answering(Registration):
         if self.store.durable:
             changes["custody"] = Custody(parent=to_bytes(frames[3])).pack()
         self.store.update(msg_id, changes)
-        self._count(msg_id, status, engine_uuid)
+        self._count(queue_of(channel.removesuffix("_in")), msg_id, status, engine_uuid)
         self._deliver(channel, idents, session, msg_id, frames)
 
-    def _count(self, msg_id: str, status: str, engine_uuid: str | None) -> None:
-        if status == "ok":
-            self.tasks_completed += 1
-        else:
-            self.tasks_failed += 1
+    def _count(self, queue: str, msg_id: str, status: str, engine_uuid: str | None) -> None:
+        outcomes = self.outcomes[queue]
+        outcomes[status if status in outcomes else "error"] += 1
         if self.host.listening:
             self.host.emit(TaskFinished(msg_id, engine_uuid, status))
 

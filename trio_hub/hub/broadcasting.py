@@ -87,7 +87,7 @@ class Broadcasting(Monitoring):
         return shares
 
     def _submitted(self, msg_id: str) -> None:
-        self.tasks_submitted += 1
+        self.submitted["broadcast"] += 1
         if self.host.listening:
             self.host.emit(TaskSubmitted(msg_id, "broadcast"))
 
@@ -116,7 +116,7 @@ class Broadcasting(Monitoring):
         metadata = self._result_metadata(msg)
         if direct.broadcast is None:
             status = metadata.status or self._status_in_content(msg)
-            self._save_result(ident, msg, msg_id, direct.raw_header, metadata.started, status)
+            self._save_result("broadcast", ident, msg, msg_id, direct.raw_header, metadata.started, status)
             self._deliver("broadcast_in", direct.idents, direct.header.session, msg_id, [ident, *msg.frames])
             self._direct_ended(msg_id, Outcome(status == "ok", ident))
             return

@@ -28,6 +28,9 @@ class Clients:
         self.owed = 0
         """How many results wait."""
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def heard(self, session: str, channel: str, ident: bytes) -> bool:
         """A session has spoken. Whether anything is owed to it."""
         places = self._places.get(session)

@@ -21,6 +21,8 @@ class HeartMonitor:
 
     def __init__(self, token: bytes, max_misses: int = 10) -> None:
         self.max_misses = max_misses
+        self.missed = 0
+        """Pings that were not answered in their period, of all hearts there have been."""
         self._token = token
         self._pings = 0
         self._misses: dict[bytes, int] = {}
@@ -77,6 +79,7 @@ class HeartMonitor:
             if heart in self._heard:
                 self._misses[heart] = 0
             else:
+                self.missed += 1
                 self._misses[heart] += 1
                 if self._misses[heart] > self.max_misses:
                     failed.append(heart)

@@ -66,7 +66,7 @@ class Monitoring(Holding):
         """A task that is recorded already goes to the scheduler."""
         if self.carried_on:
             return
-        self.tasks_submitted += 1
+        self.submitted["task"] += 1
         if self.host.listening:
             self.host.emit(TaskSubmitted(task.msg_id, "task"))
         if self.stopping:
@@ -139,7 +139,7 @@ class Monitoring(Holding):
             task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
         )
         if final:
-            self._save_result(ident, msg, msg_id, task.raw_header, metadata.started, status)
+            self._save_result("task", ident, msg, msg_id, task.raw_header, metadata.started, status)
             self._deliver("task_in", task.idents, task.session, msg_id, [ident, *msg.frames])
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
@@ -192,7 +192,7 @@ class Monitoring(Holding):
         if self.carried_on:
             return
         header = msg.header
-        self.tasks_submitted += 1
+        self.submitted["mux"] += 1
         if self.host.listening:
             self.host.emit(TaskSubmitted(header.msg_id, "mux"))
         engine = None if self.stopping else self._relay_request("mux", self.mux, idents, msg)
@@ -216,7 +216,7 @@ class Monitoring(Holding):
         if direct is not None:
             metadata = self._result_metadata(msg)
             status = metadata.status or self._status_in_content(msg)
-            self._save_result(ident, msg, msg_id, direct.raw_header, metadata.started, status)
+            self._save_result("mux", ident, msg, msg_id, direct.raw_header, metadata.started, status)
             self._deliver("mux_in", direct.idents, direct.header.session, msg_id, [ident, *msg.frames])
             self._direct_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:

@@ -108,6 +108,7 @@ class Registration(HubState):
         self.by_ident[engine.ident] = engine
         self.heartmonitor.watch(heart)
         engine.end_scope()  # that of the stalled-registration timeout
+        self.engines_registered += 1
         log.info("engine registered", engine=engine.id, uuid=engine.uuid)
         self.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self.host.listening:
@@ -221,6 +222,7 @@ class Registration(HubState):
         self.heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         engine.parked.clear()
+        self.engines_lost[reason] += 1
         log.info(
             "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
         )

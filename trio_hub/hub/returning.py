@@ -29,6 +29,7 @@ from ..wire.messages import Message
 from .broadcasting import Broadcasting, noted_share
 from .connector import EngineConnector, EngineState
 from .custody import custody_of, identities, request_frames
+from .state import queue_of
 
 __all__ = ["Returning"]
 
@@ -85,7 +86,7 @@ class Returning(Broadcasting):
             try:
                 if message is None:
                     raise WireError("malformed", "its record is damaged")
-                self.tasks_submitted += 1
+                self.submitted[queue_of(record.queue)] += 1
                 if record.queue == "task":
                     self._take_over_task(record, message, waiting)
                 elif record.queue == "mux" or record.engine_uuid is not None:

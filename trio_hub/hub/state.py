@@ -25,12 +25,32 @@ from .connector import EngineConnector, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
 
-__all__ = ["Deliveries", "Host", "HubState", "Query", "Reply", "StoreCall", "content_of", "reply_type"]
+__all__ = [
+    "LOSSES",
+    "OUTCOMES",
+    "QUEUES",
+    "Deliveries",
+    "Host",
+    "HubState",
+    "Query",
+    "Reply",
+    "StoreCall",
+    "content_of",
+    "queue_of",
+    "reply_type",
+]
 
 log = get_logger("trio_hub.hub")
 
 ORDINARY = frozenset({"client_gone", "late_result", "other_engine", "unknown_engine"})
 """Reasons to ignore a message that come with clients and engines that go, as they do every day."""
+
+QUEUES = ("task", "mux", "broadcast")
+"""By which requests come that are recorded and counted."""
+OUTCOMES = ("ok", "error", "aborted")
+"""What a request can end with. An engine that says anything else has failed."""
+LOSSES = ("heart", "request", "shutdown", "unreachable")
+"""Why an engine is gone, see `trio_hub.hub.events.EngineUnregistered`."""
 
 
 class Host(Protocol):
@@ -189,13 +209,29 @@ class HubState(ABC):
         """Messages that could not be read, by kind."""
         self.ignored: Counter[str] = Counter()
         """Readable messages that changed nothing, by reason."""
-        self.tasks_submitted = 0
-        self.tasks_completed = 0
-        self.tasks_failed = 0
+        self.submitted = dict.fromkeys(QUEUES, 0)
+        """Requests received, by queue."""
+        self.outcomes = {queue: dict.fromkeys(OUTCOMES, 0) for queue in QUEUES}
+        """Requests answered, by queue and outcome."""
+        self.engines_registered = 0
+        self.engines_lost = dict.fromkeys(LOSSES, 0)
+        """Engines that are gone, by reason."""
         self.stopping = False
         self.carried_on = False
         """Whether it stops so that another hub can carry on."""
         self._idcounter = 0
+
+    @property
+    def tasks_submitted(self) -> int:
+        return sum(self.submitted.values())
+
+    @property
+    def tasks_completed(self) -> int:
+        return sum(outcomes["ok"] for outcomes in self.outcomes.values())
+
+    @property
+    def tasks_failed(self) -> int:
+        return sum(outcomes["error"] + outcomes["aborted"] for outcomes in self.outcomes.values())
 
     def is_pending(self, msg_id: str) -> bool:
         """Whether a task or direct request of this msg_id is waiting for its answer."""
@@ -299,6 +335,11 @@ class HubState(ABC):
         self.ignored[reason] += 1
         level = logging.DEBUG if reason in ORDINARY else logging.WARNING
         log.log(level, "ignored a message", kind=reason, what=what, **fields)
+
+
+def queue_of(name: str | None) -> str:
+    """The queue that a record names; if it is damaged, and names none, that of tasks."""
+    return name if name in QUEUES else "task"
 
 
 def reply_type(request_type: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -19,6 +19,7 @@ from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
+from .observing import Observer, Observers
 from .sockets import Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
@@ -65,6 +66,7 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
+        self._observers = Observers(channels)
         self._events_ended = False
         self._held_channels: set[str] = set()
         self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
@@ -113,6 +115,7 @@ class RuntimeHost:
     def emit(self, event: Event) -> None:
         if self._tracing:
             _trace(event)
+        self._observers.happened(event)
         for send, reader in self._readers.items():
             try:
                 send.send_nowait(event)
@@ -179,7 +182,7 @@ class RuntimeHost:
             send.close()
         else:
             self._readers[send] = reader
-            self.listening = True
+            self._listen()
 
         async def stream() -> AsyncGenerator[Event, None]:
             async for event in receive:
@@ -192,7 +195,7 @@ class RuntimeHost:
             yield generator
         finally:
             self._readers.pop(send, None)
-            self.listening = self._tracing or bool(self._readers)
+            self._listen()
             send.close()
             receive.close()
             await generator.aclose()
@@ -203,7 +206,21 @@ class RuntimeHost:
         for send in self._readers:
             send.close()
         self._readers.clear()
-        self.listening = False
+        self._listen()
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Tell this observer what happens."""
+        self._observers.add(observer)
+        self._listen()
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+            self._listen()
+
+    def _listen(self) -> None:
+        self.listening = self._tracing or bool(self._readers or self._observers)
 
 
 class _Reader:

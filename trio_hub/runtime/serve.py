@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from .delivered import DeliveryNotes
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
+from .observing import Observer
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
@@ -96,6 +97,15 @@ class RunningHub:
         The stream ends when the hub does. A reader that falls 10,000 events behind gets `EventsLost`.
         """
         return self._host.events()
+
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
+        """Tell an observer what happens, as it happens, for the length of a ``with`` block."""
+        return self._host.observed(observer)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been asked to stop, or has stopped."""
+        return self._host.stop_requested.is_set()
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.

@@ -28,6 +28,8 @@ class DatabaseStatistics:
     """Bytes of memory that they take up, roughly."""
     lag: float
     """Seconds since the oldest change came that is not yet written, now; 0 if all are."""
+    batches: int
+    """Times that something was written."""
     written: int
     """Records changed in what was written; one that is written twice counts twice."""
     trimmed: int
@@ -70,6 +72,20 @@ class Statistics:
     """Messages that could not be read, by kind (`trio_hub.errors.WireError.KINDS`)."""
     ignored: dict[str, int]
     """Readable messages without effect, by reason: late or duplicate replies, unknown hearts, and the like."""
+    lost: int
+    """Engines that are gone and whose late results are still taken, now."""
+    engines_registered: int
+    """Engines that became usable."""
+    engines_lost: dict[str, int]
+    """Engines that are gone, by reason: ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
+    heartbeats_missed: int
+    """Pings that an engine did not answer in their period."""
+    sessions: int
+    """Clients' sessions that are known now: the last 10,000 that have sent a request."""
+    submitted_by_queue: dict[str, int]
+    """`submitted`, by queue: ``task``, ``mux`` (direct requests) or ``broadcast``."""
+    outcomes: dict[str, dict[str, int]]
+    """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
 
 
 def statistics_of(hub: Hub, database: DatabaseURL) -> Statistics:
@@ -90,6 +106,13 @@ def statistics_of(hub: Hub, database: DatabaseURL) -> Statistics:
         database=_of_database(hub, database),
         wire_errors=dict(hub.wire_errors),
         ignored=dict(hub.ignored),
+        lost=len(hub.lost),
+        engines_registered=hub.engines_registered,
+        engines_lost=dict(hub.engines_lost),
+        heartbeats_missed=hub.heartmonitor.missed,
+        sessions=len(hub.clients),
+        submitted_by_queue=dict(hub.submitted),
+        outcomes={queue: dict(outcomes) for queue, outcomes in hub.outcomes.items()},
     )
 
 
@@ -102,6 +125,7 @@ def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
             pending=store.backlog,
             pending_bytes=store.backlog_bytes,
             lag=store.lag,
+            batches=store.batches,
             written=store.written,
             trimmed=store.trimmed,
             not_persisted=store.not_persisted,
@@ -113,6 +137,7 @@ def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
         pending=0,
         pending_bytes=0,
         lag=0.0,
+        batches=0,
         written=0,
         trimmed=store.culled if isinstance(store, MemoryStore) else 0,
         not_persisted=0,

@@ -1,0 +1,133 @@
+"""Who may ask the dashboard: whoever knows the token, and, on this machine, has meant this machine.
+
+The decisions are plain functions of a request's headers and query; `Guard` puts them before an application.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import TypeAlias
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Access", "Guard"]
+
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+COOKIE = "trio_hub_token"
+OPEN_PATHS = frozenset(("/healthz", "/readyz"))
+"""What may be asked without the token: it tells nothing but that somebody is there."""
+SECURITY_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+NO_TOKEN = (
+    "The token is missing or wrong. It is in the URL that the hub has printed, as ?token=...; "
+    "the header 'Authorization: Bearer ...' may have it, too.\n"
+)
+WRONG_HOST = (
+    "This request is for another host. The dashboard listens on this machine only, and answers to localhost, "
+    "127.0.0.1 and [::1].\n"
+)
+
+
+class Access:
+    """Says who may.
+
+    Args:
+        token: what they have to know.
+        host: the address that is listened on.
+        port: the port, which is in the cookie's name: a browser sends a cookie to all ports of a host.
+    """
+
+    def __init__(self, token: str, host: str, port: int) -> None:
+        self._token = token.encode()
+        self._local = ip_address(host).is_loopback
+        self._hosts = {"localhost", "127.0.0.1", "::1", host}
+        self.cookie = f"{COOKIE}_{port}"
+
+    def is_for_us(self, headers: Headers) -> bool:
+        """Whether the request names this machine, if it can only come from there.
+
+        A page of somebody else's may make its own name lead to this machine, and have the browser ask under that name.
+        """
+        if not self._local:
+            return True
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
+            return False
+        try:
+            return urlsplit(f"//{hosts[0].decode('latin-1')}").hostname in self._hosts
+        except ValueError:
+            return False
+
+    def knows_by_query(self, query: bytes) -> bool:
+        """Whether ``token`` is in the query and right."""
+        given = parse_qs(query.decode("latin-1"), errors="replace").get("token", ())
+        return any(map(self._is_right, given))
+
+    def knows_by_headers(self, headers: Headers) -> bool:
+        """Whether the token is in a header for that, or in the cookie, and right."""
+        for name, value in headers:
+            text = value.decode("latin-1")
+            if name == b"authorization":
+                scheme, _, given = text.partition(" ")
+                if scheme.lower() in ("bearer", "token") and self._is_right(given.strip()):
+                    return True
+            elif name == b"cookie":
+                for part in text.split(";"):
+                    key, _, given = part.strip().partition("=")
+                    if key == self.cookie and self._is_right(given):
+                        return True
+        return False
+
+    def set_cookie(self) -> bytes:
+        """The header that has a browser remember the token: for this site only, and not for its scripts."""
+        return f"{self.cookie}={self._token.decode()}; Path=/; HttpOnly; SameSite=Strict".encode()
+
+    def _is_right(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
+
+
+class Guard:
+    """Lets only those requests through to an application that `access` allows, and hardens every answer."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        app, extra = self._admit(scope)
+
+        async def send_hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *SECURITY_HEADERS, *extra]}
+            await send(message)
+
+        await app(scope, receive, send_hardened)
+
+    def _admit(self, scope: Mapping[str, object]) -> tuple[ASGIApp, list[tuple[bytes, bytes]]]:
+        """What answers the request, and headers for the answer."""
+        headers, query = scope["headers"], scope["query_string"]
+        assert isinstance(headers, Iterable)
+        assert isinstance(query, bytes)
+        headers = list(headers)
+        if not self._access.is_for_us(headers):
+            return PlainTextResponse(WRONG_HOST, 403), []
+        if scope["path"] in OPEN_PATHS:
+            return self._app, []
+        if self._access.knows_by_headers(headers):
+            return self._app, []
+        if self._access.knows_by_query(query):
+            return self._app, [(b"set-cookie", self._access.set_cookie())]
+        return PlainTextResponse(NO_TOKEN, 403), []

@@ -1,0 +1,107 @@
+"""`serve_dashboard`: the HTTP side of a running hub, for as long as that runs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from dataclasses import dataclass, field
+
+import trio
+
+from ..config import HubConfig, split_address
+from ..errors import ConfigError
+from ..runtime import RunningHub
+
+__all__ = ["Dashboard", "serve_dashboard"]
+
+log = logging.getLogger("trio_hub.dashboard")
+
+ANYWHERE = "127.0.0.1:0"
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A dashboard that is being served."""
+
+    address: str
+    """``http://127.0.0.1:8788``: where it is, without a slash at the end."""
+    port: int
+    """The TCP port."""
+    token: str = field(repr=False)
+    """What it has to be told, as ``?token=…``, or in the header ``Authorization: Bearer …``."""
+
+    @property
+    def url(self) -> str:
+        """For a browser, with the token in it."""
+        return f"{self.address}/?token={self.token}"
+
+
+async def serve_dashboard(
+    hub: RunningHub,
+    address: str | int | None = None,
+    token: str | None = None,
+    *,
+    task_status: trio.TaskStatus[Dashboard] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a hub's metrics and status over HTTP until the hub has stopped, or this is cancelled.
+
+    ``dashboard = await nursery.start(serve_dashboard, hub)`` returns a `Dashboard` when its port is bound. It is not
+    part of `trio_hub.serve_hub`: an embedder starts it beside that.
+
+    Args:
+        hub: as `trio_hub.serve_hub` hands it out.
+        address: ``[ADDRESS:]PORT``, as the setting ``dashboard``. None: what that setting of the hub says; if it says
+            nothing, a port of 127.0.0.1 that the system chooses.
+        token: as the setting ``dashboard_token``. None: what that says; if it says nothing, a fresh random one.
+
+    Raises:
+        ConfigError: the address cannot be used, or ``trio-hub[dashboard]`` is not installed.
+    """
+    config = HubConfig(
+        dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
+        dashboard_token=token if token is not None else hub.config.dashboard_token,
+    )
+    try:
+        # late: they take a quarter of a second, and need packages that not everybody has
+        from .access import Access
+        from .app import dashboard_app
+        from .server import Server
+        from .timings import Timings, watch_loop
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("trio_hub"):
+            raise
+        raise ConfigError(
+            f"dashboard: {error.name} is not installed: pip install 'trio-hub[dashboard]', or leave the setting out"
+        ) from error
+    assert config.dashboard is not None
+    host, port = split_address(config.dashboard)
+    try:
+        (listener,) = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise ConfigError(
+            f"dashboard: cannot listen on {config.dashboard}: {error.strerror or error}. Choose another port, or 0 for "
+            "one that is free"
+        ) from error
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        dashboard = Dashboard(
+            f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
+        )
+        timings = Timings()
+        server = Server(dashboard_app(hub, timings, Access(dashboard.token, host, port)))
+        with hub.observed(timings):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch_loop, timings.loop, name="event loop lag")
+                log.info("dashboard listening on %s", dashboard.address)
+                task_status.started(dashboard)
+                await server.serve([listener], hub.wait_stopped)
+                nursery.cancel_scope.cancel()
+
+
+def _name(host: str, config: HubConfig) -> str:
+    """The host as a URL says it; one that others can use, if it listens for others."""
+    if host in _WILDCARDS:
+        return config.location or socket.gethostname()
+    return f"[{host}]" if ":" in host else host

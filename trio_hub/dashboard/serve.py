@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -11,11 +10,12 @@ import trio
 
 from ..config import HubConfig, split_address
 from ..errors import ConfigError
+from ..logs import get_logger
 from ..runtime import RunningHub
 
 __all__ = ["Dashboard", "serve_dashboard"]
 
-log = logging.getLogger("trio_hub.dashboard")
+log = get_logger("trio_hub.dashboard")
 
 ANYWHERE = "127.0.0.1:0"
 _WILDCARDS = ("0.0.0.0", "::")
@@ -94,7 +94,7 @@ async def serve_dashboard(
         with hub.observed(timings):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_loop, timings.loop, name="event loop lag")
-                log.info("dashboard listening on %s", dashboard.address)
+                log.info("dashboard listening", address=dashboard.address)
                 task_status.started(dashboard)
                 await server.serve([listener], hub.wait_stopped)
                 nursery.cancel_scope.cancel()

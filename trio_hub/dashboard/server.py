@@ -19,9 +19,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
+from ..logs import get_logger
+
 __all__ = ["Server"]
 
-log = logging.getLogger("trio_hub.dashboard")
+log = get_logger("trio_hub.dashboard")
 
 MAX_CONNECTIONS = 100
 """Connections at a time; more are closed as they come, since each is a descriptor that engines may need."""

@@ -86,7 +86,7 @@ async def test_each_line_of_text_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_keys_are_never_told(form: str, tmp_path: Path) -> None:
-    public, secret = zmq.curve_keypair()
+    _, secret = zmq.curve_keypair()
     env = {"TRIO_HUB_KEY": "sesame-open", "TRIO_HUB_CURVE_SECRETKEY": secret.decode(), "TRIO_HUB_CURVE": "true"}
     with command(
         "serve", f"--profile-dir={tmp_path}", "--log-level=debug", f"--log-format={form}", "--ip=*", env=env

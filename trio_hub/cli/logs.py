@@ -27,7 +27,7 @@ _CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range
 _CONTROLS |= {ord("\n"): "\\n", ord("\t"): "\\t"}
 _IN_TRACEBACKS = {code: shown for code, shown in _CONTROLS.items() if code != ord("\n")}
 _BARE = re.compile(r"[^\s\"=\\]+")
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
+_PASSWORDS = ((re.compile(r"(://[^/\s:@]*:)[^/\s]+@"), r"\1***@"), (re.compile(r"(password=)[^&\s]+", re.I), r"\1***"))
 # See sd-daemon(3): how lines on stderr tell the journal what they are worth.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
@@ -159,9 +159,11 @@ def _text(value: object, limit: int) -> str:
         text = str(value)
     except Exception as error:  # whatever it is, the line about it is worth more
         return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
+    for pattern, instead in _PASSWORDS:
+        text = pattern.sub(instead, text)
     if len(text) > limit:
-        text = f"{text[: limit // 2]}{_CUT.format(len(text) - limit)}{text[len(text) - limit // 2 :]}"
-    return _PASSWORD.sub(r"\1***@", text)
+        return f"{text[: limit // 2]}{_CUT.format(len(text) - limit)}{text[len(text) - limit // 2 :]}"
+    return text
 
 
 def _quoted(text: str) -> str:

@@ -24,12 +24,22 @@ class Endless:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, send)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+        self.ended = True
+
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while True:
             await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
             self.sent += 1
+            await trio.lowlevel.checkpoint()  # once the peer is gone, sending does not wait any more
 
 
 @asynccontextmanager
@@ -57,6 +67,14 @@ async def test_a_stop_does_not_wait_for_a_peer_that_never_reads(monkeypatch: pyt
             stop.set()
             await eventually(lambda: not nursery.child_tasks)
         await before.restored()
+
+
+async def test_a_peer_that_never_reads_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STALL_LIMIT", 0.05)
+    app = Endless()
+    async with within_limit(), one_that_never_reads(app) as (stop, _, _):
+        await eventually(lambda: app.ended)
+        stop.set()
 
 
 async def test_neither_does_a_cancellation() -> None:

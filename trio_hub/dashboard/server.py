@@ -7,6 +7,7 @@ whoever waits for its `serve`, for ever. Hence the streams are held here, and cl
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ log = get_logger("trio_hub.dashboard")
 
 MAX_CONNECTIONS = 100
 """Connections at a time; more are closed as they come, since each is a descriptor that engines may need."""
+STALL_LIMIT = 30.0
+"""Seconds after which a peer that takes nothing of what is sent to it is dropped."""
 CLOSE_GRACE = 1.0
 """Seconds that answers have to leave when the hub has stopped."""
 
@@ -69,6 +72,7 @@ class Server:
             return
         self._streams.add(stream)
         try:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALL_LIMIT))
             # Typed for TLS only; it finds out by itself that this is none.
             await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
         except Exception:  # whatever a peer has done to its connection, the others and the hub go on

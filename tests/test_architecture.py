@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors", "wire", "store", "schedulers"},
     "config": {"errors", "wire"},
     "runtime": {"errors", "wire", "store", "schedulers", "hub", "config"},
-    "__init__": {"errors", "config", "runtime"},
+    "client": {"errors", "wire", "config", "runtime"},
+    "__init__": {"errors", "config", "runtime", "client"},
 }
 BELOW_RUNTIME = {"errors", "wire", "store", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}

@@ -134,8 +134,8 @@ def test_what_cannot_be_pickled_is_named() -> None:
         pack_call(pack_function(max), [1, (number for number in "x")], {})
     with pytest.raises(SerializationError, match="argument 'key' cannot be pickled"):
         pack_call(pack_function(max), [], {"key": [sys._getframe()]})
-    with pytest.raises(SerializationError, match="function .*lambda.* cannot be pickled"):
-        frame = sys._getframe()
+    frame = sys._getframe()
+    with pytest.raises(SerializationError, match=r"function .*lambda.* cannot be pickled"):
         pack_function(lambda: frame)
 
 

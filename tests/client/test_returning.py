@@ -46,7 +46,7 @@ async def test_the_hub_is_gone_for_too_long_and_comes_back(tmp_path: Path) -> No
             async with connect(connection_info=info, lost_after=0.5) as client:
                 assert await client.history() == []
                 hub.cancel()
-                with pytest.raises(HubLostError, match="has not answered for 0.5 s"):
+                with pytest.raises(HubLostError, match=r"has not answered for 0.5 s"):
                     await client.apply(divide, 1)
                 with pytest.raises(HubLostError):
                     await client.queue_status()
@@ -94,8 +94,7 @@ async def test_work_goes_on_with_the_next_hub(tmp_path: Path) -> None:
 
 
 async def one(client: Any) -> Any:
-    async for value in client.map(divide, [6]):
-        return value
+    return await anext(client.map(divide, [6]))
 
 
 async def run_hub_with_handle(config: HubConfig, *, task_status: trio.TaskStatus[Any]) -> None:
@@ -110,21 +109,18 @@ async def test_what_the_next_hub_does_not_know(tmp_path: Path) -> None:
     config = HubConfig(profile_dir=tmp_path, restore=True, db="memory")
     async with within_limit(), trio.open_nursery() as nursery:
         scope, hub = await nursery.start(run_hub_with_handle, config)
-        async with connect(connection_info=hub.client_info) as client:
-            async with open_engine(hub.engine_info, uuid="same") as engine:
-                await hub.wait_engines(1)
-                await eventually(lambda: bool(client.engines))
-                engine.hold()
-                async with outcomes(
-                    lambda: client.apply(divide, 2), lambda: client.apply(divide, 4, targets=0)
-                ) as found:
-                    await engine.wait_requests(2)
-                    scope.cancel()
-                    engine.die()
-                    await hub.wait_stopped()
-                    async with (
-                        open_hub(config) as second,
-                        open_engine(second.engine_info, behaviour=compute),
-                    ):
-                        await eventually(lambda: len(found) == 2)
-                assert set(found) == {1, RequestLostError}
+        async with (
+            connect(connection_info=hub.client_info) as client,
+            open_engine(hub.engine_info, uuid="same") as engine,
+        ):
+            await hub.wait_engines(1)
+            await eventually(lambda: bool(client.engines))
+            engine.hold()
+            async with outcomes(lambda: client.apply(divide, 2), lambda: client.apply(divide, 4, targets=0)) as found:
+                await engine.wait_requests(2)
+                scope.cancel()
+                engine.die()
+                await hub.wait_stopped()
+                async with open_hub(config) as second, open_engine(second.engine_info, behaviour=compute):
+                    await eventually(lambda: len(found) == 2)
+            assert set(found) == {1, RequestLostError}

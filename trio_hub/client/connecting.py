@@ -35,7 +35,7 @@ async def connect(
     connection_file: str | os.PathLike[str] | None = None,
     connection_info: Mapping[str, Any] | None = None,
     curve_keys: tuple[str, str] | None = None,
-    timeout: float = 10.0,
+    answer_within: float = 10.0,
     lost_after: float = 60.0,
 ) -> AsyncGenerator[Client, None]:
     """A client of a running hub, for the length of the block.
@@ -56,7 +56,7 @@ async def connect(
         connection_file: the file itself.
         connection_info: its content, such as `RunningHub.client_info` of a hub in the same program.
         curve_keys: the client's public and secret CURVE key, for a hub that knows its clients; fresh ones by default.
-        timeout: seconds that the hub has to answer for the first time.
+        answer_within: seconds that the hub has to answer for the first time.
         lost_after: seconds without an answer after which the hub counts as lost, and nobody waits for it any more.
 
     Raises:
@@ -64,7 +64,7 @@ async def connect(
         ConfigError: the arguments contradict each other, or name what is not known.
         HubLostError: the hub does not answer.
     """
-    for name, seconds in (("timeout", timeout), ("lost_after", lost_after)):
+    for name, seconds in (("answer_within", answer_within), ("lost_after", lost_after)):
         if not 0 < seconds < 1e6:
             raise ConfigError(f"{name} is {seconds!r}: it has to be a positive number of seconds, below 1,000,000")
     if connection_info is None:
@@ -82,17 +82,15 @@ async def connect(
         async with serving() as nursery:
             # its identity is the same on all sockets, and for as long as it lives: a hub that comes back knows it
             link = Link(address, context, secrets.token_hex(16))
-            link.published = lambda message: engines.publish_untrusted(
-                message.header.msg_type, link.session.content(message)
-            )
+            link.published = engines.publish_untrusted
             link.open(lost_after)
             nursery.start_soon(link.run, name="client: receive")
-            with trio.move_on_after(timeout) as scope:
+            with trio.move_on_after(answer_within) as scope:
                 await learn_engines(link, engines)
             if scope.cancelled_caught:
                 raise HubLostError(
-                    f"no answer from {address.url('registration')} within {timeout:g} s: is the hub of {source} still "
-                    "running, and is its key the one in that file?"
+                    f"no answer from {address.url('registration')} within {answer_within:g} s: is the hub of {source} "
+                    "still running, and is its key the one in that file?"
                 )
             nursery.start_soon(keep, link, engines, lost_after, name="client: keep")
             yield Client(link, engines)

@@ -106,8 +106,8 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
     if gate and not (is_here and host in ("127.0.0.1", "[::1]", "localhost")):
         raise ConnectionFileError(
             f"the connection file {source} says that the hub is reached by SSH, through {gate}, and this client makes "
-            "no tunnels: open them with ssh -L, and give a copy of the file in which 'interface' is tcp://127.0.0.1 and "
-            "'ssh' is empty"
+            "no tunnels: open them with ssh -L, and give a copy of the file in which 'interface' is tcp://127.0.0.1 "
+            "and 'ssh' is empty"
         )
     server_key = text("curve_serverkey", os.environ.get("IPP_CURVE_SERVERKEY", ""))
     curve = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from ..errors import HubLostError, RequestLostError
+from ..errors import HubError, RequestLostError
 from .link import Link, Pending, Reply
 from .notifying import Engines
 
@@ -42,7 +42,7 @@ async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
     """Ask the hub something trivial, again and again."""
     while True:
         ping = link.ask("registration", "connection_request", {}, though_lost=True)
-        with trio.move_on_after(lost_after) as scope:
+        with trio.move_on_after(lost_after) as scope, suppress(HubError):
             await ping.wait()
         if scope.cancelled_caught:
             link.give_up(ping)
@@ -53,7 +53,7 @@ async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
             continue
         if link.lost is not None:
             link.found()
-            with suppress(HubLostError):
+            with suppress(HubError):
                 await learn_engines(link, engines)
         await trio.sleep(lost_after / 4)
 
@@ -64,7 +64,7 @@ async def _come_back(link: Link, engines: Engines) -> None:
         await link.returned.wait()
         link.returned = trio.Event()
         if any(number > 1 for number in link.handshakes.values()):
-            with suppress(HubLostError):
+            with suppress(HubError):
                 await _recover(link, engines)
 
 
@@ -80,7 +80,7 @@ async def _recover(link: Link, engines: Engines) -> None:
     # A request that names no engine: the hub knows again where this client is, and sends what it has for it; and it
     # has received what was sent before, when it answers.
     greeting = link.ask("mux", "apply_request", {})
-    with trio.move_on_after(GREETING):
+    with trio.move_on_after(GREETING), suppress(HubError):
         await greeting.wait()
     link.give_up(greeting)
     await learn_engines(link, engines)
@@ -111,8 +111,8 @@ async def _sort_out(link: Link, work: dict[str, Pending], msg_ids: list[str]) ->
             link.ask_again(pending)
         else:
             error = (
-                f"the hub was started anew, and does not know {pending.msg_id}, which may have been carried out, or not. "
-                "A trio-hub that is started with --restore remembers; an ipcontroller never does"
+                f"the hub was started anew, and does not know {pending.msg_id}, which may have been carried out, or "
+                "not. A trio-hub that is started with --restore remembers; an ipcontroller never does"
             )
             link.end(pending, RequestLostError(error))
 

@@ -104,7 +104,7 @@ class Link:
         self.returned = trio.Event()
         self.lost: str | None = None
         """Why nothing can be asked at present; None as long as the hub can be reached."""
-        self.published: Callable[[Message], None] = lambda message: None
+        self.published: Callable[[str, dict[str, Any]], None] = lambda msg_type, content: None
         self._context = context
         self._channels: dict[str, Channel] = {}
         self._monitors: dict[str, Channel] = {}
@@ -245,7 +245,12 @@ class Link:
     def _on_published(self, frames: Frames) -> None:
         message = self._read(frames)
         if message is not None:
-            self.published(message)
+            try:
+                content = self.session.content(message)
+            except WireError as error:
+                log.warning("a notification that cannot be read was dropped: %s", error)
+            else:
+                self.published(message.header.msg_type, content)
 
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1

@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors", "logs", "wire", "store", "schedulers"},
     "config": {"errors", "wire"},
     "runtime": {"errors", "logs", "wire", "store", "schedulers", "hub", "config"},
-    "__init__": {"errors", "config", "runtime"},
+    "client": {"errors", "logs", "wire", "config", "runtime"},
+    "__init__": {"errors", "config", "runtime", "client"},
 }
 BELOW_RUNTIME = {"errors", "logs", "wire", "store", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}

@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EMBEDDING = DOCS / "how-to" / "embed.md"
+FROM_TRIO = DOCS / "tutorial" / "from-trio.md"
 SCRIPTED = DOCS / "how-to" / "test-with-scripted-engines.md"
 RECORDS = DOCS / "reference" / "records.md"
 TUTORIAL = DOCS / "tutorial" / "first-cluster.md"
@@ -344,9 +345,13 @@ def quiet_process(directory: Path, *command: str | Path) -> Iterator[subprocess.
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("number", range(len(examples(EMBEDDING))))
-def test_the_examples_of_embedding(number: int, tmp_path: Path) -> None:
-    program, expected = examples(EMBEDDING)[number]
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, number) for page in (EMBEDDING, FROM_TRIO) for number in range(len(examples(page)))],
+    ids=lambda value: value.stem if isinstance(value, Path) else None,
+)
+def test_the_examples_that_are_programs(page: Path, number: int, tmp_path: Path) -> None:
+    program, expected = examples(page)[number]
     script = tmp_path / "program.py"
     script.write_text(program)
     with quiet_process(tmp_path, sys.executable, script) as process:

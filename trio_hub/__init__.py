@@ -17,36 +17,55 @@ from .errors import (
     EngineError,
     HubClosedError,
     HubError,
+    HubLostError,
+    RemoteError,
+    RequestLostError,
+    SerializationError,
     StoreError,
     WireError,
 )
 
 if TYPE_CHECKING:
+    from .client import Client, EngineJoined, EngineLeft, HubStopped, Notification, connect
     from .config import HubConfig
     from .runtime import DatabaseStatistics, EventsLost, HubFactory, RunningHub, Statistics, serve_hub
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Client",
     "ConfigError",
     "ConnectionFileError",
     "DatabaseStatistics",
     "EngineError",
+    "EngineJoined",
+    "EngineLeft",
     "EventsLost",
     "HubClosedError",
     "HubConfig",
     "HubError",
     "HubFactory",
+    "HubLostError",
+    "HubStopped",
+    "Notification",
+    "RemoteError",
+    "RequestLostError",
     "RunningHub",
+    "SerializationError",
     "Statistics",
     "StoreError",
     "WireError",
     "__version__",
+    "connect",
     "serve_hub",
 ]
 
-_LATE = {"HubConfig": "config"} | dict.fromkeys(
-    ("DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
+_LATE = (
+    {"HubConfig": "config"}
+    | dict.fromkeys(
+        ("DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
+    )
+    | dict.fromkeys(("Client", "EngineJoined", "EngineLeft", "HubStopped", "Notification", "connect"), "client")
 )
 
 

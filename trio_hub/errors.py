@@ -12,9 +12,13 @@ __all__ = [
     "EngineError",
     "HubClosedError",
     "HubError",
+    "HubLostError",
     "ImpossibleDependency",
     "InvalidDependency",
     "QueryError",
+    "RemoteError",
+    "RequestLostError",
+    "SerializationError",
     "StoreError",
     "TaskTimeout",
     "WireError",
@@ -65,6 +69,37 @@ class StoreError(HubError):
 
 class QueryError(HubError):
     """A database query that is not in the query language; the message names the part that is not."""
+
+
+# What a client meets.
+
+
+class HubLostError(HubError):
+    """A client cannot reach its hub, or has not for too long; the message says where that is, and the remedy."""
+
+
+class RequestLostError(HubError):
+    """The hub came back without a request, which it may have passed on to an engine, or not."""
+
+
+class SerializationError(HubError):
+    """A value cannot be pickled or unpickled here; the message names it and the remedy."""
+
+
+class RemoteError(HubError):
+    """An engine, or the hub, has answered with an error.
+
+    - ``ename``, ``evalue``: the name of the exception's class, and its text;
+    - ``traceback``: as the engine printed it, perhaps with colours; may be empty;
+    - ``engine``: the id of the engine; None if it was the hub that answered.
+    """
+
+    def __init__(self, ename: str, evalue: str, traceback: str = "", engine: int | None = None) -> None:
+        super().__init__(f"{ename}: {evalue}" + ("" if engine is None else f" (engine {engine})"))
+        self.ename = ename
+        self.evalue = evalue
+        self.traceback = traceback
+        self.engine = engine
 
 
 # What follows travels to clients by class name (`ename`), and stock clients know these names.

@@ -438,6 +438,14 @@ def test_a_direct_request_that_names_no_engine_is_answered(channel: str) -> None
     assert world.replies(channel)[0]["evalue"] == "the message names no engine"
 
 
+def test_a_direct_request_that_names_no_engine_leaves_no_record() -> None:
+    world = World()
+    frames = world.client.session.write("apply_request", {})
+    world.hub.dispatch_monitor_traffic("mux_in", [b"client", *frames])
+    assert len(world.replies("mux_in")) == 1
+    assert world.hub.tasks_submitted == 0
+
+
 def test_the_death_of_an_engine_answers_its_direct_requests_before_it_is_announced() -> None:
     world = World()
     engine = world.engine("a")

@@ -180,7 +180,10 @@ class Monitoring(Holding):
         if not msg.header.msg_type.endswith("_request"):  # a message of a comm, which nobody answers
             self.when_safe(lambda: self._relay_comm(idents, msg))
             return
-        record.engine_uuid = idents[1].decode("utf-8", "replace") if len(idents) > 1 else None
+        if len(idents) < 2:  # nothing to be recorded: no engine could have had it
+            self._refuse("mux_in", sender, msg, no_such_engine(idents))
+            return
+        record.engine_uuid = idents[1].decode("utf-8", "replace")
         self.record(record, sender, msg)
         self.when_recorded(record.msg_id, lambda: self.submit_direct(idents, msg))
 
@@ -204,7 +207,7 @@ class Monitoring(Holding):
                 header.msg_id,
                 msg.raw_header,
                 header.msg_type,
-                idents[1].decode("utf-8", "replace") if len(idents) > 1 else None,
+                idents[1].decode("utf-8", "replace"),
                 EngineError(STOPPED) if self.stopping else no_such_engine(idents),
             )
 

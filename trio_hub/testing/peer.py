@@ -13,6 +13,7 @@ import trio
 import zmq
 
 from ..errors import WireError
+from ..runtime.blocks import serving
 from ..runtime.sockets import Channel, Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
@@ -235,27 +236,6 @@ class Peer:
 
 def new_uuid() -> str:
     return secrets.token_hex(16)
-
-
-@asynccontextmanager
-async def serving() -> AsyncGenerator[trio.Nursery, None]:
-    """A nursery of those who serve the block: they are cancelled when it ends.
-
-    The one error that ended it comes out as it is; several come out in a group.
-    """
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if error is group:
-            raise
-        raise error from error.__cause__
 
 
 @asynccontextmanager

@@ -1,0 +1,106 @@
+"""The client with stock engines, at our hub and at a stock ipcontroller."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import trio
+
+from trio_hub import Client, EngineJoined, RemoteError, connect
+
+from ..interop.conftest import LIMIT, Cluster, start_cluster
+
+__all__ = ["start_cluster"]  # a fixture
+
+pytestmark = pytest.mark.interop
+
+
+async def try_everything(client: Client) -> None:
+    """What works with any hub."""
+    offset = 1
+
+    def shifted(number: int) -> int:
+        return number + offset
+
+    async for event in client.notifications():
+        assert isinstance(event, EngineJoined)
+        break
+    assert await client.apply(shifted, 1) == 2
+    assert await client.apply(shifted, 2, targets=0) == 3
+    array = numpy.arange(100_000.0)
+    assert (await client.apply(numpy.negative, array) == -array).all()
+    assert await client.apply(sorted, [b"x" * 5000, b"a" * 5000]) == [b"a" * 5000, b"x" * 5000]
+    assert [value async for value in client.map(shifted, range(30))] == list(range(1, 31))
+    with pytest.raises(RemoteError) as caught:
+        await client.apply(divmod, 1, 0)
+    assert caught.value.ename == "ZeroDivisionError"
+    assert caught.value.engine in client.engines
+    assert "ZeroDivisionError" in caught.value.traceback
+    assert (await client.queue_status())["unassigned"] == 0
+
+
+async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    cluster = await trio.to_thread.run_sync(start_cluster, 1)
+    gate = tmp_path / "gate"
+
+    def wait_for(path: str) -> str:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return path
+
+    with trio.fail_after(LIMIT):
+        async with connect(profile_dir=cluster.profile_dir) as client:
+            await joined(client, 1)
+            await try_everything(client)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.apply, wait_for, str(gate))
+                with trio.move_on_after(0.2) as scope:
+                    await client.apply(wait_for, str(gate), targets=0)
+                assert scope.cancelled_caught
+                gate.touch()
+            # it stood behind the other in the engine's queue, and was withdrawn there
+            while (await client.queue_status())["0"]["queue"]:
+                await trio.sleep(0.01)
+            (record,) = await client.db_query({"result_content.status": "aborted"}, keys=["engine_uuid"])
+            assert record["engine_uuid"] == client.engines[0]
+
+
+async def joined(client: Client, number: int) -> None:
+    async for _ in client.notifications():
+        if len(client.engines) >= number:
+            return
+
+
+async def test_at_a_stock_controller(tmp_path: Path) -> None:
+    directory = tmp_path / "profile"
+    options = [f"--profile-dir={directory}", "--log-level=40"]
+    file = directory / "security" / "ipcontroller-client.json"
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(module: str, *more: str) -> None:
+        command = [sys.executable, "-m", module, *options, *more]
+        with (tmp_path / "log").open("ab") as log:
+            running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    try:
+        start("ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--init")
+        with trio.fail_after(LIMIT):
+            while not file.exists():
+                await trio.sleep(0.05)
+            start("ipyparallel.engine")
+            async with connect(connection_file=file, answer_within=LIMIT) as client:
+                await joined(client, 1)
+                await try_everything(client)
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in running:
+            process.wait(LIMIT)

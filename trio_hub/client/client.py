@@ -1,0 +1,321 @@
+"""`Client`: what a Trio program can ask of a hub, and of engines through it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import trio
+
+from ..errors import EngineError, RemoteError
+from ..wire.frames import Buffer, Frames
+from ..wire.messages import parse_date
+from .keeping import learn_engines
+from .link import Link, Pending, Reply
+from .notifying import Engines, Notification
+from .packing import pack_call, pack_function, unpack_value_untrusted
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+Targets = int | str | Sequence[int | str] | None
+
+LEAST_IN_FLIGHT = 16
+"""Calls that `Client.map` keeps under way at least, however few engines there are."""
+_DATES = ("submitted", "started", "completed", "received")
+
+
+class Client:
+    """A client that is connected. `trio_hub.connect` makes it.
+
+    Whatever waits can be cancelled at any time, also by a timeout. Errors that any of it raises:
+
+    - `RemoteError`: an engine, or the hub, has answered with an error;
+    - `HubLostError`: the hub has not answered for ``lost_after`` seconds, and nothing can be asked until it is back;
+    - `RequestLostError`: a hub that was started anew does not know a request that must not be repeated.
+    """
+
+    def __init__(self, link: Link, engines: Engines) -> None:
+        self._link = link
+        self._engines = engines
+
+    def __repr__(self) -> str:
+        return f"<Client {self.session} of {self._link.address.url('registration')}>"
+
+    @property
+    def session(self) -> str:
+        """Its name for itself: ``client_uuid`` in records."""
+        return self._link.session.session_id
+
+    @property
+    def engines(self) -> dict[int, str]:
+        """The uuids of the engines there are, by id."""
+        return dict(self._engines.uuids)
+
+    def notifications(self) -> AsyncGenerator[Notification, None]:
+        """What happens, for ``async for``: first an `EngineJoined` for each engine that is there, then what changes.
+
+        It ends when the client is closed. Engines that came and went while the hub was away are told of afterwards.
+
+        Raises:
+            EventsLost: more than 10,000 notifications were not read.
+        """
+        return self._engines.notifications()
+
+    # Calling
+
+    async def apply(
+        self, function: Callable[..., T], /, *args: Any, targets: int | str | None = None, **kwargs: Any
+    ) -> T:
+        """Call a function on an engine, and wait for what it returns.
+
+        A cancelled call is withdrawn: an engine that has not begun with it does not begin. One that runs goes on.
+
+        Args:
+            function: sent by value if cloudpickle is installed, else by name.
+            args: of the call. Large bytes, memoryviews and numpy arrays, also in lists, tuples and dicts, are not
+                pickled; arrays arrive read-only.
+            targets: the id or uuid of an engine, to call it directly. By default the hub chooses one.
+            kwargs: of the call; a function that has a ``targets`` of its own needs a `functools.partial`.
+
+        Raises:
+            RemoteError: the function has raised, or its engine died.
+            EngineError: there is no such engine.
+            SerializationError: the call cannot be pickled, or its result not be unpickled.
+        """
+        call = pack_call(pack_function(function), args, kwargs)
+        pending = self._submit(call, None if targets is None else (await self._uuids(targets))[0])
+        try:
+            reply = await pending.wait()
+        finally:
+            self._withdraw([pending])
+        value: T = _value(reply)
+        return value
+
+    async def map(
+        self,
+        function: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        in_flight: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncGenerator[T, None]:
+        """Call a function on engines for each item, and yield what it returns, for ``async for``.
+
+        No more calls are under way than `in_flight`, those counted in whose result was not taken yet: an endless
+        iterable will do. A loop that ends early, by ``break``, an error or a cancellation, withdraws what is left.
+
+        Args:
+            function: as of `apply`.
+            iterables: as of `map`; items are taken as they are needed.
+            in_flight: by default four for each engine that there is at the beginning, and 16 at least.
+            ordered: in the order of the items; if false, as they come.
+
+        Raises:
+            RemoteError: a call has failed, when its turn has come.
+            SerializationError: as of `apply`.
+        """
+        if in_flight is not None and in_flight < 1:
+            raise ValueError(f"in_flight is {in_flight}: at least one call has to be under way")
+        packed = pack_function(function)
+        limit = in_flight or max(LEAST_IN_FLIGHT, 4 * len(self._engines.uuids))
+        items = zip(*iterables, strict=False)
+        more = True
+        under_way: dict[str, Pending] = {}
+        ended, next_ended = trio.open_memory_channel[Pending](limit)
+        try:
+            while True:
+                while more and len(under_way) < limit:
+                    try:
+                        args = next(items)
+                    except StopIteration:
+                        more = False
+                        break
+                    pending = self._submit(pack_call(packed, args, {}), None)
+                    if not ordered:
+                        pending.on_end = ended.send_nowait
+                    under_way[pending.msg_id] = pending
+                if not under_way:
+                    return
+                pending = next(iter(under_way.values())) if ordered else await next_ended.receive()
+                reply = await pending.wait()
+                del under_way[pending.msg_id]
+                yield _value(reply)
+        finally:
+            self._withdraw(under_way.values())
+
+    def _submit(self, call: Sequence[Buffer], uuid: str | None) -> Pending:
+        channel = "task" if uuid is None else "mux"
+        return self._link.ask(channel, "apply_request", {}, to=uuid, buffers=call, repeatable=uuid is None)
+
+    def _withdraw(self, calls: Iterable[Pending]) -> None:
+        """Nobody waits for these any more: what has not begun yet is not to begin.
+
+        It never waits, so that it can be done when cancelled. The hub keeps its queue to itself: every engine that
+        may get a call is told to refuse it.
+        """
+        by_engine: dict[str, list[str]] = {}
+        for pending in calls:
+            if pending.done:
+                continue
+            for uuid in self._engines.uuids.values() if pending.to is None else (pending.to,):
+                by_engine.setdefault(uuid, []).append(pending.msg_id)
+            self._link.give_up(pending)
+        if self._link.lost is None:
+            for uuid, msg_ids in by_engine.items():
+                self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
+
+    # Asking the hub
+
+    async def queue_status(self, targets: Targets = None, *, verbose: bool = False) -> dict[str, Any]:
+        """What engines have before and behind them: ``queue``, ``tasks``, ``completed``, by id; and ``unassigned``.
+
+        Args:
+            targets: ids or uuids, one or a list; all engines by default.
+            verbose: msg_ids instead of numbers.
+        """
+        wanted: Any = list(targets) if isinstance(targets, (list, tuple)) else targets
+        content = await self._query("queue_request", {"targets": wanted, "verbose": verbose})
+        return {key: value for key, value in content.items() if key != "status"}
+
+    async def db_query(
+        self, query: Mapping[str, Any] | None = None, keys: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The records of requests that match a query of the hub's query language.
+
+        Args:
+            query: all records by default.
+            keys: of the records; by default all but buffers. ``msg_id`` is always among them.
+        """
+        reply = await self._ask(
+            "db_request", {"query": dict(query or {}), "keys": None if keys is None else list(keys)}
+        )
+        records: list[dict[str, Any]] = reply.content["records"]
+        buffers = iter(reply.buffers)
+        for place, record in enumerate(records):
+            for key, lengths in (("buffers", "buffer_lens"), ("result_buffers", "result_buffer_lens")):
+                counts = reply.content.get(lengths)
+                if counts is not None:
+                    record[key] = [next(buffers) for _ in range(counts[place])]
+            for key in _DATES:
+                if isinstance(record.get(key), str):
+                    record[key] = parse_date(record[key])
+        return records
+
+    async def history(self) -> list[str]:
+        """The msg_ids of all requests that the hub has records of, by time of submission."""
+        history: list[str] = (await self._query("history_request", {}))["history"]
+        return history
+
+    async def result(self, msg_id: str) -> Any:
+        """The value of a call, of whichever client, by its msg_id, as soon as it is there.
+
+        Raises:
+            RemoteError: the call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know it.
+            SerializationError: the result cannot be unpickled here.
+        """
+        pause = 0.05
+        while True:
+            reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
+            if msg_id in reply.content.get("completed", ()):
+                return _value(Reply(reply.content[msg_id]["result_content"], reply.buffers))
+            await trio.sleep(pause)  # the protocol has no way to be told
+            pause = min(2 * pause, 2.0)
+
+    async def purge(self, msg_ids: Sequence[str] | None = None, *, engines: Sequence[int] = ()) -> None:
+        """Let the hub forget finished requests: those of the msg_ids, of the engines; or all, if none is named."""
+        everything = msg_ids is None and not engines
+        content = {"msg_ids": "all" if everything else list(msg_ids or ()), "engine_ids": list(engines)}
+        await self._query("purge_request", content)
+
+    async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
+        """Run recorded requests again, as new tasks.
+
+        Returns:
+            Their new msg_ids, for `result`, by the old ones.
+        """
+        content = await self._query("resubmit_request", {"msg_ids": list(msg_ids)}, repeatable=False)
+        resubmitted: dict[str, str] = content["resubmitted"]
+        return resubmitted
+
+    async def abort(self, msg_ids: Sequence[str], *, targets: Targets = None) -> None:
+        """Tell engines not to begin with these calls, of whichever client. Those that run go on.
+
+        Who waits for one gets a `RemoteError` with ``ename`` ``"TaskAborted"``, when its turn would have come.
+
+        Args:
+            msg_ids: of the calls; at least one.
+            targets: the engines that may get them; all by default.
+        """
+        if not msg_ids:
+            raise ValueError("abort needs at least one msg_id: without any, engines would drop all they have")
+        await self._control("abort_request", {"msg_ids": list(msg_ids)}, await self._uuids(targets))
+
+    async def shutdown(self, targets: Targets = None, *, hub: bool = False) -> None:
+        """Stop engines, all by default; and, with `hub`, the hub after them."""
+        uuids = await self._uuids(targets)
+        await self._control("shutdown_request", {"restart": False}, uuids, repeatable=False)
+        if hub:
+            await self._query("shutdown_request", {}, repeatable=False)
+
+    async def _control(
+        self, msg_type: str, content: dict[str, Any], uuids: Sequence[str], *, repeatable: bool = True
+    ) -> None:
+        asked = [self._link.ask("control", msg_type, content, to=uuid, repeatable=repeatable) for uuid in uuids]
+        try:
+            for pending in asked:
+                _content(await pending.wait())
+        finally:
+            for pending in asked:
+                self._link.give_up(pending)
+
+    async def _uuids(self, targets: Targets) -> list[str]:
+        """Raises `EngineError`."""
+        if targets is None:
+            return list(self._engines.uuids.values())
+        wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
+        known = self._engines.uuids
+        if any(one not in known and one not in known.values() for one in wanted):
+            await learn_engines(self._link, self._engines)  # one may have come just now
+        for one in wanted:
+            if one not in known and one not in known.values():
+                there = ", ".join(str(id) for id in sorted(known)) or "none"
+                raise EngineError(f"there is no engine {one!r}; those there are: {there}")
+        return [known[one] if isinstance(one, int) else one for one in wanted]
+
+    async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
+        return (await self._ask(msg_type, content, repeatable=repeatable)).content
+
+    async def _ask(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> Reply:
+        pending = self._link.ask("registration", msg_type, content, repeatable=repeatable)
+        try:
+            reply = await pending.wait()
+        finally:
+            self._link.give_up(pending)
+        _content(reply)
+        return reply
+
+
+def _content(reply: Reply) -> dict[str, Any]:
+    """What was answered. Raises `RemoteError`."""
+    content = reply.content
+    status = content.get("status")
+    if status == "ok":
+        return content
+    if status == "aborted":
+        raise RemoteError("TaskAborted", "it was withdrawn before it began")
+    engine_info = content.get("engine_info")
+    engine = engine_info.get("engine_id") if isinstance(engine_info, dict) else None
+    traceback = content.get("traceback")
+    raise RemoteError(
+        str(content.get("ename", "")),
+        str(content.get("evalue", "")),
+        "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or ""),
+        engine if isinstance(engine, int) else None,
+    )
+
+
+def _value(reply: Reply) -> Any:
+    _content(reply)
+    buffers: Frames = reply.buffers
+    return unpack_value_untrusted(buffers)

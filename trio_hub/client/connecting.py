@@ -1,0 +1,102 @@
+"""`connect`: a client for the length of a block."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import zmq
+
+from ..errors import ConfigError, HubLostError
+from ..runtime.blocks import serving
+from ..wire.connection import read_connection_file
+from .client import Client
+from .finding import address_in, connection_file_path
+from .keeping import keep, learn_engines
+from .link import Link
+from .notifying import Engines
+
+__all__ = ["connect"]
+
+LINGER = 1000
+"""Milliseconds that what was sent last has to leave, when the client is closed."""
+
+
+@asynccontextmanager
+async def connect(
+    *,
+    profile: str | None = None,
+    profile_dir: str | os.PathLike[str] | None = None,
+    cluster_id: str = "",
+    connection_file: str | os.PathLike[str] | None = None,
+    connection_info: Mapping[str, Any] | None = None,
+    curve_keys: tuple[str, str] | None = None,
+    answer_within: float = 10.0,
+    lost_after: float = 60.0,
+) -> AsyncGenerator[Client, None]:
+    """A client of a running hub, for the length of the block.
+
+    ::
+
+        async with trio_hub.connect(profile="default") as client:
+            print(await client.apply(pow, 2, 10))
+
+    It works for any hub of IPython Parallel, which it finds as stock clients do: ``PROFILE_DIR/security`` has the
+    connection file ``ipcontroller[-CLUSTER_ID]-client.json``. Connections that break are made again, for as long as
+    the block lasts.
+
+    Args:
+        profile: the IPython profile, by name; ``"default"`` unless something else says where the hub is.
+        profile_dir: its directory.
+        cluster_id: of the hub, where a profile has several.
+        connection_file: the file itself.
+        connection_info: its content, such as `RunningHub.client_info` of a hub in the same program.
+        curve_keys: the client's public and secret CURVE key, for a hub that knows its clients; fresh ones by default.
+        answer_within: seconds that the hub has to answer for the first time.
+        lost_after: seconds without an answer after which the hub counts as lost, and nobody waits for it any more.
+
+    Raises:
+        ConnectionFileError: there is no connection file, or it cannot be used.
+        ConfigError: the arguments contradict each other, or name what is not known.
+        HubLostError: the hub does not answer.
+    """
+    for name, seconds in (("answer_within", answer_within), ("lost_after", lost_after)):
+        if not 0 < seconds < 1e6:
+            raise ConfigError(f"{name} is {seconds!r}: it has to be a positive number of seconds, below 1,000,000")
+    if connection_info is None:
+        path = connection_file_path(profile, profile_dir, cluster_id, connection_file, os.environ)
+        source, info = str(path), read_connection_file(path)
+    elif profile is not None or profile_dir is not None or connection_file is not None or cluster_id:
+        raise ConfigError("connection_info says all: leave out profile, profile_dir, cluster_id and connection_file")
+    else:
+        source, info = "connection_info", dict(connection_info)
+    address = await address_in(info, source, curve_keys)
+    context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
+    engines = Engines()
+    link = None
+    try:
+        async with serving() as nursery:
+            # its identity is the same on all sockets, and for as long as it lives: a hub that comes back knows it
+            link = Link(address, context, secrets.token_hex(16))
+            link.published = engines.publish_untrusted
+            link.open(lost_after)
+            nursery.start_soon(link.run, name="client: receive")
+            with trio.move_on_after(answer_within) as scope:
+                await learn_engines(link, engines)
+            if scope.cancelled_caught:
+                raise HubLostError(
+                    f"no answer from {address.url('registration')} within {answer_within:g} s: is the hub of {source} "
+                    "still running, and is its key the one in that file?"
+                )
+            nursery.start_soon(keep, link, engines, lost_after, name="client: keep")
+            yield Client(link, engines)
+    finally:
+        engines.close()
+        if link is not None:
+            link.close(LINGER)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(context.term)  # waits for what lingers, so not here

@@ -1,0 +1,113 @@
+"""What a hub tells its clients: frozen values, for as many readers as like to hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, TypeAlias
+
+import msgspec
+import trio
+
+from ..runtime import EventsLost
+
+__all__ = ["EngineJoined", "EngineLeft", "Engines", "HubStopped", "Notification"]
+
+BUFFERED = 10_000
+"""Notifications kept for a reader that is slow."""
+
+
+class EngineJoined(msgspec.Struct, frozen=True, gc=False):
+    """An engine can be used."""
+
+    id: int
+    uuid: str
+
+
+class EngineLeft(msgspec.Struct, frozen=True, gc=False):
+    """An engine is gone."""
+
+    id: int
+    uuid: str
+
+
+class HubStopped(msgspec.Struct, frozen=True, gc=False):
+    """The hub was told to stop, for good."""
+
+
+Notification: TypeAlias = EngineJoined | EngineLeft | HubStopped
+
+
+class Engines:
+    """The engines there are, as far as the client knows, in ``uuids``, by id; and who wants to hear of changes."""
+
+    def __init__(self) -> None:
+        self.uuids: dict[int, str] = {}
+        self._readers: set[trio.MemorySendChannel[Notification]] = set()
+        self._closed = False
+
+    def publish(self, notification: Notification) -> None:
+        """Something has happened. An engine that has joined already, or left, is no news."""
+        match notification:
+            case EngineJoined(id=id, uuid=uuid):
+                if self.uuids.get(id) == uuid:
+                    return
+                self.uuids[id] = uuid
+            case EngineLeft(id=id, uuid=uuid):
+                if self.uuids.get(id) != uuid:
+                    return
+                del self.uuids[id]
+        for reader in list(self._readers):
+            try:
+                reader.send_nowait(notification)
+            except trio.WouldBlock:  # it has to be told that it missed something, and gets no more
+                self._readers.discard(reader)
+                reader.close()
+
+    def publish_untrusted(self, msg_type: str, content: dict[str, Any]) -> None:
+        """A message of the hub's notification channel; what is not known is ignored."""
+        id, uuid = content.get("id"), content.get("uuid")
+        if msg_type == "shutdown_notification":
+            self.publish(HubStopped())
+        elif isinstance(id, int) and isinstance(uuid, str):
+            if msg_type == "registration_notification":
+                self.publish(EngineJoined(id, uuid))
+            elif msg_type == "unregistration_notification":
+                self.publish(EngineLeft(id, uuid))
+
+    def replace(self, uuids: dict[int, str]) -> None:
+        """These are all engines there are: tell what has changed."""
+        for id, uuid in list(self.uuids.items()):
+            if uuids.get(id) != uuid:
+                self.publish(EngineLeft(id, uuid))
+        for id, uuid in uuids.items():
+            self.publish(EngineJoined(id, uuid))
+
+    async def notifications(self) -> AsyncGenerator[Notification, None]:
+        """First the engines there are, as `EngineJoined`, then what happens, until the client is closed.
+
+        Raises:
+            EventsLost: the reader was too slow.
+        """
+        send, receive = trio.open_memory_channel[Notification](BUFFERED)
+        if not self._closed:
+            self._readers.add(send)
+        try:
+            for id, uuid in list(self.uuids.items()):
+                yield EngineJoined(id, uuid)
+            if self._closed:
+                return
+            async for notification in receive:
+                yield notification
+            if not self._closed:
+                raise EventsLost(f"more than {BUFFERED} notifications waited: read them faster")
+        finally:
+            self._readers.discard(send)
+            send.close()
+            receive.close()
+
+    def close(self) -> None:
+        """No more will come: readers get what is buffered, and then the end."""
+        self._closed = True
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import trio
 import zmq
 
 from ..errors import HubError, HubLostError, WireError
+from ..logs import get_logger
 from ..runtime.sockets import Channel, Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
@@ -18,7 +18,7 @@ from .finding import HubAddress
 
 __all__ = ["Link", "Pending", "Reply"]
 
-log = logging.getLogger("trio_hub.client")
+log = get_logger("trio_hub.client")
 
 _CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
@@ -229,7 +229,7 @@ class Link:
         try:
             return self.session.read_untrusted(frames)
         except WireError as error:
-            log.warning("a message that is none was dropped: %s", error)
+            log.warning("a message that cannot be read was dropped", error=error)
             return None
 
     def _on_reply(self, frames: Frames) -> None:
@@ -248,7 +248,7 @@ class Link:
             try:
                 content = self.session.content(message)
             except WireError as error:
-                log.warning("a notification that cannot be read was dropped: %s", error)
+                log.warning("a notification that cannot be read was dropped", error=error)
             else:
                 self.published(message.header.msg_type, content)
 

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import compress
+from itertools import chain, compress
 from operator import attrgetter
 from typing import Any
 
@@ -38,6 +38,9 @@ _TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitte
 # The same few, again and again.
 _REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
 _known_text = lru_cache(1024)(text_column)
+
+# How many rows one statement takes. Before each, Python's lock goes to the event loop, and has to be won back.
+_TOGETHER = (32, 8, 1)
 
 # The keys whose length counts, beside that of their pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
@@ -96,13 +99,18 @@ class _Plan:
             if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
         ]
         self._measured = [index for index, key in enumerate(self.keys) if key in _MEASURED]
-        # (to the right of =, a column has the value from before)
-        sets = "".join(f"{key} = ?, " for key in self.keys)
+        # (to the right of =, a column of the table has the value from before; columnN are SQLite's names in VALUES)
+        sets = "".join(f"{key} = column{number}, " for number, key in enumerate(self.keys, 1))
         freed = "".join(f" - ifnull(length({key}), 0)" for key in self.keys if key in _MEASURED)
-        self.add = (
-            f"INSERT INTO task ({', '.join(self.keys)}, owner, size, arrival) VALUES ({'?, ' * len(self.keys)}?, ?, ?)"
-        )
-        self.update = f"UPDATE task SET {sets}size = size + ?{freed} WHERE msg_id = ?"
+        width = len(self.keys)
+        row = f"({'?, ' * width}?, ?, ?)"
+        add = f"INSERT INTO task ({', '.join(self.keys)}, owner, size, arrival) VALUES "
+        self.add = {rows: add + ", ".join([row] * rows) for rows in _TOGETHER}
+        row = f"({'?, ' * width}?, ?)"
+        update = f"UPDATE task SET {sets}size = size + column{width + 1}{freed} FROM (VALUES "
+        self.update = {
+            rows: f"{update}{', '.join([row] * rows)}) WHERE msg_id = column{width + 2}" for rows in _TOGETHER
+        }
 
     def columns(self, row: list[Any]) -> int:
         """Turn values into columns, but buffers, and return how many bytes of those that count there are."""
@@ -138,18 +146,26 @@ def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
     return connection.execute(_FORGET, listed).rowcount
 
 
+def _carry_out(connection: sqlite3.Connection, statements: dict[int, str], rows: list[list[Any]]) -> None:
+    start = 0
+    for number in _TOGETHER:
+        while len(rows) - start >= number:
+            connection.execute(statements[number], list(chain.from_iterable(rows[start : start + number])))
+            start += number
+
+
 class Statements:
-    """Changes to different records, sorted by statement: SQLite carries out one statement many times at a fraction."""
+    """Changes to different records, sorted by plan: SQLite carries out one statement for many rows at a fraction."""
 
     def __init__(self, owner: str) -> None:
         self.msg_ids: set[str] = set()
         self._owner = owner
         self._removed: list[str] = []
-        self._added: dict[str, list[list[Any]]] = {}
+        self._added: dict[_Plan, list[list[Any]]] = {}
         self._arrivals = 0
         self._changed: list[str] = []
         self._maybe_finished: list[str] = []  # among the added
-        self._updated: dict[str, list[list[Any]]] = {}
+        self._updated: dict[_Plan, list[list[Any]]] = {}
         self._pieces_removed: list[tuple[int, str]] = []
         self._pieces: list[tuple[int, int, Any, str]] = []
 
@@ -178,8 +194,8 @@ class Statements:
         if self._added:
             self._insert(connection)
             changed = (json.dumps(self._changed + self._maybe_finished),)
-        for statement, rows in self._updated.items():
-            connection.executemany(statement, rows)
+        for plan, rows in self._updated.items():
+            _carry_out(connection, plan.update, rows)
         if self._pieces_removed:
             connection.executemany(_REMOVE_PIECES, self._pieces_removed)
         if self._pieces:
@@ -208,8 +224,8 @@ class Statements:
         connection.execute("RELEASE added")
 
     def _insert_all(self, connection: sqlite3.Connection) -> None:
-        for statement, rows in self._added.items():
-            connection.executemany(statement, rows)
+        for plan, rows in self._added.items():
+            _carry_out(connection, plan.add, rows)
 
     def _add(self, msg_id: str, record: TaskRecord) -> None:
         values = _values_of(record)
@@ -221,7 +237,7 @@ class Statements:
         self._keep_buffers(msg_id, plan, row)
         self._arrivals += 1
         row += (self._owner, plan.columns(row), self._arrivals)
-        self._added.setdefault(plan.add, []).append(row)
+        self._added.setdefault(plan, []).append(row)
         if record.stdout or record.stderr:
             for key in TEXT_KEYS:
                 self._append(msg_id, key, getattr(record, key))
@@ -231,7 +247,7 @@ class Statements:
         row = [changes[key] for key in plan.keys]
         self._keep_buffers(msg_id, plan, row)
         row += (plan.columns(row), msg_id)
-        self._updated.setdefault(plan.update, []).append(row)
+        self._updated.setdefault(plan, []).append(row)
         for key in plan.texts:
             self._pieces_removed.append((KINDS[key], msg_id))
             self._append(msg_id, key, changes[key])

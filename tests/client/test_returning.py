@@ -105,8 +105,9 @@ async def run_hub_with_handle(config: HubConfig, *, task_status: trio.TaskStatus
 
 
 async def test_what_the_next_hub_does_not_know(tmp_path: Path) -> None:
-    """Without records, tasks are sent again, and direct calls have failed."""
-    config = HubConfig(profile_dir=tmp_path, restore=True, db="memory")
+    """Tasks are sent again, and direct calls have failed."""
+    config = HubConfig(profile_dir=tmp_path, restore=True, durability="strict")
+    forgetful = HubConfig(profile_dir=tmp_path, restore=True, db="memory")
     async with within_limit(), trio.open_nursery() as nursery:
         scope, hub = await nursery.start(run_hub_with_handle, config)
         async with (
@@ -121,6 +122,6 @@ async def test_what_the_next_hub_does_not_know(tmp_path: Path) -> None:
                 scope.cancel()
                 engine.die()
                 await hub.wait_stopped()
-                async with open_hub(config) as second, open_engine(second.engine_info, behaviour=compute):
+                async with open_hub(forgetful) as second, open_engine(second.engine_info, behaviour=compute):
                     await eventually(lambda: len(found) == 2)
             assert set(found) == {1, RequestLostError}

@@ -13,7 +13,7 @@ import trio
 
 from trio_hub import Client, EngineJoined, RemoteError, connect
 
-from ..interop.conftest import LIMIT, Cluster, start_cluster
+from ..interop.conftest import LIMIT, Cluster, start_cluster, wait_until
 
 __all__ = ["start_cluster"]  # a fixture
 
@@ -67,8 +67,7 @@ async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path)
                 assert scope.cancelled_caught
                 gate.touch()
             # it stood behind the other in the engine's queue, and was withdrawn there
-            while (await client.queue_status())["0"]["queue"]:
-                await trio.sleep(0.01)
+            await client.apply(int, targets=0)
             (record,) = await client.db_query({"result_content.status": "aborted"}, keys=["engine_uuid"])
             assert record["engine_uuid"] == client.engines[0]
 
@@ -93,8 +92,7 @@ async def test_at_a_stock_controller(tmp_path: Path) -> None:
     try:
         start("ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--init")
         with trio.fail_after(LIMIT):
-            while not file.exists():
-                await trio.sleep(0.05)
+            await trio.to_thread.run_sync(wait_until, file.exists, "the connection file")
             start("ipyparallel.engine")
             async with connect(connection_file=file, answer_within=LIMIT) as client:
                 await joined(client, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ async def test_work_goes_on_with_the_next_hub(tmp_path: Path) -> None:
 
 
 async def one(client: Any) -> Any:
-    return await anext(client.map(divide, [6]))
+    async with aclosing(client.map(divide, [6])) as values:
+        return await anext(values)
 
 
 async def run_hub_with_handle(config: HubConfig, *, task_status: trio.TaskStatus[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy
@@ -27,9 +28,8 @@ async def try_everything(client: Client) -> None:
     def shifted(number: int) -> int:
         return number + offset
 
-    async for event in client.notifications():
-        assert isinstance(event, EngineJoined)
-        break
+    async with aclosing(client.notifications()) as events:
+        assert isinstance(await anext(events), EngineJoined)
     assert await client.apply(shifted, 1) == 2
     assert await client.apply(shifted, 2, targets=0) == 3
     array = numpy.arange(100_000.0)
@@ -73,9 +73,10 @@ async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path)
 
 
 async def joined(client: Client, number: int) -> None:
-    async for _ in client.notifications():
-        if len(client.engines) >= number:
-            return
+    async with aclosing(client.notifications()) as events:
+        async for _ in events:
+            if len(client.engines) >= number:
+                return
 
 
 async def test_at_a_stock_controller(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ async def test_calls_that_cannot_be_made() -> None:
 
 
 async def test_an_engine_dies_at_a_call() -> None:
-    async with cluster(stranded_grace=0) as (_, client, (engine,)):
+    async with cluster(stranded_grace=0, ping=0.05) as (_, client, (engine,)):
         engine.hold()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fails_with, "EngineError", client.apply, divide, 1)
@@ -187,8 +188,8 @@ async def test_a_result_that_is_not_there_yet() -> None:
 
 
 async def test_notifications_and_shutdown() -> None:
-    async with cluster() as (hub, client, (engine,)):
-        told = client.notifications()
+    async with cluster() as (hub, client, (engine,)), AsyncExitStack() as stack:
+        told = await stack.enter_async_context(aclosing(client.notifications()))
         assert await anext(told) == EngineJoined(0, engine.uuid)
         async with open_engine(hub.engine_info, behaviour=compute) as second:
             assert await anext(told) == EngineJoined(1, second.uuid)
@@ -225,7 +226,7 @@ async def test_the_wrong_key() -> None:
 
 
 async def test_encrypted(tmp_path: Path) -> None:
-    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, enable_curve=True, cluster_id="c")) as hub:
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, curve=True, cluster_id="c")) as hub:
         async with connect(profile_dir=tmp_path, cluster_id="c") as client:
             assert await client.history() == []
         for change in ({"curve_serverkey": None}, {"curve_serverkey": zmq.curve_keypair()[0].decode()}):
@@ -240,7 +241,7 @@ async def test_the_file_is_found_as_by_stock_clients(tmp_path: Path, monkeypatch
     async with within_limit(), open_hub(config):
         file = connection_paths(tmp_path / "profile_lab")[0]
         for where in ({"profile": "lab"}, {"profile_dir": tmp_path / "profile_lab"}, {"connection_file": file}):
-            async with connect(**where) as client:  # type: ignore[arg-type]
+            async with connect(**where) as client:
                 assert client.engines == {}
 
 
@@ -307,7 +308,7 @@ async def test_nothing_is_left_behind() -> None:
         with trio.CancelScope() as scope:
             async with connect(connection_info=hub.client_info) as client, trio.open_nursery() as nursery:
                 nursery.start_soon(client.apply, divide, 1)
-                await eventually(lambda: hub.statistics().tasks_submitted == 1)
+                await eventually(lambda: hub.statistics().submitted == 1)
                 scope.cancel()
         assert scope.cancelled_caught
         await before.restored()

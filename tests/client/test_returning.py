@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ async def test_work_goes_on_with_the_next_hub(tmp_path: Path) -> None:
 
 
 async def one(client: Any) -> Any:
-    return await anext(client.map(divide, [6]))
+    async with aclosing(client.map(divide, [6])) as values:
+        return await anext(values)
 
 
 async def run_hub_with_handle(config: HubConfig, *, task_status: trio.TaskStatus[Any]) -> None:
@@ -105,8 +106,9 @@ async def run_hub_with_handle(config: HubConfig, *, task_status: trio.TaskStatus
 
 
 async def test_what_the_next_hub_does_not_know(tmp_path: Path) -> None:
-    """Without records, tasks are sent again, and direct calls have failed."""
-    config = HubConfig(profile_dir=tmp_path, restore=True, db="memory")
+    """Tasks are sent again, and direct calls have failed."""
+    config = HubConfig(profile_dir=tmp_path, restore=True, durability="strict")
+    forgetful = HubConfig(profile_dir=tmp_path, restore=True, db="memory")
     async with within_limit(), trio.open_nursery() as nursery:
         scope, hub = await nursery.start(run_hub_with_handle, config)
         async with (
@@ -121,6 +123,6 @@ async def test_what_the_next_hub_does_not_know(tmp_path: Path) -> None:
                 scope.cancel()
                 engine.die()
                 await hub.wait_stopped()
-                async with open_hub(config) as second, open_engine(second.engine_info, behaviour=compute):
+                async with open_hub(forgetful) as second, open_engine(second.engine_info, behaviour=compute):
                     await eventually(lambda: len(found) == 2)
             assert set(found) == {1, RequestLostError}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy
 import pytest
 import trio
+import trio.testing
 
 from trio_hub import Client, EngineJoined, RemoteError, connect
 
-from ..interop.conftest import LIMIT, Cluster, start_cluster
+from ..interop.conftest import LIMIT, Cluster, start_cluster, wait_until
 
 __all__ = ["start_cluster"]  # a fixture
 
@@ -27,9 +29,8 @@ async def try_everything(client: Client) -> None:
     def shifted(number: int) -> int:
         return number + offset
 
-    async for event in client.notifications():
-        assert isinstance(event, EngineJoined)
-        break
+    async with aclosing(client.notifications()) as events:
+        assert isinstance(await anext(events), EngineJoined)
     assert await client.apply(shifted, 1) == 2
     assert await client.apply(shifted, 2, targets=0) == 3
     array = numpy.arange(100_000.0)
@@ -61,22 +62,22 @@ async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path)
             await joined(client, 1)
             await try_everything(client)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.apply, wait_for, str(gate))
-                with trio.move_on_after(0.2) as scope:
+                nursery.start_soon(lambda: client.apply(wait_for, str(gate), targets=0))
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.move_on_after(0.1):  # it stands behind the other in the engine's queue
                     await client.apply(wait_for, str(gate), targets=0)
-                assert scope.cancelled_caught
+                await client.abort(["nothing"])  # when this is answered, the engine knows what was withdrawn
                 gate.touch()
-            # it stood behind the other in the engine's queue, and was withdrawn there
-            while (await client.queue_status())["0"]["queue"]:
-                await trio.sleep(0.01)
-            (record,) = await client.db_query({"result_content.status": "aborted"}, keys=["engine_uuid"])
-            assert record["engine_uuid"] == client.engines[0]
+            await client.apply(int, targets=0)
+            records = await client.db_query({"queue": "mux"}, keys=["result_content"])
+            assert [record["result_content"]["status"] for record in records].count("aborted") == 1
 
 
 async def joined(client: Client, number: int) -> None:
-    async for _ in client.notifications():
-        if len(client.engines) >= number:
-            return
+    async with aclosing(client.notifications()) as events:
+        async for _ in events:
+            if len(client.engines) >= number:
+                return
 
 
 async def test_at_a_stock_controller(tmp_path: Path) -> None:
@@ -93,8 +94,7 @@ async def test_at_a_stock_controller(tmp_path: Path) -> None:
     try:
         start("ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--init")
         with trio.fail_after(LIMIT):
-            while not file.exists():
-                await trio.sleep(0.05)
+            await trio.to_thread.run_sync(wait_until, file.exists, "the connection file")
             start("ipyparallel.engine")
             async with connect(connection_file=file, answer_within=LIMIT) as client:
                 await joined(client, 1)

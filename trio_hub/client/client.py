@@ -103,7 +103,8 @@ class Client:
         """Call a function on engines for each item, and yield what it returns, for ``async for``.
 
         No more calls are under way than `in_flight`, those counted in whose result was not taken yet: an endless
-        iterable will do. A loop that ends early, by ``break``, an error or a cancellation, withdraws what is left.
+        iterable will do. A loop that ends early, by ``break``, an error or a cancellation, withdraws what is left;
+        with `contextlib.aclosing` around it, at once.
 
         Args:
             function: as of `apply`.

@@ -106,7 +106,7 @@ class _StockModule:
 
 class _CallPickler(_Pickler):  # type: ignore[misc,valid-type,unused-ignore]
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type) and _STAND_INS.get(obj.__name__) is obj:
+        if isinstance(obj, type) and obj in _STAND_INS.values():
             return getattr, (_StockModule(), obj.__name__)
         if _BY_VALUE:
             return super().reducer_override(obj)

@@ -170,8 +170,6 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("dashboard", "host:8788"),
         ("dashboard", "::1:8788"),
         ("dashboard", "[::1:8788"),
-        ("dashboard_token", "too-short"),
-        ("dashboard_token", "with a space in it"),
         ("location", "a b"),
         ("ports", "0"),
         ("ports", "9-8"),
@@ -257,6 +255,10 @@ def test_the_key_is_not_shown() -> None:
     assert Z85 not in repr(HubConfig(curve_secretkey=Z85))
     with pytest.raises(ConfigError, match="curve_secretkey is not usable: expected a CURVE key"):
         HubConfig(curve_secretkey="short")
+    assert "a" * 16 not in repr(HubConfig(dashboard_token="a" * 16))
+    for token in ("too-short", "with a space in it", "with-an-\u00e4-in-it-and-more"):
+        with pytest.raises(ConfigError, match="dashboard_token is not usable: expected 16 or more letters"):
+            HubConfig(dashboard_token=token)
 
 
 # The database

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from trio_hub import __version__
 from trio_hub.dashboard.metrics import METRICS
@@ -131,7 +132,7 @@ async def test_they_move_with_what_waits_and_runs() -> None:
 
 
 async def test_they_move_with_engines_that_come_and_die() -> None:
-    settings = {"ping": 0.05, "max_heartmonitor_misses": 2, "stranded_grace": 0.0}
+    settings: dict[str, Any] = {"ping": 0.05, "max_heartmonitor_misses": 2, "stranded_grace": 0.0}
     async with cluster(**settings) as (hub, client, (engine,)), open_dashboard(hub) as dashboard:
         async with open_engine(hub.engine_info) as other:
             await hub.wait_engines(2)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from .. import __version__
 from ..errors import WireError
@@ -292,7 +292,9 @@ class HubCollector(Collector):
             family = _FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
             for labels, value in metric.samples(numbers):
                 if isinstance(value, Histogram):
-                    buckets = [(floatToGoString(bound), count) for bound, count in value.buckets()]
+                    buckets = [
+                        ("+Inf" if bound == inf else repr(float(bound)), count) for bound, count in value.buckets()
+                    ]
                     family.add_metric(labels, buckets=buckets, sum_value=value.sum)
                 else:
                     family.add_metric(labels, value)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -47,14 +46,12 @@ class Server:
         self._streams: set[trio.SocketStream] = set()
         self._changed = trio.Event()
 
-    async def serve(self, listeners: Sequence[trio.SocketListener], until: Callable[[], Awaitable[None]]) -> None:
+    async def serve(self, listeners: list[trio.SocketListener], until: Callable[[], Awaitable[None]]) -> None:
         """Serve until that returns, and then close what is open within `CLOSE_GRACE`; if cancelled, at once."""
         async with trio.open_nursery() as connections:
             try:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(trio.serve_listeners, self._connected, listeners, handler_nursery=connections)
-                    )
+                    accepting.start_soon(self._accept, listeners, connections)
                     await until()
                     accepting.cancel_scope.cancel()
                 await self._context.terminated.set()  # ends connections on which nothing is asked
@@ -65,6 +62,9 @@ class Server:
                 connections.cancel_scope.cancel()
                 for stream in self._streams:
                     stream.socket.close()
+
+    async def _accept(self, listeners: list[trio.SocketListener], connections: trio.Nursery) -> None:
+        await trio.serve_listeners(self._connected, listeners, handler_nursery=connections)
 
     async def _connected(self, stream: trio.SocketStream) -> None:
         if len(self._streams) >= MAX_CONNECTIONS:

@@ -128,7 +128,7 @@ def test_a_traceback_is_a_key() -> None:
 @pytest.mark.parametrize("formatter", FORMATTERS)
 def test_what_is_long_is_cut(formatter: logging.Formatter) -> None:
     long = "<" + "x" * 1_000_000 + ">"
-    line = formatter.format(failed(ValueError(long), message=long, error=long))
+    line = formatter.format(failed(ValueError(long), message=long, said=long))
     assert len(line) < MESSAGE + VALUE + 2 * TRACEBACK
     assert "<xx" in line
     assert "xx>" in line

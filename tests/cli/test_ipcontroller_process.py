@@ -75,7 +75,7 @@ def test_it_logs_to_a_file_and_works_where_it_is_told(tmp_path: Path, home: dict
     assert {path.name for path in logs.iterdir()} == {"ipcontroller-other-1.log", "mine.log", file.name}
     text = file.read_text()
     assert NOTHING_DONE in text
-    assert "received SIGTERM, stopping" in text
+    assert "received a signal, stopping signal=SIGTERM" in text
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ def test_the_soft_limit_becomes_the_hard_one(monkeypatch: pytest.MonkeyPatch, ca
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
     assert wanted == [(resource.RLIMIT_NOFILE, (20_100, 20_100))]
-    (record,) = caplog.records
-    assert (record.limit, record.engines) == (20_100, 2500)
+    (record,) = map(vars, caplog.records)
+    assert (record["limit"], record["engines"]) == (20_100, 2500)
 
 
 def test_a_limit_that_cannot_be_raised_is_told(
@@ -29,10 +29,10 @@ def test_a_limit_that_cannot_be_raised_is_told(
     monkeypatch.setattr(resource, "setrlimit", refuse)
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
-    refused, told = caplog.records
-    assert (refused.levelno, refused.limit) == (logging.WARNING, 256)
-    assert str(refused.error) == "not allowed to raise maximum limit"
-    assert (told.limit, told.engines) == (256, 19)
+    refused, told = map(vars, caplog.records)
+    assert (refused["levelno"], refused["limit"]) == (logging.WARNING, 256)
+    assert str(refused["error"]) == "not allowed to raise maximum limit"
+    assert (told["limit"], told["engines"]) == (256, 19)
 
 
 def test_no_limit_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

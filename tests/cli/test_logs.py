@@ -128,7 +128,7 @@ def test_a_traceback_is_a_key() -> None:
 @pytest.mark.parametrize("formatter", FORMATTERS)
 def test_what_is_long_is_cut(formatter: logging.Formatter) -> None:
     long = "<" + "x" * 1_000_000 + ">"
-    line = formatter.format(failed(ValueError(long), message=long, error=long))
+    line = formatter.format(failed(ValueError(long), message=long, said=long))
     assert len(line) < MESSAGE + VALUE + 2 * TRACEBACK
     assert "<xx" in line
     assert "xx>" in line
@@ -208,6 +208,7 @@ def test_whether_it_is_the_journal(tmp_path: Path) -> None:
 
 def test_fields_are_attributes_of_the_record(caplog: pytest.LogCaptureFixture) -> None:
     get_logger("trio_hub.test").warning("hello", engine=3, task=None, uuid=b"ab\xff")
+    made: Any
     (made,) = caplog.records
     assert (made.engine, made.uuid, made.funcName) == (3, "ab\\xff", "test_fields_are_attributes_of_the_record")
     assert not hasattr(made, "task")

@@ -28,6 +28,8 @@ async def work(profile: Path, tasks: int) -> list[str]:
     )
     with trio.fail_after(LIMIT):
         async with open_client(client_info, session=NASTY) as client, open_engines(engine_info, 2) as engines:
+            for engine in engines:
+                await client.notification("registration_notification", id=engine.id)
             msg_ids = [client.submit(b"x") for _ in range(tasks)]
             msg_ids += [client.call(engine, b"y") for engine in engines]
             for msg_id in msg_ids:

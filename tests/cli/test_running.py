@@ -75,7 +75,7 @@ def test_a_failure_becomes_a_message_and_an_exit_code(
 
     serve(serve_hub)
     assert running.run_hub(HubConfig()) == code
-    assert [str(record.error) for record in caplog.records if record.levelno == logging.CRITICAL] == messages
+    assert [str(vars(record)["error"]) for record in caplog.records if record.levelno == logging.CRITICAL] == messages
     assert ("deep down" in caplog.text) == (make is fault), "the traceback of a fault, and of nothing else"
 
 

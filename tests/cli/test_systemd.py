@@ -56,14 +56,13 @@ def all_told(receiver: socket.socket) -> list[list[str]]:
 
 
 class FakeHub:
-    """One of whose numbers a test can change."""
+    """One whose numbers a test can change."""
 
-    is_stopping = False
+    def __init__(self, numbers: Numbers) -> None:
+        self.numbers = numbers
+        self.is_stopping = False
 
-    def __init__(self, statistics: Any) -> None:
-        self.numbers = statistics
-
-    def statistics(self) -> Any:
+    def statistics(self) -> Numbers:
         return self.numbers
 
 
@@ -133,8 +132,9 @@ async def test_signs_of_life_come_at_half_of_what_it_waits(
         manager = ServiceManager(environ)
         assert environ == {}
         heard = []
+        hub: Any = FakeHub(Numbers(1))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(manager.keep_informed, FakeHub(Numbers(1)))
+            nursery.start_soon(manager.keep_informed, hub)
             await trio.testing.wait_all_tasks_blocked()
             assert told(receiver)[0] == "READY=1"
             for second in range(4):
@@ -147,7 +147,7 @@ async def test_signs_of_life_come_at_half_of_what_it_waits(
 
 async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
     address = str(tmp_path / "notify")
-    hub = FakeHub(Numbers(1))
+    hub: Any = FakeHub(Numbers(1))
     with notify_socket(address) as receiver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ServiceManager({"NOTIFY_SOCKET": address}).keep_informed, hub)

@@ -86,12 +86,12 @@ async def test_health_needs_no_token_and_readiness_ends_with_the_stop() -> None:
     async with within_limit(), open_hub() as hub, open_dashboard(hub) as dashboard:
         assert (await fetch(dashboard.port, "/healthz"))[::2] == (200, "ok\n")
         assert (await fetch(dashboard.port, "/readyz"))[::2] == (200, "ready\n")
-        assert not hub.stopping
+        assert not hub.is_stopping
         async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
             await stream.send_all(request("/healthz", "localhost"))
             await stream.receive_some()  # so that it is accepted, and can be asked once more
             hub.shutdown()
-            assert hub.stopping
+            assert hub.is_stopping
             await stream.send_all(request("/readyz", "localhost", {"Connection": "close"}))
             rest = b"".join([chunk async for chunk in stream])
         assert b"503" in rest or rest == b"", "it says so, or has ended with the hub"

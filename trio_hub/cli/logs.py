@@ -128,8 +128,10 @@ class JournalFormatter(logging.Formatter):
 
 def _is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
     """Whether a stream leads to the journal: then JOURNAL_STREAM has its device and inode, see systemd.exec(5)."""
-    with suppress(OSError, ValueError, AttributeError):  # it is closed, or was never there, or is no file
-        found = os.fstat(stream.fileno())  # type: ignore[union-attr]
+    if stream is None:
+        return False
+    with suppress(OSError, ValueError):  # it is closed, or no file
+        found = os.fstat(stream.fileno())
         return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
     return False
 
@@ -158,7 +160,7 @@ def _text(value: object, limit: int) -> str:
     try:
         text = str(value)
     except Exception as error:  # whatever it is, the line about it is worth more
-        return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
     for pattern, instead in _PASSWORDS:
         text = pattern.sub(instead, text)
     if len(text) > limit:

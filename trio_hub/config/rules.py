@@ -275,7 +275,7 @@ class DatabaseURL(str):
     @property
     def scheme(self) -> str:
         """``sqlite``, ``postgresql``, ``memory`` or ``none``."""
-        return self.partition(":")[0]
+        return str(self.partition(":")[0])
 
     @property
     def path(self) -> Path | None:

@@ -51,7 +51,7 @@ def dashboard_app(hub: RunningHub, timings: Timings, access: Access) -> ASGIApp:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        return PlainTextResponse("stopping\n", 503) if hub.stopping else PlainTextResponse("ready\n")
+        return PlainTextResponse("stopping\n", 503) if hub.is_stopping else PlainTextResponse("ready\n")
 
     routes = [
         Route("/", index),

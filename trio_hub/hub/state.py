@@ -325,12 +325,12 @@ class HubState(ABC):
 
     # What cannot be used
 
-    def unreadable(self, channel: str, error: WireError, **fields: object) -> None:
+    def unreadable(self, channel: str, error: WireError, **fields: Any) -> None:
         """Count bytes that are not a message; nothing else changes. `fields` are for the log."""
         self.wire_errors[error.kind] += 1
         log.warning("dropped what cannot be read", kind=error.kind, channel=channel, error=error, **fields)
 
-    def ignore(self, reason: str, what: str, **fields: object) -> None:
+    def ignore(self, reason: str, what: str, **fields: Any) -> None:
         """Count a readable message that has no effect, because of what came before it. `fields` are for the log."""
         self.ignored[reason] += 1
         level = logging.DEBUG if reason in ORDINARY else logging.WARNING

@@ -151,7 +151,7 @@ def _warn_of_exposure(config: HubConfig) -> None:
         log.warning(
             "listening without encryption: anyone on the network can read all code, data and results, and "
             "whoever learns the key in the connection files can run programs on the engines as you. Turn curve on, "
-            "or listen on 127.0.0.1 and set ssh_server and engine_ssh_server.",
+            "or listen on 127.0.0.1 and set ssh_server and engine_ssh_server",
             address=" and ".join(
                 "all addresses" if address in ("*", "0.0.0.0", "[::]") else address for address in exposed
             ),

@@ -102,11 +102,6 @@ class RunningHub:
         """Tell an observer what happens, as it happens, for the length of a ``with`` block."""
         return self._host.observed(observer)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether it has been asked to stop, or has stopped."""
-        return self._host.stop_requested.is_set()
-
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.
 

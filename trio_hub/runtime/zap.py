@@ -36,7 +36,7 @@ class Guard:
     def _handle(self, frames: Frames) -> None:
         raise NotImplementedError
 
-    def _refused(self, reason: str, why: str, **fields: object) -> None:
+    def _refused(self, reason: str, why: str, **fields: Any) -> None:
         self.counts[reason] += 1
         log.warning("refused a connection", kind=reason, reason=why, **fields)
 

@@ -6,7 +6,6 @@ whoever waits for its `serve`, for ever. Hence the streams are held here, and cl
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -40,7 +39,7 @@ class Server:
         self._app: Any = ASGIWrapper(app)  # type: ignore[arg-type]  # two sets of names for the same messages
         self._config = Config()
         self._config.accesslog = None
-        self._config.errorlog = logging.getLogger("trio_hub.dashboard.http")
+        self._config.errorlog = get_logger("trio_hub.dashboard.http").logger
         self._config.include_server_header = False
         self._context = WorkerContext(None)
         self._streams: set[trio.SocketStream] = set()

@@ -32,18 +32,25 @@ async def keep(link: Link, engines: Engines, lost_after: float) -> None:
 
 async def learn_engines(link: Link, engines: Engines) -> None:
     """Ask the hub which engines there are. Raises `HubLostError`."""
+    heard = engines.heard
     reply = await link.ask("registration", "connection_request", {}).wait()
+    _compare(reply, engines, heard)
+
+
+def _compare(reply: Reply, engines: Engines, heard: int) -> None:
+    """See to what notifications have not told, unless one came meanwhile: it may know more than this reply."""
     found = reply.content.get("engines")
-    if isinstance(found, dict):
+    if isinstance(found, dict) and engines.heard == heard:
         engines.replace({int(id): str(uuid) for id, uuid in found.items()})
 
 
 async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
-    """Ask the hub something trivial, again and again."""
+    """Ask the hub which engines there are, again and again: it lives, and no lost notification is missed for long."""
     while True:
+        heard = engines.heard
         ping = link.ask("registration", "connection_request", {}, though_lost=True)
         with trio.move_on_after(lost_after) as scope, suppress(HubError):
-            await ping.wait()
+            _compare(await ping.wait(), engines, heard)
         if scope.cancelled_caught:
             link.give_up(ping)
             link.lose(
@@ -53,19 +60,19 @@ async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
             continue
         if link.lost is not None:
             link.found()
-            with suppress(HubError):
-                await learn_engines(link, engines)
         await trio.sleep(lost_after / 4)
 
 
 async def _come_back(link: Link, engines: Engines) -> None:
-    """Whenever a connection has been made again, see to what was asked before."""
+    """Whenever a connection has been made, ask for what was missed; if again, see to what was asked before."""
     while True:
         await link.returned.wait()
         link.returned = trio.Event()
-        if any(number > 1 for number in link.handshakes.values()):
-            with suppress(HubError):
+        with suppress(HubError):
+            if any(number > 1 for number in link.handshakes.values()):
                 await _recover(link, engines)
+            else:  # until now, notifications may have had nowhere to go
+                await learn_engines(link, engines)
 
 
 async def _recover(link: Link, engines: Engines) -> None:

@@ -130,10 +130,10 @@ class Link:
             socket.subscribe(b"")
         else:
             socket.identity = self.session.session_id.encode()
-            # its descriptors are watched before it connects, so that no handshake is missed
-            monitor = Channel(socket.get_monitor_socket(_CONNECTED), lambda frames: self._on_handshake(name))
-            self._monitors[name] = monitor
-            self._receiver.add(monitor)
+        # its descriptors are watched before it connects, so that no handshake is missed
+        monitor = Channel(socket.get_monitor_socket(_CONNECTED), lambda frames: self._on_handshake(name))
+        self._monitors[name] = monitor
+        self._receiver.add(monitor)
         socket.connect(self.address.url(name))
         self._receiver.add(channel)
 

@@ -38,10 +38,14 @@ Notification: TypeAlias = EngineJoined | EngineLeft | HubStopped
 
 
 class Engines:
-    """The engines there are, as far as the client knows, in ``uuids``, by id; and who wants to hear of changes."""
+    """The engines there are, as far as the client knows, in ``uuids``, by id; and who wants to hear of changes.
+
+    ``heard`` counts the messages of the hub's notification channel.
+    """
 
     def __init__(self) -> None:
         self.uuids: dict[int, str] = {}
+        self.heard = 0
         self._readers: set[trio.MemorySendChannel[Notification]] = set()
         self._closed = False
 
@@ -65,6 +69,7 @@ class Engines:
 
     def publish_untrusted(self, msg_type: str, content: dict[str, Any]) -> None:
         """A message of the hub's notification channel; what is not known is ignored."""
+        self.heard += 1
         id, uuid = content.get("id"), content.get("uuid")
         if msg_type == "shutdown_notification":
             self.publish(HubStopped())

@@ -39,8 +39,8 @@ def test_a_task_goes_to_an_engine_and_its_result_back_to_the_client() -> None:
     assert record["result_metadata"]["engine"] == "a"
     assert record["started"] == "2026-01-01T00:00:00Z"
     assert record["completed"] is not None
-    assert world.host.events[1:] == [
-        TaskSubmitted(msg_id, "task"),
+    assert world.host.events[2:] == [
+        TaskSubmitted(msg_id, "task", "L", "client"),
         TaskAssigned(msg_id, "a"),
         TaskFinished(msg_id, "a", "ok"),
     ]

@@ -226,7 +226,7 @@ def test_resubmission_runs_a_request_again_under_a_new_id() -> None:
     old = finished(world, after=["x"], label="L")
     reply = world.query("resubmit_request", {"msg_ids": [old]})
     new = reply["resubmitted"][old]
-    assert TaskSubmitted(new, "task") in world.host.events
+    assert TaskSubmitted(new, "task", "L", "client") in world.host.events
     [(_, request)] = world.take("task_out")
     assert request.header.msg_id == new
     assert request.header.session == "client"

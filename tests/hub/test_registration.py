@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from trio_hub.hub import EngineState
-from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregistered, RegistrationStalled
+from trio_hub.hub.events import (
+    EngineRegistered,
+    EngineRequested,
+    EngineSettled,
+    EngineUnregistered,
+    RegistrationStalled,
+)
 
 from .world import FakeScope, Peer, World
 
@@ -29,7 +35,7 @@ def test_registration_completes_on_the_first_heartbeat() -> None:
     assert scope_of(engine).cancelled, "the stalled-registration timeout ends"
     assert world.query("connection_request") == {"status": "ok", "engines": {"0": "a"}}
     assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
-    assert world.host.events == [EngineRegistered(0, "a")]
+    assert world.host.events == [EngineRequested(0, "a"), EngineRegistered(0, "a")]
 
 
 def test_ids_count_up_are_honoured_if_free_and_never_reused() -> None:
@@ -89,7 +95,7 @@ def test_a_stalled_registration_is_purged() -> None:
     [engine] = world.host.started
     world.hub.purge_stalled_registration(engine)
     assert engine.state is EngineState.STALLED
-    assert world.host.events == [RegistrationStalled(0, "a")]
+    assert world.host.events == [EngineRequested(0, "a"), RegistrationStalled(0, "a")]
     world.beat("a")
     assert world.hub.ignored["unknown_heart"] == 1
     assert not world.hub.engines

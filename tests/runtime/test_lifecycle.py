@@ -32,6 +32,7 @@ from trio_hub import (
 from trio_hub.hub import Hub
 from trio_hub.hub.events import (
     EngineRegistered,
+    EngineRequested,
     EngineSettled,
     EngineUnregistered,
     Event,
@@ -515,14 +516,15 @@ async def test_events_tell_a_life_in_order_and_end_with_the_hub() -> None:
                 seen.extend([event async for event in events])
             assert len([event async for event in unread]) == len(seen), "what was buffered can be read after the end"
         assert seen == [
+            EngineRequested(engine.id, engine.uuid),
             EngineRegistered(engine.id, engine.uuid),
-            TaskSubmitted(task, "task"),
+            TaskSubmitted(task, "task", "apply", client.session_id),
             TaskAssigned(task, engine.uuid),
             TaskFinished(task, engine.uuid, "ok"),
-            TaskSubmitted(call, "mux"),
+            TaskSubmitted(call, "mux", "apply", client.session_id, engine.uuid),
             TaskFinished(call, engine.uuid, "ok"),
-            TaskSubmitted(lost, "mux"),
-            TaskFinished(lost, "nobody", "error"),
+            TaskSubmitted(lost, "mux", "apply", client.session_id, "nobody"),
+            TaskFinished(lost, "nobody", "error", "EngineError", "Engine nobody is not registered (any more)"),
             EngineUnregistered(engine.id, engine.uuid, "request"),
             EngineSettled(engine.id, engine.uuid),
             HubStopping("the test is over"),

@@ -21,8 +21,11 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 COOKIE = "trio_hub_token"
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
 """What may be asked without the token: it tells nothing but that somebody is there."""
+NOTHING = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""What a browser may load for an answer that is no page."""
+PAGE = NOTHING + b"; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'"
+"""And for a page: what is served here, and nothing that is written into the page itself."""
 SECURITY_HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -111,7 +114,9 @@ class Guard:
 
         async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *SECURITY_HEADERS, *extra]}
+                given = list(message.get("headers", ()))
+                policy = (b"content-security-policy", PAGE if _is_page(given) else NOTHING)
+                message = {**message, "headers": [*given, policy, *SECURITY_HEADERS, *extra]}
             await send(message)
 
         await app(scope, receive, send_hardened)
@@ -131,3 +136,7 @@ class Guard:
         if self._access.knows_by_query(query):
             return self._app, [(b"set-cookie", self._access.set_cookie())]
         return PlainTextResponse(NO_TOKEN, 403), []
+
+
+def _is_page(headers: Headers) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)

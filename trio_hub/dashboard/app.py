@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import Any, TypeAlias
+
 import msgspec
+import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .. import __version__
+from ..errors import QueryError, StoreError
 from ..runtime import RunningHub
 from .access import Access, Guard
+from .answers import as_json, engine_details, engine_table, failure_table, refusal
+from .audience import EventStream
+from .feed import Feed
 from .metrics import exposition
+from .static_files import StaticFile, static_files
+from .story import task_details
+from .tasks import MAX_LIMIT, find_tasks
 from .timings import Timings
+from .trace import trace_parts
 
 __all__ = ["dashboard_app"]
 
-INDEX = f"""\
-<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>trio-hub</title>
-<h1>trio-hub {__version__}</h1>
-<ul>
-<li><a href="metrics">/metrics</a>: metrics for Prometheus
-<li><a href="api/status">/api/status</a>: the hub's statistics as JSON
-<li><a href="healthz">/healthz</a>: whether it is there
-<li><a href="readyz">/readyz</a>: whether it takes work
-</ul>
-</html>
-"""
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+MAX_FIRST_BARS = 20_000
+"""Bars in one answer."""
+TRACE_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"content-disposition", b'attachment; filename="trio-hub-trace.json"'),
+]
 
 
-def dashboard_app(hub: RunningHub, timings: Timings, access: Access) -> ASGIApp:
+def dashboard_app(hub: RunningHub, timings: Timings, feed: Feed, access: Access) -> ASGIApp:
     """The application for one hub."""
-    scrape = exposition(hub, timings)
+    routes = [*_own_routes(hub, timings), *_page_routes(), *_api_routes(hub, feed)]
+    return Guard(Starlette(routes=routes), access)
 
-    async def index(request: Request) -> Response:
-        return HTMLResponse(INDEX)
+
+def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:
+    """For Prometheus, scripts, and whoever starts the hub again."""
+    scrape = exposition(hub, timings)
 
     async def metrics(request: Request) -> Response:
         text, content_type = scrape(request.headers.get("accept", ""))
@@ -53,11 +63,139 @@ def dashboard_app(hub: RunningHub, timings: Timings, access: Access) -> ASGIApp:
     async def readyz(request: Request) -> Response:
         return PlainTextResponse("stopping\n", 503) if hub.is_stopping else PlainTextResponse("ready\n")
 
-    routes = [
-        Route("/", index),
+    return [
         Route("/metrics", metrics),
         Route("/api/status", status),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
     ]
-    return Guard(Starlette(routes=routes), access)
+
+
+def _page_routes() -> list[Route]:
+    """For browsers."""
+    known = static_files()
+
+    async def index(request: Request) -> Response:
+        return _file(request, known["index.html"])
+
+    async def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _file(request, known[name]) if name in known else PlainTextResponse("there is no such file\n", 404)
+
+    return [Route("/", index), Route("/static/{name}", static)]
+
+
+def _file(request: Request, file: StaticFile) -> Response:
+    headers = {"etag": file.etag, "content-type": file.content_type}
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, headers=headers)
+
+
+def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
+    """For the pages, and for scripts."""
+    watch = feed.watch
+
+    async def events(request: Request) -> Response:
+        return EventStream(feed.audience, feed.first_message, _whole(request, "stream", 0, 1) == 1)
+
+    async def engines(request: Request) -> Response:
+        return as_json(engine_table(hub, watch, time()))
+
+    async def engine(request: Request) -> Response:
+        uuid = request.path_params["uuid"]
+        details = engine_details(hub, watch, uuid)
+        if details is None:
+            return refusal(404, f"there is no engine of the uuid {uuid!r}, nor was there one lately")
+        return as_json(details)
+
+    async def stream(request: Request) -> Response:
+        return as_json(await feed.bars_since(_whole(request, "since", 0, 2**62), MAX_FIRST_BARS))
+
+    async def trace(request: Request) -> Response:
+        return _Trace(feed)
+
+    async def labels(request: Request) -> Response:
+        return as_json({"labels": watch.progress.table(watch.bars)})
+
+    async def failures(request: Request) -> Response:
+        return as_json(await failure_table(hub, watch))
+
+    async def tasks(request: Request) -> Response:
+        asked = request.query_params
+        found = await find_tasks(
+            hub,
+            watch,
+            _query_in(asked.get("query")),
+            asked.get("text", ""),
+            _whole(request, "limit", 100, MAX_LIMIT),
+            asked.get("before") or None,
+        )
+        return as_json(found)
+
+    async def task(request: Request) -> Response:
+        msg_id = request.path_params["msg_id"]
+        details = await task_details(hub, watch, msg_id)
+        if details is None:
+            return refusal(404, f"there is no record of {msg_id!r}: it never came, or was purged")
+        return as_json(details)
+
+    return [
+        Route("/api/events", explained(events)),
+        Route("/api/engines", explained(engines)),
+        Route("/api/engines/{uuid:path}", explained(engine)),
+        Route("/api/stream", explained(stream)),
+        Route("/api/trace", trace),
+        Route("/api/labels", explained(labels)),
+        Route("/api/failures", explained(failures)),
+        Route("/api/tasks", explained(tasks)),
+        Route("/api/tasks/{msg_id:path}", explained(task)),
+    ]
+
+
+def explained(endpoint: Endpoint) -> Endpoint:
+    """Answer what cannot be answered with why: a question that is wrong, or a database that is gone."""
+
+    async def explain(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except QueryError as error:
+            return refusal(400, str(error))
+        except StoreError as error:
+            return refusal(503, f"the task database does not answer: {error}")
+
+    return explain
+
+
+def _whole(request: Request, name: str, default: int, most: int) -> int:
+    """A number in the query. Raises `QueryError`."""
+    text = request.query_params.get(name)
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > most:
+        raise QueryError(f"{name}: needs a whole number, {most} at most, not {text[:60]!r}")
+    return int(text)
+
+
+def _query_in(text: str | None) -> Any:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"query: is no JSON: {error}") from None
+
+
+class _Trace(Response):
+    """A trace, put together while it is sent."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": TRACE_HEADERS})
+        for part in trace_parts(self._feed.watch, time()):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await trio.lowlevel.checkpoint()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

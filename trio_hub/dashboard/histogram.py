@@ -15,27 +15,28 @@ class Histogram:
         bounds: upper bounds, ascending; a value belongs to the first that is not below it.
     """
 
-    __slots__ = ("_bounds", "_counts", "sum")
+    __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
-        self._counts = [0] * (len(self._bounds) + 1)
+        self.counts = [0] * (len(self._bounds) + 1)
+        """By place in the bounds; the last are the values above all of them."""
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+        self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
     @property
     def count(self) -> int:
         """How many values there were."""
-        return sum(self._counts)
+        return sum(self.counts)
 
     def buckets(self) -> list[tuple[float, int]]:
         """Each upper bound, infinity the last, and how many values were not above it."""
         total = 0
         buckets = []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+        for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
             total += count
             buckets.append((bound, total))
         return buckets

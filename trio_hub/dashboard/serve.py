@@ -67,8 +67,10 @@ async def serve_dashboard(
         # late: they take a quarter of a second, and need packages that not everybody has
         from .access import Access
         from .app import dashboard_app
+        from .feed import Feed
         from .server import Server
         from .timings import Timings, watch_loop
+        from .watching import Watch
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("trio_hub"):
             raise
@@ -89,11 +91,14 @@ async def serve_dashboard(
         dashboard = Dashboard(
             f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
         )
-        timings = Timings()
-        server = Server(dashboard_app(hub, timings, Access(dashboard.token, host, port)))
-        with hub.observed(timings):
+        timings, watch = Timings(), Watch()
+        feed = Feed(hub, watch, timings)
+        server = Server(dashboard_app(hub, timings, feed, Access(dashboard.token, host, port)))
+        with hub.observed(timings), hub.observed(watch):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_loop, timings.loop, name="event loop lag")
+                nursery.start_soon(feed.run, name="dashboard feed")
+                nursery.start_soon(feed.until_stopping, name="end of the dashboard feed")
                 log.info("dashboard listening", address=dashboard.address)
                 task_status.started(dashboard)
                 await server.serve([listener], hub.wait_stopped)

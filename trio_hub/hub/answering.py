@@ -59,7 +59,8 @@ class Answering(Registration):
         engine = self.by_ident.get(ident)
         if engine is not None and status != "aborted":
             engine.completed += 1
-        self._count(queue, msg_id, status, self._record_result(ident, msg, msg_id, raw_header, started))
+        uuid = self._record_result(ident, msg, msg_id, raw_header, started)
+        self._count(queue, msg_id, status, uuid, msg.frames)
 
     def _record_result(self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None) -> str:
         uuid = ident.decode("utf-8", "replace")
@@ -208,14 +209,15 @@ class Answering(Registration):
         if self.store.durable:
             changes["custody"] = Custody(parent=to_bytes(frames[3])).pack()
         self.store.update(msg_id, changes)
-        self._count(queue_of(channel.removesuffix("_in")), msg_id, status, engine_uuid)
+        self._count(queue_of(channel.removesuffix("_in")), msg_id, status, engine_uuid, frames)
         self._deliver(channel, idents, session, msg_id, frames)
 
-    def _count(self, queue: str, msg_id: str, status: str, engine_uuid: str | None) -> None:
+    def _count(self, queue: str, msg_id: str, status: str, engine_uuid: str | None, reply: Frames) -> None:
         outcomes = self.outcomes[queue]
         outcomes[status if status in outcomes else "error"] += 1
         if self.host.listening:
-            self.host.emit(TaskFinished(msg_id, engine_uuid, status))
+            ename, evalue = ("", "") if status in ("ok", "aborted") else self.session.error_in(reply)
+            self.host.emit(TaskFinished(msg_id, engine_uuid, status, ename, evalue))
 
 
 def no_such_engine(idents: list[bytes]) -> EngineError:

@@ -66,10 +66,10 @@ class Broadcasting(Monitoring):
         if metadata.is_coalescing:
             broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
             self.gathered[msg.header.msg_id] = broadcast
-            self._submitted(msg.header.msg_id)
+            self._submitted(msg, metadata.label, None)
         for (uuid, _), share in zip(metadata.targets, shares, strict=True):
             if broadcast is None:
-                self._submitted(share.header.msg_id)
+                self._submitted(share, metadata.label, uuid)
             self._send_share(idents, uuid, share, broadcast)
 
     def divide(self, msg: Message, uuids: list[str]) -> list[Message]:
@@ -86,10 +86,12 @@ class Broadcasting(Monitoring):
             shares.append(Message([], self.session.seal(parts, msg.frames[6:]), msg.header.renamed(msg_id), msg.parent))
         return shares
 
-    def _submitted(self, msg_id: str) -> None:
+    def _submitted(self, msg: Message, label: Any, uuid: str | None) -> None:
         self.submitted["broadcast"] += 1
         if self.host.listening:
-            self.host.emit(TaskSubmitted(msg_id, "broadcast"))
+            header = msg.header
+            label = self.labels.of(label, header.msg_type, msg.buffers)
+            self.host.emit(TaskSubmitted(header.msg_id, "broadcast", label, header.session, uuid))
 
     def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
         engine = self.by_ident.get(uuid.encode("utf-8", "replace"))

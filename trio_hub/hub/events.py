@@ -8,6 +8,8 @@ import msgspec
 
 __all__ = [
     "EngineRegistered",
+    "EngineRequested",
+    "EngineReturned",
     "EngineSettled",
     "EngineUnregistered",
     "Event",
@@ -17,6 +19,13 @@ __all__ = [
     "TaskFinished",
     "TaskSubmitted",
 ]
+
+
+class EngineRequested(msgspec.Struct, frozen=True, gc=False):
+    """An engine has asked to register, and was told its id; its heart was not heard yet."""
+
+    id: int
+    uuid: str
 
 
 class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +50,13 @@ class EngineSettled(msgspec.Struct, frozen=True, gc=False):
     uuid: str
 
 
+class EngineReturned(msgspec.Struct, frozen=True, gc=False):
+    """The heart of an engine is heard that an earlier hub had."""
+
+    id: int
+    uuid: str
+
+
 class RegistrationStalled(msgspec.Struct, frozen=True, gc=False):
     """An engine asked to register, and its heart was not heard in time."""
 
@@ -49,10 +65,19 @@ class RegistrationStalled(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskSubmitted(msgspec.Struct, frozen=True, gc=False):
-    """A request has come. ``queue`` is ``"task"`` or ``"mux"``."""
+    """A request has come.
+
+    - ``queue``: ``"task"``, ``"mux"`` or ``"broadcast"``;
+    - ``label``: what its client calls it; else its function's name, if that can be told; else the kind of its message;
+    - ``client``: its client's session;
+    - ``engine_uuid``: the engine that a direct request, or a share of a broadcast, is for.
+    """
 
     msg_id: str
     queue: str
+    label: str = ""
+    client: str = ""
+    engine_uuid: str | None = None
 
 
 class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
@@ -63,11 +88,16 @@ class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
-    """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``."""
+    """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
+
+    Of an error, ``ename`` is its type, and ``evalue`` the first line of what it says, at most 200 characters.
+    """
 
     msg_id: str
     engine_uuid: str | None
     status: str
+    ename: str = ""
+    evalue: str = ""
 
 
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
@@ -77,7 +107,9 @@ class HubStopping(msgspec.Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = (
-    EngineRegistered
+    EngineRequested
+    | EngineRegistered
+    | EngineReturned
     | EngineUnregistered
     | EngineSettled
     | RegistrationStalled

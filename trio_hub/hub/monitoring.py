@@ -47,7 +47,7 @@ class Monitoring(Holding):
             self._refuse("task_in", idents, msg, error)
             return
         self.record(record, idents, msg)
-        self.when_recorded(record.msg_id, lambda: self.submit_task(task))
+        self.when_recorded(record.msg_id, lambda: self.submit_task(task, metadata.label))
 
     def make_task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
         """Raises `WireError` and `InvalidDependency`."""
@@ -62,13 +62,14 @@ class Monitoring(Holding):
             metadata=metadata,
         )
 
-    def submit_task(self, task: Task) -> None:
+    def submit_task(self, task: Task, label: Any = None) -> None:
         """A task that is recorded already goes to the scheduler."""
         if self.carried_on:
             return
         self.submitted["task"] += 1
         if self.host.listening:
-            self.host.emit(TaskSubmitted(task.msg_id, "task"))
+            label = self.labels.of(label, task.msg_type, () if task.frames is None else task.frames[6:])
+            self.host.emit(TaskSubmitted(task.msg_id, "task", label, task.session))
         if self.stopping:
             self.task_failed(task, None, EngineError(STOPPED))
             return
@@ -185,19 +186,21 @@ class Monitoring(Holding):
             return
         record.engine_uuid = idents[1].decode("utf-8", "replace")
         self.record(record, sender, msg)
-        self.when_recorded(record.msg_id, lambda: self.submit_direct(idents, msg))
+        self.when_recorded(record.msg_id, lambda: self.submit_direct(idents, msg, label))
 
     def _relay_comm(self, idents: list[bytes], msg: Message) -> None:
         self._relay_request("mux", self.mux, idents, msg)
 
-    def submit_direct(self, idents: list[bytes], msg: Message) -> None:
+    def submit_direct(self, idents: list[bytes], msg: Message, label: Any = None) -> None:
         """A direct request that is recorded already goes to its engine."""
         if self.carried_on:
             return
         header = msg.header
         self.submitted["mux"] += 1
         if self.host.listening:
-            self.host.emit(TaskSubmitted(header.msg_id, "mux"))
+            name = self.labels.of(label, header.msg_type, msg.buffers)
+            uuid = idents[1].decode("utf-8", "replace")
+            self.host.emit(TaskSubmitted(header.msg_id, "mux", name, header.session, uuid))
         engine = None if self.stopping else self._relay_request("mux", self.mux, idents, msg)
         if engine is None:
             self._answer_with_error(

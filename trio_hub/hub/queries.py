@@ -172,7 +172,7 @@ class Queries(Returning):
         )
         self.store.update(record.msg_id, {"resubmitted": msg_id})
         task = self.make_task([], task_message, task_metadata)
-        self.when_recorded(msg_id, lambda: self.submit_task(task))
+        self.when_recorded(msg_id, lambda: self.submit_task(task, task_metadata.label))
         return msg_id
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:

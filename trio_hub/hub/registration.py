@@ -10,7 +10,14 @@ from ..logs import get_logger
 from ..schedulers.relay import Direct
 from ..wire.messages import Message, error_content
 from .connector import EngineConnector, EngineState
-from .events import EngineRegistered, EngineSettled, EngineUnregistered, RegistrationStalled
+from .events import (
+    EngineRegistered,
+    EngineRequested,
+    EngineReturned,
+    EngineSettled,
+    EngineUnregistered,
+    RegistrationStalled,
+)
 from .state import HubState, Reply, content_of, reply_type
 
 __all__ = ["Registration"]
@@ -31,6 +38,7 @@ class Registration(HubState):
 
         An id it asks for is honoured if free; else ids are counted up and never used again.
         """
+        self.registrations["requested"] += 1
         content = self.session.content(msg)
         try:
             uuid = self._valid_uuid(content.get("uuid"))
@@ -57,6 +65,9 @@ class Registration(HubState):
                 },
             ),
         )
+        self.registrations["replied"] += 1
+        if self.host.listening:
+            self.host.emit(EngineRequested(engine.id, engine.uuid))
         self.host.start_engine(engine)
         return engine
 
@@ -96,6 +107,8 @@ class Registration(HubState):
         elif (engine := self.by_ident.get(heart)) is not None:  # restored
             self.heartmonitor.watch(heart)
             log.info("engine is back", engine=engine.id, uuid=engine.uuid)
+            if self.host.listening:
+                self.host.emit(EngineReturned(engine.id, engine.uuid))
             self.engine_returned(engine)
         else:
             self.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
@@ -151,6 +164,7 @@ class Registration(HubState):
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
+        self.registrations["stalled"] += 1
         log.warning("registration stalled, purged", engine=engine.id, uuid=engine.uuid)
         if self.host.listening:
             self.host.emit(RegistrationStalled(engine.id, engine.uuid))

@@ -24,6 +24,7 @@ from .clients import Clients
 from .connector import EngineConnector, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
+from .labels import Labels
 
 __all__ = [
     "LOSSES",
@@ -213,6 +214,9 @@ class HubState(ABC):
         """Requests received, by queue."""
         self.outcomes = {queue: dict.fromkeys(OUTCOMES, 0) for queue in QUEUES}
         """Requests answered, by queue and outcome."""
+        self.labels = Labels()
+        self.registrations = dict.fromkeys(("requested", "replied", "stalled"), 0)
+        """Engines that asked to register, were told their ids, and were not heard of in time."""
         self.engines_registered = 0
         self.engines_lost = dict.fromkeys(LOSSES, 0)
         """Engines that are gone, by reason."""

@@ -74,6 +74,11 @@ class RunningHub:
         """The engines that are usable now: their uuids, by id."""
         return {engine.id: engine.uuid for engine in self._host.hub.engines.values()}
 
+    @property
+    def core(self) -> Hub:
+        """The hub's state, to look at: whoever changes it changes what the hub does."""
+        return self._host.hub
+
     async def wait_engines(self, n: int) -> None:
         """Wait until at least `n` engines are usable at the same time. Put it in a cancel scope for a timeout.
 

@@ -87,6 +87,13 @@ class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
     started: str | None = None
 
 
+class ErrorContent(msgspec.Struct, frozen=True, gc=False):
+    """What the content of a reply says that reports an error."""
+
+    ename: str = ""
+    evalue: str = ""
+
+
 class Message:
     """A message that has been verified, with its routing identities.
 
@@ -155,6 +162,7 @@ class Session:
         self._task_metadata = self.packer.decoder(TaskMetadata)
         self._broadcast_metadata = self.packer.decoder(BroadcastMetadata)
         self._result_metadata = self.packer.decoder(ResultMetadata)
+        self._error = self.packer.decoder(ErrorContent)
         self._dict = self.packer.decoder(dict[str, Any])
 
     def new_msg_id(self) -> str:
@@ -213,6 +221,14 @@ class Session:
     def content(self, message: Message) -> dict[str, Any]:
         """The content dict. Raises `WireError`."""
         return self._dict(message.raw_content)
+
+    def error_in(self, frames: Frames) -> tuple[str, str]:
+        """Type and text of the error that a message's content reports: the first line, at most 200 characters."""
+        try:
+            error = self._error(to_bytes(frames[5]))
+        except WireError:
+            return "", ""
+        return error.ename[:100], error.evalue.partition("\n")[0][:200]
 
     # Writing
 

@@ -1,0 +1,144 @@
+"""What became of each engine: when it came and went, how much it has done, and what failed there last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Any
+
+from ..hub.connector import EngineConnector, EngineState
+from ..hub.events import (
+    EngineRegistered,
+    EngineRequested,
+    EngineReturned,
+    EngineSettled,
+    EngineUnregistered,
+    RegistrationStalled,
+)
+from ..runtime import RunningHub
+
+__all__ = ["EngineBook", "EngineEvent", "EngineSeen"]
+
+MAX_GONE = 1000
+"""Engines that are gone and still remembered: those that went last."""
+MAX_HISTORY = 100
+"""Events that are remembered of one engine: the last."""
+
+EngineEvent = (
+    EngineRequested | EngineRegistered | EngineReturned | RegistrationStalled | EngineUnregistered | EngineSettled
+)
+
+
+class EngineSeen:
+    """One engine. ``row`` is its number among all engines that were ever seen."""
+
+    __slots__ = ("done", "failed", "history", "id", "last_error", "registered", "row", "uuid")
+
+    def __init__(self, row: int, id: int | None, uuid: str) -> None:
+        self.row = row
+        self.id = id
+        self.uuid = uuid
+        self.registered: float | None = None
+        self.done = 0
+        self.failed = 0
+        self.last_error: tuple[str, str, str, float] | None = None
+        self.history: deque[tuple[float, str, str]] = deque(maxlen=MAX_HISTORY)
+
+
+class EngineBook:
+    """All engines that were seen, by uuid; those that are gone within `MAX_GONE`."""
+
+    def __init__(self, limit: int = MAX_GONE) -> None:
+        self.seen: dict[str, EngineSeen] = {}
+        self.by_row: dict[int, EngineSeen] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._limit = limit
+        self._rows = 0
+
+    def of(self, uuid: str, id: int | None = None) -> EngineSeen:
+        """What is known of an engine; if that is nothing, a new page for it."""
+        seen = self.seen.get(uuid)
+        if seen is None:
+            seen = self.seen[uuid] = self.by_row[self._rows] = EngineSeen(self._rows, id, uuid)
+            self._rows += 1
+            if id is None:  # it was never there: a request has named it
+                self._leave(uuid)
+        return seen
+
+    def happened(self, event: EngineEvent, now: float) -> None:
+        """An engine has come, or gone."""
+        seen = self.of(event.uuid, event.id)
+        seen.id = event.id
+        match event:
+            case EngineRequested():
+                seen.history.append((now, "requested", ""))
+                seen.history.append((now, "replied", f"id {event.id}"))
+            case EngineRegistered():
+                seen.registered = now
+                seen.history.append((now, "registered", "its heart was heard"))
+            case EngineReturned():
+                seen.history.append((now, "returned", "from the time of an earlier hub"))
+            case RegistrationStalled():
+                seen.history.append((now, "stalled", "its heart was not heard in time"))
+                self._leave(event.uuid)
+            case EngineUnregistered():
+                seen.history.append((now, "lost", event.reason))
+                self._leave(event.uuid)
+            case EngineSettled():
+                seen.history.append((now, "settled", "all that it left is answered"))
+        if isinstance(event, EngineRequested | EngineRegistered | EngineReturned):
+            self._gone.pop(event.uuid, None)
+
+    def _leave(self, uuid: str) -> None:
+        self._gone[uuid] = None
+        self._gone.move_to_end(uuid)
+        if len(self._gone) > self._limit:
+            forgotten, _ = self._gone.popitem(last=False)
+            del self.by_row[self.seen.pop(forgotten).row]
+
+
+def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
+    """All engines that the hub knows now: those that register, that are alive, and that are lost and not settled."""
+    core = hub.core
+    yield from core.incoming_registrations.values()
+    yield from core.engines.values()
+    yield from core.lost
+
+
+def state_of(engine: EngineConnector) -> str:
+    """``registering``, ``alive``, ``absent`` (an earlier hub's, not heard of yet) or ``lost``."""
+    if engine.state is EngineState.ALIVE:
+        return "absent" if engine.awaited else "alive"
+    return str(engine.state.value)
+
+
+def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen, running: Any) -> dict[str, Any]:
+    """One engine as the pages show it.
+
+    Args:
+        hub: the hub.
+        engine: as the hub knows it; None if it does not any more.
+        seen: what was noted of it.
+        running: what it runs, as ``/api/engines`` tells it.
+    """
+    heart = hub.core.heartmonitor
+    ident = seen.uuid.encode("utf-8", "replace")
+    missed = heart.misses(ident)
+    error = seen.last_error
+    worker = None if engine is None else engine.worker
+    return {
+        "id": seen.id,
+        "uuid": seen.uuid,
+        "host": None,  # an engine does not say where it runs, nor as which process
+        "pid": None,
+        "state": "lost" if engine is None else state_of(engine),
+        "registered": seen.registered,
+        "heartbeat_age": missed * hub.config.ping if ident in heart else None,
+        "missed": missed,
+        "load": 0 if worker is None else worker.load,
+        "direct": 0 if engine is None else len(engine.mux) + len(engine.broadcast),
+        "running": running,
+        "done": seen.done,
+        "failed": seen.failed,
+        "last_error": None if error is None else dict(zip(("msg_id", "ename", "evalue", "t"), error, strict=True)),
+    }

@@ -1,0 +1,202 @@
+"""`Feed`: what the pages are told, made once a second of what was noted, and sent to all who look."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+import trio
+
+from .. import __version__
+from ..runtime import RunningHub, Statistics
+from .audience import Audience, event_message
+from .bars import Bar
+from .process import Process
+from .series import LastMinute, Series
+from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS, Timings
+from .watching import Watch
+
+__all__ = ["Feed"]
+
+PERIOD = 0.5
+"""Seconds from one message about single tasks to the next; overviews come every second time."""
+MAX_BARS = 1000
+"""Bars in such a message: the newest, if there were more."""
+SLICE = 1000
+"""Bars that are put together at a time, so that the hub has its turn in between."""
+NAMES = (
+    "t",
+    "queued",
+    "waiting",
+    "running",
+    "submitted",
+    "finished",
+    "failed",
+    "engines",
+    "rss",
+    "lag",
+    "backlog",
+)
+
+
+class Feed:
+    """Makes overviews and bars of a hub's numbers.
+
+    Args:
+        hub: the hub.
+        watch: notes what happens in it.
+        timings: notes how long that takes.
+    """
+
+    def __init__(self, hub: RunningHub, watch: Watch, timings: Timings) -> None:
+        self.audience = Audience()
+        self.watch = watch
+        self.started = time()
+        self._hub = hub
+        self._timings = timings
+        self._series = Series(NAMES)
+        self._latencies = {
+            "wait": LastMinute(TASK_BOUNDS),
+            "run": LastMinute(TASK_BOUNDS),
+            "message": LastMinute(MESSAGE_BOUNDS),
+            "loop": LastMinute(LOOP_BOUNDS),
+        }
+        self._process = Process()
+        self._statistics = hub.statistics()
+        self._point: dict[str, float] = {}
+        self._lag = 0.0
+        self._told_seq = 0
+        self._first: bytes | None = None
+        self.look()
+
+    async def run(self) -> None:
+        """Look, and tell, until cancelled."""
+        due = trio.current_time()
+        ticks = 0
+        while True:
+            due += PERIOD
+            await trio.sleep_until(due)
+            late = trio.current_time() - due
+            self._lag = max(self._lag, late)
+            if late > PERIOD:  # what was missed is not made up for
+                due += late
+            ticks += 1
+            if ticks % 2 == 0:
+                self.look()
+                if self.audience.readers:
+                    self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
+            if self.audience.wants_bars:
+                self._tell_bars()
+            else:
+                self._told_seq = self.watch.bars.seq
+
+    async def until_stopping(self) -> None:
+        """When the hub stops, tell everybody, and that this was the last."""
+        await self._hub.wait_stopping()
+        self.audience.end(event_message("stopping", {}))
+
+    def look(self) -> None:
+        """Note the numbers of this second."""
+        now = time()
+        before, self._statistics = self._statistics, self._hub.statistics()
+        seconds = max(now - self._point.get("t", self.started), 0.001)
+        self._process.look(now)
+        self._point = _point(now, seconds, before, self._statistics) | {"rss": self._process.rss, "lag": self._lag}
+        self._lag = 0.0
+        self._series.note(self._point)
+        timings = self._timings
+        self._latencies["wait"].note([timings.wait])
+        self._latencies["run"].note(timings.run.values())
+        self._latencies["message"].note(timings.messages.values())
+        self._latencies["loop"].note([timings.loop])
+        self._first = None
+
+    def first_message(self) -> bytes:
+        """The overview for a browser that has just come, with the series so far."""
+        if self._first is None:
+            self._first = event_message("overview", self._overview() | {"series": self._series.all()})
+        return self._first
+
+    def _overview(self) -> dict[str, Any]:
+        hub = self._hub
+        info = hub.client_info
+        point = self._point
+        return {
+            "now": point["t"],
+            "version": __version__,
+            "cluster_id": hub.config.cluster_id,
+            "address": f"{info['interface']}:{info['registration']}",
+            "started": self.started,
+            "admin": False,
+            "actor": None,
+            "statistics": self._statistics,
+            "rates": {name: point[name] for name in ("submitted", "finished", "failed")},
+            "latencies": {name: latency.summary() for name, latency in self._latencies.items()},
+            "process": self._process.as_dict(),
+            "clients": self._statistics.sessions,
+        }
+
+    # Single tasks
+
+    def _tell_bars(self) -> None:
+        bars = self.watch.bars
+        since = self._told_seq
+        self._told_seq = bars.seq
+        if bars.seq == since:
+            return
+        first = bars.first_after(since)
+        ended = bars.ended - first
+        lost = max(0, ended - MAX_BARS)
+        found = [bars.bar(number) for number in range(first + lost, bars.ended)]
+        found += bars.running_after(since, MAX_BARS - len(found))
+        self.audience.tell(event_message("bars", self._about(found, lost)), bars=True)
+
+    async def bars_since(self, seq: int, limit: int) -> dict[str, Any]:
+        """The newest bars after that number, at most so many, in the order in which they changed."""
+        bars = self.watch.bars
+        running = bars.running_after(seq, limit)
+        newest = bars.ended
+        first = bars.first_after(seq)
+        lost = max(0, newest - first - (limit - len(running)))
+        found: list[Bar] = []
+        at = bars.seq
+        for number in range(first + lost, newest):
+            if len(found) % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+            if number < bars.ended - len(bars):  # overwritten while others had their turn
+                lost += 1
+            else:
+                found.append(bars.bar(number))
+        found += running
+        return self._about(found, lost) | {"next": at}
+
+    def _about(self, found: list[Bar], lost: int) -> dict[str, Any]:
+        """What goes with bars, so that a page can draw them."""
+        watch = self.watch
+        rows = {bar.row for bar in found}
+        return {
+            "next": watch.bars.seq,
+            "lost": lost,
+            "bars": found,
+            "labels": {label: watch.progress.names[label] for label in {bar.label for bar in found}},
+            "engines": {
+                row: {"uuid": seen.uuid, "id": seen.id}
+                for row, seen in ((row, watch.engines.by_row.get(row)) for row in rows)
+                if seen is not None
+            },
+            "waiting": len(watch.waiting),
+        }
+
+
+def _point(now: float, seconds: float, before: Statistics, after: Statistics) -> dict[str, float]:
+    return {
+        "t": now,
+        "queued": after.tasks_queued,
+        "waiting": after.tasks_waiting,
+        "running": after.tasks_running,
+        "submitted": (after.submitted - before.submitted) / seconds,
+        "finished": (after.completed + after.failed - before.completed - before.failed) / seconds,
+        "failed": (after.failed - before.failed) / seconds,
+        "engines": after.engines,
+        "backlog": after.database.pending,
+    }

@@ -1,0 +1,154 @@
+"""One task, as closely as it can be known: its story, what it has printed, and why it waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..hub import Hub
+from ..runtime import RunningHub
+from ..schedulers.task import Task, TaskState
+from ..store import parse_query
+from ..store.record import TaskRecord, unpacked
+from .failures import without_ansi
+from .tasks import FULL_KEYS, row_of, seconds
+from .watching import Watch
+
+__all__ = ["task_details", "why_waiting"]
+
+MAX_TEXT = 100_000
+"""Characters of each text: of long output the end, of others the beginning."""
+MAX_NAMED = 10
+"""Tasks, or engines, that are named; of more only the number is told."""
+
+
+async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, Any] | None:
+    """All about one task, or None if there is no record of it. Raises `StoreError`."""
+    store = hub.core.store
+    record = (await store.get([msg_id])).get(msg_id)
+    if record is None:
+        return None
+    row = row_of(hub, watch, record.as_dict(("msg_id", *FULL_KEYS)))
+    original = None
+    if not msg_id.startswith(record.client_uuid or "\0"):  # the hub has given it its name
+        before = await store.find(parse_query({"resubmitted": msg_id}), ["resubmitted"])
+        original = before[0]["msg_id"] if before else None
+    content = unpacked("result_content", record.result_content)
+    output = unpacked("execute_result", record.execute_result)
+    return {
+        "row": row,
+        "story": _story(watch, record, row["state"]),
+        "why_waiting": why_waiting(hub.core, msg_id),
+        "stdout": record.stdout[-MAX_TEXT:],
+        "stderr": record.stderr[-MAX_TEXT:],
+        "outputs": [text for text in [_plain_text(output)] if text is not None],
+        "result": _result(record, content, output),
+        "error": _error(content) if row["state"] == "error" else None,
+        "header": unpacked("header", record.header),
+        "metadata": unpacked("metadata", record.metadata),
+        "resubmitted_as": [record.resubmitted] if record.resubmitted else [],
+        "resubmission_of": original,
+    }
+
+
+def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]:
+    """What happened to it, in order. Two clocks tell: the hub's, and, of its start and end, the engine's."""
+    steps: list[tuple[float | None, str, str]] = [
+        (seconds(record.submitted), "submitted", f"by client {record.client_uuid}")
+    ]
+    for bar in watch.bars.of(record.msg_id):
+        seen = watch.engines.by_row.get(bar.row)
+        where = "an engine" if seen is None else f"engine {seen.id} ({seen.uuid})"
+        steps.append((bar.start, "sent", f"to {where}"))
+        if bar.status == "error" and bar.end is not None and (state == "running" or record.completed is None):
+            steps.append((bar.end, "tried again", f"after {where}"))
+    if record.started is not None:
+        steps.append((seconds(record.started), "started", "by the engine's clock"))
+    if record.completed is not None:
+        steps.append((seconds(record.completed), "completed", state))
+    if record.received is not None:
+        steps.append((seconds(record.received), "received", "the hub has the answer"))
+    if record.resubmitted is not None:
+        steps.append((None, "resubmitted", f"as {record.resubmitted}"))
+    last = max((at for at, _, _ in steps if at is not None), default=0.0)
+    steps.sort(key=lambda step: last + 1 if step[0] is None else step[0])
+    return [{"t": at, "what": what, "detail": detail} for at, what, detail in steps]
+
+
+def _plain_text(output: Any) -> str | None:
+    data = output.get("data") if isinstance(output, dict) else None
+    text = data.get("text/plain") if isinstance(data, dict) else None
+    return text[:MAX_TEXT] if isinstance(text, str) else None
+
+
+def _result(record: TaskRecord, content: Any, output: Any) -> str | None:
+    if record.completed is None or not isinstance(content, dict) or content.get("status") != "ok":
+        return None
+    text = _plain_text(output)
+    if text is not None:
+        return text
+    size = sum(map(len, record.result_buffers or ()))
+    return f"{size} bytes, pickled by the engine" if size else None
+
+
+def _error(content: Any) -> dict[str, str]:
+    content = content if isinstance(content, dict) else {}
+    traceback = content.get("traceback")
+    text = "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or "")
+    return {
+        "ename": str(content.get("ename", "")),
+        "evalue": str(content.get("evalue", ""))[:MAX_TEXT],
+        "traceback": without_ansi(text)[:MAX_TEXT],
+    }
+
+
+def why_waiting(core: Hub, msg_id: str) -> str | None:
+    """Why a task has no engine yet; None if it has one, or does not wait."""
+    if msg_id in core.uncommitted:
+        return "it is on its way to the disk, where it has to be before an engine sees it"
+    task = core.scheduler.tasks.get(msg_id)
+    if task is None or task.worker is not None:
+        return None
+    if task.state is TaskState.WAITING:
+        return (
+            f"dependency on {_some(sorted(task.depends_on))}" if task.depends_on else "its dependencies are looked up"
+        )
+    return _why_queued(core, task)
+
+
+def _why_queued(core: Hub, task: Task) -> str:
+    workers = core.scheduler.workers
+    if not workers:
+        return "no engine is registered"
+    may = [ident for ident in workers if task.accepts(ident)]
+    reasons = []
+    if task.targets is not None:
+        reasons.append(f"targets: {_engines(core, task.targets)}")
+    if task.refused:
+        failed = task.refused - task.unmet
+        if failed:
+            reasons.append(f"engines on which it has failed: {_engines(core, failed)}")
+        if task.unmet:
+            reasons.append(
+                f"engines that refused it, since its dependencies are not met there: {_engines(core, task.unmet)}"
+            )
+    absent = sum(workers[ident].absent for ident in may)
+    if may and absent == len(may):
+        reasons.append("the engines that may run it are expected back, and were not heard of yet")
+    elif may:
+        each = f"{core.scheduler.hwm} task{'s' if core.scheduler.hwm > 1 else ''} each (high water mark)"
+        who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
+        reasons.append(f"no free engine: {who}, with {each}; {len(core.scheduler.queue)} tasks are queued")
+    return "; ".join(reasons)
+
+
+def _engines(core: Hub, idents: frozenset[bytes]) -> str:
+    names = []
+    for ident in idents:
+        engine = core.by_ident.get(ident)
+        names.append(ident.decode("utf-8", "replace") if engine is None else str(engine.id))
+    return _some(sorted(names, key=lambda name: (len(name), name)))
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,7 @@ __all__ = [
     "RequestLostError",
     "SerializationError",
     "StoreError",
+    "TaskAborted",
     "TaskTimeout",
     "WireError",
 ]
@@ -115,6 +116,10 @@ class InvalidDependency(HubError):
 
 class ImpossibleDependency(HubError):
     """No engine can ever satisfy what the task asks for."""
+
+
+class TaskAborted(HubError):
+    """The task was withdrawn before any engine had it."""
 
 
 class TaskTimeout(HubError):

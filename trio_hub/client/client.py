@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
@@ -22,6 +23,8 @@ Targets = int | str | Sequence[int | str] | None
 
 LEAST_IN_FLIGHT = 16
 """Calls that `Client.map` keeps under way at least, however few engines there are."""
+HUB_ABORTS = 5.0
+"""Seconds that a hub has to say what it has aborted; one that does not know how may not answer."""
 _DATES = ("submitted", "started", "completed", "received")
 
 
@@ -152,17 +155,22 @@ class Client:
     def _withdraw(self, calls: Iterable[Pending]) -> None:
         """Nobody waits for these any more: what has not begun yet is not to begin.
 
-        It never waits, so that it can be done when cancelled. The hub keeps its queue to itself: every engine that
-        may get a call is told to refuse it.
+        It never waits, so that it can be done when cancelled. So the hub is asked to drop what it has, and every engine
+        that may have got a call meanwhile, or from a hub that cannot be asked, is told to refuse it.
         """
+        queued: list[str] = []
         by_engine: dict[str, list[str]] = {}
         for pending in calls:
             if pending.done:
                 continue
+            if pending.to is None:
+                queued.append(pending.msg_id)
             for uuid in self._engines.uuids.values() if pending.to is None else (pending.to,):
                 by_engine.setdefault(uuid, []).append(pending.msg_id)
             self._link.give_up(pending)
         if self._link.lost is None:
+            if queued:
+                self._link.give_up(self._link.ask("registration", "abort_request", {"msg_ids": queued}))
             for uuid, msg_ids in by_engine.items():
                 self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
 
@@ -240,9 +248,11 @@ class Client:
         return resubmitted
 
     async def abort(self, msg_ids: Sequence[str], *, targets: Targets = None) -> None:
-        """Tell engines not to begin with these calls, of whichever client. Those that run go on.
+        """Have these calls, of whichever client, not begin. Those that run go on.
 
-        Who waits for one gets a `RemoteError` with ``ename`` ``"TaskAborted"``, when its turn would have come.
+        Who waits for one gets a `RemoteError` with ``ename`` ``"TaskAborted"``: at once if it is still with the hub;
+        when its turn would have come, if an engine has it already. An ipcontroller cannot be asked, so there the
+        engines are told only.
 
         Args:
             msg_ids: of the calls; at least one.
@@ -250,7 +260,17 @@ class Client:
         """
         if not msg_ids:
             raise ValueError("abort needs at least one msg_id: without any, engines would drop all they have")
-        await self._control("abort_request", {"msg_ids": list(msg_ids)}, await self._uuids(targets))
+        uuids = await self._uuids(targets)
+        aborted = await self._abort_queued(msg_ids)
+        left = [msg_id for msg_id in msg_ids if msg_id not in aborted]
+        if left:
+            await self._control("abort_request", {"msg_ids": left}, uuids)
+
+    async def _abort_queued(self, msg_ids: Sequence[str]) -> set[str]:
+        """Those of these calls that the hub had still, and has dropped."""
+        with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # as an ipcontroller answers
+            return set((await self._query("abort_request", {"msg_ids": list(msg_ids)}))["aborted"])
+        return set()
 
     async def shutdown(self, targets: Targets = None, *, hub: bool = False) -> None:
         """Stop engines, all by default; and, with `hub`, the hub after them."""

@@ -224,6 +224,11 @@ class HubConfig:
         "What whoever asks the dashboard has to know. None: a fresh random one.",
         secret=True,
     )
+    dashboard_admin: bool = _setting(
+        False,
+        rules.BOOLEAN,
+        "Whether the dashboard may also act: abort, resubmit and purge tasks, and stop engines and the hub.",
+    )
     log_level: str = _setting("info", rules.choice(LOG_LEVELS), "The least serious messages that are logged.")
     log_format: str = _setting("text", rules.choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")
 

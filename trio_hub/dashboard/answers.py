@@ -75,9 +75,9 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] |
 def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
     """What each engine has had for longest, of what it runs."""
     running: dict[int, dict[str, Any]] = {}
-    for msg_id, one in watch.bars.running.items():
-        if one.row not in running:
-            running[one.row] = {"msg_id": msg_id, "label": watch.progress.names[one.label], "since": one.start}
+    for msg_id, (_, row, start, _, label) in watch.bars.running.items():
+        if row not in running:
+            running[row] = {"msg_id": msg_id, "label": watch.progress.names[label], "since": start}
     return running
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import time
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import QueryError, StoreError
 from ..runtime import RunningHub
 from .access import Access, Guard
+from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
 from .feed import Feed
@@ -40,9 +42,10 @@ TRACE_HEADERS = [
 ]
 
 
-def dashboard_app(hub: RunningHub, timings: Timings, feed: Feed, access: Access) -> ASGIApp:
+def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
     """The application for one hub."""
-    routes = [*_own_routes(hub, timings), *_page_routes(), *_api_routes(hub, feed)]
+    routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
+    routes.append(action_route(hub, allowed=feed.admin))
     return Guard(Starlette(routes=routes), access)
 
 
@@ -97,7 +100,8 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
     watch = feed.watch
 
     async def events(request: Request) -> Response:
-        return EventStream(feed.audience, feed.first_message, _whole(request, "stream", 0, 1) == 1)
+        first = partial(feed.first_message, actor_of(request))
+        return EventStream(feed.audience, first, _whole(request, "stream", 0, 1) == 1)
 
     async def engines(request: Request) -> Response:
         return as_json(engine_table(hub, watch, time()))

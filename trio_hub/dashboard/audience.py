@@ -11,7 +11,7 @@ import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Audience", "EventStream", "Reader", "event_message"]
+__all__ = ["Audience", "EventStream", "Reader", "encode_json", "event_message"]
 
 BACKLOG = 20
 """Messages that wait for a reader which is slow; one that is further behind is given up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 __all__ = ["KINDS", "STATUSES", "Bar", "Bars"]
 
@@ -28,12 +28,8 @@ class Bar(NamedTuple):
     msg_id: str
 
 
-class _Running(NamedTuple):
-    seq: int
-    row: int
-    start: float
-    kind: int
-    label: int
+# What runs: its seq, row, start, and the places of its kind and label. A plain tuple, since each task makes one.
+_Running: TypeAlias = tuple[int, int, float, int, int]
 
 
 class Bars:
@@ -66,7 +62,7 @@ class Bars:
     def start(self, msg_id: str, row: int, now: float, kind: int, label: int) -> None:
         """A task begins. It must not be running."""
         self.seq += 1
-        self.running[msg_id] = _Running(self.seq, row, now, kind, label)
+        self.running[msg_id] = (self.seq, row, now, kind, label)
 
     def end(self, msg_id: str, now: float, status: int) -> _Running | None:
         """A task has ended: what is known of its beginning, if anything is."""
@@ -131,9 +127,9 @@ class Bars:
         """Those that run and have begun after that, the oldest first; if they are more than `limit`, the newest."""
         found: list[Bar] = []
         for msg_id, running in reversed(self.running.items()):
-            if running.seq <= seq or len(found) >= limit:
+            if running[0] <= seq or len(found) >= limit:
                 break
-            if running.row >= 0:
+            if running[1] >= 0:
                 found.append(_bar_of(msg_id, running))
         found.reverse()
         return found
@@ -144,11 +140,10 @@ class Bars:
             for number in range(self.ended - len(self), self.ended):
                 if self._msg_ids[number % self._size] == msg_id:
                     yield self.bar(number)
-        if msg_id in self.running and self.running[msg_id].row >= 0:
+        if msg_id in self.running and self.running[msg_id][1] >= 0:
             yield _bar_of(msg_id, self.running[msg_id])
 
 
 def _bar_of(msg_id: str, running: _Running) -> Bar:
-    return Bar(
-        running.seq, running.row, running.start, None, KINDS[running.kind], STATUSES[RUNNING], running.label, msg_id
-    )
+    seq, row, start, kind, label = running
+    return Bar(seq, row, start, None, KINDS[kind], STATUSES[RUNNING], label, msg_id)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
+import msgspec
 import trio
 
 from .. import __version__
 from ..runtime import RunningHub, Statistics
-from .audience import Audience, event_message
+from .audience import Audience, encode_json, event_message
 from .bars import Bar
 from .process import Process
 from .series import LastMinute, Series
-from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS, Timings
+from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS
 from .watching import Watch
 
 __all__ = ["Feed"]
@@ -45,15 +46,15 @@ class Feed:
     Args:
         hub: the hub.
         watch: notes what happens in it.
-        timings: notes how long that takes.
+        admin: whether the pages may have the hub do something.
     """
 
-    def __init__(self, hub: RunningHub, watch: Watch, timings: Timings) -> None:
+    def __init__(self, hub: RunningHub, watch: Watch, *, admin: bool) -> None:
+        self.admin = admin
         self.audience = Audience()
         self.watch = watch
         self.started = time()
         self._hub = hub
-        self._timings = timings
         self._series = Series(NAMES)
         self._latencies = {
             "wait": LastMinute(TASK_BOUNDS),
@@ -66,7 +67,7 @@ class Feed:
         self._point: dict[str, float] = {}
         self._lag = 0.0
         self._told_seq = 0
-        self._first: bytes | None = None
+        self._series_packed: msgspec.Raw | None = None
         self.look()
 
     async def run(self) -> None:
@@ -104,18 +105,18 @@ class Feed:
         self._point = _point(now, seconds, before, self._statistics) | {"rss": self._process.rss, "lag": self._lag}
         self._lag = 0.0
         self._series.note(self._point)
-        timings = self._timings
+        timings = self.watch.timings
         self._latencies["wait"].note([timings.wait])
         self._latencies["run"].note(timings.run.values())
         self._latencies["message"].note(timings.messages.values())
         self._latencies["loop"].note([timings.loop])
-        self._first = None
+        self._series_packed = None
 
-    def first_message(self) -> bytes:
-        """The overview for a browser that has just come, with the series so far."""
-        if self._first is None:
-            self._first = event_message("overview", self._overview() | {"series": self._series.all()})
-        return self._first
+    def first_message(self, actor: str | None) -> bytes:
+        """The overview for a browser that has just come, with the series so far, and the name that its user gave."""
+        if self._series_packed is None:
+            self._series_packed = msgspec.Raw(encode_json(self._series.all()))
+        return event_message("overview", self._overview() | {"actor": actor, "series": self._series_packed})
 
     def _overview(self) -> dict[str, Any]:
         hub = self._hub
@@ -127,7 +128,7 @@ class Feed:
             "cluster_id": hub.config.cluster_id,
             "address": f"{info['interface']}:{info['registration']}",
             "started": self.started,
-            "admin": False,
+            "admin": self.admin,
             "actor": None,
             "statistics": self._statistics,
             "rates": {name: point[name] for name in ("submitted", "finished", "failed")},

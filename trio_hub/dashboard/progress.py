@@ -61,7 +61,7 @@ class Progress:
         """A row a label, those without requests left out."""
         running = [0] * len(self.names)
         for one in bars.running.values():
-            running[one.label] += 1
+            running[one[4]] += 1
         ok, error, aborted = self.outcomes
         return [
             {

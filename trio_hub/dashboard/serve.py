@@ -43,6 +43,7 @@ async def serve_dashboard(
     address: str | int | None = None,
     token: str | None = None,
     *,
+    admin: bool | None = None,
     task_status: trio.TaskStatus[Dashboard] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a hub's metrics and status over HTTP until the hub has stopped, or this is cancelled.
@@ -55,6 +56,8 @@ async def serve_dashboard(
         address: ``[ADDRESS:]PORT``, as the setting ``dashboard``. None: what that setting of the hub says; if it says
             nothing, a port of 127.0.0.1 that the system chooses.
         token: as the setting ``dashboard_token``. None: what that says; if it says nothing, a fresh random one.
+        admin: whether who knows the token may have the hub do something, too, as the setting ``dashboard_admin``.
+            None: what that says.
 
     Raises:
         ConfigError: the address cannot be used, or ``trio-hub[dashboard]`` is not installed.
@@ -62,6 +65,7 @@ async def serve_dashboard(
     config = HubConfig(
         dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
         dashboard_token=token if token is not None else hub.config.dashboard_token,
+        dashboard_admin=admin if admin is not None else hub.config.dashboard_admin,
     )
     try:
         # late: they take a quarter of a second, and need packages that not everybody has
@@ -91,10 +95,11 @@ async def serve_dashboard(
         dashboard = Dashboard(
             f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
         )
-        timings, watch = Timings(), Watch()
-        feed = Feed(hub, watch, timings)
-        server = Server(dashboard_app(hub, timings, feed, Access(dashboard.token, host, port)))
-        with hub.observed(timings), hub.observed(watch):
+        timings = Timings()
+        watch = Watch(timings)
+        feed = Feed(hub, watch, admin=config.dashboard_admin)
+        server = Server(dashboard_app(hub, feed, Access(dashboard.token, host, port)))
+        with hub.observed(watch):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_loop, timings.loop, name="event loop lag")
                 nursery.start_soon(feed.run, name="dashboard feed")

@@ -94,7 +94,7 @@ def row_of(hub: RunningHub, watch: Watch, record: dict[str, Any]) -> dict[str, A
         "kind": record["queue"] or "task",
         "state": state_of(hub, record),
         "submitted": seconds(record["submitted"]),
-        "started": running.start if started is None and running is not None else started,
+        "started": running[2] if started is None and running is not None else started,
         "completed": seconds(record["completed"]),
         "engine_id": None if seen is None else seen.id,
         "engine_uuid": uuid,

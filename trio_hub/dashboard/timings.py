@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import perf_counter
-
 import trio
 
-from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
+from ..hub.state import QUEUES
 from .histogram import Histogram
 
 __all__ = ["Timings", "watch_loop"]
@@ -23,44 +20,19 @@ LOOP_PERIOD = 0.5
 
 
 class Timings:
-    """Observes a hub (`trio_hub.runtime.observing.Observer`), and counts how long things take.
+    """How long things took so far.
 
     - ``wait``: from a task's submission until it is sent to its first engine;
     - ``run``: by queue; from when a request is sent to an engine until it is answered;
     - ``messages``: by channel; from when a message was received until all that it asks for is done or on its way out;
     - ``loop``: by how much a task of the event loop was late, see `watch_loop`.
-
-    For each request that is not answered it keeps a time, by msg_id.
     """
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(self) -> None:
         self.wait = Histogram(TASK_BOUNDS)
-        self.run = {queue: Histogram(TASK_BOUNDS) for queue in ("task", "mux", "broadcast")}
+        self.run = {queue: Histogram(TASK_BOUNDS) for queue in QUEUES}
         self.messages: dict[str, Histogram] = {}
         self.loop = Histogram(LOOP_BOUNDS)
-        self._clock = clock
-        self._waiting: dict[str, float] = {}
-        self._running: dict[str, tuple[str, float]] = {}
-
-    def happened(self, event: Event) -> None:
-        """See `trio_hub.runtime.observing.Observer`."""
-        if isinstance(event, TaskSubmitted):
-            if event.queue == "task":
-                self._waiting[event.msg_id] = self._clock()
-            else:
-                self._running[event.msg_id] = event.queue, self._clock()
-        elif isinstance(event, TaskAssigned):
-            now = self._clock()
-            submitted = self._waiting.pop(event.msg_id, None)
-            if submitted is not None:  # else it had an engine before, or was submitted before we looked
-                self.wait.observe(now - submitted)
-            self._running[event.msg_id] = "task", now
-        elif isinstance(event, TaskFinished):
-            self._waiting.pop(event.msg_id, None)
-            running = self._running.pop(event.msg_id, None)
-            if running is not None:
-                queue, sent = running
-                self.run[queue].observe(self._clock() - sent)
 
     def handled(self, channel: str, seconds: float) -> None:
         """See `trio_hub.runtime.observing.Observer`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, WireError
+from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..logs import get_logger
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
@@ -159,6 +159,8 @@ class Answering(Registration):
 
     def _send_back(self, channel: str, idents: list[bytes], frames: Frames) -> None:
         """Send a client what is not recorded."""
+        if not idents:  # the hub itself has asked
+            return
         if not self.host.send(channel, [*idents, *frames]):
             self.ignore("client_gone", "a reply for a client that has disconnected", channel=channel)
 
@@ -174,14 +176,15 @@ class Answering(Registration):
         error: HubError,
         **metadata: Any,
     ) -> None:
-        """Answer with an error a request that is recorded, and record the answer."""
-        metadata |= {"status": "error", "date": self.now().isoformat()}
+        """Answer with an error a request that is recorded, and record the answer. One that is aborted has no error."""
+        status = "aborted" if isinstance(error, TaskAborted) else "error"
+        metadata |= {"status": status, "date": self.now().isoformat()}
         if engine_uuid is not None:
             metadata["engine"] = engine_uuid
-        content = error_content(type(error).__name__, str(error))
+        content = error_content(type(error).__name__, str(error)) if status == "error" else {"status": status}
         frames = self.session.write(reply_type(msg_type), content, parent=raw_header, metadata=metadata)
         log.debug("request failed without a result", task=msg_id, client=session, uuid=engine_uuid, error=error)
-        self._answer(channel, idents, session, msg_id, frames, "error", engine_uuid)
+        self._answer(channel, idents, session, msg_id, frames, status, engine_uuid)
 
     def _answer(
         self,

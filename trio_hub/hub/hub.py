@@ -46,6 +46,7 @@ class Hub(Queries):
             "purge_request": self.purge_results,
             "load_request": self.check_load,
             "resubmit_request": self.resubmit_task,
+            "abort_request": self.abort_request,
             "shutdown_request": self.shutdown_request,
             "become_dask_request": self.become_dask,
             "stop_distributed_request": self.stop_distributed,

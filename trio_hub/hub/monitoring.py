@@ -24,6 +24,9 @@ from .records import init_record, outcome_of
 
 __all__ = ["Monitoring"]
 
+HUB = b"trio-hub"
+"""Stands where a client's identity does in what the hub itself asks of an engine."""
+
 
 class Monitoring(Holding):
     """The part of the hub through which requests and replies pass. Each handler gets identities and message."""
@@ -263,6 +266,14 @@ class Monitoring(Holding):
         engine = self._relay_request("control", self.control, idents, msg)
         if engine is None:
             self._refuse("control_in", idents[:1] + idents[2:], msg, no_such_engine(idents))
+
+    def shutdown_engine(self, engine: EngineConnector) -> None:
+        """Ask an engine to end, as a client does; nobody is told of its answer but by its end."""
+        header = self.session.new_header("shutdown_request")
+        frames = self.session.write("shutdown_request", {"restart": False}, header=header)
+        message = self.session.read_trusted([], frames)
+        self.control.sent(Direct([], message.header, message.raw_header, engine.control))
+        self.send_to_engine(engine, "control_out", [HUB, *frames])
 
     def relay_control_result(self, idents: list[bytes], msg: Message) -> None:
         """An engine answers on its control channel."""

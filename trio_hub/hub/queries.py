@@ -6,6 +6,7 @@ comes of it. So all of it is plain synchronous code, and the waiting is the runt
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Generator
 from typing import Any
 
 from ..logs import get_logger
@@ -147,12 +148,20 @@ class Queries(Returning):
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> Query:
         """Run finished or pending requests again, as new tasks; their results are asked for by the new msg_ids."""
         msg_ids = _list_of_text(self.session.content(msg).get("msg_ids"), "msg_ids")
+        resubmitted = yield from self.resubmit(msg_ids)
+        return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
+
+    def resubmit(self, msg_ids: list[str]) -> Generator[Awaitable[Any], Any, dict[str, str]]:
+        """Run requests again; their new msg_ids, by the old ones. Yields what is to be awaited, like a query.
+
+        Raises:
+            KeyError: there is no record of one of them.
+        """
         records: dict[str, TaskRecord] = yield self.store.get(msg_ids)
         missing = [msg_id for msg_id in msg_ids if msg_id not in records or records[msg_id].header is None]
         if missing:
             raise KeyError(f"No such msg(s): {missing!r}")
-        resubmitted = {msg_id: self._resubmit(records[msg_id]) for msg_id in dict.fromkeys(msg_ids)}
-        return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
+        return {msg_id: self._resubmit(records[msg_id]) for msg_id in dict.fromkeys(msg_ids)}
 
     def _resubmit(self, record: TaskRecord) -> str:
         old = record.as_dict(("header", "metadata", "content"))
@@ -174,6 +183,11 @@ class Queries(Returning):
         task = self.make_task([], task_message, task_metadata)
         self.when_recorded(msg_id, lambda: self.submit_task(task, task_metadata.label))
         return msg_id
+
+    def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
+        """Withdraw tasks that no engine has yet; which these were. A stock client asks engines only."""
+        msg_ids = _list_of_text(self.session.content(msg).get("msg_ids"), "msg_ids")
+        return Reply("abort_reply", {"status": "ok", "aborted": self.scheduler.abort(msg_ids)})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """A client stops the hub: it stops in good order, and all clients are told."""

@@ -287,7 +287,8 @@ class Registration(HubState):
             parent=direct.raw_header,
             metadata={"engine": engine.uuid},
         )
-        self.host.send("control_in", [*direct.idents, *frames])
+        if direct.idents:  # else the hub itself has asked
+            self.host.send("control_in", [*direct.idents, *frames])
 
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -14,11 +14,11 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import ConfigError, HubClosedError, HubError, StoreError
+from ..errors import ConfigError, EngineError, HubClosedError, HubError, StoreError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
 from ..logs import get_logger
-from ..store import Store
+from ..store import Store, parse_query
 from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
@@ -106,6 +106,43 @@ class RunningHub:
     def observed(self, observer: Observer) -> AbstractContextManager[None]:
         """Tell an observer what happens, as it happens, for the length of a ``with`` block."""
         return self._host.observed(observer)
+
+    def abort(self, msg_ids: Sequence[str]) -> list[str]:
+        """Withdraw load-balanced tasks that wait, or are queued, here; which of them did.
+
+        Their clients get the answer of an aborted task, and what depends on them is told of a failure. What an engine
+        has already is left alone.
+        """
+        return self.core.scheduler.abort(msg_ids)
+
+    async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
+        """Run recorded requests again, as new tasks: their new msg_ids, by the old ones.
+
+        Raises:
+            KeyError: there is no record of one of them; then none is run.
+            StoreError: the task database does not answer.
+        """
+        return await carry_out(self.core.resubmit(list(msg_ids)))
+
+    async def purge(self, query: dict[str, Any]) -> int:
+        """Forget the records of finished requests that match a query, ``{}`` all of them; how many they were.
+
+        Raises:
+            QueryError: it is not in the hub's query language.
+            StoreError: the task database does not answer.
+        """
+        return await self.core.store.drop(parse_query(query))
+
+    def shutdown_engine(self, uuid: str) -> None:
+        """Ask an engine to end, as a client's ``shutdown`` does. What it runs is given up, or run elsewhere.
+
+        Raises:
+            EngineError: there is no engine of this uuid.
+        """
+        engine = self.core.by_ident.get(uuid.encode("utf-8", "replace"))
+        if engine is None:
+            raise EngineError(f"there is no engine of the uuid {uuid!r} (any more)")
+        self.core.shutdown_engine(engine)
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -66,6 +66,18 @@ class FairQueue:
         self._length -= 1
         if not queue:
             del self._sessions[task.session]
+
+    def remove_many(self, tasks: Iterable[Task]) -> None:
+        """Remove tasks that are queued here: O(n) in all that are queued with them, however many they are."""
+        gone: dict[str, list[Task]] = {}
+        for task in tasks:
+            gone.setdefault(task.session, []).append(task)
+        for name, of_session in gone.items():
+            queue = self._sessions[name]
+            queue.remove_many(of_session)
+            self._length -= len(of_session)
+            if not queue:
+                del self._sessions[name]
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
         """Remove and return, oldest first, the tasks that this engine might have run, and none of the others may.
@@ -139,6 +151,14 @@ class _SessionQueue:
         pool.remove(task)
         if not pool:
             self._close(key)
+
+    def remove_many(self, tasks: list[Task]) -> None:
+        gone = {task.number for task in tasks}
+        self._anyone.remove_many(gone)
+        for key, pool in list(self._pools.items()):
+            pool.remove_many(gone)
+            if not pool:
+                self._close(key)
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
         taken: list[Task] = []
@@ -223,3 +243,8 @@ class _Pool:
             heapq.heapify(self._late)
         else:
             self._in_order.remove(task)
+
+    def remove_many(self, numbers: Set[int]) -> None:
+        self._in_order = deque(task for task in self._in_order if task.number not in numbers)
+        self._late = [entry for entry in self._late if entry[0] not in numbers]
+        heapq.heapify(self._late)

@@ -7,11 +7,19 @@ methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Protocol
 
-from ..errors import ConfigError, EngineError, HubError, ImpossibleDependency, InvalidDependency, TaskTimeout
+from ..errors import (
+    ConfigError,
+    EngineError,
+    HubError,
+    ImpossibleDependency,
+    InvalidDependency,
+    TaskAborted,
+    TaskTimeout,
+)
 from .dependencies import Outcome, Outcomes
 from .fairqueue import FairQueue
 from .schemes import SCHEMES
@@ -222,6 +230,20 @@ class TaskScheduler:
         self.abandon(task, error)
         if worker is not None:
             self._feed(worker)
+
+    def abort(self, msg_ids: Iterable[str]) -> list[str]:
+        """Give up those of these tasks that no engine has; which they were. To their dependents, they have failed."""
+        found = (self.tasks.get(msg_id) for msg_id in dict.fromkeys(msg_ids))
+        tasks = [task for task in found if task is not None and task.worker is None]
+        self.queue.remove_many(task for task in tasks if task.state is TaskState.QUEUED)
+        self._telling = True  # who depends on one of these may be another of them, which is aborted, too
+        try:
+            for task in tasks:
+                self._fail(task, None, TaskAborted("it was aborted before it began"))
+        finally:
+            self._telling = False
+        self._tell_news()
+        return [task.msg_id for task in tasks]
 
     def abandon_all(self, error: HubError) -> None:
         """Give all tasks up. None is run because another has ended so."""

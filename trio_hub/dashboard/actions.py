@@ -1,0 +1,162 @@
+"""What a page may have the hub do, if the hub's owner has allowed it: ``POST /api/actions/NAME``.
+
+Each is logged, with who asked for it. Another site's page cannot ask: its forms cannot set our header, and its scripts
+are not allowed to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..errors import EngineError, QueryError, StoreError
+from ..logs import get_logger
+from ..runtime import RunningHub
+from .answers import as_json, refusal
+
+__all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
+
+log = get_logger("trio_hub.dashboard")
+
+Action: TypeAlias = Callable[[RunningHub, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+HEADER = "x-trio-hub"
+ACTOR_COOKIE = "trio_hub_actor"
+MAX_BODY = 16 << 20
+"""Bytes of a request: a million msg_ids have more, and are asked for in parts."""
+MAX_ACTOR = 100
+"""Characters of the name that somebody gives."""
+MAX_SHOWN = 5
+"""Tasks that a log line names."""
+
+
+def actor_of(request: Request) -> str | None:
+    """The name that a person gave, as ``?actor=…`` or in a cookie. It is no proof of anything."""
+    return (request.query_params.get("actor") or request.cookies.get(ACTOR_COOKIE) or "")[:MAX_ACTOR] or None
+
+
+async def _abort(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+    msg_ids = _msg_ids(body)
+    aborted = hub.abort(msg_ids)
+    gone = set(aborted)
+    return {"aborted": aborted, "not_queued": [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id not in gone]}
+
+
+async def _resubmit(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+    return {"resubmitted": await hub.resubmit(_msg_ids(body))}
+
+
+async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+    if len(body) != 1:
+        raise QueryError('purge: needs one of "msg_ids", "query" and "all"')
+    if "query" in body:
+        return {"purged": await hub.purge(body["query"])}
+    if "all" in body:
+        if body["all"] is not True:
+            raise QueryError('purge: "all" has to be true, or left out')
+        return {"purged": await hub.purge({})}
+    return {"purged": await hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
+
+
+async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+    uuid = body.get("uuid")
+    if not isinstance(uuid, str):
+        raise QueryError('"uuid" has to be the uuid of an engine')
+    hub.shutdown_engine(uuid)
+    return {}
+
+
+async def _stop_hub(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+    hub.shutdown("the dashboard's wish")
+    return {}
+
+
+ACTIONS: Mapping[str, Action] = {
+    "abort": _abort,
+    "resubmit": _resubmit,
+    "purge": _purge,
+    "shutdown_engine": _shutdown_engine,
+    "stop_hub": _stop_hub,
+}
+
+
+def action_route(hub: RunningHub, *, allowed: bool) -> Route:
+    """The address of all actions.
+
+    Args:
+        hub: which does it.
+        allowed: whether it is to do anything.
+    """
+
+    async def act(request: Request) -> Response:
+        name = request.path_params["name"]
+        if not allowed:
+            return refusal(403, "this dashboard only looks on: start the hub with --dashboard-admin true to allow actions")
+        if request.headers.get(HEADER) != "1":
+            return refusal(403, "the header 'X-Trio-Hub: 1' is missing, by which a page of ours is known")
+        action = ACTIONS.get(name)
+        if action is None:
+            return refusal(404, f"there is no action {name[:60]!r}; there are {', '.join(ACTIONS)}")
+        if hub.is_stopping:
+            return refusal(503, "the hub is stopping")
+        try:
+            body = await _body_of(request)
+            answer = await action(hub, body)
+        except QueryError as error:
+            return refusal(400, str(error))
+        except KeyError as error:
+            return refusal(404, str(error.args[0]))
+        except EngineError as error:
+            return refusal(404, str(error))
+        except StoreError as error:
+            return refusal(503, f"the task database does not answer: {error}")
+        log.info(
+            "action from the dashboard",
+            action=name,
+            peer=request.client.host if request.client is not None else None,
+            actor=actor_of(request),
+            asked=_shown(body),
+            outcome=_shown(answer),
+        )
+        return as_json(answer)
+
+    return Route("/api/actions/{name}", act, methods=["POST"])
+
+
+async def _body_of(request: Request) -> dict[str, Any]:
+    """Raises `QueryError`."""
+    received = bytearray()
+    async for part in request.stream():
+        received += part
+        if len(received) > MAX_BODY:
+            raise QueryError(f"the request has more than {MAX_BODY} bytes: ask in parts")
+    try:
+        body = json.loads(received or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"the body is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise QueryError("the body has to be a JSON object")
+    return body
+
+
+def _msg_ids(body: dict[str, Any]) -> list[str]:
+    msg_ids = body.get("msg_ids")
+    if not isinstance(msg_ids, list) or not msg_ids or not all(isinstance(one, str) for one in msg_ids):
+        raise QueryError('"msg_ids" has to be a list of texts, at least one')
+    return msg_ids
+
+
+def _shown(values: dict[str, Any]) -> str:
+    """What was asked, or answered, as a log line has room for it."""
+    shown = {}
+    for key, value in values.items():
+        if isinstance(value, list | dict) and len(value) > MAX_SHOWN:
+            shown[key] = [*list(value)[:MAX_SHOWN], f"and {len(value) - MAX_SHOWN} more"]
+        else:
+            shown[key] = value
+    return json.dumps(shown)[:500]

@@ -268,6 +268,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.filled.queue.remove(task)
         self.model.remove(task)
 
+    @rule(data=st.data())
+    def remove_many(self, data: st.DataObject) -> None:
+        tasks = [task for task in self.model.all() if data.draw(st.booleans())]
+        self.filled.queue.remove_many(tasks)
+        for task in tasks:
+            self.model.remove(task)
+
     @rule(ident=idents, others=st.frozensets(idents))
     def take_confined_to(self, ident: bytes, others: frozenset[bytes]) -> None:
         others -= {ident}

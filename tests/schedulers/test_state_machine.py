@@ -166,6 +166,13 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         self.scheduler.abandon(task, EngineError("given up"))
         assert self.answers[task.msg_id] == 1
 
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        msg_ids = data.draw(st.lists(st.sampled_from([*self.tasks, "unknown"]), max_size=6))
+        queued = {task.msg_id for task in self.scheduler.queue}
+        assert self.scheduler.abort(msg_ids) == [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id in queued]
+
     # Answers
 
     @precondition(lambda self: self.runs_on)

@@ -534,3 +534,33 @@ def test_an_engine_whose_task_could_not_be_sent_gets_another() -> None:
     bench.scheduler.abandon_unsent(first, EngineError("unreadable"))
     assert bench.failed == [("1", "a", "EngineError")]
     assert bench.where() == {"2": "a"}
+
+
+def test_tasks_that_no_engine_has_can_be_aborted() -> None:
+    bench = Bench("a")
+    for name in ("runs", "first", "second", "third"):
+        bench.submit(name)
+    bench.submit("waits", after=["first"])
+    bench.submit("dependent", after=["second"])
+    bench.submit("any way", after={"dependencies": ["second"], "failure": True})
+    assert bench.scheduler.abort(["second", "first", "waits", "runs", "unknown", "first"]) == [
+        "second",
+        "first",
+        "waits",
+    ]
+    assert bench.failed == [
+        ("second", None, "TaskAborted"),
+        ("first", None, "TaskAborted"),
+        ("waits", None, "TaskAborted"),
+        ("dependent", None, "ImpossibleDependency"),
+    ]
+    assert bench.queued() == ["third", "any way"]
+    assert bench.where() == {"runs": "a"}
+    assert not bench.scheduler.dependents
+
+
+def test_a_great_many_are_aborted_at_once() -> None:
+    bench = Bench()
+    names = [bench.submit(str(number)).msg_id for number in range(30_000)]
+    assert bench.scheduler.abort(names[::-3]) == names[::-3]
+    assert len(bench.queued()) == 20_000

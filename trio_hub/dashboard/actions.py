@@ -96,7 +96,9 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
     async def act(request: Request) -> Response:
         name = request.path_params["name"]
         if not allowed:
-            return refusal(403, "this dashboard only looks on: start the hub with --dashboard-admin true to allow actions")
+            return refusal(
+                403, "this dashboard only looks on: start the hub with --dashboard-admin true to allow actions"
+            )
         if request.headers.get(HEADER) != "1":
             return refusal(403, "the header 'X-Trio-Hub: 1' is missing, by which a page of ours is known")
         action = ACTIONS.get(name)

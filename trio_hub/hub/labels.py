@@ -98,7 +98,7 @@ def _function_name(pickled: bytes) -> str:
         return _after("__name__", texts[::-1], -1)
     name = _after("__qualname__", texts) or _after("__name__", texts)
     if not name and len(texts) > 1:  # an object that is found by its module and name
-        name = texts[1]
+        name = texts[3] if texts[:2] == ["functools", "partial"] and len(texts) > 3 else texts[1]
     return name.rpartition(".")[2]
 
 

@@ -1,0 +1,201 @@
+"""What is noted of a hub's work, with a clock that is told the time."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_hub.dashboard import bars as bars_module
+from trio_hub.dashboard.bars import Bar
+from trio_hub.dashboard.engines import EngineBook
+from trio_hub.dashboard.failures import Failures, without_ansi
+from trio_hub.dashboard.progress import EARLIER, OTHER, Progress
+from trio_hub.dashboard.timings import Timings
+from trio_hub.dashboard.watching import Watch
+from trio_hub.hub.events import (
+    EngineRegistered,
+    EngineRequested,
+    EngineReturned,
+    EngineSettled,
+    EngineUnregistered,
+    Event,
+    HubStopping,
+    RegistrationStalled,
+    TaskAssigned,
+    TaskFinished,
+    TaskSubmitted,
+)
+
+
+class Clock:
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Watched:
+    """A watch, and a clock that goes on by a second with each event."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.timings = Timings()
+        self.watch = Watch(self.timings, self.clock)
+
+    def happen(self, *events: Event) -> None:
+        for event in events:
+            self.watch.happened(event)
+            self.clock.time += 1.0
+
+    def bars(self) -> list[Bar]:
+        bars = self.watch.bars
+        return [bars.bar(number) for number in range(bars.ended - len(bars), bars.ended)]
+
+    def table(self) -> dict[str, tuple[int, ...]]:
+        rows = self.watch.progress.table(self.watch.bars)
+        keys = ("submitted", "queued", "running", "ok", "error", "aborted")
+        return {row["label"]: tuple(row[key] for key in keys) for row in rows}
+
+
+def test_a_task_waits_and_then_runs() -> None:
+    watched = Watched()
+    watched.happen(EngineRequested(0, "e"), EngineRegistered(0, "e"), TaskSubmitted("a", "task", "f"))
+    assert watched.table() == {"f": (1, 1, 0, 0, 0, 0)}
+    assert watched.watch.label_of("a") == 1
+    watched.clock.time = 5.0
+    watched.happen(TaskAssigned("a", "e"))
+    assert watched.table() == {"f": (1, 0, 1, 0, 0, 0)}
+    assert watched.watch.label_of("a") == 1
+    watched.clock.time = 12.0
+    watched.happen(TaskFinished("a", "e", "ok"))
+    assert watched.table() == {"f": (1, 0, 0, 1, 0, 0)}
+    assert watched.watch.label_of("a") == 1
+    assert watched.bars() == [(2, 0, 5.0, 12.0, "task", "ok", 1, "a")]
+    assert (watched.timings.wait.sum, watched.timings.wait.count) == (3.0, 1)
+    assert (watched.timings.run["task"].sum, watched.timings.run["task"].count) == (7.0, 1)
+    assert watched.watch.progress.table(watched.watch.bars)[0]["run_seconds"] == 7.0
+
+
+def test_a_task_that_is_tried_again_has_waited_once_and_runs_from_its_last_start() -> None:
+    watched = Watched()
+    watched.happen(
+        TaskSubmitted("a", "task", "f"), TaskAssigned("a", "e"), TaskAssigned("a", "d"), TaskFinished("a", "d", "error")
+    )
+    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "error"), (1, "error")]
+    assert (watched.timings.wait.sum, watched.timings.wait.count) == (1.0, 1)
+    assert (watched.timings.run["task"].sum, watched.timings.run["task"].count) == (1.0, 1)
+    assert watched.table() == {"f": (1, 0, 0, 0, 1, 0)}
+
+
+def test_direct_requests_and_broadcasts_only_run() -> None:
+    watched = Watched()
+    for queue in ("mux", "broadcast"):
+        watched.happen(TaskSubmitted(queue, queue, queue, "c", "e"), TaskFinished(queue, "e", "ok"))
+        assert (watched.timings.run[queue].sum, watched.timings.run[queue].count) == (1.0, 1)
+    assert [bar.kind for bar in watched.bars()] == ["mux", "broadcast"]
+    assert watched.timings.wait.count == watched.timings.run["task"].count == 0
+    watched.happen(TaskSubmitted("gathered", "broadcast", "g"), TaskFinished("gathered", None, "ok"))
+    assert len(watched.bars()) == 2, "it has no one engine"
+    assert watched.table()["g"] == (1, 0, 0, 1, 0, 0)
+
+
+def test_nothing_is_kept_of_what_has_ended() -> None:
+    watched = Watched()
+    watched.happen(
+        TaskSubmitted("failed while it waited", "task", "f"),
+        TaskFinished("failed while it waited", None, "error", "E", "v"),
+        TaskFinished("from the time before", "e", "ok"),
+        TaskAssigned("restored", "e"),
+        TaskFinished("restored", "e", "ok"),
+        HubStopping("it is over"),
+    )
+    assert not watched.watch.waiting
+    assert not watched.watch.bars.running
+    assert watched.timings.wait.count == 0
+    assert watched.timings.run["task"].count == 1
+    assert watched.table() == {"f": (1, 0, 0, 0, 1, 0), EARLIER: (1, 0, 0, 1, 0, 0)}
+
+
+def test_a_hundred_thousand_tasks_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bars_module.Bars.__init__, "__defaults__", (1000,))
+    watched = Watched()
+    for number in range(100_000):
+        uuid, msg_id = f"e{number // 10}", str(number)
+        if number % 10 == 0:
+            watched.happen(EngineRegistered(number, uuid))
+        watched.happen(
+            TaskSubmitted(msg_id, "task", f"label {number % 5000}"),
+            TaskAssigned(msg_id, uuid),
+            TaskFinished(msg_id, uuid, "error", "E", msg_id),
+        )
+        if number % 10 == 9:
+            watched.happen(EngineUnregistered(number, uuid, "request"), EngineSettled(number, uuid))
+    watch = watched.watch
+    assert (len(watch.bars), watch.bars.ended) == (1000, 100_000)
+    assert len(watch.bars._places) == 1000
+    assert len(watch.progress.names) == 1000
+    assert sum(row[0] for row in watched.table().values()) == 100_000
+    assert watched.table()[OTHER][0] > 50_000
+    assert len(watch.failures.groups()) == 200
+    assert len(watch.engines.seen) == len(watch.engines.by_row) == 1000
+    assert not watch.waiting
+    assert not watch.bars.running
+
+
+def test_labels_beyond_the_limit_are_counted_together() -> None:
+    progress = Progress(limit=3)
+    assert [progress.submit(label) for label in "ababcd"] == [1, 2, 1, 2, 0, 0]
+    assert progress.names == [OTHER, "a", "b"]
+    assert progress.submitted == [2, 2, 2]
+
+
+def test_errors_are_grouped_and_the_oldest_groups_go_first() -> None:
+    failures = Failures(limit=2)
+    failures.add("A", "x", 1.0, "1", 0)
+    failures.add("B", "x", 2.0, "2", 0)
+    failures.add("A", "x", 3.0, "3", 7)
+    failures.add("A", "y", 4.0, "4", None)
+    new, old = failures.groups()
+    assert (new.evalue, new.count, new.msg_id, new.engine_id) == ("y", 1, "4", None)
+    assert (old.count, old.first, old.last, old.msg_id, old.engine_id) == (2, 1.0, 3.0, "3", 7)
+
+
+def test_an_engines_story() -> None:
+    book = EngineBook()
+    uuid = "e"
+    for now, event in enumerate(
+        (
+            EngineRequested(3, uuid),
+            EngineRegistered(3, uuid),
+            EngineUnregistered(3, uuid, "heart"),
+            EngineSettled(3, uuid),
+        )
+    ):
+        book.happened(event, float(now))
+    book.happened(RegistrationStalled(4, "stalled"), 9.0)
+    book.happened(EngineReturned(5, "back"), 9.0)
+    seen = book.of(uuid)
+    assert [event for _, event, _ in seen.history] == ["requested", "replied", "registered", "lost", "settled"]
+    assert seen.registered == 1.0
+    assert [book.of(one).history[-1][1] for one in ("stalled", "back")] == ["stalled", "returned"]
+
+
+def test_engines_that_are_gone_are_forgotten_in_turn_and_those_that_are_there_never() -> None:
+    book = EngineBook(limit=2)
+    for number in range(5):
+        book.happened(EngineRegistered(number, str(number)), 0.0)
+    for uuid in "0123":
+        book.happened(EngineUnregistered(int(uuid), uuid, "heart"), 1.0)
+        book.happened(EngineSettled(int(uuid), uuid), 2.0)
+    assert list(book.seen) == ["2", "3", "4"]
+    assert sorted(book.by_row) == [2, 3, 4]
+    book.happened(EngineRegistered(9, "2"), 3.0)  # it is there again
+    for uuid in "xyz":
+        book.of(uuid)
+    assert list(book.seen) == ["2", "4", "y", "z"]
+
+
+def test_colours_of_a_terminal_are_taken_off() -> None:
+    assert (
+        without_ansi("\x1b[0;31mValueError\x1b[0m: \x1b]8;;http://x\x07no\x1b]8;;\x07 \x1b[38;5;1mred")
+        == "ValueError: no red"
+    )

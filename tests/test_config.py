@@ -457,6 +457,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         signature_scheme = "hmac-sha512"
         dashboard = 8788
         dashboard_token = "0123456789abcdef"
+        dashboard_admin = true
         log_level = "debug"
         log_format = "json"
     """
@@ -497,6 +498,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "signature_scheme": "hmac-sha512",
         "dashboard": "8788",
         "dashboard_token": "0123456789abcdef",
+        "dashboard_admin": "yes",
         "log_level": "DEBUG",
         "log_format": "json",
     }

@@ -132,6 +132,50 @@ async def test_a_cancelled_call_is_withdrawn(targets: int | None) -> None:
         assert await client.apply(divide, 4) == 2
 
 
+async def test_a_call_that_is_queued_is_aborted_at_once() -> None:
+    async with cluster() as (hub, client, (engine,)):
+        engine.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.apply, divide, 1)
+            await engine.wait_requests(1)
+            nursery.start_soon(fails_with, "TaskAborted", client.apply, divide, 2)
+            await eventually(lambda: hub.statistics().tasks_queued == 1)
+            _, queued = await client.history()
+            await client.abort([queued])
+            assert len(engine.requests) == 1, "no engine has to be told"
+            engine.release()
+        assert hub.statistics().outcomes["task"] == {"ok": 1, "error": 0, "aborted": 1}
+
+
+async def test_a_cancelled_call_leaves_the_queue() -> None:
+    async with cluster() as (hub, client, (engine,)):
+        engine.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.apply, divide, 1)
+            await engine.wait_requests(1)
+            with trio.move_on_after(30) as scope:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(client.apply, divide, 2)
+                    await eventually(lambda: hub.statistics().tasks_queued == 1)
+                    scope.cancel()
+            await eventually(lambda: hub.statistics().tasks_queued == 0)
+            engine.release()
+        assert await client.apply(divide, 4) == 2
+
+
+async def test_a_hub_that_cannot_abort_leaves_it_to_the_engines() -> None:
+    async with cluster() as (hub, client, (engine,)):
+        del hub.core.query_handlers["abort_request"]  # as in an ipcontroller
+        engine.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.apply, divide, 1)
+            await engine.wait_requests(1)
+            nursery.start_soon(client.abort, ["anything"])
+            _, abort = await engine.wait_requests(2)
+            assert (abort.queue, abort.content) == ("control", {"msg_ids": ["anything"]})
+            engine.release()
+
+
 async def test_a_call_that_takes_too_long() -> None:
     async with cluster() as (_, client, (engine,)):
         engine.behaviour = ignore

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trio_hub import RunningHub
 from trio_hub.dashboard import Dashboard, serve_dashboard
+from trio_hub.testing import ScriptedClient, ScriptedEngine, open_engine
+
+from ..runtime.support import cluster
 
 
 class Answer(NamedTuple):
@@ -41,16 +45,20 @@ async def fetch(
     host: str = "127.0.0.1",
     name: str | None = None,
     method: str = "GET",
+    body: bytes = b"",
 ) -> Answer:
     """Ask, on a connection of its own; `name` is what the Host header says, else the host."""
-    asked = request(path, name or f"{host}:{port}", {"Connection": "close"} | (headers or {}), method)
+    fields = {"Connection": "close"} | (headers or {})
+    if body:
+        fields["Content-Length"] = str(len(body))
+    asked = request(path, name or f"{host}:{port}", fields, method) + body
     async with await trio.open_tcp_stream(host, port) as stream:
         await stream.send_all(asked)
         received = b"".join([chunk async for chunk in stream])
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, _, answered = received.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    return Answer(int(first.split()[1]), fields, body.decode())
+    return Answer(int(first.split()[1]), fields, answered.decode())
 
 
 class Scrape:
@@ -77,3 +85,90 @@ async def scrape(dashboard: Dashboard) -> Scrape:
     answer = await fetch(dashboard.port, "/metrics", {"Authorization": f"Bearer {dashboard.token}"})
     assert answer.status == 200
     return Scrape(answer.body)
+
+
+class Site(NamedTuple):
+    hub: RunningHub
+    client: ScriptedClient
+    engine: ScriptedEngine
+    dashboard: Dashboard
+
+    async def ask(self, path: str) -> Answer:
+        return await fetch(self.dashboard.port, path, {"Authorization": f"Bearer {self.dashboard.token}"})
+
+    async def get(self, path: str) -> Any:
+        answer = await self.ask(path)
+        assert answer.status == 200, answer
+        assert answer.headers["content-type"] == "application/json"
+        return json.loads(answer.body)
+
+    async def refused(self, path: str, status: int) -> str:
+        answer = await self.ask(path)
+        assert answer.status == status
+        (text,) = json.loads(answer.body).values()
+        assert isinstance(text, str)
+        return text
+
+
+@asynccontextmanager
+async def site(**settings: Any) -> AsyncGenerator[Site, None]:
+    """A hub with a dashboard that has seen it from its beginning, one engine, and a client."""
+    async with (
+        cluster(0, **settings) as (hub, client, _),
+        open_dashboard(hub) as dashboard,
+        open_engine(hub.engine_info) as engine,
+    ):
+        await hub.wait_engines(1)
+        yield Site(hub, client, engine, dashboard)
+
+
+class EventReader:
+    """A browser that reads a stream of events."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._received = b""
+
+    async def next(self) -> tuple[str, Any]:
+        """The next message: its name, and its data."""
+        name, data = "", None
+        while True:
+            line = await self._line()
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                data = json.loads(line.removeprefix("data: "))
+            elif not line and name:
+                return name, data
+
+    async def until(self, wanted: str) -> Any:
+        """The data of the next message of this name."""
+        while True:
+            name, data = await self.next()
+            if name == wanted:
+                return data
+
+    async def rest(self) -> list[str]:
+        """The names of all messages until the end."""
+        names = []
+        with suppress(EOFError):
+            while True:
+                names.append((await self.next())[0])
+        return names
+
+    async def _line(self) -> str:
+        while b"\n" not in self._received:
+            chunk = await self.stream.receive_some()
+            if not chunk:
+                raise EOFError("the stream has ended")
+            self._received += chunk
+        line, _, self._received = self._received.partition(b"\n")
+        return line.decode().rstrip("\r")
+
+
+@asynccontextmanager
+async def reading(dashboard: Dashboard, query: str = "") -> AsyncGenerator[EventReader, None]:
+    async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
+        path = f"/api/events?token={dashboard.token}{query}"
+        await stream.send_all(request(path, f"127.0.0.1:{dashboard.port}"))
+        yield EventReader(stream)

@@ -6,7 +6,7 @@ import pytest
 
 from trio_hub.dashboard import bars as bars_module
 from trio_hub.dashboard.bars import Bar
-from trio_hub.dashboard.engines import EngineBook
+from trio_hub.dashboard.engines import EngineBook, EngineEvent
 from trio_hub.dashboard.failures import Failures, without_ansi
 from trio_hub.dashboard.progress import EARLIER, OTHER, Progress
 from trio_hub.dashboard.timings import Timings
@@ -162,14 +162,13 @@ def test_errors_are_grouped_and_the_oldest_groups_go_first() -> None:
 def test_an_engines_story() -> None:
     book = EngineBook()
     uuid = "e"
-    for now, event in enumerate(
-        (
-            EngineRequested(3, uuid),
-            EngineRegistered(3, uuid),
-            EngineUnregistered(3, uuid, "heart"),
-            EngineSettled(3, uuid),
-        )
-    ):
+    events: list[EngineEvent] = [
+        EngineRequested(3, uuid),
+        EngineRegistered(3, uuid),
+        EngineUnregistered(3, uuid, "heart"),
+        EngineSettled(3, uuid),
+    ]
+    for now, event in enumerate(events):
         book.happened(event, float(now))
     book.happened(RegistrationStalled(4, "stalled"), 9.0)
     book.happened(EngineReturned(5, "back"), 9.0)

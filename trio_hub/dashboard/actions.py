@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -133,10 +134,11 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
 async def _body_of(request: Request) -> dict[str, Any]:
     """Raises `QueryError`."""
     received = bytearray()
-    async for part in request.stream():
-        received += part
-        if len(received) > MAX_BODY:
-            raise QueryError(f"the request has more than {MAX_BODY} bytes: ask in parts")
+    async with aclosing(request.stream()) as parts:
+        async for part in parts:
+            received += part
+            if len(received) > MAX_BODY:
+                raise QueryError(f"the request has more than {MAX_BODY} bytes: ask in parts")
     try:
         body = json.loads(received or b"{}")
     except (ValueError, RecursionError) as error:

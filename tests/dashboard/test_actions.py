@@ -1,0 +1,122 @@
+"""What a page may have the hub do: only where that is allowed, only by our own pages, and never in silence."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from trio_hub.dashboard import actions
+
+from ..runtime.support import eventually
+from .support import Answer, Site, fetch, site
+
+
+async def act(at: Site, name: str, body: Any = None, *, query: str = "", **headers: str) -> Answer:
+    fields = {"Authorization": f"Bearer {at.dashboard.token}", "X-Trio-Hub": "1"} | headers
+    packed = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
+    return await fetch(at.dashboard.port, f"/api/actions/{name}{query}", fields, method="POST", body=packed)
+
+
+async def done(at: Site, name: str, body: Any = None, **arguments: str) -> Any:
+    answer = await act(at, name, body, **arguments)
+    assert answer.status == 200, answer
+    return json.loads(answer.body)
+
+
+async def refused(at: Site, name: str, body: Any, status: int, part: str) -> None:
+    answer = await act(at, name, body)
+    assert answer.status == status
+    assert part in json.loads(answer.body)["error"]
+
+
+async def test_nothing_is_done_unless_it_is_allowed() -> None:
+    async with site() as at:
+        for name in (*actions.ACTIONS, "nonsense"):
+            await refused(at, name, {}, 403, "--dashboard-admin")
+        assert not at.hub.is_stopping
+
+
+async def test_nothing_is_done_for_another_site_or_a_stranger() -> None:
+    async with site(dashboard_admin=True) as at:
+        for value in ("", "0", "yes"):
+            answer = await act(at, "stop_hub", **{"X-Trio-Hub": value})
+            assert (answer.status, "X-Trio-Hub" in answer.body) == (403, True)
+        assert (await act(at, "stop_hub", Authorization="Bearer wrong")).status == 403
+        assert (await at.ask("/api/actions/stop_hub")).status == 405
+        assert not at.hub.is_stopping
+
+
+async def test_tasks_are_aborted_resubmitted_and_purged() -> None:
+    async with site(dashboard_admin=True) as at:
+        at.engine.hold()
+        runs = at.client.submit()
+        await eventually(lambda: bool(at.engine.held))
+        queued = at.client.submit()
+        dependent = at.client.submit(metadata={"after": [queued]})
+        await eventually(lambda: at.hub.statistics().submitted == 3)
+        answer = await done(at, "abort", {"msg_ids": [runs, queued, "unknown"]})
+        assert answer == {"aborted": [queued], "not_queued": [runs, "unknown"]}
+        assert (await at.client.reply(queued)).content == {"status": "aborted"}
+        assert (await at.client.reply(dependent)).content["ename"] == "ImpossibleDependency"
+        row = (await at.get(f"/api/tasks/{queued}"))["row"]
+        assert row["state"] == "aborted"
+        at.engine.release()
+        await at.client.reply(runs)
+        again = (await done(at, "resubmit", {"msg_ids": [runs]}))["resubmitted"]
+        assert again.keys() == {runs}
+        await eventually(lambda: at.hub.statistics().completed == 2)
+        assert await done(at, "purge", {"msg_ids": [runs, "unknown"]}) == {"purged": 1}
+        assert await done(at, "purge", {"query": {"msg_id": again[runs]}}) == {"purged": 1}
+        assert await done(at, "purge", {"all": True}) == {"purged": 2}
+
+
+async def test_an_engine_and_then_the_hub_are_stopped() -> None:
+    async with site(dashboard_admin=True) as at:
+        assert await done(at, "shutdown_engine", {"uuid": at.engine.uuid}) == {}
+        await at.engine.wait_requests(1)
+        assert at.engine.requests[-1].msg_type == "shutdown_request"
+        assert await done(at, "stop_hub") == {}
+        await at.hub.wait_stopped()
+
+
+async def test_what_cannot_be_done_is_named() -> None:
+    async with site(dashboard_admin=True) as at:
+        for name, body, status, part in (
+            ("nonsense", {}, 404, "there are abort"),
+            ("abort", {}, 400, "msg_ids"),
+            ("abort", {"msg_ids": []}, 400, "msg_ids"),
+            ("abort", {"msg_ids": [1]}, 400, "msg_ids"),
+            ("abort", b"{", 400, "no JSON"),
+            ("abort", b"[]", 400, "object"),
+            ("resubmit", {"msg_ids": ["unknown"]}, 404, "unknown"),
+            ("purge", {}, 400, "needs one of"),
+            ("purge", {"all": True, "query": {}}, 400, "needs one of"),
+            ("purge", {"all": False}, 400, "all"),
+            ("purge", {"query": {"nonsense": 1}}, 400, "nonsense"),
+            ("shutdown_engine", {}, 400, "uuid"),
+            ("shutdown_engine", {"uuid": "nobody"}, 404, "nobody"),
+        ):
+            await refused(at, name, body, status, part)
+
+
+async def test_a_body_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "MAX_BODY", 100)
+    async with site(dashboard_admin=True) as at:
+        await refused(at, "abort", {"msg_ids": ["x" * 200]}, 400, "100 bytes")
+
+
+async def test_each_is_logged_with_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_hub.dashboard")
+    async with site(dashboard_admin=True) as at:
+        await done(at, "abort", {"msg_ids": [f"task {number}" for number in range(9)]}, query="?actor=ada")
+        await done(at, "purge", {"all": True}, Cookie="trio_hub_actor=grace")
+        await refused(at, "abort", {}, 400, "msg_ids")
+    one, two = (record for record in caplog.records if record.message == "action from the dashboard")
+    assert vars(one)["action"] == "abort"
+    assert (vars(one)["actor"], vars(one)["peer"]) == ("ada", "127.0.0.1")
+    assert "task 4" in vars(one)["asked"]
+    assert "and 4 more" in vars(one)["asked"]
+    assert (vars(two)["actor"], vars(two)["outcome"]) == ("grace", '{"purged": 0}')

@@ -99,6 +99,7 @@ async def test_at_a_stock_controller(tmp_path: Path) -> None:
             async with connect(connection_file=file, answer_within=LIMIT) as client:
                 await joined(client, 1)
                 await try_everything(client)
+                await client.abort(["anything"])  # the controller says that it does not know how
     finally:
         for process in reversed(running):
             process.terminate()

@@ -12,8 +12,8 @@ import pytest
 from trio_hub.dashboard import tasks
 from trio_hub.wire.messages import error_content
 
-from ..runtime.support import eventually
-from .support import Site, fetch, site
+from ..runtime.support import cluster, eventually
+from .support import Site, fetch, open_dashboard, site
 
 
 async def fail(site: Site, text: str, **metadata: Any) -> str:
@@ -72,6 +72,20 @@ async def test_engines_and_what_they_do() -> None:
         assert [event["event"] for event in gone["history"]][-2:] == ["lost", "settled"]
         assert (await at.get("/api/engines"))["engines"] == []
         assert "nobody" in await at.refused("/api/engines/nobody", 404)
+
+
+async def test_engines_that_were_there_before() -> None:
+    async with cluster(2) as (hub, client, engines), open_dashboard(hub) as dashboard:
+        for _ in range(4):
+            await client.reply(client.submit())
+        at = Site(hub, client, engines[0], dashboard)
+        rows = (await at.get("/api/engines"))["engines"]
+        assert [(row["id"], row["uuid"], row["registered"]) for row in rows] == [
+            (0, engines[0].uuid, None),
+            (1, engines[1].uuid, None),
+        ]
+        assert sum(row["done"] for row in rows) == 4
+        assert {engine["id"] for engine in (await at.get("/api/stream"))["engines"].values()} <= {0, 1}
 
 
 async def test_bars() -> None:
@@ -187,6 +201,7 @@ async def test_tasks_are_listed_the_newest_first(db: str, tmp_path: Path, monkey
                 if "query" not in query or row["label"] == "label 1"
             ]
         assert (await at.get("/api/tasks?text=nothing"))["rows"] == []
+        assert len((await at.get("/api/tasks?limit=0"))["rows"]) == 1
         monkeypatch.setattr(tasks, "MAX_LOOKED_AT", 4)
         far = await at.get("/api/tasks?text=label%200&limit=100")
         assert len(far["rows"]) < 5

@@ -132,7 +132,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
             watch,
             _query_in(asked.get("query")),
             asked.get("text", ""),
-            _whole(request, "limit", 100, MAX_LIMIT),
+            max(1, _whole(request, "limit", 100, MAX_LIMIT)),
             asked.get("before") or None,
         )
         return as_json(found)

@@ -17,7 +17,7 @@ from ..hub.events import (
 )
 from ..runtime import RunningHub
 
-__all__ = ["EngineBook", "EngineEvent", "EngineSeen"]
+__all__ = ["EngineBook", "EngineEvent", "EngineSeen", "connectors", "engine_row"]
 
 MAX_GONE = 1000
 """Engines that are gone and still remembered: those that went last."""

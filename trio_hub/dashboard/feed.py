@@ -12,6 +12,7 @@ from .. import __version__
 from ..runtime import RunningHub, Statistics
 from .audience import Audience, encode_json, event_message
 from .bars import Bar
+from .engines import connectors
 from .process import Process
 from .series import LastMinute, Series
 from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS
@@ -68,6 +69,8 @@ class Feed:
         self._lag = 0.0
         self._told_seq = 0
         self._series_packed: msgspec.Raw | None = None
+        for engine in connectors(hub):  # those that were there before
+            watch.engines.of(engine.uuid, engine.id)
         self.look()
 
     async def run(self) -> None:

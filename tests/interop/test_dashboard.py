@@ -1,0 +1,69 @@
+"""The dashboard of a hub with stock engines and a stock client: what they do is seen, and can be stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import ipyparallel as ipp
+import pytest
+
+from .conftest import LIMIT, Cluster, wait_until
+
+pytestmark = pytest.mark.interop
+
+
+class Site:
+    """The dashboard, as a script asks it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        assert cluster.process.stdout is not None
+        url = cluster.process.stdout.readline().decode().removeprefix("dashboard: ").strip()
+        self.address, _, token = url.partition("/?token=")
+        self.headers = {"Authorization": f"Bearer {token}", "X-Trio-Hub": "1"}
+
+    def __call__(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self.address}/api/{path}", data, self.headers)
+        with urllib.request.urlopen(asked, timeout=LIMIT) as answer:
+            return json.load(answer)
+
+
+def slow_square(number: float) -> float:
+    time.sleep(number)
+    return number**2
+
+
+def test_stock_tasks_are_seen_and_aborted_and_engines_stopped(start_cluster: Callable[..., Cluster]) -> None:
+    cluster = start_cluster(0, "--dashboard", "0", "--dashboard-admin", "true")
+    site = Site(cluster)
+    cluster.start_engine()
+    rc = cluster.client()
+    rc.wait_for_engines(1, timeout=LIMIT)
+    view = rc.load_balanced_view()
+    assert view.map_sync(slow_square, [0, 0]) == [0, 0]
+    runs = view.apply_async(slow_square, 1)
+    wait_until(lambda: site("engines")["engines"][0]["running"], "the task runs")
+    queued = view.apply_async(slow_square, 0)
+    (victim,) = queued.msg_ids
+    wait_until(lambda: site(f"tasks/{victim}")["why_waiting"], "the next waits")
+    assert site("actions/abort", {"msg_ids": [victim]}) == {"aborted": [victim], "not_queued": []}
+    with pytest.raises(ipp.error.TaskAborted):
+        queued.get(timeout=LIMIT)
+    assert runs.get(timeout=LIMIT) == 1
+    labels = {row["label"]: row for row in site("labels")["labels"]}
+    assert (labels["slow_square"]["ok"], labels["slow_square"]["aborted"]) == (3, 1)
+    failing = view.apply_async(divmod, 1, 0)
+    with pytest.raises(ipp.RemoteError):
+        failing.get(timeout=LIMIT)
+    (group,) = site("failures")["groups"]
+    assert group["ename"] == "ZeroDivisionError"
+    assert "\x1b" not in group["traceback"]
+    assert "ZeroDivisionError" in group["traceback"]
+    (engine,) = site("engines")["engines"]
+    assert site("actions/shutdown_engine", {"uuid": engine["uuid"]}) == {}
+    wait_until(lambda: not rc.ids, "the engine is gone")
+    wait_until(lambda: cluster.engines[0].poll() is not None, "its process has ended")

@@ -54,10 +54,12 @@ def test_an_engine_reads_what_is_sent(value: Any) -> None:
     assert kwargs["after"] == LARGE
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
+def can_be_sent_by_engines(value: Any) -> bool:
+    return not (isinstance(value, dict) and 1 in value)  # which they sort
+
+
+@pytest.mark.parametrize("value", list(filter(can_be_sent_by_engines, VALUES)), ids=lambda value: repr(value)[:20])
 def test_what_an_engine_sends_is_read(value: Any) -> None:
-    if isinstance(value, dict) and 1 in value:
-        pytest.skip("an engine cannot send a dict of such keys")
     assert same(unpack_value_untrusted(serialize_object(value)), value)
 
 

@@ -165,8 +165,7 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
         "hub.clients._places[]",
         "hub.ignored",
         "hub.labels._names",
-        "hub.scheduler.outcomes._outcomes",
-        "hub.session.replays._old",
+        "hub.scheduler.outcomes._kinds",
     }
     assert not world.hub.scheduler.tasks
     assert world.hub.tasks_submitted == world.hub.tasks_completed + world.hub.tasks_failed

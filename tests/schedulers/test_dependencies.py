@@ -156,11 +156,28 @@ def test_a_bad_dependency_is_named(raw: Any) -> None:
 
 def test_latest_outcomes_are_remembered() -> None:
     outcomes = Outcomes(size=2)
-    for number in range(4):
-        outcomes.remember(str(number), Outcome(True, None))
-    outcomes.remember("3", FAILED)
-    assert [outcomes.get(str(number)) for number in range(4)] == [None, None, Outcome(True, None), FAILED]
-    assert len(outcomes) == 2
+    ended = [Outcome(True, None), FAILED, Outcome(True, b"a"), Outcome(True, b"a"), Outcome(False, b"a")]
+    for number, outcome in enumerate(ended):
+        outcomes.remember(str(number), outcome)
+    assert [outcomes.get(str(number)) for number in range(6)] == [None, None, *ended[2:], None]
+    assert outcomes.get("2") is outcomes.get("3"), "one object for all that ended so"
+    assert len(outcomes) == 3
+
+
+def test_the_first_outcome_counts() -> None:
+    outcomes = Outcomes()
+    outcomes.remember("1", FAILED)
+    outcomes.remember("1", Outcome(True, None))
+    assert outcomes.get("1") == FAILED
+
+
+def test_outcomes_of_engines_that_came_and_went_are_bounded() -> None:
+    outcomes = Outcomes(size=10)
+    for number in range(10_000):
+        outcomes.remember(str(number), Outcome(True, b"%d" % number))
+    assert outcomes.get("9999") == Outcome(True, b"9999")
+    assert len(outcomes) <= 20
+    assert len(outcomes._kinds) <= 10
 
 
 # After

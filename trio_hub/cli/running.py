@@ -15,7 +15,7 @@ from ..errors import ConfigError, HubError
 from ..logs import get_logger
 from ..runtime.serve import RunningHub, serve_hub
 from . import codes
-from .interpreter import collect_rarely, switch_often
+from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
 from .systemd import ServiceManager
@@ -63,6 +63,7 @@ async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int
         collect_rarely()
         _announce(hub, dashboard)
         nursery.start_soon(manager.keep_informed, hub, name="systemd")
+        nursery.start_soon(tidy_at_rest, name="tidy at rest")
         await hub.wait_stopping()
         manager.tell("STOPPING=1", "STATUS=stopping")
         await hub.wait_stopped()

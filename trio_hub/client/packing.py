@@ -17,8 +17,9 @@ from typing import Any
 from ..errors import SerializationError
 from ..wire.frames import Buffer, Frames
 
+_Pickler: type[pickle.Pickler]
 try:
-    from cloudpickle import Pickler as _Pickler
+    _Pickler = import_module("cloudpickle").Pickler  # not an import statement: it has no types, and may be absent
 except ImportError:
     _Pickler = pickle.Pickler
     _BY_VALUE = False

@@ -100,6 +100,11 @@ class Registration(HubState):
         """The lowest id that no engine has ever had here."""
         return self._idcounter
 
+    @property
+    def awaits_hearts(self) -> bool:
+        """Whether there are engines, new or restored, that can be used as soon as their hearts are heard."""
+        return bool(self.incoming_registrations) or len(self.heartmonitor) < len(self.engines)
+
     def handle_new_heart(self, heart: bytes) -> None:
         """A heart that is not watched has beaten: complete its engine's registration, if there is one."""
         if heart in self.incoming_registrations:

@@ -3,6 +3,9 @@
 Every period one ping goes out and the pongs since the last are weighed. An engine that has just subscribed gets a ping
 of its own at once, so that its registration completes in milliseconds, however many engines there are to answer a
 common one.
+
+While no engine is awaited, nobody is in a hurry for pongs: they stay with ZeroMQ until they are weighed. To be woken
+for each would cost more than all else that a hub with thousands of idle engines does.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from ..wire.frames import Frames, to_bytes
 from .sockets import Channel
 
 __all__ = ["Heartbeat"]
+
+_SLICE = 16
+"""Pongs received at a time before others have their turn: a fraction of a millisecond."""
 
 
 class Heartbeat:
@@ -36,12 +42,18 @@ class Heartbeat:
             self.ping.send([self.hub.heartmonitor.ping()])
             await trio.sleep(self.period)
             # A miss counts only if the pong is not here: a busy hub must not declare a living engine dead.
-            self.pong.drain()
+            while self.pong.drain(_SLICE, held=True):
+                await trio.lowlevel.checkpoint()
             self.hub.weigh_hearts()
+            if self.hub.awaits_hearts:
+                self.pong.release()
+            else:
+                self.pong.hold()
 
     def _subscribed(self, frames: Frames) -> None:
         """Engines subscribe to everything. What they get is all common pings, and a greeting that nobody else does."""
         if to_bytes(frames[0])[:1] == b"\x01":
+            self.pong.release()
             greeting = self.hub.heartmonitor.greeting()
             with suppress(zmq.ZMQError):  # it is gone already
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.heartmonitor.topic)

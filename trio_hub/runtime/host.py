@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -69,7 +70,7 @@ class RuntimeHost:
         self._observers = Observers(channels)
         self._events_ended = False
         self._held_channels: set[str] = set()
-        self._drain_pongs: Callable[[], object] = channels["hb_pong"].drain
+        self._drain_pongs: Callable[[], object] = partial(channels["hb_pong"].drain, held=True)
 
     # For the core
 

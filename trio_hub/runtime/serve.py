@@ -313,7 +313,7 @@ async def _take_over(
                 requests=written_off,
             )
     if hub.engines:
-        services.start_soon(await_hearts, hub, config, factory.channels["hb_pong"].drain)
+        services.start_soon(await_hearts, hub, config, partial(factory.channels["hb_pong"].drain, held=True))
     if state_file is not None:
         services.start_soon(state_file.keep, name="engine state file")
     return state_file

@@ -100,12 +100,16 @@ class Channel:
             self._receiver.look_again(self)
         return sent
 
-    def drain(self, budget: int | None = None) -> bool:
-        """Receive and handle what is there, at most `budget` messages. Whether there may be more."""
+    def drain(self, budget: int | None = None, *, held: bool = False) -> bool:
+        """Receive and handle what is there, at most `budget` messages; with `held`, also if it is held.
+
+        Returns:
+            Whether there may be more.
+        """
         receive = self._receive
         received = 0
         handle = self.handle
-        while not self.closed and not self._held and (budget is None or received < budget):
+        while not self.closed and (held or not self._held) and (budget is None or received < budget):
             try:
                 frame = receive(_NOBLOCK, False)
             except zmq.Again:
@@ -117,7 +121,7 @@ class Channel:
             received += 1
             if handle is not None:
                 handle(frames)
-        return not self.closed and not self._held
+        return not self.closed and (held or not self._held)
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""

@@ -7,15 +7,15 @@ desired way, or any one of them; and which ways are desired. An integer will do 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from ..errors import InvalidDependency
+from ..wire.recent import Recent
 
 __all__ = ["Condition", "Outcome", "Outcomes", "parse_dependency"]
 
 REMEMBERED = 16_384
-"""Outcomes that are remembered here. What ended before these is asked of the store."""
+"""Outcomes that are remembered here, at least. What ended before these is asked of the store."""
 
 
 class Outcome(NamedTuple):
@@ -94,19 +94,32 @@ _FLAGS = {"all": True, "success": True, "failure": False}
 
 
 class Outcomes:
-    """The latest outcomes, by msg_id: a bounded memory, so that few questions reach the store."""
+    """The latest outcomes, by msg_id: a bounded memory, so that few questions reach the store.
+
+    At least `size` and at most twice as many, see `Recent`.
+    """
 
     def __init__(self, size: int = REMEMBERED) -> None:
         self.size = size
-        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._recent: Recent[Outcome] = Recent(size)
+        self._kinds: dict[Outcome, Outcome] = {}
+        """One of each, for all requests that have ended so."""
 
     def __len__(self) -> int:
-        return len(self._outcomes)
+        return len(self._recent)
 
     def get(self, msg_id: str) -> Outcome | None:
-        return self._outcomes.get(msg_id)
+        return self._recent.find(_mark_of(msg_id))
 
     def remember(self, msg_id: str, outcome: Outcome) -> None:
-        self._outcomes[msg_id] = outcome
-        if len(self._outcomes) > self.size:
-            self._outcomes.popitem(last=False)
+        """How a request has ended; the first time counts, as long as that is known."""
+        kinds = self._kinds
+        if outcome not in kinds:
+            if len(kinds) >= self.size:  # engines have come and gone
+                kinds.clear()
+            kinds[outcome] = outcome
+        self._recent.remember(_mark_of(msg_id), kinds[outcome])
+
+
+def _mark_of(msg_id: str) -> int:
+    return hash(msg_id) & 0xFFFF_FFFF_FFFF_FFFF  # which is secret in each process, so nobody can make two the same

@@ -179,7 +179,7 @@ class SQLiteBackend:
                 raise
 
     def _give_space_back(self) -> None:
-        """All of it, to the disk."""
+        """All of it, to the disk, and the pages that were read for it to the system."""
         while self._vacuum() > 0:
             pass
         with self._turns.one(), reporting(self.path):
@@ -189,6 +189,7 @@ class SQLiteBackend:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._connection.execute("PRAGMA busy_timeout = 5000")
+            self._connection.execute("PRAGMA shrink_memory")
 
     def _give_some_space_back(self) -> None:
         """A little, if more is free than what comes is likely to fill again soon."""

@@ -8,6 +8,7 @@ from hmac import compare_digest
 
 from ..errors import ConfigError, WireError
 from .frames import Buffer
+from .recent import Recent
 
 __all__ = ["REPLAY_WINDOW", "ReplayWindow", "Signer"]
 
@@ -56,27 +57,20 @@ class Signer:
 
 
 class ReplayWindow:
-    """The latest signatures, at least `size` and at most twice as many.
+    """The latest signatures, at least `size` and at most twice as many, see `Recent`.
 
-    Two generations: when the younger is full, the older is forgotten at once, so that remembering is O(1)
-    and memory is bounded. Only verified signatures may be shown to it, or a forger could fill it.
+    Only verified signatures may be shown to it, or a forger could fill it.
     """
 
     def __init__(self, size: int = REPLAY_WINDOW) -> None:
         self.size = size
-        self._young: set[bytes] = set()
-        self._old: set[bytes] = set()
+        self._recent: Recent[bool] = Recent(size)
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._recent)
 
     def remember(self, signature: bytes) -> None:
-        """Raises `WireError` (``replayed``) if the signature was seen before."""
-        mark = signature[:32]  # 128 bits tell signatures apart, in half the memory
-        young = self._young
-        if mark in young or mark in self._old:
+        """Raises `WireError` (``replayed``) if the signature, in hexadecimal, was seen before."""
+        mark = int(signature[:16], 16)  # 64 bits tell so few apart, and nobody without the key can choose them
+        if not self._recent.remember(mark, True):
             raise WireError("replayed", "a message with this signature has been received before")
-        if len(young) >= self.size:
-            self._old = young
-            self._young = young = set()
-        young.add(mark)

@@ -38,6 +38,9 @@ def test_bars_against_a_list_of_all(steps: list[tuple[str, int]], since: int) ->
     assert (bars.ended, len(bars)) == (len(ended), len(kept))
     first = bars.first_after(since)
     assert [bars.bar(number) for number in range(first, bars.ended)] == [bar for bar in kept if bar[0] > since]
+    for start in range(bars.ended - len(bars), bars.ended + 1):
+        for end in range(bars.ended - len(bars), bars.ended + 1):
+            assert bars.between(start, end) == [bars.bar(number) for number in range(start, end)]
     live = [
         (seq, row, start, None, "mux", "running", 7, msg_id)
         for msg_id, (seq, row, start) in sorted(running.items(), key=lambda item: item[1])

@@ -114,6 +114,31 @@ class Bars:
             self._msg_ids[place],
         )
 
+    def between(self, first: int, end: int) -> list[Bar]:
+        """Those that have ended, from one number to before another; all of them must still be kept."""
+        start, stop = first % self._size, end % self._size
+        if first >= end:
+            return []
+        if start < stop:
+            return self._columns(start, stop)
+        return self._columns(start, self._size) + self._columns(0, stop)
+
+    def _columns(self, start: int, stop: int) -> list[Bar]:
+        # column by column, since a message may have a thousand
+        return list(
+            map(
+                Bar,
+                self._seqs[start:stop],
+                self._rows[start:stop],
+                self._starts[start:stop],
+                self._ends[start:stop],
+                map(KINDS.__getitem__, self._kinds[start:stop]),
+                map(STATUSES.__getitem__, self._statuses[start:stop]),
+                self._labels[start:stop],
+                self._msg_ids[start:stop],
+            )
+        )
+
     def row_of(self, number: int) -> int:
         """The row of one that has ended, by its number among all of them. It must still be kept."""
         return self._rows[number % self._size]

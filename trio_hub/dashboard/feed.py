@@ -151,7 +151,7 @@ class Feed:
         first = bars.first_after(since)
         ended = bars.ended - first
         lost = max(0, ended - MAX_BARS)
-        found = [bars.bar(number) for number in range(first + lost, bars.ended)]
+        found = bars.between(first + lost, bars.ended)
         found += bars.running_after(since, MAX_BARS - len(found))
         self.audience.tell(event_message("bars", self._about(found, lost)), bars=True)
 
@@ -164,13 +164,14 @@ class Feed:
         lost = max(0, newest - first - (limit - len(running)))
         found: list[Bar] = []
         at = bars.seq
-        for number in range(first + lost, newest):
-            if len(found) % SLICE == 0:
-                await trio.lowlevel.checkpoint()
-            if number < bars.ended - len(bars):  # overwritten while others had their turn
-                lost += 1
-            else:
-                found.append(bars.bar(number))
+        number = first + lost
+        while number < newest:
+            # some may have been overwritten while others had their turn
+            kept = min(newest, max(number, bars.ended - len(bars)))
+            lost += kept - number
+            number = min(kept + SLICE, newest)
+            found += bars.between(kept, number)
+            await trio.lowlevel.checkpoint()
         found += running
         return self._about(found, lost) | {"next": at}
 

@@ -34,8 +34,8 @@ def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
     number, end = bars.ended - len(bars), bars.ended
     while number < end:
         number = max(number, bars.ended - len(bars))
-        part = range(number, min(number + SLICE, end))
-        yield b"".join(b"," + encode(_event(watch, bars.bar(one), now)) for one in part)
+        part = bars.between(number, min(number + SLICE, end))
+        yield b"".join(b"," + encode(_event(watch, bar, now)) for bar in part)
         number += SLICE
     yield b"".join(b"," + encode(_event(watch, bar, now)) for bar in running) + b"]}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +18,8 @@ from trio_hub.hub import labels
 from trio_hub.hub.labels import MAX_LABEL, Labels, function_name
 
 from .world import World
+
+cloudpickle: Any = import_module("cloudpickle")  # it has no types
 
 
 def helper(value: int) -> str:

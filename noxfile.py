@@ -31,7 +31,7 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that is quick and needs no process but its own."""
     install(session, "test")
-    session.run("pytest", "-m", "not interop and not stress and not crash", *session.posargs)
+    session.run("pytest", "-m", "not browser and not interop and not stress and not crash", *session.posargs)
 
 
 @nox.session(name="property")
@@ -47,6 +47,13 @@ def crash(session: nox.Session) -> None:
     install(session, "test")
     env = {"CRASH_ROUNDS": os.environ.get("CRASH_ROUNDS", "50")}
     session.run("pytest", "-m", "crash", "-p", "no:asyncio", *session.posargs, env=env)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The dashboard's pages in chromium (`apt-get install chromium`), on a live cluster."""
+    install(session, "test")
+    session.run("pytest", "-m", "browser", "-p", "no:asyncio", *session.posargs)
 
 
 @nox.session

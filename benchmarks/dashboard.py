@@ -1,0 +1,234 @@
+"""What the dashboard costs the hub, and whether its pages stutter, on a large cluster.
+
+    python -m benchmarks.dashboard --engines 1000 --tasks 100000
+
+starts ``python -m trio_hub serve`` and a process of scripted engines, plays the client in this one, and has chromium
+look on. It prints two tables: the CPU time that the hub spends on a task with so many browsers open, where rounds
+take turns, so that a machine that is slow for a while is so for all; and for each view, while tasks run, the longest
+time (ms) that the page's main thread was not free, by the browser's own account, which tells 50 ms and more, and the
+longest CPU time of a task of that thread: on a machine with fewer cores than busy processes the first is much more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import IO, Any
+
+import trio
+import zmq
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from trio_hub.testing import Request, open_engines
+from trio_hub.wire.messages import Session
+
+from .dag import cpu_seconds
+
+LABELS = ("align", "blast", "cluster", "draw", "export", "fold", "gather", "hash")
+WINDOW = 5000
+"""Tasks that are not answered, at most."""
+FAILING = 0.02
+VIEWS = ("overview", "engines", "stream", "tasks", "failures")
+WATCH = """
+window.longest = 0;
+new PerformanceObserver((list) => {
+  for (const { duration } of list.getEntries()) window.longest = Math.max(window.longest, duration);
+}).observe({ type: "longtask", buffered: true });
+"""
+
+
+# The cluster
+
+
+async def be_engines(info: dict[str, Any], count: int) -> None:
+    """Answer, until the input ends."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    random = Random(count)
+
+    def behave(request: Request) -> None:
+        if random.random() < FAILING:
+            request.fail("ValueError", f"sample {random.randrange(20)} is empty")
+        else:
+            request.answer([b"done"])
+        request.engine.requests.clear()
+
+    async with open_engines(info, count, behaviour=behave):
+        print("ready", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+
+
+class Client:
+    """A client with nothing but a socket."""
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(f"{info['interface']}:{info['task']}")
+        self.session = Session(info["key"].encode(), session_id="dashboard", now=lambda: datetime.now(UTC))
+
+    def run(self, tasks: int) -> None:
+        """Submit tasks, and wait for their answers."""
+        sent = answered = 0
+        while answered < tasks:
+            while sent < tasks and sent - answered < WINDOW:
+                label = LABELS[sent % len(LABELS)]
+                frames = self.session.write("apply_request", {}, metadata={"label": label}, buffers=[b"work"])
+                self.socket.send_multipart(frames)
+                sent += 1
+            if not self.socket.poll(60_000):
+                raise TimeoutError(f"{answered} of {tasks} tasks are answered, and no more")
+            while self.socket.poll(0):
+                self.socket.recv_multipart()
+                answered += 1
+
+    def close(self) -> None:
+        self.socket.close()
+        self.context.term()
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """One that ends with its input, or is asked to."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        try:
+            yield running, running.stdout
+        finally:
+            running.terminate()
+            running.wait()
+
+
+# The measurements
+
+
+def open_view(browser: Browser, url: str, view: str) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.set_default_timeout(120_000)
+    page.add_init_script(WATCH)
+    page.goto(f"{url}#/{view}")
+    page.get_by_text("live", exact=True).wait_for()
+    return page
+
+
+def cost(hub: int, client: Client, browser: Browser, url: str, tasks: int, rounds: int) -> dict[int, float]:
+    """The hub's CPU time (µs) for a task, by the number of browsers that look on."""
+    spent = {0: 0.0, 1: 0.0, 2: 0.0}
+    for _ in range(rounds):
+        for looking in spent:
+            pages = [open_view(browser, url, view) for view in ("overview", "stream")[:looking]]
+            before = cpu_seconds(hub)
+            client.run(tasks)
+            spent[looking] += cpu_seconds(hub) - before
+            for page in pages:
+                page.context.close()
+    return {looking: 1e6 * seconds / (tasks * rounds) for looking, seconds in spent.items()}
+
+
+class Tracing:
+    """The browser's own trace of a page, from now on."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._events: list[dict[str, Any]] = []
+        self._complete = False
+        self._session = page.context.new_cdp_session(page)
+        self._session.on("Tracing.dataCollected", lambda part: self._events.extend(part["value"]))
+        self._session.on("Tracing.tracingComplete", self._end)
+        config = {"includedCategories": ["toplevel"]}
+        self._session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
+
+    def _end(self, _: Any) -> None:
+        self._complete = True
+
+    def longest(self) -> float:
+        """CPU time (ms) of the longest task of the main thread."""
+        self._session.send("Tracing.end")
+        while not self._complete:
+            self._page.wait_for_timeout(100)
+        threads = [event for event in self._events if event["name"] == "thread_name"]
+        main = {(event["pid"], event["tid"]) for event in threads if event["args"]["name"] == "CrRendererMain"}
+        found = (event.get("tdur", 0) for event in self._events if (event["pid"], event["tid"]) in main)
+        return max(found, default=0) / 1000
+
+
+def stutter(client: Client, browser: Browser, url: str, view: str, tasks: int) -> tuple[float, float]:
+    """The longest task of the page: its duration, and the most CPU time of one (ms)."""
+    page = open_view(browser, url, view)
+    tracing = Tracing(page)
+    client.run(tasks)
+    if view == "stream":
+        page.get_by_role("button", name="Fit").click()
+        page.get_by_role("button", name="Smaller rows").click(click_count=3)
+        page.get_by_role("button", name="Zoom in").click(click_count=3)
+        page.get_by_role("button", name="Paused").click()
+    elif view == "engines":
+        page.get_by_role("button", name="Done").click()
+        page.get_by_label("Filter").fill("alive")
+        page.mouse.move(600, 500)
+        for _ in range(20):
+            page.mouse.wheel(0, 900)
+    client.run(tasks)
+    longest = float(page.evaluate("window.longest"))
+    busiest = tracing.longest()
+    page.context.close()
+    return longest, busiest
+
+
+def measure(arguments: argparse.Namespace, directory: str) -> None:
+    serve = ("trio_hub", "serve", "--profile-dir", directory, "--db", "memory", "--dashboard", "0", "--ping", "10")
+    with process(*serve) as (hub, said):
+        url = next(line.split()[-1] for line in said if line.startswith("dashboard: "))
+        security = Path(directory, "security")
+        client = Client(json.loads((security / "ipcontroller-client.json").read_text()))
+        engine_file = str(security / "ipcontroller-engine.json")
+        engines = ("benchmarks.dashboard", "--engines", str(arguments.engines), "--be-engines", engine_file)
+        with process(*engines) as (_, told), sync_playwright() as playwright:
+            assert told.readline() == "ready\n"
+            status = urllib.request.Request(url.replace("/?", "/api/status?"))
+            while json.load(urllib.request.urlopen(status))["engines"] < arguments.engines:
+                time.sleep(0.2)
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            client.run(arguments.tasks)  # so many bars there are from now on
+            print(f"{arguments.engines} engines, {arguments.tasks} tasks noted\n")
+            print("| browsers | hub's CPU, µs a task |\n|---|---|")
+            for looking, spent in cost(hub.pid, client, browser, url, arguments.tasks // 4, arguments.rounds).items():
+                print(f"| {looking} | {spent:.1f} |", flush=True)
+            print("\n| view | longest task of the page, ms | most CPU of one, ms |\n|---|---|---|")
+            for view in VIEWS:
+                longest, busiest = stutter(client, browser, url, view, arguments.tasks // 10)
+                print(f"| {view} | {f'{longest:.0f}' if longest else 'below 50'} | {busiest:.0f} |", flush=True)
+            browser.close()
+        client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--engines", type=int, default=1000)
+    parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--be-engines", metavar="FILE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.be_engines:
+        trio.run(be_engines, json.loads(Path(arguments.be_engines).read_text()), arguments.engines)
+        return
+    with tempfile.TemporaryDirectory(prefix="dashboard-") as directory:
+        measure(arguments, directory)
+
+
+if __name__ == "__main__":
+    main()

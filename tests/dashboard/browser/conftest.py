@@ -1,0 +1,140 @@
+"""A browser, and a cluster for it to look at. The browser's own event loop stays in these modules."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, ViewportSize, sync_playwright
+
+from ...cli.process import LIMIT, Command, command
+
+CHROMIUM = shutil.which("chromium")
+DESK: ViewportSize = {"width": 1280, "height": 800}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        assert "CI" not in os.environ, "chromium is missing: apt-get install chromium"
+        pytest.skip("needs chromium: apt-get install chromium")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
+    ):
+        yield browser
+
+
+class Hub(NamedTuple):
+    """`trio-hub serve`, with a dashboard."""
+
+    process: Command
+    url: str
+    """With the token in it."""
+
+    @property
+    def address(self) -> str:
+        return self.url.partition("/?")[0]
+
+
+@contextmanager
+def serving(directory: Path, *options: str) -> Iterator[Hub]:
+    settings = ("--profile-dir", str(directory / "profile"), "--dashboard", "0", *options)
+    with command("serve", *settings, env={"IPP_NONINTERACTIVE": "1"}) as process:
+        url = process.wait_line("stdout", r"dashboard: (http\S+)")[1]
+        try:
+            yield Hub(process, url)
+        finally:
+            process.process.terminate()
+            assert process.wait() == 0, process
+
+
+class Cluster(NamedTuple):
+    """A hub with four stock engines and a stock client that keeps them busy."""
+
+    hub: Hub
+    tasks: dict[str, list[str]]
+    """Some msg_ids: of tasks that have ``failed``, are ``done``, ``running``, or ``waiting`` for the one that runs."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("cluster")
+    with serving(directory, "--engines", "4", "--dashboard-admin", "true") as hub:
+        script = [sys.executable, str(Path(__file__).with_name("load.py")), str(directory / "profile")]
+        with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            try:
+                yield Cluster(hub, json.loads(client.stdout.readline()))
+            finally:
+                client.stdin.close()
+                try:
+                    client.wait(LIMIT)
+                finally:
+                    client.kill()
+
+
+class Watched:
+    """What a page has complained of: errors in its console or its code, and answers that are errors."""
+
+    def __init__(self, page: Page) -> None:
+        self.console: list[str] = []
+        self.answers: set[int] = set()
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.console.append(f"uncaught: {error}"))
+        page.on("response", self._answered)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        # That an answer is an error, the browser says itself: that is in `answers`.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            self.console.append(message.text)
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.answers.add(response.status)
+
+
+class OpenPage(NamedTuple):
+    page: Page
+    watched: Watched
+
+
+Opening = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Opening]:
+    """Opens pages, each in a context of its own. None may have complained in the end, but of `expected` answers."""
+    opened: list[tuple[BrowserContext, Watched, set[int]]] = []
+
+    def open_at(
+        url: str, *, expected: set[int] | None = None, viewport: ViewportSize = DESK, dark: bool = False
+    ) -> Page:
+        context = browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light")
+        context.set_default_timeout(LIMIT * 1000)
+        page = context.new_page()
+        opened.append((context, Watched(page), expected or set()))
+        page.goto(url)
+        return page
+
+    yield open_at
+    for context, watched, expected in opened:
+        context.close()
+        assert watched.console == []
+        assert watched.answers == expected
+
+
+def number(text: str) -> int:
+    """The number that a text begins with, such as "1,234 tasks"; 0 if there is none."""
+    found = re.match(r"[\d,]+", text)
+    return int(found[0].replace(",", "")) if found else 0

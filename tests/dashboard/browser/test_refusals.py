@@ -1,0 +1,52 @@
+"""The pages where something is not to be had: no token, no leave to act, no hub any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from ...cli.process import LIMIT
+from .conftest import Opening, serving
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=LIMIT * 1000)
+
+
+def test_without_the_token(tmp_path: Path, open_page: Opening) -> None:
+    with serving(tmp_path) as hub:
+        page = open_page(hub.address, expected={403})
+        expect(page.locator("body")).to_contain_text("The token is missing or wrong. It is in the URL")
+
+
+def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> None:
+    with serving(tmp_path) as hub:
+        page = open_page(hub.url, expected={403})
+        expect(page.get_by_role("status").first).to_have_text("live")
+        page.context.clear_cookies()
+        page.evaluate("location.hash = '#/stream'")  # which connects anew
+        expect(page.get_by_role("alert").first).to_contain_text("does not accept this page's token")
+
+
+def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -> None:
+    with serving(tmp_path) as hub:
+        page = open_page(hub.url, expected={403})
+        expect(page.locator("#hub-admin")).to_contain_text("--dashboard-admin true")
+        expect(page.get_by_role("button", name="Stop the hub…")).to_have_count(0)
+        ask = "fetch('api/actions/stop_hub', {method: 'POST', body: '{}', headers: {'X-Trio-Hub': '1'}})"
+        told = page.evaluate(f"{ask}.then(answer => answer.json())")
+        assert "admin" in told["error"]
+        expect(page.get_by_role("status").first).to_have_text("live")
+
+
+def test_the_hub_is_stopped(tmp_path: Path, open_page: Opening) -> None:
+    with serving(tmp_path, "--dashboard-admin", "true") as hub:
+        page = open_page(hub.url)
+        page.get_by_role("button", name="Stop the hub…").click()
+        dialog = page.get_by_role("dialog", name="Stop the hub?")
+        dialog.get_by_role("button", name="Stop the hub").click()
+        expect(page.get_by_role("alert").first).to_contain_text("The hub has stopped.")
+        expect(page.locator("#connection")).to_have_text("stopped")
+        expect(page.get_by_role("alert").first).to_contain_text("Trying again in")
+        assert hub.process.wait() == 0

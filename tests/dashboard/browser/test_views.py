@@ -1,0 +1,253 @@
+"""The dashboard's pages in a browser, on a live cluster under load: what they show, and what can be done there."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
+
+from ...cli.process import LIMIT
+from .conftest import Cluster, Opening, number
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=LIMIT * 1000)
+
+PHONE: ViewportSize = {"width": 390, "height": 800}
+TASKS_AT_HAND = re.compile(r"(?:[2-9]\d|\d{3}|\d,\d{3}) finished tasks")
+VIEWS = ("overview", "engines", "stream", "tasks", "failures")
+
+
+def go(page: Page, view: str) -> None:
+    page.get_by_role("navigation", name="Views").get_by_role("link", name=view, exact=True).click()
+
+
+def heading(page: Page, name: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+
+
+def test_the_overview_shows_numbers_that_change(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(cluster.hub.url)
+    heading(page, "Overview")
+    expect(page.get_by_role("status").first).to_have_text("live")
+    assert "token" not in page.url, "nobody can read it over a shoulder"
+    expect(page.locator(".tile", has_text="Engines").locator(".value")).to_have_text("4")
+    expect(page.locator(".tile", has_text="Failed").locator(".value")).to_have_text("3")
+    done = page.locator(".tile", has_text="Done").locator(".value")
+    expect(done).to_have_text(re.compile(r"\d"))
+    first = done.inner_text()
+    expect(done).not_to_have_text(first)
+    assert number(done.inner_text()) > number(first)
+    finished = page.get_by_role("img", name="finished: now")
+    expect(finished.locator("path").nth(1)).to_have_attribute("d", value=re.compile("M.+L"))
+    expect(page.locator("tr", has_text="Running").locator("td").first).to_have_text(re.compile(r"\d"))
+    page.reload()  # the cookie has the token now
+    expect(page.get_by_role("status").first).to_have_text("live")
+
+
+def test_an_engine_and_what_it_does(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/engines")
+    rows = page.locator("tbody tr:not(.filler)")
+    expect(rows).to_have_count(4)
+    expect(page.locator("tr", has_text="long")).to_have_count(1)
+    expect(page.locator(".funnel")).to_contain_text("4 beat for the first time")
+    order = page.get_by_role("columnheader", name="Engine")
+    expect(order).to_have_attribute("aria-sort", "ascending")
+    first = rows.first.get_by_role("rowheader").inner_text()
+    order.get_by_role("button").click()
+    expect(order).to_have_attribute("aria-sort", "descending")
+    expect(rows.last.get_by_role("rowheader")).to_have_text(first)
+    page.get_by_label("Filter").fill("no such engine")
+    expect(rows).to_have_count(0)
+    page.get_by_label("Filter").fill("long")
+    expect(rows).to_have_count(1)
+    rows.first.get_by_role("rowheader").get_by_role("link").click()
+    heading(page, "Engine 0")
+    expect(page.locator(".facts")).to_contain_text("long for ")
+    expect(page.locator(".story li")).not_to_have_count(0)
+    expect(page.locator("table tbody tr", has_text="long")).to_have_count(1)
+
+
+def test_the_stream_is_gone_through_by_keyboard(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/stream")
+    canvas = page.get_by_role("application", name="Task stream")
+    summary = page.locator("#stream-summary")
+    expect(summary).to_contain_text(TASKS_AT_HAND)
+    expect(summary).not_to_contain_text(TASKS_AT_HAND.findall(summary.inner_text())[0])
+    expect(page.get_by_role("list", name="Labels")).to_contain_text("blast")
+    expect(page.locator(".counts")).to_contain_text("waiting")
+    canvas.focus()
+    canvas.press("Space")
+    expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "false")
+    for key in ("+", "-", "ArrowLeft", "ArrowDown", "0"):
+        canvas.press(key)
+    page.get_by_text("What is in sight, as a table").click()
+    expect(page.get_by_role("table", name="Engines in sight").locator("tbody tr")).to_have_count(4)
+    canvas.focus()
+    canvas.press(".")
+    canvas.press(",")
+    expect(page.locator("#announcer")).to_contain_text("on engine")
+    canvas.press("Enter")
+    heading(page, "Task ")
+    expect(page.locator(".story li")).not_to_have_count(0)
+
+
+def test_a_click_on_a_bar_opens_its_task(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/stream")
+    expect(page.locator("#stream-summary")).to_contain_text(TASKS_AT_HAND)
+    canvas = page.get_by_role("application", name="Task stream")
+    page.get_by_role("button", name="Fit").click()
+    # The first row is that of the engine with the task that runs on and on: it is there at the right end.
+    expect(canvas).to_be_visible()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30)
+    expect(page.locator(".tip")).to_contain_text("long: running on engine 0")
+    page.mouse.down()
+    page.mouse.up()
+    heading(page, "long")
+    expect(page.locator("code").first).to_have_text(cluster.tasks["running"][0])
+
+
+def test_the_trace_is_one(cluster: Cluster, open_page: Opening, tmp_path: Path) -> None:
+    page = open_page(f"{cluster.hub.url}#/stream")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export trace").click()
+    download.value.save_as(tmp_path / "trace.json")
+    assert download.value.suggested_filename == "trio-hub-trace.json"
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    tasks = [event for event in events if event["ph"] == "X"]
+    assert len(tasks) > 20
+    assert {event["tid"] for event in tasks} <= names.keys()
+    assert {"align", "blast", "doomed", "long"} <= {event["name"] for event in tasks}
+    began, now = page.evaluate("fetch('api/engines').then(a => a.json())")["now"] - 3600, time.time()
+    assert all(began < event["ts"] / 1e6 <= (event["ts"] + event["dur"]) / 1e6 <= now + 1 for event in tasks)
+    ended = [event["ts"] + event["dur"] for event in tasks if event["args"]["status"] != "running"]
+    assert ended == sorted(ended)
+    running = [event["args"]["msg_id"] for event in tasks if event["args"]["status"] == "running"]
+    assert cluster.tasks["running"][0] in running
+
+
+def test_tasks_are_found(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/tasks", expected={400})
+    rows = page.locator(".rows tbody tr")
+    expect(rows).not_to_have_count(0)
+    progress = page.get_by_role("table", name="Progress by label")
+    expect(progress.locator("tr", has_text="doomed").locator("td").nth(2)).to_have_text("3")
+    page.get_by_label("Text").fill("doomed")
+    expect(rows).to_have_count(3)
+    page.get_by_label("Text").fill("")
+    page.get_by_label("State").select_option("running")
+    expect(rows.filter(has_text="long")).to_have_count(1)
+    expect(rows.filter(has_text="victim")).to_have_count(0)
+    page.get_by_label("State").select_option("any state")
+    query = page.get_by_label("Query")
+    query.fill('{"label": "vic')
+    expect(page.locator("#query-error")).to_contain_text("This is not a query")
+    query.fill('{"nonsense": 1}')
+    expect(page.locator("#query-error")).to_contain_text("no record has this key")
+    expect(query).to_have_attribute("aria-invalid", "true")
+    query.fill('{"label": {"$glob": "vic*"}}')
+    expect(page.locator("#query-error")).to_be_empty()
+    expect(rows.filter(has_text="victim")).not_to_have_count(0)
+    page.reload()
+    expect(page.get_by_label("Query")).to_have_value('{"label": {"$glob": "vic*"}}')
+    expect(rows.filter(has_text="victim")).not_to_have_count(0)
+    expect(rows.filter(has_text="blast")).to_have_count(0)
+
+
+def test_a_failure_with_its_traceback(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/failures")
+    group = page.get_by_role("article").filter(has_text="luck")
+    expect(group.get_by_role("heading")).to_contain_text(re.compile(r"^2. ValueError: no <b>such</b> luck"))
+    group.get_by_text("Traceback of the newest").click()
+    expect(group.locator("pre")).to_contain_text("raise ValueError")
+    group.get_by_role("link", name=re.compile("^task ")).click()
+    heading(page, "doomed")
+    expect(page.get_by_role("heading", name="ValueError: no <b>such</b> luck")).to_be_visible()
+    expect(page.get_by_role("region", name="Traceback").locator("pre")).to_contain_text("raise ValueError")
+    assert page.locator("main b").count() == 0, "what the hub says is text"
+    assert "\x1b" not in page.locator("main").inner_text()
+
+
+def test_a_task_that_waits_is_aborted(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/tasks/{cluster.tasks['waiting'][0]}")
+    heading(page, "victim")
+    expect(page.locator(".callout")).to_contain_text("Why it waits")
+    page.get_by_role("button", name="Abort…").click()
+    dialog = page.get_by_role("dialog", name="Abort 1 task?")
+    expect(dialog).to_contain_text("TaskAborted")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    dialog.get_by_role("button", name="Abort 1 task").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 task was aborted.")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(page.locator(".heading .state")).to_have_text("aborted")
+    expect(page.get_by_role("button", name="Abort…")).to_be_disabled()
+
+
+def test_tasks_that_are_chosen_are_resubmitted(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["done"][0]}"}}')
+    page.get_by_role("checkbox").check()
+    expect(page.get_by_text("1 chosen")).to_be_visible()
+    page.get_by_role("button", name="Resubmit…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Resubmit 1 task").click()
+    expect(dialog.get_by_role("status")).to_contain_text("1 task was resubmitted")
+    fresh = dialog.get_by_role("status").get_by_role("link").inner_text()
+    dialog.get_by_role("button", name="Close").click()
+    page.goto(f"{cluster.hub.address}/#/tasks/{fresh}")
+    expect(page.locator(".heading .state")).to_have_text("ok")
+    expect(page.locator(".facts")).to_contain_text("Resubmission of")
+    expect(page.get_by_role("region", name="Output (stdout)")).to_contain_text("rested 0.01")
+    page.get_by_role("button", name="Purge…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator(".heading .state")).to_have_text("ok")
+
+
+def test_records_are_purged(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["failed"][0]}"}}')
+    expect(page.locator(".rows tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Purge what is found…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("pre")).to_contain_text(cluster.tasks["failed"][0])
+    dialog.get_by_role("button", name="Purge").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 record was purged.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("No task is like this.")).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_view_fits_a_phone(cluster: Cluster, open_page: Opening, dark: bool) -> None:
+    page = open_page(cluster.hub.url, viewport=PHONE, dark=dark)
+    for view in VIEWS:
+        go(page, view.capitalize())
+        expect(page.get_by_role("heading", level=1)).to_be_focused()
+        expect(page.locator("#views a[aria-current]")).to_have_text(view.capitalize())
+        expect(page.get_by_role("status").first).to_have_text("live")
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], view
+
+
+def test_the_theme_is_remembered(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(cluster.hub.url, dark=False)
+    switch = page.get_by_role("button", name="Theme")
+    switch.click()
+    switch.click()
+    expect(switch).to_have_text("Theme: dark")
+    page.reload()
+    expect(page.get_by_role("button", name="Theme")).to_have_text("Theme: dark")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+
+
+def test_a_keyboard_gets_past_the_navigation(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/failures")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    heading(page, "Failures")

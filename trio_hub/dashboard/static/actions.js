@@ -1,0 +1,170 @@
+// What changes something: each says first what will happen, and then what has happened.
+
+import { button, h } from "./dom.js";
+import { plural, shortTask } from "./format.js";
+
+const LISTED = 8;
+
+/**
+ * Ask, act, and show the outcome, in one dialog.
+ *
+ * `text` are paragraphs, or elements; `verb` is what the button says; `act` does it, and `outcome(result)` says what it
+ * has done. Returns what `act` has returned, or null if it was not done.
+ */
+export function confirmed({ title, text, verb, act, outcome }) {
+  return new Promise((resolve) => {
+    let result = null;
+    const message = h("div", { role: "status", class: "outcome" });
+    const cancel = button("Cancel", () => dialog.close(), { autofocus: true });
+    const busy = (wanted) => (go.disabled = cancel.disabled = wanted);
+    const go = button(
+      verb,
+      async () => {
+        busy(true);
+        message.className = "outcome";
+        message.replaceChildren("…");
+        try {
+          result = await act();
+          message.replaceChildren(outcome(result));
+          message.classList.add("good");
+          busy(false);
+          go.remove();
+          cancel.textContent = "Close";
+          cancel.focus();
+        } catch (error) {
+          message.classList.add("bad");
+          message.replaceChildren(error.message);
+          busy(false);
+        }
+      },
+      { class: "danger" },
+    );
+    const dialog = h(
+      "dialog",
+      { "aria-labelledby": "dialog-title" },
+      h("h2", { id: "dialog-title" }, title),
+      text.map((part) => (typeof part === "string" ? h("p", {}, part) : part)),
+      message,
+      h("div", { class: "buttons" }, cancel, go),
+    );
+    dialog.addEventListener("cancel", (event) => cancel.disabled && event.preventDefault()); // Escape
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(result);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+function list(ids) {
+  const shown = ids.slice(0, LISTED).map((id) => h("li", {}, h("code", {}, id)));
+  if (ids.length > LISTED) shown.push(h("li", {}, `and ${plural(ids.length - LISTED, "more task", "more tasks")}`));
+  return h("ul", { class: "ids" }, shown);
+}
+
+export function abort(hub, ids) {
+  return confirmed({
+    title: `Abort ${plural(ids.length, "task")}?`,
+    text: [
+      "What still waits for an engine is taken from the queue, and its client gets a TaskAborted error. " +
+        "What already runs goes on.",
+      list(ids),
+    ],
+    verb: `Abort ${plural(ids.length, "task")}`,
+    act: () => hub.act("abort", { msg_ids: ids }),
+    outcome: ({ aborted, not_queued: others }) =>
+      `${plural(aborted.length, "task was", "tasks were")} aborted.` +
+      (others.length ? ` ${plural(others.length, "was", "were")} not queued any more.` : ""),
+  });
+}
+
+export function resubmit(hub, ids) {
+  return confirmed({
+    title: `Resubmit ${plural(ids.length, "task")}?`,
+    text: [
+      "Each is queued again as a new task, with a new msg_id, the same function and arguments. " +
+        "The records of the old ones stay, and name the new ones.",
+      list(ids),
+    ],
+    verb: `Resubmit ${plural(ids.length, "task")}`,
+    act: () => hub.act("resubmit", { msg_ids: ids }),
+    outcome: ({ resubmitted }) => {
+      const pairs = Object.entries(resubmitted);
+      return h(
+        "div",
+        {},
+        `${plural(pairs.length, "task was", "tasks were")} resubmitted:`,
+        h(
+          "ul",
+          { class: "ids" },
+          pairs.slice(0, LISTED).map(([old, fresh]) =>
+            h(
+              "li",
+              {},
+              `${shortTask(old)} as `,
+              h(
+                "a",
+                {
+                  href: `#/tasks/${encodeURIComponent(fresh)}`,
+                  onclick: (event) => event.target.closest("dialog").close(),
+                },
+                fresh,
+              ),
+            ),
+          ),
+        ),
+      );
+    },
+  });
+}
+
+export function purge(hub, ids) {
+  return confirmed({
+    title: `Purge ${plural(ids.length, "record")}?`,
+    text: [
+      "The records, results and outputs are deleted for good. Records of tasks that are not finished are kept.",
+      list(ids),
+    ],
+    verb: `Purge ${plural(ids.length, "record")}`,
+    act: () => hub.act("purge", { msg_ids: ids }),
+    outcome: purged,
+  });
+}
+
+/** `total`: how many it finds, or null where the hub has not counted them. */
+export function purgeFound(hub, query, total) {
+  const all = Object.keys(query).length === 0;
+  const what = total === null ? "all that is found" : plural(total, "record");
+  return confirmed({
+    title: all ? "Purge all records?" : `Purge ${what}?`,
+    text: [
+      all
+        ? "The records, results and outputs of all tasks are deleted for good."
+        : "The records, results and outputs of all tasks that this query finds are deleted for good:",
+      all ? null : h("pre", {}, JSON.stringify(query, null, 1)),
+      "Records of tasks that are not finished are kept.",
+    ].filter(Boolean),
+    verb: all ? "Purge all" : `Purge ${what}`,
+    act: () => hub.act("purge", all ? { all: true } : { query }),
+    outcome: purged,
+  });
+}
+
+const purged = ({ purged: n }) => `${plural(n, "record was", "records were")} purged.`;
+
+export function shutdownEngine(hub, engine) {
+  const load = (engine.load ?? 0) + (engine.direct ?? 0);
+  return confirmed({
+    title: `Shut engine ${engine.id} down?`,
+    text: [
+      `Its process ends. (Its uuid is ${engine.uuid}.)`,
+      load
+        ? `It has ${plural(load, "request")}: tasks with retries go to other engines, clients of the rest get an error.`
+        : "It has no work at the moment.",
+    ],
+    verb: `Shut engine ${engine.id} down`,
+    act: () => hub.act("shutdown_engine", { uuid: engine.uuid }),
+    outcome: () => "The engine was told to shut down.",
+  });
+}

@@ -1,0 +1,44 @@
+// What an operator had better look at, from one overview.
+
+import { bytes, count, plural, rate, seconds } from "./format.js";
+
+const LATE = 10; // seconds that the database may be behind
+const LAGGING = 0.25; // seconds that the event loop may be late
+const DESCRIPTORS = 0.8; // of those that the process may have
+
+/** `{level: "bad"|"warn", text, href}` each; the worst first. */
+export function attention(overview) {
+  const { statistics: now, process, rates, latencies } = overview;
+  const found = [];
+  const say = (level, text, href = null) => found.push({ level, text, href });
+  const waiting = now.tasks_queued + now.tasks_waiting;
+  const { database } = now;
+
+  if (waiting > 0 && now.engines === 0)
+    say("bad", `${plural(waiting, "task waits", "tasks wait")}, and no engine is alive.`, "#/engines");
+  if (database.last_error) say("bad", `The database cannot be written: ${database.last_error}`);
+  if (database.not_persisted > 0)
+    say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: they could not be written.`);
+  if (now.lost > 0)
+    say(
+      "warn",
+      `${plural(now.lost, "engine is", "engines are")} lost; late results are still taken.`,
+      "#/engines?text=lost",
+    );
+  if (database.lag > LATE)
+    say(
+      "warn",
+      `The database is ${seconds(database.lag)} behind: ` +
+        `${plural(database.pending, "record waits", "records wait")} (${bytes(database.pending_bytes)}).`,
+    );
+  if (rates.failed > 0) say("warn", `Tasks are failing: ${rate(rates.failed)}.`, "#/failures");
+  if (latencies.loop?.p99 > LAGGING)
+    say("warn", `The hub's event loop was ${seconds(latencies.loop.p99)} late (p99 of the last minute).`);
+  if (process.fds_limit && process.fds > DESCRIPTORS * process.fds_limit)
+    say(
+      "warn",
+      `${count(process.fds)} of ${count(process.fds_limit)} file descriptors are in use: ` +
+        "raise the limit (ulimit -n) before more engines come.",
+    );
+  return found;
+}

@@ -1,0 +1,95 @@
+// Elements. Text goes in as text: nothing in these pages parses HTML, whatever the hub says.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element: `h("a", {href: "#/", onclick: f}, "Tasks", child)`. False and null attributes and children are left out. */
+export function h(name, attributes = {}, ...children) {
+  return furnish(document.createElement(name), attributes, children);
+}
+
+/** The same for SVG. */
+export function svg(name, attributes = {}, ...children) {
+  return furnish(document.createElementNS(SVG, name), attributes, children);
+}
+
+function furnish(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function button(text, onclick, attributes = {}) {
+  return h("button", { type: "button", onclick, ...attributes }, text);
+}
+
+/** Set the text of an element, if it differs: so nothing is laid out, selected anew or read aloud in vain. */
+export function setText(element, text) {
+  text = String(text);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Set or, with null, remove an attribute, if it differs. */
+export function setAttribute(element, name, value) {
+  if (value === null || value === undefined || value === false) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+/**
+ * Have a parent show these items in this order, and keep the elements of those that it shows already.
+ *
+ * `create(item)` makes an element, `update(element, item)` has it show the item; `before` is a child that stays last.
+ * What had the focus keeps it.
+ */
+export function reconcile(parent, items, key, create, update, before = null) {
+  const known = (parent.keyed ??= new Map());
+  const wanted = new Set(items.map(key));
+  for (const [name, element] of known) {
+    if (!wanted.has(name)) {
+      element.remove();
+      known.delete(name);
+    }
+  }
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  let next = before;
+  for (let index = items.length - 1; index >= 0; index--) {
+    const name = key(items[index]);
+    let element = known.get(name);
+    if (!element) {
+      element = create(items[index]);
+      known.set(name, element);
+    }
+    update(element, items[index]);
+    if (element.parentNode !== parent || element.nextSibling !== next) parent.insertBefore(element, next);
+    next = element;
+  }
+  if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+/** `dl` with these `[name, value]`; a value is text or an element; those without one are left out. */
+export function facts(pairs, attributes = { class: "facts" }) {
+  return h(
+    "dl",
+    attributes,
+    pairs
+      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+/** Tell those who listen to the page rather than look at it. */
+export function announce(text) {
+  setText(document.getElementById("announcer"), text);
+}
+
+/** A colour of the style sheet, as the canvas takes it. */
+export function colour(name) {
+  const probe = document.documentElement.appendChild(document.createElement("i"));
+  probe.style.color = `var(${name})`;
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}

@@ -1,0 +1,137 @@
+// One engine: what it is, what it did, how it came and went.
+
+import { shutdownEngine } from "./actions.js";
+import { button, facts, h, setText } from "./dom.js";
+import { NOTHING, age, clock, count, label, seconds, short, shortTask } from "./format.js";
+import { poll } from "./hub.js";
+import { Table, fillLink, fillState } from "./table.js";
+
+const PERIOD = 2; // seconds
+const EVENTS = {
+  requested: "asked to register",
+  replied: "was told its id",
+  registered: "is usable: its heart was heard",
+  stalled: "did not finish its registration",
+  lost: "is lost",
+  settled: "its unfinished work was settled",
+  returned: "came back",
+};
+
+export function engine({ hub, id: uuid, signal }) {
+  let shown = null;
+  const title = h("h1", {}, `Engine ${short(uuid)}`);
+  const about = h("div");
+  const history = h("ol", { class: "story" });
+  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const shutdown = button("Shut down…", () => shutdownEngine(hub, shown), {
+    class: "danger admin-only",
+    disabled: true,
+  });
+  const recent = new Table({
+    caption: "Recent tasks, newest first",
+    key: (row) => row.seq,
+    empty: "It has had no task yet.",
+    columns: [
+      {
+        id: "task",
+        title: "Task",
+        fill: (cell, row) =>
+          fillLink(cell, `#/tasks/${encodeURIComponent(row.msg_id)}`, shortTask(row.msg_id), row.msg_id),
+      },
+      { id: "state", title: "State", fill: (cell, row) => fillState(cell, row.status) },
+      { id: "label", title: "Label", text: (row) => label(row.label) || NOTHING },
+      { id: "kind", title: "Queue", narrow: false, text: (row) => row.kind },
+      { id: "start", title: "Started", number: true, text: (row) => clock(row.start, hub.now) },
+      {
+        id: "run",
+        title: "Took",
+        number: true,
+        text: (row) => (row.end === null ? NOTHING : seconds(row.end - row.start)),
+      },
+    ],
+  });
+
+  poll(
+    async () => {
+      shown = await hub.get(`api/engines/${encodeURIComponent(uuid)}`, signal);
+      setText(title, `Engine ${shown.id ?? short(uuid)}`);
+      shutdown.disabled = shown.state === "lost";
+      const state = h("span");
+      fillState(state, shown.state);
+      about.replaceChildren(
+        facts([
+          ["State", state],
+          ["uuid", h("code", {}, shown.uuid)],
+          ["Host", shown.host],
+          ["Pid", shown.pid],
+          ["Registered", clock(shown.registered, hub.now)],
+          ["Heartbeat", `${age(shown.heartbeat_age)} ago, ${count(shown.missed)} missed`],
+          ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],
+          [
+            "Running",
+            shown.running && h("span", {}, taskLink(shown.running), ` for ${age(hub.now - shown.running.since)}`),
+          ],
+          ["Done", count(shown.done)],
+          ["Failed", count(shown.failed)],
+          [
+            "Last error",
+            shown.last_error &&
+              h(
+                "span",
+                {},
+                taskLink(shown.last_error, `${shown.last_error.ename}: ${shown.last_error.evalue}`),
+                `, ${clock(shown.last_error.t, hub.now)}`,
+              ),
+          ],
+        ]),
+      );
+      history.replaceChildren(
+        ...shown.history.map(({ t, event, detail }) =>
+          h(
+            "li",
+            {},
+            h("time", {}, clock(t, hub.now)),
+            ` ${EVENTS[event] ?? event}`,
+            detail ? h("span", { class: "muted" }, `: ${detail}`) : null,
+          ),
+        ),
+      );
+      recent.update(shown.recent.map((bar) => recentRow(bar, shown.labels)).reverse());
+    },
+    PERIOD,
+    signal,
+    (error) => {
+      trouble.hidden = !error;
+      setText(trouble, error?.message ?? "");
+    },
+  );
+
+  return h(
+    "div",
+    { class: "view" },
+    h("p", { class: "crumbs" }, h("a", { href: "#/engines" }, "Engines")),
+    h("div", { class: "heading" }, title, shutdown),
+    trouble,
+    h(
+      "div",
+      { class: "columns" },
+      h("section", { class: "card" }, h("h2", {}, "Now"), about),
+      h("section", { class: "card" }, h("h2", {}, "History"), history),
+    ),
+    h("section", {}, recent.element),
+  );
+}
+
+function taskLink(task, text = null) {
+  return h(
+    "a",
+    { href: `#/tasks/${encodeURIComponent(task.msg_id)}` },
+    text ?? (label(task.label) || shortTask(task.msg_id)),
+  );
+}
+
+/** A bar, with names for its places. */
+function recentRow(bar, labels) {
+  const [seq, , start, end, kind, status, index, msg_id] = bar;
+  return { seq, start, end, kind, status, label: labels[index], msg_id };
+}

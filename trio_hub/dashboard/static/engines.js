@@ -1,0 +1,163 @@
+// All engines: which there are, what each does, and how they came.
+
+import { h, setText } from "./dom.js";
+import { NOTHING, age, count, label, short, shortTask } from "./format.js";
+import { poll } from "./hub.js";
+import { Table, fillLink, fillState } from "./table.js";
+
+const PERIOD = 2; // seconds
+const FUNNEL = [
+  ["requested", "asked to register"],
+  ["replied", "were told their id"],
+  ["first_heartbeat", "beat for the first time"],
+  ["stalled", "never did"],
+];
+
+export function engines({ hub, parameters, signal }) {
+  let rows = [];
+  let now = hub.now;
+  const table = new Table({
+    caption: "Engines",
+    windowed: true,
+    key: (row) => row.uuid,
+    order: ["id", 1],
+    empty: "No engine. Start some: trio-hub serve --engines 4, ipcluster engines, or ipengine.",
+    columns: [
+      {
+        id: "id",
+        title: "Engine",
+        number: true,
+        sort: (row) => row.id,
+        fill: (cell, row) =>
+          fillLink(cell, `#/engines/${encodeURIComponent(row.uuid)}`, row.id ?? short(row.uuid), row.uuid),
+      },
+      { id: "state", title: "State", sort: (row) => row.state, fill: (cell, row) => fillState(cell, row.state) },
+      { id: "host", title: "Host", optional: true, sort: (row) => row.host, text: (row) => row.host ?? NOTHING },
+      {
+        id: "pid",
+        title: "Pid",
+        number: true,
+        narrow: false,
+        optional: true,
+        sort: (row) => row.pid,
+        text: (row) => row.pid ?? NOTHING,
+      },
+      {
+        id: "heart",
+        title: "Heartbeat",
+        number: true,
+        sort: (row) => row.heartbeat_age,
+        text: (row) => age(row.heartbeat_age) + (row.missed ? ` (${row.missed} missed)` : ""),
+      },
+      {
+        id: "load",
+        title: "Load",
+        number: true,
+        sort: (row) => row.load + row.direct,
+        text: (row) => (row.direct ? `${count(row.load)} + ${count(row.direct)} direct` : count(row.load)),
+      },
+      { id: "running", title: "Running", sort: (row) => row.running?.since, fill: fillRunning },
+      {
+        id: "since",
+        title: "For",
+        number: true,
+        sort: (row) => (row.running ? now - row.running.since : null),
+        text: (row) => (row.running ? age(now - row.running.since) : NOTHING),
+      },
+      { id: "done", title: "Done", number: true, sort: (row) => row.done, text: (row) => count(row.done) },
+      { id: "failed", title: "Failed", number: true, sort: (row) => row.failed, text: (row) => count(row.failed) },
+      { id: "error", title: "Last error", sort: (row) => row.last_error?.t, fill: fillError },
+    ],
+  });
+
+  const filter = h("input", {
+    type: "search",
+    id: "engine-filter",
+    placeholder: "id, uuid, host, state, error",
+    value: parameters.get("text") ?? "",
+    oninput: () => show(),
+  });
+  const found = h("output", { class: "muted", for: "engine-filter" });
+  const steps = new Map(FUNNEL.map(([name]) => [name, h("strong", {}, NOTHING)]));
+  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+
+  function show() {
+    const text = filter.value.trim().toLowerCase();
+    const kept = text ? rows.filter((row) => words(row).includes(text)) : rows;
+    setText(
+      found,
+      kept.length === rows.length ? `${count(rows.length)} in all` : `${count(kept.length)} of ${count(rows.length)}`,
+    );
+    table.update(kept);
+  }
+
+  poll(
+    async () => {
+      const answer = await hub.get("api/engines", signal);
+      ({ engines: rows, now } = answer);
+      for (const [name, element] of steps) setText(element, count(answer.funnel[name]));
+      show();
+    },
+    PERIOD,
+    signal,
+    (error) => {
+      trouble.hidden = !error;
+      setText(trouble, error?.message ?? "");
+    },
+  );
+
+  return h(
+    "div",
+    { class: "view fill" },
+    h(
+      "div",
+      { class: "heading" },
+      h("h1", {}, "Engines"),
+      h(
+        "ol",
+        { class: "funnel", "aria-label": "How engines came" },
+        FUNNEL.map(([name, text]) => h("li", { class: name }, steps.get(name), ` ${text}`)),
+      ),
+    ),
+    h("div", { class: "controls" }, h("label", { for: "engine-filter" }, "Filter"), filter, found),
+    trouble,
+    table.element,
+  );
+}
+
+function words(row) {
+  return [
+    row.id,
+    row.uuid,
+    row.host,
+    row.pid,
+    row.state,
+    label(row.running?.label),
+    row.last_error?.ename,
+    row.last_error?.evalue,
+  ]
+    .join(" ")
+    .toLowerCase();
+}
+
+function fillRunning(cell, { running }) {
+  if (running)
+    fillLink(
+      cell,
+      `#/tasks/${encodeURIComponent(running.msg_id)}`,
+      label(running.label) || shortTask(running.msg_id),
+      running.msg_id,
+    );
+  else cell.replaceChildren();
+}
+
+function fillError(cell, { last_error: error }) {
+  if (error)
+    fillLink(
+      cell,
+      `#/tasks/${encodeURIComponent(error.msg_id)}`,
+      `${error.ename}: ${error.evalue}`,
+      `${error.ename}: ${error.evalue}`,
+    );
+  else cell.replaceChildren();
+}

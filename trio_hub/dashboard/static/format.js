@@ -1,0 +1,73 @@
+// Numbers and times, as people read them.
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const three = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+export const NOTHING = "–";
+
+export const count = (n) => (n === null || n === undefined ? NOTHING : whole.format(n));
+
+/** "1 task", "3,000 tasks". */
+export const plural = (n, noun, nouns = `${noun}s`) => `${count(n)} ${n === 1 ? noun : nouns}`;
+
+export const number = (x) =>
+  x === null || x === undefined ? NOTHING : Math.abs(x) >= 1000 ? whole.format(x) : three.format(x);
+
+export const rate = (x) => (x === null || x === undefined ? NOTHING : `${number(x)}/s`);
+
+export const percent = (x) => (x === null || x === undefined ? NOTHING : `${three.format(x * 100)} %`);
+
+export function bytes(n) {
+  if (n === null || n === undefined) return NOTHING;
+  let unit = 0;
+  while (Math.abs(n) >= 1000 && unit < 4) {
+    n /= 1000;
+    unit++;
+  }
+  return `${three.format(n)} ${["B", "kB", "MB", "GB", "TB"][unit]}`;
+}
+
+/** A duration in seconds: "35 µs", "1.2 ms", "3.4 s", "5 min 3 s", "2 h 10 min", "3 d 4 h". */
+export function seconds(s) {
+  if (s === null || s === undefined) return NOTHING;
+  if (s < 0) return `−${seconds(-s)}`;
+  if (s === 0) return "0 s";
+  if (s < 0.001) return `${three.format(s * 1e6)} µs`;
+  if (s < 1) return `${three.format(s * 1000)} ms`;
+  if (s < 60) return `${three.format(s)} s`;
+  const n = Math.round(s);
+  if (n < 3600) return `${Math.floor(n / 60)} min ${n % 60} s`;
+  if (n < 86400) return `${Math.floor(n / 3600)} h ${Math.floor((n % 3600) / 60)} min`;
+  return `${Math.floor(n / 86400)} d ${Math.floor((n % 86400) / 3600)} h`;
+}
+
+/** As `seconds`, without fractions, for what is told anew every second or two. */
+export const age = (s) =>
+  s === null || s === undefined ? NOTHING : s < 1 ? "now" : seconds(s < 60 ? Math.round(s) : s);
+
+/** A Unix time on this browser's clock face; with the day, if it is not today. */
+export function clock(t, now = Date.now() / 1000) {
+  if (t === null || t === undefined) return NOTHING;
+  const date = new Date(t * 1000);
+  const today = new Date(now * 1000).toDateString() === date.toDateString();
+  return today ? time.format(date) : `${day.format(date)} ${time.format(date)}`;
+}
+
+/** The beginning of a long id: enough to tell one from the other. */
+export const short = (id) => (id ? String(id).slice(0, 8) : NOTHING);
+
+/** The same of a msg_id. Those of one client differ in the number at their end only. */
+export function shortTask(id) {
+  const number = /^.{8}.*(_\d+)$/.exec(id);
+  return number ? `${short(id)}…${number[1]}` : short(id);
+}
+
+/** Labels may be any JSON. */
+export const label = (value) =>
+  value === null || value === undefined || value === ""
+    ? ""
+    : typeof value === "string"
+      ? value
+      : JSON.stringify(value);

@@ -1,0 +1,127 @@
+// Which view is shown, and what surrounds it: navigation, connection, footer.
+
+import { announce, button, h, setText } from "./dom.js";
+import { age, clock } from "./format.js";
+import { Hub } from "./hub.js";
+import { engine } from "./engine.js";
+import { engines } from "./engines.js";
+import { failures } from "./failures.js";
+import { overview } from "./overview.js";
+import { stream } from "./stream.js";
+import { task } from "./task.js";
+import { tasks } from "./tasks.js";
+
+const VIEWS = {
+  overview: [overview],
+  engines: [engines, engine],
+  stream: [stream],
+  tasks: [tasks, task],
+  failures: [failures],
+};
+
+const hub = new Hub();
+const main = document.getElementById("main");
+let leaving = new AbortController();
+
+/** The view, the id in it and the parameters that a fragment names: "#/tasks/ID?state=error". */
+function place() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/");
+  let id = rest.join("/");
+  try {
+    id = decodeURIComponent(id);
+  } catch {
+    // somebody's own percent signs
+  }
+  return { name: name in VIEWS ? name : "overview", id, parameters: new URLSearchParams(query) };
+}
+
+function show() {
+  const { name, id, parameters } = place();
+  leaving.abort();
+  leaving = new AbortController();
+  const [list, one] = VIEWS[name];
+  hub.streaming(name === "stream");
+  const view = (id && one ? one : list)({ hub, id, parameters, signal: leaving.signal });
+  main.replaceChildren(view);
+  const heading = view.querySelector("h1");
+  document.title = `${heading.textContent} · trio-hub`;
+  for (const link of document.querySelectorAll("#views a")) {
+    if (link.getAttribute("href") === `#/${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  return heading;
+}
+
+/** Show another view, and tell those who do not see it. */
+function move() {
+  const heading = show();
+  scrollTo(0, 0);
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+const connection = document.getElementById("connection");
+const banner = document.getElementById("banner");
+const reason = h("span");
+const countdown = h("span", { "aria-hidden": "true" });
+banner.append(
+  reason,
+  " ",
+  countdown,
+  " ",
+  button("Try now", () => hub.connect()),
+);
+let ticking = 0;
+
+function tell() {
+  setText(connection, hub.state === "live" ? "live" : hub.state);
+  connection.dataset.state = hub.state;
+  clearInterval(ticking);
+  const silent = hub.state === "live" || hub.state === "connecting";
+  banner.hidden = silent;
+  document.body.classList.toggle("stale", !silent);
+  if (silent) return;
+  setText(reason, `${hub.reason}${hub.overview ? ` What you see is as it was at ${clock(hub.overview.now)}.` : ""}`);
+  const tick = () =>
+    setText(countdown, `Trying again in ${Math.max(0, Math.ceil((hub.retryAt - Date.now()) / 1000))} s.`);
+  tick();
+  ticking = setInterval(tick, 500);
+}
+
+function frame() {
+  const { cluster_id: cluster, version, address, started, now, admin } = hub.overview;
+  document.body.classList.toggle("admin", admin);
+  setText(document.getElementById("hub-name"), cluster ? `${cluster} · ${version}` : version);
+  setText(document.getElementById("hub-address"), address);
+  setText(document.getElementById("hub-uptime"), `up ${age(now - started)}, since ${clock(started, now)}`);
+  setText(
+    document.getElementById("hub-admin"),
+    admin
+      ? `actions allowed${hub.actor ? ` (as ${hub.actor})` : ""}`
+      : "read only (serve with --dashboard-admin true to act)",
+  );
+}
+
+// The cookie has the token now; nobody needs to read it over a shoulder, or in a copied address.
+const address = new URL(location.href);
+if (address.searchParams.has("token")) {
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
+hub.actor = address.searchParams.get("actor");
+
+let before = null;
+hub.addEventListener("state", () => {
+  tell();
+  if (before !== null && before !== "live" && hub.state === "live") announce("Connected to the hub again.");
+  if (hub.state !== "connecting") before = hub.state;
+});
+hub.addEventListener("overview", frame);
+addEventListener("hashchange", move);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the fragment names the view
+  main.focus();
+});
+show();
+if (hub.state === "connecting") hub.connect(place().name === "stream");

@@ -1,0 +1,334 @@
+// The task stream: its controls, keys and pointer, and what it says in words.
+
+import { Bars } from "./bars.js";
+import { announce, button, h, reconcile, setAttribute, setText } from "./dom.js";
+import { clock, count, label, plural, seconds, shortTask } from "./format.js";
+import { Palette } from "./palette.js";
+import { inSight } from "./sight.js";
+import { Timeline } from "./timeline.js";
+
+const FRAME = 100; // ms at least from one drawing to the next while it follows the hub
+const CALM_FRAME = 1000; // for those who want little motion
+const SUMMARY = 2000; // ms from one summary in words to the next
+const MARGIN = 0.02; // of the width, right of now
+const ROW_HEIGHTS = [3, 6, 12, 18, 28];
+const SMALLEST = 2; // of these, that are chosen without being asked for
+const ROOM = 460; // px that rows may take before they get smaller
+const STEP = 0.15; // of the width: an arrow key
+
+export function stream({ hub, signal }) {
+  let bars = new Bars();
+  let live = true;
+  let chosen = false; // the height of rows
+  let dirty = true;
+  let drawn = 0;
+  let [summarised, summarisedVersion] = [0, -1];
+  let pending = []; // messages that came while the first load was on its way
+  let began = hub.overview?.started ?? null;
+
+  const canvas = h("canvas", {
+    tabindex: "0",
+    role: "application",
+    "aria-roledescription": "timeline",
+    "aria-label": "Task stream",
+    "aria-describedby": "stream-keys stream-summary",
+  });
+  const timeline = new Timeline(canvas, bars);
+  timeline.palette = new Palette();
+  timeline.from = hub.now - timeline.span;
+
+  const frameElement = h("div", { class: "timeline", id: "stream" });
+  const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
+  const summary = h("p", { id: "stream-summary", class: "muted" });
+  const waiting = h("strong", {}, "–");
+  const running = h("strong", {}, "–");
+  const legend = h("ul", { class: "legend labels", "aria-label": "Labels" });
+  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const liveButton = button("Live", () => follow(!live), { "aria-pressed": "true", class: "toggle" });
+  const words = inSight();
+
+  function follow(wanted) {
+    live = wanted;
+    setAttribute(liveButton, "aria-pressed", String(live));
+    setText(liveButton, live ? "Live" : "Paused");
+    dirty = true;
+  }
+
+  function zoom(factor, x) {
+    timeline.zoom(factor, x);
+    dirty = true;
+  }
+
+  function pan(dx, dy) {
+    if (dx) follow(false);
+    timeline.pan(dx, dy);
+    dirty = true;
+  }
+
+  function fit() {
+    const extent = bars.extent;
+    if (!extent) return;
+    follow(false);
+    const span = Math.max(0.05, extent[1] - extent[0]);
+    timeline.from = extent[0] - span * MARGIN;
+    timeline.span = span * (1 + 2 * MARGIN);
+    dirty = true;
+  }
+
+  function rows(direction) {
+    const at = ROW_HEIGHTS.indexOf(timeline.rowHeight) + direction;
+    timeline.rowHeight = ROW_HEIGHTS[Math.max(0, Math.min(ROW_HEIGHTS.length - 1, at))];
+    chosen = true;
+    fitRows();
+    timeline.clamp();
+    dirty = true;
+  }
+
+  const describe = (bar) => {
+    const engine = bars.rows.get(bar.row)?.id ?? "?";
+    const name = label(bars.labels.get(bar.label));
+    const took = bar.end === null ? `for ${seconds(hub.now - bar.start)}` : `in ${seconds(bar.end - bar.start)}`;
+    return `${name || shortTask(bar.id)}: ${bar.status} on engine ${engine} ${took}, from ${clock(bar.start, hub.now)}`;
+  };
+
+  function select(bar) {
+    timeline.selected = bar;
+    dirty = true;
+    if (!bar) return;
+    follow(false);
+    if (bar.start > timeline.to || (bar.end ?? bar.start) < timeline.from)
+      timeline.from = bar.start - timeline.span / 2;
+    announce(`${describe(bar)}. Enter opens it.`);
+  }
+
+  const open = (bar) => (location.hash = `#/tasks/${encodeURIComponent(bar.id)}`);
+
+  const keys = {
+    ArrowLeft: () => pan(-STEP * timeline.width, 0),
+    ArrowRight: () => pan(STEP * timeline.width, 0),
+    ArrowUp: () => pan(0, -3 * timeline.rowHeight),
+    ArrowDown: () => pan(0, 3 * timeline.rowHeight),
+    PageUp: () => pan(0, -timeline.height / 2),
+    PageDown: () => pan(0, timeline.height / 2),
+    "+": () => zoom(0.5),
+    "=": () => zoom(0.5),
+    "-": () => zoom(2),
+    0: fit,
+    " ": () => follow(!live),
+    ",": () => select(timeline.neighbour(-1)),
+    ".": () => select(timeline.neighbour(1)),
+    Enter: () => timeline.selected && open(timeline.selected),
+    Escape: () => select(null),
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+
+  let grabbed = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    grabbed = { x: event.clientX, y: event.clientY, moved: false };
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (grabbed) {
+      const [dx, dy] = [grabbed.x - event.clientX, grabbed.y - event.clientY];
+      if (!grabbed.moved && Math.hypot(dx, dy) < 4) return;
+      grabbed = { x: event.clientX, y: event.clientY, moved: true };
+      hover(null);
+      pan(dx, dy);
+    } else hover(event);
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const bar = timeline.at(event.offsetX, event.offsetY);
+    if (grabbed && !grabbed.moved && bar) open(bar);
+    grabbed = null;
+  });
+  canvas.addEventListener("pointercancel", () => (grabbed = null));
+  canvas.addEventListener("pointerleave", () => hover(null));
+  canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) pan(event.deltaX || event.deltaY, 0);
+      else zoom(Math.exp(Math.max(-1, Math.min(1, event.deltaY / 300))), event.offsetX);
+    },
+    { passive: false },
+  );
+
+  function hover(event) {
+    const bar = event && timeline.at(event.offsetX, event.offsetY);
+    if (bar !== timeline.hovered) dirty = true;
+    timeline.hovered = bar;
+    tip.hidden = !bar;
+    canvas.style.cursor = bar ? "pointer" : "grab";
+    if (!bar) return;
+    setText(tip, describe(bar));
+    const left =
+      event.offsetX + 14 + tip.offsetWidth > timeline.width ? event.offsetX - tip.offsetWidth - 8 : event.offsetX + 14;
+    const top = Math.min(event.offsetY + 16, timeline.height - tip.offsetHeight);
+    tip.style.transform = `translate(${Math.max(0, left)}px, ${top}px)`;
+  }
+
+  /** As high as its rows, if the style sheet allows; until somebody chooses, rows are as high as all fit in. */
+  let height = "";
+  function fitRows() {
+    if (!chosen) timeline.rowHeight = ROW_HEIGHTS.findLast((px) => bars.rows.size * px < ROOM) ?? ROW_HEIGHTS[SMALLEST];
+    const wanted = `${timeline.content}px`;
+    if (wanted !== height) frameElement.style.height = height = wanted;
+  }
+
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  let version = -1;
+  function frame(at) {
+    if (signal.aborted) return;
+    requestAnimationFrame(frame);
+    const pixel = 1000 / timeline.scale; // ms until what follows the hub has moved by one
+    if (bars.version !== version) fitRows();
+    const due = at - drawn >= Math.max(calm.matches ? CALM_FRAME : FRAME, Math.min(pixel, 1000));
+    const moving = due && (live || bars.version !== version);
+    if (timeline.resize() || dirty || moving) {
+      if (live) timeline.from = hub.now - timeline.span * (1 - MARGIN);
+      timeline.draw(hub.now);
+      dirty = false;
+      drawn = at;
+      version = bars.version;
+    }
+    if (at - summarised > SUMMARY && (live || summarisedVersion !== bars.version || !summarised)) {
+      summarised = at;
+      summarisedVersion = bars.version;
+      tell();
+    }
+  }
+
+  function tell() {
+    setText(waiting, count(bars.waiting));
+    setText(running, count(bars.running));
+    setText(
+      summary,
+      `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")} at hand; ` +
+        `in sight ${clock(timeline.from, hub.now)} to ${clock(timeline.to, hub.now)}.` +
+        (bars.lost
+          ? ` ${plural(bars.lost, "more task is", "more tasks are")} not here: older, or too many at once.`
+          : ""),
+    );
+    const named = [...bars.labels].slice(0, 40);
+    reconcile(
+      legend,
+      named,
+      ([index]) => index,
+      ([index]) => {
+        const key = h("i", { class: "key" });
+        key.style.background = `var(--hue-${(index % Palette.size) + 1})`;
+        return h("li", {}, key, h("span"));
+      },
+      (item, [, name]) => setText(item.lastChild, label(name) || "no label"),
+    );
+    words.update(timeline, hub.now);
+  }
+
+  async function load() {
+    pending = [];
+    const queue = pending;
+    try {
+      const first = await hub.get("api/stream?since=0", signal);
+      if (queue !== pending) return; // it was loaded anew meanwhile
+      bars.add(first);
+      for (const message of queue) bars.add(message);
+      pending = null;
+      trouble.hidden = true;
+      dirty = true;
+      tell();
+    } catch (error) {
+      if (signal.aborted) return;
+      pending = null; // what comes from now on is shown all the same
+      trouble.hidden = false;
+      setText(trouble, error.message);
+    }
+  }
+
+  /** Begin anew: what the hub told before is that of another hub, or has a hole in it. */
+  function restart() {
+    bars = new Bars();
+    timeline.bars = bars;
+    timeline.selected = timeline.hovered = null;
+    load();
+  }
+
+  frameElement.append(canvas, tip);
+
+  hub.addEventListener("bars", ({ detail }) => (pending ? pending.push(detail) : bars.add(detail)), { signal });
+  hub.addEventListener(
+    "overview",
+    () => {
+      if (began !== null && hub.overview.started !== began) restart();
+      began = hub.overview.started;
+    },
+    { signal },
+  );
+  let connected = true;
+  hub.addEventListener(
+    "state",
+    () => {
+      if (hub.state === "live" && !connected) restart();
+      connected = hub.state === "live";
+    },
+    { signal },
+  );
+  document.addEventListener(
+    "theme",
+    () => {
+      timeline.palette = new Palette();
+      dirty = true;
+    },
+    { signal },
+  );
+  // By then the stream is connected: there is no hole between it and what is loaded.
+  hub.addEventListener("overview", load, { signal, once: true });
+  requestAnimationFrame(frame);
+
+  return h(
+    "div",
+    { class: "view fill" },
+    h(
+      "div",
+      { class: "heading" },
+      h("h1", {}, "Task stream"),
+      h("p", { class: "counts" }, waiting, " waiting ", running, " running"),
+    ),
+    h(
+      "div",
+      { class: "controls", role: "toolbar", "aria-label": "Task stream", "aria-controls": "stream" },
+      liveButton,
+      button("−", () => zoom(2), { "aria-label": "Zoom out", title: "Zoom out (−)" }),
+      button("+", () => zoom(0.5), { "aria-label": "Zoom in", title: "Zoom in (+)" }),
+      button("Fit", fit, { title: "All that is at hand (0)" }),
+      button("Smaller rows", () => rows(-1)),
+      button("Larger rows", () => rows(1)),
+      h("a", { class: "button", href: "api/trace", download: "trio-hub-trace.json" }, "Export trace"),
+    ),
+    trouble,
+    h(
+      "div",
+      { class: "legends" },
+      legend,
+      h(
+        "ul",
+        { class: "legend" },
+        h("li", {}, h("i", { class: "key failure" }), "failed"),
+        h("li", {}, h("i", { class: "key aborted" }), "aborted"),
+        h("li", {}, h("i", { class: "key direct" }), "direct or broadcast: half as high"),
+      ),
+    ),
+    frameElement,
+    summary,
+    h(
+      "p",
+      { id: "stream-keys", class: "muted keys" },
+      "Wheel, + and − zoom; drag and arrows move; space pauses; , and . go from task to task, Enter opens one.",
+    ),
+    words.element,
+  );
+}

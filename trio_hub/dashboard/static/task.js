@@ -1,0 +1,153 @@
+// One task's whole story.
+
+import { abort, purge, resubmit } from "./actions.js";
+import { button, facts, h, setText } from "./dom.js";
+import { clock, label, seconds, short, shortTask } from "./format.js";
+import { poll } from "./hub.js";
+import { fillState } from "./table.js";
+
+const PERIOD = 1.5; // seconds
+const FINISHED = ["ok", "error", "aborted"];
+
+export function task({ hub, id, signal }) {
+  let row = null;
+  let known = ""; // what is shown: only what differs is drawn anew, so that a selection in it stays
+  const title = h("h1", {}, `Task ${shortTask(id)}`);
+  const state = h("span");
+  const content = h("div", { class: "sections" });
+  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const afterwards = async (what) => {
+    if ((await what) !== null) load().catch(failed);
+  };
+  const buttons = {
+    abort: button("Abort…", () => afterwards(abort(hub, [id]))),
+    resubmit: button("Resubmit…", () => afterwards(resubmit(hub, [id]))),
+    purge: button("Purge…", () => afterwards(purge(hub, [id])), { class: "danger" }),
+  };
+
+  async function load() {
+    const found = await hub.get(`api/tasks/${encodeURIComponent(id)}`, signal);
+    row = found.row;
+    const finished = FINISHED.includes(row.state);
+    setText(title, label(row.label) ? `Task ${shortTask(id)}: ${label(row.label)}` : `Task ${shortTask(id)}`);
+    fillState(state.parentNode, row.state);
+    buttons.abort.disabled = finished || row.state === "running";
+    buttons.resubmit.disabled = buttons.purge.disabled = !finished;
+    const text = JSON.stringify(found);
+    if (text !== known) content.replaceChildren(...sections(found, hub.now));
+    known = text;
+  }
+
+  function failed(error) {
+    trouble.hidden = !error;
+    setText(trouble, error?.message ?? "");
+    if (error?.status === 404 && row) content.classList.add("dim"); // it was purged while it was looked at
+  }
+
+  poll(load, PERIOD, signal, failed);
+
+  return h(
+    "div",
+    { class: "view" },
+    h("p", { class: "crumbs" }, h("a", { href: "#/tasks" }, "Tasks")),
+    h(
+      "div",
+      { class: "heading" },
+      title,
+      h("span", {}, state),
+      h("span", { class: "buttons admin-only" }, Object.values(buttons)),
+    ),
+    trouble,
+    content,
+  );
+}
+
+function* sections(
+  {
+    row,
+    story,
+    why_waiting: why,
+    stdout,
+    stderr,
+    outputs,
+    result,
+    error,
+    header,
+    metadata,
+    resubmitted_as: later,
+    resubmission_of: earlier,
+  },
+  now,
+) {
+  if (why) yield h("p", { class: "callout" }, h("strong", {}, "Why it waits: "), why);
+  if (error) {
+    yield h(
+      "section",
+      { class: "card bad" },
+      h("h2", {}, `${error.ename}: ${error.evalue}`),
+      error.traceback && output("Traceback", error.traceback),
+    );
+  }
+  yield h(
+    "div",
+    { class: "columns" },
+    h(
+      "section",
+      { class: "card" },
+      h("h2", {}, "About"),
+      facts([
+        ["msg_id", h("code", {}, row.msg_id)],
+        ["Queue", row.kind],
+        ["Label", label(row.label)],
+        ["Submitted", clock(row.submitted, now)],
+        ["Started", row.started && clock(row.started, now)],
+        ["Completed", row.completed && clock(row.completed, now)],
+        ["Took", row.started && row.completed && seconds(row.completed - row.started)],
+        [
+          "Engine",
+          row.engine_uuid &&
+            h(
+              "a",
+              { href: `#/engines/${encodeURIComponent(row.engine_uuid)}`, title: row.engine_uuid },
+              row.engine_id ?? short(row.engine_uuid),
+            ),
+        ],
+        ["Client", row.client && h("code", {}, row.client)],
+        ["Result", result],
+        ["Resubmitted as", later?.length ? h("span", {}, later.map((id) => [link(id), " "]).flat()) : null],
+        ["Resubmission of", earlier && link(earlier)],
+      ]),
+    ),
+    h(
+      "section",
+      { class: "card" },
+      h("h2", {}, "Story"),
+      h(
+        "ol",
+        { class: "story" },
+        story.map(({ t, what, detail }) =>
+          h(
+            "li",
+            {},
+            h("time", {}, clock(t, now)),
+            ` ${what}`,
+            detail ? h("span", { class: "muted" }, `: ${detail}`) : null,
+          ),
+        ),
+      ),
+    ),
+  );
+  if (stdout) yield output("Output (stdout)", stdout);
+  if (stderr) yield output("Output (stderr)", stderr);
+  for (const text of outputs ?? []) yield output("Displayed", text);
+  yield folded("Header", header);
+  yield folded("Metadata", metadata);
+}
+
+const link = (id) => h("a", { href: `#/tasks/${encodeURIComponent(id)}`, title: id }, shortTask(id));
+
+const output = (title, text) =>
+  h("section", { "aria-label": title }, h("h3", {}, title), h("pre", { tabindex: "0" }, text));
+
+const folded = (title, value) =>
+  h("details", {}, h("summary", {}, title), h("pre", { tabindex: "0" }, JSON.stringify(value ?? {}, null, 2)));

@@ -1,0 +1,255 @@
+// Tasks: looked for by text, state and query, a page at a time; and what is done with those that are chosen.
+
+import { abort, purge, purgeFound, resubmit } from "./actions.js";
+import { button, h, setAttribute, setText } from "./dom.js";
+import { NOTHING, clock, count, label, plural, seconds, short, shortTask } from "./format.js";
+import { poll } from "./hub.js";
+import { progress } from "./progress.js";
+import { Table, fillLink, fillState } from "./table.js";
+
+const PERIOD = 3; // seconds
+const PAGE = 100;
+const ENOUGH = 25; // rows that are worth showing
+const PARTS = 20; // answers that are waited for until there are
+/** Each state as a query of the hub. */
+const STATES = {
+  "": ["any state", {}],
+  unfinished: ["unfinished", { completed: null }],
+  queued: ["waiting for an engine", { completed: null, engine_uuid: null }],
+  running: ["running", { completed: null, engine_uuid: { $exists: true } }],
+  ok: ["ok", { "result_content.status": "ok" }],
+  error: ["failed", { "result_content.status": "error" }],
+  aborted: ["aborted", { "result_content.status": "aborted" }],
+};
+
+/** The query of a form: what is written in it, and its state. Raises a SyntaxError that tells what is wrong. */
+export function wholeQuery(written, state) {
+  let query = {};
+  if (written.trim()) {
+    query = JSON.parse(written);
+    if (query === null || typeof query !== "object" || Array.isArray(query))
+      throw new SyntaxError('a query is a dict, such as {"label": "night"}');
+  }
+  for (const key of Object.keys(STATES[state][1]))
+    if (key in query) throw new SyntaxError(`the state asks for "${key}", too: choose “any state”`);
+  return { ...query, ...STATES[state][1] };
+}
+
+export function tasks({ hub, parameters, signal }) {
+  let rows = [];
+  let next = null;
+  let total = null;
+  let asked = 0; // the number of the latest question: answers to those before are not shown
+  let query = {};
+  const chosen = new Set();
+
+  const given = parameters.get("state") ?? "";
+  const text = h("input", {
+    type: "search",
+    id: "task-text",
+    placeholder: "msg_id, label, engine, client",
+    value: parameters.get("text") ?? "",
+  });
+  const state = h(
+    "select",
+    { id: "task-state" },
+    Object.entries(STATES).map(([name, [title]]) => h("option", { value: name, selected: name === given }, title)),
+  );
+  const written = h("input", {
+    id: "task-query",
+    class: "code",
+    spellcheck: "false",
+    autocomplete: "off",
+    placeholder: '{"label": {"$glob": "night-*"}}',
+    value: parameters.get("query") ?? "",
+    "aria-describedby": "query-error",
+  });
+  const wrong = h("p", { id: "query-error", class: "wrong", role: "alert" });
+  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const found = h("output", { class: "muted", for: "task-text task-state task-query" });
+  const more = button("More", () => load(true));
+
+  const table = new Table({
+    caption: "Tasks, newest first",
+    key: (row) => row.msg_id,
+    empty: "No task is like this.",
+    columns: [
+      { id: "choose", title: "", admin: true, fill: fillChoice },
+      {
+        id: "task",
+        title: "Task",
+        heading: true,
+        fill: (cell, row) =>
+          fillLink(cell, `#/tasks/${encodeURIComponent(row.msg_id)}`, shortTask(row.msg_id), row.msg_id),
+      },
+      { id: "state", title: "State", fill: (cell, row) => fillState(cell, row.state) },
+      { id: "label", title: "Label", text: (row) => label(row.label) || NOTHING },
+      { id: "kind", title: "Queue", narrow: false, text: (row) => row.kind },
+      { id: "submitted", title: "Submitted", number: true, text: (row) => clock(row.submitted, hub.now) },
+      {
+        id: "waited",
+        title: "Waited",
+        number: true,
+        text: (row) => seconds(row.started === null ? null : Math.max(0, row.started - row.submitted)),
+      },
+      {
+        id: "took",
+        title: "Took",
+        number: true,
+        text: (row) => seconds(row.started === null || row.completed === null ? null : row.completed - row.started),
+      },
+      { id: "engine", title: "Engine", number: true, fill: fillEngine },
+      { id: "client", title: "Client", narrow: false, text: (row) => short(row.client) },
+    ],
+  });
+
+  function fillChoice(cell, { msg_id: id }) {
+    const box =
+      cell.firstElementChild ??
+      cell.appendChild(
+        h("input", { type: "checkbox", onchange: (event) => choose(event.target.value, event.target.checked) }),
+      );
+    box.value = id;
+    box.checked = chosen.has(id);
+    setAttribute(box, "aria-label", `Choose task ${shortTask(id)}`);
+  }
+
+  function choose(id, wanted) {
+    if (wanted) chosen.add(id);
+    else chosen.delete(id);
+    tell();
+  }
+
+  const ids = () => [...chosen];
+  const act = async (what) => {
+    if ((await what) === null) return;
+    chosen.clear();
+    load();
+  };
+  const chosenText = h("span", { role: "status" });
+  const chosenButtons = [
+    button("Abort…", () => act(abort(hub, ids()))),
+    button("Resubmit…", () => act(resubmit(hub, ids()))),
+    button("Purge…", () => act(purge(hub, ids())), { class: "danger" }),
+  ];
+  const purgeAll = button("Purge what is found…", () => act(purgeFound(hub, query, total)), { class: "danger" });
+  const actions = h(
+    "div",
+    { class: "controls admin-only", role: "group", "aria-label": "Actions" },
+    button("Choose all shown", () => {
+      for (const { msg_id: id } of rows) chosen.add(id);
+      show();
+    }),
+    button("None", () => {
+      chosen.clear();
+      show();
+    }),
+    chosenText,
+    chosenButtons,
+    purgeAll,
+  );
+
+  function tell() {
+    setText(chosenText, chosen.size ? `${count(chosen.size)} chosen` : "");
+    for (const element of chosenButtons) element.disabled = chosen.size === 0;
+    purgeAll.disabled = text.value.trim() !== "" || wrong.textContent !== "";
+    purgeAll.title = text.value.trim() ? "Purges what a query finds: clear the text." : "";
+  }
+
+  function show() {
+    table.update(rows);
+    more.hidden = next === null;
+    setText(
+      found,
+      total === null
+        ? `${plural(rows.length, "task")} ${next === null ? "found" : "shown, there may be more"}`
+        : `${count(rows.length)} of ${plural(total, "task")}`,
+    );
+    tell();
+  }
+
+  function complain(problem) {
+    setText(wrong, problem);
+    setAttribute(written, "aria-invalid", problem ? "true" : null);
+    tell();
+  }
+
+  async function load(further = false) {
+    const number = ++asked;
+    try {
+      query = wholeQuery(written.value, state.value);
+    } catch (error) {
+      complain(`This is not a query: ${error.message}.`);
+      return;
+    }
+    const ask = new URLSearchParams({ limit: PAGE });
+    if (Object.keys(query).length) ask.set("query", JSON.stringify(query));
+    if (text.value.trim()) ask.set("text", text.value.trim());
+    let before = further ? next : null;
+    let fresh = [];
+    try {
+      // Where few records match, the hub looks through a part of them at a time.
+      for (let part = 0; part < PARTS && fresh.length < ENOUGH && (part === 0 || before !== null); part++) {
+        if (before !== null) ask.set("before", before);
+        const answer = await hub.get(`api/tasks?${ask}`, signal);
+        if (number !== asked) return;
+        fresh = [...fresh, ...answer.rows];
+        ({ next: before, total } = answer);
+      }
+      rows = further ? [...rows, ...fresh] : fresh;
+      next = before;
+      complain("");
+      show();
+    } catch (error) {
+      if (signal.aborted || number !== asked) return;
+      if (error.status !== 400) throw error;
+      complain(error.message);
+    }
+  }
+
+  let typing = 0;
+  function changed() {
+    const kept = new URLSearchParams(
+      Object.entries({ text: text.value.trim(), state: state.value, query: written.value.trim() }).filter(
+        ([, value]) => value,
+      ),
+    );
+    history.replaceState(null, "", kept.size ? `#/tasks?${kept}` : "#/tasks");
+    clearTimeout(typing);
+    typing = setTimeout(() => attempt(), 250);
+  }
+  const attempt = () => load().then(() => failed(null), failed);
+  function failed(error) {
+    trouble.hidden = !error;
+    setText(trouble, error?.message ?? "");
+  }
+  signal.addEventListener("abort", () => clearTimeout(typing));
+
+  // What is being read through, or chosen from, stays as it is.
+  poll(() => (rows.length <= PAGE && chosen.size === 0 && !wrong.textContent ? load() : null), PERIOD, signal, failed);
+  tell();
+
+  return h(
+    "div",
+    { class: "view" },
+    h("div", { class: "heading" }, h("h1", {}, "Tasks")),
+    progress(hub, signal),
+    h(
+      "form",
+      { class: "filters", role: "search", oninput: changed, onsubmit: (event) => (event.preventDefault(), attempt()) },
+      h("div", {}, h("label", { for: "task-text" }, "Text"), text),
+      h("div", {}, h("label", { for: "task-state" }, "State"), state),
+      h("div", { class: "grow" }, h("label", { for: "task-query" }, "Query"), written, wrong),
+    ),
+    trouble,
+    actions,
+    h("p", { class: "found" }, found),
+    table.element,
+    h("p", {}, more),
+  );
+}
+
+function fillEngine(cell, { engine_id: id, engine_uuid: uuid }) {
+  if (uuid) fillLink(cell, `#/engines/${encodeURIComponent(uuid)}`, id ?? short(uuid), uuid);
+  else cell.replaceChildren(NOTHING);
+}

@@ -1,0 +1,273 @@
+// Drawing the task stream: a row an engine, a bar a task. Only what is in sight is drawn, and bars of less than a pixel
+// become one.
+
+import { between } from "./bars.js";
+import { clock } from "./format.js";
+
+const GUTTER = 64; // px: the engines' names
+const AXIS = 22; // px: the times
+const SHORTEST = 0.01; // seconds across the whole width
+const LONGEST = 7 * 86400;
+const REACH = 3; // px beside a bar that still mean it
+const STEPS = [
+  0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600,
+  86400,
+];
+
+/** What is in sight: `span` seconds from `from`, rows from `top` px, each `rowHeight` px high. */
+export class Timeline {
+  from = 0;
+  span = 60;
+  top = 0;
+  rowHeight = 18;
+  selected = null;
+  hovered = null;
+  palette = null;
+  width = 0;
+  height = 0;
+  #pen;
+
+  constructor(canvas, bars) {
+    this.canvas = canvas;
+    this.bars = bars;
+    this.#pen = canvas.getContext("2d", { alpha: false });
+  }
+
+  get to() {
+    return this.from + this.span;
+  }
+
+  get scale() {
+    return (this.width - GUTTER) / this.span;
+  }
+
+  /** px that all rows would take. */
+  get content() {
+    return AXIS + this.bars.order.length * this.rowHeight + 4;
+  }
+
+  /** Fit the canvas to its element; whether that has changed. */
+  resize() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const ratio = devicePixelRatio || 1;
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (this.canvas.width === w && this.canvas.height === h) return false;
+    [this.width, this.height, this.canvas.width, this.canvas.height] = [width, height, w, h];
+    return true;
+  }
+
+  /** Zoom by a factor, where the time at `x` px stays in its place. */
+  zoom(factor, x = (GUTTER + this.width) / 2) {
+    const t = this.time(x);
+    const span = Math.min(LONGEST, Math.max(SHORTEST, this.span * factor));
+    this.from = t - (t - this.from) * (span / this.span);
+    this.span = span;
+  }
+
+  /** Move by so many px. */
+  pan(dx, dy) {
+    this.from += dx / this.scale;
+    this.top += dy;
+    this.clamp();
+  }
+
+  clamp() {
+    this.top = Math.max(0, Math.min(this.top, this.content - this.height));
+  }
+
+  time(x) {
+    return this.from + (x - GUTTER) / this.scale;
+  }
+
+  x(t) {
+    return GUTTER + (t - this.from) * this.scale;
+  }
+
+  /** Rows in sight, each with its y. */
+  *visible() {
+    const rows = this.bars.order;
+    const first = Math.floor(this.top / this.rowHeight);
+    for (let i = first; i < rows.length; i++) {
+      const y = AXIS + i * this.rowHeight - this.top;
+      if (y >= this.height) return;
+      yield [rows[i], y];
+    }
+  }
+
+  /** The bar at a place, of several the one that failed; null if there is none. */
+  at(x, y) {
+    if (x < GUTTER || y < AXIS) return null;
+    const row = this.bars.order[Math.floor((y - AXIS + this.top) / this.rowHeight)];
+    if (!row) return null;
+    let [best, distance] = [null, REACH];
+    const t = this.time(x);
+    const reach = REACH / this.scale;
+    for (const bar of between(row, t - reach, t + reach)) {
+      const end = bar.end ?? Infinity;
+      const away = (t < bar.start ? bar.start - t : t > end ? t - end : 0) * this.scale;
+      if (away < distance || (away === distance && bar.status === "error")) [best, distance] = [bar, away];
+    }
+    return best;
+  }
+
+  /** The next bar in a direction, from the one that is selected: 1 and -1 in its row. */
+  neighbour(direction) {
+    const row = this.selected ? this.bars.rows.get(this.selected.row) : this.visible().next().value?.[0];
+    if (!row) return null;
+    const all = [...row.ended, ...row.running.values()].sort((a, b) => a.start - b.start);
+    if (!this.selected) return all.filter((bar) => bar.start <= this.to).at(-1) ?? null;
+    const at = all.findIndex(({ id, seq }) => id === this.selected.id && seq >= this.selected.seq);
+    return all[at + direction] ?? this.selected;
+  }
+
+  draw(now) {
+    const pen = this.#pen;
+    const ratio = devicePixelRatio || 1;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.fillStyle = this.palette.back;
+    pen.fillRect(0, 0, this.width, this.height);
+    this.#axis();
+    pen.save();
+    pen.beginPath();
+    pen.rect(GUTTER, AXIS, this.width - GUTTER, this.height - AXIS);
+    pen.clip();
+    const fills = new Map(); // fill → [x, y, w, h, …]: changing the fill for each bar takes longer than the bar
+    const failures = [];
+    for (const [row, y] of this.visible()) this.#row(row, y, now, fills, failures);
+    for (const [fill, boxes] of fills) {
+      pen.fillStyle = fill;
+      for (let i = 0; i < boxes.length; i += 4) pen.fillRect(boxes[i], boxes[i + 1], boxes[i + 2], boxes[i + 3]);
+    }
+    pen.strokeStyle = this.palette.ink;
+    pen.lineWidth = 1;
+    for (const [x, y, w, h] of failures) pen.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+    this.#marks(now);
+    pen.restore();
+    this.#names();
+    this.#scrollbar();
+  }
+
+  #axis() {
+    const pen = this.#pen;
+    const step = STEPS.find((candidate) => candidate * this.scale >= 90) ?? STEPS.at(-1);
+    pen.font = "11px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    pen.lineWidth = 1;
+    for (let t = Math.ceil(this.from / step) * step; t < this.to; t += step) {
+      const x = Math.round(this.x(t)) + 0.5;
+      pen.strokeStyle = this.palette.grid;
+      pen.beginPath();
+      pen.moveTo(x, AXIS - 5);
+      pen.lineTo(x, this.height);
+      pen.stroke();
+      pen.fillStyle = this.palette.muted;
+      const part = step < 1 ? (t - Math.floor(t)).toFixed(step < 0.01 ? 3 : 2).slice(1) : "";
+      pen.fillText(clock(Math.floor(t + 1e-6), t) + part, x + 4, AXIS / 2);
+    }
+  }
+
+  #row(row, y, now, fills, failures) {
+    const gap = this.rowHeight >= 8 ? 2 : this.rowHeight >= 4 ? 1 : 0;
+    const height = this.rowHeight - gap;
+    const right = this.width;
+    // Of bars of less than a pixel: the pixels that they are drawn in, from `start` to `end`, in one fill.
+    let [start, end, fill] = [0, 0, null];
+    const put = (style, x, w, bar) => {
+      let boxes = fills.get(style);
+      if (!boxes) fills.set(style, (boxes = []));
+      const direct = bar && bar.kind !== "task" && height >= 6;
+      boxes.push(x, direct ? y + height / 4 : y, w, direct ? height / 2 : height);
+    };
+    const flush = () => {
+      if (fill !== null) put(fill, start, end - start, null);
+      fill = null;
+    };
+    for (const bar of between(row, this.from, this.to)) {
+      const x = Math.max(GUTTER - 2, this.x(bar.start));
+      const w = Math.min(right + 2, this.x(bar.end ?? now)) - x;
+      const failed = bar.status === "error";
+      const aborted = bar.status === "aborted";
+      if (w < 1) {
+        const pixel = Math.floor(x);
+        const style = failed ? this.palette.error : aborted ? this.palette.aborted : this.palette.label(bar.label);
+        if (fill !== null && pixel < end) {
+          if (failed && fill !== style) {
+            // A failure shows, however many succeed in its pixel.
+            if (pixel > start) put(fill, start, pixel - start, null);
+            [start, end, fill] = [pixel, pixel + 1, style];
+          }
+        } else if (fill === style && pixel === end) end = pixel + 1;
+        else {
+          flush();
+          [start, end, fill] = [pixel, pixel + 1, style];
+        }
+        continue;
+      }
+      const box = w > 3 ? w - 1 : w; // a seam between neighbours
+      if (failed || aborted) {
+        put(
+          w >= 4
+            ? failed
+              ? this.palette.hatch
+              : this.palette.crosses
+            : failed
+              ? this.palette.error
+              : this.palette.aborted,
+          x,
+          box,
+          bar,
+        );
+        if (failed && w >= 4 && height >= 6) failures.push([x, y, box, height]);
+      } else put(this.palette.label(bar.label), x, box, bar);
+    }
+    flush();
+  }
+
+  /** What runs has an open end; what is selected or pointed at, a frame. */
+  #marks(now) {
+    const pen = this.#pen;
+    const height = this.rowHeight - (this.rowHeight >= 4 ? 2 : 0);
+    pen.fillStyle = this.palette.ink;
+    for (const [row, y] of this.visible()) {
+      for (const bar of row.running.values())
+        if (bar.start <= this.to) pen.fillRect(this.x(now) - 1, y, 2, Math.max(1, height));
+      for (const [bar, width] of [
+        [this.hovered, 1],
+        [this.selected, 2],
+      ]) {
+        if (bar?.row !== row.index) continue;
+        const x = this.x(bar.start);
+        pen.strokeStyle = this.palette.ink;
+        pen.lineWidth = width;
+        pen.strokeRect(x - 1, y - 1, Math.max(3, this.x(bar.end ?? now) - x) + 2, height + 2);
+      }
+    }
+  }
+
+  #names() {
+    const pen = this.#pen;
+    pen.textBaseline = "middle";
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = this.palette.back;
+    pen.fillRect(0, AXIS, GUTTER, this.height);
+    pen.fillStyle = this.palette.muted;
+    let free = AXIS - 1; // names of small rows would lie upon each other
+    for (const [row, y] of this.visible()) {
+      const middle = y + this.rowHeight / 2;
+      if (middle - 6 < free) continue;
+      pen.fillText(row.id === null ? "?" : `engine ${row.id}`, 4, middle, GUTTER - 8);
+      free = middle + 6;
+    }
+    pen.fillStyle = this.palette.back;
+    pen.fillRect(0, 0, GUTTER, AXIS);
+  }
+
+  #scrollbar() {
+    const room = this.height - AXIS;
+    const content = this.content - AXIS;
+    if (content <= room) return;
+    const length = Math.max(20, (room * room) / content);
+    this.#pen.fillStyle = this.palette.muted;
+    this.#pen.fillRect(this.width - 4, AXIS + ((room - length) * this.top) / (content - room), 3, length);
+  }
+}

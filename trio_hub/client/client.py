@@ -53,6 +53,11 @@ class Client:
         return self._link.session.session_id
 
     @property
+    def kind(self) -> str:
+        """What answers: ``"trio-hub"``, or ``"ipcontroller"``, which stands for any other hub."""
+        return "trio-hub" if self._link.hub_name == "trio-hub" else "ipcontroller"
+
+    @property
     def engines(self) -> dict[int, str]:
         """The uuids of the engines there are, by id."""
         return dict(self._engines.uuids)

@@ -43,10 +43,9 @@ def status(where: Where, as_json: bool) -> None:
 async def look(client: Client, file: str) -> dict[str, Any]:
     """What `status` tells, as it is in JSON."""
     from ...errors import RemoteError
-    from .records import ROW_KEYS, find_latest, load_of, speaks_paths, state_of
+    from .records import ROW_KEYS, find_latest, load_of, state_of
 
     load = await load_of(client)
-    kind = "trio-hub" if await speaks_paths(client) else "ipcontroller"
     latest: dict[str, Any] | None = None
     trouble = None
     try:
@@ -59,7 +58,7 @@ async def look(client: Client, file: str) -> dict[str, Any]:
         latest = {"count": len(found), "since": found[0]["received"] if found else None}
         latest |= {state: states[state] for state in ("ok", "error", "aborted")}
     return {
-        "hub": {"kind": kind, "address": client.address, "connection_file": file},
+        "hub": {"kind": client.kind, "address": client.address, "connection_file": file},
         "engines": {"count": len(load.engines), "busy": load.busy, "idle": len(load.engines) - load.busy},
         "queues": {"waiting": load.waiting, "tasks": load.tasks, "direct": load.direct},
         "completed": load.completed,

@@ -19,7 +19,6 @@ __all__ = [
     "is_busy",
     "load_of",
     "row_of",
-    "speaks_paths",
     "state_of",
     "window",
 ]
@@ -47,7 +46,7 @@ class Load(NamedTuple):
     """What there is to do.
 
     - ``engines``: ``{"queue", "tasks", "completed"}`` of each, by id;
-    - ``waiting``: the tasks that no engine has yet; None if there are no engines, when a hub does not tell.
+    - ``waiting``: the tasks that no engine has yet; None if an ipcontroller has no engines, when it does not tell.
     """
 
     engines: dict[int, dict[str, int]]
@@ -84,15 +83,6 @@ async def load_of(client: Client) -> Load:
         return Load({}, None)
     waiting: int = status.pop("unassigned")
     return Load({int(id): engine for id, engine in sorted(status.items(), key=lambda item: int(item[0]))}, waiting)
-
-
-async def speaks_paths(client: Client) -> bool:
-    """Whether the hub is a trio-hub, whose query language has dotted paths. Others take any key for one of a record."""
-    try:
-        await client.db_query({"msg_id": {"$eq": ""}, "no_such_key": {"$eq": ""}}, ["queue"])
-    except RemoteError as error:
-        return error.ename == "QueryError"
-    return False
 
 
 def window(since: datetime | None, until: datetime | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def tasks(
 
     QUERY is one of the hub's query language, as JSON.
     """
-    from .records import ROW_KEYS, find_latest, row_of, speaks_paths, state_of
+    from .records import ROW_KEYS, find_latest, row_of, state_of
     from .session import ask
 
     asked = dict(query or {})
@@ -66,7 +66,7 @@ def tasks(
             condition["engine_uuid"] = {"$eq": uuid_of(client, engine)}
         if label is not None:
             condition["label"] = {"$glob" if set(label) & set("*?[") else "$eq": label}
-        for key, value in state_condition(wanted, await speaks_paths(client)).items():
+        for key, value in state_condition(wanted, paths=client.kind == "trio-hub").items():
             condition.setdefault(key, value)
         if "submitted" in asked:
             found = await client.db_query(condition, ROW_KEYS)
@@ -98,8 +98,11 @@ def uuid_of(client: Client, engine: str) -> str:
         raise Failure(message) from None
 
 
-def state_condition(states: set[str], paths: bool) -> dict[str, Any]:
-    """What a hub can be asked about these states; more than what is wanted may match."""
+def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
+    """What a hub can be asked about these states; more than what is wanted may match.
+
+    With paths, which only a trio-hub knows, the condition can name the status that is within a record's result.
+    """
     if not states:
         return {}
     condition: dict[str, Any] = {}

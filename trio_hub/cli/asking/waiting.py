@@ -139,8 +139,8 @@ def write_buffers(output: Path, buffers: list[Any]) -> list[Path]:
 def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | None, timeout: float | None) -> None:
     """Wait for requests to finish, for engines to come, or until there is nothing to do.
 
-    Without MSG_ID and --engines it waits until no request is queued or runs. A hub without engines does not tell what
-    is queued: the wait goes on until one comes.
+    Without MSG_ID and --engines it waits until no request is queued or runs. An ipcontroller without
+    engines does not tell what is queued: the wait goes on until one comes.
 
     Exits with 1 if a request that was waited for has failed.
     """

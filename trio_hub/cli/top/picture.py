@@ -24,9 +24,11 @@ SORTS: dict[str, Callable[[EngineRow], Any]] = {
 HEADER = 4
 """Lines above the engines."""
 AROUND = 4
-"""Lines that are neither header, nor an engine, nor a request: titles, a line between them, and the keys."""
-LEAST_LATEST = 4
-"""Finished requests for which engines leave room."""
+"""Lines that are neither header, nor an engine, nor below the engines: titles, a line between, and the keys."""
+LEAST_BELOW = 5
+"""Lines that engines leave for requests."""
+SHORT_ID = 16
+"""Columns for a msg_id where there is no room for all of it: it differs from others in its end."""
 
 
 @dataclass
@@ -50,12 +52,13 @@ class View:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. A width of 0 is what is left of the line; `from_width` is the screen that it needs."""
+    """A column of a table, for screens that are so wide. A width of 0 is what is left of the line."""
 
     title: str
     width: int
     right: bool = False
     from_width: int = 0
+    below_width: int = 1_000_000
 
 
 ENGINES = (
@@ -66,22 +69,25 @@ ENGINES = (
     Column("COMPLETED", 11, right=True),
     Column("RATE/s", 8, right=True),
     Column("FOR", 7, right=True),
+    Column("RUNNING", SHORT_ID, below_width=140),
+    Column("RUNNING", 48, from_width=140),
     Column("UUID", 36, from_width=140),
-    Column("RUNNING", 0),
+    Column("LABEL", 0),
 )
-LATEST = (
-    Column("RECEIVED", 11),
+REQUESTS = (
+    Column("RECEIVED", 8),
     Column("STATE", 7),
     Column("ENGINE", 6, right=True),
     Column("TOOK", 6, right=True),
+    Column("MSG_ID", SHORT_ID, below_width=140),
     Column("MSG_ID", 48, from_width=140),
-    Column("WHAT", 0),
+    Column("LABEL", 0),
 )
 
 
 def engine_lines(snapshot: Snapshot, height: int) -> int:
     """How many engines there is room for."""
-    room = height - HEADER - AROUND - LEAST_LATEST
+    room = height - HEADER - AROUND - LEAST_BELOW
     return max(1, min(len(snapshot.engines), room))
 
 
@@ -93,12 +99,15 @@ def draw(snapshot: Snapshot, view: View, width: int, height: int) -> list[Text]:
     first = min(view.first, max(0, len(engines) - shown))
     lines += table(ENGINES, [engine_cells(engine, snapshot) for engine in engines[first : first + shown]], width)
     lines.append(Text())
-    room = max(0, height - len(lines) - 2)
-    rows = snapshot.latest[:room]
     if snapshot.trouble is not None:
         lines.append(Text(f"no records: {one_line(snapshot.trouble)}", style="yellow"))
     else:
-        lines += table(LATEST, [latest_cells(row, width) for row in rows], width)
+        room = max(0, height - len(lines) - 2)
+        failures = snapshot.failures[: max(0, (room - 1) // 2)]
+        if failures:
+            lines += table(REQUESTS, [request_cells(row) for row in failures], width, LABEL="LAST FAILURES")
+            room -= 1 + len(failures)
+        lines += table(REQUESTS, [request_cells(row) for row in snapshot.latest[:room]], width, LABEL="LAST FINISHED")
     lines = lines[: height - 1]
     lines += [Text()] * (height - 1 - len(lines))
     lines.append(keys(view, first, shown, len(engines)))
@@ -142,11 +151,18 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
     ]
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[Text]:
-    """The titles and the rows. Rows have a cell for every column, also for those that the screen has no room for."""
-    chosen = [place for place, column in enumerate(columns) if width >= column.from_width]
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int, **titled: str) -> list[Text]:
+    """The titles and the rows.
+
+    Args:
+        columns: of the table; a screen has room for some of them.
+        rows: a cell for every column.
+        width: of the screen.
+        titled: other titles, by those of the columns.
+    """
+    chosen = [place for place, column in enumerate(columns) if column.from_width <= width < column.below_width]
     left = width - sum(columns[place].width + 1 for place in chosen)
-    titles = [Text(column.title, style="bold") for column in columns]
+    titles = [Text(titled.get(column.title, column.title), style="bold") for column in columns]
     lines = []
     for row in [titles, *rows]:
         line = Text()
@@ -163,9 +179,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int)
 
 
 def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
-    running_for = "-"
-    if engine.since is not None:
-        running_for = ">" * engine.earlier + duration((snapshot.at - engine.since).total_seconds())
+    msg_id = "-" if engine.running is None else one_line(engine.running)
     return [
         Text(str(engine.id)),
         Text(engine.state, style=STATE_STYLES[engine.state]),
@@ -173,27 +187,43 @@ def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
         Text(count(engine.direct)),
         Text(count(engine.completed)),
         Text("-" if engine.rate is None else f"{engine.rate:,.1f}"),
-        Text(running_for),
+        Text(running_for(engine, snapshot)),
+        Text(short(msg_id)),
+        Text(msg_id),
         Text(engine.uuid),
-        Text("-" if engine.running is None else one_line(engine.running)),
+        Text(one_line(engine.label)),
     ]
 
 
-def latest_cells(row: Mapping[str, Any], width: int) -> list[Text]:
+def running_for(engine: EngineRow, snapshot: Snapshot) -> str:
+    """``<2.00s``: less than that; ``>12s``: it ran already when it was first seen; "-" where nothing can be told."""
+    if engine.since is None:
+        return "-"
+    seconds = (snapshot.at - engine.since).total_seconds()
+    if seconds <= 0:
+        return "-" if engine.earlier or snapshot.seconds is None else f"<{duration(snapshot.seconds)}"
+    return ">" * engine.earlier + duration(seconds)
+
+
+def request_cells(row: Mapping[str, Any]) -> list[Text]:
     error = row["error"]
     parts = [one_line(row["label"])]
     if error is not None:
         parts.append(f"{one_line(error['ename'])}: {one_line(error['evalue'])}")
-    if width < LATEST[4].from_width:
-        parts.append(row["msg_id"])
+    msg_id = one_line(row["msg_id"])
     return [
-        Text(clock(row["received"])),
+        Text(row["received"].astimezone().strftime("%H:%M:%S")),
         Text(row["state"], style=STATE_STYLES[row["state"]]),
         Text("-" if row["engine_id"] is None else str(row["engine_id"])),
         Text(duration(row["seconds"])),
-        Text(row["msg_id"]),
+        Text(short(msg_id)),
+        Text(msg_id),
         Text("  ".join(part for part in parts if part)),
     ]
+
+
+def short(msg_id: str) -> str:
+    return msg_id if len(msg_id) <= SHORT_ID else "…" + msg_id[1 - SHORT_ID :]
 
 
 def keys(view: View, first: int, shown: int, engines: int) -> Text:

@@ -23,7 +23,7 @@ __all__ = ["EngineRow", "Snapshot", "Watch"]
 FEW = 500
 """Requests that a query may be expected to answer with."""
 KEPT = 200
-"""Finished requests that are shown at most."""
+"""Finished requests that are shown at most; and of the failed ones among them as many again."""
 FIRST_LOOK = 1.0
 """Seconds back from which the first snapshot tells what has finished."""
 
@@ -32,7 +32,7 @@ FIRST_LOOK = 1.0
 class EngineRow:
     """An engine. ``since`` is when its running request was first seen, and ``earlier`` that it may have begun before.
 
-    The running request is the first that was submitted of those that the engine has.
+    ``running`` is the msg_id of the first submitted of the requests that it has, and ``label`` its label.
     """
 
     id: int
@@ -42,6 +42,7 @@ class EngineRow:
     completed: int
     rate: float | None = None
     running: str | None = None
+    label: Any = None
     since: datetime | None = None
     earlier: bool = False
 
@@ -54,12 +55,14 @@ class EngineRow:
 class Snapshot:
     """A hub at one moment. None is what is not known; rates are per second.
 
-    ``latest`` are finished requests as `row_of` gives them, the latest first; ``sampled`` tells that more have
-    finished than were asked for, so that ``failed`` is an estimate. ``trouble`` is why there are no records.
+    ``seconds`` is the time since the snapshot before. ``latest`` and ``failures`` are finished requests as `row_of`
+    gives them, the latest first; ``sampled`` tells that more have finished than were asked for, so that ``failed`` is
+    an estimate. ``trouble`` is why there are no records.
     """
 
     address: str
     at: datetime
+    seconds: float | None = None
     engines: tuple[EngineRow, ...] = ()
     waiting: int | None = None
     finished: float | None = None
@@ -67,6 +70,7 @@ class Snapshot:
     failed: float | None = None
     sampled: bool = False
     latest: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[Mapping[str, Any], ...] = ()
     trouble: str | None = None
 
     @property
@@ -95,6 +99,7 @@ class Watch:
     _received: datetime | None = None
     """The hub's time of the last result that was told of."""
     _latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     async def look(self) -> Snapshot:
         """A new snapshot. Raises `HubLostError`."""
@@ -121,6 +126,7 @@ class Watch:
         self.last = Snapshot(
             address=self.client.address,
             at=now,
+            seconds=seconds,
             engines=tuple(engines),
             waiting=load.waiting,
             finished=finished,
@@ -128,6 +134,7 @@ class Watch:
             failed=failed,
             sampled=sampled,
             latest=tuple(reversed(self._latest)),
+            failures=tuple(reversed(self._failures)),
             trouble=trouble,
         )
         return self.last
@@ -165,11 +172,13 @@ class Watch:
         records.sort(key=lambda record: record["received"])
         rows = [row_of(record, self.client.engines) for record in records]
         new = [row for row in rows if row["msg_id"] not in known]
+        failures = [row for row in new if row["state"] == "error"]
         self._latest.extend(new)
+        self._failures.extend(failures)
         self._received = records[-1]["received"] if records else since
         if first or covered is None:
             return None, sampled
-        return sum(row["state"] == "error" for row in new) / covered, sampled
+        return len(failures) / covered, sampled
 
     def _engine(
         self,
@@ -183,17 +192,11 @@ class Watch:
     ) -> EngineRow:
         old = before.get(uuid)
         rate = None if old is None or seconds is None else max(0, load["completed"] - old.completed) / seconds
-        what, since, earlier = None, None, False
+        what, label, since, earlier = None, None, None, False
         if running.get(uuid):
-            what = _name(running[uuid][0])
+            what, label = running[uuid][0]["msg_id"], running[uuid][0]["label"]
             if old is not None and old.running == what:
                 since, earlier = old.since, old.earlier
             else:
                 since, earlier = now, self.last is None
-        return EngineRow(id, uuid, load["tasks"], load["queue"], load["completed"], rate, what, since, earlier)
-
-
-def _name(record: Mapping[str, Any]) -> str:
-    """The label that a request was given, if that is text, and its msg_id."""
-    label = record["label"]
-    return f"{label} {record['msg_id']}" if isinstance(label, str) and label else str(record["msg_id"])
+        return EngineRow(id, uuid, load["tasks"], load["queue"], load["completed"], rate, what, label, since, earlier)

@@ -6,10 +6,12 @@ import json
 import pickle  # noqa: TID251 - to read what was written
 from pathlib import Path
 
+import pytest
 import trio
 
 from trio_hub.testing import open_engine
 
+from ...runtime.support import eventually
 from .support import World, world
 
 
@@ -20,27 +22,27 @@ async def test_result(tmp_path: Path) -> None:
         assert (await it.ask("result", msg_id)).stdout == "(3, 1)\n"
 
 
-async def test_result_waits(tmp_path: Path) -> None:
+async def test_result_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with world(tmp_path) as it:
         it.engines[0].hold()
         msg_id = it.submit(pow, 2, 10)
         await it.engines[0].wait_requests(1)
-        assert await outcome_when_released(it, "result", msg_id) == (0, "1024\n", "")
+        assert await outcome_when_released(it, caplog, "result", msg_id) == (0, "1024\n", "")
 
 
-async def outcome_when_released(it: World, *arguments: str) -> tuple[int, str, str]:
-    """What a command says that asks for the first time while the engine holds its requests."""
+async def outcome_when_released(it: World, caplog: pytest.LogCaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    """What a command says that has connected while the engine still holds its requests."""
     outcome: list[tuple[int, str, str]] = []
+    caplog.set_level("INFO", "trio_hub.hub")
+    caplog.clear()
 
     async def ask() -> None:
         result = await it.ask(*arguments)
         outcome.append((result.exit_code, result.stdout, result.stderr))
 
-    clients = it.hub.statistics().clients
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
-        while it.hub.statistics().clients == clients:
-            await trio.testing.wait_all_tasks_blocked(0.002)
+        await eventually(lambda: "client connected" in caplog.messages)
         it.engines[0].release()
     return outcome[0]
 
@@ -113,7 +115,7 @@ async def test_result_that_takes_too_long(tmp_path: Path) -> None:
         assert result.stderr == f"trio-hub: waited 0.2 s in vain for the result of {msg_id}\n"
 
 
-async def test_wait_for_requests(tmp_path: Path) -> None:
+async def test_wait_for_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with world(tmp_path) as it:
         good, bad = await it.run(pow, 1, 1), await it.run(divmod, 1, 0)
         assert await it.ask_json("wait", good) == {"finished": 1, "failed": []}
@@ -123,7 +125,7 @@ async def test_wait_for_requests(tmp_path: Path) -> None:
         late = it.submit(pow, 1, 1)
         await it.engines[0].wait_requests(3)
         assert (await it.ask("wait", good, late, "--timeout=0.2")).exit_code == 4
-        assert await outcome_when_released(it, "wait", good, late) == (0, "", "")
+        assert await outcome_when_released(it, caplog, "wait", good, late) == (0, "", "")
 
 
 async def test_wait_for_requests_of_which_one_is_unknown(tmp_path: Path) -> None:
@@ -146,12 +148,11 @@ async def test_wait_for_engines(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             async with open_engine(it.hub.engine_info):
-                while not outcome:
-                    await trio.testing.wait_all_tasks_blocked(0.002)
+                await eventually(lambda: bool(outcome))
         assert outcome == [0]
 
 
-async def test_wait_until_idle(tmp_path: Path) -> None:
+async def test_wait_until_idle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with world(tmp_path) as it:
         await it.run(pow, 1, 1)
         assert await it.ask_json("wait") == {"idle": True, "completed": 1}
@@ -160,4 +161,4 @@ async def test_wait_until_idle(tmp_path: Path) -> None:
         it.submit(pow, 1, 1)
         await it.engines[0].wait_requests(2)
         assert (await it.ask("wait", "--timeout=0.2")).exit_code == 4
-        assert await outcome_when_released(it, "wait") == (0, "", "")
+        assert await outcome_when_released(it, caplog, "wait") == (0, "", "")

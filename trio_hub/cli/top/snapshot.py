@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteError
-from ..asking.records import ROW_KEYS, Load, load_of, row_of, window
+from ..asking.records import ROW_KEYS, Load, find_latest, load_of, row_of, window
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -24,8 +24,11 @@ FEW = 500
 """Requests that a query may be expected to answer with."""
 KEPT = 200
 """Finished requests that are shown at most; and of the failed ones among them as many again."""
-FIRST_LOOK = 1.0
-"""Seconds back from which the first snapshot tells what has finished."""
+FIRST_LOOK = 50
+"""Finished requests that the first snapshot tells of."""
+
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -159,26 +162,26 @@ class Watch:
 
     async def _finished(self, rate: float | None, seconds: float | None, now: datetime) -> tuple[float | None, bool]:
         """Ask what has finished lately: failures per second, and whether they are those of a sample."""
-        first = self._received is None
-        since = self._received or now - timedelta(seconds=FIRST_LOOK)
         covered = seconds
         sampled = False
-        if rate is not None and seconds is not None and rate * seconds > FEW:
-            covered = FEW / rate
-            since = max(since, now - timedelta(seconds=covered))
-            sampled = True
-        known = {row["msg_id"] for row in self._latest}
-        records = await self.client.db_query({"received": window(since, None)}, ROW_KEYS)
+        if self._received is None:
+            records = await find_latest(self.client, {}, ROW_KEYS, enough=FIRST_LOOK, by="received")
+        else:
+            since = self._received
+            if rate is not None and seconds is not None and rate * seconds > FEW:
+                covered = FEW / rate
+                since = max(since, now - timedelta(seconds=covered))
+                sampled = True
+            records = await self.client.db_query({"received": window(since, None)}, ROW_KEYS)
         records.sort(key=lambda record: record["received"])
         rows = [row_of(record, self.client.engines) for record in records]
+        known = {row["msg_id"] for row in self._latest}
         new = [row for row in rows if row["msg_id"] not in known]
         failures = [row for row in new if row["state"] == "error"]
         self._latest.extend(new)
         self._failures.extend(failures)
-        self._received = records[-1]["received"] if records else since
-        if first or covered is None:
-            return None, sampled
-        return len(failures) / covered, sampled
+        self._received = records[-1]["received"] if records else self._received or LONG_AGO
+        return None if covered is None else len(failures) / covered, sampled
 
     def _engine(
         self,

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -69,29 +70,26 @@ def code_blocks(path: Path, *languages: str) -> list[tuple[str, str]]:
 # Commands and settings
 
 
-def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        yield f"{path} {name}", command
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
+PAGE_OF_COMMANDS = DOCS / "reference" / "command.md"
+REFERENCE = runpy.run_path(str(DOCS / "command_reference.py"))
+COMMANDS: dict[str, click.Command] = dict(REFERENCE["commands"](main, "trio-hub"))
 
 
-COMMANDS = dict(commands(main, "trio-hub"))
+def test_what_the_code_says_of_commands_is_in_the_reference() -> None:
+    text = PAGE_OF_COMMANDS.read_text()
+    assert REFERENCE["renewed"](text) == text, "run `python docs/command_reference.py`"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_a_command_is_in_the_reference_and_no_other(name: str) -> None:
-    text = section((DOCS / "reference" / "command.md").read_text(), name)
+    text = section(PAGE_OF_COMMANDS.read_text(), name)
     told = {
         option for row in re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE) for option in re.findall(r"`(-.*?)`", row)
     }
     command = copy(COMMANDS[name])
     command._help_option = None  # click remembers what an earlier test had it called
     context = click.Context(command, help_option_names=["-h", "--help"])
-    params = command.get_params(context)
+    params = [param for param in command.get_params(context) if isinstance(param, click.Option)]
     assert told == {option for param in params for option in (*param.opts, *param.secondary_opts)}
 
 
@@ -116,10 +114,13 @@ def default_in_words(value: object) -> str:
 def test_every_exit_code_is_in_the_reference() -> None:
     from trio_hub.cli import codes
 
-    text = section((DOCS / "reference" / "command.md").read_text(), "Exit codes")
-    expected = {codes.OK, codes.FAILED, codes.BAD_USAGE}
-    expected |= {codes.after_signal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == expected
+    both = {codes.OK, codes.FAILED, codes.BAD_USAGE, codes.after_signal(signal.SIGINT)}
+    for title, more in (
+        ("Exit codes", {codes.after_signal(signal.SIGTERM)}),
+        ("Exit codes of commands that ask", {codes.NO_HUB, codes.TIMED_OUT}),
+    ):
+        text = section(PAGE_OF_COMMANDS.read_text(), title)
+        assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == both | more
 
 
 # Records and messages

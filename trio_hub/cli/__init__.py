@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 
@@ -16,6 +17,18 @@ COMMANDS = {
     "ipcontroller": ("ipcontroller:ipcontroller", "Run a hub with the command line and config files of ipcontroller."),
     "config": ("config_show:config", "Look at settings."),
     "demo": ("demo:demo", "Show a hub at work: real engines, real tasks, figures."),
+    "status": ("asking.looking:status", "Show how a hub does, on one screen."),
+    "top": ("top.command:top", "Watch a hub at work."),
+    "engines": ("asking.looking:engines", "List the engines, and what each has to do."),
+    "tasks": ("asking.tasks:tasks", "List requests."),
+    "task": ("asking.tasks:task", "Tell the whole story of a request."),
+    "result": ("asking.waiting:result", "Wait for a request, and print its value."),
+    "wait": ("asking.waiting:wait", "Wait for requests, for engines, or until there is nothing to do."),
+    "abort": ("asking.changing:abort", "Withdraw requests that have not begun."),
+    "resubmit": ("asking.changing:resubmit", "Run requests again, as new tasks."),
+    "purge": ("asking.changing:purge", "Let the hub forget finished requests."),
+    "shutdown": ("asking.changing:shutdown", "Stop engines, or all engines and the hub."),
+    "completion": ("completion:completion", "Print a script that makes a shell complete this command."),
 }
 
 
@@ -32,6 +45,12 @@ class LazyGroup(click.Group):
         command = getattr(import_module(f".{module}", __name__), name)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["BAD_USAGE", "EXIT_CODES_HELP", "FAILED", "OK", "after_signal"]
+__all__ = ["BAD_USAGE", "EXIT_CODES_HELP", "FAILED", "NO_HUB", "OK", "TIMED_OUT", "after_signal"]
 
 OK = 0
 FAILED = 1
 BAD_USAGE = 2
 """That of click, too."""
+NO_HUB = 3
+"""There is no hub to ask: no connection file, or nobody answers. Of commands that ask a running hub."""
+TIMED_OUT = 4
+"""What was waited for has not come within --timeout. Likewise."""
 
 
 def after_signal(signum: int) -> int:

@@ -43,12 +43,22 @@ class Client:
         self._engines = engines
 
     def __repr__(self) -> str:
-        return f"<Client {self.session} of {self._link.address.url('registration')}>"
+        return f"<Client {self.session} of {self.address}>"
+
+    @property
+    def address(self) -> str:
+        """Where the hub answers queries, as ``tcp://127.0.0.1:40001``."""
+        return self._link.address.url("registration")
 
     @property
     def session(self) -> str:
         """Its name for itself: ``client_uuid`` in records."""
         return self._link.session.session_id
+
+    @property
+    def kind(self) -> str:
+        """What answers: ``"trio-hub"``, or ``"ipcontroller"``, which stands for any other hub."""
+        return "trio-hub" if self._link.hub_name == "trio-hub" else "ipcontroller"
 
     @property
     def engines(self) -> dict[int, str]:
@@ -223,13 +233,36 @@ class Client:
             RemoteError: the call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know it.
             SerializationError: the result cannot be unpickled here.
         """
+        return unpack_value_untrusted(await self.result_buffers(msg_id))
+
+    async def result_buffers(self, msg_id: str) -> Frames:
+        """The value of a call, not unpickled, as soon as it is there.
+
+        Returns:
+            What the engine has sent: a pickle, and then the large buffers that it leaves out, in order. Nothing, if
+            the request was not a call, but code to be executed.
+
+        Raises:
+            RemoteError: as of `result`.
+        """
         pause = 0.05
         while True:
             reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
             if msg_id in reply.content.get("completed", ()):
-                return _value(Reply(reply.content[msg_id]["result_content"], reply.buffers))
+                _content(Reply(reply.content[msg_id]["result_content"], []))
+                return reply.buffers
             await trio.sleep(pause)  # the protocol has no way to be told
             pause = min(2 * pause, 2.0)
+
+    async def pending(self, msg_ids: Sequence[str]) -> list[str]:
+        """Those of these requests, of whichever client, that are not finished.
+
+        Raises:
+            RemoteError: with ``ename`` ``"KeyError"``, the hub does not know one of them.
+        """
+        content = await self._query("result_request", {"msg_ids": list(msg_ids), "status_only": True})
+        pending: list[str] = content["pending"]
+        return pending
 
     async def purge(self, msg_ids: Sequence[str] | None = None, *, engines: Sequence[int] = ()) -> None:
         """Let the hub forget finished requests: those of the msg_ids, of the engines; or all, if none is named."""

@@ -102,6 +102,8 @@ class Link:
         self.pending: dict[str, Pending] = {}
         self.handshakes: dict[str, int] = {}
         self.returned = trio.Event()
+        self.hub_name = ""
+        """The user that the hub's replies name: it has none, and says what it is instead, if it is one of ours."""
         self.lost: str | None = None
         """Why nothing can be asked at present; None as long as the hub can be reached."""
         self.published: Callable[[str, dict[str, Any]], None] = lambda msg_type, content: None
@@ -236,6 +238,8 @@ class Link:
         message = self._read(frames)
         pending = None if message is None else self.pending.get(message.parent.msg_id)
         if message is not None and pending is not None:
+            if pending.channel == "registration":
+                self.hub_name = message.header.username
             try:
                 outcome: Reply | HubError = Reply(self.session.content(message), message.buffers)
             except WireError as error:

@@ -1,0 +1,72 @@
+"""A hub with engines that compute, a client that submits to it, and the command line to ask it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import trio
+
+from trio_hub import HubConfig, RunningHub
+from trio_hub.cli import main
+from trio_hub.client.packing import pack_call, pack_function
+from trio_hub.testing import Behaviour, ScriptedClient, ScriptedEngine, open_client, open_engines, open_hub
+from trio_hub.wire.connection import write_connection_file
+
+from ...client.support import compute
+from ...runtime.support import within_limit
+
+
+@dataclass(frozen=True)
+class World:
+    hub: RunningHub
+    client: ScriptedClient
+    engines: list[ScriptedEngine]
+    file: Path
+
+    async def ask(self, *arguments: str, input: str | None = None) -> click.testing.Result:
+        """The command's output and exit code."""
+        return await invoke(*arguments, f"--connection-file={self.file}", input=input)
+
+    async def ask_json(self, *arguments: str) -> Any:
+        """What it prints with --json, once it has succeeded."""
+        result = await self.ask(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def submit(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
+        """A task; its msg_id."""
+        return self.client.submit(*pack_call(pack_function(function), args, {}), metadata={"label": label})
+
+    async def run(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
+        """A task, which is finished then; its msg_id."""
+        msg_id = self.submit(function, *args, label=label)
+        await self.client.reply(msg_id)
+        return msg_id
+
+
+async def invoke(*arguments: str, input: str | None = None) -> click.testing.Result:
+    """The command, called in a thread of this process."""
+    runner = click.testing.CliRunner()
+    return await trio.to_thread.run_sync(lambda: runner.invoke(main, list(arguments), input=input))
+
+
+@asynccontextmanager
+async def world(
+    directory: Path, engines: int = 1, *, behaviour: Behaviour = compute, **settings: Any
+) -> AsyncGenerator[World, None]:
+    async with (
+        within_limit(),
+        open_hub(HubConfig(**settings)) as hub,
+        open_client(hub.client_info) as client,
+        open_engines(hub.engine_info, engines, behaviour=behaviour) as scripted,
+    ):
+        await hub.wait_engines(engines)
+        file = directory / "client.json"
+        write_connection_file(file, hub.client_info)
+        yield World(hub, client, scripted, file)

@@ -1,0 +1,200 @@
+"""``trio-hub status``, ``engines``, ``tasks`` and ``task``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trio_hub.testing import failing
+
+from .support import invoke, world
+
+
+async def test_status(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=2) as it:
+        await it.run(pow, 2, 3)
+        await it.run(divmod, 1, 0)
+        it.engines[0].hold()
+        it.client.call(it.engines[0])
+        await it.engines[0].wait_requests(1)
+        seen = await it.ask_json("status")
+        assert seen["hub"]["kind"] == "trio-hub"
+        assert seen["hub"]["connection_file"] == str(it.file)
+        assert seen["hub"]["address"].startswith("tcp://127.0.0.1:")
+        assert seen["engines"] == {"count": 2, "busy": 1, "idle": 1}
+        assert seen["queues"] == {"waiting": 0, "tasks": 0, "direct": 1}
+        assert seen["completed"] == 2
+        assert seen["latest"].pop("since")
+        assert seen["latest"] == {"count": 2, "ok": 1, "error": 1, "aborted": 0}
+        assert seen["database"] == {"answers": True, "error": None}
+        result = await it.ask("status")
+        assert result.exit_code == 0
+        for line in ("engines     2: 1 busy, 1 idle", "at engines  0 load-balanced, 1 direct", "1 ok, 1 error"):
+            assert line in result.stdout
+        assert "\x1b" not in result.stdout
+
+
+async def test_status_of_a_hub_without_engines_and_records(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=0, db="none") as it:
+        seen = await it.ask_json("status")
+        assert seen["latest"] is None
+        assert not seen["database"]["answers"]
+        result = await it.ask("status")
+        assert "finished    -\n" in result.stdout
+
+
+async def test_engines(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=2) as it:
+        await it.client.reply(it.client.call(it.engines[1]))
+        rows = (await it.ask_json("engines"))["engines"]
+        assert [row["uuid"] for row in rows] == [engine.uuid for engine in it.engines]
+        assert rows[1] == {
+            "id": 1,
+            "uuid": it.engines[1].uuid,
+            "state": "idle",
+            "tasks": 0,
+            "queue": 0,
+            "completed": 1,
+        }
+        title, first, second = (await it.ask("engines")).stdout.splitlines()
+        assert title.split() == ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "UUID"]
+        assert first.split() == ["0", "idle", "0", "0", "0", it.engines[0].uuid]
+        assert second.split() == ["1", "idle", "0", "0", "1", it.engines[1].uuid]
+
+
+async def test_no_engines(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=0) as it:
+        assert await it.ask_json("engines") == {"engines": []}
+        result = await it.ask("engines")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no engines\n")
+
+
+async def test_tasks(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        good = await it.run(pow, 2, 3, label="tides")
+        bad = await it.run(divmod, 1, 0, label="night\x1b[2J-1")
+        it.engines[0].hold()
+        running = it.submit(pow, 1, 1)
+        await it.engines[0].wait_requests(1)
+        waiting = it.submit(pow, 1, 1)
+        await it.client.query("connection_request")
+
+        async def found(*arguments: str) -> list[str]:
+            return [row["msg_id"] for row in (await it.ask_json("tasks", *arguments))["tasks"]]
+
+        assert await found() == [good, bad, running, waiting]
+        assert await found("--limit", "2") == [running, waiting]
+        assert await found("--state", "ok") == [good]
+        assert await found("--state", "error") == [bad]
+        assert await found("--state", "ok", "--state", "error") == [good, bad]
+        assert await found("--state", "aborted") == []
+        assert await found("--state", "running") == [running]
+        assert await found("--state", "waiting") == [waiting]
+        assert await found("--state", "waiting", "--state", "ok") == [good, waiting]
+        assert await found("--label", "tides") == [good]
+        assert await found("--label", "t*") == [good]
+        assert await found("--engine", "0") == [good, bad, running]
+        assert await found("--engine", it.engines[0].uuid, "--state", "ok") == [good]
+        assert await found("--since", "1h") == [good, bad, running, waiting]
+        assert await found("--since", "2999-01-01") == []
+        assert await found('{"result_content.ename": "ZeroDivisionError"}') == [bad]
+        assert await found('{"submitted": {"$gte": "2020-01-01"}}', "--limit", "1") == [waiting]
+        (row,) = (await it.ask_json("tasks", "--state", "error"))["tasks"]
+        assert row["error"] == {"ename": "ZeroDivisionError", "evalue": "integer division or modulo by zero"}
+        assert row["engine_id"] == 0
+        assert row["queue"] == "task"
+        assert row["seconds"] >= 0
+        lines = (await it.ask("tasks")).stdout.splitlines()
+        assert [line.split()[:2] for line in lines[1:]] == [
+            [good, "ok"],
+            [bad, "error"],
+            [running, "running"],
+            [waiting, "waiting"],
+        ]
+        assert lines[2].endswith("night [2J-1  ZeroDivisionError: integer division or modulo by zero")
+        assert (await it.ask("tasks", "--label", "nothing")).stderr == "no such requests\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["tasks", "nonsense"], "it is not JSON"),
+        (["tasks", "[1]"], "it has to be a JSON object"),
+        (["tasks", "--since", "someday"], "'someday' is neither a date"),
+        (["tasks", "--limit", "0"], "--limit"),
+        (["tasks", '{"label": "a"}', "--label", "b"], "QUERY says already which label: leave out --label"),
+        (["tasks", "--profile=a", "--profile-dir=b"], "profile and profile_dir each say"),
+        (["purge", "--older-than", "-3"], "'-3' is no duration"),
+        (["wait", "--engines", "1", "a"], "but not both"),
+        (["shutdown"], "say what to stop"),
+        (["shutdown", "--engine", "1", "--hub"], "say what to stop"),
+        (["purge"], "say what to purge"),
+        (["purge", "a", "--all"], "say what to purge"),
+        (["top"], "this is no terminal"),
+        (["completion", "tcsh"], "tcsh"),
+    ],
+)
+async def test_bad_usage(arguments: list[str], complaint: str) -> None:
+    result = await invoke(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert not result.stdout
+
+
+async def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        result = await it.ask("tasks", "--engine", "7")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("trio-hub: there is no engine 7; those there are: 0")
+
+
+async def test_a_query_that_the_hub_refuses(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        result = await it.ask("tasks", '{"nonsense": 1}')
+        assert result.exit_code == 1
+        assert result.stderr.startswith("trio-hub: QueryError: query['nonsense']")
+        assert result.stderr.count("\n") == 1
+
+
+async def test_task(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        it.engines[0].hold()
+        msg_id = it.submit(divmod, 1, 0, label={"run": 7})
+        (request,) = await it.engines[0].wait_requests(1)
+        request.print("half way\n")
+        it.engines[0].release()
+        await it.client.reply(msg_id)
+        told = await it.ask_json("task", msg_id)
+        assert told["state"] == "error"
+        assert told["error"]["traceback"] == ["here", "there"]
+        assert told["stdout"] == "half way\n"
+        assert told["label"] == {"run": 7}
+        assert told["msg_type"] == "apply_request"
+        assert told["engine_uuid"] == it.engines[0].uuid
+        text = (await it.ask("task", msg_id)).stdout
+        assert text.startswith("state       error\n")
+        assert f"engine      0 ({it.engines[0].uuid})\n" in text
+        assert "\nstdout:\nhalf way\n" in text
+        assert "\nerror:\nhere\nthere\nZeroDivisionError: integer division or modulo by zero\n" in text
+
+
+async def test_a_task_that_the_hub_does_not_know(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        result = await it.ask("task", "nobody")
+        assert result.exit_code == 1
+        assert "the hub has no record of nobody" in result.stderr
+
+
+async def test_many_tasks_are_listed_from_the_end(tmp_path: Path) -> None:
+    """However old the oldest are, those that are wanted are found."""
+    async with world(tmp_path, behaviour=failing("OSError", "so\nit is")) as it:
+        msg_ids = [it.client.submit() for _ in range(120)]
+        for msg_id in msg_ids:
+            await it.client.reply(msg_id)
+        result = await it.ask("tasks", "--limit", "100", "--json")
+        rows = json.loads(result.stdout)["tasks"]
+        assert [row["msg_id"] for row in rows] == msg_ids[-100:]
+        lines = (await it.ask("tasks", "--limit", "1")).stdout.splitlines()
+        assert lines[1].endswith("OSError: so it is")

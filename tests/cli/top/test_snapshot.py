@@ -1,0 +1,89 @@
+"""What `top` learns of a hub from one look to the next."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trio_hub import Client, connect
+from trio_hub.cli.top import snapshot
+from trio_hub.cli.top.snapshot import Watch
+
+from ..asking.support import world
+
+
+async def test_looks(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=2) as it, connect(connection_file=it.file) as client:
+        watch = Watch(client)
+        first = await watch.look()
+        assert (first.waiting, first.tasks, first.busy, len(first.engines)) == (0, 0, 0, 2)
+        assert first.finished is first.submitted is first.failed is None
+        good, bad = await it.run(pow, 1, 1, label="tides"), await it.run(divmod, 1, 0)
+        it.engines[0].hold()
+        it.engines[1].hold()
+        running = [it.submit(pow, 1, 1, label="tides") for _ in range(3)]
+        await it.engines[0].wait_requests(1)
+        await it.engines[1].wait_requests(1)
+        await it.client.query("connection_request")
+        second = await watch.look()
+        assert second.seconds is not None
+        assert second.finished == pytest.approx(2 / second.seconds)
+        assert second.submitted == pytest.approx(5 / second.seconds)
+        assert second.failed == pytest.approx(1 / second.seconds)
+        assert not second.sampled
+        assert [row["msg_id"] for row in second.latest] == [bad, good]
+        assert [row["msg_id"] for row in second.failures] == [bad]
+        assert (second.waiting, second.tasks, second.busy) == (1, 2, 2)
+        assert {engine.running for engine in second.engines} == set(running[:2])
+        assert {(engine.label, engine.since, engine.earlier) for engine in second.engines} == {
+            ("tides", second.at, False)
+        }
+        third = await watch.look()
+        assert third.finished == third.failed == third.submitted == 0
+        assert {engine.since for engine in third.engines} == {second.at}
+        assert third.latest == second.latest
+        newcomer = await Watch(client).look()
+        assert all(engine.earlier for engine in newcomer.engines)
+
+
+async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "FEW", 5)
+    async with world(tmp_path) as it, connect(connection_file=it.file) as client:
+        asked: list[Any] = []
+
+        async def db_query(self: Client, query: Any, keys: Any) -> list[dict[str, Any]]:
+            asked.append(query)
+            return await original(self, query, keys)
+
+        original = Client.db_query
+        monkeypatch.setattr(Client, "db_query", db_query)
+        watch = Watch(client)
+        await watch.look()
+        for _ in range(20):
+            await it.run(pow, 1, 1)
+        it.engines[0].hold()
+        for _ in range(10):
+            it.client.call(it.engines[0])
+        await it.engines[0].wait_requests(30)
+        asked.clear()
+        look = await watch.look()
+        (query,) = asked
+        assert look.sampled
+        assert look.finished is not None
+        assert query["received"]["$gte"] == (look.at - timedelta(seconds=5 / look.finished)).isoformat()
+        assert look.engines[0].running is None
+
+
+async def test_a_hub_that_keeps_no_records(tmp_path: Path) -> None:
+    async with world(tmp_path, db="none") as it, connect(connection_file=it.file) as client:
+        watch = Watch(client)
+        await watch.look()
+        await it.run(pow, 1, 1)
+        look = await watch.look()
+        assert look.trouble is not None
+        assert look.completed == 1
+        assert look.failed is None
+        assert look.latest == ()

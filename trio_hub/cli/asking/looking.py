@@ -1,0 +1,140 @@
+"""``trio-hub status`` and ``trio-hub engines``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import Where, asks_hub, example
+from .output import STATE_STYLES, clock, columns, console, count, print_json
+
+if TYPE_CHECKING:
+    from ...client import Client
+    from .records import Load
+
+__all__ = ["engines", "status"]
+
+LATEST = 100
+"""Finished requests that `status` counts by state."""
+
+
+@click.command("status", epilog=example("trio-hub status --profile-dir my-cluster", "trio-hub status --json"))
+@asks_hub
+def status(where: Where, as_json: bool) -> None:
+    """Show how a hub does, on one screen.
+
+    What the hub does not tell is shown as "-" (null in JSON).
+    """
+    from .session import ask, file_of
+
+    async def question(client: Client) -> dict[str, Any]:
+        return await look(client, file_of(where))
+
+    seen = ask(where, question)
+    if as_json:
+        print_json(seen)
+    else:
+        show_status(seen)
+
+
+async def look(client: Client, file: str) -> dict[str, Any]:
+    """What `status` tells, as it is in JSON."""
+    from ...errors import RemoteError
+    from .records import ROW_KEYS, find_latest, load_of, state_of
+
+    load = await load_of(client)
+    latest: dict[str, Any] | None = None
+    trouble = None
+    try:
+        found = await find_latest(client, {}, ROW_KEYS, enough=LATEST, by="received")
+    except RemoteError as error:
+        trouble = str(error)
+    else:
+        found = found[-LATEST:]
+        states = Counter(map(state_of, found))
+        latest = {"count": len(found), "since": found[0]["received"] if found else None}
+        latest |= {state: states[state] for state in ("ok", "error", "aborted")}
+    return {
+        "hub": {"kind": client.kind, "address": client.address, "connection_file": file},
+        "engines": {"count": len(load.engines), "busy": load.busy, "idle": len(load.engines) - load.busy},
+        "queues": {"waiting": load.waiting, "tasks": load.tasks, "direct": load.direct},
+        "completed": load.completed,
+        "latest": latest,
+        "database": {"answers": trouble is None, "error": trouble},
+    }
+
+
+def show_status(seen: dict[str, Any]) -> None:
+    hub, engines, queues, latest = seen["hub"], seen["engines"], seen["queues"], seen["latest"]
+    if latest is None:
+        told = "-"
+    elif not latest["count"]:
+        told = "none"
+    else:
+        since: datetime = latest["since"]
+        told = f"{latest['ok']} ok, {latest['error']} error, {latest['aborted']} aborted"
+        told += f" (the last {latest['count']}, since {clock(since)})"
+    database = seen["database"]
+    rows = [
+        ("hub", f"{hub['kind']} at {hub['address']}"),
+        ("file", hub["connection_file"]),
+        ("engines", f"{count(engines['count'])}: {count(engines['busy'])} busy, {count(engines['idle'])} idle"),
+        ("waiting", f"{count(queues['waiting'])} for an engine"),
+        ("at engines", f"{count(queues['tasks'])} load-balanced, {count(queues['direct'])} direct"),
+        ("completed", f"{count(seen['completed'])} by these engines"),
+        ("finished", told),
+        ("database", "answers" if database["answers"] else f"- ({database['error']})"),
+    ]
+    out = console()
+    for name, value in rows:
+        out.print(f"{name:<10}  {value}")
+
+
+@click.command("engines", epilog=example("trio-hub engines", "trio-hub engines --json"))
+@asks_hub
+def engines(where: Where, as_json: bool) -> None:
+    """List the engines, and what each has to do."""
+    from .records import load_of
+    from .session import ask
+
+    async def question(client: Client) -> list[dict[str, Any]]:
+        return engine_rows(await load_of(client), client.engines)
+
+    rows = ask(where, question)
+    if as_json:
+        print_json({"engines": rows})
+    elif not rows:
+        console(stderr=True).print("no engines")
+    else:
+        show_engines(rows)
+
+
+def engine_rows(load: Load, uuids: dict[int, str]) -> list[dict[str, Any]]:
+    """An engine each, as it is in JSON."""
+    from .records import is_busy
+
+    return [
+        {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle"} | engine
+        for id, engine in load.engines.items()
+    ]
+
+
+def show_engines(rows: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    cells = [
+        [
+            str(row["id"]),
+            Text(row["state"], STATE_STYLES[row["state"]]),
+            *(count(row[name]) for name in ("tasks", "queue", "completed")),
+            row["uuid"] or "-",
+        ]
+        for row in rows
+    ]
+    titles = ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "UUID"]
+    out = console()
+    for line in columns(titles, cells, right=("ID", "TASKS", "DIRECT", "COMPLETED")):
+        out.print(line)

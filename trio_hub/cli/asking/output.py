@@ -1,0 +1,135 @@
+"""How answers are printed: as JSON, or as text in columns, with colour where there is a terminal for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+__all__ = [
+    "STATE_STYLES",
+    "clock",
+    "columns",
+    "console",
+    "count",
+    "duration",
+    "one_line",
+    "print_json",
+    "progress",
+]
+
+STATE_STYLES = {
+    "waiting": "dim",
+    "running": "cyan",
+    "ok": "green",
+    "error": "bold red",
+    "aborted": "yellow",
+    "busy": "cyan",
+    "idle": "dim",
+}
+
+
+def print_json(document: Any) -> None:
+    """On one line of stdout. Dates are ISO 8601 text."""
+    click.echo(json.dumps(document, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """It prints what it is given: colours only where there is a terminal, and NO_COLOR does not forbid them."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def progress() -> Progress:
+    """Bars on stderr, if that is a terminal. Nothing else there ever moves."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars = console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=bars,
+        disable=not bars.is_terminal,
+        transient=True,
+        auto_refresh=False,  # that would be a thread
+    )
+
+
+def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: Collection[str] = ()) -> list[Text]:
+    """Rows of text under their titles, each column as wide as its widest cell, the last as long as it is.
+
+    Args:
+        titles: of the columns.
+        rows: a cell for each.
+        right: the titles of columns that are aligned at the right.
+    """
+    from rich.text import Text
+
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    table = [[Text(title, style="bold") for title in titles], *cells]
+    widths = [max(row[place].cell_len for row in table) for place in range(len(titles))]
+    lines = []
+    for row in table:
+        line = Text()
+        for place, (title, cell) in enumerate(zip(titles, row, strict=True)):
+            padding = " " * (widths[place] - cell.cell_len)
+            last = place == len(titles) - 1
+            line.append_text(Text.assemble(padding, cell) if title in right else Text.assemble(cell, padding))
+            if not last:
+                line.append("  ")
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def one_line(value: object) -> str:
+    """Text that came from elsewhere, without what would move a cursor or break a line."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def count(number: float | None) -> str:
+    """``12,345``; "-" for what is not known."""
+    return "-" if number is None else f"{number:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """At most six characters: ``0.012s``, ``4.20s``, ``61s``, ``12m05s``, ``3h07m``, ``12d``."""
+    if seconds is None:
+        return "-"
+    seconds = max(0.0, seconds)
+    if seconds < 0.9995:
+        return f"{seconds:.3f}s"
+    if seconds < 9.995:
+        return f"{seconds:.2f}s"
+    if seconds < 99.5:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours < 48 else f"{hours // 24}d"
+
+
+def clock(moment: datetime | None) -> str:
+    """``12:34:56`` of today, ``05-01 12:34`` of another day, in this machine's zone; "-" for what is not known."""
+    if moment is None:
+        return "-"
+    here = moment.astimezone()
+    today = here.date() == datetime.now(here.tzinfo).date()
+    return here.strftime("%H:%M:%S" if today else "%m-%d %H:%M")

@@ -1,0 +1,83 @@
+"""A command's time with its hub: connected, asked, and every way in which that can fail made an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import click
+import trio
+
+from ...client import Client, connect
+from ...client.finding import connection_file_path
+from ...errors import ConfigError, ConnectionFileError, HubError, HubLostError
+from .. import codes
+from .options import Where
+
+__all__ = ["Failure", "ask", "complain", "file_of"]
+
+T = TypeVar("T")
+
+LOST_AFTER = 20.0
+"""Seconds without an answer after which a command gives up the hub that it is connected to."""
+
+
+class Failure(Exception):
+    """A command cannot do what it was told to, or the answer is no: what to say, and the exit code."""
+
+    def __init__(self, message: str, code: int = codes.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def file_of(where: Where) -> str:
+    """The connection file that is meant. Raises `ConfigError`."""
+    path = connection_file_path(where.profile, where.profile_dir, where.cluster_id, where.connection_file, os.environ)
+    return str(path)
+
+
+def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after: float = LOST_AFTER) -> T:
+    """What comes of a function that is called with a client of the hub.
+
+    What goes wrong ends the process: one line on stderr, and one of `codes`.
+    """
+
+    async def connected() -> T:
+        async with connect(
+            profile=where.profile,
+            profile_dir=where.profile_dir,
+            cluster_id=where.cluster_id,
+            connection_file=where.connection_file,
+            answer_within=where.answer_within,
+            lost_after=lost_after,
+        ) as client:
+            return await question(client)
+
+    try:
+        return trio.run(connected)
+    except KeyboardInterrupt:
+        sys.exit(codes.after_signal(signal.SIGINT))
+    except Failure as failure:
+        _fail(str(failure), failure.code)
+    except ConfigError as error:
+        _fail(str(error), codes.BAD_USAGE)
+    except ConnectionFileError as error:
+        remedy = "Start one with `trio-hub serve`, or name another with --profile, --cluster-id or --connection-file."
+        _fail(f"{error} {remedy}", codes.NO_HUB)
+    except HubLostError as error:
+        _fail(str(error), codes.NO_HUB)
+    except HubError as error:
+        _fail(str(error), codes.FAILED)
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    click.echo("trio-hub: " + " ".join(message.split()), err=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    complain(message)
+    sys.exit(code)

@@ -1,0 +1,225 @@
+"""``trio-hub tasks`` and ``trio-hub task``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .options import Where, asks_hub, example
+from .output import STATE_STYLES, clock, columns, console, duration, one_line, print_json
+
+if TYPE_CHECKING:
+    from ...client import Client
+
+__all__ = ["task", "tasks"]
+
+STATES = ("waiting", "running", "ok", "error", "aborted")
+UNFINISHED = {"waiting", "running"}
+
+
+@click.command(
+    "tasks",
+    epilog=example(
+        "trio-hub tasks --state error --since 1h",
+        'trio-hub tasks \'{"label": {"$glob": "night-*"}}\' --limit 20 --json',
+    ),
+)
+@click.argument("query", type=options.query, required=False)
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these; may be repeated.")
+@click.option("--engine", metavar="ID", help="Only those that this engine has or had: its id or uuid.")
+@click.option("--label", metavar="LABEL", help="Only those with this label, in which * and ? stand for anything.")
+@click.option("--limit", type=click.IntRange(1), default=50, metavar="N", help="The latest N.  [default: 50]")
+@click.option(
+    "--since", type=options.moment, metavar="WHEN", help="Only those submitted since a date, or in the last 2h."
+)
+@asks_hub
+def tasks(
+    where: Where,
+    as_json: bool,
+    query: dict[str, Any] | None,
+    states: tuple[str, ...],
+    engine: str | None,
+    label: str | None,
+    limit: int,
+    since: datetime | None,
+) -> None:
+    """List requests, the latest last: load-balanced tasks, direct calls and broadcasts.
+
+    QUERY is one of the hub's query language, as JSON.
+    """
+    from .records import ROW_KEYS, find_latest, row_of, state_of
+    from .session import ask
+
+    asked = dict(query or {})
+    for key, option in (("label", label), ("engine_uuid", engine), ("submitted", since)):
+        if key in asked and option is not None:
+            name = {"engine_uuid": "engine", "submitted": "since"}.get(key, key)
+            raise click.UsageError(f"QUERY says already which {key}: leave out --{name}")
+    wanted = set(states)
+
+    async def question(client: Client) -> list[dict[str, Any]]:
+        condition = dict(asked)
+        if engine is not None:
+            condition["engine_uuid"] = {"$eq": uuid_of(client, engine)}
+        if label is not None:
+            condition["label"] = {"$glob" if set(label) & set("*?[") else "$eq": label}
+        for key, value in state_condition(wanted, paths=client.kind == "trio-hub").items():
+            condition.setdefault(key, value)
+        if "submitted" in asked:
+            found = await client.db_query(condition, ROW_KEYS)
+        else:
+            found = await find_latest(client, condition, ROW_KEYS, enough=limit, since=since)
+        rows = [row_of(record, client.engines) for record in found if not wanted or state_of(record) in wanted]
+        return rows[-limit:]
+
+    rows = ask(where, question)
+    if as_json:
+        print_json({"tasks": rows})
+    elif not rows:
+        console(stderr=True).print("no such requests")
+    else:
+        show_tasks(rows)
+
+
+def uuid_of(client: Client, engine: str) -> str:
+    """That of an engine that is there, by its id; or the text itself, which may be that of one that is gone."""
+    from .session import Failure
+
+    if not engine.isdecimal():
+        return engine
+    try:
+        return client.engines[int(engine)]
+    except KeyError:
+        there = ", ".join(map(str, sorted(client.engines))) or "none"
+        message = f"there is no engine {engine}; those there are: {there}. One that is gone is known by its uuid"
+        raise Failure(message) from None
+
+
+def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
+    """What a hub can be asked about these states; more than what is wanted may match.
+
+    With paths, which only a trio-hub knows, the condition can name the status that is within a record's result.
+    """
+    if not states:
+        return {}
+    condition: dict[str, Any] = {}
+    if states <= UNFINISHED:
+        condition["completed"] = {"$eq": None}
+        if len(states) == 1:
+            condition["engine_uuid"] = {"$eq" if "waiting" in states else "$ne": None}
+    elif not states & UNFINISHED:
+        condition["completed"] = {"$ne": None}
+        if paths:
+            unwanted = sorted({"ok", "aborted"} - states)
+            status = {"$nin": unwanted} if "error" in states else {"$in": sorted(states)}
+            condition["result_content.status"] = status
+    return condition
+
+
+def show_tasks(rows: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    cells = []
+    for row in rows:
+        what = one_line(row["label"])
+        if row["error"] is not None:
+            what = f"{what}  {one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}".strip()
+        cells.append(
+            [
+                row["msg_id"],
+                Text(row["state"], STATE_STYLES[row["state"]]),
+                row["queue"] or "-",
+                "-" if row["engine_id"] is None else str(row["engine_id"]),
+                clock(row["submitted"]),
+                duration(row["seconds"]),
+                what,
+            ]
+        )
+    out = console()
+    for line in columns(
+        ["MSG_ID", "STATE", "QUEUE", "ENGINE", "SUBMITTED", "TOOK", "LABEL"], cells, right=("ENGINE", "TOOK")
+    ):
+        out.print(line)
+
+
+@click.command("task", epilog=example("trio-hub task 2f6c1d9e-0b7a_4711_12"))
+@click.argument("msg_id")
+@asks_hub
+def task(where: Where, as_json: bool, msg_id: str) -> None:
+    """Tell the whole story of a request: when, where, what it printed, and its error with the traceback."""
+    from .records import row_of
+    from .session import Failure, ask
+
+    async def question(client: Client) -> dict[str, Any]:
+        found = await client.db_query({"msg_id": {"$eq": msg_id}})
+        if not found:
+            raise Failure(f"the hub has no record of {msg_id}: it never had, or it was dropped or purged")
+        (record,) = found
+        row = row_of(record, client.engines)
+        content = record["result_content"] or {}
+        if row["error"] is not None:
+            row["error"]["traceback"] = content.get("traceback") or []
+        row["msg_type"] = (record["header"] or {}).get("msg_type")
+        row |= {key: record[key] for key in ("resubmitted", "metadata", "stdout", "stderr")}
+        row |= {key: record[key] for key in ("execute_input", "execute_result")}
+        return row
+
+    row = ask(where, question)
+    if as_json:
+        print_json(row)
+    else:
+        show_task(row)
+
+
+def show_task(row: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    out = console()
+    engine = "-"
+    if row["engine_uuid"] is not None:
+        engine = row["engine_uuid"] if row["engine_id"] is None else f"{row['engine_id']} ({row['engine_uuid']})"
+    lines: list[tuple[str, str]] = [
+        ("msg_id", row["msg_id"]),
+        ("queue", f"{row['queue'] or '-'}, {row['msg_type'] or '-'}"),
+        ("label", one_line(row["label"]) or "-"),
+        ("client", row["client"] or "-"),
+        ("engine", engine),
+        ("submitted", moment(row["submitted"])),
+        ("started", moment(row["started"])),
+        ("completed", moment(row["completed"])),
+        ("took", duration(row["seconds"])),
+    ]
+    if row["resubmitted"]:
+        lines.append(("again as", row["resubmitted"]))
+    out.print(Text.assemble(f"{'state':<10}  ", (row["state"], STATE_STYLES[row["state"]])))
+    for name, value in lines:
+        out.print(f"{name:<10}  {value}")
+    result = ((row["execute_result"] or {}).get("data") or {}).get("text/plain")
+    for title, text in (
+        ("input", row["execute_input"]),
+        ("stdout", row["stdout"]),
+        ("stderr", row["stderr"]),
+        ("displayed", result),
+        ("error", error_text(row["error"])),
+    ):
+        if text:
+            out.print()
+            out.print(Text(f"{title}:", style="bold"))
+            out.print(Text.from_ansi(str(text)))
+
+
+def moment(date: datetime | None) -> str:
+    return "-" if date is None else date.astimezone().isoformat(" ", "milliseconds")
+
+
+def error_text(error: dict[str, Any] | None) -> str:
+    """The traceback as the engine printed it, if there is one; else what is known."""
+    if error is None:
+        return ""
+    traceback = error["traceback"]
+    told = "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback)
+    short = f"{error['ename']}: {error['evalue']}"
+    return told if str(error["evalue"]) in told and told else f"{told}\n{short}".lstrip("\n")

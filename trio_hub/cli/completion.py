@@ -1,0 +1,26 @@
+"""``trio-hub completion``: what makes a shell complete this command's words."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from .asking.options import example
+
+__all__ = ["completion"]
+
+
+@click.command(
+    "completion",
+    epilog=example(
+        "trio-hub completion bash > ~/.local/share/bash-completion/completions/trio-hub",
+        "trio-hub completion fish > ~/.config/fish/completions/trio-hub.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print a script that makes a shell complete commands, options, and the names of profiles and clusters."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "trio-hub", "_TRIO_HUB_COMPLETE").source())

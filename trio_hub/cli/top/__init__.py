@@ -1,0 +1,1 @@
+"""``trio-hub top``: a hub at work, watched from a terminal."""

@@ -1,0 +1,170 @@
+"""``trio-hub top``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..asking.options import Where, asks_hub, duration, example
+from ..asking.output import print_json
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from ...client import Client
+    from .picture import View
+    from .snapshot import Snapshot, Watch
+    from .terminal import Keys
+
+__all__ = ["top"]
+
+PIPE_SIZE = (100, 30)
+"""Columns and lines of a picture that goes to no terminal."""
+
+HELP = """\
+Watch a hub at work: its engines, its rates, and what has finished last.
+
+\b
+Keys:
+  q             quit
+  p             pause, and go on
+  s             sort the engines by id, load, rate, completed
+  up, down      scroll the engines, also by PgUp and PgDn
+"""
+
+
+@click.command("top", help=HELP, epilog=example("trio-hub top --interval 5", "trio-hub top --count 2 --json"))
+@click.option("--interval", type=duration, default=2.0, metavar="TIME", help="Between two looks.  [default: 2 s]")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Print so many pictures one after another, and end. Needs no terminal. With --json, a line each.",
+)
+@asks_hub
+def top(where: Where, as_json: bool, interval: float, count: int | None) -> None:
+    from ..asking.session import ask
+    from .snapshot import Watch
+
+    if count is None and not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("this is no terminal: give --count N or --json, or look once, with `trio-hub status`")
+
+    async def question(client: Client) -> None:
+        watch = Watch(client)
+        if as_json:
+            await pictures(watch, interval, count, lambda snapshot: print_json(as_document(snapshot)))
+        elif count is not None:
+            await pictures(watch, interval, count, print_picture)
+        else:
+            await live(watch, interval)
+
+    ask(where, question)
+
+
+async def pictures(watch: Watch, interval: float, count: int | None, show: Callable[[Snapshot], None]) -> None:
+    import trio
+
+    left = count
+    while True:
+        show(await watch.look())
+        sys.stdout.flush()
+        if left is not None:
+            left -= 1
+            if not left:
+                return
+        await trio.sleep(interval)
+
+
+def as_document(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as it is in JSON."""
+    document = asdict(snapshot)
+    totals = {name: getattr(snapshot, name) for name in ("tasks", "direct", "completed")}
+    return document | totals
+
+
+def print_picture(snapshot: Snapshot) -> None:
+    from ..asking.output import console
+    from .picture import View, draw
+
+    out = console()
+    width, height = out.size if out.is_terminal else PIPE_SIZE
+    for line in draw(snapshot, View(), width, height)[:-1]:  # there are no keys to press
+        line.rstrip()
+        out.print(line)
+
+
+async def live(watch: Watch, interval: float) -> None:
+    """Show the hub until the user has seen enough."""
+    import trio
+    from rich.live import Live
+
+    from ..asking.output import console
+    from .picture import View
+    from .terminal import keyboard
+
+    with keyboard(sys.stdin.fileno()) as keys:
+        view = View()
+        await watch.look()
+        with Live(console=console(), screen=True, auto_refresh=False) as screen:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look_again, watch, view, screen, interval)
+                nursery.start_soon(follow_size, watch, view, screen)
+                await obey(watch, view, screen, keys)
+                nursery.cancel_scope.cancel()
+
+
+def show(watch: Watch, view: View, screen: Live) -> None:
+    from rich.text import Text
+
+    from .picture import draw
+
+    assert watch.last is not None
+    width, height = screen.console.size
+    screen.update(Text("\n").join(draw(watch.last, view, width, height)), refresh=True)
+
+
+async def look_again(watch: Watch, view: View, screen: Live, interval: float) -> None:
+    import trio
+
+    while True:
+        show(watch, view, screen)
+        await trio.sleep(interval)
+        if not view.paused:
+            await watch.look()
+
+
+async def follow_size(watch: Watch, view: View, screen: Live) -> None:
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
+        async for _ in changes:
+            show(watch, view, screen)
+
+
+async def obey(watch: Watch, view: View, screen: Live, keys: Keys) -> None:
+    """Do what keys say, until one says to quit."""
+    from .picture import engine_lines
+
+    while True:
+        for key in await keys.pressed():
+            assert watch.last is not None
+            height = screen.console.size.height
+            page = engine_lines(watch.last, height)
+            match key:
+                case "quit":
+                    return
+                case "pause":
+                    view.paused = not view.paused
+                case "sort":
+                    view.next_sort()
+                case "home":
+                    view.first = 0
+                case _:
+                    lines = {"up": -1, "down": 1, "page up": -page, "page down": page}[key]
+                    view.scroll(lines, watch.last, height)
+        show(watch, view, screen)

@@ -1,0 +1,231 @@
+"""The picture that `top` draws of a snapshot: as many lines as the screen has at most, and none wider than it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from ..asking.output import STATE_STYLES, clock, count, duration, one_line
+from .snapshot import EngineRow, Snapshot
+
+__all__ = ["SORTS", "View", "draw"]
+
+SORTS: dict[str, Callable[[EngineRow], Any]] = {
+    "id": lambda engine: engine.id,
+    "load": lambda engine: (-engine.tasks - engine.direct, engine.id),
+    "rate": lambda engine: (-(engine.rate or 0.0), engine.id),
+    "completed": lambda engine: (-engine.completed, engine.id),
+}
+"""What engines can be sorted by, in the order in which the key ``s`` goes through them."""
+
+HEADER = 4
+"""Lines above the engines."""
+AROUND = 4
+"""Lines that are neither header, nor an engine, nor below the engines: titles, a line between, and the keys."""
+LEAST_BELOW = 5
+"""Lines that engines leave for requests."""
+SHORT_ID = 16
+"""Columns for a msg_id where there is no room for all of it: it differs from others in its end."""
+
+
+@dataclass
+class View:
+    """What the user has chosen to see."""
+
+    sort: str = "id"
+    first: int = 0
+    """The place of the first engine on the screen."""
+    paused: bool = False
+
+    def scroll(self, lines: int, snapshot: Snapshot, height: int) -> None:
+        last = max(0, len(snapshot.engines) - engine_lines(snapshot, height))
+        self.first = min(max(0, self.first + lines), last)
+
+    def next_sort(self) -> None:
+        names = list(SORTS)
+        self.sort = names[(names.index(self.sort) + 1) % len(names)]
+        self.first = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, for screens that are so wide. A width of 0 is what is left of the line."""
+
+    title: str
+    width: int
+    right: bool = False
+    from_width: int = 0
+    below_width: int = 1_000_000
+
+
+ENGINES = (
+    Column("ID", 5, right=True),
+    Column("STATE", 5),
+    Column("TASKS", 5, right=True),
+    Column("DIRECT", 6, right=True),
+    Column("COMPLETED", 11, right=True),
+    Column("RATE/s", 8, right=True),
+    Column("FOR", 7, right=True),
+    Column("RUNNING", SHORT_ID, below_width=140),
+    Column("RUNNING", 48, from_width=140),
+    Column("UUID", 36, from_width=140),
+    Column("LABEL", 0),
+)
+REQUESTS = (
+    Column("RECEIVED", 8),
+    Column("STATE", 7),
+    Column("ENGINE", 6, right=True),
+    Column("TOOK", 6, right=True),
+    Column("MSG_ID", SHORT_ID, below_width=140),
+    Column("MSG_ID", 48, from_width=140),
+    Column("LABEL", 0),
+)
+
+
+def engine_lines(snapshot: Snapshot, height: int) -> int:
+    """How many engines there is room for."""
+    room = height - HEADER - AROUND - LEAST_BELOW
+    return max(1, min(len(snapshot.engines), room))
+
+
+def draw(snapshot: Snapshot, view: View, width: int, height: int) -> list[Text]:
+    """The lines of a screen of so many columns and lines."""
+    lines = header(snapshot, view)
+    engines = sorted(snapshot.engines, key=SORTS[view.sort])
+    shown = engine_lines(snapshot, height)
+    first = min(view.first, max(0, len(engines) - shown))
+    lines += table(ENGINES, [engine_cells(engine, snapshot) for engine in engines[first : first + shown]], width)
+    lines.append(Text())
+    if snapshot.trouble is not None:
+        lines.append(Text(f"no records: {one_line(snapshot.trouble)}", style="yellow"))
+    else:
+        room = max(0, height - len(lines) - 2)
+        failures = snapshot.failures[: max(0, (room - 1) // 2)]
+        if failures:
+            lines += table(REQUESTS, [request_cells(row) for row in failures], width, LABEL="LAST FAILURES")
+            room -= 1 + len(failures)
+        lines += table(REQUESTS, [request_cells(row) for row in snapshot.latest[:room]], width, LABEL="LAST FINISHED")
+    lines = lines[: height - 1]
+    lines += [Text()] * (height - 1 - len(lines))
+    lines.append(keys(view, first, shown, len(engines)))
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def header(snapshot: Snapshot, view: View) -> list[Text]:
+    def rate(number: float | None) -> str:
+        return "-" if number is None else f"{number:,.1f}/s"
+
+    def told(*pairs: tuple[str, str]) -> Text:
+        parts: list[Text | str] = []
+        for name, value in pairs:
+            parts += [Text(f"{name} ", style="dim"), Text(value, style="bold"), "   "]
+        return Text.assemble(*parts[:-1])
+
+    engines = len(snapshot.engines)
+    number = "1 engine" if engines == 1 else f"{count(engines)} engines"
+    title = Text.assemble(
+        ("trio-hub top", "bold"),
+        f"  {snapshot.address}  {number}, {count(snapshot.busy)} busy  {clock(snapshot.at)}",
+        ("  paused" if view.paused else "", "bold yellow"),
+    )
+    about = "about " if snapshot.sampled else ""
+    return [
+        title,
+        told(
+            ("waiting", count(snapshot.waiting)),
+            ("at engines", count(snapshot.tasks)),
+            ("direct", count(snapshot.direct)),
+            ("completed", count(snapshot.completed)),
+        ),
+        told(
+            ("submitted", rate(snapshot.submitted)),
+            ("finished", rate(snapshot.finished)),
+            ("failed", about + rate(snapshot.failed) if snapshot.failed is not None else "-"),
+        ),
+        Text(),
+    ]
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int, **titled: str) -> list[Text]:
+    """The titles and the rows.
+
+    Args:
+        columns: of the table; a screen has room for some of them.
+        rows: a cell for every column.
+        width: of the screen.
+        titled: other titles, by those of the columns.
+    """
+    chosen = [place for place, column in enumerate(columns) if column.from_width <= width < column.below_width]
+    left = width - sum(columns[place].width + 1 for place in chosen)
+    titles = [Text(titled.get(column.title, column.title), style="bold") for column in columns]
+    lines = []
+    for row in [titles, *rows]:
+        line = Text()
+        for place in chosen:
+            column, cell = columns[place], row[place].copy()
+            room = column.width or max(1, left)
+            cell.truncate(room, overflow="ellipsis")
+            padding = " " * (room - cell.cell_len)
+            line.append_text(Text.assemble(padding, cell) if column.right else Text.assemble(cell, padding))
+            line.append(" ")
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
+    msg_id = "-" if engine.running is None else one_line(engine.running)
+    return [
+        Text(str(engine.id)),
+        Text(engine.state, style=STATE_STYLES[engine.state]),
+        Text(count(engine.tasks)),
+        Text(count(engine.direct)),
+        Text(count(engine.completed)),
+        Text("-" if engine.rate is None else f"{engine.rate:,.1f}"),
+        Text(running_for(engine, snapshot)),
+        Text(short(msg_id)),
+        Text(msg_id),
+        Text(engine.uuid),
+        Text(one_line(engine.label)),
+    ]
+
+
+def running_for(engine: EngineRow, snapshot: Snapshot) -> str:
+    """``<2.00s``: less than that; ``>12s``: it ran already when it was first seen; "-" where nothing can be told."""
+    if engine.since is None:
+        return "-"
+    seconds = (snapshot.at - engine.since).total_seconds()
+    if seconds <= 0:
+        return "-" if engine.earlier or snapshot.seconds is None else f"<{duration(snapshot.seconds)}"
+    return ">" * engine.earlier + duration(seconds)
+
+
+def request_cells(row: Mapping[str, Any]) -> list[Text]:
+    error = row["error"]
+    parts = [one_line(row["label"])]
+    if error is not None:
+        parts.append(f"{one_line(error['ename'])}: {one_line(error['evalue'])}")
+    msg_id = one_line(row["msg_id"])
+    return [
+        Text(row["received"].astimezone().strftime("%H:%M:%S")),
+        Text(row["state"], style=STATE_STYLES[row["state"]]),
+        Text("-" if row["engine_id"] is None else str(row["engine_id"])),
+        Text(duration(row["seconds"])),
+        Text(short(msg_id)),
+        Text(msg_id),
+        Text("  ".join(part for part in parts if part)),
+    ]
+
+
+def short(msg_id: str) -> str:
+    return msg_id if len(msg_id) <= SHORT_ID else "…" + msg_id[1 - SHORT_ID :]
+
+
+def keys(view: View, first: int, shown: int, engines: int) -> Text:
+    place = f"engines {first + 1}-{first + shown} of {count(engines)}, by {view.sort}" if engines else "no engines"
+    return Text(f"q quit  p {'go on' if view.paused else 'pause'}  s sort  ↑↓ PgUp PgDn scroll   {place}", "reverse")

@@ -1,0 +1,205 @@
+"""What `top` shows: what a hub has answered, and what follows from the differences of two answers.
+
+However busy the hub and however large its database, looking costs it little: a query of counters, the requests that
+engines have, as long as these are few, and what has finished in a time so short that a few hundred are expected.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ...errors import RemoteError
+from ..asking.records import ROW_KEYS, Load, find_latest, load_of, row_of, window
+
+if TYPE_CHECKING:
+    from ...client import Client
+
+__all__ = ["EngineRow", "Snapshot", "Watch"]
+
+FEW = 500
+"""Requests that a query may be expected to answer with."""
+KEPT = 200
+"""Finished requests that are shown at most; and of the failed ones among them as many again."""
+FIRST_LOOK = 50
+"""Finished requests that the first snapshot tells of."""
+
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """An engine. ``since`` is when its running request was first seen, and ``earlier`` that it may have begun before.
+
+    ``running`` is the msg_id of the first submitted of the requests that it has, and ``label`` its label.
+    """
+
+    id: int
+    uuid: str
+    tasks: int
+    direct: int
+    completed: int
+    rate: float | None = None
+    running: str | None = None
+    label: Any = None
+    since: datetime | None = None
+    earlier: bool = False
+
+    @property
+    def state(self) -> str:
+        return "busy" if self.tasks + self.direct else "idle"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A hub at one moment. None is what is not known; rates are per second.
+
+    ``seconds`` is the time since the snapshot before. ``latest`` and ``failures`` are finished requests as `row_of`
+    gives them, the latest first; ``sampled`` tells that more have finished than were asked for, so that ``failed`` is
+    an estimate. ``trouble`` is why there are no records.
+    """
+
+    address: str
+    at: datetime
+    seconds: float | None = None
+    engines: tuple[EngineRow, ...] = ()
+    waiting: int | None = None
+    finished: float | None = None
+    submitted: float | None = None
+    failed: float | None = None
+    sampled: bool = False
+    latest: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[Mapping[str, Any], ...] = ()
+    trouble: str | None = None
+
+    @property
+    def tasks(self) -> int:
+        return sum(engine.tasks for engine in self.engines)
+
+    @property
+    def direct(self) -> int:
+        return sum(engine.direct for engine in self.engines)
+
+    @property
+    def completed(self) -> int:
+        return sum(engine.completed for engine in self.engines)
+
+    @property
+    def busy(self) -> int:
+        return sum(1 for engine in self.engines if engine.state == "busy")
+
+
+@dataclass
+class Watch:
+    """Takes one snapshot after another, and remembers what the next needs."""
+
+    client: Client
+    last: Snapshot | None = None
+    _received: datetime | None = None
+    """The hub's time of the last result that was told of."""
+    _latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    async def look(self) -> Snapshot:
+        """A new snapshot. Raises `HubLostError`."""
+        now = datetime.now(UTC)
+        load = await load_of(self.client)
+        uuids = self.client.engines
+        seconds = None if self.last is None else max(1e-3, (now - self.last.at).total_seconds())
+        before = {} if self.last is None else {engine.uuid: engine for engine in self.last.engines}
+        finished = None
+        if seconds is not None:
+            done = {uuids.get(id, ""): engine["completed"] for id, engine in load.engines.items()}
+            new = [number - before[uuid].completed for uuid, number in done.items() if uuid in before]
+            finished = sum(max(0, number) for number in new) / seconds
+        failed, sampled, trouble = None, False, None
+        running: dict[str, list[dict[str, Any]]] = {}
+        try:
+            running = await self._running(load)
+            failed, sampled = await self._finished(finished, seconds, now)
+        except RemoteError as error:  # a hub that keeps no records, or cannot read them now
+            trouble = str(error)
+        engines = [
+            self._engine(id, uuids.get(id, ""), load.engines[id], running, before, seconds, now) for id in load.engines
+        ]
+        self.last = Snapshot(
+            address=self.client.address,
+            at=now,
+            seconds=seconds,
+            engines=tuple(engines),
+            waiting=load.waiting,
+            finished=finished,
+            submitted=self._submitted(load, finished, seconds),
+            failed=failed,
+            sampled=sampled,
+            latest=tuple(reversed(self._latest)),
+            failures=tuple(reversed(self._failures)),
+            trouble=trouble,
+        )
+        return self.last
+
+    def _submitted(self, load: Load, finished: float | None, seconds: float | None) -> float | None:
+        """What has finished, and what there is more to do than before, was submitted."""
+        last = self.last
+        if last is None or seconds is None or finished is None or load.waiting is None or last.waiting is None:
+            return None
+        unfinished = load.waiting + load.tasks + load.direct
+        return max(0.0, finished + (unfinished - last.waiting - last.tasks - last.direct) / seconds)
+
+    async def _running(self, load: Load) -> dict[str, list[dict[str, Any]]]:
+        """What each engine has, by uuid, the oldest first; nothing, if that is too much to ask for."""
+        if not 0 < load.tasks + load.direct <= FEW:
+            return {}
+        condition = {"completed": {"$eq": None}, "engine_uuid": {"$ne": None}}
+        running: dict[str, list[dict[str, Any]]] = {}
+        for record in await self.client.db_query(condition, ["engine_uuid", "label", "submitted"]):
+            running.setdefault(record["engine_uuid"], []).append(record)
+        return running
+
+    async def _finished(self, rate: float | None, seconds: float | None, now: datetime) -> tuple[float | None, bool]:
+        """Ask what has finished lately: failures per second, and whether they are those of a sample."""
+        covered = seconds
+        sampled = False
+        if self._received is None:
+            records = await find_latest(self.client, {}, ROW_KEYS, enough=FIRST_LOOK, by="received")
+        else:
+            since = self._received
+            if rate is not None and seconds is not None and rate * seconds > FEW:
+                covered = FEW / rate
+                since = max(since, now - timedelta(seconds=covered))
+                sampled = True
+            records = await self.client.db_query({"received": window(since, None)}, ROW_KEYS)
+        records.sort(key=lambda record: record["received"])
+        rows = [row_of(record, self.client.engines) for record in records]
+        known = {row["msg_id"] for row in self._latest}
+        new = [row for row in rows if row["msg_id"] not in known]
+        failures = [row for row in new if row["state"] == "error"]
+        self._latest.extend(new)
+        self._failures.extend(failures)
+        self._received = records[-1]["received"] if records else self._received or LONG_AGO
+        return None if covered is None else len(failures) / covered, sampled
+
+    def _engine(
+        self,
+        id: int,
+        uuid: str,
+        load: Mapping[str, int],
+        running: Mapping[str, list[dict[str, Any]]],
+        before: Mapping[str, EngineRow],
+        seconds: float | None,
+        now: datetime,
+    ) -> EngineRow:
+        old = before.get(uuid)
+        rate = None if old is None or seconds is None else max(0, load["completed"] - old.completed) / seconds
+        what, label, since, earlier = None, None, None, False
+        if running.get(uuid):
+            what, label = running[uuid][0]["msg_id"], running[uuid][0]["label"]
+            if old is not None and old.running == what:
+                since, earlier = old.since, old.earlier
+            else:
+                since, earlier = now, self.last is None
+        return EngineRow(id, uuid, load["tasks"], load["queue"], load["completed"], rate, what, label, since, earlier)

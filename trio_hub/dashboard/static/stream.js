@@ -176,7 +176,7 @@ export function stream({ hub, signal }) {
   let height = "";
   function fitRows() {
     if (!chosen) timeline.rowHeight = ROW_HEIGHTS.findLast((px) => bars.rows.size * px < ROOM) ?? ROW_HEIGHTS[SMALLEST];
-    const wanted = `${timeline.content}px`;
+    const wanted = `${timeline.content + 2}px`; // with its border
     if (wanted !== height) frameElement.style.height = height = wanted;
   }
 

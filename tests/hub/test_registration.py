@@ -35,7 +35,15 @@ def test_registration_completes_on_the_first_heartbeat() -> None:
     assert scope_of(engine).cancelled, "the stalled-registration timeout ends"
     assert world.query("connection_request") == {"status": "ok", "engines": {"0": "a"}}
     assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
-    assert world.host.events == [EngineRequested(0, "a"), EngineRegistered(0, "a")]
+    assert world.host.events == [EngineRequested(0, "a", "10.0.0.7"), EngineRegistered(0, "a")]
+
+
+def test_where_an_engine_runs_is_known_by_its_first_message() -> None:
+    world = World()
+    jupyter = world.engine("session_4711")  # whose first message is session_4711_0
+    assert (jupyter.host, jupyter.pid) == ("10.0.0.7", 4711)
+    assert world.host.events[0] == EngineRequested(0, "session_4711", "10.0.0.7", 4711)
+    assert world.engine("other").pid is None
 
 
 def test_ids_count_up_are_honoured_if_free_and_never_reused() -> None:
@@ -95,7 +103,7 @@ def test_a_stalled_registration_is_purged() -> None:
     [engine] = world.host.started
     world.hub.purge_stalled_registration(engine)
     assert engine.state is EngineState.STALLED
-    assert world.host.events == [EngineRequested(0, "a"), RegistrationStalled(0, "a")]
+    assert world.host.events == [EngineRequested(0, "a", "10.0.0.7"), RegistrationStalled(0, "a")]
     world.beat("a")
     assert world.hub.ignored["unknown_heart"] == 1
     assert not world.hub.engines

@@ -68,6 +68,9 @@ class FakeHost:
     def soon(self, call: Callable[[], None]) -> None:
         call()
 
+    def peer_address(self) -> str | None:
+        return "10.0.0.7"
+
     def start_engine(self, engine: EngineConnector) -> None:
         engine.scope = FakeScope()
         self.started.append(engine)

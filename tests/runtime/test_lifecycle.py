@@ -516,7 +516,7 @@ async def test_events_tell_a_life_in_order_and_end_with_the_hub() -> None:
                 seen.extend([event async for event in events])
             assert len([event async for event in unread]) == len(seen), "what was buffered can be read after the end"
         assert seen == [
-            EngineRequested(engine.id, engine.uuid),
+            EngineRequested(engine.id, engine.uuid, "127.0.0.1"),
             EngineRegistered(engine.id, engine.uuid),
             TaskSubmitted(task, "task", "apply", client.session.session_id),
             TaskAssigned(task, engine.uuid),

@@ -42,7 +42,7 @@ def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
     running = _running_by_row(watch)
     rows = []
     for engine in connectors(hub):
-        seen = watch.engines.of(engine.uuid, engine.id)
+        seen = watch.engines.meet(engine)
         rows.append(engine_row(hub, engine, seen, running.get(seen.row)))
     core = hub.core
     funnel = core.registrations | {"first_heartbeat": core.engines_registered}
@@ -54,7 +54,7 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] |
     seen = watch.engines.seen.get(uuid)
     engine = next((engine for engine in connectors(hub) if engine.uuid == uuid), None)
     if engine is not None:
-        seen = watch.engines.of(uuid, engine.id)
+        seen = watch.engines.meet(engine)
     if seen is None or seen.id is None:
         return None
     row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row))

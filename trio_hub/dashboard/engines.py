@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from time import time
 from typing import Any
 
 from ..hub.connector import EngineConnector, EngineState
@@ -32,12 +33,14 @@ EngineEvent = (
 class EngineSeen:
     """One engine. ``row`` is its number among all engines that were ever seen."""
 
-    __slots__ = ("done", "failed", "history", "id", "last_error", "registered", "row", "uuid")
+    __slots__ = ("done", "failed", "history", "host", "id", "last_error", "pid", "registered", "row", "uuid")
 
     def __init__(self, row: int, id: int | None, uuid: str) -> None:
         self.row = row
         self.id = id
         self.uuid = uuid
+        self.host: str | None = None
+        self.pid: int | None = None
         self.registered: float | None = None
         self.done = 0
         self.failed = 0
@@ -65,12 +68,19 @@ class EngineBook:
                 self._leave(uuid)
         return seen
 
+    def meet(self, engine: EngineConnector) -> EngineSeen:
+        """The page of an engine that the hub knows."""
+        seen = self.of(engine.uuid, engine.id)
+        seen.host, seen.pid = engine.host, engine.pid
+        return seen
+
     def happened(self, event: EngineEvent, now: float) -> None:
         """An engine has come, or gone."""
         seen = self.of(event.uuid, event.id)
         seen.id = event.id
         match event:
             case EngineRequested():
+                seen.host, seen.pid = event.host, event.pid
                 seen.history.append((now, "requested", ""))
                 seen.history.append((now, "replied", f"id {event.id}"))
             case EngineRegistered():
@@ -121,19 +131,17 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         seen: what was noted of it.
         running: what it runs, as ``/api/engines`` tells it.
     """
-    heart = hub.core.heartmonitor
-    ident = seen.uuid.encode("utf-8", "replace")
-    missed = heart.misses(ident)
+    missed = hub.core.heartmonitor.misses(seen.uuid.encode("utf-8", "replace"))
     error = seen.last_error
     worker = None if engine is None else engine.worker
     return {
         "id": seen.id,
         "uuid": seen.uuid,
-        "host": None,  # an engine does not say where it runs, nor as which process
-        "pid": None,
+        "host": seen.host,
+        "pid": seen.pid,
         "state": "lost" if engine is None else state_of(engine),
         "registered": seen.registered,
-        "heartbeat_age": missed * hub.config.ping if ident in heart else None,
+        "heartbeat_age": _heartbeat_age(hub, seen, missed),
         "missed": missed,
         "load": 0 if worker is None else worker.load,
         "direct": 0 if engine is None else len(engine.mux) + len(engine.broadcast),
@@ -142,3 +150,12 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         "failed": seen.failed,
         "last_error": None if error is None else dict(zip(("msg_id", "ename", "evalue", "t"), error, strict=True)),
     }
+
+
+def _heartbeat_age(hub: RunningHub, seen: EngineSeen, missed: int) -> float | None:
+    """Seconds since the heart was last known to beat. Pongs are looked at once a period, so it may have since."""
+    if seen.uuid.encode("utf-8", "replace") not in hub.core.heartmonitor:
+        return None
+    now = time()
+    age = missed * hub.config.ping + max(0.0, now - hub.core.hearts_weighed.timestamp())
+    return age if seen.registered is None else min(age, max(0.0, now - seen.registered))

@@ -70,7 +70,7 @@ class Feed:
         self._told_seq = 0
         self._series_packed: msgspec.Raw | None = None
         for engine in connectors(hub):  # those that were there before
-            watch.engines.of(engine.uuid, engine.id)
+            watch.engines.meet(engine)
         self.look()
 
     async def run(self) -> None:

@@ -37,6 +37,7 @@ class EngineConnector:
 
     - ``id``: the integer by which clients address it; ``uuid``: its own name for itself, also its ZeroMQ
       identity on every channel (``ident``, as bytes);
+    - ``host``, ``pid``: where it came from when it registered, and as which process; None where that is not known;
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
@@ -48,10 +49,12 @@ class EngineConnector:
         "broadcast",
         "completed",
         "control",
+        "host",
         "id",
         "ident",
         "mux",
         "parked",
+        "pid",
         "scope",
         "state",
         "uuid",
@@ -62,6 +65,8 @@ class EngineConnector:
         self.id = id
         self.uuid = uuid
         self.ident = uuid.encode("utf-8")
+        self.host: str | None = None
+        self.pid: int | None = None
         self.state = EngineState.REGISTERING
         self.scope: Scope | None = None
         self.mux = Lane(self.ident)

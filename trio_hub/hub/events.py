@@ -22,10 +22,15 @@ __all__ = [
 
 
 class EngineRequested(msgspec.Struct, frozen=True, gc=False):
-    """An engine has asked to register, and was told its id; its heart was not heard yet."""
+    """An engine has asked to register, and was told its id; its heart was not heard yet.
+
+    ``host`` is the address that it came from, and ``pid`` its process; None where these are not known.
+    """
 
     id: int
     uuid: str
+    host: str | None = None
+    pid: int | None = None
 
 
 class EngineRegistered(msgspec.Struct, frozen=True, gc=False):

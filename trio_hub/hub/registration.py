@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ log = get_logger("trio_hub.hub")
 
 MAX_UUID = 255
 """Bytes an engine's uuid may have: a ZeroMQ identity has no more."""
+_WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
+"""How Jupyter's sessions name their messages: session, process, number."""
 
 
 class Registration(HubState):
@@ -50,6 +53,9 @@ class Registration(HubState):
             self.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
             return None
         engine = EngineConnector(self.new_engine_id(requested), uuid)
+        engine.host = self.host.peer_address()
+        if named := _WITH_PID.fullmatch(msg.header.msg_id):
+            engine.pid = int(named[1])
         self.incoming_registrations[engine.ident] = engine
         self.reply(
             "query",
@@ -67,7 +73,7 @@ class Registration(HubState):
         )
         self.registrations["replied"] += 1
         if self.host.listening:
-            self.host.emit(EngineRequested(engine.id, engine.uuid))
+            self.host.emit(EngineRequested(engine.id, engine.uuid, engine.host, engine.pid))
         self.host.start_engine(engine)
         return engine
 
@@ -189,6 +195,7 @@ class Registration(HubState):
 
     def weigh_hearts(self) -> None:
         """A heartbeat period is over, and all pongs are in: unregister those that have missed too many."""
+        self.hearts_weighed = self.now()
         for heart in self.heartmonitor.weigh():
             self.handle_heart_failure(heart)
 

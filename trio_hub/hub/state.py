@@ -69,6 +69,9 @@ class Host(Protocol):
         So what is sent goes out together, too, which takes much less of ZeroMQ's time. The order stays as it is.
         """
 
+    def peer_address(self) -> str | None:
+        """The address, without a port, from which the query came that is being handled; None if it is not known."""
+
     def start_engine(self, engine: EngineConnector) -> None:
         """Begin the life of an engine that has just been told its id."""
 
@@ -187,6 +190,8 @@ class HubState(ABC):
         self.lost: set[EngineConnector] = set()
         """The engines that are gone and whose grace is not over."""
         self.heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
+        self.hearts_weighed = now()
+        """When `weigh_hearts` was last called."""
         self.mux = Relay()
         self.control = Relay()
         self.broadcast = Relay()

@@ -15,6 +15,7 @@ from ..config import HubConfig
 from ..errors import ConfigError
 from ..hub.holding import RECORDED_CHANNELS
 from ..logs import get_logger
+from .peers import PeerChannel
 from .restore import Known
 from .security import Security
 from .sockets import Channel, Receiver
@@ -142,7 +143,7 @@ class HubFactory:
         """Make the channel of this name; the port it is bound to."""
         addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
-        channel = Channel(socket, name=name)
+        channel = (PeerChannel if name == "query" else Channel)(socket, name=name)
         try:
             socket.sndhwm = socket.rcvhwm = 0
             if name in RECORDED_CHANNELS:

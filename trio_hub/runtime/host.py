@@ -21,6 +21,7 @@ from ..wire.messages import Message
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .observing import Observer, Observers
+from .peers import PeerChannel
 from .sockets import Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
@@ -80,6 +81,10 @@ class RuntimeHost:
 
     def soon(self, call: Callable[[], None]) -> None:
         self.receiver.soon(call)
+
+    def peer_address(self) -> str | None:
+        channel = self.channels["query"]
+        return channel.peer_address() if isinstance(channel, PeerChannel) else None
 
     def start_engine(self, engine: EngineConnector) -> None:
         self.nursery.start_soon(self._engine_life, engine, name=f"engine {engine.id}")

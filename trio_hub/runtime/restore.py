@@ -6,7 +6,7 @@ import contextlib
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +169,11 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 
 @dataclass(frozen=True)
 class SavedEngines:
-    """The engines that a hub has: their uuids by id, and the next id that it gives."""
+    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids."""
 
     engines: dict[int, str]
     next_id: int
+    places: dict[int, tuple[str | None, int | None]]
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -188,6 +189,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
         next_id = state["next_id"]
         if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
             raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
+        places = {int(engine_id): (host, pid) for engine_id, (host, pid) in state.get("places", {}).items()}
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -195,7 +197,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id)
+        return SavedEngines(engines, next_id, places)
     return None
 
 
@@ -216,7 +218,8 @@ class EngineStateFile:
 
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.values()}
-        return SavedEngines(engines, self._hub.next_engine_id)
+        places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.values()}
+        return SavedEngines(engines, self._hub.next_engine_id, places)
 
     def restore(self) -> bool:
         """Take up the engines that the file names. Whether there are any."""
@@ -224,6 +227,8 @@ class EngineStateFile:
         if state is None:
             return False
         self._hub.restore_engines(state.engines, state.next_id)
+        for engine in self._hub.engines.values():
+            engine.host, engine.pid = state.places.get(engine.id, (None, None))
         log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines), path=self.path)
         return bool(self._hub.engines)
 
@@ -247,7 +252,7 @@ class EngineStateFile:
     def _write(self, state: SavedEngines) -> None:
         self._written = state
         try:
-            write_private_file(self.path, json.dumps({"engines": state.engines, "next_id": state.next_id}))
+            write_private_file(self.path, json.dumps(asdict(state)))
         except OSError as error:
             log.warning(
                 "cannot write the file without which engines cannot be restored",

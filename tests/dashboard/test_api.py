@@ -13,6 +13,7 @@ from trio_hub.dashboard import tasks
 from trio_hub.wire.messages import error_content
 
 from ..runtime.support import cluster, eventually
+from .chrome import tasks_in
 from .support import Site, fetch, open_dashboard, site
 
 
@@ -120,12 +121,28 @@ async def test_the_trace_is_one_that_chrome_reads() -> None:
         await eventually(lambda: bool(at.engine.held))
         answer = await at.ask("/api/trace")
         assert answer.headers["content-disposition"] == 'attachment; filename="trio-hub-trace.json"'
-        events = json.loads(unchunked(answer.body))["traceEvents"]
-        tasks = [event for event in events if event["ph"] == "X"]
+        tasks = tasks_in(unchunked(answer.body))
         assert [task["name"] for task in tasks] == ["work", "long"]
-        assert all(isinstance(task["ts"], int) and task["dur"] >= 0 and task["pid"] == 1 for task in tasks)
+        events = json.loads(unchunked(answer.body))["traceEvents"]
         names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
         assert names == {tasks[0]["tid"]: f"engine 0 {at.engine.uuid}"}
+
+
+async def test_in_a_trace_an_engine_does_one_thing_after_the_other() -> None:
+    async with site() as at:
+        at.engine.hold()
+        calls = [at.client.call(at.engine) for _ in range(4)]
+        await eventually(lambda: len(at.engine.held) == 4)
+        for held, call in zip(at.engine.held[:2], calls, strict=False):
+            held.answer()
+            await at.client.reply(call)
+        tasks = tasks_in(unchunked((await at.ask("/api/trace")).body))
+        assert [task["args"]["msg_id"] for task in tasks] == calls[:3], "the last one waits at the engine"
+        assert [task["args"]["status"] for task in tasks] == ["ok", "ok", "running"]
+        first, second, third = tasks
+        assert first["args"]["sent"] <= second["args"]["sent"] <= third["args"]["sent"] <= second["ts"]
+        assert first["ts"] + first["dur"] == second["ts"]
+        assert second["ts"] + second["dur"] == third["ts"]
 
 
 def unchunked(body: str) -> str:

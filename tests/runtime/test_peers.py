@@ -26,7 +26,7 @@ def test_the_address_of_the_message_that_is_being_handled(address: str, found: s
     ):
         router.ipv6 = dealer.ipv6 = True
         router.bind(address)
-        dealer.connect(router.last_endpoint.decode())
+        dealer.connect(router.get_string(zmq.LAST_ENDPOINT))
         assert channel.peer_address() is None, "nothing has come"
         dealer.send_multipart([b"a", b"b"])
         assert router.poll(10_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,7 +19,9 @@ SLICE = 500
 def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
     """The JSON of a trace, piece by piece: what has ended, and what runs until now (Unix seconds).
 
-    What comes to be overwritten before its turn has come is left out.
+    An engine does one thing after the other, and who reads traces does not show what lies upon something else: so a
+    task begins when its engine had ended what it did before, and what waits there for its turn is left out. So is what
+    comes to be overwritten before its turn has come.
     """
     encode = msgspec.json.encode
     names: list[Any] = [
@@ -32,25 +34,31 @@ def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
     bars = watch.bars
     running = bars.running_after(0, len(bars.running))
     number, end = bars.ended - len(bars), bars.ended
+    free: dict[int, float] = {}  # by row, when what is told of it has ended
     while number < end:
         number = max(number, bars.ended - len(bars))
         part = bars.between(number, min(number + SLICE, end))
-        yield b"".join(b"," + encode(_event(watch, bar, now)) for bar in part)
+        yield b"".join(b"," + encode(event) for event in _events(watch, part, free, now))
         number += SLICE
-    yield b"".join(b"," + encode(_event(watch, bar, now)) for bar in running) + b"]}"
+    current = {bar.row: bar for bar in reversed(running)}.values()  # of each engine, what it was sent first
+    yield b"".join(b"," + encode(event) for event in _events(watch, current, free, now)) + b"]}"
 
 
 _NAME = {"args": {"name": "trio-hub"}}
 
 
-def _event(watch: Watch, bar: Bar, now: float) -> dict[str, Any]:
-    return {
-        "ph": "X",
-        "name": watch.progress.names[bar.label],
-        "cat": bar.kind,
-        "pid": 1,
-        "tid": bar.row,
-        "ts": round(bar.start * 1e6),
-        "dur": round(max(0.0, (now if bar.end is None else bar.end) - bar.start) * 1e6),
-        "args": {"msg_id": bar.msg_id, "status": bar.status},
-    }
+def _events(watch: Watch, bars: Iterable[Bar], free: dict[int, float], now: float) -> Iterator[dict[str, Any]]:
+    for bar in bars:
+        start = max(bar.start, free.get(bar.row, 0.0))
+        end = free[bar.row] = max(start, now if bar.end is None else bar.end)
+        began = round(start * 1e6)
+        yield {
+            "ph": "X",
+            "name": watch.progress.names[bar.label],
+            "cat": bar.kind,
+            "pid": 1,
+            "tid": bar.row,
+            "ts": began,
+            "dur": round(end * 1e6) - began,
+            "args": {"msg_id": bar.msg_id, "status": bar.status, "sent": round(bar.start * 1e6)},
+        }

@@ -3,10 +3,11 @@
 const KEPT = 100_000;
 
 /**
- * A bar: `{seq, row, start, end, kind, status, label, id}`, with `end` null while it runs.
+ * A bar: `{seq, row, start, from, end, kind, status, label, id}`, with `end` null while it runs. It was sent at `start`, and
+ * its engine came to it at `from`: an engine does one thing after the other, so not before it had ended the one before.
  *
- * Each row has its `ended` bars by the time of their end, those that are `running` by msg_id, and the duration of its
- * `longest`, which says how far before its end a bar may begin.
+ * Each row has its `ended` bars by the time of their end, which do not overlap, and those that are `running` by msg_id, the
+ * first sent first.
  */
 export class Bars {
   rows = new Map();
@@ -30,7 +31,7 @@ export class Bars {
     if (lost) for (const row of this.rows.values()) row.running.clear(); // some of these ends may be among the lost
     for (const [seq, row, start, end, kind, status, label, id] of bars) {
       if (seq <= this.#latest) continue;
-      this.#put({ seq, row, start, end, kind, status, label, id });
+      this.#put({ seq, row, start, from: start, end, kind, status, label, id });
     }
     this.#latest = Math.max(this.#latest, next);
     this.waiting = waiting;
@@ -47,18 +48,21 @@ export class Bars {
     }
     row.running.delete(bar.id);
     const { ended } = row;
-    row.longest = Math.max(row.longest, bar.end - bar.start);
     let place = ended.length; // nearly always the end
     while (place > 0 && ended[place - 1].end > bar.end) place--;
+    if (place > 0) bar.from = Math.max(bar.start, ended[place - 1].end);
     if (place === ended.length) ended.push(bar);
-    else ended.splice(place, 0, bar);
+    else {
+      ended[place].from = Math.max(ended[place].start, bar.end);
+      ended.splice(place, 0, bar);
+    }
     this.count++;
   }
 
   #row(index) {
     let row = this.rows.get(index);
     if (!row) {
-      row = { index, id: null, uuid: null, ended: [], running: new Map(), longest: 0 };
+      row = { index, id: null, uuid: null, ended: [], running: new Map() };
       this.rows.set(index, row);
       this.#order = null;
     }
@@ -70,7 +74,6 @@ export class Bars {
     this.count = 0;
     for (const row of this.rows.values()) {
       row.ended = row.ended.filter(({ seq }) => seq >= oldest);
-      row.longest = row.ended.reduce((longest, { start, end }) => Math.max(longest, end - start), 0);
       this.count += row.ended.length;
     }
   }
@@ -83,10 +86,14 @@ export class Bars {
     return this.#order;
   }
 
-  get running() {
-    let n = 0;
-    for (const row of this.rows.values()) n += row.running.size;
-    return n;
+  /** How many tasks run, and how many wait at an engine for its turn. */
+  get open() {
+    let [running, queued] = [0, 0];
+    for (const row of this.rows.values()) {
+      if (row.running.size) running++;
+      queued += Math.max(0, row.running.size - 1);
+    }
+    return { running, queued };
   }
 
   /** From the first start to the last end; null when there is nothing. */
@@ -94,7 +101,7 @@ export class Bars {
     let [first, last] = [Infinity, -Infinity];
     for (const { ended, running } of this.rows.values()) {
       if (ended.length) {
-        first = Math.min(first, ended[0].start);
+        first = Math.min(first, ended[0].from);
         last = Math.max(last, ended.at(-1).end);
       }
       for (const { start } of running.values()) first = Math.min(first, start);
@@ -114,12 +121,21 @@ export function firstEndingAt(ended, t) {
   return low;
 }
 
-/** Bars of a row that are, partly at least, between two times: by their ends, then what runs. */
+/** What an engine runs: the first of what it was sent; what came after it waits there. Null if it has nothing. */
+export function current(row) {
+  const { value: bar } = row.running.values().next();
+  if (!bar) return null;
+  bar.from = Math.max(bar.start, row.ended.at(-1)?.end ?? 0);
+  return bar;
+}
+
+/** Bars of a row that are, partly at least, between two times, in order; the one that runs comes last. */
 export function* between(row, from, to) {
   for (let i = firstEndingAt(row.ended, from); i < row.ended.length; i++) {
     const bar = row.ended[i];
-    if (bar.end - row.longest > to) break;
-    if (bar.start <= to) yield bar;
+    if (bar.from > to) return;
+    yield bar;
   }
-  for (const bar of row.running.values()) if (bar.start <= to) yield bar;
+  const running = current(row);
+  if (running && running.from <= to) yield running;
 }

@@ -96,7 +96,7 @@ export function engine({ hub, id: uuid, signal }) {
           ),
         ),
       );
-      recent.update(shown.recent.map((bar) => recentRow(bar, shown.labels)).reverse());
+      recent.update(recentRows(shown.recent, shown.labels).reverse());
     },
     PERIOD,
     signal,
@@ -130,8 +130,13 @@ function taskLink(task, text = null) {
   );
 }
 
-/** A bar, with names for its places. */
-function recentRow(bar, labels) {
-  const [seq, , start, end, kind, status, index, msg_id] = bar;
-  return { seq, start, end, kind, status, label: labels[index], msg_id };
+/** Bars with names for their places. An engine does one thing after the other: what it has not come to is queued. */
+function recentRows(bars, labels) {
+  let free = 0; // since when it had nothing else to do
+  return bars.map(([seq, , sent, end, kind, status, index, msg_id]) => {
+    const start = Math.max(sent, free);
+    free = end ?? Infinity;
+    if (start === Infinity) return { seq, start: null, end, kind, status: "queued", label: labels[index], msg_id };
+    return { seq, start, end, kind, status, label: labels[index], msg_id };
+  });
 }

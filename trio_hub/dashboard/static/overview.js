@@ -132,6 +132,7 @@ export function overview({ hub, signal }) {
     );
     show("done", count(now.completed), `${rate(rates.finished)} finished`);
     show("failed", count(now.failed), `${rate(rates.failed)} failing`);
+    tiles.get("failed").value.classList.toggle("none", now.failed === 0);
     show(
       "engines",
       count(now.engines),
@@ -182,6 +183,7 @@ export function overview({ hub, signal }) {
         [
           "Engines lost",
           Object.entries(now.engines_lost)
+            .filter(([, n]) => n)
             .map(([why, n]) => `${count(n)} ${why}`)
             .join(", ") || "none",
         ],

@@ -20,7 +20,7 @@ export function inSight() {
       { id: "busy", title: "Busy", number: true, text: (row) => percent(row.busy) },
       { id: "tasks", title: "Tasks", number: true, text: (row) => count(row.tasks) },
       { id: "failed", title: "Failed", number: true, text: (row) => count(row.failed) },
-      { id: "running", title: "Running", number: true, text: (row) => count(row.running) },
+      { id: "has", title: "Running or queued there", number: true, text: (row) => count(row.has) },
     ],
   });
   const element = h("details", {}, h("summary", {}, "What is in sight, as a table"), table.element);
@@ -34,15 +34,12 @@ export function inSight() {
 
 /** How much of a time an engine had something to run, and what. */
 function measure(row, from, to) {
-  let [tasks, failed, busy, until] = [0, 0, 0, from];
-  const found = [...between(row, from, to)].sort((a, b) => a.start - b.start);
-  for (const { start, end, status } of found) {
+  let [tasks, failed, busy] = [0, 0, 0];
+  for (const { from: start, end, status } of between(row, from, to)) {
     tasks++;
     if (status === "error") failed++;
-    const stop = Math.min(end ?? to, to);
-    busy += Math.max(0, stop - Math.max(start, until)); // what overlaps counts once
-    until = Math.max(until, stop);
+    busy += Math.max(0, Math.min(end ?? to, to) - Math.max(start, from));
   }
   const { index, id, uuid, running } = row;
-  return { index, id, uuid, tasks, failed, running: running.size, busy: to > from ? busy / (to - from) : 0 };
+  return { index, id, uuid, tasks, failed, has: running.size, busy: to > from ? busy / (to - from) : 0 };
 }

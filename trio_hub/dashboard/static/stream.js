@@ -1,6 +1,6 @@
 // The task stream: its controls, keys and pointer, and what it says in words.
 
-import { Bars } from "./bars.js";
+import { Bars, current } from "./bars.js";
 import { announce, button, h, reconcile, setAttribute, setText } from "./dom.js";
 import { clock, count, label, plural, seconds, shortTask } from "./format.js";
 import { Palette } from "./palette.js";
@@ -10,8 +10,8 @@ import { Timeline } from "./timeline.js";
 const FRAME = 100; // ms at least from one drawing to the next while it follows the hub
 const CALM_FRAME = 1000; // for those who want little motion
 const SUMMARY = 2000; // ms from one summary in words to the next
-const MARGIN = 0.02; // of the width, right of now
-const ROW_HEIGHTS = [3, 6, 12, 18, 28];
+const MARGIN = 0.025; // of the width, right of now
+const ROW_HEIGHTS = [3, 6, 12, 18, 28, 40];
 const SMALLEST = 2; // of these, that are chosen without being asked for
 const ROOM = 460; // px that rows may take before they get smaller
 const STEP = 0.15; // of the width: an arrow key
@@ -42,6 +42,7 @@ export function stream({ hub, signal }) {
   const summary = h("p", { id: "stream-summary", class: "muted" });
   const waiting = h("strong", {}, "–");
   const running = h("strong", {}, "–");
+  const queued = h("span");
   const legend = h("ul", { class: "legend labels", "aria-label": "Labels" });
   const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   const liveButton = button("Live", () => follow(!live), { "aria-pressed": "true", class: "toggle" });
@@ -87,8 +88,12 @@ export function stream({ hub, signal }) {
   const describe = (bar) => {
     const engine = bars.rows.get(bar.row)?.id ?? "?";
     const name = label(bars.labels.get(bar.label));
-    const took = bar.end === null ? `for ${seconds(hub.now - bar.start)}` : `in ${seconds(bar.end - bar.start)}`;
-    return `${name || shortTask(bar.id)}: ${bar.status} on engine ${engine} ${took}, from ${clock(bar.start, hub.now)}`;
+    const title = name || shortTask(bar.id);
+    const runs = bar.end !== null || current(bars.rows.get(bar.row)) === bar;
+    if (!runs) return `${title}: waits at engine ${engine}, since ${clock(bar.start, hub.now)}`;
+    const took = bar.end === null ? `for ${seconds(hub.now - bar.from)}` : `in ${seconds(bar.end - bar.from)}`;
+    const waited = bar.from > bar.start ? `, after ${seconds(bar.from - bar.start)} in its queue` : "";
+    return `${title}: ${bar.status} on engine ${engine} ${took}, from ${clock(bar.from, hub.now)}${waited}`;
   };
 
   function select(bar) {
@@ -96,8 +101,8 @@ export function stream({ hub, signal }) {
     dirty = true;
     if (!bar) return;
     follow(false);
-    if (bar.start > timeline.to || (bar.end ?? bar.start) < timeline.from)
-      timeline.from = bar.start - timeline.span / 2;
+    if (bar.from > timeline.to || (bar.end ?? bar.from) < timeline.from)
+      timeline.from = bar.from - timeline.span / 2;
     announce(`${describe(bar)}. Enter opens it.`);
   }
 
@@ -190,6 +195,7 @@ export function stream({ hub, signal }) {
     const due = at - drawn >= Math.max(calm.matches ? CALM_FRAME : FRAME, Math.min(pixel, 1000));
     const moving = due && (live || bars.version !== version);
     if (timeline.resize() || dirty || moving) {
+      timeline.series = hub.series;
       if (live) timeline.from = hub.now - timeline.span * (1 - MARGIN);
       timeline.draw(hub.now);
       dirty = false;
@@ -205,7 +211,9 @@ export function stream({ hub, signal }) {
 
   function tell() {
     setText(waiting, count(bars.waiting));
-    setText(running, count(bars.running));
+    const open = bars.open;
+    setText(running, count(open.running));
+    setText(queued, open.queued ? ` (and ${count(open.queued)} queued at engines)` : "");
     setText(
       summary,
       `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")} at hand; ` +
@@ -296,7 +304,7 @@ export function stream({ hub, signal }) {
       "div",
       { class: "heading" },
       h("h1", {}, "Task stream"),
-      h("p", { class: "counts" }, waiting, " waiting ", running, " running"),
+      h("p", { class: "counts" }, waiting, " waiting · ", running, " running", queued),
     ),
     h(
       "div",

@@ -1,11 +1,14 @@
 // Drawing the task stream: a row an engine, a bar a task. Only what is in sight is drawn, and bars of less than a pixel
 // become one.
 
-import { between } from "./bars.js";
-import { clock } from "./format.js";
+import { between, current } from "./bars.js";
+import { clock, count } from "./format.js";
+import { drawQueue } from "./queue.js";
 
 const GUTTER = 64; // px: the engines' names
 const AXIS = 22; // px: the times
+const QUEUE = 34; // px: how many tasks wait for an engine
+const TOP = AXIS + QUEUE; // px: where the rows begin
 const SHORTEST = 0.01; // seconds across the whole width
 const LONGEST = 7 * 86400;
 const REACH = 3; // px beside a bar that still mean it
@@ -23,6 +26,8 @@ export class Timeline {
   selected = null;
   hovered = null;
   palette = null;
+  /** The numbers of the last minutes, as the hub tells them; null before it has. */
+  series = null;
   width = 0;
   height = 0;
   #pen;
@@ -43,7 +48,7 @@ export class Timeline {
 
   /** px that all rows would take. */
   get content() {
-    return AXIS + this.bars.order.length * this.rowHeight + 4;
+    return TOP + this.bars.order.length * this.rowHeight + 4;
   }
 
   /** Fit the canvas to its element; whether that has changed. */
@@ -88,7 +93,7 @@ export class Timeline {
     const rows = this.bars.order;
     const first = Math.floor(this.top / this.rowHeight);
     for (let i = first; i < rows.length; i++) {
-      const y = AXIS + i * this.rowHeight - this.top;
+      const y = TOP + i * this.rowHeight - this.top;
       if (y >= this.height) return;
       yield [rows[i], y];
     }
@@ -96,15 +101,15 @@ export class Timeline {
 
   /** The bar at a place, of several the one that failed; null if there is none. */
   at(x, y) {
-    if (x < GUTTER || y < AXIS) return null;
-    const row = this.bars.order[Math.floor((y - AXIS + this.top) / this.rowHeight)];
+    if (x < GUTTER || y < TOP) return null;
+    const row = this.bars.order[Math.floor((y - TOP + this.top) / this.rowHeight)];
     if (!row) return null;
     let [best, distance] = [null, REACH];
     const t = this.time(x);
     const reach = REACH / this.scale;
     for (const bar of between(row, t - reach, t + reach)) {
       const end = bar.end ?? Infinity;
-      const away = (t < bar.start ? bar.start - t : t > end ? t - end : 0) * this.scale;
+      const away = (t < bar.from ? bar.from - t : t > end ? t - end : 0) * this.scale;
       if (away < distance || (away === distance && bar.status === "error")) [best, distance] = [bar, away];
     }
     return best;
@@ -114,8 +119,8 @@ export class Timeline {
   neighbour(direction) {
     const row = this.selected ? this.bars.rows.get(this.selected.row) : this.visible().next().value?.[0];
     if (!row) return null;
-    const all = [...row.ended, ...row.running.values()].sort((a, b) => a.start - b.start);
-    if (!this.selected) return all.filter((bar) => bar.start <= this.to).at(-1) ?? null;
+    const all = [...row.ended, ...row.running.values()];
+    if (!this.selected) return all.findLast((bar) => bar.from <= this.to) ?? null;
     const at = all.findIndex(({ id, seq }) => id === this.selected.id && seq >= this.selected.seq);
     return all[at + direction] ?? this.selected;
   }
@@ -129,7 +134,13 @@ export class Timeline {
     this.#axis();
     pen.save();
     pen.beginPath();
-    pen.rect(GUTTER, AXIS, this.width - GUTTER, this.height - AXIS);
+    pen.rect(GUTTER, AXIS, this.width - GUTTER, QUEUE);
+    pen.clip();
+    const most = drawQueue(pen, this, now, AXIS + 3, TOP - 4);
+    pen.restore();
+    pen.save();
+    pen.beginPath();
+    pen.rect(GUTTER, TOP, this.width - GUTTER, this.height - TOP);
     pen.clip();
     const fills = new Map(); // fill → [x, y, w, h, …]: changing the fill for each bar takes longer than the bar
     const failures = [];
@@ -143,7 +154,7 @@ export class Timeline {
     for (const [x, y, w, h] of failures) pen.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
     this.#marks(now);
     pen.restore();
-    this.#names();
+    this.#names(most);
     this.#scrollbar();
   }
 
@@ -183,7 +194,7 @@ export class Timeline {
       fill = null;
     };
     for (const bar of between(row, this.from, this.to)) {
-      const x = Math.max(GUTTER - 2, this.x(bar.start));
+      const x = Math.max(GUTTER - 2, this.x(bar.from));
       const w = Math.min(right + 2, this.x(bar.end ?? now)) - x;
       const failed = bar.status === "error";
       const aborted = bar.status === "aborted";
@@ -223,20 +234,24 @@ export class Timeline {
     flush();
   }
 
-  /** What runs has an open end; what is selected or pointed at, a frame. */
+  /** What runs has an open end, beside which stands how much waits there; what is selected or pointed at, a frame. */
   #marks(now) {
     const pen = this.#pen;
     const height = this.rowHeight - (this.rowHeight >= 4 ? 2 : 0);
     pen.fillStyle = this.palette.ink;
+    pen.font = "10px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    const x = this.x(now);
     for (const [row, y] of this.visible()) {
-      for (const bar of row.running.values())
-        if (bar.start <= this.to) pen.fillRect(this.x(now) - 1, y, 2, Math.max(1, height));
+      if (current(row)?.from <= this.to) pen.fillRect(x - 1, y, 2, Math.max(1, height));
+      const queued = row.running.size - 1;
+      if (queued > 0 && height >= 10) pen.fillText(queued > 99 ? "99+" : `+${queued}`, x + 3, y + height / 2);
       for (const [bar, width] of [
         [this.hovered, 1],
         [this.selected, 2],
       ]) {
         if (bar?.row !== row.index) continue;
-        const x = this.x(bar.start);
+        const x = this.x(bar.from);
         pen.strokeStyle = this.palette.ink;
         pen.lineWidth = width;
         pen.strokeRect(x - 1, y - 1, Math.max(3, this.x(bar.end ?? now) - x) + 2, height + 2);
@@ -244,14 +259,14 @@ export class Timeline {
     }
   }
 
-  #names() {
+  #names(most) {
     const pen = this.#pen;
     pen.textBaseline = "middle";
     pen.font = "11px system-ui, sans-serif";
     pen.fillStyle = this.palette.back;
-    pen.fillRect(0, AXIS, GUTTER, this.height);
+    pen.fillRect(0, TOP, GUTTER, this.height);
     pen.fillStyle = this.palette.muted;
-    let free = AXIS - 1; // names of small rows would lie upon each other
+    let free = TOP - 1; // names of small rows would lie upon each other
     for (const [row, y] of this.visible()) {
       const middle = y + this.rowHeight / 2;
       if (middle - 6 < free) continue;
@@ -259,15 +274,18 @@ export class Timeline {
       free = middle + 6;
     }
     pen.fillStyle = this.palette.back;
-    pen.fillRect(0, 0, GUTTER, AXIS);
+    pen.fillRect(0, 0, GUTTER, TOP);
+    pen.fillStyle = this.palette.muted;
+    pen.fillText("waiting", 4, AXIS + 9, GUTTER - 8);
+    if (most) pen.fillText(`≤ ${count(most)}`, 4, AXIS + 22, GUTTER - 8);
   }
 
   #scrollbar() {
-    const room = this.height - AXIS;
-    const content = this.content - AXIS;
+    const room = this.height - TOP;
+    const content = this.content - TOP;
     if (content <= room) return;
     const length = Math.max(20, (room * room) / content);
     this.#pen.fillStyle = this.palette.muted;
-    this.#pen.fillRect(this.width - 4, AXIS + ((room - length) * this.top) / (content - room), 3, length);
+    this.#pen.fillRect(this.width - 4, TOP + ((room - length) * this.top) / (content - room), 3, length);
   }
 }

@@ -7,12 +7,14 @@ look on. It prints two tables: the CPU time that the hub spends on a task with s
 take turns, so that a machine that is slow for a while is so for all; and for each view, while tasks run, the longest
 time (ms) that the page's main thread was not free, by the browser's own account, which tells 50 ms and more, and the
 longest CPU time of a task of that thread: on a machine with fewer cores than busy processes the first is much more.
+Engines and client are not on the same machine as browsers, mostly, and so they give way to them here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -40,6 +42,8 @@ LABELS = ("align", "blast", "cluster", "draw", "export", "fold", "gather", "hash
 WINDOW = 5000
 """Tasks that are not answered, at most."""
 FAILING = 0.02
+GIVING_WAY = 10
+"""Niceness of what plays the engines and the client."""
 VIEWS = ("overview", "engines", "stream", "tasks", "failures")
 WATCH = """
 window.longest = 0;
@@ -54,6 +58,7 @@ new PerformanceObserver((list) => {
 
 async def be_engines(info: dict[str, Any], count: int) -> None:
     """Answer, until the input ends."""
+    os.nice(GIVING_WAY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     random = Random(count)
 
@@ -203,6 +208,7 @@ def measure(arguments: argparse.Namespace, directory: str) -> None:
             while json.load(urllib.request.urlopen(status))["engines"] < arguments.engines:
                 time.sleep(0.2)
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            os.nice(GIVING_WAY)
             client.run(arguments.tasks)  # so many bars there are from now on
             print(f"{arguments.engines} engines, {arguments.tasks} tasks noted\n")
             print("| browsers | hub's CPU, µs a task |\n|---|---|")

@@ -289,9 +289,20 @@ async def test_why_a_task_waits() -> None:
         busy = "no free engine: all engines are busy, with 1 task each (high water mark); 2 tasks are queued"
         assert await why(queued) == busy
         assert await why(after) == f"dependency on {', '.join(sorted((running, queued)))}"
+        assert (await at.get(f"/api/tasks/{after}"))["waits_for"] == sorted((running, queued))
         assert await why(targeted) == f"targets: 0, nobody; {busy}"
+        assert (await at.get(f"/api/tasks/{targeted}"))["waits_for"] == []
+        direct = at.client.call(at.engine)
+        await eventually(lambda: len(at.engine.held) == 2)
+        assert await why(direct) == "engine 0 does one thing after the other, and was sent one request before this one"
         states = {row["msg_id"]: row["state"] for row in (await at.get("/api/tasks"))["rows"]}
-        assert states == {running: "running", queued: "queued", after: "waiting", targeted: "queued"}
+        assert states == {
+            running: "running",
+            queued: "queued",
+            after: "waiting",
+            targeted: "queued",
+            direct: "running",
+        }
         at.engine.leave()
         await at.client.notification("unregistration_notification")
         assert await why(queued) == "no engine is registered"

@@ -33,11 +33,13 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
         before = await store.find(parse_query({"resubmitted": msg_id}), ["resubmitted"])
         original = before[0]["msg_id"] if before else None
     content = unpacked("result_content", record.result_content)
+    waiting = hub.core.scheduler.tasks.get(msg_id)
     output = unpacked("execute_result", record.execute_result)
     return {
         "row": row,
         "story": _story(watch, record, row["state"]),
-        "why_waiting": why_waiting(hub.core, msg_id),
+        "why_waiting": why_waiting(hub.core, msg_id) or _why_at_engine(watch, msg_id),
+        "waits_for": [] if waiting is None else sorted(waiting.depends_on)[:MAX_NAMED],
         "stdout": record.stdout[-MAX_TEXT:],
         "stderr": record.stderr[-MAX_TEXT:],
         "outputs": [text for text in [_plain_text(output)] if text is not None],
@@ -137,8 +139,22 @@ def _why_queued(core: Hub, task: Task) -> str:
     elif may:
         each = f"{core.scheduler.hwm} task{'s' if core.scheduler.hwm > 1 else ''} each (high water mark)"
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
-        reasons.append(f"no free engine: {who}, with {each}; {len(core.scheduler.queue)} tasks are queued")
+        reasons.append(f"no free engine: {who}, with {each}; {len(core.scheduler.queue):,} tasks are queued")
     return "; ".join(reasons)
+
+
+def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
+    """Why a request that has been sent to its engine may not have begun; None if nothing is known to be before it."""
+    mine = watch.bars.running.get(msg_id)
+    if mine is None or mine[1] < 0:
+        return None
+    before = sum(row == mine[1] and seq < mine[0] for seq, row, *_ in watch.bars.running.values())
+    if not before:
+        return None
+    seen = watch.engines.by_row.get(mine[1])
+    where = "its engine" if seen is None else f"engine {seen.id}"
+    others = "one request" if before == 1 else f"{before:,} requests"
+    return f"{where} does one thing after the other, and was sent {others} before this one"
 
 
 def _engines(core: Hub, idents: frozenset[bytes]) -> str:

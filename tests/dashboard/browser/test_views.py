@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,20 @@ def test_every_view_fits_a_phone(cluster: Cluster, open_page: Opening, dark: boo
         expect(page.locator("#views a[aria-current]")).to_have_text(view.capitalize())
         expect(page.get_by_role("status").first).to_have_text("live")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], view
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_keeps_anybody_from_using_a_view(cluster: Cluster, open_page: Opening, dark: bool) -> None:
+    page = open_page(cluster.hub.url, dark=dark)
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    engine = page.evaluate("fetch('api/engines').then(a => a.json())")["engines"][0]["uuid"]
+    task = cluster.tasks["failed"][1]
+    for view in (*VIEWS, f"engines/{engine}", f"tasks/{task}"):
+        page.evaluate("view => { location.hash = `#/${view}`; }", view)
+        expect(page.get_by_role("heading", level=1)).to_be_focused()
+        expect(page.locator("main :is(li, td, h2)").first).to_be_visible()
+        found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], view
 
 
 def test_the_theme_is_remembered(cluster: Cluster, open_page: Opening) -> None:

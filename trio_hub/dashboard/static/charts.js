@@ -54,7 +54,7 @@ export class Chart {
     this.element = h(
       "figure",
       { class: "chart" },
-      h("figcaption", {}, h("h3", {}, title), this.#when, h("ul", { class: "legend" }, legend)),
+      h("figcaption", {}, h("h2", {}, title), this.#when, h("ul", { class: "legend" }, legend)),
       h("div", { class: "plot" }, this.#top, this.#svg),
     );
   }

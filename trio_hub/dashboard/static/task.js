@@ -67,6 +67,7 @@ function* sections(
     row,
     story,
     why_waiting: why,
+    waits_for: before,
     stdout,
     stderr,
     outputs,
@@ -79,7 +80,10 @@ function* sections(
   },
   now,
 ) {
-  if (why) yield h("p", { class: "callout" }, h("strong", {}, "Why it waits: "), why);
+  if (why) {
+    const links = before.map((id) => [link(id), " "]).flat();
+    yield h("p", { class: "callout" }, h("strong", {}, "Why it waits: "), why, links.length ? [" ", ...links] : null);
+  }
   if (error) {
     yield h(
       "section",

@@ -74,7 +74,7 @@ export function tasks({ hub, parameters, signal }) {
     key: (row) => row.msg_id,
     empty: "No task is like this.",
     columns: [
-      { id: "choose", title: "", admin: true, fill: fillChoice },
+      { id: "choose", title: h("span", { class: "hidden-visually" }, "Choose"), admin: true, fill: fillChoice },
       {
         id: "task",
         title: "Task",

@@ -76,6 +76,8 @@ def take(browser: Browser, url: str, failed: str) -> None:
         page = context.new_page()
         places = {view: (view, ready) for view, ready in READY.items()}
         places["task"] = (f"tasks/{failed}", "pre")
+        engine = page.request.get(url.replace("/?", "/api/engines?")).json()["engines"][0]["uuid"]
+        places["engine"] = (f"engines/{engine}", ".rows tbody tr")
         for name, (place, ready) in places.items():
             page.goto(f"{url}#/{place}")
             page.locator(ready).first.wait_for()

@@ -100,7 +100,7 @@ def test_percentiles_are_of_the_last_minute() -> None:
         one.observe(0.5)
         two.observe(3.0)
     latency.note([one, two])
-    assert latency.summary() == {"p50": 1.0, "p95": pytest.approx(3.8), "p99": pytest.approx(3.96), "count": 200}
+    assert latency.summary() == {"p50": 1.0, "p95": 3.0, "p99": 3.0, "count": 200}, "nothing took longer than 3"
     latency.note([one, two])
     assert latency.summary() is not None
     latency.note([one, two])

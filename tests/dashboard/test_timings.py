@@ -17,7 +17,7 @@ def test_a_value_belongs_to_the_first_bound_that_is_not_below_it() -> None:
     for value in (0.5, 1, 1.5, 4, 5):
         histogram.observe(value)
     assert histogram.buckets() == [(1, 2), (2, 3), (4, 4), (math.inf, 5)]
-    assert (histogram.sum, histogram.count) == (12, 5)
+    assert (histogram.sum, histogram.count, histogram.largest) == (12, 5, 5)
 
 
 def test_messages_are_timed_by_channel() -> None:

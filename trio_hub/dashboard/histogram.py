@@ -9,23 +9,27 @@ __all__ = ["Histogram"]
 
 
 class Histogram:
-    """Counts values. One costs a bisection, an increment and an addition.
+    """Counts values. One costs a bisection, an increment, an addition and a comparison.
 
     Args:
         bounds: upper bounds, ascending; a value belongs to the first that is not below it.
     """
 
-    __slots__ = ("_bounds", "counts", "sum")
+    __slots__ = ("_bounds", "counts", "largest", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
         self.counts = [0] * (len(self._bounds) + 1)
         """By place in the bounds; the last are the values above all of them."""
         self.sum = 0.0
+        self.largest = 0.0
+        """The largest value that there was."""
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
+        if value > self.largest:
+            self.largest = value
 
     @property
     def count(self) -> int:

@@ -53,19 +53,25 @@ class LastMinute:
     def __init__(self, bounds: Sequence[float], window: int = WINDOW) -> None:
         self._bounds = tuple(bounds)
         self._past: deque[list[int]] = deque([[0] * (len(self._bounds) + 1)], maxlen=window + 1)
+        self._largest = 0.0
 
     def note(self, histograms: Iterable[Histogram]) -> None:
         """Note how far they have counted; once a second."""
+        histograms = list(histograms)
         counts = [histogram.counts for histogram in histograms]
+        self._largest = max((histogram.largest for histogram in histograms), default=0.0)
         self._past.append([sum(column) for column in zip(*counts, strict=True)] or self._past[0])
 
     def summary(self) -> dict[str, float] | None:
-        """``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there was nothing."""
+        """``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there was nothing.
+
+        Bounds may be minutes apart, so what they say is not more than the longest that there ever was.
+        """
         counts = [now - then for now, then in zip(self._past[-1], self._past[0], strict=True)]
         total = sum(counts)
         if not total:
             return None
-        parts = {f"p{part}": percentile(self._bounds, counts, part / 100) for part in (50, 95, 99)}
+        parts = {f"p{part}": min(self._largest, percentile(self._bounds, counts, part / 100)) for part in (50, 95, 99)}
         return parts | {"count": total}
 
 

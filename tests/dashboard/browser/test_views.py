@@ -68,7 +68,7 @@ def test_an_engine_and_what_it_does(cluster: Cluster, open_page: Opening) -> Non
     expect(rows).to_have_count(1)
     rows.first.get_by_role("rowheader").get_by_role("link").click()
     heading(page, "Engine 0")
-    expect(page.locator(".facts")).to_contain_text("long for ")
+    expect(page.locator(".facts")).to_contain_text("long, since ")
     expect(page.locator(".story li")).not_to_have_count(0)
     expect(page.locator("table tbody tr", has_text="long")).to_have_count(1)
 
@@ -112,6 +112,16 @@ def test_a_click_on_a_bar_opens_its_task(cluster: Cluster, open_page: Opening) -
     page.mouse.up()
     heading(page, "long")
     expect(page.locator("code").first).to_have_text(cluster.tasks["running"][0])
+
+
+def test_durations_are_told_as_people_read_them(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(cluster.hub.url)
+    durations = [0, 0.0000351, 0.0009999, 0.0123, 0.9996, 1, 59.97, 60, 61.4, 3725, 90000]
+    told = page.evaluate(
+        "async (s) => { const { seconds } = await import('./static/format.js'); return s.map(seconds); }", durations
+    )
+    expected = ["0 s", "35.1 µs", "1 ms", "12.3 ms", "1 s", "1 s", "1 min 0 s", "1 min 0 s", "1 min 1 s", "1 h 2 min"]
+    assert told == [*expected, "1 d 1 h"]
 
 
 def test_what_is_queued_at_an_engine_does_not_cover_what_runs_there(cluster: Cluster, open_page: Opening) -> None:

@@ -10,7 +10,7 @@ const PERIOD = 2; // seconds
 const EVENTS = {
   requested: "asked to register",
   replied: "was told its id",
-  registered: "is usable: its heart was heard",
+  registered: "is usable",
   stalled: "did not finish its registration",
   lost: "is lost",
   settled: "its unfinished work was settled",
@@ -65,11 +65,11 @@ export function engine({ hub, id: uuid, signal }) {
           ["Host", shown.host],
           ["Pid", shown.pid],
           ["Registered", clock(shown.registered, hub.now)],
-          ["Heartbeat", `${age(shown.heartbeat_age)} ago, ${count(shown.missed)} missed`],
+          ["Heartbeat", `${since(shown.heartbeat_age)}, ${count(shown.missed)} missed`],
           ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],
           [
             "Running",
-            shown.running && h("span", {}, taskLink(shown.running), ` for ${age(hub.now - shown.running.since)}`),
+            shown.running && h("span", {}, taskLink(shown.running), `, since ${clock(shown.running.since, hub.now)}`),
           ],
           ["Done", count(shown.done)],
           ["Failed", count(shown.failed)],
@@ -121,6 +121,9 @@ export function engine({ hub, id: uuid, signal }) {
     h("section", {}, recent.element),
   );
 }
+
+/** How long ago; "now" below a second. */
+const since = (s) => (s >= 1 ? `${age(s)} ago` : age(s));
 
 function taskLink(task, text = null) {
   return h(

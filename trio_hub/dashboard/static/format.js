@@ -34,6 +34,7 @@ export function seconds(s) {
   if (s === null || s === undefined) return NOTHING;
   if (s < 0) return `−${seconds(-s)}`;
   if (s === 0) return "0 s";
+  s = Number(s.toPrecision(s < 60 ? 3 : 15)); // so that 999.7 ms are 1 s, and not 1,000 ms
   if (s < 0.001) return `${three.format(s * 1e6)} µs`;
   if (s < 1) return `${three.format(s * 1000)} ms`;
   if (s < 60) return `${three.format(s)} s`;

@@ -173,7 +173,8 @@ export class Timeline {
       pen.stroke();
       pen.fillStyle = this.palette.muted;
       const part = step < 1 ? (t - Math.floor(t)).toFixed(step < 0.01 ? 3 : 2).slice(1) : "";
-      pen.fillText(clock(Math.floor(t + 1e-6), t) + part, x + 4, AXIS / 2);
+      const text = clock(Math.floor(t + 1e-6), t) + part;
+      if (x + 4 + pen.measureText(text).width < this.width) pen.fillText(text, x + 4, AXIS / 2);
     }
   }
 

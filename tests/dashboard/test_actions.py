@@ -120,3 +120,6 @@ async def test_each_is_logged_with_who_asked(caplog: pytest.LogCaptureFixture) -
     assert "task 4" in vars(one)["asked"]
     assert "and 4 more" in vars(one)["asked"]
     assert (vars(two)["actor"], vars(two)["outcome"]) == ("grace", '{"purged": 0}')
+    (three,) = (record for record in caplog.records if record.message == "refused an action from the dashboard")
+    assert (vars(three)["action"], vars(three)["peer"]) == ("abort", "127.0.0.1")
+    assert "msg_ids" in vars(three)["error"]

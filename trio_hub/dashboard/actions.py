@@ -1,7 +1,7 @@
 """What a page may have the hub do, if the hub's owner has allowed it: ``POST /api/actions/NAME``.
 
-Each is logged, with who asked for it. Another site's page cannot ask: its forms cannot set our header, and its scripts
-are not allowed to.
+Each is logged, with who asked for it, and so is what is refused. Another site's page cannot ask: its forms cannot set
+our header, and its scripts are not allowed to.
 """
 
 from __future__ import annotations
@@ -96,33 +96,47 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
 
     async def act(request: Request) -> Response:
         name = request.path_params["name"]
+        peer = request.client.host if request.client is not None else None
+        actor = actor_of(request)
+
+        def refused(status: int, why: str) -> Response:
+            log.warning(
+                "refused an action from the dashboard",
+                kind="action_refused",
+                action=name[:60],
+                peer=peer,
+                actor=actor,
+                error=why,
+            )
+            return refusal(status, why)
+
         if not allowed:
-            return refusal(
+            return refused(
                 403, "this dashboard only looks on: start the hub with --dashboard-admin true to allow actions"
             )
         if request.headers.get(HEADER) != "1":
-            return refusal(403, "the header 'X-Trio-Hub: 1' is missing, by which a page of ours is known")
+            return refused(403, "the header 'X-Trio-Hub: 1' is missing, by which a page of ours is known")
         action = ACTIONS.get(name)
         if action is None:
-            return refusal(404, f"there is no action {name[:60]!r}; there are {', '.join(ACTIONS)}")
+            return refused(404, f"there is no action {name[:60]!r}; there are {', '.join(ACTIONS)}")
         if hub.is_stopping:
-            return refusal(503, "the hub is stopping")
+            return refused(503, "the hub is stopping")
         try:
             body = await _body_of(request)
             answer = await action(hub, body)
         except QueryError as error:
-            return refusal(400, str(error))
+            return refused(400, str(error))
         except KeyError as error:
-            return refusal(404, str(error.args[0]))
+            return refused(404, str(error.args[0]))
         except EngineError as error:
-            return refusal(404, str(error))
+            return refused(404, str(error))
         except StoreError as error:
-            return refusal(503, f"the task database does not answer: {error}")
+            return refused(503, f"the task database does not answer: {error}")
         log.info(
             "action from the dashboard",
             action=name,
-            peer=request.client.host if request.client is not None else None,
-            actor=actor_of(request),
+            peer=peer,
+            actor=actor,
             asked=_shown(body),
             outcome=_shown(answer),
         )

@@ -47,9 +47,10 @@ class Hub(NamedTuple):
 
 
 @contextmanager
-def serving(directory: Path, *options: str) -> Iterator[Hub]:
-    settings = ("--profile-dir", str(directory / "profile"), "--dashboard", "0", *options)
-    with command("serve", *settings, env={"IPP_NONINTERACTIVE": "1"}) as process:
+def serving(directory: Path, *options: str, port: int = 0, token: str = "") -> Iterator[Hub]:
+    settings = ("--profile-dir", str(directory / "profile"), "--dashboard", str(port), *options)
+    env = {"IPP_NONINTERACTIVE": "1"} | ({"TRIO_HUB_DASHBOARD_TOKEN": token} if token else {})
+    with command("serve", *settings, env=env) as process:
         url = process.wait_line("stdout", r"dashboard: (http\S+)")[1]
         try:
             yield Hub(process, url)

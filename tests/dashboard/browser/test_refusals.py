@@ -40,6 +40,20 @@ def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -
         expect(page.get_by_role("status").first).to_have_text("live")
 
 
+def test_a_page_goes_on_with_the_next_hub(tmp_path: Path, open_page: Opening) -> None:
+    token = "a-token-that-is-kept"
+    with serving(tmp_path, token=token) as hub:
+        page = open_page(hub.url)
+        state = page.locator("#connection")
+        expect(state).to_have_text("live")
+        port = int(hub.address.rpartition(":")[2])
+        address = page.locator("#hub-address").inner_text()
+    expect(state).to_have_text("stopped")
+    with serving(tmp_path, token=token, port=port):
+        expect(state).to_have_text("live")  # it tries again by itself
+        expect(page.locator("#hub-address")).not_to_have_text(address)
+
+
 def test_the_hub_is_stopped(tmp_path: Path, open_page: Opening) -> None:
     with serving(tmp_path, "--dashboard-admin", "true") as hub:
         page = open_page(hub.url)

@@ -390,6 +390,7 @@ async def test_without_restore_the_next_hub_begins_with_none(tmp_path: Path) -> 
         '{"engines": {}, "next_id": "1"}',
         '{"engines": {"-1": "a"}, "next_id": 1}',
         '{"engines": {"x": "a"}, "next_id": 1}',
+        '{"engines": {}, "next_id": 1, "places": {"0": 7}}',
         "[" * 100_000,
     ],
 )

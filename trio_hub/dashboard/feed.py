@@ -22,7 +22,7 @@ __all__ = ["Feed"]
 
 PERIOD = 0.5
 """Seconds from one message about single tasks to the next; overviews come every second time."""
-MAX_BARS = 1000
+MAX_BARS = 2000
 """Bars in such a message: the newest, if there were more."""
 SLICE = 1000
 """Bars that are put together at a time, so that the hub has its turn in between."""

@@ -34,7 +34,7 @@ _REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
 _known_text = lru_cache(1024)(text_column)
 
 # How many rows one statement takes. Before each, Python's lock goes to the event loop, and has to be won back.
-_TOGETHER = (32, 8, 1)
+_TOGETHER = (64, 16, 4, 1)
 
 # The keys whose length counts, beside that of their pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}

@@ -26,6 +26,7 @@ from trio_hub.store.matching import same
 from trio_hub.store.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
 from trio_hub.store.sqlite import SQLiteBackend, open_sqlite
 from trio_hub.store.sqlite_read import SQLiteReader
+from trio_hub.store.sqlite_schema import BODIES, STEPS
 
 from . import oracle
 from .contract import at, finished, make
@@ -92,8 +93,17 @@ def check_account(backend: SQLiteBackend) -> None:
         "FROM task WHERE completed IS NOT NULL"
     )
     assert (records, size) == (counted, measured)
-    ((lost,),) = backend._connection.execute("SELECT count(*) FROM piece WHERE task NOT IN (SELECT arrival FROM task)")
-    assert lost == 0
+    for table in ("piece", *BODIES):
+        ((lost,),) = backend._connection.execute(
+            f"SELECT count(*) FROM {table} WHERE task NOT IN (SELECT arrival FROM task)"
+        )
+        assert lost == 0
+    measured = ["custody", *(key for keys in BODIES.values() for key in keys)]
+    assert not backend._connection.execute(
+        "SELECT msg_id FROM task "
+        "LEFT JOIN request ON request.task = arrival LEFT JOIN result ON result.task = arrival "
+        f"WHERE size != {' + '.join(f'ifnull(length({key}), 0)' for key in measured)}"
+    ).fetchall()
 
 
 # --- what it keeps
@@ -566,7 +576,7 @@ def fill(path: Path) -> None:
         (lambda path: path.write_text("Dear diary"), ConfigError, "not an SQLite database; name another file"),
         (other_program, ConfigError, "the SQLite database of another program; name another file"),
         (application, ConfigError, "the SQLite database of another program"),
-        (newer, ConfigError, r"newer trio_hub \(version 99 of its tables; this one knows those up to 1\)"),
+        (newer, ConfigError, r"newer trio_hub \(version 99 of its tables; this one knows those up to 2\)"),
         (cut, StoreError, "shorter than it should be, so it is damaged: stop the hub, and put back a copy"),
         (overwritten, StoreError, "damaged: stop the hub, and put back a copy"),
     ],
@@ -644,18 +654,48 @@ def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatc
     def note(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE task SET queue = 'migrated'")
 
-    monkeypatch.setattr(files, "STEPS", [*files.STEPS, ["CREATE INDEX extra ON task (queue)"], note])
+    monkeypatch.setattr(files, "STEPS", [*STEPS, ["CREATE INDEX extra ON task (queue)"], note])
     with opened(path) as backend:
         ((version,),) = backend._connection.execute("PRAGMA user_version")
-        assert version == 3
+        assert version == len(STEPS) + 2
         assert len(found(backend, Query.where(queue="migrated"))) == 300
     opened_again = open_sqlite(path)
     opened_again.close()
 
 
+def test_a_file_whose_records_have_one_row_each_is_divided(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As version 1 had it."""
+    monkeypatch.setattr(files, "STEPS", STEPS[:1])
+    path.parent.mkdir(parents=True)
+    with closing(files.open_file(path, synchronous=False)) as connection:
+        connection.execute(
+            "INSERT INTO task (arrival, msg_id, submitted, completed, owed, owner, size, custody, header, content, "
+            "buffers, result_content) VALUES (7, 'a', 1, 2, 1, 'me', 13, ?, ?, ?, ?, ?)",
+            (b"\0", b"{}", b'{"x":1}', b"\x90", b"{}"),
+        )
+        connection.execute(
+            "INSERT INTO task (arrival, msg_id, owed, owner, size, header) VALUES (8, 'b', 0, '', 2, ?)", (b"{}",)
+        )
+        connection.execute("INSERT INTO piece VALUES (1, 7, 0, 3, ?)", (b"out",))
+        connection.execute("UPDATE account SET arrivals = 8, records = 1, bytes = 16")
+    monkeypatch.undo()
+    with opened(path) as backend:
+        assert found(backend) == ["a", "b"]
+        record = whole(backend, "a")
+        assert (record.content, record.buffers, record.result_content) == (b'{"x":1}', (), b"{}")
+        assert (record.stdout, record.owed, record.custody) == ("out", True, b"\0")
+        assert whole(backend, "b").result_header is None
+        add(backend, make("c"))
+        backend.write([Change("b", changes={"result_content": b"{}", "completed": at(0)})])
+        assert found(backend) == ["a", "b", "c"]
+        check_account(backend)
+        assert backend.drop(EVERYTHING) == 2
+        check_account(backend)
+
+
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path)
-    monkeypatch.setattr(files, "STEPS", [*files.STEPS, ["UPDATE task SET queue = 'x'", "SELECT missing"]])
+    monkeypatch.setattr(files, "STEPS", [*STEPS, ["UPDATE task SET queue = 'x'", "SELECT missing"]])
     with pytest.raises(StoreError, match="no such column"):
         open_sqlite(path)
     monkeypatch.undo()

@@ -20,7 +20,7 @@ _LOOK_PERIOD = 1.0
 _REST = 0.1
 """Of a core; a process that takes less is at rest. (Two thousand engines that do nothing take 0.02.)"""
 _WORTH = 0.25
-"""Seconds of CPU since memory was given back for the last time, from which on there may be some again."""
+"""Seconds of CPU, of work since memory was given back for the last time, from which on there may be some again."""
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library; others have no such function
 
@@ -49,15 +49,19 @@ async def tidy_at_rest() -> None:
     """Give memory back whenever the process comes to rest after it has worked, for ever.
 
     While it works, what was freed is used again. A purge of a hundred thousand records, or five hundred engines that
-    have gone, leave some hundred megabytes which it may never need again.
+    have gone, leave some hundred megabytes which it may never need again. What it does at rest leaves nothing.
     """
-    used = tidied = time.process_time()
+    used = time.process_time()
+    worked = 0.0
     while True:
         await trio.sleep(_LOOK_PERIOD)
         before, used = used, time.process_time()
-        if used - before < _REST * _LOOK_PERIOD and used - tidied > _WORTH:
+        if used - before >= _REST * _LOOK_PERIOD:
+            worked += used - before
+        elif worked > _WORTH:
             give_memory_back()
-            tidied = used = time.process_time()
+            worked = 0.0
+            used = time.process_time()
 
 
 def give_memory_back() -> None:

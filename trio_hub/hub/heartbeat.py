@@ -25,6 +25,7 @@ class HeartMonitor:
         """Pings that were not answered in their period, of all hearts there have been."""
         self._token = token
         self._pings = 0
+        self._latest = b""
         self._misses: dict[bytes, int] = {}
         """Misses in a row, of every heart that is watched."""
         self._heard: set[bytes] = set()
@@ -47,7 +48,8 @@ class HeartMonitor:
     def ping(self) -> bytes:
         """The next ping to send to all."""
         self._pings += 1
-        return b"%b.%d" % (self._token, self._pings)
+        self._latest = b"%b.%d" % (self._token, self._pings)
+        return self._latest
 
     def greeting(self) -> bytes:
         """The next ping to send to one heart only."""
@@ -55,6 +57,8 @@ class HeartMonitor:
 
     def is_ours(self, pong: bytes) -> bool:
         """Whether this is the echo of a ping that was sent."""
+        if pong == self._latest and pong:  # as nearly all of them
+            return True
         token, _, number = pong.removeprefix(_GREETING).rpartition(b".")
         return token == self._token and number.isdigit() and len(number) < 20 and 0 < int(number) <= self._pings
 
@@ -67,10 +71,12 @@ class HeartMonitor:
         self._misses.pop(heart, None)
         self._heard.discard(heart)
 
-    def beat(self, heart: bytes) -> None:
-        """A watched heart has answered."""
-        if heart in self._misses:
+    def beat(self, heart: bytes) -> bool:
+        """A heart has answered. Whether it is one that is watched."""
+        watched = heart in self._misses
+        if watched:
             self._heard.add(heart)
+        return watched
 
     def weigh(self) -> list[bytes]:
         """A period is over: the hearts that have missed too many pings. Call it when all pongs are in."""

@@ -187,11 +187,8 @@ class Registration(HubState):
         if len(frames) != 2 or not self.heartmonitor.is_ours(frames[1]):
             self.ignore("bad_heartbeat", "a heartbeat that answers no ping of this hub", uuid=b"".join(frames[:1]))
             return
-        heart = frames[0]
-        if heart in self.heartmonitor:
-            self.heartmonitor.beat(heart)
-        else:
-            self.handle_new_heart(heart)
+        if not self.heartmonitor.beat(frames[0]):
+            self.handle_new_heart(frames[0])
 
     def weigh_hearts(self) -> None:
         """A heartbeat period is over, and all pongs are in: unregister those that have missed too many."""

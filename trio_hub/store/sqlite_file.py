@@ -9,90 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
 
 from ..errors import ConfigError, StoreError
+from .sqlite_schema import APPLICATION_ID, STEPS
 
-__all__ = ["APPLICATION_ID", "FileLock", "connect", "open_file", "reporting"]
+__all__ = ["FileLock", "connect", "open_file", "reporting"]
 
-# Without this, Python looks for an adapter each time that it binds bytes, and finds none: several times the work.
+# Without these, Python looks for an adapter each time that it binds bytes or None, and finds none: several times the
+# work. (The second is a function in C that gives None for None.)
 sqlite3.register_adapter(bytes, bytes)
-
-# "trio" in ASCII; `file` and others tell by it whose database it is.
-APPLICATION_ID = 0x7472696F
+sqlite3.register_adapter(type(None), dict[None, None]().get)
 
 # Files up to this size are checked as a whole when they are opened: some 100 ms.
 CHECKED_AS_A_WHOLE = 1 << 24
-
-Step: TypeAlias = Sequence[str] | Callable[[sqlite3.Connection], None]
-
-# Small columns first: reading them leaves the pages alone that long values run over to. Texts and dates are as
-# `trio_hub.store.columns` has them; everything else whose size counts is a BLOB, whose length SQLite knows unread.
-_TASK = """
-CREATE TABLE task (
-    arrival INTEGER PRIMARY KEY,
-    msg_id TEXT NOT NULL UNIQUE,
-    client_uuid TEXT,
-    engine_uuid TEXT,
-    queue TEXT,
-    resubmitted TEXT,
-    submitted INTEGER,
-    started INTEGER,
-    completed INTEGER,
-    received INTEGER,
-    owed INTEGER NOT NULL,
-    owner TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    label TEXT,
-    custody BLOB,
-    header BLOB,
-    metadata BLOB,
-    result_header BLOB,
-    result_metadata BLOB,
-    error BLOB,
-    execute_result BLOB,
-    execute_input BLOB,
-    result_content BLOB,
-    content BLOB,
-    result_buffers BLOB,
-    buffers BLOB
-)"""
-
-# Output in the pieces in which it came, and chunks of large buffers.
-_PIECE = """
-CREATE TABLE piece (
-    number INTEGER PRIMARY KEY,
-    task INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    data BLOB NOT NULL
-)"""
-
-# Each index costs a microsecond or two per task.
-_FIRST = (
-    _TASK,
-    _PIECE,
-    # all that history needs, so that it does not read the table
-    "CREATE INDEX task_history ON task (submitted, arrival, msg_id)",
-    "CREATE INDEX task_engine ON task (engine_uuid, completed) WHERE engine_uuid IS NOT NULL",
-    "CREATE INDEX task_client ON task (client_uuid) WHERE client_uuid IS NOT NULL",
-    "CREATE INDEX task_completed ON task (completed) WHERE completed IS NOT NULL",
-    "CREATE INDEX task_received ON task (received) WHERE received IS NOT NULL",
-    "CREATE INDEX task_unfinished ON task (owner) WHERE completed IS NULL",
-    "CREATE INDEX task_owed ON task (owner) WHERE owed = 1",
-    "CREATE INDEX piece_task ON piece (task, number, kind, size)",
-    # How many records arrived so far, and how much of what is finished there is, which nobody could count before each
-    # step of `trim`. Those who write keep it, batch by batch: triggers would double the cost of a task, and
-    # AUTOINCREMENT would have a row of its own written with every one.
-    "CREATE TABLE account (arrivals INTEGER NOT NULL, records INTEGER NOT NULL, bytes INTEGER NOT NULL)",
-    "INSERT INTO account VALUES (0, 0, 0)",
-)
-
-# The step at index n makes version n + 1 of what version n left. Steps that were released are never changed.
-STEPS: list[Step] = [_FIRST]
 
 
 class FileLock:

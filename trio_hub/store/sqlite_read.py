@@ -17,7 +17,8 @@ from .prefilter import Prefilter, Term, prefilter
 from .query import Query
 from .record import BUFFER_KEYS, HUB_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
 from .sqlite_file import reporting
-from .sqlite_write import CODERS, KEYS, KINDS, from_utf8
+from .sqlite_schema import BODIES, TASK_KEYS
+from .sqlite_write import CODERS, KINDS, from_utf8
 
 __all__ = ["SQLiteReader"]
 
@@ -145,12 +146,17 @@ class SQLiteReader:
 
     def _rows(self, where: str, values: Sequence[Any], keys: Collection[str], *, large: bool = True) -> Iterator[Kept]:
         """Records with these keys, and nothing in the others. If not ``large``, lists of large buffers are empty."""
-        columns = [key for key in KEYS if key in keys]
+        columns = [key for key in TASK_KEYS if key in keys]
+        tables = "task"
+        for table, of in BODIES.items():
+            if there := [key for key in of if key in keys]:
+                columns += there
+                tables += f" LEFT JOIN {table} ON {table}.task = arrival"
         decoders = [CODERS[key][1] if key in CODERS else None for key in columns]
         texts = [(key, kind) for key, kind in KINDS.items() if key in keys and key in TEXT_KEYS]
         buffers = [(key, kind) for key, kind in KINDS.items() if key in keys and key in BUFFER_KEYS]
         mask = sum(1 << kind for _, kind in (*texts, *(buffers if large else ())))
-        cursor = self._connection.execute(f"SELECT {', '.join(['arrival', *columns])} FROM task {where}", values)
+        cursor = self._connection.execute(f"SELECT {', '.join(['arrival', *columns])} FROM {tables} {where}", values)
         while rows := cursor.fetchmany(_SLICE):
             pieces = self._pieces([row[0] for row in rows], mask) if mask else {}
             for arrival, *row in rows:

@@ -1,8 +1,4 @@
-"""How changes get into the rows of an SQLite database of records.
-
-One row per task, which is written when the task comes and when its result does. What grows afterwards (output) or is
-large (buffers) has rows of its own, *pieces*, so that none of it is written twice, nor read by who does not want it.
-"""
+"""How changes get into the rows of an SQLite database of records; `trio_hub.store.sqlite_schema` has its tables."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain, compress
+from itertools import chain, count
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 from .backend import Change
 from .columns import (
@@ -25,39 +21,39 @@ from .columns import (
     label_column,
     text_column,
 )
-from .record import BUFFER_KEYS, DATE_KEYS, HUB_KEYS, PACKED_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
+from .record import BUFFER_KEYS, DATE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
+from .sqlite_schema import BODIES, TASK_KEYS
 
-__all__ = ["BYTES", "CODERS", "KEYS", "KINDS", "Statements", "forget", "from_utf8"]
+__all__ = ["BYTES", "CODERS", "KINDS", "Statements", "forget", "from_utf8"]
 
 # The kinds of pieces.
 KINDS = {"stdout": 0, "stderr": 1, "buffers": 2, "result_buffers": 3}
-# The keys that have a column.
-KEYS = tuple(key for key in (*RECORD_KEYS, *HUB_KEYS) if key not in TEXT_KEYS)
-_MSG_ID = KEYS.index("msg_id")  # it is always there
 _TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitted"))
 # The same few, again and again.
 _REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
 _known_text = lru_cache(1024)(text_column)
 
 # How many rows one statement takes. Before each, Python's lock goes to the event loop, and has to be won back.
-_TOGETHER = (32, 8, 1)
+_TOGETHER = (64, 16, 4, 1)
 
 # The keys whose length counts, beside that of their pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
 
-_ADD_PIECE = "INSERT INTO piece (task, kind, size, data) SELECT arrival, ?, ?, ? FROM task WHERE msg_id = ?"
-_REMOVE_PIECES = "DELETE FROM piece WHERE kind = ? AND task = (SELECT arrival FROM task WHERE msg_id = ?)"
-_FORGET_PIECES = "DELETE FROM piece WHERE task IN (SELECT value FROM json_each(?))"
-_FORGET = "DELETE FROM task WHERE arrival IN (SELECT value FROM json_each(?))"
-_ARRIVALS = "SELECT arrival FROM task WHERE msg_id IN (SELECT value FROM json_each(?))"
-_ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
 # How much of the file a record takes up, as the account has it.
 BYTES = "size + ifnull((SELECT sum(size) FROM piece WHERE task = task.arrival), 0)"
+_LISTED = "IN (SELECT value FROM json_each(?))"
+_ADD_PIECE = "INSERT INTO piece (task, kind, size, data) VALUES (?, ?, ?, ?)"
+_REMOVE_PIECES = "DELETE FROM piece WHERE task = ? AND kind = ?"
+_ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
 _FINISHED = f"""
-SELECT count(*), ifnull(sum({BYTES}), 0) FROM task
-WHERE {{}} IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"""
-_FINISHED_BY_ID = _FINISHED.format("msg_id")
-_FINISHED_BY_ARRIVAL = _FINISHED.format("arrival")
+SELECT count(*), ifnull(sum({BYTES}), 0) FROM task WHERE arrival {_LISTED} AND completed IS NOT NULL"""
+# All in one row, since between two rows Python's lock would go to the event loop, too. Most are not finished.
+_ARRIVALS = f"""
+SELECT json_group_object(msg_id, arrival), count(completed),
+    ifnull(sum(CASE WHEN completed IS NOT NULL THEN {BYTES} END), 0)
+FROM task WHERE msg_id {_LISTED}"""
+_FORGET = [f"DELETE FROM {table} WHERE task {_LISTED}" for table in ("piece", *BODIES)]
+_FORGET_TASK = f"DELETE FROM task WHERE arrival {_LISTED}"
 
 
 def _utf8(text: str) -> bytes:
@@ -83,36 +79,39 @@ def _coder(key: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None
 
 
 # For each key whose values are not there as they are: how they get into their column, and back.
-CODERS = {key: coder for key in KEYS if (coder := _coder(key)) is not None}
+CODERS = {
+    key: coder for key in (*TASK_KEYS, *chain.from_iterable(BODIES.values())) if (coder := _coder(key)) is not None
+}
 
 
 class _Plan:
-    """How the values of some keys become those of their columns."""
+    """How the values of some keys become a row of a table, and how such rows get there.
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = [key for key in keys if key not in TEXT_KEYS]
-        self.texts = [key for key in keys if key in TEXT_KEYS]
-        self.buffers = [(index, key) for index, key in enumerate(self.keys) if key in BUFFER_KEYS]
+    A row begins with the number of the task's arrival; that of a new task goes on with its owner. Rows of ``task`` end
+    with their size, if it changes.
+    """
+
+    def __init__(self, table: str, keys: Sequence[str]) -> None:
+        self.keys = keys
+        self.buffers = [(index, key) for index, key in enumerate(keys) if key in BUFFER_KEYS]
         self._encoders = [
             (index, _known_text if key in _REPEATED else CODERS[key][0])
-            for index, key in enumerate(self.keys)
+            for index, key in enumerate(keys)
             if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
         ]
-        self._measured = [index for index, key in enumerate(self.keys) if key in _MEASURED]
-        # (to the right of =, a column of the table has the value from before; columnN are SQLite's names in VALUES)
-        sets = "".join(f"{key} = column{number}, " for number, key in enumerate(self.keys, 1))
-        freed = "".join(f" - ifnull(length({key}), 0)" for key in self.keys if key in _MEASURED)
-        width = len(self.keys)
-        row = f"({'?, ' * width}?, ?, ?)"
-        add = f"INSERT INTO task ({', '.join(self.keys)}, owner, size, arrival) VALUES "
-        self.add = {rows: add + ", ".join([row] * rows) for rows in _TOGETHER}
-        row = f"({'?, ' * width}?, ?)"
-        update = f"UPDATE task SET {sets}size = size + column{width + 1}{freed} FROM (VALUES "
-        self.update = {
-            rows: f"{update}{', '.join([row] * rows)}) WHERE msg_id = column{width + 2}" for rows in _TOGETHER
-        }
+        self._measured = [index for index, key in enumerate(keys) if key in _MEASURED]
+        if table == "task":
+            self.statements = _statements(
+                f"INSERT INTO task (arrival, owner, {', '.join(keys)}, size) VALUES ", len(keys) + 3
+            )
+        else:
+            self.statements = _statements(
+                f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES ",
+                len(keys) + 1,
+                f" ON CONFLICT (task) DO UPDATE SET {', '.join(f'{key} = excluded.{key}' for key in keys)}",
+            )
 
-    def columns(self, row: list[Any]) -> int:
+    def encode(self, row: list[Any]) -> int:
         """Turn values into columns, but buffers, and return how many bytes of those that count there are."""
         for index, encode in self._encoders:
             if row[index] is not None:
@@ -124,50 +123,83 @@ class _Plan:
         return size
 
 
+class _ChangePlan(_Plan):
+    """The same for keys of a task that is there, whatever tables they are in."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__("task", [key for key in TASK_KEYS if key in keys])
+        self.texts = [key for key in keys if key in TEXT_KEYS]
+        self.bodies = {
+            table: _plan(table, *there) for table, of in BODIES.items() if (there := [key for key in of if key in keys])
+        }
+        self.resizes = not _MEASURED.isdisjoint(keys)
+        # (to the right of =, a column of the table has the value from before; columnN are SQLite's names in VALUES)
+        sets = [f"{key} = column{number}" for number, key in enumerate(self.keys, 2)]
+        width = 1 + len(sets)
+        if self.resizes:
+            freed = "".join(f" - ifnull(length({key}), 0)" for key in self.keys if key in _MEASURED)
+            for table, plan in self.bodies.items():
+                length = " + ".join(f"ifnull(length({key}), 0)" for key in plan.keys if key in _MEASURED)
+                freed += f" - ifnull((SELECT {length} FROM {table} WHERE task = column1), 0)"
+            width += 1
+            sets.append(f"size = size + column{width}{freed}")
+        self.statements = {}
+        if sets:
+            self.statements = _statements(
+                f"UPDATE task SET {', '.join(sets)} FROM (VALUES ", width, ") WHERE arrival = column1"
+            )
+
+
+def _statements(before: str, width: int, after: str = "") -> dict[int, str]:
+    row = f"({', '.join('?' * width)})"
+    return {rows: before + ", ".join([row] * rows) + after for rows in _TOGETHER}
+
+
 @lru_cache(256)  # the hub changes the same keys together, again and again
-def _plan(*keys: str) -> _Plan:
-    return _Plan(keys)
+def _plan(table: str, *keys: str) -> _Plan:
+    return _Plan(table, keys)
 
 
 @lru_cache(256)
-def _plan_where(there: tuple[bool, ...]) -> _Plan:
-    return _Plan([key for key, is_there in zip(KEYS, there, strict=True) if is_there])
+def _change_plan(*keys: str) -> _ChangePlan:
+    return _ChangePlan(keys)
 
 
-_values_of = attrgetter(*KEYS)
+_MSG_ID = TASK_KEYS.index("msg_id")
+_task_values = attrgetter(*TASK_KEYS)
+_NEW = _Plan("task", TASK_KEYS)
+_BODIES = [(_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) for table, keys in BODIES.items()]
+_Rows: TypeAlias = dict[_Plan, list[list[Any]]]
 
 
 def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
     """Forget these records, and say how many there were."""
     listed = (json.dumps(arrivals),)
-    ((records, size),) = connection.execute(_FINISHED_BY_ARRIVAL, listed)
+    ((records, size),) = connection.execute(_FINISHED, listed)
     connection.execute(_ACCOUNT, (-records, -size))
-    connection.execute(_FORGET_PIECES, listed)
-    return connection.execute(_FORGET, listed).rowcount
-
-
-def _carry_out(connection: sqlite3.Connection, statements: dict[int, str], rows: list[list[Any]]) -> None:
-    start = 0
-    for number in _TOGETHER:
-        while len(rows) - start >= number:
-            connection.execute(statements[number], list(chain.from_iterable(rows[start : start + number])))
-            start += number
+    for statement in _FORGET:
+        connection.execute(statement, listed)
+    return connection.execute(_FORGET_TASK, listed).rowcount
 
 
 class Statements:
-    """Changes to different records, sorted by plan: SQLite carries out one statement for many rows at a fraction."""
+    """Changes to different records, sorted by plan: SQLite carries out one statement for many rows at a fraction.
+
+    Until they are carried out, rows begin with the msg_id, as it is in its column, instead of the number of arrival.
+    """
 
     def __init__(self, owner: str) -> None:
         self.msg_ids: set[str] = set()
         self._owner = owner
         self._removed: list[str] = []
-        self._added: dict[_Plan, list[list[Any]]] = {}
-        self._arrivals = 0
+        self._added: list[str] = []
         self._changed: list[str] = []
         self._maybe_finished: list[str] = []  # among the added
-        self._updated: dict[_Plan, list[list[Any]]] = {}
-        self._pieces_removed: list[tuple[int, str]] = []
-        self._pieces: list[tuple[int, int, Any, str]] = []
+        self._new: list[list[Any]] = []
+        self._changes: _Rows = {}
+        self._bodies: _Rows = {}  # of both
+        self._pieces_removed: list[list[Any]] = []
+        self._pieces: list[list[Any]] = []
 
     def take(self, change: Change) -> None:
         self.msg_ids.add(change.msg_id)
@@ -178,90 +210,115 @@ class Statements:
         if change.record is None:
             self._changed.append(msg_id)
         else:
+            self._added.append(msg_id)
             self._add(msg_id, change.record)
             if change.record.completed is not None or change.changes:
                 self._maybe_finished.append(msg_id)
         if change.changes:
-            self._update(msg_id, change.changes)
+            self._change(msg_id, change.changes)
         for key, texts in change.appended.items():
             self._append(msg_id, key, "".join(texts))
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
+        """Called once."""
         if self._removed:
-            self._remove(connection, self._removed)
-        changed = (json.dumps(self._changed),)
-        ((records_before, size_before),) = connection.execute(_FINISHED_BY_ID, changed)
+            forget(connection, list(_find(connection, self._removed)[0].values()))
+        arrivals, records_before, size_before = _find(connection, self._changed)
+        finished = list(arrivals.values())
         if self._added:
-            self._insert(connection)
-            changed = (json.dumps(self._changed + self._maybe_finished),)
-        for plan, rows in self._updated.items():
-            _carry_out(connection, plan.update, rows)
+            self._insert(connection, arrivals)
+            finished += [arrivals[msg_id] for msg_id in self._maybe_finished]
+        for plan, rows in chain(self._changes.items(), self._bodies.items()):
+            _carry_out(connection, plan.statements, _numbered(rows, arrivals))
         if self._pieces_removed:
-            connection.executemany(_REMOVE_PIECES, self._pieces_removed)
+            connection.executemany(_REMOVE_PIECES, _numbered(self._pieces_removed, arrivals))
         if self._pieces:
-            connection.executemany(_ADD_PIECE, self._pieces)
-        ((records, size),) = connection.execute(_FINISHED_BY_ID, changed)
+            connection.executemany(_ADD_PIECE, _numbered(self._pieces, arrivals))
+        ((records, size),) = connection.execute(_FINISHED, (json.dumps(finished),))
         if records != records_before or size != size_before:
             connection.execute(_ACCOUNT, (records - records_before, size - size_before))
 
-    def _remove(self, connection: sqlite3.Connection, msg_ids: list[str]) -> None:
-        forget(connection, [row[0] for row in connection.execute(_ARRIVALS, (json.dumps(msg_ids),))])
-
-    def _insert(self, connection: sqlite3.Connection) -> None:
-        ((arrivals,),) = connection.execute("SELECT arrivals FROM account")
-        for rows in self._added.values():
-            for row in rows:
-                row[-1] += arrivals
-        connection.execute("UPDATE account SET arrivals = arrivals + ?", (self._arrivals,))
+    def _insert(self, connection: sqlite3.Connection, arrivals: dict[str, int]) -> None:
+        """Make the rows of ``task``, and tell their numbers."""
+        ((arrived,),) = connection.execute("SELECT arrivals FROM account")
+        connection.execute("UPDATE account SET arrivals = arrivals + ?", (len(self._added),))
+        arrivals.update(zip(self._added, count(arrived + 1)))
+        new = _numbered(self._new, arrivals)
         # Hardly ever is one there already, so nobody looks first.
         connection.execute("SAVEPOINT added")
         try:
-            self._insert_all(connection)
+            _carry_out(connection, _NEW.statements, new)
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO added")
-            self._remove(connection, [row[0] for rows in self._added.values() for row in rows])
-            self._insert_all(connection)
+            forget(connection, list(_find(connection, self._added)[0].values()))
+            _carry_out(connection, _NEW.statements, new)
         connection.execute("RELEASE added")
 
-    def _insert_all(self, connection: sqlite3.Connection) -> None:
-        for plan, rows in self._added.items():
-            _carry_out(connection, plan.add, rows)
-
     def _add(self, msg_id: str, record: TaskRecord) -> None:
-        values = _values_of(record)
-        # half of them are None, each of which would cost half a microsecond to tell SQLite
-        there = tuple([value is not None for value in values])
-        plan = _plan_where(there)
-        row = list(compress(values, there))
+        row = list(_task_values(record))
+        size = _NEW.encode(row)
         row[_MSG_ID] = msg_id
-        self._keep_buffers(msg_id, plan, row)
-        self._arrivals += 1
-        row += (self._owner, plan.columns(row), self._arrivals)
-        self._added.setdefault(plan, []).append(row)
+        for plan, values_of, nothing in _BODIES:
+            values = values_of(record)
+            if values != nothing:
+                size += self._put(plan, msg_id, list(values))
+        self._new.append([msg_id, self._owner, *row, size])
         if record.stdout or record.stderr:
             for key in TEXT_KEYS:
                 self._append(msg_id, key, getattr(record, key))
 
-    def _update(self, msg_id: str, changes: dict[str, Any]) -> None:
-        plan = _plan(*changes)
+    def _change(self, msg_id: str, changes: dict[str, Any]) -> None:
+        plan = _change_plan(*changes)
         row = [changes[key] for key in plan.keys]
-        self._keep_buffers(msg_id, plan, row)
-        row += (plan.columns(row), msg_id)
-        self._updated.setdefault(plan, []).append(row)
+        size = plan.encode(row)
+        for body in plan.bodies.values():
+            size += self._put(body, msg_id, [changes[key] for key in body.keys])
+        if plan.resizes:
+            row.append(size)
+        if row:
+            self._changes.setdefault(plan, []).append([msg_id, *row])
         for key in plan.texts:
-            self._pieces_removed.append((KINDS[key], msg_id))
+            self._pieces_removed.append([msg_id, KINDS[key]])
             self._append(msg_id, key, changes[key])
 
-    def _append(self, msg_id: str, key: str, text: str) -> None:
-        if text:
-            data = _utf8(text)
-            self._pieces.append((KINDS[key], len(data), data, msg_id))
-
-    def _keep_buffers(self, msg_id: str, plan: _Plan, row: list[Any]) -> None:
+    def _put(self, plan: _Plan, msg_id: str, row: list[Any]) -> int:
+        """A row of the request's or of the result's own. How large it is."""
         for index, key in plan.buffers:
             buffers = row[index]
             row[index], large = buffers_column(buffers)
             if large:
                 # (small ones leave those of large ones before them, which does not happen, where nobody looks)
-                self._pieces_removed.append((KINDS[key], msg_id))
-                self._pieces += ((KINDS[key], len(chunk), chunk, msg_id) for chunk in buffer_chunks(buffers))
+                kind = KINDS[key]
+                self._pieces_removed.append([msg_id, kind])
+                self._pieces += ([msg_id, kind, len(chunk), chunk] for chunk in buffer_chunks(buffers))
+        size = plan.encode(row)
+        self._bodies.setdefault(plan, []).append([msg_id, *row])
+        return size
+
+    def _append(self, msg_id: str, key: str, text: str) -> None:
+        if text:
+            data = _utf8(text)
+            self._pieces.append([msg_id, KINDS[key], len(data), data])
+
+
+def _find(connection: sqlite3.Connection, msg_ids: list[str]) -> tuple[dict[str, int], int, int]:
+    """Of the records that are there: their numbers, and how many are finished, and the size of these."""
+    if not msg_ids:
+        return {}, 0, 0
+    ((arrivals, records, size),) = connection.execute(_ARRIVALS, (json.dumps(msg_ids),))
+    return json.loads(arrivals), records, size
+
+
+def _numbered(rows: list[list[Any]], arrivals: dict[str, int]) -> list[list[Any]]:
+    """The rows of the records that are there, with their numbers."""
+    for row in rows:
+        row[0] = arrivals.get(row[0])
+    return [row for row in rows if row[0] is not None]
+
+
+def _carry_out(connection: sqlite3.Connection, statements: dict[int, str], rows: list[list[Any]]) -> None:
+    start = 0
+    for number in _TOGETHER:
+        while len(rows) - start >= number:
+            connection.execute(statements[number], list(chain.from_iterable(rows[start : start + number])))
+            start += number

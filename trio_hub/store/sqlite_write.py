@@ -85,14 +85,11 @@ CODERS = {
 
 
 class _Plan:
-    """How the values of some keys become a row of a table, and how such rows get there.
+    """How the values of some keys become a row, and the statements by which so many such rows get into a table."""
 
-    A row begins with the number of the task's arrival; that of a new task goes on with its owner. Rows of ``task`` end
-    with their size, if it changes.
-    """
-
-    def __init__(self, table: str, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], statements: dict[int, str]) -> None:
         self.keys = keys
+        self.statements = statements
         self.buffers = [(index, key) for index, key in enumerate(keys) if key in BUFFER_KEYS]
         self._encoders = [
             (index, _known_text if key in _REPEATED else CODERS[key][0])
@@ -100,16 +97,6 @@ class _Plan:
             if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
         ]
         self._measured = [index for index, key in enumerate(keys) if key in _MEASURED]
-        if table == "task":
-            self.statements = _statements(
-                f"INSERT INTO task (arrival, owner, {', '.join(keys)}, size) VALUES ", len(keys) + 3
-            )
-        else:
-            self.statements = _statements(
-                f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES ",
-                len(keys) + 1,
-                f" ON CONFLICT (task) DO UPDATE SET {', '.join(f'{key} = excluded.{key}' for key in keys)}",
-            )
 
     def encode(self, row: list[Any]) -> int:
         """Turn values into columns, but buffers, and return how many bytes of those that count there are."""
@@ -124,30 +111,32 @@ class _Plan:
 
 
 class _ChangePlan(_Plan):
-    """The same for keys of a task that is there, whatever tables they are in."""
+    """The same for a row of ``task`` that is there, by all keys that change, in whatever tables they are.
+
+    Such a row begins with the number of the task's arrival, and ends with how much there is now of what is measured, if
+    any of that changes.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        super().__init__("task", [key for key in TASK_KEYS if key in keys])
+        own = [key for key in TASK_KEYS if key in keys]
         self.texts = [key for key in keys if key in TEXT_KEYS]
         self.bodies = {
-            table: _plan(table, *there) for table, of in BODIES.items() if (there := [key for key in of if key in keys])
+            table: _body_plan(table, *there)
+            for table, of in BODIES.items()
+            if (there := [key for key in of if key in keys])
         }
         self.resizes = not _MEASURED.isdisjoint(keys)
         # (to the right of =, a column of the table has the value from before; columnN are SQLite's names in VALUES)
-        sets = [f"{key} = column{number}" for number, key in enumerate(self.keys, 2)]
-        width = 1 + len(sets)
+        sets = [f"{key} = column{number}" for number, key in enumerate(own, 2)]
         if self.resizes:
-            freed = "".join(f" - ifnull(length({key}), 0)" for key in self.keys if key in _MEASURED)
+            freed = "".join(f" - ifnull(length({key}), 0)" for key in own if key in _MEASURED)
             for table, plan in self.bodies.items():
-                length = " + ".join(f"ifnull(length({key}), 0)" for key in plan.keys if key in _MEASURED)
+                length = " + ".join(f"ifnull(length({key}), 0)" for key in plan.keys)
                 freed += f" - ifnull((SELECT {length} FROM {table} WHERE task = column1), 0)"
-            width += 1
-            sets.append(f"size = size + column{width}{freed}")
-        self.statements = {}
-        if sets:
-            self.statements = _statements(
-                f"UPDATE task SET {', '.join(sets)} FROM (VALUES ", width, ") WHERE arrival = column1"
-            )
+            sets.append(f"size = size + column{2 + len(own)}{freed}")
+        before = f"UPDATE task SET {', '.join(sets)} FROM (VALUES "
+        statements = _statements(before, 1 + len(sets), ") WHERE arrival = column1") if sets else {}
+        super().__init__(own, statements)
 
 
 def _statements(before: str, width: int, after: str = "") -> dict[int, str]:
@@ -156,19 +145,26 @@ def _statements(before: str, width: int, after: str = "") -> dict[int, str]:
 
 
 @lru_cache(256)  # the hub changes the same keys together, again and again
-def _plan(table: str, *keys: str) -> _Plan:
-    return _Plan(table, keys)
-
-
-@lru_cache(256)
 def _change_plan(*keys: str) -> _ChangePlan:
     return _ChangePlan(keys)
 
 
+@lru_cache(256)
+def _body_plan(table: str, *keys: str) -> _Plan:
+    """For a row of its own, which begins with the number of the task's arrival, and may be there already."""
+    changes = ", ".join(f"{key} = excluded.{key}" for key in keys)
+    before = f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES "
+    return _Plan(keys, _statements(before, 1 + len(keys), f" ON CONFLICT (task) DO UPDATE SET {changes}"))
+
+
+# For a new row of `task`: the number of arrival, the owner, the keys, and the size.
+_NEW = _Plan(
+    TASK_KEYS,
+    _statements(f"INSERT INTO task (arrival, owner, {', '.join(TASK_KEYS)}, size) VALUES ", 3 + len(TASK_KEYS)),
+)
 _MSG_ID = TASK_KEYS.index("msg_id")
 _task_values = attrgetter(*TASK_KEYS)
-_NEW = _Plan("task", TASK_KEYS)
-_BODIES = [(_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) for table, keys in BODIES.items()]
+_BODIES = [(_body_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) for table, keys in BODIES.items()]
 _Rows: TypeAlias = dict[_Plan, list[list[Any]]]
 
 

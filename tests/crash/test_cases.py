@@ -76,7 +76,7 @@ async def nothing_is_pending(client: ScriptedClient) -> None:
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])
 async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) -> None:
     """What they ran goes elsewhere, if it has retries; else its client is told, when nobody hopes for them any more."""
-    options = ("--durability", durability, "--registration-timeout", "1", "--stranded-grace", "0.1")
+    options = ("--durability", durability, "--registration-timeout", "5", "--stranded-grace", "0.1")
     with trio.fail_after(LIMIT):
         async with (
             hub_process(tmp_path / "profile", *options) as hub,

@@ -20,7 +20,9 @@ _LOOK_PERIOD = 1.0
 _REST = 0.1
 """Of a core; a process that takes less is at rest. (Two thousand engines that do nothing take 0.02.)"""
 _WORTH = 0.25
-"""Seconds of CPU, of work since memory was given back for the last time, from which on there may be some again."""
+"""Seconds of work since memory was given back for the last time, from which on there may be some again."""
+_AT_REST = 0.1
+"""How much work a second of CPU is that was used at rest: most of it leaves nothing."""
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library; others have no such function
 
@@ -49,7 +51,7 @@ async def tidy_at_rest() -> None:
     """Give memory back whenever the process comes to rest after it has worked, for ever.
 
     While it works, what was freed is used again. A purge of a hundred thousand records, or five hundred engines that
-    have gone, leave some hundred megabytes which it may never need again. What it does at rest leaves nothing.
+    have gone, leave some hundred megabytes which it may never need again.
     """
     used = time.process_time()
     worked = 0.0
@@ -58,7 +60,9 @@ async def tidy_at_rest() -> None:
         before, used = used, time.process_time()
         if used - before >= _REST * _LOOK_PERIOD:
             worked += used - before
-        elif worked > _WORTH:
+            continue
+        worked += _AT_REST * (used - before)
+        if worked > _WORTH:
             give_memory_back()
             worked = 0.0
             used = time.process_time()

@@ -101,16 +101,16 @@ def open_file(path: Path, *, synchronous: bool) -> sqlite3.Connection:
     with reporting(path):
         connection = connect(path)
         try:
-            _prepare(connection, path)
-            connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'NORMAL'}")
             # Debian's SQLite overwrites with zeros what is deleted: twice the work of giving it back
             connection.execute("PRAGMA secure_delete = OFF")
+            # what one great transaction made of the log is not kept
+            connection.execute(f"PRAGMA journal_size_limit = {1 << 26}")
+            _prepare(connection, path)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -32000")  # KiB
             # Pages are copied from the log to the file after so many. Those of the indexes are in it again and
             # again, so it pays to wait a little.
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
-            # what one great transaction made of the log is not kept
-            connection.execute(f"PRAGMA journal_size_limit = {1 << 26}")
         except BaseException:
             connection.close()
             raise
@@ -223,3 +223,5 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+    # The log of these steps is as large as the file. (The pages that they have freed are used by what comes.)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

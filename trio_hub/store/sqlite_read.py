@@ -140,6 +140,9 @@ class SQLiteReader:
             for (arrival,) in self._connection.execute(f"SELECT arrival FROM task {where}", values):
                 yield arrival
         else:
+            # Without an order SQLite may read in that of the msg_ids, from their index, and the rest from all over the
+            # file.
+            where = where or "ORDER BY arrival"
             for arrival, record in self._rows(where, values, filter.needs | {"msg_id"}, large=False):
                 if query.matches(record):
                     yield arrival

@@ -47,6 +47,7 @@ TASK_KEYS = tuple(
 )
 
 # Version 1 had one row for everything but pieces. (So a row grew when the result came, and pages had to be divided.)
+# Its indexes went with its table, so they are not made any more.
 _FIRST = (
     """
     CREATE TABLE task (

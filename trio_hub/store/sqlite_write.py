@@ -190,7 +190,7 @@ class Statements:
         self._removed: list[str] = []
         self._added: list[str] = []
         self._changed: list[str] = []
-        self._maybe_finished: list[str] = []  # among the added
+        self._finished: list[str] = []  # among the added
         self._new: list[list[Any]] = []
         self._changes: _Rows = {}
         self._bodies: _Rows = {}  # of both
@@ -203,15 +203,15 @@ class Statements:
         if change.removed:
             self._removed.append(msg_id)
             return
-        if change.record is None:
-            self._changed.append(msg_id)
-        else:
+        if change.record is not None:
             self._added.append(msg_id)
             self._add(msg_id, change.record)
-            if change.record.completed is not None or change.changes:
-                self._maybe_finished.append(msg_id)
-        if change.changes:
-            self._change(msg_id, change.changes)
+            if change.record.completed is not None:
+                self._finished.append(msg_id)
+        else:
+            self._changed.append(msg_id)
+            if change.changes:
+                self._change(msg_id, change.changes)
         for key, texts in change.appended.items():
             self._append(msg_id, key, "".join(texts))
 
@@ -223,7 +223,7 @@ class Statements:
         finished = list(arrivals.values())
         if self._added:
             self._insert(connection, arrivals)
-            finished += [arrivals[msg_id] for msg_id in self._maybe_finished]
+            finished += [arrivals[msg_id] for msg_id in self._finished]
         for plan, rows in chain(self._changes.items(), self._bodies.items()):
             _carry_out(connection, plan.statements, _numbered(rows, arrivals))
         if self._pieces_removed:

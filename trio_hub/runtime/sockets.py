@@ -123,13 +123,16 @@ class Channel:
             if handle is not None:
                 handle(frames)
             # Often one is all there is, and to be told so by an exception costs several times as much.
-            if received == 1 and not self.closed and not self._getsockopt(_EVENTS) & _POLLIN:
+            if received == 1 and not self._has_message():
                 return False
         return not self.closed and (held or not self._held)
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""
-        return not self.closed and not self._held and bool(self._getsockopt(_EVENTS) & _POLLIN)
+        return not self._held and self._has_message()
+
+    def _has_message(self) -> bool:
+        return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)
 
     def hold(self) -> None:
         """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""

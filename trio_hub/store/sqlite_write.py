@@ -224,6 +224,7 @@ class Statements:
         if self._added:
             self._insert(connection, arrivals)
             finished += [arrivals[msg_id] for msg_id in self._finished]
+        # Rows of `task` first: they count how much of the others is replaced.
         for plan, rows in chain(self._changes.items(), self._bodies.items()):
             _carry_out(connection, plan.statements, _numbered(rows, arrivals))
         if self._pieces_removed:

@@ -210,7 +210,7 @@ async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
 
 
 async def test_an_engine_whose_shell_never_connects_is_lost_as_unreachable() -> None:
-    settings: dict[str, Any] = {"ping": 60, "stranded_grace": 0.2}
+    settings: dict[str, Any] = {"ping": 60, "registration_timeout": 2, "stranded_grace": 0}
     async with (
         cluster(0, **settings) as (hub, client, _),
         hub.events() as events,
@@ -225,7 +225,7 @@ async def test_an_engine_whose_shell_never_connects_is_lost_as_unreachable() -> 
 
 
 async def test_an_engine_whose_shell_connects_late_gets_what_was_sent_before_in_order() -> None:
-    async with cluster(0, **SLOW) as (hub, client, _), open_engine(hub.engine_info, shell=False) as engine:
+    async with cluster(0, **SLOW | {"stranded_grace": 0}) as (hub, client, _), open_engine(hub.engine_info, shell=False) as engine:
         await hub.wait_engines(1)
         calls = [client.call(engine, b"%d" % number) for number in range(5)]
         task = client.submit(b"task")

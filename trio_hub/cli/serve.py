@@ -21,8 +21,8 @@ __all__ = ["serve", "setting_options"]
 NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token"}
 HELP = {
     "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
-    "registration_timeout": "Seconds that a new engine has to answer its first heartbeat.  "
-    "[default: 10 heartbeats, at least 30 s]",
+    "registration_timeout": "Seconds that a new engine has to answer its first heartbeat, and any engine to be "
+    "reached by what is sent to it.  [default: 10 heartbeats, at least 30 s]",
     "db": "Where task records are kept: in an SQLite file (sqlite: in the profile's `db` directory; or "
     "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). A password is better set in "
     "TRIO_HUB_DB, or in ~/.pgpass.  [default: sqlite]",

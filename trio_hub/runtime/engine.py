@@ -47,10 +47,11 @@ async def reach_engine(hub: Hub, engine: EngineConnector, config: HubConfig) -> 
     """Deliver what could not be sent, as soon as the engine's connection is open.
 
     A heart can be heard before the engine's other connections are open, and ZeroMQ tells nobody when they are;
-    so this asks, ever less often. An engine that stays out of reach for the grace is lost, whatever its heart does.
+    so this asks, ever less often. An engine that stays out of reach for as long as a new one has for its first
+    heartbeat is lost, whatever its heart does.
     """
     delay = 0.002
-    with trio.move_on_after(config.stranded_grace):
+    with trio.move_on_after(config.registration_timeout_seconds):
         while not hub.flush_parked(engine):
             await trio.sleep(delay)
             delay = min(delay * 1.5, 0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import trio
 import trio.testing
 import zmq
 
-from trio_hub.runtime.sockets import LARGE_FRAME, Channel, Receiver
+from trio_hub.runtime.sockets import _BUDGET, LARGE_FRAME, Channel, Receiver
 from trio_hub.wire.frames import Frames
 
 from .support import Footprint, within_limit
@@ -425,6 +426,37 @@ async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
                 await trio.testing.wait_all_tasks_blocked(0.002)
             nursery.cancel_scope.cancel()
     assert handled.index("quiet") < 500
+
+
+async def test_what_has_just_come_goes_before_the_rest_of_a_flood(open_pair: OpenPair) -> None:
+    busy, flood = open_pair()
+    quiet, speaker = open_pair()
+    handled: list[str] = []
+
+    def handle_busy(frames: Frames) -> None:
+        handled.append("busy")
+        if len(handled) == 2:
+            speaker.send([b"y"])
+            assert select.select([quiet.fd], [], [], 10)[0]
+
+    busy.handle = handle_busy
+    quiet.handle = lambda frames: handled.append("quiet")
+    async with within_limit(), trio.open_nursery() as nursery:
+        with Receiver() as receiver:
+            receiver.add(busy)
+            receiver.add(quiet)
+            nursery.start_soon(receiver.run)
+            speaker.send([b"hello"])
+            while not handled:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            while select.select([quiet.fd], [], [], 0)[0]:
+                assert not quiet.is_readable()  # which takes note of all there is to know until now
+            for _ in range(1000):
+                flood.send([b"x"])
+            while len(handled) < 1002:
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            nursery.cancel_scope.cancel()
+    assert handled.index("quiet", 1) <= 1 + _BUDGET
 
 
 async def test_a_receiver_ends_when_all_channels_are_closed(open_pair: OpenPair) -> None:

@@ -225,7 +225,10 @@ async def test_an_engine_whose_shell_never_connects_is_lost_as_unreachable() -> 
 
 
 async def test_an_engine_whose_shell_connects_late_gets_what_was_sent_before_in_order() -> None:
-    async with cluster(0, **SLOW | {"stranded_grace": 0}) as (hub, client, _), open_engine(hub.engine_info, shell=False) as engine:
+    async with (
+        cluster(0, **SLOW | {"stranded_grace": 0}) as (hub, client, _),
+        open_engine(hub.engine_info, shell=False) as engine,
+    ):
         await hub.wait_engines(1)
         calls = [client.call(engine, b"%d" % number) for number in range(5)]
         task = client.submit(b"task")

@@ -114,8 +114,8 @@ class HubConfig:
     registration_timeout: float | None = _setting(
         None,
         rules.seconds(zero=False, none=True),
-        "Seconds that a new engine has to answer its first heartbeat, and any engine to be reached by what is sent to it. "
-        "None: 10 heartbeats, at least 30 s.",
+        "Seconds that a new engine has to answer its first heartbeat, and any engine to be reached by what is sent to "
+        "it. None: 10 heartbeats, at least 30 s.",
     )
     stranded_grace: float = _setting(
         5.0,

@@ -6,7 +6,8 @@ comes of it. So all of it is plain synchronous code, and the waiting is the runt
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
+from itertools import chain
 from typing import Any
 
 from ..logs import get_logger
@@ -110,21 +111,17 @@ class Queries(Returning):
         query = parse_query({} if content.get("query") is None else content["query"])
         keys = None if content.get("keys") is None else _list_of_text(content["keys"], "keys")
         records: list[dict[str, Any]] = yield self.store.find(query, keys)
-        buffers: list[Buffer] = []
-        lengths: dict[str, list[int]] = {"buffers": [], "result_buffers": []}
-        for record in records:
-            # a client takes a record's request buffers first, then its result buffers
-            for key, counts in lengths.items():
-                found = record.pop(key, None) or ()
-                counts.append(len(found))
-                buffers.extend(found)
+        requests: list[Sequence[Buffer]] = [record.pop("buffers", None) or () for record in records]
+        results: list[Sequence[Buffer]] = [record.pop("result_buffers", None) or () for record in records]
         reply = {
             "status": "ok",
             "records": records,
-            "buffer_lens": lengths["buffers"] if keys and "buffers" in keys else None,
-            "result_buffer_lens": lengths["result_buffers"] if keys and "result_buffers" in keys else None,
+            "buffer_lens": list(map(len, requests)) if keys and "buffers" in keys else None,
+            "result_buffer_lens": list(map(len, results)) if keys and "result_buffers" in keys else None,
         }
-        return Reply("db_reply", reply, buffers)
+        # a client takes a record's request buffers first, then its result buffers
+        of_records = chain.from_iterable(zip(requests, results, strict=True))
+        return Reply("db_reply", reply, list(chain.from_iterable(of_records)))
 
     def purge_results(self, client_id: list[bytes], msg: Message) -> Query:
         """Forget finished requests: all, or those of the msg_ids and engines given."""

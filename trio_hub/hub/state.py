@@ -88,7 +88,7 @@ class Host(Protocol):
         """Call that after some time, unless the scope is cancelled before."""
 
     def run_query(self, message: Message, query: Query) -> None:
-        """Await what a query yields, one after the other, then answer it with `Hub.answer_query`."""
+        """Await what a query yields, one after the other, then send what `HubState.write_reply` makes of its reply."""
 
     async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
         """The ``address``, ``ip`` and ``port`` of a Dask scheduler, which is started unless one runs."""
@@ -114,7 +114,7 @@ class Deliveries(Protocol):
 
 
 class Reply:
-    """The answer to a query."""
+    """The answer to a query; whoever is given it may change its content."""
 
     __slots__ = ("buffers", "content", "msg_type")
 
@@ -324,7 +324,14 @@ class HubState(ABC):
 
     def reply(self, channel: str, idents: list[bytes], message: Message, reply: Reply) -> None:
         """Answer a message on the channel it came by."""
-        frames = self.session.write(reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers)
+        self.send_reply(channel, idents, self.write_reply(message, reply))
+
+    def write_reply(self, message: Message, reply: Reply) -> Frames:
+        """The answer to a message, from the delimiter on. Raises `TypeError` if it cannot be packed."""
+        return self.session.write(reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers)
+
+    def send_reply(self, channel: str, idents: list[bytes], frames: Frames) -> None:
+        """Send an answer that is written."""
         if not self.host.send(channel, [*idents, *frames]):
             self.ignored["client_gone"] += 1
 

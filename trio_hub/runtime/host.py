@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import trio
+import zmq
 
 from ..config import HubConfig
 from ..errors import HubClosedError, HubError
@@ -22,7 +23,7 @@ from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .observing import Observer, Observers
 from .peers import PeerChannel
-from .sockets import Channel, Receiver
+from .sockets import LARGE_FRAME, Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
 
@@ -146,23 +147,40 @@ class RuntimeHost:
     async def _run_query(self, message: Message, query: Query) -> None:
         try:
             reply = await carry_out(query)
-            await self._pack_in_turns(reply)
+            frames = await self._write_in_turns(message, reply)
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
         else:
-            self.hub.answer_query(message, reply)
+            self.hub.send_reply("query", message.idents, frames)
 
-    async def _pack_in_turns(self, reply: Reply) -> None:
-        """Pack what is long piece by piece: ten thousand records take as long as a thousand messages."""
+    async def _write_in_turns(self, message: Message, reply: Reply) -> Frames:
+        """Pack what is long piece by piece: ten thousand records take as long as a thousand messages.
+
+        Each piece takes the place of what it was made of: to free that takes its time, too, if it is done at once. A
+        thread puts the pieces together and signs them, most of it without Python's lock.
+        """
         packed_part = self.hub.session.packer.packed_part
-        for key, value in reply.content.items():
+        is_long = False
+        for value in reply.content.values():
             if isinstance(value, list) and len(value) > PACKED_AT_A_TIME:
-                parts = reply.content[key] = []
-                for item in value:
-                    if len(parts) % PACKED_AT_A_TIME == 0:
+                is_long = True
+                for number, item in enumerate(value):
+                    if number % PACKED_AT_A_TIME == 0:
                         await trio.lowlevel.checkpoint()
-                    parts.append(packed_part(item))
+                    value[number] = packed_part(item)
+        if is_long:
+            return await trio.to_thread.run_sync(self._write_to_send, message, reply)
+        return self.hub.write_reply(message, reply)
+
+    def _write_to_send(self, message: Message, reply: Reply) -> Frames:
+        """The answer, its large frames copied to where ZeroMQ sends them from."""
+        frames = self.hub.write_reply(message, reply)
+        for number, frame in enumerate(frames):
+            if len(frame) >= LARGE_FRAME:
+                copied: Any = zmq.Frame(frame, copy=True)  # pyzmq's stubs do not say that it is a buffer
+                frames[number] = copied
+        return frames
 
     async def _ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         try:

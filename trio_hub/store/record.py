@@ -12,6 +12,8 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from ..wire.frames import Buffer
 
 __all__ = [
@@ -71,6 +73,9 @@ DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
 TEXT_KEYS = frozenset(("stdout", "stderr"))
 # What the hub notes for a hub that comes after it. No query sees these.
 HUB_KEYS = ("custody", "owed")
+# What users see in another form than it is kept in, or as a copy.
+_NOT_AS_KEPT = PACKED_KEYS | BUFFER_KEYS | {"label"}
+_decode = msgspec.json.Decoder().decode
 CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id"}
 
 
@@ -197,7 +202,10 @@ class TaskRecord:
 
     def as_dict(self, keys: Iterable[str] = RECORD_KEYS) -> dict[str, Any]:
         """A new dict of the keys given, JSON text decoded; buffers are shared, not copied."""
-        return {key: unpacked(key, getattr(self, key)) for key in keys}
+        values = {key: getattr(self, key) for key in keys}
+        for key in _NOT_AS_KEPT.intersection(values):
+            values[key] = unpacked(key, values[key])
+        return values
 
 
 def unpacked(key: str, value: Any) -> Any:
@@ -210,13 +218,20 @@ def unpacked(key: str, value: Any) -> Any:
         return None
     if key in PACKED_KEYS:
         try:
-            # stdlib json, since it reads all that a stock Session may write (NaN, lone surrogates)
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value.decode("utf-8", "backslashreplace")
+            return _decode(value)
+        except (ValueError, RecursionError):  # msgspec has errors of its own kind, which are ValueErrors
+            return _unpacked_slowly(value)
     if key in BUFFER_KEYS:
         return list(value)
     return deepcopy(value) if isinstance(value, dict | list) else value  # a label
+
+
+def _unpacked_slowly(value: bytes) -> Any:
+    """For what msgspec does not read: all else that a stock Session may write (NaN, lone surrogates), and no JSON."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value.decode("utf-8", "backslashreplace")
 
 
 def empty_record() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import errno
 import gc
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -227,42 +227,49 @@ async def test_several_hubs_at_once(tmp_path: Path) -> None:
 # What prevents a hub from starting
 
 
-def taken_port() -> socket.socket:
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    return listening
+def listening() -> socket.socket:
+    one = socket.socket()
+    one.bind(("127.0.0.1", 0))
+    one.listen()
+    return one
 
 
-def port_in_use(tmp_path: Path) -> dict[str, Any]:
-    return {"ports": (TAKEN.getsockname()[1],)}
-
-
-def too_few_ports(tmp_path: Path) -> dict[str, Any]:
+def free_ports(n: int) -> list[int]:
     with contextlib.ExitStack() as stack:
-        ports = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(5)]
-    return {"ports": (*ports, TAKEN.getsockname()[1])}
+        return [stack.enter_context(listening()).getsockname()[1] for _ in range(n)]
 
 
-def not_a_directory(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that is taken."""
+    with listening() as one:
+        yield one.getsockname()[1]
+
+
+def port_in_use(tmp_path: Path, taken: int) -> dict[str, Any]:
+    return {"ports": (taken,)}
+
+
+def too_few_ports(tmp_path: Path, taken: int) -> dict[str, Any]:
+    return {"ports": (*free_ports(5), taken)}
+
+
+def not_a_directory(tmp_path: Path, taken: int) -> dict[str, Any]:
     (tmp_path / "file").write_text("")
     return {"profile_dir": tmp_path / "file" / "profile"}
 
 
-def engine_file_not_writable(tmp_path: Path) -> dict[str, Any]:
+def engine_file_not_writable(tmp_path: Path, taken: int) -> dict[str, Any]:
     (tmp_path / "security" / "ipcontroller-engine.json").mkdir(parents=True)
     return {"profile_dir": tmp_path}
 
 
-def address_of_another_machine(tmp_path: Path) -> dict[str, Any]:
+def address_of_another_machine(tmp_path: Path, taken: int) -> dict[str, Any]:
     return {"ip": "192.0.2.1"}
 
 
-def address_that_is_none(tmp_path: Path) -> dict[str, Any]:
+def address_that_is_none(tmp_path: Path, taken: int) -> dict[str, Any]:
     return {"ip": "no-such-interface"}
-
-
-TAKEN = taken_port()
 
 
 @pytest.mark.parametrize(
@@ -277,9 +284,9 @@ TAKEN = taken_port()
     ],
 )
 async def test_what_prevents_a_start_is_one_clear_exception(
-    settings: Callable[[Path], dict[str, Any]], error: type[HubError], text: str, tmp_path: Path
+    settings: Callable[[Path, int], dict[str, Any]], error: type[HubError], text: str, tmp_path: Path, taken: int
 ) -> None:
-    config = HubConfig(**settings(tmp_path))
+    config = HubConfig(**settings(tmp_path, taken))
     async with within_limit():
         before = await footprint()
         async with trio.open_nursery() as nursery:
@@ -289,11 +296,9 @@ async def test_what_prevents_a_start_is_one_clear_exception(
         assert [path for path in connection_files(tmp_path) if path.is_file()] == []
 
 
-async def test_ports_are_taken_from_the_pool_in_order() -> None:
-    with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(14)]
-    ports = (TAKEN.getsockname()[1], *free)
-    async with within_limit(), open_hub(HubConfig(ports=ports)) as hub:
+async def test_ports_are_taken_from_the_pool_in_order(taken: int) -> None:
+    free = free_ports(14)
+    async with within_limit(), open_hub(HubConfig(ports=(taken, *free))) as hub:
         used = {hub.engine_info[name] for name in ("registration", "mux", "task", "control", "iopub", "hb_ping")}
         used |= {hub.client_info[name] for name in ("registration", "mux", "task", "control", "iopub", "notification")}
         assert used <= set(free)
@@ -335,8 +340,7 @@ async def test_ports_are_bound_before_anybody_is_told_of_them(
         told.append(path.name)
         write_connection_file(path, info)
 
-    with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(contextlib.closing(taken_port())).getsockname()[1] for _ in range(14)]
+    free = free_ports(14)
     monkeypatch.setattr(zmq.Socket, "bind", note)
     monkeypatch.setattr(zmq.Socket, "unbind", never)
     monkeypatch.setattr(serve_module, "write_connection_file", look)

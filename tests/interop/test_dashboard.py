@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +33,9 @@ class Site:
             return json.load(answer)
 
 
-def wait_for(path: str) -> None:
-    while not Path(path).exists():
-        time.sleep(0.01)
+def read(path: str) -> str:
+    """Of a pipe: waits until somebody has written."""
+    return Path(path).read_text()
 
 
 def test_stock_tasks_are_seen_and_aborted_and_engines_stopped(
@@ -47,21 +47,23 @@ def test_stock_tasks_are_seen_and_aborted_and_engines_stopped(
     rc = cluster.client()
     rc.wait_for_engines(1, timeout=LIMIT)
     view = rc.load_balanced_view()
-    there, later = tmp_path, tmp_path / "later"
-    view.map_sync(wait_for, [str(there), str(there)])
-    runs = view.apply_async(wait_for, str(later))
+    text, pipe = tmp_path / "text", tmp_path / "pipe"
+    text.write_text("at once")
+    os.mkfifo(pipe)
+    assert view.map_sync(read, [str(text), str(text)]) == ["at once", "at once"]
+    runs = view.apply_async(read, str(pipe))
     wait_until(lambda: site("engines")["engines"][0]["running"], "the task runs")
-    queued = view.apply_async(wait_for, str(there))
+    queued = view.apply_async(read, str(text))
     (victim,) = queued.msg_ids
     wait_until(lambda: rc.queue_status()["unassigned"] == 1, "the next has come")
     assert site(f"tasks/{victim}")["why_waiting"]
     assert site("actions/abort", {"msg_ids": [victim]}) == {"aborted": [victim], "not_queued": []}
     with pytest.raises(ipp.error.TaskAborted):
         queued.get(timeout=LIMIT)
-    later.touch()
-    runs.get(timeout=LIMIT)
+    pipe.write_text("later")
+    assert runs.get(timeout=LIMIT) == "later"
     labels = {row["label"]: row for row in site("labels")["labels"]}
-    assert (labels["wait_for"]["ok"], labels["wait_for"]["aborted"]) == (3, 1)
+    assert (labels["read"]["ok"], labels["read"]["aborted"]) == (3, 1)
     failing = view.apply_async(divmod, 1, 0)
     with pytest.raises(ipp.RemoteError):
         failing.get(timeout=LIMIT)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Any, NamedTuple
 
 import trio
@@ -55,6 +56,15 @@ async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds, which is looked at whenever this process has nothing to do."""
     while not condition():
         await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+def free_ports(n: int) -> tuple[int, ...]:
+    """Ports that nobody uses now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(n)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in sockets)
 
 
 async def settled(hub: RunningHub, client: ScriptedClient, engine: ScriptedEngine) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -407,6 +408,18 @@ async def test_channels_leave_nothing_behind() -> None:
 # One receiver for many channels
 
 
+@asynccontextmanager
+async def receiving(*channels: Channel) -> AsyncGenerator[None, None]:
+    """One receiver for these, as long as the block lasts."""
+    async with within_limit(), trio.open_nursery() as nursery:
+        with Receiver() as receiver:
+            for channel in channels:
+                receiver.add(channel)
+            nursery.start_soon(receiver.run)
+            yield
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
     """However much comes on one channel, it handles only some of it before the other has its turn."""
     busy, flood = open_pair()
@@ -417,14 +430,9 @@ async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
     for _ in range(1000):
         flood.send([b"x"])
     speaker.send([b"y"])
-    async with within_limit(), trio.open_nursery() as nursery:
-        with Receiver() as receiver:
-            receiver.add(busy)
-            receiver.add(quiet)
-            nursery.start_soon(receiver.run)
-            while len(handled) < 1001:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            nursery.cancel_scope.cancel()
+    async with receiving(busy, quiet):
+        while len(handled) < 1001:
+            await trio.testing.wait_all_tasks_blocked(0.002)
     assert handled.index("quiet") < 500
 
 
@@ -441,21 +449,16 @@ async def test_what_has_just_come_goes_before_the_rest_of_a_flood(open_pair: Ope
 
     busy.handle = handle_busy
     quiet.handle = lambda frames: handled.append("quiet")
-    async with within_limit(), trio.open_nursery() as nursery:
-        with Receiver() as receiver:
-            receiver.add(busy)
-            receiver.add(quiet)
-            nursery.start_soon(receiver.run)
-            speaker.send([b"hello"])
-            while not handled:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            while select.select([quiet.fd], [], [], 0)[0]:
-                assert not quiet.is_readable()  # which takes note of all there is to know until now
-            for _ in range(1000):
-                flood.send([b"x"])
-            while len(handled) < 1002:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            nursery.cancel_scope.cancel()
+    async with receiving(busy, quiet):
+        speaker.send([b"hello"])
+        while not handled:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        while select.select([quiet.fd], [], [], 0)[0]:
+            assert not quiet.is_readable()  # which takes note of all there is to know until now
+        for _ in range(1000):
+            flood.send([b"x"])
+        while len(handled) < 1002:
+            await trio.testing.wait_all_tasks_blocked(0.002)
     assert handled.index("quiet", 1) <= 1 + _BUDGET
 
 
@@ -479,33 +482,28 @@ async def test_a_held_channel_is_received_from_when_it_is_released(open_pair: Op
     held.handle = free.handle = lambda frames: received.append(bytes(frames[0]))
     held.hold()
     held.hold()
-    async with within_limit(), trio.open_nursery() as nursery:
-        with Receiver() as receiver:
-            receiver.add(held)
-            receiver.add(free)
-            nursery.start_soon(receiver.run)
-            to_held.send([b"held"])
-            to_free.send([b"free"])
-            held.send([b"a send may consume the edge"])
-            while not received:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            assert received == [b"free"]
-            held.release()
-            held.release()
-            while len(received) < 2:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            assert received == [b"free", b"held"]
-            free.handle = lambda frames: free.hold()
-            to_free.send([b"1"])
-            to_free.send([b"2"])
-            while not free._held:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            free.handle = lambda frames: received.append(bytes(frames[0]))
-            free.release()
-            while len(received) < 3:
-                await trio.testing.wait_all_tasks_blocked(0.002)
-            nursery.cancel_scope.cancel()
+    async with receiving(held, free):
+        to_held.send([b"held"])
+        to_free.send([b"free"])
+        held.send([b"a send may consume the edge"])
+        while not received:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert received == [b"free"]
+        held.release()
+        held.release()
+        while len(received) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        assert received == [b"free", b"held"]
+        free.handle = lambda frames: free.hold()
+        to_free.send([b"1"])
+        to_free.send([b"2"])
+        while not free._held:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        free.handle = lambda frames: received.append(bytes(frames[0]))
+        free.release()
+        while len(received) < 3:
+            await trio.testing.wait_all_tasks_blocked(0.002)
     assert received[2:] == [b"2"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import socket
@@ -47,7 +46,7 @@ from trio_hub.store import MemoryStore
 from trio_hub.testing import failing, ignore, open_client, open_engine, open_engines, open_hub, unmet
 from trio_hub.wire.connection import CLIENT_CHANNELS, ENGINE_CHANNELS, write_connection_file
 
-from .support import Footprint, cluster, eventually, within_limit
+from .support import Footprint, cluster, eventually, free_ports, within_limit
 
 
 async def footprint() -> Footprint:
@@ -227,22 +226,10 @@ async def test_several_hubs_at_once(tmp_path: Path) -> None:
 # What prevents a hub from starting
 
 
-def listening() -> socket.socket:
-    one = socket.socket()
-    one.bind(("127.0.0.1", 0))
-    one.listen()
-    return one
-
-
-def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(listening()).getsockname()[1] for _ in range(n)]
-
-
 @pytest.fixture
 def taken() -> Iterator[int]:
     """A port that is taken."""
-    with listening() as one:
+    with socket.create_server(("127.0.0.1", 0)) as one:
         yield one.getsockname()[1]
 
 
@@ -344,7 +331,7 @@ async def test_ports_are_bound_before_anybody_is_told_of_them(
     monkeypatch.setattr(zmq.Socket, "bind", note)
     monkeypatch.setattr(zmq.Socket, "unbind", never)
     monkeypatch.setattr(serve_module, "write_connection_file", look)
-    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, ports=tuple(free) if pool else ())):
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, ports=free if pool else ())):
         assert told == ["ipcontroller-client.json", "ipcontroller-engine.json"]
         of_tcp = [url for url in bound if url.startswith("tcp://")]
         assert len(of_tcp) == len(set(of_tcp)) == 14

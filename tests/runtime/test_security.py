@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from trio_hub.errors import ConfigError
 from trio_hub.runtime.security import CurveKeys, Security, read_allowed_keys, secure
 from trio_hub.testing import open_client, open_engine, open_engines, open_hub
 
-from .support import cluster, eventually, within_limit
+from .support import cluster, eventually, free_ports, within_limit
 
 Keys = tuple[str, str]
 
@@ -27,15 +26,6 @@ Keys = tuple[str, str]
 def new_keys() -> Keys:
     public, secret = zmq.curve_keypair()
     return public.decode(), secret.decode()
-
-
-def free_ports(n: int) -> tuple[int, ...]:
-    """Ports that nobody uses now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(contextlib.closing(socket.socket())) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in sockets)
 
 
 # Encryption

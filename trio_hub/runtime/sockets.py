@@ -28,7 +28,7 @@ __all__ = ["LARGE_FRAME", "Channel", "Receiver"]
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
 _BUDGET = 4
-"""Messages received at most from one socket before others, and other tasks, have their turn: half a millisecond."""
+"""Messages received at most from one socket before others have their turn: half a millisecond."""
 
 # As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -258,7 +258,7 @@ class Receiver:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._wait()
-            left = tuple(self._left)
+            left = tuple(self._left)  # whatever is left over from here on has had its share of this round
             self._receive_new()
             for channel in left:
                 if channel in self._left:  # else what was received meanwhile has ended or held it

@@ -73,10 +73,11 @@ DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
 TEXT_KEYS = frozenset(("stdout", "stderr"))
 # What the hub notes for a hub that comes after it. No query sees these.
 HUB_KEYS = ("custody", "owed")
+CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id"}
 # What users see in another form than it is kept in, or as a copy.
 _NOT_AS_KEPT = PACKED_KEYS | BUFFER_KEYS | {"label"}
+
 _decode = msgspec.json.Decoder().decode
-CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id"}
 
 
 class TaskRecord:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import random
 import select
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +19,7 @@ import zmq
 from trio_hub.runtime.sockets import _BUDGET, LARGE_FRAME, Channel, Receiver
 from trio_hub.wire.frames import Frames
 
-from .support import Footprint, within_limit
+from .support import LIMIT, Footprint, within_limit
 
 Pair = tuple[Channel, Channel]
 OpenPair = Callable[..., Pair]
@@ -197,6 +199,28 @@ async def test_closing_while_another_task_is_about_to_wait(open_pair: OpenPair) 
                 await trio.lowlevel.checkpoint()
             bound.close(linger=0)
             connected.close(linger=0)
+
+
+def test_a_context_ends_although_a_connection_broke_while_it_was_sent_on() -> None:
+    rng = random.Random(1)
+    for _ in range(400):  # it takes some dozens of them for a message to meet the moment
+        near: zmq.Context[Any] = zmq.Context()
+        bound = Channel(near.socket(zmq.PUB))
+        port = bound.socket.bind_to_random_port("tcp://127.0.0.1")
+        with zmq.Context() as far, far.socket(zmq.SUB) as connected:
+            connected.subscribe(b"")
+            connected.connect(f"tcp://127.0.0.1:{port}")
+            while not connected.poll(1):
+                bound.send([b"are you there?"])
+            connected.close(linger=0)
+        bound.send([b"to nobody"])
+        for _ in range(rng.randrange(1000)):
+            pass
+        bound.close(linger=100)
+        ending = threading.Thread(target=near.term, daemon=True)  # which one that hangs would outlive
+        ending.start()
+        ending.join(LIMIT)
+        assert not ending.is_alive()
 
 
 async def test_only_one_task_may_receive(open_pair: OpenPair) -> None:

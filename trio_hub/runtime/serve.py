@@ -404,8 +404,8 @@ async def _close(
 async def _release(factory: HubFactory) -> None:
     """Release ZeroMQ's threads. It blocks until the last replies have left, `LINGER` at most; the event loop does not.
 
-    It has been seen to block for ever, with hundreds of connections that broke at the same moment. Then its threads are
-    left to the end of the process, since a hub that does not end is worse.
+    Should it block for longer all the same, its threads are left to the end of the process: a hub that does not end is
+    worse.
     """
     with trio.move_on_after(RELEASE_LIMIT) as limit:
         await trio.to_thread.run_sync(factory.release, abandon_on_cancel=True)

@@ -54,6 +54,9 @@ class Channel:
         self.handle = handle
         self.name = name
         self.closed = False
+        # A connection that breaks while it is sent on ends with the linger of that moment, whatever `close` says later.
+        # By ZeroMQ's default it may then never end, and nor may its context.
+        socket.linger = 0
         self.fd = int(socket.getsockopt(zmq.FD))
         # Those of the C extension: what is wrapped around them serves sockets of other kinds, at twice the cost.
         core: Any = super(zmq.Socket, socket)

@@ -7,9 +7,11 @@ thread at a time; each `Reader` is used by one thread at a time, beside the othe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import msgspec
 
 from .query import Query
 from .record import TaskRecord
@@ -39,8 +41,7 @@ def place_of(submitted: datetime | None, arrival: int) -> Place:
     return submitted is None, submitted or EARLIEST, arrival
 
 
-@dataclass(slots=True)
-class Change:
+class Change(msgspec.Struct, eq=False, gc=False):
     """What is to be done to one record: the sum of all calls about it since the last `Backend.write`.
 
     Either ``removed`` is true: the record, if it is there, is forgotten. Or ``record`` is given: it was added, and
@@ -50,8 +51,8 @@ class Change:
 
     msg_id: str
     record: TaskRecord | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
-    appended: dict[str, list[str]] = field(default_factory=dict)
+    changes: dict[str, Any] = {}  # one of its own for each, as msgspec has it
+    appended: dict[str, list[str]] = {}
     removed: bool = False
 
 

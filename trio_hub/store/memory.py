@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import msgspec
+
 from ..errors import ConfigError
 from .backend import EARLIEST, Place, place_of
 from .interface import Checkpoint, no_checkpoint
@@ -79,7 +81,7 @@ class MemoryStore:
         if replaced is not None:
             self._forget(replaced)
         self._arrivals += 1
-        kept = self._records[msg_id] = _Kept(record.copy(), self._arrivals)
+        kept = self._records[msg_id] = _Kept(record.copy(), self._arrivals, _size_of(record))
         self.total_bytes += kept.size
         if submitted is not None and (self._last_submitted is None or submitted < self._last_submitted):
             self._in_order = False
@@ -220,19 +222,14 @@ class MemoryStore:
             self.culled += 1
 
 
-class _Kept:
-    """A record in the store: its size in bytes, its number of arrival, and output not yet joined to it."""
+class _Kept(msgspec.Struct, eq=False, gc=False):
+    """A record in the store: its number of arrival, its size in bytes, and output not yet joined to it."""
 
-    __slots__ = ("arrival", "record", "size", "tails")
-
-    def __init__(self, record: TaskRecord, arrival: int) -> None:
-        self.record = record
-        self.arrival = arrival
-        self.size = sum(
-            [measure(value) for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True) if value]
-        )
-        # Output comes in many small pieces; adding each to one long text would copy that text every time.
-        self.tails: dict[str, list[str]] | None = None
+    record: TaskRecord
+    arrival: int
+    size: int
+    # Output comes in many small pieces; adding each to one long text would copy that text every time.
+    tails: dict[str, list[str]] | None = None
 
     @property
     def place(self) -> Place:
@@ -269,6 +266,10 @@ class _Kept:
         grown = _text_bytes(text)
         self.size += grown
         return grown
+
+
+def _size_of(record: TaskRecord) -> int:
+    return sum([measure(value) for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True) if value])
 
 
 def _place(kept: _Kept) -> Place:

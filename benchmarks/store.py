@@ -33,16 +33,14 @@ def made(number: int, session: str) -> TaskRecord:
     """The record of a new task: some 1 kB."""
     return TaskRecord(
         f"{session}_4711_{number}",
-        HEADER,
-        b'{"follow": [], "after": [], "targets": null, "retries": 0, "timeout": null}',
-        b"{}",
-        (b"f" * 400, b"a" * 100),
-        START + timedelta(milliseconds=number),
-        session,
-        None,
-        "task",
-        None,
-        b"c" * 60,
+        header=HEADER,
+        metadata=b'{"follow": [], "after": [], "targets": null, "retries": 0, "timeout": null}',
+        content=b"{}",
+        buffers=(b"f" * 400, b"a" * 100),
+        submitted=START + timedelta(milliseconds=number),
+        client_uuid=session,
+        queue="task",
+        custody=b"c" * 60,
     )
 
 

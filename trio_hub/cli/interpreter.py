@@ -11,7 +11,7 @@ import trio
 
 __all__ = ["collect_rarely", "give_memory_back", "switch_often", "tidy_at_rest"]
 
-_THRESHOLDS = (2_000, 5, 400)
+_THRESHOLDS = (2_000, 2, 1_000)
 """See `gc.set_threshold`. Python's own are 700, 10 and 10. The first two are low, so that a collection takes some
 milliseconds and no more; the third is high, since the rest is looked at when there is no work, see `tidy_at_rest`."""
 _SWITCH_INTERVAL = 1e-4

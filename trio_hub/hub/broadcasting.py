@@ -82,8 +82,9 @@ class Broadcasting(Monitoring):
         shares = []
         for uuid in uuids:
             msg_id = sub_msg_id(msg.header.msg_id, uuid)
-            parts = [pack(header | {"msg_id": msg_id}), msg.frames[3], packed, msg.frames[5]]
-            shares.append(Message([], self.session.seal(parts, msg.frames[6:]), msg.header.renamed(msg_id), msg.parent))
+            raw_header = pack(header | {"msg_id": msg_id})
+            frames = self.session.seal([raw_header, msg.frames[3], packed, msg.frames[5]], msg.frames[6:])
+            shares.append(Message([], frames, msg.header.renamed(msg_id), msg.parent, raw_header, packed))
         return shares
 
     def _submitted(self, msg: Message, label: Any, uuid: str | None) -> None:

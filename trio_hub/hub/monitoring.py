@@ -5,7 +5,7 @@ A message on its way out keeps the frames it came in; only its routing identitie
 
 from __future__ import annotations
 
-import sys
+from sys import intern
 from typing import Any
 
 from ..errors import EngineError, HubError, InvalidDependency, WireError
@@ -59,7 +59,7 @@ class Monitoring(Holding):
             header.msg_id,
             idents,
             msg.frames,
-            session=sys.intern(header.session),  # one text for all tasks of a client
+            session=intern(header.session),
             msg_type=header.msg_type,
             raw_header=msg.raw_header,
             metadata=metadata,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from sys import intern
 from typing import Any
 
 from ..schedulers.dependencies import Outcome
@@ -24,7 +25,7 @@ def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, labe
         content=to_json(msg.raw_content),
         buffers=tuple(msg.frames[6:]),
         submitted=parse_date(header.date) or now,
-        client_uuid=header.session,
+        client_uuid=intern(header.session),  # one text for all requests of a client
         queue=queue,
         label=label,
     )

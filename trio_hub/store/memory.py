@@ -113,7 +113,9 @@ class MemoryStore:
             else:
                 self._finished[msg_id] = None
                 self.finished_bytes += kept.size
-        self._cull()
+                finished = True
+        if finished:
+            self._cull()
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
@@ -246,13 +248,16 @@ class _Kept(msgspec.Struct, eq=False, gc=False):
 
     def change(self, changes: dict[str, Any]) -> int:
         """Set keys, and return by how many bytes the record grew."""
-        record = self.current()
+        record = self.record if self.tails is None else self.current()
         grown = 0
+        measure_of = _MEASURES.get
         for key, value in changes.items():
-            measure = _MEASURES.get(key)
+            measure = measure_of(key)
             if measure is not None:
-                before = getattr(record, key)
-                grown += (measure(value) if value else 0) - (measure(before) if before else 0)
+                if value:
+                    grown += measure(value)
+                if before := getattr(record, key):
+                    grown -= measure(before)
         # only now, so that a value of a wrong type changes nothing
         record.update(changes)
         self.size += grown

@@ -59,7 +59,7 @@ class ParentHeader(msgspec.Struct, frozen=True, gc=False):
     session: str = ""
 
 
-class TaskMetadata(msgspec.Struct, frozen=True):
+class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
     """What the metadata of a request says to the scheduler. Dependencies keep their raw form here."""
 
     targets: list[str] | None = None
@@ -70,7 +70,7 @@ class TaskMetadata(msgspec.Struct, frozen=True):
     label: Any = None
 
 
-class BroadcastMetadata(msgspec.Struct, frozen=True):
+class BroadcastMetadata(msgspec.Struct, frozen=True, gc=False):
     """What the metadata of a broadcast says: whom it is for, as uuid and engine id, and whether to gather."""
 
     targets: list[tuple[str, int]]
@@ -94,22 +94,19 @@ class ErrorContent(msgspec.Struct, frozen=True, gc=False):
     evalue: str = ""
 
 
-class Message:
+class Message(msgspec.Struct, eq=False, gc=False):
     """A message that has been verified, with its routing identities.
 
     ``frames`` are those from the delimiter on, just as they came, ready to be sent on:
     ``[delimiter, signature, header, parent, metadata, content, buffer…]``.
     """
 
-    __slots__ = ("frames", "header", "idents", "parent", "raw_header", "raw_metadata")
-
-    def __init__(self, idents: list[bytes], frames: Frames, header: Header, parent: ParentHeader) -> None:
-        self.idents = idents
-        self.frames = frames
-        self.header = header
-        self.parent = parent
-        self.raw_header = to_bytes(frames[2])
-        self.raw_metadata = to_bytes(frames[4])
+    idents: list[bytes]
+    frames: Frames
+    header: Header
+    parent: ParentHeader
+    raw_header: bytes
+    raw_metadata: bytes
 
     def __repr__(self) -> str:
         return f"<Message {self.header.msg_type} {self.header.msg_id} parent={self.parent.msg_id!r}>"
@@ -190,12 +187,15 @@ class Session:
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
         """The message in frames from the delimiter on that were verified when they came. Raises `WireError`."""
-        parent = frames[3]
+        header = to_bytes(frames[2])
+        parent = to_bytes(frames[3])
         return Message(
             idents,
             frames,
-            self._header(to_bytes(frames[2])),
-            _NO_PARENT if parent == b"{}" else self._parent(to_bytes(parent)),
+            self._header(header),
+            _NO_PARENT if parent == b"{}" else self._parent(parent),
+            header,
+            to_bytes(frames[4]),
         )
 
     def task_metadata(self, message: Message) -> TaskMetadata:

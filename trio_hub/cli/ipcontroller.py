@@ -15,6 +15,7 @@ from ..config import HubConfig
 from ..errors import ConfigError
 from ..logs import get_logger
 from . import codes
+from .loading import load_run_hub
 from .raw import RawCommand
 from .showing import print_settings
 from .traits import ALIASES, FLAGS, TRAITS, Trait
@@ -118,9 +119,7 @@ def _ipcontroller(context: click.Context, /, arguments: Sequence[str]) -> None:
             prepare(translation, config, stack)
         except (ConfigError, OSError) as error:
             raise click.UsageError(str(error), context) from error
-        from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
-
-        sys.exit(run_hub(config))
+        sys.exit(load_run_hub()(config))
 
 
 ipcontroller = IPController("ipcontroller", callback=_ipcontroller, help=HELP, epilog=EPILOG + codes.EXIT_CODES_HELP)

@@ -14,6 +14,7 @@ from .. import __version__
 from ..config import HubConfig, load_config
 from ..errors import ConfigError
 from . import codes
+from .loading import load_run_hub
 
 __all__ = ["serve", "setting_options"]
 
@@ -84,9 +85,7 @@ def _serve(context: click.Context, /, config: Path | None, **options: Any) -> No
         settings = load_config(options, os.environ, config)
     except ConfigError as error:
         raise click.UsageError(str(error), context) from error
-    from .running import run_hub  # late: it brings Trio and ZeroMQ, which --help does without
-
-    sys.exit(run_hub(settings))
+    sys.exit(load_run_hub()(settings))
 
 
 serve = click.Command(

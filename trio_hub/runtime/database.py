@@ -14,7 +14,6 @@ from ..errors import ConfigError, StoreError
 from ..logs import get_logger
 from ..store import MemoryStore, NullStore, Store
 from ..store.backend import Backend, Keep
-from ..store.sqlite import open_sqlite
 from ..wire.connection import write_private_file
 from .delivered import DeliveryNotes
 from .recordwriter import RecordWriter
@@ -51,6 +50,8 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
     def open_backend() -> Backend:
         owner = _owner(config)
         if database.path is not None:
+            from ..store.sqlite import open_sqlite  # late: a hub whose records are in memory does without
+
             return open_sqlite(database.path, owner=owner, synchronous=strict)
         from ..store.postgres import open_postgres  # late: most hubs do without
 

@@ -13,6 +13,8 @@ import trio.testing
 
 from trio_hub.cli import interpreter
 from trio_hub.cli.interpreter import collect_rarely, give_memory_back, switch_often, tidy_at_rest
+from trio_hub.cli.loading import load_run_hub
+from trio_hub.cli.running import run_hub
 
 pytestmark = pytest.mark.usefixtures("own_interpreter")
 
@@ -34,6 +36,12 @@ def test_what_was_there_at_the_start_is_not_looked_at_again() -> None:
     assert gc.get_freeze_count() > 10_000
     assert gc.get_threshold()[0] > before[0]
     assert gc.isenabled(), "cycles are found all the same"
+
+
+def test_loading_a_hub_leaves_nothing_to_be_looked_at_and_the_collector_on() -> None:
+    assert load_run_hub() is run_hub
+    assert gc.get_freeze_count() > 10_000
+    assert gc.isenabled()
 
 
 def test_no_thread_keeps_the_others_waiting() -> None:

@@ -33,7 +33,7 @@ def collect_rarely() -> None:
 
     Nearly all that a hub makes is freed without the collector, as soon as nobody refers to it. Looking for cycles among
     what every task leaves for a while took up to a tenth of what a task costs. What the start has left in cycles, some
-    300 kB, stays: to look for it would keep the first clients waiting.
+    200 kB, stays: to look for it would keep the first clients waiting.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

@@ -164,7 +164,7 @@ class Rounds:
             await self.start_hub()
         async with trio.open_nursery() as nursery:
             for asker in self.askers:
-                nursery.start_soon(asker.recover, self.lost)
+                nursery.start_soon(asker.recover, self.disk, self.lost)
             await self.hub.ready()
             release(busy)
 
@@ -216,6 +216,7 @@ class Rounds:
         await self.check_records()
 
     async def check_records(self) -> None:
+        assert not (self.strict and self.lost)
         for asker in self.askers:
             query = {
                 "query": {"msg_id": {"$in": list(asker.asked)}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -154,13 +154,16 @@ class Asker:
         """How many results have come, if nothing but tasks was asked of the hub since `forget`."""
         return len(self.client.replies) - self._before
 
-    async def recover(self, lost: set[str]) -> None:
+    async def recover(self, disk: Collection[str], lost: set[str]) -> None:
         """After a crash: let the hub know where it is, ask about what it waits for, and see to it that all comes.
 
         Args:
-            lost: tasks whose results are here, and which the hub does not know any more.
+            disk: tasks that were on disk when the hub was killed.
+            lost: tasks whose results are here, and which the hub does not know any more. Those are added whose results
+                were still on their way from the hub that was killed.
         """
         await heard(self.client, "task")
+        lost.update(msg_id for msg_id in self.asked if self.client.replies.get(msg_id) and msg_id not in disk)
         completed, unknown = await self.status(self.open())
         if self.rng.random() < 0.5:  # else they come by themselves, now that the hub knows that they are waited for
             await self.fetch(completed)

@@ -6,6 +6,7 @@ Whatever is done in between, in the end every request that has reached the disk 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -289,6 +290,13 @@ class CrashMachine(RuleBasedStateMachine):
         self.store = store
         self.world.host.unreachable = {uuid.encode() for uuid in self.engines}
         self.note_gone()
+
+    @rule()
+    def an_hour_passes(self) -> None:
+        """Whatever was to be written has been on disk for a long while then."""
+        while self.store._writes:
+            self.store.commit()
+        self.world.clock.time += timedelta(hours=1)
 
     @precondition(lambda self: self.crashes)
     @rule()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -853,6 +854,24 @@ def test_what_was_on_its_way_is_delivered_where_nothing_is_noted() -> None:
     [second] = frames_sent(world, "task_in")
     assert second[1:] == first[2:], "the same bytes, so a client that has had it drops it"
     assert world.read(second).parent.msg_id == msg_id
+
+
+def test_what_was_on_its_way_is_owed_however_many_hubs_come_after() -> None:
+    before = durable_world()
+    before.engine("a")
+    msg_id = before.submit()
+    before.answer("a", requests(before)[0])
+    frames_sent(before, "task_in")
+    world = crashed(before)
+    world.clock.time += timedelta(hours=1)
+    come_back(world, "a")
+    world.submit(Peer("somebody else"))
+    world.answer("a", requests(world)[0])
+    frames_sent(world, "task_in")
+    world = crashed(world)
+    speak(world, world.client)
+    [late] = frames_sent(world, "task_in")
+    assert world.read(late).parent.msg_id == msg_id
 
 
 def test_a_result_that_was_sent_and_not_recorded() -> None:

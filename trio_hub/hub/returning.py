@@ -71,6 +71,9 @@ class Returning(Broadcasting):
                 self.store.update(msg_id, {"owed": False})  # which may not have reached the disk, and notes do not last
             else:
                 self.clients.owe(session, msg_id)
+                # The hub before may have been killed when it had just come to know. Should this one be, too, it may be
+                # so late then that the next does not think of it.
+                self.store.update(msg_id, {"owed": True})
         self._expect_engines(records, messages)
         shares: dict[str, TaskRecord] = yield self.store.get(
             [

@@ -186,8 +186,6 @@ class Rounds:
         for asker in self.askers:
             for msg_id in asker.asked:
                 replies = asker.client.replies.get(msg_id)
-                if replies and msg_id not in disk:
-                    self.lost.add(msg_id)
                 if msg_id in sent and msg_id not in disk:
                     self.lost_requests += 1
                     ages.append(killed_at - sent[msg_id])

@@ -159,10 +159,9 @@ class Asker:
 
         Args:
             disk: tasks that were on disk when the hub was killed.
-            lost: tasks whose results are here, and which the hub does not know any more. Those are added whose results
-                were still on their way from the hub that was killed.
+            lost: where those go whose results are here, and which the hub does not know any more.
         """
-        await heard(self.client, "task")
+        await heard(self.client, "task")  # so everything has come that the hub had sent that was killed
         lost.update(msg_id for msg_id in self.asked if self.client.replies.get(msg_id) and msg_id not in disk)
         completed, unknown = await self.status(self.open())
         if self.rng.random() < 0.5:  # else they come by themselves, now that the hub knows that they are waited for

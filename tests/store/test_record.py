@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_hub.store import RECORD_KEYS, TaskRecord, empty_record
-from trio_hub.store.record import unpacked
+from trio_hub.store.record import HUB_KEYS, unpacked
 
 from .contract import at, finished
 from .strategies import json_values
@@ -15,6 +15,7 @@ from .strategies import json_values
 def test_an_empty_record_has_all_keys_and_nothing_in_them() -> None:
     assert len(RECORD_KEYS) == 23
     assert empty_record() == dict.fromkeys(RECORD_KEYS) | {"stdout": "", "stderr": ""}
+    assert TaskRecord.__struct_fields__ == (*RECORD_KEYS, *HUB_KEYS)
     assert TaskRecord("a").as_dict() == empty_record() | {"msg_id": "a"}
 
 

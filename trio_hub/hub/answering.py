@@ -107,9 +107,13 @@ class Answering(Registration):
                 self.deliveries.note(msg_id)
         else:
             self.ignore("client_gone", "the answer waits for its client, which is away", task=msg_id, client=session)
-            self.clients.owe(session, msg_id)
-            if self.store.durable:
-                self.store.update(msg_id, {"owed": True})
+            self.owe(session, msg_id)
+
+    def owe(self, session: str, msg_id: str) -> None:
+        """A client is away: its result waits for it, here and in the hubs that come after."""
+        self.clients.owe(session, msg_id)
+        if self.store.durable:
+            self.store.update(msg_id, {"owed": True})
 
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
         """A client has spoken: note where it is, and deliver what it is owed."""

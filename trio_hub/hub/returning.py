@@ -70,10 +70,9 @@ class Returning(Broadcasting):
             if self._was_delivered(msg_id):
                 self.store.update(msg_id, {"owed": False})  # which may not have reached the disk, and notes do not last
             else:
-                self.clients.owe(session, msg_id)
-                # The hub before may have been killed when it had just come to know. Should this one be, too, it may be
-                # so late then that the next does not think of it.
-                self.store.update(msg_id, {"owed": True})
+                # The hub before may have been killed before it noted that. Should this one be, too, it may be so late
+                # then that the next does not think of it.
+                self.owe(session, msg_id)
         self._expect_engines(records, messages)
         shares: dict[str, TaskRecord] = yield self.store.get(
             [

@@ -248,11 +248,10 @@ class _Kept(msgspec.Struct, eq=False, gc=False):
 
     def change(self, changes: dict[str, Any]) -> int:
         """Set keys, and return by how many bytes the record grew."""
-        record = self.record if self.tails is None else self.current()
+        record = self.current()
         grown = 0
-        measure_of = _MEASURES.get
         for key, value in changes.items():
-            measure = measure_of(key)
+            measure = _MEASURES.get(key)
             if measure is not None:
                 if value:
                     grown += measure(value)

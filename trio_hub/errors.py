@@ -51,6 +51,7 @@ class WireError(HubError):
     KINDS = (
         "no_delimiter",
         "too_few_frames",
+        "too_many_frames",
         "no_identity",
         "too_large",
         "bad_signature",

@@ -184,10 +184,10 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule()
     def reach(self) -> None:
-        for engine in self.world.host.to_reach:
+        for engine, channel in self.world.host.to_reach:
             if engine.state is EngineState.ALIVE:
-                self.hub.flush_parked(engine)
-        self.world.host.to_reach = [engine for engine in self.world.host.to_reach if engine.parked]
+                self.hub.flush_route(engine, channel)
+        self.world.host.to_reach = [route for route in self.world.host.to_reach if route[1] in route[0].routes]
 
     # Clients
 
@@ -385,7 +385,7 @@ class CrashMachine(RuleBasedStateMachine):
         for table in (hub.gathered, hub.late, hub.lost, hub.probes, hub.uncommitted, hub.unsaved, hub._to_fetch):
             assert not table
         assert hub.held_bytes == hub.clients.owed == 0
-        assert not any(engine.parked for engine in hub.engines.values())
+        assert not any(engine.parked or engine.routes for engine in hub.engines.values())
         assert set(self.store.committed) == set(self.requests), "no record too few, and none too many"
         for msg_id, client in self.requests.items():
             record = self.store.committed[msg_id]

@@ -300,16 +300,13 @@ def test_messages_wait_for_an_engine_that_beats_before_it_listens() -> None:
     world.submit()
     world.call("a")
     world.call("a", msg_type="clear_request", channel="control_in")
-    assert world.host.to_reach == [engine], "asked for once"
-    assert not world.hub.flush_parked(engine)
+    channels = ["task_out", "mux_out", "control_out"]
+    assert world.host.to_reach == [(engine, channel) for channel in channels], "asked for once on each"
+    assert not any(world.hub.flush_route(engine, channel) for channel in channels)
     assert not world.take("task_out")
     world.host.unreachable.clear()
-    assert world.hub.flush_parked(engine)
-    assert [name for name, _ in world.take() if name.endswith("_out")] == [
-        "task_out",
-        "mux_out",
-        "control_out",
-    ]
+    assert all(world.hub.flush_route(engine, channel) for channel in channels)
+    assert [name for name, _ in world.take() if name.endswith("_out")] == channels
 
 
 def test_nothing_more_is_sent_to_an_engine_that_was_lost_before_it_listened() -> None:
@@ -319,7 +316,7 @@ def test_nothing_more_is_sent_to_an_engine_that_was_lost_before_it_listened() ->
     world.submit()
     world.hub.lose_engine(engine, "unreachable")
     world.host.unreachable.clear()
-    assert world.hub.flush_parked(engine)
+    assert world.hub.flush_route(engine, "task_out")
     assert not world.take("task_out")
     world.hub.handle_stranded(engine)
     assert world.replies("task_in")[0]["ename"] == "EngineError"

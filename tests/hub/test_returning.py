@@ -74,7 +74,7 @@ def nothing_left(world: World) -> None:
     for table in (hub.mux.pending, hub.broadcast.pending, hub.gathered, hub.probes, hub.uncommitted, hub.unsaved):
         assert not table
     assert not hub.late
-    assert all(not engine.parked for engine in hub.engines.values())
+    assert all(not engine.parked and not engine.routes for engine in hub.engines.values())
     assert hub.held_bytes == 0
     assert isinstance(hub.store, DurableStore)
     assert all(record.completed is not None for record in hub.store.committed.values())
@@ -538,8 +538,8 @@ def test_an_engine_that_is_heard_before_its_connections_are_open() -> None:
     later = world.call("a")
     assert requests(world, "mux_out") == []
     world.host.unreachable = set()
-    [engine] = world.host.to_reach
-    assert world.hub.flush_parked(engine)
+    [(engine, channel)] = world.host.to_reach
+    assert world.hub.flush_route(engine, channel)
     order = [message.header.msg_id for _, message in world.take("mux_out")]
     assert order[:2] == msg_ids
     assert order[3] == later

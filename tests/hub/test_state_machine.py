@@ -113,11 +113,11 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule()
     def reach(self) -> None:
-        for engine in self.world.host.to_reach:
+        for engine, channel in self.world.host.to_reach:
             reachable = engine.ident not in self.world.host.unreachable
-            if self.hub.flush_parked(engine) or reachable:
-                assert not engine.parked
-        self.world.host.to_reach = [engine for engine in self.world.host.to_reach if engine.parked]
+            if self.hub.flush_route(engine, channel) or reachable:
+                assert channel not in engine.routes or engine.routes[channel].question is not None
+        self.world.host.to_reach = [route for route in self.world.host.to_reach if route[1] in route[0].routes]
 
     # Clients
 
@@ -237,7 +237,7 @@ class HubMachine(RuleBasedStateMachine):
             if engine.state is not EngineState.ALIVE:
                 assert not engine.mux.pending
                 assert not engine.broadcast.pending
-                assert not engine.parked
+                assert not engine.routes
 
     @invariant()
     def no_engine_with_room_leaves_a_task_waiting_that_it_may_run(self) -> None:

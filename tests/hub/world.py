@@ -45,7 +45,7 @@ class FakeHost:
         self.unreachable: set[bytes] = set()
         self.gone: set[bytes] = set()
         self.started: list[EngineConnector] = []
-        self.to_reach: list[EngineConnector] = []
+        self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
         self.questions: list[Callable[[], None]] = []
@@ -75,8 +75,8 @@ class FakeHost:
         engine.scope = FakeScope()
         self.started.append(engine)
 
-    def flush_when_reachable(self, engine: EngineConnector) -> None:
-        self.to_reach.append(engine)
+    def reach_engine(self, engine: EngineConnector, channel: str) -> None:
+        self.to_reach.append((engine, channel))
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

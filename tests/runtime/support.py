@@ -105,3 +105,9 @@ class Footprint(NamedTuple):
         A thread of ZeroMQ that has been joined may be listed by the kernel for a moment longer.
         """
         await eventually(lambda: all(now <= before for now, before in zip(Footprint.now(), self, strict=True)))
+
+
+async def name_is_free(hub: RunningHub, ident: bytes) -> None:
+    """Return when ZeroMQ has let go of all connections of this identity, so that another peer can have it."""
+    for name in ("query", "control_out", "mux_out", "task_out", "broadcast_out", "hb_pong"):
+        await eventually(lambda name=name: not hub._host.channels[name].send([ident, b""]))  # type: ignore[misc]

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from tests.hub.world import World
+from trio_hub.runtime.connections import Connections
 from trio_hub.runtime.heartbeat import Heartbeat
 from trio_hub.runtime.sockets import Channel
 from trio_hub.wire.frames import Frames
@@ -47,10 +48,25 @@ class FakeChannel:
         return len(taken) == budget
 
 
+class FakeConnections:
+    """How many connections there are, and which were closed so that their peers make new ones."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.retried: list[bytes] = []
+
+    def count(self, name: str) -> int:
+        return self._count
+
+    def retry(self, name: str, *, ident: bytes) -> None:
+        self.retried.append(ident)
+
+
 async def test_pongs_wait_for_their_turn_unless_an_engine_is_awaited(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     ping, pong = FakeChannel(), FakeChannel()
-    heartbeat = Heartbeat(world.hub, cast(Channel, ping), cast(Channel, pong), 3.0)
+    connections = cast(Connections, FakeConnections(41))
+    heartbeat = Heartbeat(world.hub, cast(Channel, ping), cast(Channel, pong), 3.0, connections)
     uuids = [f"engine{number}" for number in range(40)]
     for uuid in uuids:
         world.engine(uuid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import zmq
 
-from trio_hub.runtime.peers import PeerChannel
+from trio_hub.runtime.sockets import Channel
 from trio_hub.wire.frames import Frames
 
 
@@ -22,7 +22,7 @@ def test_the_address_of_the_message_that_is_being_handled(address: str, found: s
         zmq.Context() as context,
         context.socket(zmq.ROUTER) as router,
         context.socket(zmq.DEALER) as dealer,
-        PeerChannel(router, handle) as channel,
+        Channel(router, handle) as channel,
     ):
         router.ipv6 = dealer.ipv6 = True
         router.bind(address)

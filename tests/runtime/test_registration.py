@@ -14,7 +14,7 @@ from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregiste
 from trio_hub.testing import RegistrationRefused, ScriptedEngine, open_client, open_engine, open_engines, open_hub
 from trio_hub.wire.connection import ENGINE_CHANNELS
 
-from .support import cluster, eventually, settled, within_limit
+from .support import cluster, eventually, name_is_free, settled, within_limit
 
 T = TypeVar("T")
 
@@ -92,9 +92,9 @@ async def test_a_uuid_in_use_is_refused(finished: bool) -> None:
         if finished:
             await hub.wait_engines(1)
         for _ in range(2):
-            with pytest.raises(RegistrationRefused, match="'name' in use"):
-                async with open_engine(hub.engine_info, uuid="name"):
-                    pass
+            refusal = (await client.query("registration_request", {"uuid": "name"})).content
+            assert refusal["status"] == "error"
+            assert "'name' in use" in refusal["evalue"]
         engine.beating = True
         if not finished:
             await engine.wait_until(lambda: bool(engine.pings))
@@ -118,6 +118,8 @@ async def test_a_registration_that_stalls_is_purged() -> None:
         engine.send_raw("hb_pong", [engine.pings[0]])
         await eventually(lambda: hub.statistics().ignored.get("unknown_heart") == 1)
         assert hub.engines == {}
+        engine.die()  # until then its name is taken
+        await name_is_free(hub, b"mute")
         async with open_engine(hub.engine_info, uuid="mute") as again:
             assert await next_of(events, EngineRegistered) == EngineRegistered(again.id, "mute")
             assert again.id != engine.id
@@ -229,8 +231,8 @@ async def test_pongs_that_make_no_sense_are_harmless() -> None:
             [token + b".999999"],
             [token + b".-1"],
             [token + b".\xef\xbc\x91"],
-            [b"x" * 10_000_000],
-            [token + b"." + b"9" * 10_000],
+            [b"x" * 1000],
+            [token + b"." + b"9" * 900],
         ]
         for frames in nonsense:
             client.send_raw("hb_pong", frames)
@@ -312,6 +314,8 @@ async def test_the_same_uuid_may_come_back(how: str) -> None:
         getattr(first, how)()
         await next_of(events, EngineUnregistered)
         assert (await client.reply(stranded)).content["ename"] == "EngineError"
+        first.die()
+        await name_is_free(hub, b"phoenix")
         async with open_engine(hub.engine_info, uuid="phoenix") as second:
             await hub.wait_engines(1)
             assert hub.engines == {second.id: "phoenix"}

@@ -11,7 +11,7 @@ import zmq
 
 from ..errors import HubError, HubLostError, WireError
 from ..logs import get_logger
-from ..runtime.sockets import Channel, Receiver
+from ..runtime.sockets import Channel, Receiver, monitor_of
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from .finding import HubAddress
@@ -133,7 +133,7 @@ class Link:
         else:
             socket.identity = self.session.session_id.encode()
         # its descriptors are watched before it connects, so that no handshake is missed
-        monitor = Channel(socket.get_monitor_socket(_CONNECTED), lambda frames: self._on_handshake(name))
+        monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
         self._monitors[name] = monitor
         self._receiver.add(monitor)
         socket.connect(self.address.url(name))

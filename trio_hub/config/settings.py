@@ -170,6 +170,16 @@ class HubConfig:
         "Bytes of memory for queued tasks. With a database on disk, those beyond it come back from there when their "
         "turn comes; without, clients have to wait until there is room.",
     )
+    max_message_frames: int = _setting(
+        100_000,
+        rules.whole(100),
+        "Frames that a message may have: six, and one for each buffer. A longer one is thrown away, unread.",
+    )
+    max_message_bytes: int = _setting(
+        64 * 2**30,
+        rules.BYTES,
+        "Bytes that each frame of a message may have. ZeroMQ closes the connection of a peer that sends a longer one.",
+    )
     engines: int = _setting(
         0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
     )
@@ -253,6 +263,11 @@ class HubConfig:
         if self.registration_timeout is not None:
             return self.registration_timeout
         return max(30.0, 10 * self.ping)
+
+    @property
+    def heart_timeout(self) -> float:
+        """Seconds of silence after which an engine is lost."""
+        return self.ping * (self.max_heartmonitor_misses + 1)
 
     @property
     def database(self) -> DatabaseURL:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..schedulers.relay import Lane
 from ..schedulers.task import Worker
 from ..wire.frames import Frames
 
-__all__ = ["EngineConnector", "EngineState", "Scope"]
+__all__ = ["EngineConnector", "EngineState", "Probe", "Route", "Scope"]
 
 
 class EngineState(Enum):
@@ -32,6 +32,32 @@ class Scope(Protocol):
     def cancel(self) -> object: ...
 
 
+class Route:
+    """What keeps messages from one engine on one channel, as long as something does.
+
+    There is a route only while there is trouble: the engine cannot be reached, or its connection broke and nobody knows
+    yet whether the engine is at the other end of the new one.
+
+    - ``parked``: the messages that wait, in order;
+    - ``suspect``: whether only a signed answer to a question of the hub lets messages go out again;
+    - ``question``: the msg_id of that question, once it has been sent;
+    - ``scope``: the pause of the task that looks after the route; cancelling it has the task look at once.
+    """
+
+    __slots__ = ("parked", "question", "scope", "suspect")
+
+    def __init__(self, *, suspect: bool = False) -> None:
+        self.parked: list[Frames] = []
+        self.suspect = suspect
+        self.question: str | None = None
+        self.scope: Scope | None = None
+
+    def look(self) -> None:
+        """Something has changed: whoever looks after the route shall see it now."""
+        if self.scope is not None:
+            self.scope.cancel()
+
+
 class EngineConnector:
     """An engine as the hub sees it.
 
@@ -41,6 +67,7 @@ class EngineConnector:
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
+    - ``routes``: the channels, by name, on which messages for it wait;
     - ``awaited``: whether it is one of an earlier hub's, and what that one has sent it is not sorted out yet.
     """
 
@@ -55,6 +82,7 @@ class EngineConnector:
         "mux",
         "parked",
         "pid",
+        "routes",
         "scope",
         "state",
         "uuid",
@@ -74,7 +102,8 @@ class EngineConnector:
         self.broadcast = Lane(self.ident)
         self.worker: Worker | None = None
         self.parked: list[tuple[str, Frames]] = []
-        """Messages, with their channels, for which the engine has not opened its connection yet."""
+        """Messages, with their channels, that wait until the engine is no longer ``awaited``."""
+        self.routes: dict[str, Route] = {}
         self.completed = 0
         self.awaited = False
 
@@ -89,3 +118,12 @@ class EngineConnector:
         """Cancel the scope there is: the registration's timeout or the life is over."""
         if self.scope is not None:
             self.scope.cancel()
+
+
+class Probe(NamedTuple):
+    """A question to an engine, the requests that are lost if it is answered before them, and what they were lost by."""
+
+    engine: EngineConnector
+    channel: str
+    msg_ids: dict[str, None]
+    cause: str

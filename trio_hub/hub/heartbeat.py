@@ -78,6 +78,10 @@ class HeartMonitor:
             self._heard.add(heart)
         return watched
 
+    def silent(self, misses: int) -> list[bytes]:
+        """The hearts that have missed just so many pings in a row."""
+        return [heart for heart, missed in self._misses.items() if missed == misses]
+
     def weigh(self) -> list[bytes]:
         """A period is over: the hearts that have missed too many pings. Call it when all pongs are in."""
         failed = []

@@ -82,6 +82,8 @@ class Monitoring(Holding):
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         engine = self.by_ident[worker.ident]
+        if self.probes:
+            self.sent_behind_probes(task, worker)
         self.save_task_destination(task, engine)
         if task.held:
             self.let_go(task)
@@ -279,9 +281,13 @@ class Monitoring(Holding):
         """An engine answers on its control channel."""
         direct = self.control.answered(idents[0], msg.parent.msg_id)
         if direct is None:
-            self.ignore(
-                "unexpected_result", "a control reply that was not asked for", uuid=idents[0], task=msg.parent.msg_id
-            )
+            if not self.heard_probe(idents[0], msg.parent.msg_id):
+                self.ignore(
+                    "unexpected_result",
+                    "a control reply that was not asked for",
+                    uuid=idents[0],
+                    task=msg.parent.msg_id,
+                )
         else:
             self._send_back("control_in", direct.idents, [idents[0], *msg.frames])
 

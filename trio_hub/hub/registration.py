@@ -245,6 +245,9 @@ class Registration(HubState):
         self.heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         engine.parked.clear()
+        for route in engine.routes.values():
+            route.look()
+        engine.routes.clear()
         self.engines_lost[reason] += 1
         log.info(
             "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
@@ -284,12 +287,17 @@ class Registration(HubState):
             self.host.emit(EngineSettled(engine.id, engine.uuid))
 
     def answer_control_of_lost(self, direct: Direct, engine: EngineConnector) -> None:
-        """Answer a control request that an engine took to its grave."""
+        """Answer a control request that an engine left unanswered when it ended."""
         if direct.header.msg_type == "shutdown_request":
-            content: dict[str, Any] = {"status": "ok", "restart": False}  # gone is what it was asked to be
+            self._answer_control(direct, engine, {"status": "ok", "restart": False})  # the engine has ended, as asked
         else:
-            error = died_while_running(engine, direct.header.msg_id)
-            content = error_content("EngineError", str(error))
+            self.answer_control_with_error(direct, engine, died_while_running(engine, direct.header.msg_id))
+
+    def answer_control_with_error(self, direct: Direct, engine: EngineConnector, error: EngineError) -> None:
+        """Answer a control request that an engine will not answer."""
+        self._answer_control(direct, engine, error_content("EngineError", str(error)))
+
+    def _answer_control(self, direct: Direct, engine: EngineConnector, content: dict[str, Any]) -> None:
         frames = self.session.write(
             reply_type(direct.header.msg_type),
             content,

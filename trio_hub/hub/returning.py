@@ -14,20 +14,20 @@ may have changed the engine's state: its client gets an error that says so.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Container, Generator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
 from ..schedulers.broadcast import Broadcast, sub_msg_id
 from ..schedulers.relay import Direct, Lane
-from ..schedulers.task import Task
+from ..schedulers.task import Task, Worker
 from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .broadcasting import Broadcasting, noted_share
-from .connector import EngineConnector, EngineState
+from .connector import EngineConnector, EngineState, Probe, Route
 from .custody import custody_of, identities, request_frames
 from .state import queue_of
 
@@ -40,22 +40,13 @@ JUST_NOW = timedelta(seconds=2)
 SENT_AT_A_TIME = 100
 """Direct requests that are read from the store at a time."""
 PROBE = "kernel_info_request"
-
-
-class Probe(NamedTuple):
-    """A question to an engine, and the requests that are lost if it is answered before them."""
-
-    engine: EngineConnector
-    channel: str
-    msg_ids: list[str]
+RESTARTED = "the hub was started anew"
+DISCONNECTED = "the connection to the engine broke"
+"""What requests can be lost by."""
 
 
 class Returning(Broadcasting):
     """The part of the hub that takes over from another."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.probes: dict[str, Probe] = {}
 
     # Requests
 
@@ -283,10 +274,10 @@ class Returning(Broadcasting):
             self.send_to_engine(engine, channel, frames)
         self.scheduler.engine_back(worker)
 
-    def _probe(self, engine: EngineConnector, channel: str, msg_ids: list[str]) -> None:
+    def _probe(self, engine: EngineConnector, channel: str, msg_ids: list[str], cause: str = RESTARTED) -> None:
         if msg_ids:
             header = self.session.new_header(PROBE)
-            self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids)
+            self.probes[header["msg_id"]] = Probe(engine, channel, dict.fromkeys(msg_ids), cause)
             self.send_to_engine(engine, channel, self.session.write(PROBE, {}, header=header))
 
     def handle_stranded(self, engine: EngineConnector) -> None:
@@ -299,23 +290,97 @@ class Returning(Broadcasting):
         if probe is None or probe.engine.ident != ident:
             return False
         del self.probes[msg_id]
-        engine = probe.engine
+        engine, channel = probe.engine, probe.channel
         for lost in probe.msg_ids:
-            if probe.channel == "task_out":
+            if channel == "task_out":
                 task = self.scheduler.running_on(ident, lost)
-                if task is not None and task.inherited:
-                    log.warning("a result was lost: the task is run again", task=lost, engine=probe.engine.id)
+                if task is not None:
+                    log.warning("a result was lost: the task is run again", task=lost, engine=engine.id)
                     self.scheduler.run_again(task)
                 continue
-            is_direct = probe.channel == "mux_out"
-            direct = (self.mux if is_direct else self.broadcast).answered(ident, lost)
-            if direct is not None:
-                error = EngineError(
-                    f"the hub was started anew while {lost} was under way, and its result was lost: engine {engine.id} "
-                    "has had the request, and may have carried it out"
-                )
-                (self.fail_direct if is_direct else self.fail_share)(direct, engine.uuid, error)
+            error = EngineError(
+                f"{probe.cause} while {lost} was under way, and its result was lost: engine {engine.id} "
+                "has had the request, and may have carried it out"
+            )
+            if channel == "mux_out":
+                if (direct := self.mux.answered(ident, lost)) is not None:
+                    self.fail_direct(direct, engine.uuid, error)
+            elif channel == "control_out":
+                if (direct := self.control.answered(ident, lost)) is not None:
+                    self.answer_control_with_error(direct, engine, error)
+            elif (direct := self.broadcast.answered(ident, lost)) is not None:
+                self.fail_share(direct, engine.uuid, error)
+        route = engine.routes.get(channel)
+        if route is not None and route.question == msg_id:
+            route.suspect, route.question = False, None
+            self.flush_route(engine, channel)
+            route.look()
         return True
+
+    # Connections that break while the engine lives
+
+    def connection_lost(self, channel: str, ident: bytes | None, others: Container[bytes] = ()) -> None:
+        """The connection of an engine on a channel has broken, and its heart may go on.
+
+        What was sent into it may be lost, and so may what the engine has answered. And whoever connects next under the
+        engine's name need not be the engine. So a question goes out first, as soon as the engine can be reached again:
+        the answer is signed, and comes after all that the engine had answered before.
+
+        Args:
+            channel: by which the hub sends to engines, such as ``"task_out"``.
+            ident: whose connection it was; None if nothing was ever received by it.
+            others: if `ident` is None, engines whose connections on this channel it was not.
+        """
+        if ident is not None:
+            engine = self.by_ident.get(ident)
+            if engine is not None and not engine.awaited:
+                self._suspect(engine, channel)
+            return
+        for engine in list(self.engines.values()):
+            if engine.ident not in others and not engine.awaited and channel not in engine.routes:
+                self._probe(engine, channel, self._outstanding(engine, channel), DISCONNECTED)
+
+    def _suspect(self, engine: EngineConnector, channel: str) -> None:
+        route = engine.routes.get(channel)
+        if route is None:
+            engine.routes[channel] = Route(suspect=True)
+            self.host.reach_engine(engine, channel)
+            return
+        self.probes.pop(route.question or "", None)
+        route.suspect, route.question = True, None
+        route.look()
+
+    def ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
+        header = self.session.new_header(PROBE)
+        frames = self.session.write(PROBE, {}, header=header)
+        msg_ids = dict.fromkeys(self._outstanding(engine, channel))
+        if not self.host.send(channel, [engine.ident, *frames]):
+            return False
+        route.question = header["msg_id"]
+        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED)
+        return True
+
+    def _outstanding(self, engine: EngineConnector, channel: str) -> list[str]:
+        """What an engine has been sent on a channel and not answered."""
+        if channel == "task_out":
+            return list(engine.worker.running) if engine.worker else []
+        lane = {"mux_out": engine.mux, "control_out": engine.control}.get(channel, engine.broadcast)
+        return list(lane.pending)
+
+    def sent_behind_probes(self, task: Task, worker: Worker) -> None:
+        for probe in self.probes.values():
+            if probe.engine.ident == worker.ident:
+                probe.msg_ids.pop(task.msg_id, None)
+
+    def give_up_control(self, engine: EngineConnector) -> None:
+        """The control channel of an engine cannot be reached: its requests fail, and the engine goes on working."""
+        route = engine.routes.pop("control_out", None)
+        if route is not None:
+            self.probes.pop(route.question or "", None)
+            log.warning("the control channel of an engine cannot be reached", engine=engine.id, uuid=engine.uuid)
+            error = EngineError(f"engine {engine.id} cannot be reached on its control channel: has its nanny ended?")
+            for direct in self.control.strand(engine.control):
+                self.answer_control_with_error(direct, engine, error)
 
     def adopted(self, ident: bytes, msg_id: str) -> Task | None:
         task = self.scheduler.tasks.get(msg_id)

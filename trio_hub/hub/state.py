@@ -21,7 +21,7 @@ from ..store import Store
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session, error_content
 from .clients import Clients
-from .connector import EngineConnector, Scope
+from .connector import EngineConnector, EngineState, Probe, Route, Scope
 from .events import Event
 from .heartbeat import HeartMonitor
 from .labels import Labels
@@ -75,8 +75,8 @@ class Host(Protocol):
     def start_engine(self, engine: EngineConnector) -> None:
         """Begin the life of an engine that has just been told its id."""
 
-    def flush_when_reachable(self, engine: EngineConnector) -> None:
-        """Call `HubState.flush_parked` until it has nothing left to do, or the engine's time is up."""
+    def reach_engine(self, engine: EngineConnector, channel: str) -> None:
+        """Call `HubState.flush_route` until nothing waits there any more, or the engine's time is up."""
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         """Carry out a store call, and give its answer to `then`; if it fails, an exception."""
@@ -199,6 +199,8 @@ class HubState(ABC):
         """The gathered broadcasts that are not answered yet, by msg_id."""
         self.late: dict[str, EngineConnector] = {}
         """Direct requests that were answered for a lost engine, and whose real result may still come."""
+        self.probes: dict[str, Probe] = {}
+        """Questions to engines that are not answered yet, by msg_id."""
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
         self.clients = Clients()
         self.uncommitted: set[str] = set()
@@ -280,6 +282,10 @@ class HubState(ABC):
         """Whether an engine's unexpected reply answers a question about what an earlier hub has sent it."""
 
     @abstractmethod
+    def sent_behind_probes(self, task: Task, worker: Worker) -> None:
+        """A task is given to an engine now: no answer to an earlier question says anything about it."""
+
+    @abstractmethod
     def adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """The task that an engine answers without having been given it by this hub: an earlier hub did."""
 
@@ -304,21 +310,38 @@ class HubState(ABC):
     def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames) -> None:
         if engine.awaited:
             engine.parked.append((channel, frames))
-        elif engine.parked or not self.host.send(channel, [engine.ident, *frames]):
-            engine.parked.append((channel, frames))
-            if len(engine.parked) == 1:
-                self.host.flush_when_reachable(engine)
+        elif channel in engine.routes:
+            engine.routes[channel].parked.append(frames)
+        elif not self.host.send(channel, [engine.ident, *frames]) and engine.state is EngineState.ALIVE:
+            route = engine.routes[channel] = Route()
+            route.parked.append(frames)
+            self.host.reach_engine(engine, channel)
 
-    def flush_parked(self, engine: EngineConnector) -> bool:
-        """Send what was kept, in order. Whether nothing is left."""
-        parked = engine.parked
+    def flush_route(self, engine: EngineConnector, channel: str) -> bool:
+        """Send what waits for an engine on a channel, in order; or, on a suspect route, the question that comes first.
+
+        Returns:
+            False if the engine cannot be reached there.
+        """
+        route = engine.routes.get(channel)
+        if route is None:
+            return True
+        if route.suspect:
+            return route.question is not None or self.ask_for_proof(engine, channel, route)
         sent = 0
-        for channel, frames in parked:
+        for frames in route.parked:
             if not self.host.send(channel, [engine.ident, *frames]):
                 break
             sent += 1
-        del parked[:sent]
-        return not parked
+        del route.parked[:sent]
+        if route.parked:
+            return False
+        del engine.routes[channel]
+        return True
+
+    @abstractmethod
+    def ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
+        """Send an engine a question that only the engine can answer. False if it cannot be reached."""
 
     # Answers
 

@@ -11,6 +11,11 @@ from ..hub import EngineConnector, EngineState, Hub
 
 __all__ = ["engine_life", "reach_engine"]
 
+RETRY = 2.0
+"""Seconds that an engine whose heart beats may be out of reach before connections that may lead nowhere are closed."""
+ANSWER, MAX_PAUSE = 10.0, 300.0
+"""Seconds until an engine that has not proved itself is asked again, at first and at most."""
+
 
 async def engine_life(
     hub: Hub,
@@ -43,17 +48,53 @@ async def engine_life(
     hub.handle_stranded(engine)
 
 
-async def reach_engine(hub: Hub, engine: EngineConnector, config: HubConfig) -> None:
-    """Deliver what could not be sent, as soon as the engine's connection is open.
+async def reach_engine(
+    hub: Hub,
+    engine: EngineConnector,
+    channel: str,
+    config: HubConfig,
+    retry: Callable[[str, str | None], object],
+) -> None:
+    """Deliver what could not be sent on a channel, as soon as the engine's connection is open.
 
     A heart can be heard before the engine's other connections are open, and ZeroMQ tells nobody when they are;
     so this asks, ever less often. An engine that stays out of reach for as long as a new one has for its first
-    heartbeat is lost, whatever its heart does.
+    heartbeat is lost, whatever its heart does; but without its control channel an engine goes on working.
+
+    Args:
+        retry: closes the connections of a channel, from an address or from all, by which nothing has come: the engine's
+            may be among them, see `trio_hub.runtime.connections`.
     """
-    delay = 0.002
-    with trio.move_on_after(config.registration_timeout_seconds):
-        while not hub.flush_parked(engine):
-            await trio.sleep(delay)
-            delay = min(delay * 1.5, 0.25)
-        return
-    hub.lose_engine(engine, "unreachable")
+    limit = config.registration_timeout_seconds
+    pause, silent = ANSWER, 0.0
+    while (route := engine.routes.get(channel)) is not None:
+        with trio.move_on_after(limit) as scope:
+            delay, retry_at = 0.002, trio.current_time() + RETRY
+            while not hub.flush_route(engine, channel):
+                await trio.sleep(delay)
+                delay = min(delay * 1.5, 0.25)
+                if trio.current_time() > retry_at:
+                    retry(channel, engine.host)
+                    retry_at += 4 * RETRY
+        if scope.cancelled_caught or silent > limit:
+            give_up(hub, engine, channel)
+            return
+        # The peer that is there now has been asked to prove that it is the engine. An engine answers when it has done
+        # everything else that it has been sent; if there is nothing else, that does not take long.
+        question = route.question
+        if engine.routes.get(channel) is route and question is not None:
+            with trio.move_on_after(pause) as route.scope:
+                await trio.sleep_forever()
+            if route.question == question:
+                silent = 0.0 if engine.pending else silent + pause
+                pause = min(2 * pause, MAX_PAUSE)
+                retry(channel, None)
+                hub.connection_lost(channel, engine.ident)
+
+
+def give_up(hub: Hub, engine: EngineConnector, channel: str) -> None:
+    """An engine cannot be reached on a channel."""
+    if channel == "control_out":
+        hub.give_up_control(engine)
+    else:
+        hub.lose_engine(engine, "unreachable")

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import errno
 import socket as dns
+from collections.abc import Callable
 from typing import Any
 
 import zmq
 
 from ..config import HubConfig
 from ..errors import ConfigError
-from ..hub.holding import RECORDED_CHANNELS
 from ..logs import get_logger
-from .peers import PeerChannel
 from .restore import Known
 from .security import Security
 from .sockets import Channel, Receiver
@@ -25,8 +24,16 @@ __all__ = ["HubFactory"]
 
 log = get_logger("trio_hub.runtime")
 
-WAITING_REQUESTS = 200
-"""Requests of one client that ZeroMQ takes before the hub does."""
+WAITING_MESSAGES, WAITING_PONGS = 200, 20
+"""Messages of one peer that ZeroMQ takes before the hub does."""
+MAX_SIGN_OF_LIFE = 1024
+"""Bytes that an answer to a ping, or a subscription to pings, may have. Those of stock engines have some 30."""
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 15, 4
+"""Seconds until an idle TCP connection is tried, and between tries; and tries until it counts as broken."""
+CONNECTION_PING, LEAST_SILENCE = 30.0, 30.0
+"""Seconds between ZeroMQ's own pings on connections of engines; and how long at least one may stay unanswered."""
+MAX_TTL = 6_553_500
+"""Milliseconds: the longest time that ZeroMQ can tell a peer."""
 
 # Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
 # identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
@@ -88,6 +95,7 @@ class HubFactory:
         self._curve = security.hub_keys
         self._allowed_keys = security.allowed_keys
         self._known = known
+        self._on_close: list[Callable[[], None]] = []
         # A copy of each pool, from which ports are taken
         self._pools = {"client": list(config.client_ports), "engine": list(config.engine_ports)}
         self._common_pool = list(config.ports)
@@ -143,22 +151,26 @@ class HubFactory:
         """Make the channel of this name; the port it is bound to."""
         addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
-        channel = (PeerChannel if name == "query" else Channel)(socket, name=name)
+        channel = Channel(socket, name=name)
+        channel.max_frames = self.config.max_message_frames
         try:
-            socket.sndhwm = socket.rcvhwm = 0
-            if name in RECORDED_CHANNELS:
-                # While the hub takes nothing more, what comes has to wait with the client, not in this process.
-                socket.rcvhwm = WAITING_REQUESTS
+            socket.sndhwm = 0
+            # What the hub has not received yet waits with its sender, not in this process: whoever that is.
+            socket.rcvhwm = WAITING_PONGS if name == "hb_pong" else WAITING_MESSAGES
+            socket.maxmsgsize = MAX_SIGN_OF_LIFE if name in ("hb_ping", "hb_pong") else self.config.max_message_bytes
+            if name == "hb_pong":
+                channel.max_frames = 2
+            self._keep_alive(socket, sides)
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
                 socket.ipv6 = True
             if identity:
                 socket.identity = identity
             if kind == zmq.ROUTER:
-                # An unreachable peer is an error that becomes a reply, not a message that vanishes. A peer that
-                # comes back (or comes twice, and must be told so) replaces the connection it had.
+                # An unreachable peer is an error that becomes a reply, not a message that vanishes. A name belongs to
+                # the connection that has it: see trio_hub.runtime.connections.
                 socket.router_mandatory = True
-                socket.router_handover = True
+                socket.router_handover = False
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
             elif kind == zmq.XPUB:
@@ -177,6 +189,21 @@ class HubFactory:
             raise
         self.channels[name] = channel
         return port
+
+    def _keep_alive(self, socket: zmq.Socket[Any], sides: tuple[str, ...]) -> None:
+        """Make sure that connections which are silent stay open, and that those which are dead are noticed."""
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle = KEEPALIVE_IDLE
+        socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL
+        socket.tcp_keepalive_cnt = KEEPALIVE_COUNT
+        if sides == ("engine",):
+            # A dead connection is closed, and with that its name is free. The engine closes its end later than the hub,
+            # so that the name is free when the engine comes back. (A client may be suspended for hours, and shall get
+            # its results all the same: its connections are left alone.)
+            silence = max(self.config.heart_timeout, LEAST_SILENCE)
+            socket.heartbeat_ivl = round(1000 * CONNECTION_PING)
+            socket.heartbeat_timeout = round(1000 * silence)
+            socket.heartbeat_ttl = min(round(1000 * (2 * CONNECTION_PING + silence)), MAX_TTL)
 
     def _addresses(self, sides: tuple[str, ...]) -> list[str]:
         addresses = {"engine": self.config.engine_address, "client": self.config.client_address}
@@ -247,8 +274,19 @@ class HubFactory:
             ) from error
         return True
 
+    @property
+    def engine_channels(self) -> list[str]:
+        """The channels on which engines are known by their identities."""
+        return ["control_out", "mux_out", "task_out", *self.broadcast_channels, "hb_pong"]
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """Call that before the sockets are closed."""
+        self._on_close.append(call)
+
     def close_sockets(self, linger: int) -> None:
         """Close all sockets; what was sent has `linger` milliseconds to leave."""
+        while self._on_close:
+            self._on_close.pop()()
         for channel in self.channels.values():
             channel.close(linger)
         for guard in self.guards:

@@ -10,6 +10,7 @@ for each would cost more than all else that a hub with thousands of idle engines
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import trio
@@ -17,10 +18,15 @@ import zmq
 
 from ..hub import Hub
 from ..wire.frames import Frames, to_bytes
+from .connections import Connections
 from .sockets import Channel
 
 __all__ = ["Heartbeat"]
 
+SILENT_PINGS, SILENT_SECONDS = 3, 3.0
+"""Pings in a row, and seconds, that a heart misses before its connection is closed, so that it can make a new one."""
+AT_LEAST = 2000
+"""Messages that are received a period, if there are so many: a flood is thrown away, and does not pile up with ZeroMQ."""
 _SLICE = 16
 """Pongs received at a time before others have their turn: a fraction of a millisecond."""
 
@@ -28,27 +34,44 @@ _SLICE = 16
 class Heartbeat:
     """Pings through `ping` (XPUB, with manual subscriptions), hears through `pong` (ROUTER), and tells the hub."""
 
-    def __init__(self, hub: Hub, ping: Channel, pong: Channel, period: float) -> None:
+    def __init__(self, hub: Hub, ping: Channel, pong: Channel, period: float, connections: Connections) -> None:
         self.hub = hub
         self.ping = ping
         self.pong = pong
         self.period = period
+        self.connections = connections
+        self._silent = max(SILENT_PINGS, math.ceil(SILENT_SECONDS / period))
         ping.handle = self._subscribed
         pong.handle = self._ponged
 
     async def beat(self) -> None:
-        """Ping and weigh, for ever."""
+        """Ping and weigh, for ever. Pings keep their period, whatever comes in."""
+        next_ping = trio.current_time()
         while True:
             self.ping.send([self.hub.heartmonitor.ping()])
-            await trio.sleep(self.period)
-            # A miss counts only if the pong is not here: a busy hub must not declare a living engine dead.
-            while self.pong.drain(_SLICE, held=True):
-                await trio.lowlevel.checkpoint()
+            next_ping = max(next_ping + self.period, trio.current_time())
+            await trio.sleep_until(next_ping)
+            await self._hear()
             self.hub.weigh_hearts()
+            for heart in self.hub.heartmonitor.silent(self._silent):
+                # If its network was cut, ZeroMQ ignores the heart's new connection as long as it has the old one.
+                self.connections.retry("hb_pong", ident=heart)
             if self.hub.awaits_hearts:
                 self.pong.release()
             else:
                 self.pong.hold()
+
+    async def _hear(self) -> None:
+        """Receive the pongs that are here: a busy hub must not declare a living engine dead.
+
+        ZeroMQ takes a message of each connection in turn. So each engine that had answered is heard when as many
+        messages have been received as there are connections, whatever a flood brings meanwhile.
+        """
+        received = 0
+        enough = max(self.connections.count("hb_pong"), AT_LEAST)
+        while received <= enough and self.pong.drain(_SLICE, held=True):
+            received += _SLICE
+            await trio.lowlevel.checkpoint()
 
     def _subscribed(self, frames: Frames) -> None:
         """Engines subscribe to everything. What they get is all common pings, and a greeting that nobody else does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ from ..hub.state import Query, Reply, StoreCall
 from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message
+from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .observing import Observer, Observers
-from .peers import PeerChannel
 from .sockets import LARGE_FRAME, Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
@@ -44,10 +44,12 @@ class EventsLost(HubError):
 class RuntimeHost:
     """Sends through `channels`, whose messages come by `receiver`; starts tasks in `nursery`.
 
-    ``hub`` is set once it exists, since the hub is made with its host, and ``dask`` when there is room for it.
+    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections``; and ``dask`` when
+    there is room for it.
     """
 
     hub: Hub
+    connections: Connections
     dask: DaskSupervisor
 
     def __init__(
@@ -84,14 +86,13 @@ class RuntimeHost:
         self.receiver.soon(call)
 
     def peer_address(self) -> str | None:
-        channel = self.channels["query"]
-        return channel.peer_address() if isinstance(channel, PeerChannel) else None
+        return self.channels["query"].peer_address()
 
     def start_engine(self, engine: EngineConnector) -> None:
         self.nursery.start_soon(self._engine_life, engine, name=f"engine {engine.id}")
 
-    def flush_when_reachable(self, engine: EngineConnector) -> None:
-        self.nursery.start_soon(reach_engine, self.hub, engine, self.config, name=f"reach engine {engine.id}")
+    def reach_engine(self, engine: EngineConnector, channel: str) -> None:
+        self.nursery.start_soon(self._reach_engine, engine, channel, name=f"reach engine {engine.id} on {channel}")
 
     def run_query(self, message: Message, query: Query) -> None:
         self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")
@@ -139,6 +140,14 @@ class RuntimeHost:
 
     async def _engine_life(self, engine: EngineConnector) -> None:
         await engine_life(self.hub, engine, self.config, drain_pongs=self._drain_pongs, changed=self.tell_change)
+
+    async def _reach_engine(self, engine: EngineConnector, channel: str) -> None:
+        await reach_engine(self.hub, engine, channel, self.config, self.connections.retry)
+
+    def connection_lost(self, channel: str, ident: bytes | None, others: Container[bytes]) -> None:
+        """An engine's connection has broken, see `Connections`."""
+        if channel != "hb_pong":  # whose silence is noticed by itself
+            self.hub.connection_lost(channel, ident, others)
 
     def tell_change(self) -> None:
         self.engines_changed.set()

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
-from ..errors import ConfigError, EngineError, HubClosedError, HubError, StoreError
+from ..errors import ConfigError, EngineError, HubClosedError, HubError, StoreError, WireError
 from ..hub import Hub
 from ..hub.events import Event, HubStopping
 from ..logs import get_logger
@@ -22,6 +22,7 @@ from ..store import Store, parse_query
 from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
+from .connections import Connections
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
 from .delivered import DeliveryNotes
@@ -257,6 +258,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 queue_memory=config.queue_memory,
                 deliveries=deliveries,
             )
+            host.connections = Connections(
+                {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost
+            )
+            factory.on_close(host.connections.close)
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
                 await services.start(store.run)
@@ -357,15 +362,26 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
         channels[name].handle = partial(hub.dispatch_monitor_traffic, name)
-    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping)
+    for name, channel in channels.items():
+        channel.refused = partial(_refused, hub, name)
+    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
+    for name in factory.engine_channels:
+        handle = channels[name].handle
+        assert handle is not None
+        channels[name].handle = host.connections.listen(name, handle)
     for guard in factory.guards:
         guard.counts = hub.ignored
-    receiving = [guard.channel for guard in factory.guards]
+    receiving = [guard.channel for guard in factory.guards] + host.connections.monitors
     receiving += [channel for channel in channels.values() if channel.handle is not None]
     for channel in receiving:
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
+    services.start_soon(host.connections.tell, name="broken connections")
+
+
+def _refused(hub: Hub, channel: str, frames: int) -> None:
+    hub.unreadable(channel, WireError("too_many_frames", f"a message of {frames} frames"))
 
 
 def _write_connection_files(running: RunningHub, known: Known | None) -> None:

@@ -23,18 +23,25 @@ import zmq
 
 from ..wire.frames import Buffer, Frames
 
-__all__ = ["LARGE_FRAME", "Channel", "Receiver"]
+__all__ = ["LARGE_FRAME", "MAX_FRAMES", "Channel", "Receiver", "monitor_of"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
 _BUDGET = 4
 """Messages received at most from one socket before others have their turn: half a millisecond."""
+_PARTS_AT_A_TIME = 1000
+"""Frames of one message received at most before others have their turn: about a millisecond."""
+_FEW_FRAMES = 64
+"""Frames that nearly all messages have at most; those of a longer one are counted as they are received."""
+MAX_FRAMES = 100_000
+"""Frames that a message may have at most. Each buffer of a request or result is a frame."""
 
 # As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
+_SRCFD = int(zmq.SRCFD)
 _FRAME: type = zmq.Frame
 
 
@@ -45,6 +52,9 @@ class Channel:
         socket: bound or connected, or to be so soon; the channel owns it and closes it.
         handle: called with each message's frames, in the receiving task; it must not wait.
         name: for people.
+
+    A message of more than ``max_frames`` frames is thrown away as it comes in, a slice at a time, and ``refused`` is
+    called with the number of its frames. (How long one frame may be is for the socket to say: ``zmq.MAXMSGSIZE``.)
     """
 
     def __init__(
@@ -53,6 +63,10 @@ class Channel:
         self.socket = socket
         self.handle = handle
         self.name = name
+        self.max_frames = MAX_FRAMES
+        self.refused: Callable[[int], None] = lambda frames: None
+        self.latest: Any = None
+        """The first frame, a `zmq.Frame`, of the message that came last; it knows by which connection it came."""
         self.closed = False
         # A connection that breaks while it is sent on ends with the linger of that moment, whatever `close` says later.
         # By ZeroMQ's default it may then never end, and nor may its context.
@@ -65,6 +79,7 @@ class Channel:
         self._getsockopt: Callable[[int], int] = core.get
         self._receiver: Receiver | None = None
         self._held = False
+        self._unfinished: _Unfinished | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.name}{' closed' if self.closed else ''}>"
@@ -114,21 +129,51 @@ class Channel:
         received = 0
         handle = self.handle
         while not self.closed and (held or not self._held) and (budget is None or received < budget):
-            try:
-                frame = receive(_NOBLOCK, False)
-            except zmq.Again:
-                return False
-            frames: Frames = [frame.bytes if len(frame) < LARGE_FRAME else frame]
-            while frame.more:  # all parts of a message arrive together
-                frame = receive(_NOBLOCK, False)
-                frames.append(frame.bytes if len(frame) < LARGE_FRAME else frame)
+            if self._unfinished is not None:
+                unfinished = self._receive_rest(self._unfinished)
+                if unfinished is None:
+                    return True
+                frames = unfinished
+            else:
+                try:
+                    frame = receive(_NOBLOCK, False)
+                except zmq.Again:
+                    return False
+                self.latest = frame
+                frames = [frame.bytes if len(frame) < LARGE_FRAME else frame]
+                left = _FEW_FRAMES
+                while frame.more and left:  # all parts of a message arrive together
+                    frame = receive(_NOBLOCK, False)
+                    frames.append(frame.bytes if len(frame) < LARGE_FRAME else frame)
+                    left -= 1
+                if frame.more:
+                    self._unfinished = _Unfinished(frames)
+                    continue
             received += 1
-            if handle is not None:
+            if handle is not None and frames:
                 handle(frames)
             # Often one is all there is, and to be told so by an exception costs several times as much.
             if received == 1 and not self._has_message():
                 return False
         return not self.closed and (held or not self._held)
+
+    def _receive_rest(self, unfinished: _Unfinished) -> Frames | None:
+        """Receive more of a message of many frames. Returns it when it is whole, empty if it is too long; else None."""
+        receive = self._receive
+        frames = unfinished.frames
+        for _ in range(_PARTS_AT_A_TIME):
+            frame = receive(_NOBLOCK, False)
+            unfinished.count += 1
+            if unfinished.count > self.max_frames:
+                frames.clear()
+            else:
+                frames.append(frame.bytes if len(frame) < LARGE_FRAME else frame)
+            if not frame.more:
+                self._unfinished = None
+                if not frames:
+                    self.refused(unfinished.count)
+                return frames
+        return None
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""
@@ -136,6 +181,23 @@ class Channel:
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)
+
+    def peer_address(self) -> str | None:
+        """The address, without the port, that the message being handled came from; None if that cannot be told."""
+        if self.latest is None:
+            return None
+        try:
+            address = str(self.latest["Peer-Address"])
+        except zmq.ZMQError:  # it has not come over a network
+            return None
+        return address.removeprefix("::ffff:")  # a socket for IPv6 calls those of IPv4 so, too
+
+    def peer_fd(self) -> int:
+        """The descriptor, in this process, of the connection that the message being handled came by; -1 for none."""
+        try:
+            return -1 if self.latest is None else int(self.latest.get(_SRCFD))
+        except zmq.ZMQError:
+            return -1
 
     def hold(self) -> None:
         """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""
@@ -164,6 +226,14 @@ class Channel:
             if self._receiver is not None:
                 self._receiver.remove(self)
             self.socket.close(linger)
+
+
+class _Unfinished:
+    """The beginning of a message whose other frames are still with ZeroMQ."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.count = len(frames)
 
 
 class Receiver:
@@ -325,3 +395,17 @@ class Receiver:
         if not self._epoll.closed:
             self._epoll.close()
             os.close(self._bell)
+
+
+def monitor_of(socket: zmq.Socket[Any], events: int) -> zmq.Socket[Any]:
+    """A socket that receives events of another one's connections, until `disable_monitor` is called on that one.
+
+    Its queue has no limit: else ZeroMQ's own thread would wait for whoever does not read it, and everybody for ZeroMQ.
+    """
+    address = f"inproc://monitor-{id(socket):x}"
+    socket.monitor(address, events)
+    monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
+    monitor.linger = 0
+    monitor.rcvhwm = 0
+    monitor.connect(address)
+    return monitor

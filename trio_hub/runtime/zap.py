@@ -10,7 +10,7 @@ from zmq.utils import z85
 
 from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
-from .sockets import Channel
+from .sockets import Channel, monitor_of
 
 __all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
 
@@ -101,7 +101,7 @@ class HandshakeMonitor(Guard):
 
     def __init__(self, socket: zmq.Socket[Any]) -> None:
         events = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        super().__init__(socket.get_monitor_socket(events), "handshakes")
+        super().__init__(monitor_of(socket, events), "handshakes")
 
     def _handle(self, frames: Frames) -> None:
         self._refused(

@@ -121,9 +121,13 @@ class EngineConnector:
 
 
 class Probe(NamedTuple):
-    """A question to an engine, the requests that are lost if it is answered before them, and what they were lost by."""
+    """A question to an engine, the requests that are lost if it is answered before them, and what they were lost by.
+
+    ``last`` is whether they are given up then; else those that are recorded are sent once more.
+    """
 
     engine: EngineConnector
     channel: str
     msg_ids: dict[str, None]
     cause: str
+    last: bool

@@ -267,17 +267,17 @@ class Returning(Broadcasting):
         parked, engine.parked = engine.parked, []
         for channel, frames in unsent:
             self.send_to_engine(engine, channel, frames)
-        self._probe(engine, "task_out", list(worker.running))
-        self._probe(engine, "mux_out", _restored(engine.mux))
-        self._probe(engine, self.broadcast_channel(engine), _restored(engine.broadcast))
+        self._probe(engine, "task_out", list(worker.running), RESTARTED, last=True)
+        self._probe(engine, "mux_out", _restored(engine.mux), RESTARTED, last=True)
+        self._probe(engine, self.broadcast_channel(engine), _restored(engine.broadcast), RESTARTED, last=True)
         for channel, frames in parked:
             self.send_to_engine(engine, channel, frames)
         self.scheduler.engine_back(worker)
 
-    def _probe(self, engine: EngineConnector, channel: str, msg_ids: list[str], cause: str = RESTARTED) -> None:
+    def _probe(self, engine: EngineConnector, channel: str, msg_ids: list[str], cause: str, *, last: bool) -> None:
         if msg_ids:
             header = self.session.new_header(PROBE)
-            self.probes[header["msg_id"]] = Probe(engine, channel, dict.fromkeys(msg_ids), cause)
+            self.probes[header["msg_id"]] = Probe(engine, channel, dict.fromkeys(msg_ids), cause, last)
             self.send_to_engine(engine, channel, self.session.write(PROBE, {}, header=header))
 
     def handle_stranded(self, engine: EngineConnector) -> None:
@@ -291,7 +291,11 @@ class Returning(Broadcasting):
             return False
         del self.probes[msg_id]
         engine, channel = probe.engine, probe.channel
-        for lost in probe.msg_ids:
+        open_lane = engine.mux if channel == "mux_out" else engine.broadcast
+        again = (
+            [open_lane.pending[lost] for lost in probe.msg_ids if lost in open_lane.pending] if not probe.last else []
+        )
+        for lost in () if again else probe.msg_ids:
             if channel == "task_out":
                 task = self.scheduler.running_on(ident, lost)
                 if task is not None:
@@ -313,9 +317,32 @@ class Returning(Broadcasting):
         route = engine.routes.get(channel)
         if route is not None and route.question == msg_id:
             route.suspect, route.question = False, None
+            if again:
+                self._send_once_more(engine, channel, again)
             self.flush_route(engine, channel)
             route.look()
+        elif again:
+            self._send_once_more(engine, channel, again)
         return True
+
+    def _send_once_more(self, engine: EngineConnector, channel: str, directs: list[Direct]) -> None:
+        """Send requests again that may never have arrived, with the same bytes: an engine drops what it has had.
+
+        If the engine has had one, its answer was lost on its way. So the next question is the last.
+        """
+
+        def send(answer: Any) -> None:
+            if engine.state is not EngineState.ALIVE:
+                return
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            for direct in directs:
+                record = records.get(_recorded_as(direct))
+                if record is not None and direct.header.msg_id in direct.lane.pending:
+                    self.send_to_engine(engine, channel, [*direct.idents, *self._request_frames(direct, record)])
+            self._probe(engine, channel, [direct.header.msg_id for direct in directs], DISCONNECTED, last=True)
+
+        msg_ids = list({_recorded_as(direct): None for direct in directs})
+        self.host.ask_store(lambda store: store.get(msg_ids), send)
 
     # Connections that break while the engine lives
 
@@ -338,7 +365,7 @@ class Returning(Broadcasting):
             return
         for engine in list(self.engines.values()):
             if engine.ident not in others and not engine.awaited and channel not in engine.routes:
-                self._probe(engine, channel, self._outstanding(engine, channel), DISCONNECTED)
+                self._probe(engine, channel, self._outstanding(engine, channel), DISCONNECTED, last=False)
 
     def _suspect(self, engine: EngineConnector, channel: str) -> None:
         route = engine.routes.get(channel)
@@ -357,7 +384,7 @@ class Returning(Broadcasting):
         if not self.host.send(channel, [engine.ident, *frames]):
             return False
         route.question = header["msg_id"]
-        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED)
+        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED, False)
         return True
 
     def _outstanding(self, engine: EngineConnector, channel: str) -> list[str]:

@@ -6,6 +6,7 @@ Ports are bound first and written down after: what the connection files say is t
 from __future__ import annotations
 
 import errno
+import math
 import socket as dns
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ MAX_SIGN_OF_LIFE = 1024
 """Bytes that an answer to a ping, or a subscription to pings, may have. Those of stock engines have some 30."""
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 15, 4
 """Seconds until an idle TCP connection is tried, and between tries; and tries until it counts as broken."""
-CONNECTION_PING, LEAST_SILENCE = 30.0, 30.0
+CONNECTION_PING, LEAST_SILENCE = 5.0, 30.0
 """Seconds between ZeroMQ's own pings on connections of engines; and how long at least one may stay unanswered."""
 MAX_TTL = 6_553_500
 """Milliseconds: the longest time that ZeroMQ can tell a peer."""
@@ -160,7 +161,7 @@ class HubFactory:
             socket.maxmsgsize = MAX_SIGN_OF_LIFE if name in ("hb_ping", "hb_pong") else self.config.max_message_bytes
             if name == "hb_pong":
                 channel.max_frames = 2
-            self._keep_alive(socket, sides)
+            self._keep_alive(name, socket, sides)
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
                 socket.ipv6 = True
@@ -190,20 +191,25 @@ class HubFactory:
         self.channels[name] = channel
         return port
 
-    def _keep_alive(self, socket: zmq.Socket[Any], sides: tuple[str, ...]) -> None:
+    def _keep_alive(self, name: str, socket: zmq.Socket[Any], sides: tuple[str, ...]) -> None:
         """Make sure that connections which are silent stay open, and that those which are dead are noticed."""
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = KEEPALIVE_IDLE
         socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL
         socket.tcp_keepalive_cnt = KEEPALIVE_COUNT
         if sides == ("engine",):
-            # A dead connection is closed, and with that its name is free. The engine closes its end later than the hub,
-            # so that the name is free when the engine comes back. (A client may be suspended for hours, and shall get
-            # its results all the same: its connections are left alone.)
-            silence = max(self.config.heart_timeout, LEAST_SILENCE)
-            socket.heartbeat_ivl = round(1000 * CONNECTION_PING)
-            socket.heartbeat_timeout = round(1000 * silence)
-            socket.heartbeat_ttl = min(round(1000 * (2 * CONNECTION_PING + silence)), MAX_TTL)
+            # The hub closes a dead connection, and with that its name is free. The engine closes its end later than the
+            # hub, so that the name is free when the engine comes back; the heart's connections sooner than the others,
+            # so that the heart is heard again before the engine counts as dead. (A client may be suspended for hours,
+            # and shall get its results all the same: its connections are left alone.)
+            silence = self.config.heart_timeout
+            if name in ("hb_ping", "hb_pong"):
+                period, silence = min(CONNECTION_PING, silence / 9), silence / 3
+            else:
+                period, silence = CONNECTION_PING, max(silence, LEAST_SILENCE)
+            socket.heartbeat_ivl = math.ceil(1000 * period)
+            socket.heartbeat_timeout = math.ceil(1000 * silence)
+            socket.heartbeat_ttl = min(math.ceil(1000 * (2 * period + silence)), MAX_TTL)
 
     def _addresses(self, sides: tuple[str, ...]) -> list[str]:
         addresses = {"engine": self.config.engine_address, "client": self.config.client_address}

@@ -26,7 +26,7 @@ __all__ = ["Heartbeat"]
 SILENT_PINGS, SILENT_SECONDS = 3, 3.0
 """Pings in a row, and seconds, that a heart misses before its connection is closed, so that it can make a new one."""
 AT_LEAST = 2000
-"""Messages that are received a period, if there are so many: a flood is thrown away, and does not pile up with ZeroMQ."""
+"""Messages that are received in each period, if there are so many: so a flood is thrown away as it comes in."""
 _SLICE = 16
 """Pongs received at a time before others have their turn: a fraction of a millisecond."""
 

@@ -1,0 +1,122 @@
+"""Connections that are cut in every way while both ends live: the engine comes back, and every request is answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from trio_hub import RunningHub
+from trio_hub.runtime import connections, engine, factory, heartbeat
+from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engine
+
+from .proxy import Network, open_network
+from .support import cluster, eventually
+
+WAYS = ("reset", "swallow", "forget")
+CHANNELS = ("task", "mux", "broadcast", "control", "hb_ping", "hb_pong", "iopub", "registration")
+
+
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a minute in a hub takes seconds here."""
+    monkeypatch.setattr(factory, "CONNECTION_PING", 0.3)
+    monkeypatch.setattr(factory, "LEAST_SILENCE", 0.5)
+    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(engine, "RETRY", 0.3)
+    monkeypatch.setattr(engine, "ANSWER", 0.5)
+    monkeypatch.setattr(connections, "PAUSE", 0.1)
+
+
+@asynccontextmanager
+async def networked() -> AsyncGenerator[tuple[RunningHub, ScriptedClient, ScriptedEngine, Network], None]:
+    """A hub, a client, and an engine that reaches the hub through a network."""
+    async with (
+        cluster(0, ping=0.1, max_heartmonitor_misses=25) as (hub, client, _),
+        open_network(hub.engine_info) as network,
+        open_engine(network.info) as scripted,
+    ):
+        await hub.wait_engines(1)
+        yield hub, client, scripted, network
+
+
+async def cut(network: Network, way: str, *channels: str) -> None:
+    """Cut connections when the engine's ZeroMQ knows how long they may be silent."""
+    await eventually(lambda: network.is_watched("task", "mux", "broadcast", "control", "hb_ping", "hb_pong"))
+    getattr(network, way)(*channels)
+
+
+async def works(hub: RunningHub, client: ScriptedClient, engine: ScriptedEngine) -> None:
+    """All channels work, and the engine is the one that it was."""
+    for msg_id in (client.submit(b"task"), client.call(engine, b"direct"), client.control(engine, "clear_request")):
+        assert (await client.reply(msg_id)).content["status"] == "ok"
+    assert hub.engines == {engine.id: engine.uuid}
+    assert hub.statistics().engines_lost == dict.fromkeys(hub.statistics().engines_lost, 0)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_all_connections_of_an_engine_are_cut(way: str, busy: bool, known: bool) -> None:
+    async with networked() as (hub, client, engine, network):
+        if known:
+            await works(hub, client, engine)
+        if busy:
+            engine.hold()
+        before = len(engine.requests)
+        msg_ids = [client.submit(b"task"), client.call(engine, b"direct")] if busy else []
+        await engine.wait_requests(before + len(msg_ids))
+        await cut(network, way)
+        msg_ids += [client.submit(b"sent into the cut"), client.call(engine, b"sent into the cut")]
+        engine.release()
+        for msg_id in msg_ids:
+            content = (await client.reply(msg_id)).content
+            assert content["status"] == "ok" or "the connection to the engine broke" in content["evalue"]
+        await works(hub, client, engine)
+        assert [len(client.replies[msg_id]) for msg_id in msg_ids] == [1] * len(msg_ids)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_one_connection_of_an_engine_is_cut(way: str, channel: str) -> None:
+    async with networked() as (hub, client, engine, network):
+        await works(hub, client, engine)
+        await cut(network, way, channel)
+        if channel == "control":
+            # The request may be lost, and is then answered with an error.
+            await client.reply(client.control(engine, "clear_request"))
+        await works(hub, client, engine)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_tasks_whose_answers_are_lost_on_the_way_are_run_again(way: str) -> None:
+    async with networked() as (hub, client, engine, network):
+        await works(hub, client, engine)
+        engine.hold()
+        task = client.submit(b"task")
+        await eventually(lambda: len(engine.held) == 1)
+        await cut(network, way, "task")
+        if way == "swallow":
+            engine.release(1)  # its answer goes into the dead connection
+        engine.release()
+        assert (await client.reply(task)).content["status"] == "ok"
+        await works(hub, client, engine)
+
+
+async def test_a_client_that_was_cut_gets_its_results_when_it_is_heard_again() -> None:
+    async with (
+        cluster(1) as (hub, _, (engine,)),
+        open_network(hub.client_info) as network,
+        open_client(network.info) as client,
+    ):
+        engine.hold()
+        task, call = client.submit(b"task"), client.call(engine, b"direct")
+        await engine.wait_requests(2)
+        network.reset()
+        await eventually(lambda: network.count("task") == 1)
+        engine.release()
+        await eventually(lambda: hub.statistics().completed == 2)
+        later = client.submit(b"later"), client.call(engine, b"later")
+        for msg_id in (task, call, *later):
+            assert (await client.reply(msg_id)).content["status"] == "ok"

@@ -60,13 +60,15 @@ def browser(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Stock clients and engines at our hub, and ipyparallel's own test suite with our controller in it.
 
-    With arguments: that part of the suite, for instance `-- ipyparallel.tests.test_client -k purge`.
+    With arguments: that part of the suite, for instance `-- ipyparallel.tests.test_client -k purge`. With
+    STOCK_SUITE_CURVE=1 in the environment: the suite, with every controller told to encrypt.
     """
     install(session, "interop")
     suite = ["ipyparallel.tests", f"--at-least={STOCK_TESTS}"]
+    encrypted = os.environ.get("STOCK_SUITE_CURVE", "") not in ("", "0")
     if session.posargs:
         suite = list(session.posargs)
-    else:
+    elif not encrypted:
         session.run("pytest", "-m", "interop", "-p", "no:asyncio")
 
     harness = ROOT / "tests" / "stock_suite"
@@ -84,6 +86,10 @@ def interop(session: nox.Session) -> None:
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "OMPI_MCA_rmaps_base_oversubscribe": "1",
         }
+        if encrypted:
+            # Inherited by the suite's own processes. With "1" test_curve would want messages not to be signed any more,
+            # while here they always are.
+            env["IPP_ENABLE_CURVE"] = "true"
         with session.chdir(outside):
             session.run("pytest", "-c", harness / "suite.ini", *suite, env=env)
 

@@ -76,6 +76,7 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("ssh_server", "", ""),
         ("ssh_server", "me@gate.example:2222", "me@gate.example:2222"),
         ("curve", True, True),
+        ("curve", None, None),
         ("curve_secretkey", Z85, Z85),
         ("curve_secretkey", None, None),
         ("dashboard", None, None),
@@ -156,7 +157,7 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("broadcast_ports", 0),
         ("reuse", 1),
         ("restore", "yes"),
-        ("curve", None),
+        ("curve", "maybe"),
         ("curve_publickey", "short"),
         ("curve_publickey", Z85.encode()),
         ("curve_publickey", "~" * 40),
@@ -354,6 +355,66 @@ def test_engines_are_restored_at_the_ports_they_know() -> None:
 def test_settings_that_do_not_go_together_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HubConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "encrypted"),
+    [
+        ({}, False),
+        ({"ip": "127.0.0.2"}, False),
+        ({"ip": "localhost"}, False),
+        ({"ip": "lo"}, False),
+        ({"ip": "::1"}, False),
+        ({"client_ip": "127.0.0.3", "engine_ip": "[::1]"}, False),
+        ({"ip": "*", "client_ip": "127.0.0.1", "engine_ip": "127.0.0.1"}, False),
+        ({"ip": "*"}, True),
+        ({"ip": "0.0.0.0"}, True),
+        ({"ip": "::"}, True),
+        ({"ip": "eth0"}, True),
+        ({"ip": "10.0.0.1"}, True),
+        ({"client_ip": "*"}, True),
+        ({"engine_ip": "10.0.0.1"}, True),
+        ({"ip": "*", "ssh_server": "gate", "engine_ssh_server": "gate"}, True),
+        ({"ip": "*", "curve": False}, False),
+        ({"curve": True}, True),
+    ],
+)
+def test_connections_are_encrypted_beyond_this_machine_unless_told_otherwise(settings: Any, encrypted: bool) -> None:
+    config = HubConfig(**settings)
+    assert config.encrypted is encrypted
+    assert config.curve is settings.get("curve"), "what was given is kept"
+
+
+def test_encryption_is_settled_before_what_goes_with_it_is_checked() -> None:
+    assert HubConfig(ip="*", curve_allowed_keys=Path("keys")).encrypted
+    with pytest.raises(ConfigError, match="curve_allowed_keys is set, and curve is off"):
+        HubConfig(ip="*", curve=False, curve_allowed_keys=Path("keys"))
+    with pytest.raises(ConfigError, match="curve_publickey is set, and curve_secretkey is not"):
+        HubConfig(ip="*", curve_publickey=Z85)
+
+
+@pytest.mark.parametrize(
+    ("cli", "environ", "text"),
+    [
+        ({"curve": "false"}, {}, ""),
+        ({}, {"TRIO_HUB_CURVE": "false"}, ""),
+        ({}, {"IPP_ENABLE_CURVE": "0"}, ""),
+        ({}, {}, "curve = false"),
+    ],
+)
+def test_every_place_can_say_no_to_encryption(cli: Any, environ: Any, text: str, toml: Any) -> None:
+    assert load({"ip": "*"}).encrypted
+    assert not load({"ip": "*"} | cli, environ, toml(text)).encrypted
+
+
+def test_a_command_may_have_defaults_of_its_own(toml: Any) -> None:
+    def loaded(cli: dict[str, object], environ: dict[str, str], file: Path | None) -> HubConfig:
+        return load_config({"ip": "*"} | cli, environ, file, defaults={"curve": False})
+
+    assert not loaded({}, {}, None).encrypted
+    assert loaded({"curve": "true"}, {}, None).encrypted
+    assert loaded({}, {"IPP_ENABLE_CURVE": "1"}, None).encrypted
+    assert loaded({}, {}, toml("curve = true")).encrypted
 
 
 @pytest.mark.parametrize("settings", [{}, {"hwm": 0}, {"hwm": 1}])

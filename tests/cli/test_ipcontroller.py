@@ -40,7 +40,7 @@ def changed(translation: Translation) -> dict[str, object]:
     """The settings that are not the defaults, without the profile."""
     config, usual = translation.config(), HubConfig()
     values = {name: getattr(config, name) for name in vars(usual)} | {"db": config.database}
-    usual_values = vars(usual) | {"db": "memory"}
+    usual_values = vars(usual) | {"db": "memory", "curve": False}
     return {name: value for name, value in values.items() if value != usual_values[name] and name != "profile_dir"}
 
 
@@ -316,6 +316,17 @@ def test_stock_variables_are_heeded(run: Run) -> None:
     config = run(IPP_SESSION_KEY="k", IPP_ENABLE_CURVE="1", IPP_CURVE_SECRETKEY=SECRET_KEY).config()
     assert (config.key, config.curve, config.curve_secretkey) == ("k", True, SECRET_KEY)
     assert not run("--IPController.enable_curve=False", IPP_ENABLE_CURVE="1").config().curve
+
+
+@pytest.mark.parametrize("arguments", [["--ip=*"], ["--IPController.engine_ip=10.0.0.1"], ["--reuse", "--ip=eth0"]])
+def test_nothing_is_encrypted_unless_asked_for_as_in_ipcontroller(run: Run, arguments: list[str]) -> None:
+    assert not run(*arguments).config().encrypted
+    for asked in (
+        run(*arguments, "--IPController.enable_curve=True"),
+        run(*arguments, IPP_ENABLE_CURVE="1"),
+        run(*arguments, TRIO_HUB_CURVE="true"),
+    ):
+        assert asked.config().encrypted
 
 
 def test_our_variables_go_together_with_the_files(run: Run, profile: Path) -> None:

@@ -35,6 +35,19 @@ def test_it_serves_and_stops_as_serve_does(tmp_path: Path, home: dict[str, str],
     assert NOTHING_DONE not in "\n".join(hub.stderr)
 
 
+@pytest.mark.parametrize(
+    ("options", "connections"), [([], "open"), (["--IPController.enable_curve=True"], "encrypted")]
+)
+def test_beyond_this_machine_it_encrypts_if_asked_and_warns_if_not(
+    options: list[str], connections: str, home: dict[str, str]
+) -> None:
+    with command("ipcontroller", "--ip=*", *options, env=home) as hub:
+        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {connections}$")
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert ("listening without encryption" in "\n".join(hub.stderr)) is (connections == "open")
+
+
 def test_launchers_choose_by_the_environment(tmp_path: Path) -> None:
     variables = {"IPP_PROFILE_DIR": str(tmp_path / "p"), "IPP_CLUSTER_ID": "x", "IPP_SESSION_KEY": "sesame"}
     with command("ipcontroller", env=variables) as hub:
@@ -143,6 +156,32 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path, home: dict[str, 
     assert code == 0
     assert tomllib.loads(again) == tomllib.loads(out)
     assert {path.name for path in tmp_path.iterdir()} == {"hub.toml", "shown.toml"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line", "value"),
+    [
+        ([], "# curve is not set, and off, since only this machine reaches the hub  # default", False),
+        (["--ip=*"], "# curve is not set, and on, since the hub listens on *  # default", True),
+        (
+            ["--ip=10.0.0.1", "--client-ip=lo", "--reuse=true"],
+            "# curve is not set, and on, since the hub listens on 10.0.0.1; connection files that are there count more"
+            "  # default",
+            True,
+        ),
+        (["--ip=*", "--curve=false"], "curve = false  # --curve", False),
+        (["--ipcontroller", "--ip=*"], "curve = false  # default", False),
+    ],
+)
+def test_whether_connections_will_be_encrypted_is_shown(
+    arguments: list[str], line: str, value: bool, home: dict[str, str]
+) -> None:
+    code, out, _ = run("config", "show", *arguments, env=home)
+    assert code == 0
+    assert line in out.splitlines()
+    if arguments[:1] == ["--ipcontroller"]:
+        _, out, _ = run("ipcontroller", *arguments[1:], "--show-config-json", env=home)
+        assert json.loads(out)["curve"] == {"value": value, "from": "default"}
 
 
 def test_ten_traits_of_a_file_are_shown_and_the_misspelt_one_is_named(tmp_path: Path, home: dict[str, str]) -> None:

@@ -102,7 +102,8 @@ def test_a_file_that_spells_out_every_default_can_be_used(classes: dict[str, Any
         trait.apply(translation, trait.kind.check({} if default is Undefined else default), name)
     config, usual = translation.config(), HubConfig()
     assert config.db == usual.database == "memory"
-    different = {each for each in RULES if getattr(config, each) != getattr(usual, each)} - {"db"}
+    different = {each for each in RULES if getattr(config, each) != getattr(usual, each)} - {"db", "curve"}
+    assert (config.curve, usual.curve) == (False, None)
     # Other defaults there: 1,024 records, whose bytes are limited as here, and two broadcast ports.
     written_out = {"profile_dir", "location", "client_ip", "engine_ip", "registration_timeout"}
     assert different == {"db_max_records", "db_max_bytes", "broadcast_ports"} | written_out

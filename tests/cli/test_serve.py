@@ -40,7 +40,8 @@ def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
         hub.wait_line("stdout", "^trio-hub ready: ")
         assert hub.stdout == [
             f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}), "
-            f"add engines with ipengine --profile-dir={profile} [client file {client_file}, engine file {engine_file}]"
+            f"add engines with ipengine --profile-dir={profile} "
+            f"[client file {client_file}, engine file {engine_file}]; connections are open"
         ]
         for file in (client_file, engine_file):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -50,6 +51,20 @@ def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
     assert len(hub.stdout) == 1
     assert "Traceback" not in "\n".join(hub.stderr)
     assert list((profile / "security").iterdir()) == []
+
+
+@pytest.mark.parametrize(("options", "connections"), [(["--ip=*"], "encrypted"), (["--ip=*", "--curve=false"], "open")])
+def test_beyond_this_machine_it_encrypts_unless_told_otherwise(
+    options: list[str], connections: str, tmp_path: Path
+) -> None:
+    with command("serve", f"--profile-dir={tmp_path}", *options) as hub:
+        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {connections}$")
+        info = json.loads((tmp_path / "security" / "ipcontroller-client.json").read_text())
+        assert (info["curve_serverkey"] is not None) is (connections == "encrypted")
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
+    assert ("listening without encryption" in "\n".join(hub.stderr)) is (connections == "open")
+    assert list((tmp_path / "security").iterdir()) == []
 
 
 def test_a_dashboard_is_told_on_a_second_line_and_nowhere_else(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class Numbers:
         self.tasks_running, self.tasks_queued, self.tasks_waiting = 2, 3, 4
         self.database = self
         self.last_error = last_error
+        self.connections = "open"
 
 
 # What it is told
@@ -152,10 +153,12 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ServiceManager({"NOTIFY_SOCKET": address}).keep_informed, hub)
             await trio.testing.wait_all_tasks_blocked()
-            assert all_told(receiver) == [["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued"]]
+            assert all_told(receiver) == [
+                ["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued; connections are open"]
+            ]
             for numbers, expected in (
                 (Numbers(1), []),
-                (Numbers(5), [["STATUS=5 engines, 2 tasks running, 7 queued"]]),
+                (Numbers(5), [["STATUS=5 engines, 2 tasks running, 7 queued; connections are open"]]),
                 (Numbers(5), []),
             ):
                 hub.numbers = numbers
@@ -172,7 +175,7 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
 async def test_the_status_of_a_hub() -> None:
     async with within_limit(), open_hub(HubConfig()) as hub, open_engine(hub.engine_info):
         await hub.wait_engines(1)
-        assert status_of(hub.statistics()) == "1 engines, 0 tasks running, 0 queued"
+        assert status_of(hub.statistics()) == "1 engines, 0 tasks running, 0 queued; connections are open"
     failing: Any = Numbers(1, "the disk is full")
     assert status_of(failing).endswith("; the task database cannot be written: the disk is full")
 
@@ -188,7 +191,7 @@ def test_a_hub_tells_of_its_life_in_order(tmp_path: Path) -> None:
         env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
         options = ("--engines=1", f"--engine-command={sys.executable} {spy}", "--db=memory")
         with command("serve", f"--profile-dir={tmp_path / 'profile'}", *options, env=env) as hub:
-            assert told(receiver) == ["READY=1", "STATUS=0 engines, 0 tasks running, 0 queued"]
+            assert told(receiver) == ["READY=1", "STATUS=0 engines, 0 tasks running, 0 queued; connections are open"]
             assert (tmp_path / "profile" / "security" / "ipcontroller-client.json").exists()
             for _ in range(3):
                 assert told(receiver) == ["WATCHDOG=1"]

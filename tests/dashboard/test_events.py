@@ -65,6 +65,7 @@ async def test_overviews_come_every_second() -> None:
         assert first.keys() - {"series"} == (await reader.until("overview")).keys() - {"point"}
         assert (first["version"], first["admin"], first["actor"]) == (__version__, False, "ada")
         assert first["address"] == f"{at.hub.client_info['interface']}:{at.hub.client_info['registration']}"
+        assert first["statistics"]["connections"] == "open"
         assert set(first["series"]) == set(NAMES)
         assert len({len(values) for values in first["series"].values()}) == 1
         for _ in range(4):

@@ -106,6 +106,7 @@ async def test_the_status_is_that_of_the_hub() -> None:
         assert status["engines"] == status["completed"] == 1
         assert status["outcomes"]["task"] == {"ok": 1, "error": 0, "aborted": 0}
         assert status["database"]["kind"] == "memory"
+        assert status["connections"] == "open"
 
 
 async def test_it_listens_where_the_settings_say() -> None:

@@ -86,13 +86,10 @@ def test_a_stock_clients_day_over_curve(tmp_path: Path, listed: bool, monkeypatc
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_stock_engines_go_on_at_the_next_hub(
-    tmp_path: Path, signum: signal.Signals, encrypted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stock_engines_go_on_at_the_next_hub(tmp_path: Path, signum: signal.Signals, encrypted: bool) -> None:
     options = ["--restore", "true"]
     if encrypted:
-        options += ["--curve", "true"]
-        monkeypatch.setenv("TRIO_HUB_CURVE_SECRETKEY", new_keys()[1])
+        options += ["--ip", "*"]
     with started(tmp_path, 0, *options) as first:
         first.start_engine()
         first.start_engine()

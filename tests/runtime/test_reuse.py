@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import trio
-import zmq
 
 from trio_hub import HubConfig, RunningHub, serve_hub
 from trio_hub.errors import ConfigError, ConnectionFileError
@@ -201,45 +200,6 @@ async def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
         await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
 
 
-# Encrypted
-
-
-def curve(secret: str | None = None, **settings: Any) -> dict[str, Any]:
-    return {"reuse": True, "curve": True, "curve_secretkey": secret, **settings}
-
-
-async def test_a_secret_key_that_is_set_can_be_used_again(tmp_path: Path) -> None:
-    _, secret = zmq.curve_keypair()
-    async with within_limit():
-        first = await run_once(HubConfig(profile_dir=tmp_path, **curve(secret.decode())))
-        async with (
-            open_hub(HubConfig(profile_dir=tmp_path, **curve(secret.decode()))),
-            open_client(first.client_info) as client,
-        ):
-            await client.query("queue_request")
-
-
-async def test_a_fresh_secret_key_cannot_and_that_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    other = zmq.curve_keypair()[1].decode()
-    async with within_limit():
-        await run_once(HubConfig(profile_dir=tmp_path, **curve()))
-        assert "must be started with curve_secretkey set" in caplog.text
-        for settings, message in (
-            (curve(), "the secret one that belongs to it is not in them: set curve_secretkey"),
-            (curve(other), "curve_secretkey is not that of the public key in the connection files"),
-            ({"reuse": True}, "are those of a hub with curve on"),
-        ):
-            with pytest.raises(ConfigError, match=message):
-                await serve_hub(HubConfig(profile_dir=tmp_path, **settings))
-
-
-async def test_plain_files_are_not_taken_for_encrypted_ones(tmp_path: Path) -> None:
-    async with within_limit():
-        await run_once(HubConfig(profile_dir=tmp_path, reuse=True))
-        with pytest.raises(ConfigError, match=r"curve is on, and the connection files .* are those of a hub without"):
-            await serve_hub(HubConfig(profile_dir=tmp_path, **curve()))
-
-
 # Engines
 
 
@@ -253,11 +213,7 @@ async def engines_of(hub: RunningHub, n: int) -> AsyncGenerator[list[ScriptedEng
 @pytest.mark.parametrize("how", ["shutdown", "cancel"])
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
 async def test_engines_go_on_at_the_next_hub(how: str, encrypted: bool, tmp_path: Path) -> None:
-    config = HubConfig(profile_dir=tmp_path, restore=True)
-    if encrypted:
-        config = HubConfig(
-            profile_dir=tmp_path, restore=True, curve=True, curve_secretkey=zmq.curve_keypair()[1].decode()
-        )
+    config = HubConfig(profile_dir=tmp_path, restore=True, curve=encrypted)
     async with within_limit(), trio.open_nursery() as outer:
         hub: RunningHub = await outer.start(start_in_scope, config, scope := trio.CancelScope())
         async with engines_of(hub, 3) as engines, open_client(hub.client_info) as old_client:

@@ -242,20 +242,22 @@ def test_local_engines_get_keys_of_their_own() -> None:
     [
         ({}, None),
         ({"ip": "127.0.0.2"}, None),
-        ({"ip": "*"}, "all addresses"),
-        ({"ip": "0.0.0.0"}, "all addresses"),
+        ({"ip": "*", "curve": False}, "all addresses"),
+        ({"ip": "0.0.0.0", "curve": False}, "all addresses"),
         ({"ip": "*", "curve": True}, None),
-        ({"ip": "*", "ssh_server": "gate"}, "all addresses"),
-        ({"ip": "*", "ssh_server": "gate", "engine_ssh_server": "gate"}, None),
-        ({"engine_ip": "*"}, "all addresses"),
+        ({"ip": "*"}, None),
+        ({"ip": "*", "curve": False, "ssh_server": "gate"}, "all addresses"),
+        ({"ip": "*", "curve": False, "ssh_server": "gate", "engine_ssh_server": "gate"}, "all addresses"),
+        ({"engine_ip": "*", "curve": False}, "all addresses"),
         ({"client_ip": "127.0.0.3", "engine_ip": "127.0.0.4"}, None),
     ],
 )
 async def test_a_hub_without_protection_warns_once(
     settings: dict[str, Any], exposed: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with cluster(1, **settings) as (_, client, _):
+    async with cluster(1, **settings) as (hub, client, _):
         await client.reply(client.submit())
+        assert hub.connections == ("encrypted" if hub.client_info["curve_serverkey"] else "open")
     warnings = [TextFormatter().format(record) for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == (exposed is not None)
     if exposed is not None:
@@ -266,8 +268,37 @@ async def test_a_hub_without_protection_warns_once(
 
 @pytest.mark.parametrize(("ip", "exposed"), [("lo", False), ("eth0", True), ("::1", False), ("10.0.0.1", True)])
 def test_who_can_reach_an_address(ip: str, exposed: bool, caplog: pytest.LogCaptureFixture) -> None:
-    secure(HubConfig(ip=ip), None)
+    secure(HubConfig(ip=ip, curve=False), None)
     assert bool(caplog.records) == exposed
+
+
+@pytest.mark.parametrize("settings", [{"ip": "*"}, {"client_ip": "*"}, {"engine_ip": "*"}])
+async def test_beyond_this_machine_everything_is_encrypted(settings: dict[str, Any]) -> None:
+    async with cluster(1, **settings) as (hub, client, (engine,)):
+        assert hub.connections == hub.statistics().connections == "encrypted"
+        assert hub.client_info["curve_serverkey"] == hub.engine_info["curve_serverkey"] is not None
+        assert (await client.reply(client.call(engine, b"x"))).buffers == [b"x"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"ip": "127.0.0.2"}, {"ip": "*", "curve": False}])
+async def test_on_this_machine_or_where_it_is_not_wanted_nothing_is(settings: dict[str, Any]) -> None:
+    async with cluster(1, **settings) as (hub, _, _):
+        assert hub.connections == hub.statistics().connections == "open"
+        assert hub.client_info["curve_serverkey"] is None
+
+
+def test_that_stock_clients_do_not_encrypt_through_ssh_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    secure(HubConfig(ip="*", engine_ssh_server="gate"), None)
+    assert not caplog.records
+    secure(HubConfig(ip="*", ssh_server="gate"), None)
+    assert "stock clients of version 9.2 do not encrypt all connections" in caplog.text
+
+
+def test_without_libsodium_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zmq, "has", lambda capability: False)
+    for settings, why in (({"ip": "10.0.0.1"}, "since the hub listens on 10.0.0.1"), ({"curve": True}, "curve is on")):
+        with pytest.raises(ConfigError, match=rf"{why}, and this build of ZeroMQ cannot encrypt: .*turn curve off"):
+            secure(HubConfig(**settings), None)
 
 
 @pytest.mark.parametrize(

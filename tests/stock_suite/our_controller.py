@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sitecustomize import LOG, controller_arguments  # type: ignore[import-not-found]  # known to the run, not to mypy
+from sitecustomize import CURVE, LOG, controller_arguments  # type: ignore[import-not-found]  # known to the run, not to mypy
 
 SKIPS = {
     "MongoDB": r"Requires mongodb|Couldn't connect to mongodb",
@@ -54,6 +54,7 @@ class OurController:
         self.timed: set[str] = set()
         self.tried_again: set[str] = set()
         self.ours: list[int] = []
+        self.encrypted = 0
         self.faults: list[str] = []
         self.seen: dict[int, str] = {}
         self.ended = threading.Event()
@@ -92,7 +93,11 @@ class OurController:
 
     def find_faults(self) -> Iterator[str]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        self.ours = [int(line.split()[1]) for line in lines if line.startswith("ours ")]
+        ours = [line.split()[1:3] for line in lines if line.startswith("ours ")]
+        self.ours = [int(pid) for pid, _ in ours]
+        self.encrypted = sum(curve == "curve" for _, curve in ours)
+        if os.environ.get(CURVE) and self.encrypted < len(ours):
+            yield f"{len(ours) - self.encrypted} controllers were not told to encrypt"
         yield from (f"a stock controller was refused: {line}" for line in lines if line.startswith("theirs "))
         yield from (f"a stock controller ran: {pid} {command}" for pid, command in self.seen.items())
         if not self.ours:
@@ -108,6 +113,7 @@ class OurController:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("our controller")
         terminalreporter.line(f"controllers: {len(self.ours)} of ours, {len(self.seen)} stock ones seen")
+        terminalreporter.line(f"told to encrypt: {self.encrypted}")
         for reason, count in self.skipped.most_common():
             terminalreporter.line(f"skipped {count}: {reason}")
         for test in sorted(self.tried_again):

@@ -15,7 +15,10 @@ import os
 import sys
 
 LOG = "STOCK_SUITE_LOG"
-"""The environment variable that names the file to which each process adds one line: whose, its pid, its arguments."""
+"""The environment variable that names the file to which each process adds one line: whose, its pid, whether it is told
+to encrypt, its arguments."""
+CURVE = "IPP_ENABLE_CURVE"
+"""The environment variable by which a run tells every controller to encrypt."""
 
 MODULES = ("ipyparallel.controller", "ipyparallel.controller.__main__", "ipyparallel.controller.app")
 SCRIPTS = ("/ipcontroller", "/ipyparallel/controller/__main__.py", "/ipyparallel/controller/app.py")
@@ -39,7 +42,8 @@ def controller_arguments(argv: list[str]) -> list[str] | None:
 
 def note(whose: str) -> None:
     with open(os.environ[LOG], "a") as log:
-        log.write(f"{whose} {os.getpid()} {' '.join(sys.orig_argv)!r}\n")
+        curve = "curve" if os.environ.get(CURVE) else "plain"
+        log.write(f"{whose} {os.getpid()} {curve} {' '.join(sys.orig_argv)!r}\n")
 
 
 class Tripwire:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .sitecustomize import LOG, controller_arguments
+from .sitecustomize import CURVE, LOG, controller_arguments
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,15 @@ def test_a_controller_becomes_ours_with_its_arguments(tmp_path: Path) -> None:
     assert "trio-hub" in done.stdout
     assert log.startswith("ours ")
     assert "--help" in log
+
+
+@pytest.mark.parametrize(("value", "noted"), [("1", "curve"), ("", "plain")])
+def test_a_controller_that_is_told_to_encrypt_is_noted(
+    value: str, noted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CURVE, value)
+    _, log = run(tmp_path, "-m", "ipyparallel.controller", "--version")
+    assert log.split()[2] == noted
 
 
 def test_a_controller_by_another_way_is_refused_and_noted(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
         engine.append(f"--cluster-id={config.cluster_id}")
     line = (
         f"trio-hub ready: connect with ipp.Client({client}), add engines with {shlex.join(engine)} "
-        f"[client file {hub.client_file}, engine file {hub.engine_file}]"
+        f"[client file {hub.client_file}, engine file {hub.engine_file}]; connections are {hub.connections}"
     )
     try:
         print(line, flush=True)

@@ -28,6 +28,9 @@ HELP = {
     "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). A password is better set in "
     "TRIO_HUB_DB, or in ~/.pgpass.  [default: sqlite]",
     "db_keep": "How long records of finished tasks are kept.  [default: for ever]",
+    "curve": "Whether all connections are encrypted with CurveZMQ; messages are signed all the same.  [default: true "
+    "if the address for clients or that for engines is not a loopback address; with --reuse true, as the connection "
+    "files say]",
     "dashboard": "Serve metrics and the status over HTTP there; without an address only to this machine. Port 0: the "
     "system chooses. The token that it takes is in the URL that is printed; TRIO_HUB_DASHBOARD_TOKEN sets another.",
     "db_max_records": "Records of finished tasks to keep; the oldest are dropped first.  [default: 100,000 in memory, "

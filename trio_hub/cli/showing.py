@@ -61,6 +61,8 @@ def print_settings(
         origins["reuse"] = "restore"
     shown = {entry.name: getattr(config, entry.name) for entry in fields(config)}
     shown["db"] = config.database
+    if as_json:
+        shown["curve"] = config.encrypted
     for name in SECRET:
         if shown[name] is not None:
             shown[name] = HIDDEN
@@ -70,7 +72,10 @@ def print_settings(
         )
     else:
         for name, value in shown.items():
-            click.echo(_line(name, value, origins[name]))
+            if name == "curve" and value is None:
+                click.echo(_encryption(config))
+            else:
+                click.echo(_line(name, value, origins[name]))
     if translation is not None:
         if not as_json:
             for name, value in translation.process.items():
@@ -97,6 +102,15 @@ def _line(name: str, value: Any, origin: str) -> str:
     else:
         text = f"{name} = {_toml(_plain(value))}"
     return f"{text}  # {_printable(origin)}"
+
+
+def _encryption(config: HubConfig) -> str:
+    """What comes of `curve` if it is not set. A comment, for it changes with the address."""
+    exposed = " and ".join(config.exposed_addresses)
+    text = f"on, since the hub listens on {exposed}" if exposed else "off, since only this machine reaches the hub"
+    if config.reuse:
+        text += "; connection files that are there count more"
+    return f"# curve is not set, and {_printable(text)}  # {DEFAULT}"
 
 
 def _toml(value: Any) -> str:

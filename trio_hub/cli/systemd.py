@@ -73,6 +73,7 @@ def status_of(statistics: Statistics) -> str:
     """The line that ``systemctl status`` shows."""
     waiting = statistics.tasks_queued + statistics.tasks_waiting
     status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {waiting} queued"
+    status += f"; connections are {statistics.connections}"
     if statistics.database.last_error is not None:
         status += f"; the task database cannot be written: {statistics.database.last_error}"
     return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,12 @@ from ..errors import ConfigError
 __all__ = ["SECRET", "Given", "Translation"]
 
 SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
+DEFAULTS: dict[str, object] = {"db": "memory", "curve": False}
+"""The defaults of ipcontroller that are other than ours.
+
+A drop-in writes no database that nobody asked for; and the engines and clients of an ipcontroller are not encrypted
+unless somebody asks for that.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,8 @@ class Translation:
 
     def config(self) -> HubConfig:
         """The settings of the hub. Raises `ConfigError`."""
-        config = load_config({name: given.value for name, given in self.settings.items()}, self.environ, None)
-        # who comes from ipcontroller asks for a disk, or has none; and finds no file that nobody asked for
-        return config if config.db is not None else replace(config, db="memory")
+        given = {name: given.value for name, given in self.settings.items()}
+        return load_config(given, self.environ, None, defaults=DEFAULTS)
 
     def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
         """Give a setting, checked. `shown` is the value as it was written, where that is another.

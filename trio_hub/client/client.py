@@ -51,6 +51,11 @@ class Client:
         return self._link.address.url("registration")
 
     @property
+    def connections(self) -> str:
+        """``encrypted``, if it talks to the hub over CURVE, or ``open``."""
+        return "open" if self._link.address.curve is None else "encrypted"
+
+    @property
     def session(self) -> str:
         """Its name for itself: ``client_uuid`` in records."""
         return self._link.session.session_id

@@ -37,6 +37,7 @@ __all__ = [
     "checked_by",
     "choice",
     "duration_from_text",
+    "is_loopback",
     "or_none",
     "parse_ports",
     "seconds",
@@ -134,6 +135,14 @@ def _check_address(value: Any) -> str:
     if re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
         raise ValueError
     return "127.0.0.1" if value == "localhost" else value  # ZeroMQ binds to addresses, not to host names
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine's own users reach an address, in the form that `ADDRESS` gives it."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:  # the name of an interface
+        return address == "lo"
 
 
 def check_path(value: Any) -> Path | None:

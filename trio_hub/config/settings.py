@@ -209,14 +209,21 @@ class HubConfig:
         rules.checked_by(lambda scheme: Signer(b"", scheme), "hmac- and the name of a hash"),
         "How messages are signed: hmac- and the name of a hash of Python's hashlib.",
     )
-    curve: bool = _setting(
-        False, rules.BOOLEAN, "Whether all connections are encrypted with CurveZMQ; messages are signed all the same."
+    curve: bool | None = _setting(
+        None,
+        rules.or_none(rules.BOOLEAN),
+        "Whether all connections are encrypted with CurveZMQ; messages are signed all the same. None: they are "
+        "if the address for clients or that for engines is not a loopback address; with `reuse`, as the connection "
+        "files say.",
     )
     curve_publickey: str | None = _setting(
         None, rules.CURVE_KEY, "The hub's public CURVE key, if `curve` is on. None: that of `curve_secretkey`."
     )
     curve_secretkey: str | None = _setting(
-        None, rules.CURVE_KEY, "The hub's secret CURVE key, if `curve` is on. None: a fresh one.", secret=True
+        None,
+        rules.CURVE_KEY,
+        "The hub's secret CURVE key, if `curve` is on. None: a fresh one, or with `reuse` that of the hub before.",
+        secret=True,
     )
     curve_allowed_keys: Path | None = _setting(
         None,
@@ -252,9 +259,9 @@ class HubConfig:
             if self.hwm > 1:
                 raise ConfigError(f"hwm is {self.hwm}, and scheme is pure, which has no limit: leave out one of them")
             object.__setattr__(self, "hwm", 0)
-        if self.curve and self.curve_publickey is not None and self.curve_secretkey is None:
+        if self.encrypted and self.curve_publickey is not None and self.curve_secretkey is None:
             raise ConfigError("curve_publickey is set, and curve_secretkey is not: set both, or the latter only")
-        if self.curve_allowed_keys is not None and not self.curve:
+        if self.curve_allowed_keys is not None and not self.encrypted:
             raise ConfigError("curve_allowed_keys is set, and curve is off: set it too, or nobody is kept out")
 
     @property
@@ -291,6 +298,17 @@ class HubConfig:
     def engine_address(self) -> str:
         """What engines' sockets listen on."""
         return self.engine_ip or self.ip
+
+    @property
+    def exposed_addresses(self) -> tuple[str, ...]:
+        """The addresses, of clients' and engines' sockets, that can be reached from other machines."""
+        both = dict.fromkeys((self.client_address, self.engine_address))
+        return tuple(address for address in both if not rules.is_loopback(address))
+
+    @property
+    def encrypted(self) -> bool:
+        """`curve`, or what it is when it is None and there are no connection files to go by."""
+        return bool(self.exposed_addresses) if self.curve is None else self.curve
 
 
 RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(HubConfig)}

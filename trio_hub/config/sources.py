@@ -41,13 +41,20 @@ STOCK_VARIABLES = {
 }
 
 
-def load_config(cli: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> HubConfig:
+def load_config(
+    cli: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: Path | None,
+    *,
+    defaults: Mapping[str, object] | None = None,
+) -> HubConfig:
     """The settings of a command.
 
     `cli` holds the options that were given, under the names of `HubConfig`'s fields, as text or as values;
     None means that an option was not given. It, the environment and the file may name a ``profile`` instead
     of a ``profile_dir``. `file` is the TOML file, else the variable ``TRIO_HUB_CONFIG`` names one. Without
-    any profile it is IPython's ``profile_default``. Empty variables count as not set.
+    any profile it is IPython's ``profile_default``. Empty variables count as not set. `defaults` are for a command
+    whose defaults are other than those of `HubConfig`.
 
     Raises:
         ConfigError: naming the setting, where it was found, and what is accepted.
@@ -55,7 +62,7 @@ def load_config(cli: Mapping[str, object], environ: Mapping[str, str], file: Pat
     file_label = "--config"
     if file is None and environ.get(f"{PREFIX}CONFIG"):
         file, file_label = Path(environ[f"{PREFIX}CONFIG"]), f"{PREFIX}CONFIG"
-    values: dict[str, object] = {}
+    values: dict[str, object] = dict(defaults or {})
     for layer in (
         _from_file(file, file_label) if file is not None else {},
         _from_stock_variables(environ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..config import HubConfig
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
-from ..wire.connection import connection_paths, read_connection_files, write_private_file
+from ..wire.connection import connection_paths, is_private, read_connection_files, write_private_file
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
 
@@ -40,7 +39,7 @@ class Known:
 
     def is_current(self, path: Path, info: dict[str, Any]) -> bool:
         """Whether the file needs not be written: it says this, and to nobody but its owner."""
-        return info in (self.client_info, self.engine_info) and _is_private(path)
+        return info in (self.client_info, self.engine_info) and is_private(path)
 
     @property
     def curve_serverkey(self) -> str | None:
@@ -62,13 +61,10 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
     client_file, engine_file = connection_paths(config.profile_dir, config.cluster_id)
     infos = read_connection_files(client_file, engine_file)
     if infos is None:
-        if config.curve and config.curve_secretkey is None:
-            log.warning(
-                "the secret CURVE key is a fresh one, and not kept in the connection files: to use them again, the "
-                "hub must be started with curve_secretkey set, from the first time on"
-            )
         return config, None
     client, engine = infos
+    known = Known(client, engine, client_file.parent)
+    _check_encryption(config, known)
     found: dict[str, Any] = {
         "client_ip": client["interface"].removeprefix("tcp://"),
         "engine_ip": engine["interface"].removeprefix("tcp://"),
@@ -79,6 +75,7 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
         "packer": engine["pack"],
         "signature_scheme": engine["signature_scheme"],
         "key": engine["key"],
+        "curve": known.curve_serverkey is not None,
     }
     if config.key not in (None, engine["key"]):
         raise ConfigError(
@@ -92,28 +89,17 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
             f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both to "
             "begin anew; clients and engines then need the new ones."
         ) from error
-    known = Known(client, engine, client_file.parent)
-    _check_encryption(config, known)
     _warn_of_differences(config, taken_up, known)
     for path in (client_file, engine_file):
-        if not _is_private(path):
+        if not is_private(path):
             log.warning("others on this machine could read the key in the file; it is made private now", path=path)
     log.info("starting with the key and ports of the connection files", path=known.where)
     return taken_up, known
 
 
-def _is_private(path: Path) -> bool:
-    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-
-
 def _check_encryption(config: HubConfig, known: Known) -> None:
-    """Raises `ConfigError` if what the files say of encryption is not what the settings say."""
-    if config.curve == (known.curve_serverkey is not None):
-        if config.curve and config.curve_secretkey is None:
-            raise ConfigError(
-                f"the connection files in {known.where} name a public CURVE key, and the secret one that belongs to "
-                "it is not in them: set curve_secretkey, or remove both files to begin anew"
-            )
+    """Raises `ConfigError` if `config` asks for encryption, or for none, and the files say the opposite."""
+    if config.curve in (None, known.curve_serverkey is not None):
         return
     if config.curve:
         raise ConfigError(
@@ -121,8 +107,8 @@ def _check_encryption(config: HubConfig, known: Known) -> None:
             "engines that have read them: remove both files to begin anew, or turn curve off"
         )
     raise ConfigError(
-        f"the connection files in {known.where} are those of a hub with curve on: turn it on and set "
-        "curve_secretkey, or remove both files to begin anew"
+        f"the connection files in {known.where} are those of a hub with curve on, and curve is off: turn it on, or "
+        "remove both files to begin anew"
     )
 
 

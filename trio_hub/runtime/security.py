@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-import string
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -14,27 +11,12 @@ from zmq.utils import z85
 from ..config import HubConfig
 from ..errors import ConfigError
 from ..logs import get_logger
+from .curvekeys import CurveKeys, curve_key_path, decode_key, kept_keys
 from .restore import Known
 
 __all__ = ["CurveKeys", "Security", "read_allowed_keys", "secure"]
 
 log = get_logger("trio_hub.runtime")
-
-_Z85 = frozenset(string.ascii_letters + string.digits + ".-:+=^!/*?&<>()[]{}@%$#")
-_KEY_LENGTH = 40
-
-
-@dataclass(frozen=True)
-class CurveKeys:
-    """A pair of CURVE keys, in Z85."""
-
-    public: str
-    secret: str = field(repr=False)
-
-    @classmethod
-    def fresh(cls) -> CurveKeys:
-        public, secret = zmq.curve_keypair()
-        return cls(public.decode(), secret.decode())
 
 
 @dataclass(frozen=True)
@@ -65,15 +47,23 @@ _KEY_VARIABLES = (
 
 
 def secure(config: HubConfig, known: Known | None) -> Security:
-    """What `config` asks for, and a warning if that is nothing, and others can reach the hub.
+    """Return the keys of a hub of these settings. Warn of what its users have to know about who can read along.
 
     Raises:
         ConfigError: keys cannot be used, or are not those of the connection files that are used again.
     """
-    _warn_of_exposure(config)
-    if not config.curve:
+    if not config.encrypted:
+        _warn_of_exposure(config)
         return Security()
-    keys = _hub_keys(config)
+    if config.ssh_server:
+        log.warning(
+            "connections are encrypted, and ssh_server is set: stock clients of version 9.2 do not encrypt all "
+            "connections that they tunnel through ssh, and then see no engines. If clients come that way, set curve to "
+            "false",
+            setting="ssh_server",
+            value=config.ssh_server,
+        )
+    keys = _hub_keys(config, known)
     if known is not None and keys.public != known.curve_serverkey:
         raise ConfigError(
             f"curve_secretkey is not that of the public key in the connection files in {known.where}: set the one "
@@ -86,30 +76,27 @@ def secure(config: HubConfig, known: Known | None) -> Security:
     return Security(keys, engine_keys, allowed | {z85.decode(engine_keys.public.encode())})
 
 
-def _hub_keys(config: HubConfig) -> CurveKeys:
+def _hub_keys(config: HubConfig, known: Known | None) -> CurveKeys:
+    """The keys of the settings; else those that the hub before has kept; else fresh ones."""
     if not zmq.has("curve"):
-        raise ConfigError("curve is on, and this build of ZeroMQ cannot encrypt: install pyzmq with libsodium")
-    if config.curve_secretkey is None:
-        return CurveKeys.fresh()
-    if _decode(config.curve_secretkey) is None:
-        raise ConfigError("curve_secretkey is not usable: it is no Z85 of 32 bytes")
-    public = zmq.curve_public(config.curve_secretkey.encode()).decode()
-    if config.curve_publickey not in (None, public):
+        exposed = " and ".join(config.exposed_addresses)
+        why = "curve is on" if config.curve else f"curve is on, since the hub listens on {exposed}"
         raise ConfigError(
-            f"curve_publickey is {config.curve_publickey!r}, and that of curve_secretkey is {public!r}: "
+            f"{why}, and this build of ZeroMQ cannot encrypt: install pyzmq with libsodium, or turn curve off"
+        )
+    if config.curve_secretkey is None:
+        if known is None or known.curve_serverkey is None or config.profile_dir is None:
+            return CurveKeys.fresh()
+        return kept_keys(curve_key_path(config.profile_dir, config.cluster_id), known.curve_serverkey)
+    keys = CurveKeys.of_secret(config.curve_secretkey)
+    if keys is None:
+        raise ConfigError("curve_secretkey is not usable: it is no Z85 of 32 bytes")
+    if config.curve_publickey not in (None, keys.public):
+        raise ConfigError(
+            f"curve_publickey is {config.curve_publickey!r}, and that of curve_secretkey is {keys.public!r}: "
             "set keys that belong together, or curve_secretkey only"
         )
-    return CurveKeys(public, config.curve_secretkey)
-
-
-def _decode(word: str) -> bytes | None:
-    """The 32 bytes of a key; None if it is none."""
-    if len(word) != _KEY_LENGTH or not _Z85.issuperset(word):
-        return None
-    try:
-        return z85.decode(word.encode())
-    except struct.error:  # digits beyond 2**32
-        return None
+    return keys
 
 
 def read_allowed_keys(path: Path) -> frozenset[bytes]:
@@ -128,7 +115,7 @@ def read_allowed_keys(path: Path) -> frozenset[bytes]:
     keys: set[bytes] = set()
     for number, line in enumerate(text.splitlines(), 1):
         word, _, comment = line.strip().partition(" ")
-        key = _decode(word)
+        key = decode_key(word)
         if key is not None and (not comment or comment.lstrip().startswith("#")):
             keys.add(key)
         elif key is not None or (word and not word.startswith("#")):
@@ -140,14 +127,12 @@ def read_allowed_keys(path: Path) -> frozenset[bytes]:
 
 
 def _warn_of_exposure(config: HubConfig) -> None:
-    """Say it, if others than this machine's users can reach the hub and nothing but signatures protects it."""
-    exposed = []
-    if not config.ssh_server:
-        exposed.append(config.client_address)
-    if not config.engine_ssh_server:
-        exposed.append(config.engine_address)
-    exposed = [address for address in dict.fromkeys(exposed) if not _is_loopback(address)]
-    if exposed and not config.curve:
+    """Say it, if others than this machine's users can reach the hub and nothing but signatures protects it.
+
+    Also if clients and engines come through ssh: an address that they do not use is open to others all the same.
+    """
+    exposed = config.exposed_addresses
+    if exposed:
         log.warning(
             "listening without encryption: anyone on the network can read all code, data and results, and "
             "whoever learns the key in the connection files can run programs on the engines as you. Turn curve on, "
@@ -156,10 +141,3 @@ def _warn_of_exposure(config: HubConfig) -> None:
                 "all addresses" if address in ("*", "0.0.0.0", "[::]") else address for address in exposed
             ),
         )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:  # the name of an interface
-        return address == "lo"

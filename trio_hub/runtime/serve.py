@@ -23,6 +23,7 @@ from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connecti
 from ..wire.messages import Session
 from .children import LocalEngines
 from .connections import Connections
+from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
 from .delivered import DeliveryNotes
@@ -71,6 +72,11 @@ class RunningHub:
         return f"<RunningHub {state} at {self.client_info['interface']}:{self.client_info['registration']}>"
 
     @property
+    def connections(self) -> str:
+        """``encrypted``, if clients and engines talk to it over CURVE, or ``open``."""
+        return "open" if self.client_info["curve_serverkey"] is None else "encrypted"
+
+    @property
     def engines(self) -> dict[int, str]:
         """The engines that are usable now: their uuids, by id."""
         return {engine.id: engine.uuid for engine in self._host.hub.engines.values()}
@@ -95,7 +101,7 @@ class RunningHub:
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
-        return statistics_of(self._host.hub, self.config.database)
+        return statistics_of(self._host.hub, self.config.database, self.connections)
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
@@ -265,6 +271,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
                 await services.start(store.run)
+            keep_key(config, security.hub_keys)  # before the files that send clients and engines to its public key
             _write_connection_files(running, known)
             try:
                 state_file = await _take_over(services, host, factory, config)
@@ -438,6 +445,7 @@ def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateF
     elif running.client_file is not None and running.engine_file is not None:
         remove_connection_file(running.client_file, running.client_info)
         remove_connection_file(running.engine_file, running.engine_info)
+        remove_key(running.config, running.client_info["curve_serverkey"])
         if state_file is not None:
             state_file.remove()
     try:

@@ -86,10 +86,12 @@ class Statistics:
     """`submitted`, by queue: ``task``, ``mux`` (direct requests) or ``broadcast``."""
     outcomes: dict[str, dict[str, int]]
     """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
+    connections: str
+    """``encrypted``, if clients and engines talk to the hub over CURVE, or ``open``."""
 
 
-def statistics_of(hub: Hub, database: DatabaseURL) -> Statistics:
-    """The hub's numbers now."""
+def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statistics:
+    """The hub's numbers now; `connections` is what `Statistics` says of them."""
     scheduler = hub.scheduler
     return Statistics(
         engines=len(hub.engines),
@@ -113,6 +115,7 @@ def statistics_of(hub: Hub, database: DatabaseURL) -> Statistics:
         sessions=len(hub.clients),
         submitted_by_queue=dict(hub.submitted),
         outcomes={queue: dict(outcomes) for queue, outcomes in hub.outcomes.items()},
+        connections=connections,
     )
 
 

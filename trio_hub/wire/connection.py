@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "CLIENT_CHANNELS",
     "ENGINE_CHANNELS",
     "connection_paths",
+    "is_private",
     "read_connection_file",
     "read_connection_files",
     "remove_connection_file",
@@ -69,6 +71,11 @@ def write_private_file(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but the file's owner can read or write it. Raises `OSError`."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 def read_connection_file(path: Path) -> dict[str, Any]:

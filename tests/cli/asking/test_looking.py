@@ -21,6 +21,7 @@ async def test_status(tmp_path: Path) -> None:
         await it.engines[0].wait_requests(1)
         seen = await it.ask_json("status")
         assert seen["hub"]["kind"] == "trio-hub"
+        assert seen["hub"]["connections"] == "open"
         assert seen["hub"]["connection_file"] == str(it.file)
         assert seen["hub"]["address"].startswith("tcp://127.0.0.1:")
         assert seen["engines"] == {"count": 2, "busy": 1, "idle": 1}
@@ -33,7 +34,13 @@ async def test_status(tmp_path: Path) -> None:
         assert result.exit_code == 0
         for line in ("engines     2: 1 busy, 1 idle", "at engines  0 load-balanced, 1 direct", "1 ok, 1 error"):
             assert line in result.stdout
+        assert f"hub         trio-hub at {seen['hub']['address']}, open\n" in result.stdout
         assert "\x1b" not in result.stdout
+
+
+async def test_status_of_a_hub_that_encrypts(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=0, curve=True) as it:
+        assert (await it.ask_json("status"))["hub"]["connections"] == "encrypted"
 
 
 async def test_status_of_a_hub_without_engines_and_records(tmp_path: Path) -> None:

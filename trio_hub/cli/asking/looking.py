@@ -58,7 +58,12 @@ async def look(client: Client, file: str) -> dict[str, Any]:
         latest = {"count": len(found), "since": found[0]["received"] if found else None}
         latest |= {state: states[state] for state in ("ok", "error", "aborted")}
     return {
-        "hub": {"kind": client.kind, "address": client.address, "connection_file": file},
+        "hub": {
+            "kind": client.kind,
+            "address": client.address,
+            "connections": client.connections,
+            "connection_file": file,
+        },
         "engines": {"count": len(load.engines), "busy": load.busy, "idle": len(load.engines) - load.busy},
         "queues": {"waiting": load.waiting, "tasks": load.tasks, "direct": load.direct},
         "completed": load.completed,
@@ -79,7 +84,7 @@ def show_status(seen: dict[str, Any]) -> None:
         told += f" (the last {latest['count']}, since {clock(since)})"
     database = seen["database"]
     rows = [
-        ("hub", f"{hub['kind']} at {hub['address']}"),
+        ("hub", f"{hub['kind']} at {hub['address']}, {hub['connections']}"),
         ("file", hub["connection_file"]),
         ("engines", f"{count(engines['count'])}: {count(engines['busy'])} busy, {count(engines['idle'])} idle"),
         ("waiting", f"{count(queues['waiting'])} for an engine"),

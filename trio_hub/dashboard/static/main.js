@@ -90,10 +90,10 @@ function tell() {
 }
 
 function frame() {
-  const { cluster_id: cluster, version, address, started, now, admin } = hub.overview;
+  const { cluster_id: cluster, version, address, started, now, admin, statistics } = hub.overview;
   document.body.classList.toggle("admin", admin);
   setText(document.getElementById("hub-name"), cluster ? `${cluster} · ${version}` : version);
-  setText(document.getElementById("hub-address"), address);
+  setText(document.getElementById("hub-address"), `${address} (${statistics.connections})`);
   setText(document.getElementById("hub-uptime"), `up ${age(now - started)}, since ${clock(started, now)}`);
   setText(
     document.getElementById("hub-admin"),

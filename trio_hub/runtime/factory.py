@@ -31,7 +31,7 @@ MAX_SIGN_OF_LIFE = 1024
 """Bytes that an answer to a ping, or a subscription to pings, may have. Those of stock engines have some 30."""
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 15, 4
 """Seconds until an idle TCP connection is tried, and between tries; and tries until it counts as broken."""
-CONNECTION_PING, LEAST_SILENCE = 2.0, 30.0
+CONNECTION_PING, LEAST_SILENCE = 5.0, 30.0
 """Seconds between ZeroMQ's own pings on connections of engines; and how long at least one may stay unanswered."""
 MAX_TTL = 6_553_500
 """Milliseconds: the longest time that ZeroMQ can tell a peer."""

@@ -63,6 +63,8 @@ class Network:
     def __init__(self, info: dict[str, Any]) -> None:
         self.info = dict(info)
         self.connections: list[_Connection] = []
+        self.refusing = False
+        """Whether new connections come to nothing."""
 
     def _cut(self, channels: tuple[str, ...]) -> list[_Connection]:
         cut = [one for one in self.connections if not channels or one.channel in channels]
@@ -105,6 +107,9 @@ async def open_network(info: dict[str, Any]) -> AsyncGenerator[Network, None]:
 
         async def listen(channel: str, port: int) -> int:
             async def serve(peer: trio.SocketStream) -> None:
+                if network.refusing:
+                    reset(peer)
+                    return
                 try:
                     hub = await trio.open_tcp_stream(host, port)
                 except OSError:

@@ -99,7 +99,7 @@ def numbered(number: int) -> bytes:
 
 
 def is_known(window: ReplayWindow, number: int) -> bool:
-    known = window._recent.find(int(numbered(number)[:16], 16)) is not None
+    known = window.recent.find(int(numbered(number)[:16], 16)) is not None
     if known:
         with pytest.raises(WireError) as caught:
             window.remember(numbered(number))

@@ -32,6 +32,7 @@ from .observing import Observer
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
+from .seen import SeenMessages, open_seen
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -227,21 +228,24 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
     deliveries: DeliveryNotes | None = None
+    seen: SeenMessages | None = None
+    session = Session(
+        key.encode(),
+        session_id=secrets.token_hex(16),
+        now=_now,
+        packer=config.packer,
+        scheme=config.signature_scheme,
+    )
     try:
         deliveries = open_deliveries(config, store)
         factory.bind()
+        seen = open_seen(config, session)  # which a hub may be using that has the same ports
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
             host = RuntimeHost(config, factory.channels, factory.receiver, services)
             host.hub = hub = Hub(
                 host,
-                Session(
-                    key.encode(),
-                    session_id=secrets.token_hex(16),
-                    now=_now,
-                    packer=config.packer,
-                    scheme=config.signature_scheme,
-                ),
+                session,
                 store,
                 random.Random(),
                 now=_now,
@@ -256,6 +260,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,
                 deliveries=deliveries,
+                key_since=None if config.key is None else _now(),
             )
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
@@ -283,8 +288,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     finally:
         with trio.CancelScope(shield=True):
             try:
-                await _close(config, factory, store, running, host, state_file)
+                await _close(config, factory, store, running, host, state_file, seen)
             finally:
+                if seen is not None:
+                    seen.close()
                 if deliveries is not None:
                     deliveries.close()
 
@@ -381,6 +388,7 @@ async def _close(
     running: RunningHub | None,
     host: RuntimeHost | None,
     state_file: EngineStateFile | None,
+    seen: SeenMessages | None,
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
     try:
@@ -392,6 +400,8 @@ async def _close(
                 await store.flush()
     finally:
         factory.close_sockets(LINGER)
+        if seen is not None:  # nothing more is read; and the next hub may come as soon as this one counts as stopped
+            seen.close(keep=running is None or config.reuse or config.key is not None)
         try:
             with trio.move_on_after(config.stop_grace):
                 await store.aclose()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +30,7 @@ __all__ = ["Admitting", "Freshness"]
 
 AHEAD = timedelta(minutes=1)
 """How far a client's clock may be ahead of the hub's. Requests that are dated later are always looked up."""
-KNOWN = 1 << 16
+KNOWN = 1 << 14
 """Places for msg_ids of requests that have come lately."""
 LOOKED_UP_AT_A_TIME = 100
 """Requests of one client that are looked up together."""
@@ -168,7 +169,7 @@ class Admitting(Holding):
 
     def _wait(self, channel: str, idents: list[bytes], msg: Message, handler: Handler) -> None:
         size = OVERHEAD + sum(map(len, msg.frames))
-        waiting = _Waiting(idents, msg, handler, self._recorded_as(channel, msg), size)
+        waiting = _Waiting(idents, msg, handler, self._recorded_as(msg), size)
         line = self._lines.setdefault((channel, idents[0]), deque())
         line.append(waiting)
         self.waiting_bytes += size
@@ -176,18 +177,19 @@ class Admitting(Holding):
         if len(line) == 1:
             self._look_up(channel, line)
 
-    def _recorded_as(self, channel: str, msg: Message) -> list[str]:
-        """The msg_ids of the records that there are if this request has come before."""
+    def _recorded_as(self, msg: Message) -> list[str]:
+        """The msg_ids of the records that there may be if this request has come before, by whichever channel."""
         msg_id = msg.header.msg_id
         msg_ids = [msg_id]
-        try:
-            if channel == "broadcast_in":
-                targets = self.session.broadcast_metadata(msg).targets
-                msg_ids += [sub_msg_id(msg_id, uuid) for uuid, _ in targets]
-            elif isinstance(original := self.session.metadata(msg).get("original_msg_id"), str):
-                msg_ids.append(original)  # an engine's share of a broadcast, which the hub has made
-        except WireError:
-            pass  # its handler says so
+        with suppress(WireError):  # its handler says so
+            metadata = self.session.metadata(msg)
+            original = metadata.get("original_msg_id")
+            if isinstance(original, str):  # an engine's share of a broadcast, which the hub has made
+                msg_ids.append(original)
+            targets = metadata.get("targets")
+            for target in targets if isinstance(targets, list) else ():
+                if isinstance(target, list) and target and isinstance(target[0], str):  # a broadcast
+                    msg_ids.append(sub_msg_id(msg_id, target[0]))
         return msg_ids
 
     def _look_up(self, channel: str, line: deque[_Waiting], attempt: int = 1) -> None:

@@ -249,7 +249,7 @@ def msg_id_of(world: World, frames: Frames) -> str:
 
 def restarted(store: Any) -> World:
     """A hub with a key and a store that were in use before."""
-    world = World(store=store, key_since=START)
+    world = World(store=store, forgotten=START)
     world.engine("a")
     world.take()
     return world

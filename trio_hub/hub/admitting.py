@@ -53,11 +53,12 @@ class Freshness:
     Args:
         recent: the memory of the session.
         now: the current time, aware and in UTC.
-        key_since: if the key may have been in use before this hub, the time when this hub was started; else None.
+        forgotten: the latest date of requests that may have come before this hub, and that the session does not know;
+            None if there are none.
     """
 
-    def __init__(self, recent: Recent[bool], now: Callable[[], datetime], key_since: datetime | None) -> None:
-        self.forgotten = key_since or _NEVER
+    def __init__(self, recent: Recent[bool], now: Callable[[], datetime], forgotten: datetime | None) -> None:
+        self.forgotten = forgotten or _NEVER
         """No forgotten request is dated later than this."""
         self._recent = recent
         self._turns = recent.turns
@@ -76,6 +77,10 @@ class Freshness:
             self._latest = date
         return date > self.forgotten
 
+    def latest(self) -> datetime:
+        """A time that is not earlier than the date of any request until now, if none was dated too far ahead."""
+        return max(self._latest, self._now())  # the hub's clock dates the requests that the hub itself makes
+
     def _is_ahead(self, date: datetime) -> bool:
         self._ahead = self._now() + AHEAD
         return date > self._ahead
@@ -83,7 +88,7 @@ class Freshness:
     def _turn(self) -> None:
         """The session has forgotten something."""
         turns, self._turns = self._recent.turns - self._turns, self._recent.turns
-        latest = max(self._latest, self._now())  # the hub's clock dates the requests that the hub itself makes
+        latest = self.latest()
         self.forgotten = self._latest_before if turns == 1 else latest
         self._latest_before = self._latest = latest
 
@@ -112,9 +117,9 @@ class Admitting(Holding):
 
     query_handlers: dict[str, Any]
 
-    def __init__(self, *args: Any, key_since: datetime | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, forgotten: datetime | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.freshness = Freshness(self.session.replays.recent, self.now, key_since)
+        self.freshness = Freshness(self.session.replays.recent, self.now, forgotten)
         self.waiting_bytes = 0
         """Bytes of requests that wait for the store."""
         self._known = array("q", bytes(8 * KNOWN))

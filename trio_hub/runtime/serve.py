@@ -239,7 +239,8 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     try:
         deliveries = open_deliveries(config, store)
         factory.bind()
-        seen = open_seen(config, session)  # which a hub may be using that has the same ports
+        started = _now()
+        seen = open_seen(config, session, started)  # after binding: a hub that has the ports may be using it
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
             host = RuntimeHost(config, factory.channels, factory.receiver, services)
@@ -260,8 +261,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,
                 deliveries=deliveries,
-                key_since=None if config.key is None else _now(),
+                forgotten=seen.forgotten if seen is not None else None if config.key is None else started,
             )
+            if seen is not None:
+                seen.follow(hub.freshness.latest)
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
                 await services.start(store.run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
@@ -76,6 +76,8 @@ class ReplayWindow:
     def __init__(self, size: int = REPLAY_WINDOW) -> None:
         self.size = size
         self.recent: Recent[bool] = Recent(size)
+        self.on_lap: Callable[[], None] = lambda: None
+        """Called when the ring is full once more, before the marks that are in it begin to make room for others."""
         self._ring: Ring | None = None
         self._at = 0
 
@@ -97,6 +99,8 @@ class ReplayWindow:
         if ring is not None:
             at = self._at
             following = at + 1 if at + 1 < len(ring) else 0
+            if following == 0:
+                self.on_lap()
             ring[following] = 0
             ring[at] = mark
             self._at = following
@@ -119,3 +123,4 @@ class ReplayWindow:
     def leave_ring(self) -> None:
         """Use the ring no more."""
         self._ring = None
+        self.on_lap = lambda: None

@@ -18,6 +18,7 @@ __all__ = [
     "QueryError",
     "RemoteError",
     "RequestLostError",
+    "RequestRefused",
     "SerializationError",
     "StoreError",
     "TaskAborted",
@@ -117,6 +118,10 @@ class InvalidDependency(HubError):
 
 class ImpossibleDependency(HubError):
     """No engine can ever satisfy what the task asks for."""
+
+
+class RequestRefused(HubError):
+    """The hub does not pass a message on: it is no request, or a request of this msg_id has come before."""
 
 
 class TaskAborted(HubError):

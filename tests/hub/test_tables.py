@@ -67,6 +67,7 @@ def small_world(**settings: Any) -> World:
     world = World(store=NullStore(), **settings)
     world.hub.scheduler.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)
+    world.hub.session.lasting = ReplayWindow(size=1)
     world.hub.clients = Clients(sessions=2)
     return world
 

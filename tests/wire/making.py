@@ -26,9 +26,9 @@ def sealed(
     content: Any = None,
     buffers: Sequence[Buffer] = (),
 ) -> Frames:
-    """A signed message of these dicts; what is bytes already is taken as it is."""
+    """A signed message of these dicts, from a peer of the session; what is bytes already is taken as it is."""
     if header is None:
         header = session.new_header("apply_request")
     parts = [header, parent or {}, metadata or {}, content or {}]
     pack = session.packer.pack
-    return session.seal([part if isinstance(part, bytes) else pack(part) for part in parts], buffers)
+    return session.sign([part if isinstance(part, bytes) else pack(part) for part in parts], buffers)

@@ -131,7 +131,7 @@ def test_a_valid_signature_over_garbage(packer: str, data: st.DataObject, kind: 
     header, *others = (data.draw(packed(packer, wanted)) for wanted in (headers, headers, dicts, dicts))
     idents, buffers = data.draw(st.lists(st.binary(max_size=5), max_size=2)), data.draw(st.lists(garbage, max_size=2))
     parts = [kind(part) for part in (header, *others)]
-    frames: Frames = [*idents, *session.seal(parts, buffers)]
+    frames: Frames = [*idents, *session.sign(parts, buffers)]
     outcome = read_whole(session, frames)
     if isinstance(outcome, WireError):
         assert outcome.kind in ("malformed", "wrong_type")

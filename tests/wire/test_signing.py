@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from array import array
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -99,7 +101,7 @@ def numbered(number: int) -> bytes:
 
 
 def is_known(window: ReplayWindow, number: int) -> bool:
-    known = window._recent.find(int(numbered(number)[:16], 16)) is not None
+    known = window.recent.find(int(numbered(number)[:16], 16)) is not None
     if known:
         with pytest.raises(WireError) as caught:
             window.remember(numbered(number))
@@ -159,7 +161,132 @@ def test_what_is_among_the_latest_is_always_known(numbers: list[int], size: int)
         assert len(window) <= 2 * size
 
 
+# The window in a ring, which outlives it
+
+
+def is_remembered(window: ReplayWindow, number: int) -> bool:
+    return window.recent.find(int(numbered(number)[:16], 16)) is not None
+
+
+@given(st.lists(st.one_of(st.integers(0, 12), st.just("restart"))), st.integers(1, 4))
+@pytest.mark.property
+def test_what_is_among_the_latest_is_known_across_restarts(steps: list[int | str], size: int) -> None:
+    ring = array("Q", bytes(8 * (size + 1)))
+    window = ReplayWindow(size)
+    window.keep_in(ring)
+    believed: list[int] = []
+    for step in steps:
+        if isinstance(step, str):
+            window = ReplayWindow(size)
+            window.keep_in(ring)
+            assert all(is_remembered(window, number) for number in believed[-size:])
+        elif is_known(window, step):
+            assert step in believed[-2 * size :]
+        else:
+            assert step not in believed[-size:]
+            believed.append(step)
+        assert sum(mark != 0 for mark in ring) <= size
+
+
+@given(st.integers(0, 12), st.integers(1, 6), st.booleans())
+@pytest.mark.property
+def test_a_process_may_be_killed_between_two_writes(before: int, after: int, first_only: bool) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Ring(array):  # type: ignore[type-arg]
+        writes = 0
+
+        def __setitem__(self, place: Any, mark: Any) -> None:
+            if Ring.writes == 0:
+                raise Killed
+            Ring.writes -= 1
+            super().__setitem__(place, mark)
+
+    ring = Ring("Q", bytes(8 * 6))
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    Ring.writes = 2 * before + first_only
+    with suppress(Killed):
+        for number in range(before + 1):
+            window.remember(numbered(number))
+    assert Ring.writes == 0
+    Ring.writes = -1
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    assert all(is_remembered(window, number) for number in range(max(0, before - 4), before))
+    for number in range(100, 100 + after):
+        window.remember(numbered(number))
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    assert all(is_remembered(window, number) for number in range(100 + after - min(after, 5), 100 + after))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=6, max_size=6))
+@pytest.mark.property
+def test_whatever_is_in_a_ring_is_taken_for_marks(content: list[int]) -> None:
+    ring = array("Q", content)
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    assert all(window.recent.find(mark) for mark in content if mark)
+    for number in range(20):
+        is_known(window, number)
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    assert all(is_known(window, number) for number in range(15, 20))
+
+
+def test_a_ring_that_is_left_is_written_no_more() -> None:
+    ring = array("Q", bytes(8 * 6))
+    window = ReplayWindow(5)
+    window.keep_in(ring)
+    window.remember(numbered(1))
+    window.leave_ring()
+    window.remember(numbered(2))
+    assert sum(mark != 0 for mark in ring) == 1
+    assert is_known(window, 1)
+
+
 # Both together: verified first, then remembered
+
+
+@pytest.mark.parametrize("how", ["write", "seal"])
+def test_what_a_session_has_made_is_no_message_of_a_peers(how: str) -> None:
+    session = make_session()
+    if how == "write":
+        frames = session.write("apply_request", {}, buffers=[b"x"])
+    else:
+        frames = session.seal([b'{"msg_id": "1", "msg_type": "x"}', b"{}", b"{}", b"{}"])
+        assert session.seal(frames[2:6]) == frames, "as often as the session likes"
+    for _ in range(2):
+        with pytest.raises(WireError) as caught:
+            session.read_untrusted([b"stranger", *frames[:6], b"other"])
+        assert caught.value.kind == "replayed"
+    assert make_session().read_untrusted(frames).frames == frames
+
+
+def test_what_is_only_signed_is_not_noted() -> None:
+    session = make_session()
+    parts: list[Buffer] = [b'{"msg_id": "1", "msg_type": "x"}', b"{}", b"{}", b"{}"]
+    assert session.sign(parts) == make_session().seal(parts)
+    assert session.write("x", {}, noted=False)
+    assert len(session.replays) == 0
+
+
+def test_some_messages_are_remembered_longer_than_others() -> None:
+    session = make_session()
+    session.replays = ReplayWindow(1)
+    query, noted, kept = sealed(session), sealed(session), sealed(session)
+    session.read_untrusted(query, lasting=True)
+    session.note(noted, lasting=True)
+    session.remember_lasting(session.read_untrusted(kept))
+    for _ in range(5):
+        session.read_untrusted(sealed(session))
+    for frames in (query, noted, kept):
+        with pytest.raises(WireError) as caught:
+            session.read_untrusted(frames, lasting=True)
+        assert caught.value.kind == "replayed"
+    session.read_untrusted(sealed(session), lasting=True)
 
 
 def test_a_replayed_message_is_refused() -> None:

@@ -30,10 +30,9 @@ __all__ = ["Broadcasting", "noted_share"]
 class Broadcasting(Monitoring):
     """The part of the hub through which broadcasts pass."""
 
-    def save_broadcast_request(self, idents: list[bytes], msg: Message) -> None:
+    def save_broadcast_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
         """A client addresses many engines at once: record it, and send each of them its share."""
-        self.heard_of("broadcast_in", idents, msg.header.session)
-        if self._is_duplicate(msg):
+        if not admitted and not self.admit("broadcast_in", idents, msg, self.save_broadcast_request):
             return
         packer = self.session.packer
         try:

@@ -84,7 +84,7 @@ def request_frames(record: TaskRecord, session: Session) -> Frames:
         header, metadata, content = custody.raw
     else:
         header, metadata, content = _packed(session, record.header, record.metadata, record.content)
-    return session.seal([header, custody.parent, metadata, content], record.buffers or ())
+    return session.sign([header, custody.parent, metadata, content], record.buffers or ())
 
 
 def reply_frames(record: TaskRecord, session: Session) -> Frames:
@@ -98,7 +98,7 @@ def reply_frames(record: TaskRecord, session: Session) -> Frames:
         session, record.result_header, record.result_metadata, record.result_content, record.header
     )
     parts: Sequence[Buffer] = [header, request if parent == _NO_PARENT else parent, metadata, content]
-    return session.seal(parts, record.result_buffers or ())
+    return session.sign(parts, record.result_buffers or ())
 
 
 def _packed(session: Session, *values: bytes | None) -> list[bytes]:

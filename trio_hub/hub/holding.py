@@ -37,6 +37,7 @@ class Holding(Answering):
         """Memory that queued tasks take up: their frames."""
         self._full = False
         self._crowded = False
+        self._held_back = False
         self._to_fetch: dict[str, Task] = {}
         self._fetching = False
         self._failures = 0
@@ -101,8 +102,14 @@ class Holding(Answering):
             self._full = False
             self._tell_intake()
 
+    def hold_back(self, held_back: bool) -> None:
+        """Receive no requests that are recorded for now; or do so again."""
+        if held_back is not self._held_back:
+            self._held_back = held_back
+            self._tell_intake()
+
     def _tell_intake(self) -> None:
-        if self._crowded:
+        if self._crowded or self._held_back:
             self.host.hold_intake(RECORDED_CHANNELS)
         else:
             self.host.hold_intake(("task_in",) if self._full else ())

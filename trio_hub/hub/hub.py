@@ -38,6 +38,7 @@ class Hub(Queries):
         }
         for channel in self.broadcast_channels:
             self.monitor_handlers[channel] = self.save_broadcast_result
+        self.result_channels = frozenset(("mux_out", "task_out", "control_out", *self.broadcast_channels))
         self.query_handlers: dict[str, Callable[[list[bytes], Message], Any]] = {
             "queue_request": self.queue_status,
             "result_request": self.get_results,
@@ -58,18 +59,21 @@ class Hub(Queries):
     def dispatch_monitor_traffic(self, channel: str, frames: Sequence[Buffer]) -> None:
         """A message arrived on a queue or on iopub: read it once, relay and record it."""
         try:
-            msg = self.session.read_untrusted(frames)
+            msg = self.session.read_untrusted(frames, lasting=channel == "control_in")
             if not msg.idents and channel != "iopub":  # where they are topics, and may be missing
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:
             self.unreadable(channel, error)
+            return
+        if channel in self.result_channels and msg.header.msg_type[-6:] != "_reply":
+            self.ignore("not_a_reply", f"{msg.header.msg_type!r} is no reply", uuid=msg.idents[0], channel=channel)
             return
         self.monitor_handlers[channel](msg.idents, msg)
 
     def dispatch_query(self, frames: Sequence[Buffer]) -> None:
         """A registration or a client's query arrived: route it, and answer it whatever happens."""
         try:
-            msg = self.session.read_untrusted(frames)
+            msg = self.session.read_untrusted(frames, lasting=True)
             if not msg.idents:
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:

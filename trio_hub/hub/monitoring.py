@@ -15,11 +15,11 @@ from ..schedulers.task import Task, TaskState, Worker
 from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, TaskMetadata
+from .admitting import Admitting
 from .answering import STOPPED, no_such_engine
 from .connector import EngineConnector
 from .custody import Custody
 from .events import TaskAssigned, TaskSubmitted
-from .holding import Holding
 from .records import init_record, outcome_of
 
 __all__ = ["Monitoring"]
@@ -28,15 +28,14 @@ HUB = b"trio-hub"
 """Stands where a client's identity does in what the hub itself asks of an engine."""
 
 
-class Monitoring(Holding):
+class Monitoring(Admitting):
     """The part of the hub through which requests and replies pass. Each handler gets identities and message."""
 
     # The task queue
 
-    def save_task_request(self, idents: list[bytes], msg: Message) -> None:
+    def save_task_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
         """A client submits a task: record it, and give it to the scheduler."""
-        self.heard_of("task_in", idents, msg.header.session)
-        if self._is_duplicate(msg):
+        if not admitted and not self.admit("task_in", idents, msg, self.save_task_request):
             return
         if self.stopping:
             self._refuse("task_in", idents, msg, EngineError(STOPPED))
@@ -168,10 +167,9 @@ class Monitoring(Holding):
 
     # The direct queue
 
-    def save_queue_request(self, idents: list[bytes], msg: Message) -> None:
+    def save_queue_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
         """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
-        self.heard_of("mux_in", idents, msg.header.session)
-        if self._is_duplicate(msg):
+        if not admitted and not self.admit("mux_in", idents, msg, self.save_queue_request):
             return
         sender = idents[:1] + idents[2:]
         if self.stopping:
@@ -263,8 +261,10 @@ class Monitoring(Holding):
 
     # The control channel: relayed, watched for engines that die, and not recorded
 
-    def relay_control_request(self, idents: list[bytes], msg: Message) -> None:
+    def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
         """A client asks something of an engine's control channel."""
+        if not admitted and not self.admit("control_in", idents, msg, self.relay_control_request):
+            return
         engine = self._relay_request("control", self.control, idents, msg)
         if engine is None:
             self._refuse("control_in", idents[:1] + idents[2:], msg, no_such_engine(idents))
@@ -273,6 +273,7 @@ class Monitoring(Holding):
         """Ask an engine to end, as a client does; nobody is told of its answer but by its end."""
         header = self.session.new_header("shutdown_request")
         frames = self.session.write("shutdown_request", {"restart": False}, header=header)
+        self.session.note(frames, lasting=True)
         message = self.session.read_trusted([], frames)
         self.control.sent(Direct([], message.header, message.raw_header, engine.control))
         self.send_to_engine(engine, "control_out", [HUB, *frames])
@@ -295,8 +296,11 @@ class Monitoring(Holding):
 
     def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
         """An engine publishes output: pass it on to all clients, and record it."""
-        self.host.send("iopub_out", [*topics, *msg.frames])
         msg_type = msg.header.msg_type
+        if msg_type.endswith(("_request", "_reply")) and msg_type != "shutdown_reply":
+            self.ignore("not_output", f"{msg_type!r} is no output", task=msg.parent.msg_id, channel="iopub")
+            return
+        self.host.send("iopub_out", [*topics, *msg.frames])
         if msg_type == "shutdown_reply":
             engine = self.by_ident.get(msg.header.session.encode("utf-8", "replace"))
             if engine is not None:
@@ -337,6 +341,7 @@ class Monitoring(Holding):
         self.stopping = True
         self.carried_on = carried_on
         error = EngineError(STOPPED)
+        self.stop_waiting(error)
         engines = [*self.engines.values(), *self.lost]
         for engine in engines:
             for direct in self.control.strand(engine.control):

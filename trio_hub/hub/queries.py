@@ -169,7 +169,7 @@ class Queries(Returning):
         frames = self.session.write(
             header["msg_type"], old["content"], metadata=metadata, buffers=record.buffers or (), header=header
         )
-        task_message = self.session.read_untrusted(frames)
+        task_message = self.session.read_trusted([], frames)
         task_metadata = self.session.task_metadata(task_message)
         self.record(
             init_record(task_message, self.session.packer, queue="task", now=self.now(), label=task_metadata.label),

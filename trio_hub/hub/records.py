@@ -24,7 +24,7 @@ def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, labe
         metadata=to_json(msg.raw_metadata),
         content=to_json(msg.raw_content),
         buffers=tuple(msg.frames[6:]),
-        submitted=parse_date(header.date) or now,
+        submitted=msg.date or parse_date(header.date) or now,
         client_uuid=intern(header.session),  # one text for all requests of a client
         queue=queue,
         label=label,

@@ -349,9 +349,14 @@ class HubState(ABC):
         """Answer a message on the channel it came by."""
         self.send_reply(channel, idents, self.write_reply(message, reply))
 
-    def write_reply(self, message: Message, reply: Reply) -> Frames:
-        """The answer to a message, from the delimiter on. Raises `TypeError` if it cannot be packed."""
-        return self.session.write(reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers)
+    def write_reply(self, message: Message, reply: Reply, *, noted: bool = True) -> Frames:
+        """The answer to a message, from the delimiter on. Raises `TypeError` if it cannot be packed.
+
+        A thread that writes it leaves it to the event loop to note it, see `Session.note`.
+        """
+        return self.session.write(
+            reply.msg_type, reply.content, parent=message.frames[2], buffers=reply.buffers, noted=noted
+        )
 
     def send_reply(self, channel: str, idents: list[bytes], frames: Frames) -> None:
         """Send an answer that is written."""

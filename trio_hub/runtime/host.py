@@ -179,12 +179,14 @@ class RuntimeHost:
                         await trio.lowlevel.checkpoint()
                     value[number] = packed_part(item)
         if is_long:
-            return await trio.to_thread.run_sync(self._write_to_send, message, reply)
+            frames = await trio.to_thread.run_sync(self._write_to_send, message, reply)
+            self.hub.session.note(frames)
+            return frames
         return self.hub.write_reply(message, reply)
 
     def _write_to_send(self, message: Message, reply: Reply) -> Frames:
         """The answer, its large frames copied to where ZeroMQ sends them from."""
-        frames = self.hub.write_reply(message, reply)
+        frames = self.hub.write_reply(message, reply, noted=False)
         for number, frame in enumerate(frames):
             if len(frame) >= LARGE_FRAME:
                 copied: Any = zmq.Frame(frame, copy=True)  # pyzmq's stubs do not say that it is a buffer

@@ -34,6 +34,7 @@ from .observing import Observer
 from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
+from .seen import SeenMessages, open_seen
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -234,21 +235,25 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
     deliveries: DeliveryNotes | None = None
+    seen: SeenMessages | None = None
+    session = Session(
+        key.encode(),
+        session_id=secrets.token_hex(16),
+        now=_now,
+        packer=config.packer,
+        scheme=config.signature_scheme,
+    )
     try:
         deliveries = open_deliveries(config, store)
         factory.bind()
+        started = _now()
+        seen = open_seen(config, session, started)  # after binding: a hub that has the ports may be using it
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
             host = RuntimeHost(config, factory.channels, factory.receiver, services)
             host.hub = hub = Hub(
                 host,
-                Session(
-                    key.encode(),
-                    session_id=secrets.token_hex(16),
-                    now=_now,
-                    packer=config.packer,
-                    scheme=config.signature_scheme,
-                ),
+                session,
                 store,
                 random.Random(),
                 now=_now,
@@ -263,11 +268,14 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,
                 deliveries=deliveries,
+                forgotten=seen.forgotten if seen is not None else None if config.key is None else started,
             )
             host.connections = Connections(
                 {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost
             )
             factory.on_close(host.connections.close)
+            if seen is not None:
+                seen.follow(hub.freshness.latest)
             running = RunningHub(config, factory, host)
             if isinstance(store, RecordWriter):
                 await services.start(store.run)
@@ -295,8 +303,10 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     finally:
         with trio.CancelScope(shield=True):
             try:
-                await _close(config, factory, store, running, host, state_file)
+                await _close(config, factory, store, running, host, state_file, seen)
             finally:
+                if seen is not None:
+                    seen.close()
                 if deliveries is not None:
                     deliveries.close()
 
@@ -404,6 +414,7 @@ async def _close(
     running: RunningHub | None,
     host: RuntimeHost | None,
     state_file: EngineStateFile | None,
+    seen: SeenMessages | None,
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
     try:
@@ -415,6 +426,8 @@ async def _close(
                 await store.flush()
     finally:
         factory.close_sockets(LINGER)
+        if seen is not None:  # nothing more is read; and the next hub may come as soon as this one counts as stopped
+            seen.close(keep=running is None or config.reuse or config.key is not None)
         try:
             with trio.move_on_after(config.stop_grace):
                 await store.aclose()

@@ -98,7 +98,8 @@ class Message(msgspec.Struct, eq=False, gc=False):
     """A message that has been verified, with its routing identities.
 
     ``frames`` are those from the delimiter on, just as they came, ready to be sent on:
-    ``[delimiter, signature, header, parent, metadata, content, buffer…]``.
+    ``[delimiter, signature, header, parent, metadata, content, buffer…]``. ``date`` is that of a client's request, once
+    it has been parsed.
     """
 
     idents: list[bytes]
@@ -107,6 +108,7 @@ class Message(msgspec.Struct, eq=False, gc=False):
     parent: ParentHeader
     raw_header: bytes
     raw_metadata: bytes
+    date: datetime | None = None
 
     def __repr__(self) -> str:
         return f"<Message {self.header.msg_type} {self.header.msg_id} parent={self.parent.msg_id!r}>"
@@ -153,6 +155,9 @@ class Session:
         self.packer: Packer = packer_named(packer)
         self.signer = Signer(key, scheme)
         self.replays = ReplayWindow()
+        """All messages that were read or made here."""
+        self.lasting = ReplayWindow()
+        """The messages among them that were read as `lasting`: they leave no record, and there are few of them."""
         self._numbers = itertools.count(1)
         self._header = self.packer.decoder(Header)
         self._parent = self.packer.decoder(ParentHeader)
@@ -167,8 +172,13 @@ class Session:
 
     # Reading
 
-    def read_untrusted(self, frames: Sequence[Buffer]) -> Message:
+    def read_untrusted(self, frames: Sequence[Buffer], *, lasting: bool = False) -> Message:
         """The message in the frames: verified, not seen before, with a readable header and parent.
+
+        Args:
+            frames: identities, and a message from the delimiter on.
+            lasting: whether the message is remembered until as many others were read that are `lasting`, too, however
+                many others there are.
 
         Raises:
             WireError: and nothing else, whatever the frames are.
@@ -183,6 +193,8 @@ class Session:
             signature = to_bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
+            if lasting:
+                self.lasting.remember(signature)
         return self.read_trusted(idents, frames)
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
@@ -241,10 +253,15 @@ class Session:
         metadata: Any = None,
         buffers: Sequence[Buffer] = (),
         header: dict[str, Any] | None = None,
+        noted: bool = True,
     ) -> Frames:
-        """A message from the delimiter on. ``parent`` is the packed header that is answered.
+        """A message from the delimiter on.
 
-        ``header`` gives a header of the caller's own instead of a new one.
+        Args:
+            msg_type, content, metadata, buffers: what the message says.
+            parent: the packed header that is answered.
+            header: a header of the caller's own instead of a new one.
+            noted: whether to `note` the message; a thread must leave that to the thread that reads.
         """
         pack = self.packer.pack
         if header is None:
@@ -253,7 +270,7 @@ class Session:
         if parent == b"{}":
             parent = empty
         parts: Frames = [pack(header), parent, pack(metadata) if metadata else empty, pack(content)]
-        return self.seal(parts, buffers)
+        return self.seal(parts, buffers) if noted else self.sign(parts, buffers)
 
     def new_header(self, msg_type: str) -> dict[str, Any]:
         return {
@@ -266,8 +283,30 @@ class Session:
         }
 
     def seal(self, parts: Sequence[Buffer], buffers: Sequence[Buffer] = ()) -> Frames:
-        """The four packed dicts, signed, from the delimiter on."""
+        """The four packed dicts as a new message, from the delimiter on, which is noted."""
+        frames = self.sign(parts, buffers)
+        self.note(frames)
+        return frames
+
+    def sign(self, parts: Sequence[Buffer], buffers: Sequence[Buffer] = ()) -> Frames:
+        """The four packed dicts, signed, from the delimiter on: a message that there was before, or is to be noted."""
         return [DELIMITER, self.signer.sign(parts), *parts, *buffers]
+
+    def remember_lasting(self, message: Message) -> None:
+        """Remember a message that was read as one that is `lasting`. Raises `WireError` (``replayed``)."""
+        if self.signer.key:
+            self.lasting.remember(to_bytes(message.frames[1]))
+
+    def note(self, frames: Frames, *, lasting: bool = False) -> None:
+        """Count a message that was made here as read: whoever sends it back, replays it.
+
+        A message that comes back is no message of the peer's: the buffers, which are not signed, may be a stranger's.
+        """
+        if self.signer.key:
+            signature = to_bytes(frames[1])
+            self.replays.note(signature)
+            if lasting:
+                self.lasting.note(signature)
 
 
 def parse_date(text: str | None) -> datetime | None:

@@ -28,6 +28,8 @@ class Recent(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.turns = 0
+        """How often the older generation has been forgotten."""
         self._young: _Generation[T] = _Generation(_LEAST)
         self._old: _Generation[T] = _Generation(_LEAST)
 
@@ -78,6 +80,7 @@ class Recent(Generic[T]):
         if young.count < self.size:
             self._young = young.grown()
         else:
+            self.turns += 1
             self._old = young
             self._young = _Generation(len(young.marks))
         return self._young
@@ -113,7 +116,13 @@ class _Generation(Generic[T]):
     def grown(self) -> _Generation[T]:
         """The same with more room."""
         grown: _Generation[T] = _Generation(_FACTOR * len(self.marks))
+        marks, values, last = grown.marks, grown.values, grown.last
         for mark, value in zip(self.marks, self.values, strict=True):
             if mark:
-                grown.put(mark, value)
+                place = mark & last
+                while marks[place]:
+                    place = (place + 1) & last
+                marks[place] = mark
+                values[place] = value
+        grown.count = self.count
         return grown

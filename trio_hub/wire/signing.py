@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hmac import compare_digest
+from typing import Protocol
 
 from ..errors import ConfigError, WireError
 from .frames import Buffer
 from .recent import Recent
 
-__all__ = ["REPLAY_WINDOW", "ReplayWindow", "Signer"]
+__all__ = ["REPLAY_WINDOW", "ReplayWindow", "Ring", "Signer"]
 
 REPLAY_WINDOW = 65_536
 """Signatures remembered at least; stock sessions remember as many (jupyter_client: ``digest_history_size``)."""
@@ -56,21 +57,70 @@ class Signer:
             raise WireError("bad_signature", "the signature is not that of the message under this hub's key")
 
 
+class Ring(Protocol):
+    """Places for numbers of 64 bits, such as an ``array("Q")``."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def __setitem__(self, place: int, mark: int, /) -> None: ...
+
+
 class ReplayWindow:
     """The latest signatures, at least `size` and at most twice as many, see `Recent`.
 
     Only verified signatures may be shown to it, or a forger could fill it.
+
+    A ring keeps the latest marks where the next process finds them: see `keep_in`.
     """
 
     def __init__(self, size: int = REPLAY_WINDOW) -> None:
         self.size = size
-        self._recent: Recent[bool] = Recent(size)
+        self.recent: Recent[bool] = Recent(size)
+        self.on_lap: Callable[[], None] = lambda: None
+        """Called when the ring is full once more, before the marks that are in it begin to make room for others."""
+        self._ring: Ring | None = None
+        self._at = 0
 
     def __len__(self) -> int:
-        return len(self._recent)
+        return len(self.recent)
 
     def remember(self, signature: bytes) -> None:
         """Raises `WireError` (``replayed``) if the signature, in hexadecimal, was seen before."""
-        mark = int(signature[:16], 16)  # 64 bits tell so few apart, and nobody without the key can choose them
-        if not self._recent.remember(mark, True):
+        if not self.note(signature):
             raise WireError("replayed", "a message with this signature has been received before")
+
+    def note(self, signature: bytes) -> bool:
+        """Remember a signature in hexadecimal. Return False if it is known already."""
+        # 64 bits tell so few apart, and nobody without the key can choose them. 0 is an empty place in the ring.
+        mark = int(signature[:16], 16) or 1
+        if not self.recent.remember(mark, True):
+            return False
+        ring = self._ring
+        if ring is not None:
+            at = self._at
+            following = at + 1 if at + 1 < len(ring) else 0
+            if following == 0:
+                self.on_lap()
+            ring[following] = 0
+            ring[at] = mark
+            self._at = following
+        return True
+
+    def keep_in(self, ring: Ring) -> None:
+        """Remember the marks that are in a ring, and keep the latest marks there from now on.
+
+        Args:
+            ring: numbers of 64 bits, 0 where it is empty. The place behind the newest mark is always empty. Whatever
+                else is in the ring counts as a mark, so a damaged ring does no harm.
+        """
+        marks = list(ring)
+        self._at = marks.index(0) if 0 in marks else 0
+        for mark in marks[self._at :] + marks[: self._at]:
+            if mark:
+                self.recent.remember(mark, True)
+        self._ring = ring
+
+    def leave_ring(self) -> None:
+        """Use the ring no more."""
+        self._ring = None
+        self.on_lap = lambda: None

@@ -1,0 +1,164 @@
+"""The marks of the messages that a hub has seen, in a file, for the hub that comes after it with the same key.
+
+Without them, a stranger who has got hold of a signed message could send it to the next hub as a new one. The file is
+memory that the system keeps when the process is killed, so a mark costs a memory write. A power cut may lose marks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+
+from ..config import HubConfig
+from ..errors import ConfigError
+from ..logs import get_logger
+from ..wire.messages import Session
+from ..wire.signing import REPLAY_WINDOW
+
+__all__ = ["SeenMessages", "open_seen"]
+
+log = get_logger("trio_hub.runtime")
+
+_MAGIC = b"trio_hub seen 1\n"
+_FORGOTTEN = 48
+"""Where the date is, in microseconds of the epoch."""
+_BOOT = 56
+"""Where the digest of the boot is."""
+_START = 64
+_RING = 8 * (REPLAY_WINDOW + 1)  # one place is always empty
+_SIZE = _START + 2 * _RING
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MINUTE = timedelta(minutes=1)
+
+
+class SeenMessages:
+    """The file, which is made if it is missing, and begun anew if it belongs to another key, or is damaged.
+
+    A head tells the key by its digest. Behind it are two rings of marks, see
+    `trio_hub.wire.signing.ReplayWindow.keep_in`. The head also has a date: the marks of requests that are dated later
+    are all in the file, unless the system has crashed. So it tells as well under which boot it was written.
+
+    ``forgotten`` is that date, as the hub before has left it; None if nothing is missing.
+
+    Args:
+        path: of the file.
+        session: whose marks the file has, and gets from now on.
+        now: the time of the start.
+        is_new_key: whether nobody has used the key before.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        BlockingIOError: another process uses the file.
+    """
+
+    def __init__(self, path: Path, session: Session, now: datetime, *, is_new_key: bool) -> None:
+        self.path = path
+        self._session = session
+        head = _MAGIC + blake2b(session.signer.key, digest_size=32, person=b"trio_hub seen").digest()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                is_intact = self._prepare(head)
+                self._map = mmap.mmap(self._fd, _SIZE)
+            except BaseException:
+                os.close(self._fd)
+                raise
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use {path}, which notes what this hub has been sent: {error.strerror}"
+            ) from error
+        boot = _boot()
+        if not is_intact:
+            forgotten = 0 if is_new_key else _microseconds(now)
+        elif self._map[_BOOT:_START] != boot:
+            forgotten = _microseconds(now)
+        else:
+            forgotten = int.from_bytes(self._map[_FORGOTTEN:_BOOT], "little")
+        self._map[:_START] = head + forgotten.to_bytes(8, "little") + boot
+        # whatever a damaged file says, no request that a hub has noted was dated more than a minute ahead
+        self.forgotten = _EPOCH + min(forgotten, _microseconds(now + _MINUTE)) * _MICROSECOND if forgotten else None
+        self._view = memoryview(self._map)
+        self._rings = [self._view[start : start + _RING].cast("Q") for start in (_START, _START + _RING)]
+        for window, ring in zip((session.replays, session.lasting), self._rings, strict=True):
+            window.keep_in(ring)
+
+    def _prepare(self, head: bytes) -> bool:
+        """Lock the file, and give it its size. Whether it is one of this key already."""
+        _lock(self._fd)
+        os.fchmod(self._fd, 0o600)
+        is_intact = os.pread(self._fd, len(head), 0) == head and os.fstat(self._fd).st_size == _SIZE
+        if not is_intact:
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, _SIZE)
+        # what has no place on the disk yet, and finds none when it is written to, ends the process by a signal
+        os.posix_fallocate(self._fd, 0, _SIZE)
+        return is_intact
+
+    def follow(self, latest: Callable[[], datetime]) -> None:
+        """Note what the ring forgets. ``latest`` returns a time to which no request so far is later."""
+
+        def lap() -> None:
+            self._map[_FORGOTTEN:_BOOT] = _microseconds(latest()).to_bytes(8, "little")
+
+        self._session.replays.on_lap = lap
+
+    def close(self, *, keep: bool = True) -> None:
+        """Release the file, and remove it unless it is to be kept. Idempotent."""
+        if self._map.closed:
+            return
+        if not keep:
+            with suppress(OSError):
+                self.path.unlink()
+        for window in (self._session.replays, self._session.lasting):
+            window.leave_ring()
+        for view in (*self._rings, self._view):
+            view.release()
+        self._map.close()
+        os.close(self._fd)
+
+
+def open_seen(config: HubConfig, session: Session, now: datetime) -> SeenMessages | None:
+    """The file of a hub that another may come after. Raises `ConfigError`."""
+    if config.profile_dir is None or not session.signer.key:
+        return None
+    name = f"seen-{config.cluster_id}" if config.cluster_id else "seen"
+    path = config.profile_dir / "db" / name
+    try:
+        return SeenMessages(path, session, now, is_new_key=config.key is None)
+    except BlockingIOError:
+        log.warning("another hub uses the file: this hub's messages are not known to the hub after it", path=path)
+        return None
+
+
+def _microseconds(date: datetime) -> int:
+    return (date - _EPOCH) // _MICROSECOND
+
+
+def _boot() -> bytes:
+    """Tells one start of the system from another, in 8 bytes."""
+    try:
+        return blake2b(Path("/proc/sys/kernel/random/boot_id").read_bytes(), digest_size=8).digest()
+    except OSError:
+        return bytes(8)
+
+
+def _lock(fd: int) -> None:
+    """Raises `BlockingIOError` if another process has the file. Where there are no locks, two hubs are not noticed."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise

@@ -490,6 +490,8 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         client_ports = 10006
         engine_ports = [10007]
         broadcast_ports = 2
+        max_message_frames = 200
+        max_message_bytes = "3MiB"
         ssh_server = "me@gate"
         engine_ssh_server = "gate:2222"
         reuse = true
@@ -532,6 +534,8 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "client_ports": "10006",
         "engine_ports": "10007",
         "broadcast_ports": "2",
+        "max_message_frames": "200",
+        "max_message_bytes": "3 MiB",
         "ssh_server": "me@gate",
         "engine_ssh_server": "gate:2222",
         "reuse": "1",

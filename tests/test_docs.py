@@ -195,6 +195,18 @@ def test_every_kind_of_unreadable_message_is_in_the_reference() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(errors.WireError.KINDS)
 
 
+def test_each_line_about_an_attacker_names_the_tests_that_show_it() -> None:
+    text = section((DOCS / "explanation" / "security.md").read_text(), "What each attacker can do")
+    sources = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 10
+    for row in rows:
+        names = re.findall(r"`(test_\w+)`", row[-1])
+        assert names, row
+        for name in names:
+            assert f"def {name}(" in sources, name
+
+
 # Names
 
 

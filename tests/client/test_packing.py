@@ -63,6 +63,17 @@ def test_what_an_engine_sends_is_read(value: Any) -> None:
     assert same(unpack_value_untrusted(serialize_object(value)), value)
 
 
+class RunsWhenLoaded:
+    """A value whose pickle calls a function when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sorted, ([3, 1, 2],)
+
+
+def test_a_client_loads_what_an_engine_sends() -> None:
+    assert unpack_value_untrusted(serialize_object(RunsWhenLoaded())) == [1, 2, 3], "so it has to trust the engine"
+
+
 @pytest.mark.parametrize(
     "array",
     [

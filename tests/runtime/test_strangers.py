@@ -6,7 +6,7 @@ It knows what anybody can see: the ports, the uuids of engines, and messages tha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import zmq
 
 from trio_hub import RunningHub
 from trio_hub.runtime import connections, engine, heartbeat
-from trio_hub.testing import ScriptedClient, ScriptedEngine, open_engine
+from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engine
 from trio_hub.wire.frames import to_bytes
 
 from .proxy import open_network
@@ -145,8 +145,9 @@ async def test_a_flood_of_pongs_stops_no_ping_and_hides_no_death(monkeypatch: py
             async def send_without_end() -> None:
                 while True:
                     for socket in flood:
-                        while socket.poll(0, zmq.POLLOUT):
-                            socket.send(b"x", zmq.NOBLOCK)
+                        for _ in range(100):
+                            if socket.poll(0, zmq.POLLOUT):
+                                socket.send(b"x", zmq.NOBLOCK)
                     await trio.lowlevel.checkpoint()
 
             async with trio.open_nursery() as nursery:
@@ -208,3 +209,63 @@ async def test_messages_seen_on_the_wire_change_nothing_wherever_they_are_sent()
         assert statistics.submitted == submitted
         assert sum(len(scripted.requests) for scripted in engines) == asked
         await all_work(hub, client, engines)
+
+
+async def test_output_is_open_to_all_without_encryption() -> None:
+    async with cluster(1) as (hub, client, (scripted,)):
+        with stranger_at(hub) as stranger:
+            socket = stranger.connect("iopub", side="client", kind=zmq.SUB)
+
+            def has_heard() -> bool:
+                scripted.publish("stream", {"name": "stdout", "text": "for all to read"})
+                return bool(socket.poll(0))
+
+            await eventually(has_heard)
+            assert b"for all to read" in b"".join(stranger.received()[0])
+        await all_work(hub, client, [scripted])
+
+
+async def test_buffers_are_not_covered_by_signatures() -> None:
+    async with cluster(1) as (_, client, (scripted,)):
+        frames = client.session.write("apply_request", {}, buffers=[b"as it was sent"])
+        client.send_raw("task", [*frames[:6], b"as it was changed on the way"])
+        [request] = await scripted.wait_requests(1)
+        assert request.buffers == [b"as it was changed on the way"]
+
+
+async def test_a_flood_of_unsigned_messages_leaves_everybody_their_turn() -> None:
+    async with cluster(1) as (hub, client, engines):
+        with stranger_at(hub) as stranger:
+            flood = [stranger.connect(channel, side="client") for channel in CLIENT_SIDE]
+
+            async def send_without_end() -> None:
+                while True:
+                    for socket in flood:
+                        for _ in range(100):
+                            if socket.poll(0, zmq.POLLOUT):
+                                socket.send_multipart(
+                                    [b"<IDS|MSG>", b"0" * 64, b"{}", b"{}", b"{}", b"{}"], zmq.NOBLOCK
+                                )
+                    await trio.lowlevel.checkpoint()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_without_end)
+                await eventually_busy(lambda: hub.statistics().wire_errors.get("bad_signature", 0) > 1000)
+                for _ in range(20):
+                    await all_work(hub, client, engines)
+                nursery.cancel_scope.cancel()
+
+
+async def eventually_busy(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds, while there is always something to do."""
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
+async def test_an_engines_key_is_a_clients_key() -> None:
+    async with (
+        cluster(2) as (hub, _, (bad, other)),
+        open_client(hub.client_info | {"key": hub.engine_info["key"]}) as as_client,
+    ):
+        assert (await as_client.reply(as_client.call(other, b"x"))).buffers == [b"x"]
+        assert bad.info["key"] == as_client.info["key"]

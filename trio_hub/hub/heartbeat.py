@@ -79,8 +79,8 @@ class HeartMonitor:
         return watched
 
     def silent(self, misses: int) -> list[bytes]:
-        """The hearts that have missed just so many pings in a row."""
-        return [heart for heart, missed in self._misses.items() if missed == misses]
+        """The hearts that have just missed so many pings in a row, or a multiple of that."""
+        return [heart for heart, missed in self._misses.items() if missed and missed % misses == 0]
 
     def weigh(self) -> list[bytes]:
         """A period is over: the hearts that have missed too many pings. Call it when all pongs are in."""

@@ -32,6 +32,8 @@ log = get_logger("trio_hub.runtime")
 
 PAUSE = 5.0
 """Seconds between a broken connection of nobody knows whom, and the question to engines whether it was theirs."""
+RELEASES = (0.002, 0.01, 0.03)
+"""Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
 _EVENT = struct.Struct("=Hi")
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -60,6 +62,7 @@ class Connections:
         self._unknown: dict[str, None] = {}
         """Channels on which connections have broken by which nothing had come."""
         self._broken = trio.Event()
+        self._ended = trio.Event()
         self.monitors: list[Channel] = []
         """To be received from."""
         for name, channel in channels.items():
@@ -95,12 +98,27 @@ class Connections:
             self._forget(name, fd)  # its end may not have been told
             self._open[name][fd] = trio.current_time()
         elif fd in self._open[name]:
+            self._ended.set()
             ident = self._forget(name, fd)
             if ident is not None:
                 self._lost(name, ident, ())
             else:
                 self._unknown[name] = None
                 self._broken.set()
+
+    async def release(self) -> None:
+        """Let ZeroMQ release the names of connections that have broken, before their owners come back, for ever.
+
+        A socket does so only when it is used, and one that is held may not be used for seconds. Were its owner's new
+        connection there by then, ZeroMQ would see the new one first, and ignore it.
+        """
+        while True:
+            await self._ended.wait()
+            self._ended = trio.Event()
+            for pause in RELEASES:
+                await trio.sleep(pause)
+                for channel in self._channels.values():
+                    channel.is_readable()
 
     async def tell(self) -> None:
         """Tell of broken connections by which nothing had come, for ever; not often, since anybody can break one."""

@@ -395,6 +395,7 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
     services.start_soon(host.connections.tell, name="broken connections")
+    services.start_soon(host.connections.release, name="names of broken connections")
 
 
 def _refused(hub: Hub, channel: str, frames: int) -> None:

@@ -177,7 +177,7 @@ class Channel:
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""
-        return not self._held and self._has_message()
+        return self._has_message() and not self._held
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)

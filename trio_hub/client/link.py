@@ -85,8 +85,8 @@ class Pending:
 class Link:
     """All sockets of a client, and its unanswered requests, by msg_id, in ``pending``.
 
-    Sending and receiving never wait: `ask` returns what can be waited for. The sockets connect again by themselves,
-    under the identity they had; ``returned`` is set whenever one has, and ``handshakes`` counts them by channel.
+    Sending and receiving never wait: `ask` returns what can be waited for. The sockets connect again by themselves;
+    ``returned`` is set whenever one has, and ``handshakes`` counts them by channel.
     """
 
     def __init__(self, address: HubAddress, context: zmq.Context[zmq.Socket[Any]], session_id: str) -> None:
@@ -130,8 +130,8 @@ class Link:
             socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self.address.curve
         if kind == zmq.SUB:
             socket.subscribe(b"")
-        else:
-            socket.identity = self.session.session_id.encode()
+        # No identity: the hub gives each connection a new one, and knows the client again by its session. A name of our
+        # own could be in use, by the connection that the hub does not know to be broken, or by a stranger.
         # its descriptors are watched before it connects, so that no handshake is missed
         monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
         self._monitors[name] = monitor

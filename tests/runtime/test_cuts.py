@@ -69,6 +69,7 @@ async def test_all_connections_of_an_engine_are_cut(way: str, busy: bool, known:
         await engine.wait_requests(before + len(msg_ids))
         await cut(network, way)
         msg_ids += [client.submit(b"sent into the cut"), client.call(engine, b"sent into the cut")]
+        msg_ids.append(client.control(engine, "clear_request"))
         engine.release()
         for msg_id in msg_ids:
             content = (await client.reply(msg_id)).content

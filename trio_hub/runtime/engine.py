@@ -11,6 +11,8 @@ from ..hub import EngineConnector, EngineState, Hub
 
 __all__ = ["engine_life", "reach_engine"]
 
+RELEASE = 0.05
+"""Seconds from the end of an engine's connection until its successor is asked. An engine comes back after 0.1 s."""
 RETRY = 2.0
 """Seconds that an engine whose heart beats may be out of reach before connections that may lead nowhere are closed."""
 ANSWER, MAX_PAUSE = 10.0, 300.0
@@ -69,6 +71,10 @@ async def reach_engine(
     pause, silent = ANSWER, 0.0
     while (route := engine.routes.get(channel)) is not None:
         with trio.move_on_after(limit) as scope:
+            if route.suspect and route.question is None:
+                # ZeroMQ tells that a connection has ended a moment before it lets go of it. A question that was sent at
+                # once would be lost with that connection.
+                await trio.sleep(RELEASE)
             delay, retry_at = 0.002, trio.current_time() + RETRY
             while not hub.flush_route(engine, channel):
                 await trio.sleep(delay)

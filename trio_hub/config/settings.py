@@ -170,6 +170,12 @@ class HubConfig:
         "Bytes of memory for queued tasks. With a database on disk, those beyond it come back from there when their "
         "turn comes; without, clients have to wait until there is room.",
     )
+    subscriber_queue: int = _setting(
+        64 * 2**20,
+        rules.BYTES,
+        "Bytes of output, and of notifications, that may wait for each client that does not read them in time. Beyond "
+        "it the oldest are dropped for that client.",
+    )
     engines: int = _setting(
         0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
     )

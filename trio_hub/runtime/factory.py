@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..hub.holding import RECORDED_CHANNELS
 from ..logs import get_logger
 from .peers import PeerChannel
+from .publisher import Publisher
 from .restore import Known
 from .security import Security
 from .sockets import Channel, Receiver
@@ -43,10 +44,12 @@ _SOCKETS: tuple[tuple[str, int, tuple[str, ...], str, bytes], ...] = (
     ("control_in", zmq.ROUTER, ("client",), "control", b"control_in"),
     ("mux_in", zmq.ROUTER, ("client",), "mux", b"mux_in"),
     ("task_in", zmq.ROUTER, ("client",), "task", b"task_in"),
-    ("iopub_out", zmq.PUB, ("client",), "iopub", b""),
-    ("notification", zmq.PUB, ("client",), "notification", b""),
+    ("iopub_out", zmq.XPUB, ("client",), "iopub", b""),
+    ("notification", zmq.XPUB, ("client",), "notification", b""),
     ("broadcast_in", zmq.ROUTER, ("client",), "broadcast", b"broadcast_in"),
 )
+PUBLISHED = ("iopub_out", "notification")
+"""Channels that clients subscribe to."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 _TRIES = 20
 """How often the system may choose a port that is free at one address and not at the other."""
@@ -76,6 +79,8 @@ class HubFactory:
         self.key = key
         self.context = zmq.Context()
         self.channels: dict[str, Channel] = {}
+        self.publishers: dict[str, Publisher] = {}
+        """Those of the channels that clients subscribe to."""
         self.receiver = Receiver()
         """Whoever serves receives from the channels with it."""
         self.client_info: dict[str, Any] = {}
@@ -141,11 +146,16 @@ class HubFactory:
         self, name: str, kind: int, sides: tuple[str, ...], key: str, identity: bytes, index: int | None = None
     ) -> int:
         """Make the channel of this name; the port it is bound to."""
+        config = self.config
         addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
-        channel = (PeerChannel if name == "query" else Channel)(socket, name=name)
+        socket.sndhwm = socket.rcvhwm = 0
+        channel: Channel
+        if name in PUBLISHED:
+            channel = self.publishers[name] = Publisher(socket, config.subscriber_queue, name=name)
+        else:
+            channel = (PeerChannel if name == "query" else Channel)(socket, name=name)
         try:
-            socket.sndhwm = socket.rcvhwm = 0
             if name in RECORDED_CHANNELS:
                 # While the hub takes nothing more, what comes has to wait with the client, not in this process.
                 socket.rcvhwm = WAITING_REQUESTS
@@ -161,7 +171,7 @@ class HubFactory:
                 socket.router_handover = True
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
-            elif kind == zmq.XPUB:
+            elif name == "hb_ping":
                 socket.setsockopt(zmq.XPUB_MANUAL, 1)  # who gets what is for `Heartbeat` to say
             if self._curve is not None:
                 socket.curve_server = True

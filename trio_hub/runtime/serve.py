@@ -362,6 +362,10 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         guard.counts = hub.ignored
     receiving = [guard.channel for guard in factory.guards]
     receiving += [channel for channel in channels.values() if channel.handle is not None]
+    for name, publisher in factory.publishers.items():
+        publisher.counts = hub.ignored
+        receiving.append(publisher.monitor.channel)
+        services.start_soon(publisher.keep_sending, name=f"{name}: what waits")
     for channel in receiving:
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")

@@ -1,0 +1,90 @@
+"""What the system and ZeroMQ tell of single connections, by their file descriptors."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket as sockets
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import zmq
+
+from ..wire.frames import Frames, to_bytes
+from .sockets import Channel
+
+__all__ = ["EndMonitor", "bytes_written", "end_connection", "peer_of"]
+
+# Where Linux tells, in its struct tcp_info, how many bytes of a connection the peer's system has acknowledged.
+_BYTES_ACKED = struct.Struct("=120xQ")
+_OUTPUT_QUEUE = struct.Struct("=i")
+_EVENT = struct.Struct("=Hi")
+
+
+class EndMonitor:
+    """Calls `ended` with the file descriptor of each connection of a socket that ends.
+
+    ``channel`` is to be run. An event is there to be received before its descriptor is used again.
+    """
+
+    def __init__(self, socket: zmq.Socket[Any], ended: Callable[[int], None]) -> None:
+        self._socket = socket
+        self._ended = ended
+        address = f"inproc://ends-{id(socket)}"
+        socket.monitor(address, zmq.EVENT_DISCONNECTED)
+        pair: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
+        pair.rcvhwm = 0  # else ZeroMQ's thread, which all connections share, would wait for room
+        pair.connect(address)
+        self.channel = Channel(pair, self._handle, name="ends of connections")
+
+    def _handle(self, frames: Frames) -> None:
+        self._ended(_EVENT.unpack(to_bytes(frames[0]))[1])
+
+    def close(self) -> None:
+        """Tell no more, before the socket is closed. Idempotent."""
+        if not self.channel.closed:
+            self._socket.disable_monitor()
+            self.channel.close(linger=0)
+
+
+def peer_of(frame: zmq.Frame) -> str:
+    """Return the address that a message came from, without the port; ``unknown`` if that cannot be told."""
+    try:
+        return str(frame["Peer-Address"]).removeprefix("::ffff:")  # a socket for IPv6 calls those of IPv4 so, too
+    except zmq.ZMQError:
+        return "unknown"
+
+
+def bytes_written(fd: int) -> int | None:
+    """Return how many bytes of a TCP connection the system has taken: acknowledged by the peer's, or still to be sent.
+
+    0 if the connection has ended. Before Linux 4.1, the number is not known: None if nothing is to be sent, else 0.
+    """
+    connection: sockets.socket | None = None
+    try:
+        connection = sockets.socket(fileno=fd)
+        info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _BYTES_ACKED.size)
+        queued: int = _OUTPUT_QUEUE.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(_OUTPUT_QUEUE.size)))[0]
+        if len(info) < _BYTES_ACKED.size:
+            return 0 if queued else None
+        acknowledged: int = _BYTES_ACKED.unpack(info)[0]
+        return acknowledged + queued
+    except OSError:
+        return 0
+    finally:
+        if connection is not None:
+            connection.detach()  # it is ZeroMQ's
+
+
+def end_connection(fd: int, socket: zmq.Socket[Any]) -> None:
+    """End one connection of a socket that is bound to a TCP port; ZeroMQ takes it as the peer's doing."""
+    endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    port = int(endpoint.rstrip(b"\0").rpartition(b":")[2])
+    with suppress(OSError), sockets.socket(fileno=os.dup(fd)) as connection:
+        # It may have ended by itself. Whoever has its descriptor now is left alone, unless it is one of this socket's.
+        if connection.getsockname()[1] == port:
+            connection.shutdown(sockets.SHUT_RDWR)

@@ -173,8 +173,8 @@ class HubConfig:
     subscriber_queue: int = _setting(
         64 * 2**20,
         rules.BYTES,
-        "Bytes of output, and of notifications, that may wait for each client that does not read them in time. Beyond "
-        "it the oldest are dropped for that client.",
+        "Bytes of memory for the output, and for the notifications, that a client does not read in time. Beyond it the "
+        "oldest are dropped for that client.",
     )
     engines: int = _setting(
         0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."

@@ -96,8 +96,7 @@ class Publisher(Channel):
                 self._send_to_all(frames, size)
             else:
                 self._send_to_each(frames, size)
-            if self._receiver is not None:
-                self._receiver.look_again(self)
+            self._look_again()
         return True
 
     def _all_have_room(self, size: int) -> bool:
@@ -138,6 +137,11 @@ class Publisher(Channel):
                 publication = Publication(list(frames))
             self._wait(fd, subscriber, publication)
 
+    def _look_again(self) -> None:
+        """Whatever asks or sends something may take away the sign that a subscription has arrived."""
+        if self._receiver is not None:
+            self._receiver.look_again(self)
+
     def _send_to(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         send = self._send
         send(topic, _MORE, True)
@@ -171,6 +175,7 @@ class Publisher(Channel):
             for fd, subscriber in list(behind.items()):
                 if subscriber.retry_at <= now:
                     self._catch_up(fd, subscriber)
+                    self._look_again()
 
     def _catch_up(self, fd: int, subscriber: Subscriber) -> None:
         """Send what waits for a subscriber, as far as there is room."""
@@ -291,6 +296,7 @@ class Publisher(Channel):
         self.subscribers.forget(fd)
         if not self.closed:
             self._getsockopt(_EVENTS)  # lets ZeroMQ release what it holds for that connection
+            self._look_again()
 
     def _ignore(self, frames: Frames) -> None:
         """Never called: `drain` is this class's own."""

@@ -63,6 +63,7 @@ class RunningHub:
         if config.profile_dir is not None:
             self.client_file, self.engine_file = connection_paths(config.profile_dir, config.cluster_id)
         self._host = host
+        self._subscribers = [publisher.subscribers for publisher in factory.publishers.values()]
         self._stopped = trio.Event()
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class RunningHub:
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
-        return statistics_of(self._host.hub, self.config.database)
+        return statistics_of(self._host.hub, self.config.database, self._subscribers)
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """What happens from now on: ``async with hub.events() as events: async for event in events: …``.

@@ -156,6 +156,11 @@ class Subscribers:
         """Bytes of the messages that wait now; a message that waits for several subscribers counts for each of them."""
         return sum(subscriber.size for subscriber in self.behind.values())
 
+    @property
+    def dropping(self) -> int:
+        """Subscribers for whom messages wait now, and older ones were dropped."""
+        return sum(subscriber.dropped > 0 for subscriber in self.behind.values())
+
     def subscribe(self, fd: int, prefix: bytes, address: str) -> tuple[bytes, bytes | None] | None:
         """A connection asks for the messages that begin so.
 

@@ -98,6 +98,14 @@ def number(i: int) -> bytes:
     return b"%08d" % i
 
 
+def spin_until(condition: Callable[[], bool], turn: Callable[[], object] = lambda: None) -> None:
+    """Wait for a condition while no task has its turn."""
+    deadline = trio.current_time() + 10
+    while not condition():
+        assert trio.current_time() < deadline
+        turn()
+
+
 async def test_a_subscriber_that_does_not_read_costs_so_much_and_another_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -217,10 +225,7 @@ async def test_who_has_subscribed_before_is_heard_before() -> None:
     async with stage() as scene:
         with scene.peer() as listener:
             listener.socket.subscribe(b"")
-            deadline = trio.current_time() + 10
-            while not len(scene.subscribers) and trio.current_time() < deadline:
-                scene.publish(b"early")
-            assert len(scene.subscribers) == 1
+            spin_until(lambda: len(scene.subscribers) == 1, lambda: scene.publish(b"early"))
 
 
 async def test_who_leaves_takes_along_what_waits() -> None:
@@ -230,6 +235,18 @@ async def test_who_leaves_takes_along_what_waits() -> None:
                 scene.publish(bytes(MB))
             assert scene.subscribers.waiting_bytes > MB
         assert scene.subscribers.waiting_bytes == len(scene.subscribers) == 0
+
+
+async def test_who_has_left_before_it_was_heard_is_no_subscriber() -> None:
+    async with stage() as scene:
+        monitor = scene.publisher.monitor
+        with scene.peer() as listener:
+            listener.socket.subscribe(b"")
+            spin_until(scene.publisher.is_readable)
+            spin_until(lambda: bool(monitor.connected), monitor.channel.drain)
+        spin_until(lambda: not monitor.connected, monitor.channel.drain)
+        scene.publish(b"to nobody")
+        assert len(scene.subscribers) == 0
 
 
 async def test_a_descriptor_that_is_used_again_means_a_new_connection() -> None:

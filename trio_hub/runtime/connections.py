@@ -16,7 +16,7 @@ import zmq
 from ..wire.frames import Frames, to_bytes
 from .sockets import Channel
 
-__all__ = ["EndMonitor", "bytes_written", "end_connection", "peer_of"]
+__all__ = ["ConnectionMonitor", "bytes_written", "end_connection", "peer_of"]
 
 # Where Linux tells, in its struct tcp_info, how many bytes of a connection the peer's system has acknowledged.
 _BYTES_ACKED = struct.Struct("=120xQ")
@@ -24,24 +24,37 @@ _OUTPUT_QUEUE = struct.Struct("=i")
 _EVENT = struct.Struct("=Hi")
 
 
-class EndMonitor:
-    """Calls `ended` with the file descriptor of each connection of a socket that ends.
+class ConnectionMonitor:
+    """Knows the connections of a bound socket by their file descriptors.
 
-    ``channel`` is to be run. An event is there to be received before its descriptor is used again.
+    Its ``channel`` is to be run. What has become of a descriptor is there to be received before anything that comes by
+    its next connection, so whoever drains the channel first knows whose descriptor it is.
+
+    - ``connected``: the descriptors of the connections that there are.
+
+    Args:
+        socket: one of a context with one thread, that is not bound yet.
+        ended: called with the descriptor of each connection that has ended.
     """
 
     def __init__(self, socket: zmq.Socket[Any], ended: Callable[[int], None]) -> None:
         self._socket = socket
         self._ended = ended
-        address = f"inproc://ends-{id(socket)}"
-        socket.monitor(address, zmq.EVENT_DISCONNECTED)
+        self.connected: set[int] = set()
+        address = f"inproc://connections-{id(socket)}"
+        socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         pair: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
         pair.rcvhwm = 0  # else ZeroMQ's thread, which all connections share, would wait for room
         pair.connect(address)
-        self.channel = Channel(pair, self._handle, name="ends of connections")
+        self.channel = Channel(pair, self._handle, name="connections")
 
     def _handle(self, frames: Frames) -> None:
-        self._ended(_EVENT.unpack(to_bytes(frames[0]))[1])
+        event, fd = _EVENT.unpack(to_bytes(frames[0]))
+        if event == zmq.EVENT_ACCEPTED:
+            self.connected.add(fd)
+        else:
+            self.connected.discard(fd)
+            self._ended(fd)
 
     def close(self) -> None:
         """Tell no more, before the socket is closed. Idempotent."""

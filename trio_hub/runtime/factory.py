@@ -29,6 +29,10 @@ log = get_logger("trio_hub.runtime")
 WAITING_REQUESTS = 200
 """Requests of one client that ZeroMQ takes before the hub does."""
 
+WAITING_OUTPUT = 32
+"""Messages of one engine's output that ZeroMQ takes before the hub does. The rest waits at the engine, as stock ones
+have no limit of their own."""
+
 # Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
 # identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
 # this order the ports of the pools are used, which is that of ipcontroller, too.
@@ -159,6 +163,8 @@ class HubFactory:
             if name in RECORDED_CHANNELS:
                 # While the hub takes nothing more, what comes has to wait with the client, not in this process.
                 socket.rcvhwm = WAITING_REQUESTS
+            elif name == "iopub":
+                socket.rcvhwm = WAITING_OUTPUT
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
                 socket.ipv6 = True

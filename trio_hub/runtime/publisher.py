@@ -111,11 +111,14 @@ class Publisher(Channel):
 
     def _all_have_room(self, size: int) -> bool:
         for fd, subscriber in self.subscribers:
-            if not subscriber.has_room(size):
-                subscriber.written(bytes_written(fd))
-                if not subscriber.has_room(size):
-                    return False
+            if not subscriber.has_room(size) and not self._makes_room(fd, subscriber, size):
+                return False
         return True
+
+    def _makes_room(self, fd: int, subscriber: Subscriber, size: int) -> bool:
+        """Whether there is room for so many bytes, considering what the system has taken meanwhile."""
+        subscriber.written(bytes_written(fd))
+        return subscriber.has_room(size)
 
     def _send_to_all(self, frames: Sequence[Buffer], size: int) -> None:
         """Send a message to all who want it: once to those together who want everything."""
@@ -139,7 +142,7 @@ class Publisher(Channel):
             topic = subscriber.topic_for(frames)
             if topic is None:
                 continue
-            if not subscriber.waiting and subscriber.has_room(size):
+            if not subscriber.waiting and (subscriber.has_room(size) or self._makes_room(fd, subscriber, size)):
                 self._send_to(topic, frames)
                 subscriber.held += size
                 continue
@@ -169,7 +172,7 @@ class Publisher(Channel):
             subscriber.retry_at = trio.current_time() + LEAST_PAUSE
             self._newly_behind.set()
         if self.subscribers.wait(fd, publication):
-            self._warn(subscriber)
+            _tell_dropped(self.name, subscriber)
 
     # Sending what waits
 
@@ -203,28 +206,7 @@ class Publisher(Channel):
         subscriber.pause = LEAST_PAUSE if moves else min(2 * subscriber.pause, MOST_PAUSE)
         subscriber.retry_at = trio.current_time() + subscriber.pause
         if not subscriber.waiting and subscriber.warned_at is not None:
-            subscriber.warned_at = None
-            log.info(
-                "a client that did not read what it has subscribed to does so again",
-                address=subscriber.address,
-                channel=self.name,
-                messages=subscriber.dropped,
-                bytes=subscriber.dropped_bytes,
-            )
-
-    def _warn(self, subscriber: Subscriber) -> None:
-        now = trio.current_time()
-        if subscriber.warned_at is None or now - subscriber.warned_at >= WARNING_PERIOD:
-            subscriber.warned_at = now
-            log.warning(
-                "a client does not read what it has subscribed to, so the oldest of it is dropped: resume or close "
-                "that client; or raise subscriber_queue, if it reads but is slow",
-                kind="subscriber_behind",
-                address=subscriber.address,
-                channel=self.name,
-                messages=subscriber.dropped,
-                bytes=subscriber.dropped_bytes,
-            )
+            _tell_caught_up(self.name, subscriber)
 
     # Hearing who subscribes
 
@@ -324,3 +306,29 @@ class Publisher(Channel):
                 self.subscribers.forget(fd)
             self.monitor.close()
         super().close(linger)
+
+
+def _tell_dropped(channel: str, subscriber: Subscriber) -> None:
+    now = trio.current_time()
+    if subscriber.warned_at is None or now - subscriber.warned_at >= WARNING_PERIOD:
+        subscriber.warned_at = now
+        log.warning(
+            "a client does not read what it has subscribed to, so the oldest of it is dropped: resume or close that "
+            "client; or raise subscriber_queue, if it reads but is slow",
+            kind="subscriber_behind",
+            address=subscriber.address,
+            channel=channel,
+            messages=subscriber.dropped,
+            bytes=subscriber.dropped_bytes,
+        )
+
+
+def _tell_caught_up(channel: str, subscriber: Subscriber) -> None:
+    subscriber.warned_at = None
+    log.info(
+        "a client that did not read what it has subscribed to does so again",
+        address=subscriber.address,
+        channel=channel,
+        messages=subscriber.dropped,
+        bytes=subscriber.dropped_bytes,
+    )

@@ -120,6 +120,7 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("db_keep", 7, 7.0),
         ("queue_memory", "64MiB", 64 * 2**20),
         ("queue_memory", 1, 1),
+        ("subscriber_queue", "32MiB", 32 * 2**20),
         ("engine_command", ["python", "-m", "x"], ("python", "-m", "x")),
         ("packer", "msgpack", "msgpack"),
         ("signature_scheme", "hmac-sha512", "hmac-sha512"),
@@ -218,6 +219,7 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("queue_memory", 0),
         ("queue_memory", None),
         ("queue_memory", "much"),
+        ("subscriber_queue", 0),
         ("db", ["memory"]),
         ("db_max_records", 0),
         ("db_max_bytes", 0),
@@ -511,6 +513,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         durability = "strict"
         db_keep = "30d"
         queue_memory = "1GiB"
+        subscriber_queue = "32MiB"
         db_max_records = 7
         db_max_bytes = "8KiB"
         engines = 9
@@ -554,6 +557,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "durability": "strict",
         "db_keep": "30D",
         "queue_memory": "1024 mib",
+        "subscriber_queue": "32 MiB",
         "db_max_records": "7",
         "db_max_bytes": "8kib",
         "engines": "9",

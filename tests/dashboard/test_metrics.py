@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
+
+import zmq
 
 from trio_hub import __version__
 from trio_hub.dashboard.metrics import METRICS
@@ -163,6 +166,36 @@ async def test_they_move_with_what_cannot_be_read_and_what_is_ignored() -> None:
         seen = await scrape(dashboard)
         assert seen("trio_hub_wire_errors_total", kind="bad_signature") == 1
         assert seen("trio_hub_messages_ignored_total", reason="unexpected_result") == 1
+
+
+async def test_they_move_with_a_client_that_does_not_read() -> None:
+    async with cluster(subscriber_queue=2**20) as (hub, client, (engine,)), open_dashboard(hub) as dashboard:
+        seen = await scrape(dashboard)
+        assert seen("trio_hub_subscribers") == 2  # the client's: output, and notifications
+        assert seen("trio_hub_subscribers_dropped_total") == seen("trio_hub_subscribers_waiting_bytes") == 0
+        with zmq.Context() as context, context.socket(zmq.SUB) as suspended:
+            suspended.linger = 0
+            suspended.rcvhwm = 1
+            suspended.rcvbuf = 8192
+            suspended.subscribe(b"")
+            suspended.connect(f"{hub.client_info['interface']}:{hub.client_info['iopub']}")
+            await eventually(lambda: hub.statistics().subscribers == 3)
+            for number in range(30):
+                engine.publish("stream", {"name": "stdout", "text": "x" * 500_000})
+                await client.wait_until(lambda number=number: len(client.iopub) > number)  # type: ignore[misc]
+            seen = await scrape(dashboard)
+            assert seen("trio_hub_subscribers_behind") == 1
+            assert 500_000 < seen("trio_hub_subscribers_waiting_bytes") <= 2**20
+            dropped = seen("trio_hub_subscribers_dropped_total")
+            assert dropped > 5
+            assert dropped * 500_000 < seen("trio_hub_subscribers_dropped_bytes_total") < dropped * 510_000
+            headers = {"Authorization": f"Bearer {dashboard.token}"}
+            status = json.loads((await fetch(dashboard.port, "/api/status", headers)).body)
+            assert (status["subscribers_behind"], status["subscribers_dropped"]) == (1, dropped)
+        await eventually(lambda: hub.statistics().subscribers == 2)
+        seen = await scrape(dashboard)
+        assert seen("trio_hub_subscribers_behind") == seen("trio_hub_subscribers_waiting_bytes") == 0
+        assert seen("trio_hub_subscribers_dropped_total") == dropped
 
 
 async def test_they_move_with_the_database(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trio_hub.errors import QueryError
 from trio_hub.store import RECORD_KEYS, MemoryStore, Query, Store, parse_query
+from trio_hub.store.output import MAX_OUTPUT, NOT_RECORDED
 
 from . import oracle
 from .contract import BACKENDS, Opener, at, finished, make
@@ -101,6 +102,31 @@ async def test_output_grows(store: Store) -> None:
     store.append("a", "stdout", ".")
     (values,) = await store.find(Query.where(msg_id="a"), ["stdout", "stderr"])
     assert values == {"msg_id": "a", "stdout": "anew.", "stderr": "!"}
+
+
+async def test_of_much_output_the_beginning_is_kept(store: Store) -> None:
+    part = "x" * (MAX_OUTPUT // 4)
+    store.add(make("a"))
+    store.add(make("b"))
+    for _ in range(4):
+        store.append("a", "stdout", part)
+    record = (await store.get(["a"]))["a"]
+    assert len(record.stdout) == MAX_OUTPUT
+    for text in ("y", part, "z"):
+        store.append("a", "stdout", text)
+    store.append("a", "stderr", "!")
+    store.append("b", "stderr", part + part + part + "ende" + part)
+    records = await store.get(["a", "b"])
+    assert records["a"].stdout == 4 * part + NOT_RECORDED
+    assert (records["a"].stderr, records["b"].stdout) == ("!", "")
+    assert records["b"].stderr == 3 * part + "ende" + part[4:] + NOT_RECORDED
+    store.add(make("a"))
+    store.append("a", "stdout", "anew")
+    store.discard("b")
+    store.add(make("b"))
+    store.append("b", "stderr", "anew")
+    records = await store.get(["a", "b"])
+    assert (records["a"].stdout, records["b"].stderr) == ("anew", "anew")
 
 
 async def test_only_output_can_be_appended_to(store: Store) -> None:

@@ -180,6 +180,12 @@ class HubConfig:
         rules.BYTES,
         "Bytes that each frame of a message may have. ZeroMQ closes the connection of a peer that sends a longer one.",
     )
+    subscriber_queue: int = _setting(
+        64 * 2**20,
+        rules.BYTES,
+        "Bytes of memory for the output, and for the notifications, that a client does not read in time. Beyond it the "
+        "oldest are dropped for that client.",
+    )
     engines: int = _setting(
         0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
     )

@@ -12,19 +12,15 @@ descriptor). A connection by which nothing has come yet may be one that ZeroMQ i
 
 from __future__ import annotations
 
-import os
-import socket as net
-import struct
 from collections.abc import Callable, Container, Mapping
-from contextlib import suppress
 from functools import partial
 
 import trio
-import zmq
 
 from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
-from .sockets import Channel, monitor_of
+from .sockets import Channel
+from .tcp import ConnectionMonitor, end_connection
 
 __all__ = ["Connections"]
 
@@ -34,8 +30,6 @@ PAUSE = 5.0
 """Seconds between a broken connection of nobody knows whom, and the question to engines whether it was theirs."""
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
-_EVENT = struct.Struct("=Hi")
-_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 
 class Connections:
@@ -52,7 +46,6 @@ class Connections:
     ) -> None:
         self._channels = channels
         self._lost = lost
-        self._ports: dict[str, int] = {}
         self._open: dict[str, dict[int, float]] = {name: {} for name in channels}
         """When each connection was made, by channel and descriptor."""
         self._heard: dict[str, dict[bytes, int]] = {name: {} for name in channels}
@@ -63,13 +56,15 @@ class Connections:
         """Channels on which connections have broken by which nothing had come."""
         self._broken = trio.Event()
         self._ended = trio.Event()
-        self.monitors: list[Channel] = []
-        """To be received from."""
-        for name, channel in channels.items():
-            endpoint = channel.socket.get_string(zmq.LAST_ENDPOINT)
-            self._ports[name] = int(endpoint.rpartition(":")[2])
-            monitor = monitor_of(channel.socket, _EVENTS)
-            self.monitors.append(Channel(monitor, partial(self._happened, name), name=f"connections of {name}"))
+        self._monitors = [
+            ConnectionMonitor(channel.socket, partial(self._has_ended, name), partial(self._was_accepted, name))
+            for name, channel in channels.items()
+        ]
+
+    @property
+    def monitors(self) -> list[Channel]:
+        """Channels to be received from."""
+        return [monitor.channel for monitor in self._monitors]
 
     def count(self, name: str) -> int:
         """How many connections a channel has."""
@@ -92,19 +87,20 @@ class Connections:
 
         return handle_and_note
 
-    def _happened(self, name: str, frames: Frames) -> None:
-        event, fd = _EVENT.unpack(to_bytes(frames[0]))
-        if event == zmq.EVENT_ACCEPTED:
-            self._forget(name, fd)  # its end may not have been told
-            self._open[name][fd] = trio.current_time()
-        elif fd in self._open[name]:
-            self._ended.set()
-            ident = self._forget(name, fd)
-            if ident is not None:
-                self._lost(name, ident, ())
-            else:
-                self._unknown[name] = None
-                self._broken.set()
+    def _was_accepted(self, name: str, fd: int) -> None:
+        self._forget(name, fd)  # its end may not have been told
+        self._open[name][fd] = trio.current_time()
+
+    def _has_ended(self, name: str, fd: int) -> None:
+        if fd not in self._open[name]:
+            return
+        self._ended.set()
+        ident = self._forget(name, fd)
+        if ident is not None:
+            self._lost(name, ident, ())
+        else:
+            self._unknown[name] = None
+            self._broken.set()
 
     async def release(self) -> None:
         """Let ZeroMQ release the names of connections that have broken, before their owners come back, for ever.
@@ -147,36 +143,15 @@ class Connections:
         """
         heard = self._heard[name]
         silent = self._open[name].keys() - set(heard.values())
-        closed = sum(self._close(name, fd, host) for fd in silent)
+        socket = self._channels[name].socket
+        closed = sum(end_connection(fd, socket, host) for fd in silent)
         if ident is not None and ident in heard:
-            closed += self._close(name, heard[ident], None)
+            closed += end_connection(heard[ident], socket)
         if closed:
             log.info("closed connections that may lead nowhere", channel=name, connections=closed)
         return closed
 
-    def _close(self, name: str, fd: int, host: str | None) -> bool:
-        # The descriptor is ZeroMQ's, which may close it at any moment, and the system may give its number to another
-        # file. A copy stays what it is, so the hub looks at a copy before it acts.
-        try:
-            copy = os.dup(fd)
-        except OSError:
-            return False
-        try:
-            connection = net.socket(fileno=copy)
-        except OSError:  # not a socket
-            os.close(copy)
-            return False
-        with suppress(OSError), connection:
-            peer = str(connection.getpeername()[0]).removeprefix("::ffff:")
-            if connection.getsockname()[1] == self._ports[name] and host in (None, peer):
-                connection.shutdown(net.SHUT_RDWR)
-                return True
-        return False
-
     def close(self) -> None:
         """Stop watching. Before the channels are closed."""
-        for channel in self._channels.values():
-            if not channel.closed:
-                channel.socket.disable_monitor()
-        for monitor in self.monitors:
-            monitor.close(linger=0)
+        for monitor in self._monitors:
+            monitor.close()

@@ -16,6 +16,7 @@ import zmq
 from ..config import HubConfig
 from ..errors import ConfigError
 from ..logs import get_logger
+from .publisher import Publisher
 from .restore import Known
 from .security import Security
 from .sockets import Channel, Receiver
@@ -25,8 +26,9 @@ __all__ = ["HubFactory"]
 
 log = get_logger("trio_hub.runtime")
 
-WAITING_MESSAGES, WAITING_PONGS = 200, 20
-"""Messages of one peer that ZeroMQ takes before the hub does."""
+WAITING_MESSAGES, WAITING = 200, {"hb_pong": 20, "iopub": 32}
+"""Messages of one peer that ZeroMQ takes before the hub does; and the channels that have a number of their own. (Output
+may be large, and waits at the engine, since stock engines have no limit.)"""
 MAX_SIGN_OF_LIFE = 1024
 """Bytes that an answer to a ping, or a subscription to pings, may have. Those of stock engines have some 30."""
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 15, 4
@@ -51,10 +53,12 @@ _SOCKETS: tuple[tuple[str, int, tuple[str, ...], str, bytes], ...] = (
     ("control_in", zmq.ROUTER, ("client",), "control", b"control_in"),
     ("mux_in", zmq.ROUTER, ("client",), "mux", b"mux_in"),
     ("task_in", zmq.ROUTER, ("client",), "task", b"task_in"),
-    ("iopub_out", zmq.PUB, ("client",), "iopub", b""),
-    ("notification", zmq.PUB, ("client",), "notification", b""),
+    ("iopub_out", zmq.XPUB, ("client",), "iopub", b""),
+    ("notification", zmq.XPUB, ("client",), "notification", b""),
     ("broadcast_in", zmq.ROUTER, ("client",), "broadcast", b"broadcast_in"),
 )
+PUBLISHED = ("iopub_out", "notification")
+"""Channels that clients subscribe to."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 _TRIES = 20
 """How often the system may choose a port that is free at one address and not at the other."""
@@ -84,6 +88,8 @@ class HubFactory:
         self.key = key
         self.context = zmq.Context()
         self.channels: dict[str, Channel] = {}
+        self.publishers: dict[str, Publisher] = {}
+        """Those of the channels that clients subscribe to."""
         self.receiver = Receiver()
         """Whoever serves receives from the channels with it."""
         self.client_info: dict[str, Any] = {}
@@ -150,17 +156,20 @@ class HubFactory:
         self, name: str, kind: int, sides: tuple[str, ...], key: str, identity: bytes, index: int | None = None
     ) -> int:
         """Make the channel of this name; the port it is bound to."""
+        config = self.config
         addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
-        channel = Channel(socket, name=name)
-        channel.max_frames = self.config.max_message_frames
-        try:
+        channel: Channel
+        if name in PUBLISHED:
+            channel = self.publishers[name] = Publisher(socket, config.subscriber_queue, name=name)
+        else:
+            channel = Channel(socket, name=name)
+            channel.max_frames = 2 if name == "hb_pong" else config.max_message_frames
+            socket.maxmsgsize = MAX_SIGN_OF_LIFE if name in ("hb_ping", "hb_pong") else config.max_message_bytes
             socket.sndhwm = 0
             # What the hub has not received yet waits with its sender, not in this process: whoever that is.
-            socket.rcvhwm = WAITING_PONGS if name == "hb_pong" else WAITING_MESSAGES
-            socket.maxmsgsize = MAX_SIGN_OF_LIFE if name in ("hb_ping", "hb_pong") else self.config.max_message_bytes
-            if name == "hb_pong":
-                channel.max_frames = 2
+            socket.rcvhwm = WAITING.get(name, WAITING_MESSAGES)
+        try:
             self._keep_alive(name, socket, sides)
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
@@ -174,7 +183,7 @@ class HubFactory:
                 socket.router_handover = False
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
-            elif kind == zmq.XPUB:
+            elif name == "hb_ping":
                 socket.setsockopt(zmq.XPUB_MANUAL, 1)  # who gets what is for `Heartbeat` to say
             if self._curve is not None:
                 socket.curve_server = True

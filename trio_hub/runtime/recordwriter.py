@@ -19,6 +19,7 @@ from ..errors import StoreError
 from ..logs import get_logger
 from ..store.backend import Backend, Batch, Keep, Reader
 from ..store.backlog import Backlog
+from ..store.output import MAX_OUTPUT, OutputLimit
 from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged
 from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
@@ -57,6 +58,7 @@ class RecordWriter:
             came while the last one was being written.
         max_backlog: Bytes of what is not yet written, roughly, from which on it is ``crowded``.
         keep: How much of what is finished is kept; None for all.
+        max_output: See `trio_hub.store.output.OutputLimit`.
         now: The time, for `keep`.
 
     Attributes:
@@ -75,6 +77,7 @@ class RecordWriter:
         delay: float = 0.05,
         max_backlog: int = 256 << 20,
         keep: Keep | None = None,
+        max_output: int = MAX_OUTPUT,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.delay = delay
@@ -87,6 +90,7 @@ class RecordWriter:
         self._backend = backend
         self._now = now
         self._pending = Backlog(max_backlog)
+        self._output = OutputLimit(max_output)
         self._told_at: float | None = None
         # Calls of `after_commit` whose time has come.
         self._due: deque[Callable[[], None]] = deque()
@@ -133,6 +137,7 @@ class RecordWriter:
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.store.Store.add`."""
+        self._output.forget(record.msg_id)
         pending = self._pending
         layer = pending.open
         if not layer.changes:
@@ -153,6 +158,9 @@ class RecordWriter:
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
+        text = self._output.recorded(msg_id, key, text)
+        if not text:
+            return
         pending = self._pending
         layer = pending.open
         if not layer.changes:
@@ -163,6 +171,7 @@ class RecordWriter:
 
     def discard(self, msg_id: str) -> None:
         """See `trio_hub.store.Store.discard`."""
+        self._output.forget(msg_id)
         layer = self._pending.open
         if not layer.changes:
             self._begin_layer()

@@ -66,6 +66,7 @@ class RunningHub:
         if config.profile_dir is not None:
             self.client_file, self.engine_file = connection_paths(config.profile_dir, config.cluster_id)
         self._host = host
+        self._subscribers = [publisher.subscribers for publisher in factory.publishers.values()]
         self._stopped = trio.Event()
 
     def __repr__(self) -> str:
@@ -102,7 +103,7 @@ class RunningHub:
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
-        return statistics_of(self._host.hub, self.config.database, self.connections)
+        return statistics_of(self._host.hub, self.config.database, self.connections, self._subscribers)
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
@@ -390,6 +391,10 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         guard.counts = hub.ignored
     receiving = [guard.channel for guard in factory.guards] + host.connections.monitors
     receiving += [channel for channel in channels.values() if channel.handle is not None]
+    for name, publisher in factory.publishers.items():
+        publisher.counts = hub.ignored
+        receiving.append(publisher.monitor.channel)
+        services.start_soon(publisher.keep_sending, name=f"{name}: what waits")
     for channel in receiving:
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from ..config import DatabaseURL
 from ..hub import Hub
 from ..store import MemoryStore
 from .recordwriter import RecordWriter
+from .subscribers import Subscribers
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 
@@ -88,10 +90,27 @@ class Statistics:
     """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
     connections: str
     """``encrypted``, if clients and engines talk to the hub over CURVE, or ``open``."""
+    subscribers: int
+    """Connections that have subscribed to output or to notifications, now: two for each stock client."""
+    subscribers_behind: int
+    """Of these, the ones from which messages were dropped, and for which others wait still, now."""
+    subscribers_waiting: int
+    """Bytes of messages that wait for subscribers, now; a message counts for each subscriber that it waits for."""
+    subscribers_dropped: int
+    """Messages that were dropped since a subscriber did not read; a message counts for each such subscriber."""
+    subscribers_dropped_bytes: int
+    """Bytes of these messages."""
 
 
-def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statistics:
-    """The hub's numbers now; `connections` is what `Statistics` says of them."""
+def statistics_of(hub: Hub, database: DatabaseURL, connections: str, published: Collection[Subscribers]) -> Statistics:
+    """The hub's numbers now.
+
+    Args:
+        hub: whose numbers.
+        database: where its records are.
+        connections: ``encrypted`` or ``open``.
+        published: the subscribers of each channel that has some.
+    """
     scheduler = hub.scheduler
     return Statistics(
         engines=len(hub.engines),
@@ -116,6 +135,11 @@ def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statisti
         submitted_by_queue=dict(hub.submitted),
         outcomes={queue: dict(outcomes) for queue, outcomes in hub.outcomes.items()},
         connections=connections,
+        subscribers=sum(map(len, published)),
+        subscribers_behind=sum(one.dropping for one in published),
+        subscribers_waiting=sum(one.waiting_bytes for one in published),
+        subscribers_dropped=sum(one.dropped for one in published),
+        subscribers_dropped_bytes=sum(one.dropped_bytes for one in published),
     )
 
 

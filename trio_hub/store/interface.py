@@ -53,6 +53,8 @@ class Store(Protocol):
     def append(self, msg_id: str, key: str, text: str) -> None:
         """Append to ``stdout`` or ``stderr`` without rewriting what is there; an unknown msg_id: nothing.
 
+        What goes beyond `trio_hub.store.output.MAX_OUTPUT` characters of one record is not kept; the text says so.
+
         Raises `AttributeError` for any other key.
         """
 

@@ -18,6 +18,7 @@ import msgspec
 from ..errors import ConfigError
 from .backend import EARLIEST, Place, place_of
 from .interface import Checkpoint, no_checkpoint
+from .output import MAX_OUTPUT, OutputLimit
 from .query import Query, parse_keys
 from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
 
@@ -37,6 +38,7 @@ class MemoryStore:
         max_bytes: Size of these records above which they are culled: buffers, JSON text, source code and
             output (as UTF-8), in bytes. The half kilobyte or so that Python needs for each record besides
             is not counted.
+        max_output: See `trio_hub.store.output.OutputLimit`.
         checkpoint: Awaited by readers after every 500 records or so, so that they do not hog an event loop.
 
     Attributes:
@@ -52,7 +54,12 @@ class MemoryStore:
     crowded = False
 
     def __init__(
-        self, max_records: int = 100_000, max_bytes: int = 1 << 30, *, checkpoint: Checkpoint = no_checkpoint
+        self,
+        max_records: int = 100_000,
+        max_bytes: int = 1 << 30,
+        *,
+        max_output: int = MAX_OUTPUT,
+        checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
         if max_records < 1 or max_bytes < 1:
             raise ConfigError(f"max_records={max_records} and max_bytes={max_bytes} must be at least 1")
@@ -62,6 +69,7 @@ class MemoryStore:
         self.finished_bytes = 0
         self.culled = 0
         self._checkpoint = checkpoint
+        self._output = OutputLimit(max_output)
         self._records: dict[str, _Kept] = {}
         self._arrivals = 0
         # msg_ids of finished tasks, first finished first. (A dict would look for its first item among
@@ -119,10 +127,9 @@ class MemoryStore:
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
-        if key not in TEXT_KEYS:
-            raise AttributeError(f"{key!r} is not text to append to")
+        text = self._output.recorded(msg_id, key, text)
         kept = self._records.get(msg_id)
-        if kept is not None:
+        if kept is not None and text:
             grown = kept.append(key, text)
             self.total_bytes += grown
             if msg_id in self._finished:
@@ -213,6 +220,7 @@ class MemoryStore:
     def _forget(self, kept: _Kept) -> None:
         msg_id = kept.record.msg_id
         del self._records[msg_id]
+        self._output.forget(msg_id)
         self.total_bytes -= kept.size
         if msg_id in self._finished:
             del self._finished[msg_id]

@@ -162,7 +162,7 @@ class ScriptedClient(Peer):
             self._changed()
 
     def _on_published(self, frames: Frames, into: list[Received]) -> None:
-        message = self._read(frames)
+        message = self._read(frames[1:])  # the first one is the topic by which the hub sends to this client
         if message is not None:
             into.append(Received(message, self.session))
             self._changed()

@@ -31,6 +31,13 @@ export function attention(overview) {
       `The database is ${seconds(database.lag)} behind: ` +
         `${plural(database.pending, "record waits", "records wait")} (${bytes(database.pending_bytes)}).`,
     );
+  if (now.subscribers_behind > 0)
+    say(
+      "warn",
+      `${plural(now.subscribers_behind, "client connection does", "client connections do")} not read output or ` +
+        `notifications: ${bytes(now.subscribers_waiting)} wait, and the oldest are dropped. ` +
+        "The hub's log has the addresses.",
+    );
   if (rates.failed > 0) say("warn", `Tasks are failing: ${rate(rates.failed)}.`, "#/failures");
   if (latencies.loop?.p99 > LAGGING)
     say("warn", `The hub's event loop was ${seconds(latencies.loop.p99)} late (p99 of the last minute).`);

@@ -177,6 +177,11 @@ export function overview({ hub, signal }) {
         ["CPU", `${percent(own.cpu)} of a core`],
         ["File descriptors", own.fds_limit ? `${count(own.fds)} of ${count(own.fds_limit)}` : count(own.fds)],
         ["Queued in memory", bytes(now.queue_memory)],
+        ["Waiting for subscribers", bytes(now.subscribers_waiting)],
+        [
+          "Dropped for slow subscribers",
+          `${plural(now.subscribers_dropped, "message")}, ${bytes(now.subscribers_dropped_bytes)}`,
+        ],
         ["Unreadable messages", count(total(now.wire_errors))],
         ["Messages without effect", count(total(now.ignored))],
         ["Missed heartbeats", number(now.heartbeats_missed)],

@@ -1,0 +1,217 @@
+"""Who has subscribed to what the hub publishes, and what waits for each of them: state without sockets.
+
+A connection may ask for several prefixes. For each prefix it gets a topic that no other connection has: the prefix
+itself, since the subscriber filters once more by what it has asked for, and a random token. So a message can be sent to
+one connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from ..wire.frames import Buffer, Frames, to_bytes
+
+__all__ = ["MAX_PREFIXES", "MAX_PREFIX_BYTES", "ROOM", "Publication", "Subscriber", "Subscribers", "wire_size"]
+
+ROOM = 2 * 2**20
+"""Bytes for one subscriber that ZeroMQ may hold. A message that is larger is handed over when ZeroMQ holds nothing."""
+MAX_PREFIXES = 64
+"""Prefixes that one connection may ask for. Stock clients ask for one on each channel."""
+MAX_PREFIX_BYTES = 255
+"""Bytes that a prefix may have. ZeroMQ takes some 40 bytes of memory for each of them."""
+
+# Bytes of memory that Python needs for a message and for each of its frames, roughly, without what is in them.
+_PER_MESSAGE = 200
+_PER_FRAME = 40
+# Bytes that ZMTP needs for a frame, at least.
+_FRAME_HEADER = 2
+
+
+def wire_size(frames: Sequence[Buffer]) -> int:
+    """Return the bytes that a message takes up on a connection, at least."""
+    return sum(map(len, frames)) + _FRAME_HEADER * len(frames)
+
+
+class Publication:
+    """A message that waits: one object, however many subscribers it waits for.
+
+    - ``wire_size``: bytes that it takes up on a connection, at least;
+    - ``size``: bytes of memory that it takes up here, roughly.
+    """
+
+    __slots__ = ("frames", "size", "wire_size")
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.wire_size = wire_size(frames)
+        self.size = self.wire_size + _PER_MESSAGE + _PER_FRAME * len(frames)
+
+
+class Subscriber:
+    """One connection: what it has asked for, and the messages that wait for it, the oldest first.
+
+    - ``topics``: its own topic for each prefix, in the order in which it asked for them;
+    - ``size``: bytes of the messages that wait;
+    - ``held``: bytes that were handed to ZeroMQ and that the system is not known to have taken since, at most;
+    - ``dropped``, ``dropped_bytes``: the messages that it has not got since it began to be behind, and their bytes;
+    - ``pause``, ``retry_at``: the seconds before ZeroMQ is offered a message again, and the time of that;
+    - ``warned_at``: when the log was last told that messages were dropped; None if it was not since it is behind.
+    """
+
+    __slots__ = (
+        "_written",
+        "address",
+        "dropped",
+        "dropped_bytes",
+        "held",
+        "pause",
+        "retry_at",
+        "size",
+        "topics",
+        "waiting",
+        "warned_at",
+    )
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.topics: dict[bytes, bytes] = {}
+        self.waiting: deque[Publication] = deque()
+        self.size = 0
+        self.held = 0
+        self.dropped = 0
+        self.dropped_bytes = 0
+        self.pause = 0.0
+        self.retry_at = 0.0
+        self.warned_at: float | None = None
+        self._written = 0
+
+    def topic_for(self, frames: Sequence[Buffer]) -> bytes | None:
+        """Return the topic by which this subscriber gets the message; None if it has not asked for it.
+
+        Of several topics the newest is taken: older ones may belong to a connection that had the same descriptor.
+        """
+        first: bytes | None = None
+        for prefix in reversed(self.topics):
+            if not prefix:
+                return self.topics[prefix]
+            if first is None:
+                first = to_bytes(frames[0])
+            if first.startswith(prefix):
+                return self.topics[prefix]
+        return None
+
+    def has_room(self, size: int) -> bool:
+        """Whether ZeroMQ may be given so many bytes more for this subscriber."""
+        return not self.held or self.held + size <= ROOM
+
+    def written(self, total: int | None) -> bool:
+        """The system has taken so many bytes for this connection since it began; None: all that ZeroMQ had.
+
+        A connection also carries a few bytes that are no messages. So ``held`` does not stay above what ZeroMQ holds.
+
+        Returns:
+            Whether it has taken something since the last call.
+        """
+        before = self._written
+        self._written = before + self.held if total is None else total
+        taken = max(0, self._written - before)
+        self.held = max(0, self.held - taken)
+        return taken > 0
+
+
+class Subscribers:
+    """All subscribers of one channel, by the file descriptor of their connection.
+
+    Args:
+        limit: bytes of messages that may wait for each subscriber. Beyond it the oldest are dropped; but the newest
+            always stays, whatever its size.
+        token: returns bytes that nobody can guess, always of the same length, different each time.
+
+    - ``behind``: the subscribers for whom something waits;
+    - ``common_topic``: reaches all who have asked for everything, at once; no subscriber's own topic begins so;
+    - ``dropped``, ``dropped_bytes``: messages that subscribers did not get, and their bytes, since the start.
+    """
+
+    def __init__(self, limit: int, token: Callable[[], bytes]) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self.dropped_bytes = 0
+        self.behind: dict[int, Subscriber] = {}
+        self.common_topic = token()
+        self._token = token
+        self._by_fd: dict[int, Subscriber] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_fd)
+
+    def __iter__(self) -> Iterator[tuple[int, Subscriber]]:
+        return iter(self._by_fd.items())
+
+    def __getitem__(self, fd: int) -> Subscriber:
+        return self._by_fd[fd]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the messages that wait now; a message that waits for several subscribers counts for each of them."""
+        return sum(subscriber.size for subscriber in self.behind.values())
+
+    @property
+    def dropping(self) -> int:
+        """Subscribers for whom messages wait now, and older ones were dropped."""
+        return sum(subscriber.dropped > 0 for subscriber in self.behind.values())
+
+    def subscribe(self, fd: int, prefix: bytes, address: str) -> tuple[bytes, bytes | None] | None:
+        """A connection asks for the messages that begin so.
+
+        Returns:
+            The topic by which the connection gets them from now on, and the topic that it had for them before, if any;
+            None if it asks for too much.
+        """
+        subscriber = self._by_fd.get(fd)
+        asked = 0 if subscriber is None else len(subscriber.topics)
+        if len(prefix) > MAX_PREFIX_BYTES or asked >= MAX_PREFIXES or prefix.startswith(self.common_topic):
+            return None
+        if subscriber is None:
+            subscriber = self._by_fd[fd] = Subscriber(address)
+        # Always a new topic: the connection may be another than the one that asked for the same before.
+        before = subscriber.topics.pop(prefix, None)
+        topic = subscriber.topics[prefix] = prefix + self._token()
+        return topic, before
+
+    def unsubscribe(self, fd: int, prefix: bytes) -> bytes | None:
+        """A connection does not want the messages that begin so any more; the topic that it had for them, if any."""
+        subscriber = self._by_fd.get(fd)
+        if subscriber is None:
+            return None
+        topic = subscriber.topics.pop(prefix, None)
+        if not subscriber.topics:
+            self.forget(fd)
+        return topic
+
+    def forget(self, fd: int) -> None:
+        """A connection has ended: forget it, and what waits for it."""
+        self._by_fd.pop(fd, None)
+        self.behind.pop(fd, None)
+
+    def wait(self, fd: int, publication: Publication) -> bool:
+        """Let a message wait for a subscriber; whether older ones were dropped for it."""
+        subscriber = self.behind[fd] = self._by_fd[fd]
+        subscriber.waiting.append(publication)
+        subscriber.size += publication.size
+        before = subscriber.dropped
+        while subscriber.size > self.limit and len(subscriber.waiting) > 1:
+            oldest = subscriber.waiting.popleft().size
+            subscriber.size -= oldest
+            subscriber.dropped += 1
+            subscriber.dropped_bytes += oldest
+            self.dropped += 1
+            self.dropped_bytes += oldest
+        return subscriber.dropped > before
+
+    def sent(self, fd: int) -> None:
+        """The oldest message that waits for a subscriber was sent, or is not wanted any more."""
+        subscriber = self.behind[fd]
+        subscriber.size -= subscriber.waiting.popleft().size
+        if not subscriber.waiting:
+            del self.behind[fd]

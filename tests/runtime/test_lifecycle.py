@@ -562,7 +562,7 @@ async def test_statistics() -> None:
         numbers = asdict(hub.statistics())
         plain = {name: number for name, number in numbers.items() if not isinstance(number, dict)}
         counted = {name for name, number in plain.items() if number}
-        assert counted == {"engines", "registering", "engines_registered", "subscribers"}
+        assert counted == {"connections", "engines", "registering", "engines_registered", "subscribers"}
         assert not any(numbers["submitted_by_queue"].values())
         assert not any(numbers["engines_lost"].values())
         assert not any(count for outcomes in numbers["outcomes"].values() for count in outcomes.values())

@@ -269,3 +269,18 @@ async def test_an_engines_key_is_a_clients_key() -> None:
     ):
         assert (await as_client.reply(as_client.call(other, b"x"))).buffers == [b"x"]
         assert bad.info["key"] == as_client.info["key"]
+
+
+async def test_nobody_has_an_engines_pings_by_sending_nonsense_where_they_come_from() -> None:
+    async with cluster(1, ping=0.1) as (hub, client, engines):
+        with stranger_at(hub) as stranger:
+            socket = stranger.connect("hb_ping", kind=zmq.XSUB)
+            await eventually(lambda: bool(socket.poll(0, zmq.POLLOUT)))
+            for _ in range(20):
+                socket.send(b"nonsense")
+            async with open_engine(hub.engine_info) as newcomer:
+                await hub.wait_engines(2)
+                await all_work(hub, client, [*engines, newcomer])
+                pings = len(newcomer.pings)
+                await newcomer.wait_until(lambda: len(newcomer.pings) > pings + 3)
+            assert stranger.received() == []

@@ -20,6 +20,7 @@ from ..hub import Hub
 from ..wire.frames import Frames, to_bytes
 from .connections import Connections
 from .sockets import Channel
+from .tcp import end_connection
 
 __all__ = ["Heartbeat"]
 
@@ -41,6 +42,8 @@ class Heartbeat:
         self.period = period
         self.connections = connections
         self._silent = max(SILENT_PINGS, math.ceil(SILENT_SECONDS / period))
+        self._confused = False
+        """Whether ZeroMQ may have handed over a subscription together with the connection of another peer."""
         ping.handle = self._subscribed
         pong.handle = self._ponged
 
@@ -75,7 +78,10 @@ class Heartbeat:
 
     def _subscribed(self, frames: Frames) -> None:
         """Engines subscribe to everything. What they get is all common pings, and a greeting that nobody else does."""
-        if to_bytes(frames[0])[:1] == b"\x01":
+        verb = to_bytes(frames[0])[:1]
+        if verb not in (b"\0", b"\x01") or self._confused:
+            self._refuse_subscription()
+        elif verb == b"\x01":
             self.pong.release()
             greeting = self.hub.heartmonitor.greeting()
             with suppress(zmq.ZMQError):  # it is gone already
@@ -83,6 +89,16 @@ class Heartbeat:
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])
                 self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # it begins as those of others may
+
+    def _refuse_subscription(self) -> None:
+        """End a connection. An engine whose subscription a stranger has spoilt comes back, and subscribes again.
+
+        After a message that is no subscription, libzmq confuses the connections of the subscriptions that follow, until
+        nothing is left to be received. So a stranger could have an engine's pings.
+        """
+        self.hub.ignore("subscription_refused", "a peer of the heartbeat sent something that is no subscription")
+        end_connection(self.ping.peer_fd(), self.ping.socket)
+        self._confused = self.ping.is_readable()
 
     def _ponged(self, frames: Frames) -> None:
         self.hub.handle_pong([to_bytes(frame) for frame in frames])

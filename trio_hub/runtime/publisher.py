@@ -24,7 +24,7 @@ import trio
 import zmq
 
 from ..logs import get_logger
-from ..wire.frames import Buffer, Frames
+from ..wire.frames import Buffer
 from .sockets import Channel
 from .subscribers import Publication, Subscriber, Subscribers, wire_size
 from .tcp import ConnectionMonitor, bytes_written, end_connection, peer_of
@@ -72,7 +72,7 @@ class Publisher(Channel):
     """
 
     def __init__(self, socket: zmq.Socket[Any], limit: int, *, name: str = "") -> None:
-        super().__init__(socket, self._ignore, name=name)
+        super().__init__(socket, lambda frames: None, name=name)  # `drain` is this class's own
         self.subscribers = Subscribers(limit, partial(secrets.token_bytes, TOKEN_BYTES))
         self.counts: Counter[str] = Counter()
         socket.setsockopt(zmq.XPUB_MANUAL, 1)
@@ -82,17 +82,16 @@ class Publisher(Channel):
         self.monitor = ConnectionMonitor(socket, self._ended)
         # Whether ZeroMQ may have handed over a subscription together with the connection of another
         self._confused = False
+        # Whether a subscription is being handled: until its topic is set, ZeroMQ must not be asked anything, since it
+        # forgets whose subscription it was when it learns that another connection has ended.
+        self._handling = False
         self._newly_behind = trio.Event()
         self._heard_at = -inf
 
     # Sending
 
     def send(self, frames: Sequence[Buffer]) -> bool:
-        """Publish a message, without waiting.
-
-        Returns:
-            False if the channel is closed.
-        """
+        """Publish a message, without waiting; False if the channel is closed."""
         if self.closed:
             return False
         now = perf_counter()
@@ -224,7 +223,9 @@ class Publisher(Channel):
                 return True
             heard += 1
             frame = self._receive(_NOBLOCK, False)
+            self._handling = True
             self._heard(frame)
+            self._handling = False
             while frame.more:
                 frame = self._receive(_NOBLOCK, False)
         return False
@@ -288,12 +289,9 @@ class Publisher(Channel):
 
     def _ended(self, fd: int) -> None:
         self.subscribers.forget(fd)
-        if not self.closed:
+        if not self.closed and not self._handling:
             self._getsockopt(_EVENTS)  # lets ZeroMQ release what it holds for that connection
             self._look_again()
-
-    def _ignore(self, frames: Frames) -> None:
-        """Never called: `drain` is this class's own."""
 
     def close(self, linger: int) -> None:
         """Close the socket; what was published has `linger` milliseconds to leave, what waits included. Idempotent."""

@@ -197,7 +197,17 @@ def test_a_query_is_no_work_for_engines(port: str, msg_type: str) -> None:
     assert [world.content(reply)["ename"] for _, reply in world.take()] == ["RequestRefused"]
 
 
-@pytest.mark.parametrize("port", ["task_out", "mux_out", "control_out", "broadcast_out"])
+def test_a_nannys_answer_to_a_signal_has_an_odd_name_and_arrives() -> None:
+    world = World()
+    world.engine("a")
+    msg_id = world.call("a", msg_type="signal_request", channel="control_in")
+    [(_, request)] = world.take("control_out")
+    frames = Peer("a").session.write("_request", {"status": "ok"}, parent=request.frames[2])
+    send_on(world, "control_out", frames, b"a", b"client")
+    assert [message.parent.msg_id for _, message in world.take("control_in")] == [msg_id]
+
+
+@pytest.mark.parametrize("port", ["task_out", "mux_out", "broadcast_out"])
 def test_result_ports_take_replies(port: str) -> None:
     world = World()
     world.engine("a")

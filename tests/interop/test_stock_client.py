@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,20 @@ def test_a_stock_clients_day(start_cluster: StartCluster, packer: str, monkeypat
 
     check_queries(cluster, rc)
     check_resubmit_and_abort(rc, view)
+
+    begun = cluster.client_file.with_name("begun")
+
+    def sleep_and_say_so(path: str, seconds: float) -> None:
+        import time
+
+        open(path, "w").close()
+        time.sleep(seconds)
+
+    sleeping = rc[1].apply_async(sleep_and_say_so, str(begun), LIMIT)
+    wait_until(begun.exists, "the call has begun")
+    rc.send_signal(signal.SIGINT, targets=[1], block=True)
+    with pytest.raises(ipp.RemoteError, match="KeyboardInterrupt"):
+        sleeping.get(LIMIT)
 
     rc.shutdown(targets=[0], block=True)
     wait_until(lambda: rc.ids == [1], "engine 0 is gone")

@@ -38,7 +38,8 @@ class Hub(Queries):
         }
         for channel in self.broadcast_channels:
             self.monitor_handlers[channel] = self.save_broadcast_result
-        self.result_channels = frozenset(("mux_out", "task_out", "control_out", *self.broadcast_channels))
+        # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
+        self.result_channels = frozenset(("mux_out", "task_out", *self.broadcast_channels))
         self.query_handlers: dict[str, Callable[[list[bytes], Message], Any]] = {
             "queue_request": self.queue_status,
             "result_request": self.get_results,

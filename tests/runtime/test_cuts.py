@@ -17,6 +17,9 @@ from .support import cluster, eventually
 WAYS = ("reset", "swallow", "forget")
 CHANNELS = ("task", "mux", "broadcast", "control", "hb_ping", "hb_pong", "iopub", "registration")
 
+ALL_BUT_THE_HEART = tuple(channel for channel in CHANNELS if channel != "hb_pong")
+"""Where silence is noticed at both ends. A heart that is swallowed has stopped, as far as the hub can know."""
+
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +46,7 @@ async def networked() -> AsyncGenerator[tuple[RunningHub, ScriptedClient, Script
 
 async def cut(network: Network, way: str, *channels: str) -> None:
     """Cut connections when the engine's ZeroMQ knows how long they may be silent."""
-    await eventually(lambda: network.is_watched("task", "mux", "broadcast", "control", "hb_ping", "hb_pong"))
+    await eventually(lambda: network.is_watched("task", "mux", "broadcast", "control", "hb_ping"))
     getattr(network, way)(*channels)
 
 
@@ -67,7 +70,7 @@ async def test_all_connections_of_an_engine_are_cut(way: str, busy: bool, known:
         before = len(engine.requests)
         msg_ids = [client.submit(b"task"), client.call(engine, b"direct")] if busy else []
         await engine.wait_requests(before + len(msg_ids))
-        await cut(network, way)
+        await cut(network, way, *(CHANNELS if way != "swallow" else ALL_BUT_THE_HEART))
         msg_ids += [client.submit(b"sent into the cut"), client.call(engine, b"sent into the cut")]
         msg_ids.append(client.control(engine, "clear_request"))
         engine.release()
@@ -78,8 +81,10 @@ async def test_all_connections_of_an_engine_are_cut(way: str, busy: bool, known:
         assert [len(client.replies[msg_id]) for msg_id in msg_ids] == [1] * len(msg_ids)
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "channel"),
+    [(way, channel) for way in WAYS for channel in CHANNELS if (way, channel) != ("swallow", "hb_pong")],
+)
 async def test_one_connection_of_an_engine_is_cut(way: str, channel: str) -> None:
     async with networked() as (hub, client, engine, network):
         await works(hub, client, engine)
@@ -88,6 +93,16 @@ async def test_one_connection_of_an_engine_is_cut(way: str, channel: str) -> Non
             # The request may be lost, and is then answered with an error.
             await client.reply(client.control(engine, "clear_request"))
         await works(hub, client, engine)
+
+
+async def test_an_engine_whose_heart_is_swallowed_is_lost_and_its_work_is_answered() -> None:
+    async with networked() as (hub, client, engine, network):
+        await works(hub, client, engine)
+        engine.hold()
+        call = client.call(engine, b"direct")
+        await cut(network, "swallow", *CHANNELS)
+        assert (await client.reply(call)).content["ename"] == "EngineError"
+        assert hub.statistics().engines_lost["heart"] == 1
 
 
 @pytest.mark.parametrize("way", WAYS)

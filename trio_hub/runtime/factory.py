@@ -170,7 +170,9 @@ class HubFactory:
             # What the hub has not received yet waits with its sender, not in this process: whoever that is.
             socket.rcvhwm = WAITING.get(name, WAITING_MESSAGES)
         try:
-            self._keep_alive(name, socket, sides)
+            self._keep_alive(name, socket)
+            if sides == ("engine",) and name not in WAITING:
+                self._ping_connections(name, socket)
             socket.backlog = 1024  # engines come by the thousand
             if any("[" in address for address in addresses):
                 socket.ipv6 = True
@@ -200,25 +202,31 @@ class HubFactory:
         self.channels[name] = channel
         return port
 
-    def _keep_alive(self, name: str, socket: zmq.Socket[Any], sides: tuple[str, ...]) -> None:
-        """Make sure that connections which are silent stay open, and that those which are dead are noticed."""
+    def _keep_alive(self, name: str, socket: zmq.Socket[Any]) -> None:
+        """Have the system try connections that are silent, so that nothing on the way forgets them."""
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = KEEPALIVE_IDLE
         socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL
         socket.tcp_keepalive_cnt = KEEPALIVE_COUNT
-        if sides == ("engine",):
-            # The hub closes a dead connection, and with that its name is free. The engine closes its end later than the
-            # hub, so that the name is free when the engine comes back; the heart's connections sooner than the others,
-            # so that the heart is heard again before the engine counts as dead. (A client may be suspended for hours,
-            # and shall get its results all the same: its connections are left alone.)
-            silence = self.config.heart_timeout
-            if name in ("hb_ping", "hb_pong"):
-                period, silence = min(CONNECTION_PING, silence / 9), silence / 3
-            else:
-                period, silence = CONNECTION_PING, max(silence, LEAST_SILENCE)
-            socket.heartbeat_ivl = math.ceil(1000 * period)
-            socket.heartbeat_timeout = math.ceil(1000 * silence)
-            socket.heartbeat_ttl = min(math.ceil(1000 * (2 * period + silence)), MAX_TTL)
+
+    def _ping_connections(self, name: str, socket: zmq.Socket[Any]) -> None:
+        """Have ZeroMQ ping connections of engines, so that both ends notice when one is dead.
+
+        The hub closes a dead connection, and with that its name is free. The engine closes its end later than the hub,
+        so that the name is free when the engine comes back. (A client may be suspended for hours, and shall get its
+        results all the same: its connections are not pinged.)
+
+        Such a socket has no limit on what it receives: libzmq 4.3 aborts the process if it is to ping a connection that
+        has broken while its messages were held back by a limit.
+        """
+        period, silence = CONNECTION_PING, max(self.config.heart_timeout, LEAST_SILENCE)
+        if name == "hb_ping":  # sooner than the others, so that the heart is not given up for it
+            silence = self.config.heart_timeout / 3
+            period = min(CONNECTION_PING, silence / 3)
+        socket.rcvhwm = 0
+        socket.heartbeat_ivl = math.ceil(1000 * period)
+        socket.heartbeat_timeout = math.ceil(1000 * silence)
+        socket.heartbeat_ttl = min(math.ceil(1000 * (2 * period + silence)), MAX_TTL)
 
     def _addresses(self, sides: tuple[str, ...]) -> list[str]:
         addresses = {"engine": self.config.engine_address, "client": self.config.client_address}

@@ -114,7 +114,7 @@ class Connections:
             for pause in RELEASES:
                 await trio.sleep(pause)
                 for channel in self._channels.values():
-                    channel.is_readable()
+                    channel.touch()
 
     async def tell(self) -> None:
         """Tell of broken connections by which nothing had come, for ever; not often, since anybody can break one."""

@@ -177,7 +177,13 @@ class Channel:
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""
-        return self._has_message() and not self._held
+        return not self._held and self._has_message()
+
+    def touch(self) -> None:
+        """Have ZeroMQ do now what it has to do for this socket, such as let go of connections that have ended."""
+        self._has_message()
+        if self._receiver is not None:
+            self._receiver.look_again(self)  # the sign that a message has arrived may be gone
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)

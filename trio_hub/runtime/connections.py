@@ -24,12 +24,15 @@ import zmq
 
 from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
+from .services import Failures, going_on
 from .sockets import Channel, monitor_of
 
-__all__ = ["Connections"]
+__all__ = ["WATCHER", "Connections"]
 
 log = get_logger("trio_hub.runtime")
 
+WATCHER = "watcher of connections"
+"""The service's name."""
 PAUSE = 5.0
 """Seconds between a broken connection of nobody knows whom, and the question to engines whether it was theirs."""
 _EVENT = struct.Struct("=Hi")
@@ -43,12 +46,17 @@ class Connections:
         channels: these sockets, by name.
         lost: called when a connection has broken, with the channel's name, the identity of the engine that was heard by
             it, or None, and the identities that were heard by other connections.
+        failures: where errors are counted that nobody expected.
     """
 
     def __init__(
-        self, channels: Mapping[str, Channel], lost: Callable[[str, bytes | None, Container[bytes]], None]
+        self,
+        channels: Mapping[str, Channel],
+        lost: Callable[[str, bytes | None, Container[bytes]], None],
+        failures: Failures,
     ) -> None:
         self._channels = channels
+        self._failures = failures
         self._lost = lost
         self._ports: dict[str, int] = {}
         self._open: dict[str, dict[int, float]] = {name: {} for name in channels}
@@ -90,27 +98,29 @@ class Connections:
         return handle_and_note
 
     def _happened(self, name: str, frames: Frames) -> None:
-        event, fd = _EVENT.unpack(to_bytes(frames[0]))
-        if event == zmq.EVENT_ACCEPTED:
-            self._forget(name, fd)  # its end may not have been told
-            self._open[name][fd] = trio.current_time()
-        elif fd in self._open[name]:
-            ident = self._forget(name, fd)
-            if ident is not None:
-                self._lost(name, ident, ())
-            else:
-                self._unknown[name] = None
-                self._broken.set()
+        with going_on(WATCHER, self._failures):
+            event, fd = _EVENT.unpack(to_bytes(frames[0]))
+            if event == zmq.EVENT_ACCEPTED:
+                self._forget(name, fd)  # its end may not have been told
+                self._open[name][fd] = trio.current_time()
+            elif fd in self._open[name]:
+                ident = self._forget(name, fd)
+                if ident is not None:
+                    self._lost(name, ident, ())
+                else:
+                    self._unknown[name] = None
+                    self._broken.set()
 
     async def tell(self) -> None:
         """Tell of broken connections by which nothing had come, for ever; not often, since anybody can break one."""
         while True:
             await self._broken.wait()
             await trio.sleep(PAUSE)
-            self._broken = trio.Event()
-            unknown, self._unknown = self._unknown, {}
-            for name in unknown:
+            while self._unknown:
+                name = next(iter(self._unknown))
                 self._lost(name, None, self._heard[name])
+                del self._unknown[name]  # once it was told
+            self._broken = trio.Event()
 
     def _forget(self, name: str, fd: int) -> bytes | None:
         self._open[name].pop(fd, None)

@@ -6,7 +6,7 @@ all the same: each gets a snapshot of the database and, of the same moment, what
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
 from .recordbatch import Attempt, write_layers
 from .recordreaders import RecordReaders
+from .services import Failures, keep_running
 
 __all__ = ["RecordWriter"]
 
@@ -58,6 +59,7 @@ class RecordWriter:
         max_backlog: Bytes of what is not yet written, roughly, from which on it is ``crowded``.
         keep: How much of what is finished is kept; None for all.
         now: The time, for `keep`.
+        failures: Where errors of the writer and of retention are counted that nobody expected.
 
     Attributes:
         batches, written: How many batches were committed so far, and how many records changed in them.
@@ -76,7 +78,9 @@ class RecordWriter:
         max_backlog: int = 256 << 20,
         keep: Keep | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        failures: Failures | None = None,
     ) -> None:
+        self.failures: Failures = Counter() if failures is None else failures
         self.delay = delay
         self.keep = keep
         self.batches = 0
@@ -215,18 +219,22 @@ class RecordWriter:
         """Write what comes, until it is closed, or cancelled: then what is pending stays so, for `aclose` to write."""
         async with trio.open_nursery() as nursery:
             if self.keep is not None:
-                nursery.start_soon(self._trim, self.keep, name="retention of records")
+                trim = partial(self._trim, self.keep)
+                nursery.start_soon(keep_running, "retention of records", trim, self.failures)
             task_status.started()
-            while not self._closed.is_set():
-                await self._wait_for_work()
-                try:
-                    async with self._lock:
-                        await self._commit()
-                except StoreError:  # it was logged
-                    pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-                    with trio.move_on_after(pause):
-                        await self._works_again.wait()
+            await keep_running("record writer", self._write, self.failures)
             nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        while not self._closed.is_set():
+            await self._wait_for_work()
+            try:
+                async with self._lock:
+                    await self._commit()
+            except StoreError:  # it was logged
+                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+                with trio.move_on_after(pause):
+                    await self._works_again.wait()
 
     async def _wait_for_work(self) -> None:
         while not self._pending.layers() and not self._closed.is_set():
@@ -330,8 +338,6 @@ class RecordWriter:
             except StoreError as error:
                 if self.last_error is None:
                     log.warning("the task database cannot forget what is too old", error=error)
-            except Exception:  # what is too old can stay, but the hub must
-                log.exception("the task database failed to forget what is too old")
             await trio.sleep(TRIM_PAUSE if gone else TRIM_EVERY)
 
     async def flush(self) -> None:

@@ -10,6 +10,7 @@ from ..config import DatabaseURL
 from ..hub import Hub
 from ..store import MemoryStore
 from .recordwriter import RecordWriter
+from .services import Failures
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 
@@ -88,10 +89,12 @@ class Statistics:
     """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
     connections: str
     """``encrypted``, if clients and engines talk to the hub over CURVE, or ``open``."""
+    service_failures: dict[str, int]
+    """Errors that nobody expected of what runs beside the hub, such as the dashboard or retention, by service."""
 
 
-def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statistics:
-    """The hub's numbers now; `connections` is what `Statistics` says of them."""
+def statistics_of(hub: Hub, database: DatabaseURL, connections: str, failures: Failures) -> Statistics:
+    """Return the hub's numbers now; `connections` and `failures` are what `Statistics` says of them."""
     scheduler = hub.scheduler
     return Statistics(
         engines=len(hub.engines),
@@ -116,6 +119,7 @@ def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statisti
         submitted_by_queue=dict(hub.submitted),
         outcomes={queue: dict(outcomes) for queue, outcomes in hub.outcomes.items()},
         connections=connections,
+        service_failures=dict(failures),
     )
 
 

@@ -19,6 +19,7 @@ from ..errors import StoreError
 from ..logs import get_logger
 from ..store.backend import Backend, Batch, Keep, Reader
 from ..store.backlog import Backlog
+from ..store.interface import StoreStatistics
 from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged
 from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
@@ -40,6 +41,8 @@ TAKEN, TAKEN_AT_ONCE = 2000, 50
 """Changes of a batch up to which the event loop prepares them, and how many in one go: for half a millisecond or so."""
 TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 """Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
+FLUSHES = 10
+"""How often `RecordWriter.flush_all` flushes at most: what is called after a commit may write once, or twice."""
 TELL_EVERY = 60.0
 """Seconds between two messages that records were given up."""
 
@@ -112,6 +115,20 @@ class RecordWriter:
 
     # Numbers
 
+    def statistics(self) -> StoreStatistics:
+        """See `trio_hub.store.Store.statistics`."""
+        return StoreStatistics(
+            size=None,
+            pending=self.backlog,
+            pending_bytes=self.backlog_bytes,
+            lag=self.lag,
+            batches=self.batches,
+            written=self.written,
+            trimmed=self.trimmed,
+            not_persisted=self.not_persisted,
+            last_error=self.last_error,
+        )
+
     @property
     def backlog(self) -> int:
         """Records of which something is not yet written."""
@@ -143,7 +160,7 @@ class RecordWriter:
             self._begin_layer()
         layer.add(record)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.store.Store.update`."""
@@ -153,7 +170,7 @@ class RecordWriter:
             self._begin_layer()
         layer.update(msg_id, changes)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
@@ -163,7 +180,7 @@ class RecordWriter:
             self._begin_layer()
         layer.append(msg_id, key, text)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def discard(self, msg_id: str) -> None:
         """See `trio_hub.store.Store.discard`."""
@@ -176,8 +193,8 @@ class RecordWriter:
         self._pending.open.since = trio.current_time()
         self._awake.set()
 
-    def _relieve(self) -> None:
-        given_up = self._pending.relieve()
+    def _grown(self) -> None:
+        given_up = self._pending.grown()
         self.not_persisted += given_up
         now = trio.current_time()
         if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):
@@ -319,7 +336,6 @@ class RecordWriter:
         self.last_error = str(error)
 
     def _succeed(self, written: int) -> None:
-        self._pending.limit = 2 * self._pending.bound
         self._pause = FIRST_PAUSE
         if self.last_error is not None:
             self.last_error = None
@@ -348,6 +364,17 @@ class RecordWriter:
         """
         async with self._lock:
             await self._commit()
+
+    async def flush_all(self) -> None:
+        """See `trio_hub.store.Store.flush_all`.
+
+        Raises:
+            StoreError: The database cannot be written now.
+        """
+        for _ in range(FLUSHES):
+            await self.flush()
+            if not self._pending.layers():
+                return
 
     async def drop(self, query: Query) -> int:
         """See `trio_hub.store.Store.drop`. What is written while it works stays.

@@ -32,7 +32,6 @@ from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
 from .observing import Observer
-from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
 from .seen import SeenMessages, open_seen
@@ -287,8 +286,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             if seen is not None:
                 seen.follow(hub.freshness.latest)
             running = RunningHub(config, factory, host)
-            if isinstance(store, RecordWriter):
-                await services.start(store.run)
+            services.start_soon(store.run, name="task database")
             keep_key(config, security.hub_keys)  # before the files that send clients and engines to its public key
             _write_connection_files(running, known)
             try:
@@ -432,9 +430,8 @@ async def _close(
         if running is not None and host is not None:
             _take_leave(running, host, state_file)
             with trio.move_on_after(config.stop_grace), suppress(StoreError):
-                # what a strict hub answers, it answers when it is on disk; and that is recorded in turn
-                await store.flush()
-                await store.flush()
+                # a strict hub answers when a record is on disk, and then writes down that it has answered
+                await store.flush_all()
     finally:
         factory.close_sockets(LINGER)
         if seen is not None:  # nothing more is read; and the next hub may come as soon as this one counts as stopped

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..config import DatabaseURL
 from ..hub import Hub
-from ..store import MemoryStore
-from .recordwriter import RecordWriter
 from .services import Failures
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
@@ -124,32 +122,10 @@ def statistics_of(hub: Hub, database: DatabaseURL, connections: str, failures: F
 
 
 def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
-    store = hub.store
-    if isinstance(store, RecordWriter):
-        return DatabaseStatistics(
-            kind=database.scheme,
-            size=_size(database),
-            pending=store.backlog,
-            pending_bytes=store.backlog_bytes,
-            lag=store.lag,
-            batches=store.batches,
-            written=store.written,
-            trimmed=store.trimmed,
-            not_persisted=store.not_persisted,
-            last_error=store.last_error,
-        )
-    return DatabaseStatistics(
-        kind=database.scheme,
-        size=store.total_bytes if isinstance(store, MemoryStore) else 0,
-        pending=0,
-        pending_bytes=0,
-        lag=0.0,
-        batches=0,
-        written=0,
-        trimmed=store.culled if isinstance(store, MemoryStore) else 0,
-        not_persisted=0,
-        last_error=None,
-    )
+    numbers = asdict(hub.store.statistics())
+    if numbers["size"] is None:
+        numbers["size"] = _size(database)
+    return DatabaseStatistics(kind=database.scheme, **numbers)
 
 
 def _size(database: DatabaseURL) -> int | None:

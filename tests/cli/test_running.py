@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,11 @@ from trio_hub.errors import ConfigError, ConnectionFileError, HubError
 class FakeHub:
     config = HubConfig()
     client_file = engine_file = None
+    connections = "open"
 
     def __init__(self) -> None:
         self.stopped = trio.Event()
+        self.service_failures: Counter[str] = Counter()
 
     async def wait_stopping(self) -> None:
         await self.stopped.wait()

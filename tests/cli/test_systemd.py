@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,7 @@ class FakeHub:
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.is_stopping = False
+        self.service_failures: Counter[str] = Counter()
 
     def statistics(self) -> Numbers:
         return self.numbers
@@ -169,6 +171,31 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
             mock_clock.jump(STATUS_EVERY)
             await trio.testing.wait_all_tasks_blocked()
             assert all_told(receiver) == [], "it knows that the hub stops"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    address = str(tmp_path / "notify")
+    hub: Any = FakeHub(Numbers(1))
+    with notify_socket(address) as receiver:
+        async with trio.open_nursery() as nursery:
+            manager = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000000"})
+            nursery.start_soon(manager.keep_informed, hub)
+            await trio.testing.wait_all_tasks_blocked()
+            assert all_told(receiver)[1:] == [["WATCHDOG=1"]]
+            hub.numbers = None
+            mock_clock.jump(STATUS_EVERY)
+            await trio.testing.wait_all_tasks_blocked()
+            assert hub.service_failures == {"systemd status": 1}
+            assert all_told(receiver) == [["WATCHDOG=1"]]
+            hub.numbers = Numbers(5)
+            for seconds in (1, STATUS_EVERY):
+                mock_clock.jump(seconds)
+                await trio.testing.wait_all_tasks_blocked()
+            status = "STATUS=5 engines, 2 tasks running, 7 queued; connections are open"
+            assert sorted(all_told(receiver)) == [[status], ["WATCHDOG=1"]]
             nursery.cancel_scope.cancel()
 
 

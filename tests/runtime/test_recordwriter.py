@@ -21,9 +21,11 @@ from trio_hub.cli.logs import TextFormatter
 from trio_hub.errors import StoreError
 from trio_hub.runtime.recordbatch import NOBODY
 from trio_hub.runtime.recordreaders import READERS
-from trio_hub.runtime.recordwriter import LAYERS, TRIM_EVERY, TRIM_PAUSE, RecordWriter
+from trio_hub.runtime.recordwriter import FLUSHES, LAYERS, TRIM_EVERY, TRIM_PAUSE, RecordWriter
 from trio_hub.store import MemoryStore, Query
 from trio_hub.store.backend import Change, Keep
+from trio_hub.store.backlog import Backlog
+from trio_hub.store.pending import Layer
 
 from .support import eventually, within_limit
 
@@ -448,18 +450,47 @@ async def test_it_is_crowded_from_its_bound_on_until_a_quarter_is_gone() -> None
         assert store.not_persisted == 0
 
 
-async def test_crowded_has_hysteresis() -> None:
-    async with closing(FakeBackend(), max_backlog=MIB) as store:
-        store._pending.frozen_size = MIB * 7 // 8
-        assert not store.crowded
-        store._pending.frozen_size = MIB + 1
-        assert store.crowded
-        store._pending.frozen_size = MIB * 7 // 8
-        assert store.crowded
-        store._pending.frozen_size = MIB // 2
-        assert not store.crowded
-        store._pending.frozen_size = MIB * 7 // 8
-        assert not store.crowded
+def test_crowded_has_hysteresis() -> None:
+    backlog = Backlog(MIB)
+
+    def hold(size: int) -> None:
+        """Have the backlog get this size: by a layer, which is then frozen, and in the place of all others."""
+        backlog.replace(len(backlog.freeze()), Layer({"a": Change("a")}, size))
+        if backlog.size > backlog.limit:
+            backlog.grown()
+
+    seen = []
+    for size in (MIB * 7 // 8, MIB + 1, MIB * 7 // 8, MIB // 2, MIB * 7 // 8):
+        hold(size)
+        seen.append(backlog.crowded)
+    assert seen == [False, True, True, False, False]
+
+
+async def test_what_is_written_because_of_a_commit_is_flushed_too() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+
+        def again(number: int) -> None:
+            store.add(make(str(number)))
+            if number < 3:
+                store.after_commit(lambda: again(number + 1))
+
+        again(0)
+        await store.flush_all()
+        assert sorted(backend.kept) == ["0", "1", "2", "3"]
+        assert store.backlog == 0
+
+
+async def test_what_never_ends_is_not_flushed_for_ever() -> None:
+    async with closing(FakeBackend()) as store:
+
+        def again() -> None:
+            store.add(make("a"))
+            store.after_commit(again)
+
+        again()
+        await store.flush_all()
+        assert store.batches == FLUSHES
 
 
 async def test_far_beyond_its_bound_the_oldest_finished_records_are_given_up(

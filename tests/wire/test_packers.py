@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from base64 import b64encode
@@ -18,6 +19,7 @@ from trio_hub.wire.messages import Header, TaskMetadata
 from trio_hub.wire.packers import Packer, packer_named
 
 from .making import NOON, PACKERS
+from .odd import HUGE, odd_json_values, odd_values
 
 JSON = packer_named("json")
 MSGPACK = packer_named("msgpack")
@@ -95,6 +97,26 @@ def test_a_lone_surrogate_is_escaped_and_nothing_else_changes() -> None:
     assert packed == JSON.unpack_untrusted(JSON.pack(value))
 
 
+def test_a_lone_surrogate_changes_nothing_about_nan_or_parts() -> None:
+    value = {"a": [math.nan, "\ud800"], "b": JSON.packed_part({"c": [1.5, "\udfff"]})}
+    assert JSON.pack(value) == b'{"a": [null, "\\ud800"], "b": {"c": [1.5, "\\udfff"]}}'
+
+
+@given(value=odd_values)
+@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.property
+def test_whatever_it_is_it_is_packed_or_a_type_error(name: str, value: Any) -> None:
+    packer = packer_named(name)
+    try:
+        data = packer.pack({"value": value})
+    except TypeError:
+        return
+    unpacked = packer.unpack_untrusted(data)
+    assert repr(packer.unpack_untrusted(packer.pack(unpacked))) == repr(unpacked)
+    with contextlib.suppress(WireError):  # of extension types
+        json.loads(packer.to_json(data), parse_constant=pytest.fail)
+
+
 class Unknown:
     pass
 
@@ -129,6 +151,95 @@ def test_what_cannot_be_packed_is_a_type_error(name: str, what: str) -> None:
 def test_what_is_nested_too_deep_is_a_type_error(name: str, surrogate: bool) -> None:
     with pytest.raises(TypeError):
         packer_named(name).pack(["\ud800" if surrogate else "", nested(100_000)])
+
+
+# Changing some keys
+
+
+CHANGES = {"retries": 2, "attempt": "s_1"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b" { } ",
+        b'{"retries":1}',
+        b'{"x": 1e999, "retries": 1}',
+        b'{"x":NaN , "y":[-Infinity]}\n',
+        b'{"x":["\\udcff",{"\\ud800":1}]}',
+        b'{"x":"\xff","retries":1}',
+        b'\xef\xbb\xbf {"x":1}',
+        b"\xef\xbb\xbf{}",
+        b'{"x":"}{"}',
+        b'{"x":' + b"[" * 900 + b"]" * 900 + b"}",
+    ],
+)
+def test_some_keys_of_json_are_changed(text: bytes) -> None:
+    changed = JSON.repacked(text, CHANGES)
+    assert repr(JSON.unpack_untrusted(changed)) == repr(JSON.unpack_untrusted(text) | CHANGES)
+    assert JSON.decoder(TaskMetadata)(changed).retries == 2
+    again = JSON.repacked(changed, {"retries": 1})
+    assert JSON.decoder(TaskMetadata)(again).retries == 1
+
+
+def test_what_cannot_be_read_is_kept_when_other_keys_are_changed() -> None:
+    huge = b"1" * 5000
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for value in (huge, b"[NaN," + huge + b"]", deep):
+        changed = JSON.repacked(b'{"retries": 1, "x": ' + value + b"}", CHANGES)
+        assert value in changed
+        assert b'"retries":2' in changed
+        assert changed.endswith((b"}", b"]}"))
+    assert JSON.decoder(TaskMetadata)(JSON.repacked(b'{"retries": 1, "x": ' + huge + b"}", CHANGES)).retries == 2
+
+
+@given(value=st.dictionaries(st.sampled_from(["retries", "x", ""]), odd_json_values, max_size=3))
+@pytest.mark.property
+def test_whatever_the_others_are_some_keys_are_changed(value: dict[str, Any]) -> None:
+    data = json.dumps(value).encode()
+    assert repr(JSON.unpack_untrusted(JSON.repacked(data, CHANGES))) == repr(JSON.unpack_untrusted(data) | CHANGES)
+    assert repr(JSON.unpack_untrusted(JSON.repacked(data, {}))) == repr(JSON.unpack_untrusted(data))
+
+
+def test_some_keys_of_msgpack_are_changed_and_extensions_stay() -> None:
+    value = {"retries": 1, "ext": msgspec.msgpack.Ext(5, b"x"), 3: NOON, b"key": b"value", (1, 2): 2**64 - 1}
+    changed = msgspec.msgpack.decode(MSGPACK.repacked(msgspec.msgpack.encode(value), CHANGES))
+    assert changed.pop("ext") == value.pop("ext")
+    assert changed == value | CHANGES
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("json", b""),
+        ("json", b"[]"),
+        ("json", b"{"),
+        ("json", b"}"),
+        ("json", b"NaN"),
+        ("msgpack", b""),
+        ("msgpack", b"\x90"),
+        ("msgpack", b"\x81\xa1a"),
+        ("msgpack", b"\x81\x81\x01\x01\x01"),
+    ],
+)
+def test_only_keys_of_a_dict_can_be_changed(name: str, data: bytes) -> None:
+    with pytest.raises(WireError) as caught:
+        packer_named(name).repacked(data, CHANGES)
+    assert caught.value.kind == "malformed"
+
+
+def test_a_change_that_cannot_be_packed_is_a_type_error() -> None:
+    for packer in (JSON, MSGPACK):
+        with pytest.raises(TypeError):
+            packer.repacked(packer.pack({}), {"retries": HUGE})
+
+
+def test_retries_have_64_bits() -> None:
+    assert JSON.decoder(TaskMetadata)(b'{"retries":9223372036854775807}').retries == 2**63 - 1
+    with pytest.raises(WireError) as caught:
+        JSON.decoder(TaskMetadata)(b'{"retries":9223372036854775808}')
+    assert caught.value.kind == "wrong_type"
 
 
 # Reading what stricter readers refuse

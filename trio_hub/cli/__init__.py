@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 from click.shell_completion import CompletionItem
@@ -61,3 +63,5 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="trio-hub")
 def main() -> None:
     """The hub of an IPython Parallel cluster, in one process on Trio."""
+    if isinstance(sys.stdout, TextIOWrapper):  # as Python does for stderr: texts of others, and paths, may be anything
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import trio
 
@@ -14,6 +15,7 @@ from ..dashboard import Dashboard, serve_dashboard
 from ..errors import ConfigError, HubError
 from ..logs import get_logger
 from ..runtime.serve import RunningHub, serve_hub
+from ..runtime.services import keep_running
 from . import codes
 from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit
@@ -62,8 +64,9 @@ async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int
             dashboard = await nursery.start(serve_dashboard, hub)
         collect_rarely()
         _announce(hub, dashboard)
-        nursery.start_soon(manager.keep_informed, hub, name="systemd")
-        nursery.start_soon(tidy_at_rest, name="tidy at rest")
+        keep_informed = partial(manager.keep_informed, hub)
+        nursery.start_soon(keep_running, "systemd", keep_informed, hub.service_failures, name="systemd")
+        nursery.start_soon(keep_running, "tidy at rest", tidy_at_rest, hub.service_failures, name="tidy at rest")
         await hub.wait_stopping()
         manager.tell("STOPPING=1", "STATUS=stopping")
         await hub.wait_stopped()
@@ -117,6 +120,6 @@ def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
         print(line, flush=True)
         if dashboard is not None:  # not logged, since whoever may read logs need not know the token
             print(f"dashboard: {dashboard.url}", flush=True)
-    except OSError as error:  # nobody reads our output: no reason not to serve
-        log.warning("cannot write to stdout", error=error.strerror, line=line)
+    except (OSError, ValueError) as error:  # nobody reads our output, or it is closed: no reason not to serve
+        log.warning("cannot write to stdout", error=getattr(error, "strerror", error), line=line)
         sys.stdout = None  # or the interpreter would fail to flush it at its end

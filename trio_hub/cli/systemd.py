@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping
+from functools import partial
 
 import trio
 
 from ..logs import get_logger
 from ..runtime.serve import RunningHub
+from ..runtime.services import keep_running
 from ..runtime.statistics import Statistics
 
 __all__ = ["STATUS_EVERY", "ServiceManager", "status_of"]
@@ -42,7 +44,7 @@ class ServiceManager:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
                 sender.sendto(message.encode("utf-8", "backslashreplace"), self._address)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for an address that holds a NUL
             if not self._failed:
                 self._failed = True
                 log.warning("cannot tell systemd how the hub does", path=self._address, error=error)
@@ -53,14 +55,19 @@ class ServiceManager:
             return
         status = status_of(hub.statistics())
         self.tell("READY=1", f"STATUS={status}")
+        failures = hub.service_failures
         async with trio.open_nursery() as nursery:
-            if self._period is not None:
-                nursery.start_soon(self._beat, self._period, name="watchdog")
-            while True:
-                await trio.sleep(STATUS_EVERY)
-                before, status = status, status_of(hub.statistics())
-                if status != before and not hub.is_stopping:
-                    self.tell(f"STATUS={status}")
+            if (period := self._period) is not None:  # apart from the status, whose failure is to stop no watchdog
+                beat = partial(self._beat, period)
+                nursery.start_soon(partial(keep_running, "systemd watchdog", beat, failures, longest_pause=period))
+            nursery.start_soon(keep_running, "systemd status", partial(self._tell_status, hub, status), failures)
+
+    async def _tell_status(self, hub: RunningHub, status: str) -> None:
+        while True:
+            await trio.sleep(STATUS_EVERY)
+            before, status = status, status_of(hub.statistics())
+            if status != before and not hub.is_stopping:
+                self.tell(f"STATUS={status}")
 
     async def _beat(self, period: float) -> None:
         """From the event loop and nowhere else: one that is stuck is to be noticed."""

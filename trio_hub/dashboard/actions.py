@@ -18,6 +18,7 @@ from starlette.routing import Route
 from ..errors import EngineError, QueryError, StoreError
 from ..logs import get_logger
 from ..runtime import RunningHub
+from ..wire.plain import json_text
 from .answers import as_json, refusal
 
 __all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
@@ -177,4 +178,4 @@ def _shown(values: dict[str, Any]) -> str:
             shown[key] = [*list(value)[:MAX_SHOWN], f"and {len(value) - MAX_SHOWN} more"]
         else:
             shown[key] = value
-    return json.dumps(shown)[:500]
+    return json_text(shown)[:500]

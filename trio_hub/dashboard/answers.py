@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from ..runtime import RunningHub
 from ..store import parse_query
+from ..wire.plain import json_bytes
 from .engines import connectors, engine_row
 from .failures import without_ansi
 from .watching import Watch
@@ -24,12 +23,8 @@ MAX_TRACEBACK = 20_000
 
 
 def as_json(value: Any, status: int = 200) -> Response:
-    """A JSON answer. Text that is no proper Unicode, which records may hold, is escaped."""
-    try:
-        body = msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        body = json.dumps(msgspec.to_builtins(value, str_keys=True)).encode()
-    return Response(body, status, media_type="application/json")
+    """Return a JSON answer. Records may hold any value: see `trio_hub.wire.plain` for how odd ones are written."""
+    return Response(json_bytes(value), status, media_type="application/json")
 
 
 def refusal(status: int, text: str) -> Response:

@@ -8,7 +8,6 @@ from functools import partial
 from time import time
 from typing import Any, TypeAlias
 
-import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -58,7 +57,7 @@ def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:
         return Response(text, headers={"content-type": content_type})
 
     async def status(request: Request) -> Response:
-        return Response(msgspec.json.encode(hub.statistics()), media_type="application/json")
+        return as_json(hub.statistics())
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")

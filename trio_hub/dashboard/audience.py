@@ -6,23 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Audience", "EventStream", "Reader", "encode_json", "event_message"]
+from ..wire.plain import json_bytes
+
+__all__ = ["Audience", "EventStream", "Reader", "event_message"]
 
 BACKLOG = 20
 """Messages that wait for a reader which is slow; one that is further behind is given up."""
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
-encode_json = msgspec.json.encode
-
 
 def event_message(name: str, data: Any) -> bytes:
     """One message of a stream of events (text/event-stream)."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), encode_json(data))
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), json_bytes(data))
 
 
 class Reader:

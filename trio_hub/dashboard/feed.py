@@ -10,7 +10,8 @@ import trio
 
 from .. import __version__
 from ..runtime import RunningHub, Statistics
-from .audience import Audience, encode_json, event_message
+from ..wire.plain import json_bytes
+from .audience import Audience, event_message
 from .bars import Bar
 from .engines import connectors
 from .process import Process
@@ -118,7 +119,7 @@ class Feed:
     def first_message(self, actor: str | None) -> bytes:
         """The overview for a browser that has just come, with the series so far, and the name that its user gave."""
         if self._series_packed is None:
-            self._series_packed = msgspec.Raw(encode_json(self._series.all()))
+            self._series_packed = msgspec.Raw(json_bytes(self._series.all()))
         return event_message("overview", self._overview() | {"actor": actor, "series": self._series_packed})
 
     def _overview(self) -> dict[str, Any]:

@@ -243,6 +243,13 @@ METRICS: tuple[HubMetric, ...] = (
         _each(lambda numbers: numbers.statistics.ignored),
     ),
     HubMetric(
+        "trio_hub_service_failures_total",
+        "counter",
+        "Unexpected errors of what runs beside the hub, such as the dashboard or retention; the hub went on.",
+        ("service",),
+        _each(lambda numbers: numbers.statistics.service_failures),
+    ),
+    HubMetric(
         "trio_hub_store_writable",
         "gauge",
         "Whether the task database can be written, 1 or 0.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..wire.plain import printable
 from .bars import Bars
 
 __all__ = ["EARLIER", "OTHER", "Progress"]
@@ -51,7 +52,7 @@ class Progress:
         if len(self.names) >= self._limit:
             return 0
         number = self._numbers[label] = len(self.names)
-        self.names.append(label)
+        self.names.append(printable(label))  # since pages show it, and many messages have it
         for counts in (self.submitted, *self.outcomes, self.timed):
             counts.append(0)
         self.seconds.append(0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -12,6 +13,7 @@ from ..config import HubConfig, split_address
 from ..errors import ConfigError
 from ..logs import get_logger
 from ..runtime import RunningHub
+from ..runtime.services import keep_running
 
 __all__ = ["Dashboard", "serve_dashboard"]
 
@@ -49,7 +51,8 @@ async def serve_dashboard(
     """Serve a hub's metrics and status over HTTP until the hub has stopped, or this is cancelled.
 
     ``dashboard = await nursery.start(serve_dashboard, hub)`` returns a `Dashboard` when its port is bound. It is not
-    part of `trio_hub.serve_hub`: an embedder starts it beside that.
+    part of `trio_hub.serve_hub`: an embedder starts it beside that. Once it is served, an error within it is logged and
+    counted (`Statistics.service_failures`), and what has failed is started anew; the hub goes on.
 
     Args:
         hub: as `trio_hub.serve_hub` hands it out.
@@ -98,15 +101,27 @@ async def serve_dashboard(
         timings = Timings()
         watch = Watch(timings)
         feed = Feed(hub, watch, admin=config.dashboard_admin)
-        server = Server(dashboard_app(hub, feed, Access(dashboard.token, host, port)))
+        app = dashboard_app(hub, feed, Access(dashboard.token, host, port))
+        listeners = [listener]
+
+        async def serve_http() -> None:
+            # what serves a listener closes it; and who starts anew wants the same port
+            one = listeners.pop() if listeners else (await trio.open_tcp_listeners(port, host=host))[0]
+            async with one:
+                await Server(app).serve([one], hub.wait_stopped)
+
+        failures = hub.service_failures
         with hub.observed(watch):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch_loop, timings.loop, name="event loop lag")
-                nursery.start_soon(feed.run, name="dashboard feed")
-                nursery.start_soon(feed.until_stopping, name="end of the dashboard feed")
+                for name, service in (
+                    ("event loop lag", partial(watch_loop, timings.loop)),
+                    ("dashboard feed", feed.run),
+                    ("end of the dashboard feed", feed.until_stopping),
+                ):
+                    nursery.start_soon(keep_running, name, service, failures, name=name)
                 log.info("dashboard listening", address=dashboard.address)
                 task_status.started(dashboard)
-                await server.serve([listener], hub.wait_stopped)
+                await keep_running("dashboard", serve_http, failures)
                 nursery.cancel_scope.cancel()
 
 

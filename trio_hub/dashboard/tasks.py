@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from ..errors import QueryError
 from ..hub.labels import MAX_LABEL
 from ..runtime import RunningHub
 from ..store import Query, parse_query
+from ..wire.plain import json_text
 from .watching import Watch
 
 __all__ = ["MAX_LIMIT", "find_tasks", "row_of", "state_of"]
@@ -117,7 +117,7 @@ def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
 def _label_of(watch: Watch, record: dict[str, Any]) -> str:
     label = record["label"]
     if label is not None and label != "":
-        return label[:MAX_LABEL] if isinstance(label, str) else json.dumps(label, default=repr)[:MAX_LABEL]
+        return label[:MAX_LABEL] if isinstance(label, str) else json_text(label)[:MAX_LABEL]
     number = watch.label_of(record["msg_id"])
     if number is not None:
         return watch.progress.names[number]

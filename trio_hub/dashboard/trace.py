@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
-
+from ..wire.plain import json_bytes as encode
 from .bars import Bar
 from .watching import Watch
 
@@ -23,7 +22,6 @@ def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
     task begins when its engine had ended what it did before, and what waits there for its turn is left out. So is what
     comes to be overwritten before its turn has come.
     """
-    encode = msgspec.json.encode
     names: list[Any] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": row, "args": {"name": f"engine {seen.id} {seen.uuid}"}}
         for row, seen in watch.engines.by_row.items()

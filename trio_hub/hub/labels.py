@@ -6,12 +6,12 @@ unpickled: whatever the bytes are, nothing comes of them but a name or none.
 
 from __future__ import annotations
 
-import json
 import pickletools  # it lists opcodes, and carries none of them out
 from collections.abc import Sequence
 from typing import Any
 
 from ..wire.frames import Buffer
+from ..wire.plain import json_text
 
 __all__ = ["MAX_LABEL", "Labels", "function_name"]
 
@@ -38,7 +38,7 @@ class Labels:
     def of(self, label: Any, msg_type: str, buffers: Sequence[Buffer]) -> str:
         """A request's label: the one that its metadata states, or the function's name, or the message's kind."""
         if label is not None and label != "":
-            return label[:MAX_LABEL] if isinstance(label, str) else json.dumps(label, default=repr)[:MAX_LABEL]
+            return label[:MAX_LABEL] if isinstance(label, str) else json_text(label)[:MAX_LABEL]
         if msg_type == "apply_request" and buffers:
             name = self._name_in(buffers[0])
             if name == _MAP and len(buffers) > 2:

@@ -109,7 +109,7 @@ class Monitoring(Admitting):
         packer = self.session.packer
         _, _, header, parent, metadata, content, *buffers = frames
         changes = {"retries": task.retries, "attempt": self.session.new_msg_id()}
-        metadata = packer.pack(packer.unpack_untrusted(to_bytes(metadata)) | changes)
+        metadata = packer.repacked(to_bytes(metadata), changes)
         return self.session.seal([header, parent, metadata, content], buffers)
 
     def _custody_of(self, task: Task, frames: Frames) -> Custody:

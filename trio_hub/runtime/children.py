@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from ..logs import get_logger
+from .services import Failures, keep_running
 
 __all__ = ["LocalEngines"]
 
@@ -32,6 +35,7 @@ class LocalEngines:
         command: the program and its arguments; by default stock ``ipyparallel.engine`` under this Python.
         profile_dir: their IPython profile, if the hub has one.
         grace: seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL).
+        failures: where errors of the supervisor are counted that nobody expected.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class LocalEngines:
         profile_dir: Path | None = None,
         cluster_id: str = "",
         grace: float = 5.0,
+        failures: Failures | None = None,
     ) -> None:
         self.n = n
+        self.failures: Failures = Counter() if failures is None else failures
         self.grace = grace
         self._graces: set[trio.CancelScope] = set()
         self.command = list(command) or [sys.executable, "-m", "ipyparallel.engine"]
@@ -59,7 +65,10 @@ class LocalEngines:
         """Start them all and look after them until cancelled; then stop them all."""
         async with trio.open_nursery() as nursery:
             for number in range(self.n):
-                nursery.start_soon(self._look_after, number, name=f"local engine {number}")
+                look_after = partial(self._look_after, number)
+                nursery.start_soon(
+                    keep_running, "local engines", look_after, self.failures, name=f"local engine {number}"
+                )
 
     async def _look_after(self, number: int) -> None:
         """Start an engine, and start it again when it dies of something other than being asked to stop."""

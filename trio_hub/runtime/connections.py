@@ -19,13 +19,16 @@ import trio
 
 from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
+from .services import Failures, going_on
 from .sockets import Channel
 from .tcp import ConnectionMonitor, end_connection
 
-__all__ = ["Connections"]
+__all__ = ["WATCHER", "Connections"]
 
 log = get_logger("trio_hub.runtime")
 
+WATCHER = "watcher of connections"
+"""The service's name."""
 PAUSE = 5.0
 """Seconds between a broken connection of nobody knows whom, and the question to engines whether it was theirs."""
 RELEASES = (0.002, 0.01, 0.03)
@@ -39,12 +42,17 @@ class Connections:
         channels: these sockets, by name.
         lost: called when a connection has broken, with the channel's name, the identity of the engine that was heard by
             it, or None, and the identities that were heard by other connections.
+        failures: where errors are counted that nobody expected.
     """
 
     def __init__(
-        self, channels: Mapping[str, Channel], lost: Callable[[str, bytes | None, Container[bytes]], None]
+        self,
+        channels: Mapping[str, Channel],
+        lost: Callable[[str, bytes | None, Container[bytes]], None],
+        failures: Failures,
     ) -> None:
         self._channels = channels
+        self._failures = failures
         self._lost = lost
         self._open: dict[str, dict[int, float]] = {name: {} for name in channels}
         """When each connection was made, by channel and descriptor."""
@@ -96,11 +104,12 @@ class Connections:
             return
         self._ended.set()
         ident = self._forget(name, fd)
-        if ident is not None:
-            self._lost(name, ident, ())
-        else:
+        if ident is None:
             self._unknown[name] = None
             self._broken.set()
+        else:
+            with going_on(WATCHER, self._failures):
+                self._lost(name, ident, ())
 
     async def release(self) -> None:
         """Let ZeroMQ release the names of connections that have broken, before their owners come back, for ever.
@@ -121,10 +130,11 @@ class Connections:
         while True:
             await self._broken.wait()
             await trio.sleep(PAUSE)
-            self._broken = trio.Event()
-            unknown, self._unknown = self._unknown, {}
-            for name in unknown:
+            while self._unknown:
+                name = next(iter(self._unknown))
                 self._lost(name, None, self._heard[name])
+                del self._unknown[name]  # once it was told
+            self._broken = trio.Event()
 
     def _forget(self, name: str, fd: int) -> bytes | None:
         self._open[name].pop(fd, None)

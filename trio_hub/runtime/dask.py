@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ import trio
 from ..config import HubConfig
 from ..errors import HubError
 from ..logs import get_logger
+from .services import Failures, failed
 
 __all__ = ["DaskError", "DaskSupervisor", "scheduler_options"]
 
@@ -107,6 +108,7 @@ class DaskSupervisor:
         config: where to listen; ``stop_grace`` is between asking it to end (SIGTERM) and ending it (SIGKILL).
         hurried: when this is set, there is no grace.
         start_timeout: seconds that it has to get ready.
+        failures: where errors of the supervisor are counted that nobody expected.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class DaskSupervisor:
         hurried: trio.Event,
         *,
         start_timeout: float = START_TIMEOUT,
+        failures: Failures | None = None,
     ) -> None:
+        self.failures: Failures = Counter() if failures is None else failures
         self.nursery = nursery
         self.config = config
         self.hurried = hurried
@@ -168,6 +172,9 @@ class DaskSupervisor:
                 log.info("the Dask scheduler has been stopped", address=scheduler.address["address"])
         except OSError as error:
             scheduler.fail(f"cannot be run: {error}")
+        except Exception as error:  # a client that asks again gets a new one
+            scheduler.fail(f"failed: {type(error).__name__}: {error}")
+            failed("Dask scheduler", error, self.failures)
         finally:
             scheduler.fail("was not ready when the hub stopped")
             self._current = None

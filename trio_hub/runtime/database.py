@@ -17,6 +17,7 @@ from ..store.backend import Backend, Keep
 from ..wire.connection import write_private_file
 from .delivered import DeliveryNotes
 from .recordwriter import RecordWriter
+from .services import Failures
 
 __all__ = ["open_database", "open_deliveries"]
 
@@ -30,8 +31,13 @@ RELAXED_DELAY = 0.04
 """Seconds for which records wait for others; with the time it takes to write them, they are on disk within 50 ms."""
 
 
-async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store:
-    """Open it; with a disk or a server behind it, in a thread.
+async def open_database(config: HubConfig, now: Callable[[], datetime], failures: Failures) -> Store:
+    """Open the task database; with a disk or a server behind it, in a thread.
+
+    Args:
+        config: Says which.
+        now: The time.
+        failures: Where errors of its services are counted that nobody expected.
 
     Raises:
         ConfigError: it cannot be used, with the reason and the remedy.
@@ -71,6 +77,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime]) -> Store
         max_backlog=max(config.queue_memory // 4, LEAST_BACKLOG),
         keep=Keep(age, config.db_max_records, config.db_max_bytes),
         now=now,
+        failures=failures,
     )
 
 

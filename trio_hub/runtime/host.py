@@ -23,6 +23,7 @@ from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .observing import Observer, Observers
+from .services import Failures
 from .sockets import LARGE_FRAME, Channel, Receiver
 
 __all__ = ["EventsLost", "RuntimeHost", "carry_out"]
@@ -44,6 +45,8 @@ class EventsLost(HubError):
 class RuntimeHost:
     """Sends through `channels`, whose messages come by `receiver`; starts tasks in `nursery`.
 
+    ``failures`` counts how often each service has failed (`trio_hub.runtime.services`).
+
     ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections``; and ``dask`` when
     there is room for it.
     """
@@ -53,12 +56,18 @@ class RuntimeHost:
     dask: DaskSupervisor
 
     def __init__(
-        self, config: HubConfig, channels: dict[str, Channel], receiver: Receiver, nursery: trio.Nursery
+        self,
+        config: HubConfig,
+        channels: dict[str, Channel],
+        receiver: Receiver,
+        nursery: trio.Nursery,
+        failures: Failures,
     ) -> None:
         self.config = config
         self.channels = channels
         self.receiver = receiver
         self.nursery = nursery
+        self.failures = failures
         self._tracing = log.isEnabledFor(logging.DEBUG)
         """Whether each task is logged: asked once, since tasks are many."""
         self.listening = self._tracing
@@ -71,7 +80,7 @@ class RuntimeHost:
         self.engines_changed = trio.Event()
         """Set, and replaced by a new one, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
-        self._observers = Observers(channels)
+        self._observers = Observers(channels, failures)
         self._events_ended = False
         self._held_channels: set[str] = set()
         self._drain_pongs: Callable[[], object] = partial(channels["hb_pong"].drain, held=True)

@@ -1,7 +1,8 @@
 """Who watches a hub at its work, event by event and message by message, without a queue in between.
 
 A reader of `RunningHub.events` may be slow, and miss some. An observer is called as it happens, so it misses nothing;
-for that it must neither wait nor fail, and take next to no time. Without observers none of this costs anything.
+for that it must not wait, and take next to no time. Without observers none of this costs anything. An observer that
+raises harms nobody else: the first error of each observer is logged, all are counted, and the observer stays.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from ..hub.events import Event
 from ..wire.frames import Frames
+from .services import Failures, failed
 from .sockets import Channel
 
 __all__ = ["Observer", "Observers"]
@@ -28,10 +30,18 @@ class Observer(Protocol):
 
 
 class Observers:
-    """Those of one hub."""
+    """The observers of one hub.
 
-    def __init__(self, channels: Mapping[str, Channel]) -> None:
+    Args:
+        channels: The hub's channels, by name.
+        failures: Where an observer's errors are counted.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel], failures: Failures) -> None:
         self._channels = channels
+        self._failures = failures
+        self._told: list[Observer] = []
+        """The observers of which an error has been logged."""
         self._observers: list[Observer] = []
         self._handlers: dict[str, Callable[[Frames], None]] = {}
         """What handles the messages of a channel, while that is timed."""
@@ -51,6 +61,7 @@ class Observers:
     def remove(self, observer: Observer) -> None:
         """It is told nothing more."""
         self._observers.remove(observer)
+        self._told = [one for one in self._told if one is not observer]
         if not self._observers:
             for name, handle in self._handlers.items():
                 self._channels[name].handle = handle
@@ -58,7 +69,14 @@ class Observers:
 
     def happened(self, event: Event) -> None:
         for observer in self._observers:
-            observer.happened(event)
+            try:
+                observer.happened(event)
+            except Exception as error:
+                self._failed(observer, error)
+
+    def _failed(self, observer: Observer, error: Exception) -> None:
+        failed("observer", error, self._failures, told=any(one is observer for one in self._told))
+        self._told.append(observer)
 
     def _timed(self, name: str, handle: Callable[[Frames], None]) -> Callable[[Frames], None]:
         def handle_and_tell(frames: Frames) -> None:
@@ -66,6 +84,9 @@ class Observers:
             handle(frames)
             seconds = perf_counter() - began
             for observer in self._observers:
-                observer.handled(name, seconds)
+                try:
+                    observer.handled(name, seconds)
+                except Exception as error:
+                    self._failed(observer, error)
 
         return handle_and_tell

@@ -6,7 +6,7 @@ all the same: each gets a snapshot of the database and, of the same moment, what
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,12 +19,14 @@ from ..errors import StoreError
 from ..logs import get_logger
 from ..store.backend import Backend, Batch, Keep, Reader
 from ..store.backlog import Backlog
+from ..store.interface import StoreStatistics
 from ..store.output import MAX_OUTPUT, OutputLimit
 from ..store.pending import Changes, Layer, find_over, get_over, history_over, joined, merged
 from ..store.query import Query, parse_keys
 from ..store.record import TaskRecord
 from .recordbatch import Attempt, write_layers
 from .recordreaders import RecordReaders
+from .services import Failures, keep_running
 
 __all__ = ["RecordWriter"]
 
@@ -40,6 +42,8 @@ TAKEN, TAKEN_AT_ONCE = 2000, 50
 """Changes of a batch up to which the event loop prepares them, and how many in one go: for half a millisecond or so."""
 TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 """Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
+FLUSHES = 10
+"""How often `RecordWriter.flush_all` flushes at most: what is called after a commit may write once, or twice."""
 TELL_EVERY = 60.0
 """Seconds between two messages that records were given up."""
 
@@ -60,6 +64,7 @@ class RecordWriter:
         keep: How much of what is finished is kept; None for all.
         max_output: See `trio_hub.store.output.OutputLimit`.
         now: The time, for `keep`.
+        failures: Where errors of the writer and of retention are counted that nobody expected.
 
     Attributes:
         batches, written: How many batches were committed so far, and how many records changed in them.
@@ -79,7 +84,9 @@ class RecordWriter:
         keep: Keep | None = None,
         max_output: int = MAX_OUTPUT,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        failures: Failures | None = None,
     ) -> None:
+        self.failures: Failures = Counter() if failures is None else failures
         self.delay = delay
         self.keep = keep
         self.batches = 0
@@ -111,6 +118,20 @@ class RecordWriter:
         return f"<RecordWriter {state}, {self.backlog} records pending>"
 
     # Numbers
+
+    def statistics(self) -> StoreStatistics:
+        """See `trio_hub.store.Store.statistics`."""
+        return StoreStatistics(
+            size=None,
+            pending=self.backlog,
+            pending_bytes=self.backlog_bytes,
+            lag=self.lag,
+            batches=self.batches,
+            written=self.written,
+            trimmed=self.trimmed,
+            not_persisted=self.not_persisted,
+            last_error=self.last_error,
+        )
 
     @property
     def backlog(self) -> int:
@@ -144,7 +165,7 @@ class RecordWriter:
             self._begin_layer()
         layer.add(record)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.store.Store.update`."""
@@ -154,7 +175,7 @@ class RecordWriter:
             self._begin_layer()
         layer.update(msg_id, changes)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.store.Store.append`."""
@@ -167,7 +188,7 @@ class RecordWriter:
             self._begin_layer()
         layer.append(msg_id, key, text)
         if layer.size + pending.frozen_size > pending.limit:
-            self._relieve()
+            self._grown()
 
     def discard(self, msg_id: str) -> None:
         """See `trio_hub.store.Store.discard`."""
@@ -181,8 +202,8 @@ class RecordWriter:
         self._pending.open.since = trio.current_time()
         self._awake.set()
 
-    def _relieve(self) -> None:
-        given_up = self._pending.relieve()
+    def _grown(self) -> None:
+        given_up = self._pending.grown()
         self.not_persisted += given_up
         now = trio.current_time()
         if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):
@@ -224,18 +245,22 @@ class RecordWriter:
         """Write what comes, until it is closed, or cancelled: then what is pending stays so, for `aclose` to write."""
         async with trio.open_nursery() as nursery:
             if self.keep is not None:
-                nursery.start_soon(self._trim, self.keep, name="retention of records")
+                trim = partial(self._trim, self.keep)
+                nursery.start_soon(keep_running, "retention of records", trim, self.failures)
             task_status.started()
-            while not self._closed.is_set():
-                await self._wait_for_work()
-                try:
-                    async with self._lock:
-                        await self._commit()
-                except StoreError:  # it was logged
-                    pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-                    with trio.move_on_after(pause):
-                        await self._works_again.wait()
+            await keep_running("record writer", self._write, self.failures)
             nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        while not self._closed.is_set():
+            await self._wait_for_work()
+            try:
+                async with self._lock:
+                    await self._commit()
+            except StoreError:  # it was logged
+                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+                with trio.move_on_after(pause):
+                    await self._works_again.wait()
 
     async def _wait_for_work(self) -> None:
         while not self._pending.layers() and not self._closed.is_set():
@@ -320,7 +345,6 @@ class RecordWriter:
         self.last_error = str(error)
 
     def _succeed(self, written: int) -> None:
-        self._pending.limit = 2 * self._pending.bound
         self._pause = FIRST_PAUSE
         if self.last_error is not None:
             self.last_error = None
@@ -339,8 +363,6 @@ class RecordWriter:
             except StoreError as error:
                 if self.last_error is None:
                     log.warning("the task database cannot forget what is too old", error=error)
-            except Exception:  # what is too old can stay, but the hub must
-                log.exception("the task database failed to forget what is too old")
             await trio.sleep(TRIM_PAUSE if gone else TRIM_EVERY)
 
     async def flush(self) -> None:
@@ -351,6 +373,17 @@ class RecordWriter:
         """
         async with self._lock:
             await self._commit()
+
+    async def flush_all(self) -> None:
+        """See `trio_hub.store.Store.flush_all`.
+
+        Raises:
+            StoreError: The database cannot be written now.
+        """
+        for _ in range(FLUSHES):
+            await self.flush()
+            if not self._pending.layers():
+                return
 
     async def drop(self, query: Query) -> int:
         """See `trio_hub.store.Store.drop`. What is written while it works stays.

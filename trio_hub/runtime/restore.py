@@ -236,16 +236,16 @@ class EngineStateFile:
             self._write(state)
 
     def _write(self, state: SavedEngines) -> None:
-        self._written = state
         try:
             write_private_file(self.path, json.dumps(asdict(state)))
-        except OSError as error:
+        except OSError as error:  # it is tried again when the engines have changed
             log.warning(
                 "cannot write the file without which engines cannot be restored",
                 kind="engine_state",
                 path=self.path,
                 error=error.strerror or error,
             )
+        self._written = state
 
     def remove(self) -> None:
         """There will be no hub that these engines could find."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from ..store import Store, parse_query
 from ..wire.connection import ENGINE_CHANNELS, connection_paths, remove_connection_file, write_connection_file
 from ..wire.messages import Session
 from .children import LocalEngines
-from .connections import Connections
+from .connections import WATCHER, Connections
 from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
@@ -31,16 +32,18 @@ from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
 from .observing import Observer
-from .recordwriter import RecordWriter
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .security import Security, secure
 from .seen import SeenMessages, open_seen
+from .services import Failures, going_on, keep_running
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub", "serve_hub"]
 
 log = get_logger("trio_hub.runtime")
 
+STATE_FILE = "engine state file"
+"""The service's name."""
 LAST_WORDS = 1.0
 """Seconds that nannies of local engines have to say that these are gone."""
 LINGER = 1000
@@ -103,7 +106,13 @@ class RunningHub:
 
     def statistics(self) -> Statistics:
         """Its numbers now."""
-        return statistics_of(self._host.hub, self.config.database, self.connections, self._subscribers)
+        published = self._subscribers
+        return statistics_of(self._host.hub, self.config.database, self.connections, published, self._host.failures)
+
+    @property
+    def service_failures(self) -> Failures:
+        """How often each service has failed, by name: for a program that runs services of its own beside the hub."""
+        return self._host.failures
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
@@ -227,8 +236,9 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
     factory = HubFactory(config, key, security, known)
+    failures: Failures = Counter()
     try:
-        store = await open_database(config, _now)
+        store = await open_database(config, _now, failures)
     except BaseException:
         factory.release()  # it has no sockets yet, so this does not wait
         raise
@@ -251,7 +261,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
         seen = open_seen(config, session, started)  # after binding: a hub that has the ports may be using it
         # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
         async with trio.open_nursery() as services:
-            host = RuntimeHost(config, factory.channels, factory.receiver, services)
+            host = RuntimeHost(config, factory.channels, factory.receiver, services, failures)
             host.hub = hub = Hub(
                 host,
                 session,
@@ -272,14 +282,13 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 forgotten=seen.forgotten if seen is not None else None if config.key is None else started,
             )
             host.connections = Connections(
-                {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost
+                {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost, failures
             )
             factory.on_close(host.connections.close)
             if seen is not None:
                 seen.follow(hub.freshness.latest)
             running = RunningHub(config, factory, host)
-            if isinstance(store, RecordWriter):
-                await services.start(store.run)
+            services.start_soon(store.run, name="task database")
             keep_key(config, security.hub_keys)  # before the files that send clients and engines to its public key
             _write_connection_files(running, known)
             try:
@@ -288,7 +297,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 raise ConfigError(f"db: {error}") from error
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
-                host.dask = DaskSupervisor(users, config, host.hurried)
+                host.dask = DaskSupervisor(users, config, host.hurried, failures=failures)
                 if config.engines:
                     users.start_soon(_run_local_engines, services, host, factory, security, config)
                 log.info("hub is listening", address=factory.client_url("registration"))
@@ -338,7 +347,7 @@ async def _take_over(
     if hub.engines:
         services.start_soon(await_hearts, hub, config, partial(factory.channels["hb_pong"].drain, held=True))
     if state_file is not None:
-        services.start_soon(state_file.keep, name="engine state file")
+        services.start_soon(keep_running, STATE_FILE, state_file.keep, host.failures, name=STATE_FILE)
     return state_file
 
 
@@ -353,6 +362,7 @@ async def _run_local_engines(
         profile_dir=config.profile_dir,
         cluster_id=config.cluster_id,
         grace=config.stop_grace,
+        failures=host.failures,
     )
     security.give_to_engines(engines.environment)
 
@@ -399,8 +409,8 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
-    services.start_soon(host.connections.tell, name="broken connections")
-    services.start_soon(host.connections.release, name="names of broken connections")
+    for watcher in (host.connections.tell, host.connections.release):
+        services.start_soon(keep_running, WATCHER, watcher, host.failures, name=WATCHER)
 
 
 def _refused(hub: Hub, channel: str, frames: int) -> None:
@@ -427,9 +437,8 @@ async def _close(
         if running is not None and host is not None:
             _take_leave(running, host, state_file)
             with trio.move_on_after(config.stop_grace), suppress(StoreError):
-                # what a strict hub answers, it answers when it is on disk; and that is recorded in turn
-                await store.flush()
-                await store.flush()
+                # a strict hub answers when a record is on disk, and then writes down that it has answered
+                await store.flush_all()
     finally:
         factory.close_sockets(LINGER)
         if seen is not None:  # nothing more is read; and the next hub may come as soon as this one counts as stopped
@@ -458,15 +467,16 @@ async def _release(factory: HubFactory) -> None:
 def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateFile | None) -> None:
     """Remove the files, unless they are to be used again, answer clients, and tell the embedder's tasks."""
     host.stop(host.stop_reason or "cancelled")
-    if running.config.reuse:
-        if state_file is not None:
-            state_file.write()
-    elif running.client_file is not None and running.engine_file is not None:
-        remove_connection_file(running.client_file, running.client_info)
-        remove_connection_file(running.engine_file, running.engine_info)
-        remove_key(running.config, running.client_info["curve_serverkey"])
-        if state_file is not None:
-            state_file.remove()
+    with going_on("removal of files", host.failures):  # clients are to be answered all the same
+        if running.config.reuse:
+            if state_file is not None:
+                state_file.write()
+        elif running.client_file is not None and running.engine_file is not None:
+            remove_connection_file(running.client_file, running.client_info)
+            remove_connection_file(running.engine_file, running.engine_info)
+            remove_key(running.config, running.client_info["curve_serverkey"])
+            if state_file is not None:
+                state_file.remove()
     try:
         _stop_serving(host, running.config)
     finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..config import DatabaseURL
 from ..hub import Hub
-from ..store import MemoryStore
-from .recordwriter import RecordWriter
+from .services import Failures
 from .subscribers import Subscribers
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
@@ -100,16 +99,21 @@ class Statistics:
     """Messages that were dropped since a subscriber did not read; a message counts for each such subscriber."""
     subscribers_dropped_bytes: int
     """Bytes of these messages."""
+    service_failures: dict[str, int]
+    """Errors that nobody expected of what runs beside the hub, such as the dashboard or retention, by service."""
 
 
-def statistics_of(hub: Hub, database: DatabaseURL, connections: str, published: Collection[Subscribers]) -> Statistics:
-    """The hub's numbers now.
+def statistics_of(
+    hub: Hub, database: DatabaseURL, connections: str, published: Collection[Subscribers], failures: Failures
+) -> Statistics:
+    """Return the hub's numbers now.
 
     Args:
         hub: whose numbers.
         database: where its records are.
         connections: ``encrypted`` or ``open``.
         published: the subscribers of each channel that has some.
+        failures: errors of services, by name.
     """
     scheduler = hub.scheduler
     return Statistics(
@@ -140,36 +144,15 @@ def statistics_of(hub: Hub, database: DatabaseURL, connections: str, published: 
         subscribers_waiting=sum(one.waiting_bytes for one in published),
         subscribers_dropped=sum(one.dropped for one in published),
         subscribers_dropped_bytes=sum(one.dropped_bytes for one in published),
+        service_failures=dict(failures),
     )
 
 
 def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
-    store = hub.store
-    if isinstance(store, RecordWriter):
-        return DatabaseStatistics(
-            kind=database.scheme,
-            size=_size(database),
-            pending=store.backlog,
-            pending_bytes=store.backlog_bytes,
-            lag=store.lag,
-            batches=store.batches,
-            written=store.written,
-            trimmed=store.trimmed,
-            not_persisted=store.not_persisted,
-            last_error=store.last_error,
-        )
-    return DatabaseStatistics(
-        kind=database.scheme,
-        size=store.total_bytes if isinstance(store, MemoryStore) else 0,
-        pending=0,
-        pending_bytes=0,
-        lag=0.0,
-        batches=0,
-        written=0,
-        trimmed=store.culled if isinstance(store, MemoryStore) else 0,
-        not_persisted=0,
-        last_error=None,
-    )
+    numbers = asdict(hub.store.statistics())
+    if numbers["size"] is None:
+        numbers["size"] = _size(database)
+    return DatabaseStatistics(kind=database.scheme, **numbers)
 
 
 def _size(database: DatabaseURL) -> int | None:

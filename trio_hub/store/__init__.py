@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .interface import Checkpoint, Store
+from .interface import Checkpoint, Store, StoreStatistics
 from .memory import MemoryStore
 from .none import NullStore
 from .query import Query, parse_keys, parse_query
@@ -15,6 +15,7 @@ __all__ = [
     "NullStore",
     "Query",
     "Store",
+    "StoreStatistics",
     "TaskRecord",
     "empty_record",
     "parse_keys",

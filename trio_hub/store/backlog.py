@@ -21,10 +21,11 @@ class Backlog:
         frozen: Layers that do not change any more. Some of the oldest may be in use by a thread that will `replace`
             them: ``busy`` is how many.
         frozen_size: The sum of their sizes, in bytes.
-        limit: Bytes from which on `relieve` should be called.
+        limit: Bytes from which on `grown` is to be called.
+        crowded: Whether the bound was exceeded, and less than a quarter of it has been got rid of since.
     """
 
-    __slots__ = ("_crowded", "bound", "busy", "frozen", "frozen_size", "limit", "open")
+    __slots__ = ("bound", "busy", "crowded", "frozen", "frozen_size", "limit", "open")
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
@@ -32,8 +33,8 @@ class Backlog:
         self.frozen: list[Layer] = []
         self.frozen_size = 0
         self.busy = 0
-        self.limit = 2 * bound
-        self._crowded = False
+        self.limit = bound
+        self.crowded = False
 
     def __len__(self) -> int:
         """The number of records of which something is pending."""
@@ -44,12 +45,6 @@ class Backlog:
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""
         return self.frozen_size + self.open.size
-
-    @property
-    def crowded(self) -> bool:
-        """Whether the bound was exceeded, and less than a quarter of it has been got rid of since."""
-        self._crowded = self.size > (self.bound * 3 // 4 if self._crowded else self.bound)
-        return self._crowded
 
     def layers(self) -> list[Layer]:
         """Those that hold something, the oldest first."""
@@ -71,8 +66,28 @@ class Backlog:
         """Put one layer, or none, in the place of so many of the oldest ones."""
         self.frozen[:number] = [] if layer is None else [layer]
         self.frozen_size = sum(layer.size for layer in self.frozen)
+        self.shrunk()
 
-    def relieve(self) -> int:
+    def grown(self) -> int:
+        """Take note that the size exceeds the limit: from the bound on, the backlog is crowded.
+
+        Beyond twice the bound, finished records are given up. Returns how many were.
+        """
+        self.crowded = True
+        if self.size > 2 * self.bound:
+            return self._relieve()
+        self.limit = 2 * self.bound
+        return 0
+
+    def shrunk(self) -> None:
+        """Take note that the size may be less: the backlog is not crowded any more at three quarters of the bound."""
+        if self.size <= self.bound * 3 // 4:
+            self.crowded = False
+            self.limit = self.bound
+        elif self.crowded and self.size <= 2 * self.bound:
+            self.limit = 2 * self.bound
+
+    def _relieve(self) -> int:
         """Give up finished records, the oldest first, down to seven eighths of twice the bound; say how many.
 
         The database is to forget them, since a hub that comes later must not take them for unfinished.

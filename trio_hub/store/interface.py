@@ -8,13 +8,14 @@ disk, so it is `async`; a backend without one just does not wait.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias
 
 from .query import Query
 from .record import TaskRecord
 
-__all__ = ["Checkpoint", "Store", "no_checkpoint"]
+__all__ = ["Checkpoint", "Store", "StoreStatistics", "no_checkpoint"]
 
 # What a long computation awaits now and then, so that others get their turn: `trio.lowlevel.checkpoint`, say.
 # The store may have changed when it returns.
@@ -23,6 +24,25 @@ Checkpoint: TypeAlias = Callable[[], Awaitable[None]]
 
 async def no_checkpoint() -> None:
     """A `Checkpoint` for callers that need none: does not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """How a task database does. Counts are since it was opened. Without a disk behind it, nothing waits to be written.
+
+    See `trio_hub.DatabaseStatistics` for what each number says; ``size`` is None for a database that does not know its
+    own size, in bytes.
+    """
+
+    size: int | None = 0
+    pending: int = 0
+    pending_bytes: int = 0
+    lag: float = 0.0
+    batches: int = 0
+    written: int = 0
+    trimmed: int = 0
+    not_persisted: int = 0
+    last_error: str | None = None
 
 
 class Store(Protocol):
@@ -37,6 +57,15 @@ class Store(Protocol):
 
     @property
     def crowded(self) -> bool: ...
+
+    def statistics(self) -> StoreStatistics:
+        """Return the database's numbers now."""
+
+    async def run(self) -> None:
+        """Do what the database has to do beside its calls, until it is closed or this is cancelled.
+
+        A database without such work returns at once. Called once, in the hub's nursery.
+        """
 
     def add(self, record: TaskRecord) -> None:
         """Keep a new record; one that exists under its msg_id is replaced, and arrives anew.
@@ -94,6 +123,12 @@ class Store(Protocol):
 
     async def flush(self) -> None:
         """Return when everything written so far is as durable as this backend can make it."""
+
+    async def flush_all(self) -> None:
+        """Flush, and flush again what calls of `after_commit` have written meanwhile, until nothing is left.
+
+        After several rounds in which something was left, this returns all the same.
+        """
 
     async def aclose(self) -> None:
         """Flush and release what the backend holds. Idempotent."""

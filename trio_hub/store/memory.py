@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .backend import EARLIEST, Place, place_of
-from .interface import Checkpoint, no_checkpoint
+from .interface import Checkpoint, StoreStatistics, no_checkpoint
 from .output import MAX_OUTPUT, OutputLimit
 from .query import Query, parse_keys
 from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
@@ -81,6 +81,13 @@ class MemoryStore:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def statistics(self) -> StoreStatistics:
+        """See `trio_hub.store.Store.statistics`."""
+        return StoreStatistics(size=self.total_bytes, trimmed=self.culled)
+
+    async def run(self) -> None:
+        """See `trio_hub.store.Store.run`. There is nothing to do."""
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.store.Store.add`."""
@@ -203,6 +210,9 @@ class MemoryStore:
 
     async def flush(self) -> None:
         """There is nothing more durable than memory here."""
+
+    async def flush_all(self) -> None:
+        """See `trio_hub.store.Store.flush_all`. There is nothing to write."""
 
     async def aclose(self) -> None:
         """Holds nothing that must be released."""

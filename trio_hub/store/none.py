@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from ..errors import StoreError
+from .interface import StoreStatistics
 from .query import Query
 from .record import TaskRecord
 
@@ -22,6 +23,13 @@ class NullStore:
 
     durable = False
     crowded = False
+
+    def statistics(self) -> StoreStatistics:
+        """Nothing was kept, so each number is 0."""
+        return StoreStatistics()
+
+    async def run(self) -> None:
+        """Nothing to do."""
 
     def add(self, record: TaskRecord) -> None:
         """Nothing is kept."""
@@ -64,6 +72,9 @@ class NullStore:
         return []
 
     async def flush(self) -> None:
+        """Nothing to write."""
+
+    async def flush_all(self) -> None:
         """Nothing to write."""
 
     async def aclose(self) -> None:

@@ -18,11 +18,6 @@ from .sqlite_schema import APPLICATION_ID, STEPS
 
 __all__ = ["FileLock", "connect", "open_file", "reporting"]
 
-# Without these, Python looks for an adapter each time that it binds bytes or None, and finds none: several times the
-# work. (The second is a function in C that gives None for None.)
-sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), dict[None, None]().get)
-
 # Files up to this size are checked as a whole when they are opened: some 100 ms.
 CHECKED_AS_A_WHOLE = 1 << 24
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from ..errors import WireError
 from .frames import DELIMITER, Buffer, Frames, split_untrusted, to_bytes
 from .packers import Packer, packer_named
+from .plain import printable
 from .signing import ReplayWindow, Signer
 
 __all__ = [
@@ -63,7 +64,7 @@ class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
     """What the metadata of a request says to the scheduler. Dependencies keep their raw form here."""
 
     targets: list[str] | None = None
-    retries: int | None = 0
+    retries: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = 0  # what the hub notes has 64 bits
     after: Any = None
     follow: Any = None
     timeout: float | None = None
@@ -330,12 +331,14 @@ def error_content(
 ) -> dict[str, Any]:
     """The content of a reply that reports an error, as stock clients unwrap it.
 
-    An empty ``engine_info`` also tells them that no output of an engine will follow.
+    An empty ``engine_info`` also tells them that no output of an engine will follow. The texts are made `printable`, so
+    that each packer can write them.
     """
+    ename, evalue = printable(ename), printable(evalue)
     return {
         "status": "error",
         "ename": ename,
         "evalue": evalue,
-        "traceback": list(traceback) or [f"{ename}: {evalue}"],
+        "traceback": list(map(printable, traceback)) or [f"{ename}: {evalue}"],
         "engine_info": engine_info or {},
     }

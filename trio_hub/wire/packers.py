@@ -1,5 +1,6 @@
 """Packers: how the dicts of a message become bytes, by the names that connection files give them.
 
+What a packer writes of odd values, and which values it refuses, is the rule in `trio_hub.wire.plain`.
 Typed decoding goes through msgspec; what it refuses and the standard library accepts (NaN, lone surrogates,
 a byte-order mark) is read by the standard library instead, so that no message is lost to a stricter reader.
 """
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import ConfigError, WireError
+from .plain import json_text, standard
 
 __all__ = ["Packer", "packer_named"]
 
@@ -22,6 +24,14 @@ T = TypeVar("T")
 _MALFORMED = (ValueError, RecursionError, TypeError, OverflowError, MemoryError)
 # What an encoder raises for values of types it knows: lone surrogates, numbers too large, nesting too deep.
 _UNPACKABLE = (ValueError, RecursionError, OverflowError)
+
+
+def _refused(value: Any, why: str) -> str | int:
+    """An `Instead` for `trio_hub.wire.plain.plain` that refuses what msgspec does not know. Raises `TypeError`."""
+    found = standard(value)
+    if found is None:
+        raise TypeError(why)
+    return found
 
 
 def _encode_msgpack(value: Any) -> bytes:
@@ -37,6 +47,14 @@ class Packer:
         self.is_json = name != "msgpack"
         self._encode: Callable[[Any], bytes]
         self._encode = msgspec.json.Encoder().encode if self.is_json else _encode_msgpack
+        self._encode_raw: Callable[[dict[Any, msgspec.Raw]], bytes]
+        self._decode_raw: Callable[[bytes], dict[Any, msgspec.Raw]]
+        if self.is_json:
+            self._encode_raw = msgspec.json.Encoder().encode
+            self._decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+        else:  # in MessagePack, a key need not be a text
+            self._encode_raw = msgspec.msgpack.Encoder().encode
+            self._decode_raw = msgspec.msgpack.Decoder(dict[Any, msgspec.Raw]).decode
 
     def pack(self, value: Any) -> bytes:
         """The value as bytes. Dates become ISO 8601 text; in JSON, bytes become base64, NaN and infinities null.
@@ -50,10 +68,26 @@ class Packer:
             except UnicodeEncodeError:  # a lone surrogate: escape it, as the standard library does
                 if not self.is_json:
                     raise
-                plain = msgspec.to_builtins(value, str_keys=True)
-                return json.dumps(plain).encode("ascii")
+                return json_text(value, _refused).encode("ascii")
         except _UNPACKABLE as error:
             raise TypeError(f"cannot be packed as {self.name}: {str(error)[:200]}") from None
+
+    def repacked(self, data: bytes, changes: dict[str, Any]) -> bytes:
+        """Return a packed dict with some keys changed or added. All other values stay the bytes that they are.
+
+        So values that could not be unpacked and packed again, which somebody may have sent, do no harm.
+
+        Raises:
+            TypeError: a value in `changes` cannot be packed.
+            WireError: (``malformed``) the bytes are no dict.
+        """
+        packed = {key: msgspec.Raw(self.pack(value)) for key, value in changes.items()}
+        try:
+            return self._encode_raw(self._decode_raw(data) | packed)
+        except _MALFORMED as error:
+            if self.is_json:
+                return _with_members(data, packed)
+            raise WireError("malformed", f"not a dict in {self.name}: {str(error)[:200]}") from None
 
     def packed_part(self, value: Any) -> Any:
         """What takes the place of a value in a larger one, so that packing that one is quick. Raises `TypeError`.
@@ -100,6 +134,22 @@ class Packer:
     def from_json(self, data: bytes) -> bytes:
         """The inverse of `to_json`."""
         return data if self.is_json else self.pack(json.loads(data))
+
+
+def _with_members(data: bytes, members: dict[str, msgspec.Raw]) -> bytes:
+    """Return JSON text of an object, which msgspec does not read, with members added at its end.
+
+    If the object has a member of the same name already, then all readers that clients and engines use take the last.
+    """
+    text = data.rstrip(b" \t\r\n")
+    begin = text.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    if not (begin.startswith(b"{") and begin.endswith(b"}") and len(begin) > 1):
+        raise WireError("malformed", "not a dict in json")
+    if not members:
+        return data
+    inside = text[:-1].rstrip(b" \t\r\n")
+    added = msgspec.json.encode(members)[1:]
+    return inside + (b"" if inside.endswith(b"{") and len(begin[1:-1].strip()) == 0 else b",") + added
 
 
 def packer_named(name: str) -> Packer:

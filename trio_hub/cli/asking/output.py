@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ...wire.plain import described, json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,12 +39,12 @@ STATE_STYLES = {
 
 
 def print_json(document: Any) -> None:
-    """On one line of stdout. Dates are ISO 8601 text."""
-    click.echo(json.dumps(document, default=_plain))
+    """Print a value on one line of stdout. Dates are ISO 8601 text; see `trio_hub.wire.plain` for other odd values."""
+    click.echo(json_text(document, _shown))
 
 
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def _shown(value: Any, why: str) -> str | int:
+    return value.isoformat() if isinstance(value, datetime) else described(value, why)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -99,7 +100,7 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: 
 
 def one_line(value: object) -> str:
     """Text that came from elsewhere, without what would move a cursor or break a line."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else "" if value is None else json_text(value)
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -1,0 +1,132 @@
+r"""Plain values: how a value that may have come from anybody is written as JSON, by one rule for the whole hub.
+
+Clients and engines send whatever they like. Some values have no form in JSON, or none that every reader takes. The hub,
+its records, its dashboard and its command write these values as follows:
+
+===============================  ======================================================================================
+value                            what is written
+===============================  ======================================================================================
+a lone surrogate                 its escape, ``\udcff``, which JSON readers read as the same lone surrogate;
+                                 two that follow each other are read as the character they make
+NaN and infinities               ``null``
+an integer of > 4,300 digits     a text that says so, where people read it; else the value is refused
+a MessagePack extension          a text with its type and size, where people read it; else the value is refused
+nesting beyond `MAX_DEPTH`       a text that says so, where people read it; else the value is refused
+another object                   a text that names its class, where people read it; else the value is refused
+===============================  ======================================================================================
+
+"Where people read it" means the dashboard and the command: they call `json_bytes` and `json_text`, which never fail.
+Messages are packed by `trio_hub.wire.packers.Packer.pack`, which refuses such a value with a `TypeError`; MessagePack
+has no form for lone surrogates and for integers beyond 64 bits, so it refuses these, too. Bytes that are only relayed
+or recorded are not decoded, so nothing in them is ever replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+__all__ = ["MAX_DEPTH", "described", "json_bytes", "json_text", "plain", "printable", "standard"]
+
+MAX_DEPTH = 200
+"""Levels of lists and dicts within each other that `plain` looks into."""
+
+Instead: TypeAlias = Callable[[Any, str], Any]
+"""Gets a value that JSON has no form for, and why; returns a plain value to be written instead, or raises."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as JSON for people to read. Never fails: see the rule in this module's docstring."""
+    try:
+        return _encode(value)  # nearly always, and many times as quick
+    except Exception:
+        return json_text(value).encode("ascii")
+
+
+def json_text(value: Any, instead: Instead | None = None) -> str:
+    """Return a value as JSON text in ASCII. Fails only if `instead` does; by default that is `described`."""
+    return json.dumps(plain(value, instead or described), allow_nan=False)
+
+
+def printable(text: str) -> str:
+    """Return a text with each lone surrogate as its escape, so that the text can be written as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(value: Any, instead: Instead, depth: int = 0) -> Any:
+    """Return a value as None, bool, int, finite float, str, list and dict with texts as keys, which JSON can hold.
+
+    Args:
+        value: Anything.
+        instead: Called for each value, within `value`, that JSON has no form for.
+        depth: The levels of lists and dicts around the value.
+    """
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str.__str__(value)
+        case int():
+            return int(value) if _is_writable(value) else instead(value, "an integer of too many digits")
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case _ if depth > MAX_DEPTH:
+            return instead(value, "nested too deep")
+        case msgspec.Raw():
+            return plain(json.loads(bytes(value)), instead, depth)
+        case msgspec.Struct():
+            value = msgspec.structs.asdict(value)
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, dict):
+        return {_key(key, instead): plain(item, instead, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, instead, depth + 1) for item in value]
+    return instead(value, f"a value of type {type(value).__name__}")
+
+
+def described(value: Any, why: str) -> str | int:
+    """An `Instead` that writes dates, bytes and the like as `standard` does, and of all else a text for people."""
+    found = standard(value)
+    if found is not None:
+        return found
+    if isinstance(value, msgspec.msgpack.Ext):
+        return f"<MessagePack extension {value.code} of {memoryview(value.data).nbytes} bytes>"
+    return f"<{why}>"
+
+
+def standard(value: Any) -> str | int | None:
+    """Return a date, UUID, enum, bytes or the like as msgspec writes it; None for what msgspec does not know."""
+    if isinstance(value, int | dict | list | tuple | set | frozenset):
+        return None
+    try:
+        found = msgspec.to_builtins(value, str_keys=True)
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return None
+    return found if isinstance(found, str | int) else None
+
+
+def _is_writable(number: int) -> bool:
+    try:
+        str(int(number))
+    except ValueError:  # Python limits the digits, see sys.set_int_max_str_digits
+        return False
+    return True
+
+
+def _key(key: Any, instead: Instead) -> str:
+    match key:
+        case str():
+            return str.__str__(key)
+        case float():
+            return str(key)
+        case int() if not isinstance(key, bool) and _is_writable(key):
+            return str(int(key))
+    return str(instead(key, f"a key of type {type(key).__name__}"))

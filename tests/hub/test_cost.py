@@ -73,8 +73,8 @@ def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
         sent, world.host.sent = world.host.sent, []
         assert sorted(name for name, _ in sent) == ["task_in", "task_out"]
         running += [frames for name, frames in sent if name == "task_out"]
-    assert not world.hub.wire_errors
-    assert not world.hub.ignored
+    assert not world.hub.notices.wire_errors
+    assert not world.hub.notices.ignored
     return calls.count / TASKS
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from trio_hub.errors import StoreError
 from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
-from trio_hub.hub.state import Query, StoreCall
+from trio_hub.hub.ports import Query, StoreCall
 from trio_hub.store import MemoryStore, Store
 from trio_hub.wire.frames import Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
@@ -158,6 +158,7 @@ class World:
     ) -> None:
         self.host = FakeHost()
         self.packer = packer
+        self.settings = settings
         self.clock = Clock()
         self.hub = Hub(
             self.host,
@@ -206,14 +207,14 @@ class World:
         return self.replies("query")[-1]
 
     def beat(self, uuid: str) -> None:
-        self.hub.handle_pong([uuid.encode(), self.hub.heartmonitor.ping()])
+        self.hub.handle_pong([uuid.encode(), self.hub.hearts.heartmonitor.ping()])
 
     def engine(self, uuid: str, **content: Any) -> EngineConnector:
         """An engine that is alive."""
         reply = self.register(uuid, **content)
         assert reply["status"] == "ok", reply
         self.beat(uuid)
-        return self.hub.engines[reply["id"]]
+        return self.hub.engines.alive[reply["id"]]
 
     def answer(
         self,

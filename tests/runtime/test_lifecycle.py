@@ -352,7 +352,7 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
             hubs.append(hub)
             async with open_client(hub.client_info) as client, open_engine(hub.engine_info):
                 await hub.wait_engines(1)
-                monkeypatch.setattr(Hub, method, crash)
+                monkeypatch.setattr(hub.core, method, crash)
                 # these two are bound already
                 hub._host.channels["query"].handle = hub._host.hub.dispatch_query
                 hub._host.channels["task_in"].handle = partial(hub._host.hub.dispatch_monitor_traffic, "task_in")
@@ -375,7 +375,7 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("how", ["cancel", "shutdown"])
 @pytest.mark.parametrize(
     ("db", "where"),
-    [("memory", (Hub, "fail_direct")), ("sqlite", (Hub, "fail_direct")), ("memory", (MemoryStore, "aclose"))],
+    [("memory", (Hub, "stop_serving")), ("sqlite", (Hub, "stop_serving")), ("memory", (MemoryStore, "aclose"))],
     ids=["hub", "hub-sqlite", "store"],
 )
 async def test_a_crash_while_stopping_releases_everything_all_the_same(
@@ -428,7 +428,7 @@ async def test_several_crashes_at_once_are_one_error_with_all_of_them(monkeypatc
     async def embed() -> None:
         async with open_hub(HubConfig(ping=0.05)) as hub, open_engine(hub.engine_info):
             await eventually(lambda: bool(hub.engines))
-            monkeypatch.setattr(Hub, "weigh_hearts", crash)
+            monkeypatch.setattr(hub.core, "weigh_hearts", crash)
             await trio.sleep_forever()
 
     async with within_limit():

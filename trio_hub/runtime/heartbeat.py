@@ -48,15 +48,15 @@ class Heartbeat:
         """Ping and weigh, for ever. Pings keep their period, whatever comes in."""
         next_ping = trio.current_time()
         while True:
-            self.ping.send([self.hub.heartmonitor.ping()])
+            self.ping.send([self.hub.hearts.heartmonitor.ping()])
             next_ping = max(next_ping + self.period, trio.current_time())
             await trio.sleep_until(next_ping)
             await self._hear()
             self.hub.weigh_hearts()
-            for heart in self.hub.heartmonitor.silent(self._silent):
+            for heart in self.hub.hearts.heartmonitor.silent(self._silent):
                 # If its network was cut, ZeroMQ ignores the heart's new connection as long as it has the old one.
                 self.connections.retry("hb_pong", ident=heart)
-            if self.hub.awaits_hearts:
+            if self.hub.hearts.awaits_hearts:
                 self.pong.release()
             else:
                 self.pong.hold()
@@ -77,9 +77,9 @@ class Heartbeat:
         """Engines subscribe to everything. What they get is all common pings, and a greeting that nobody else does."""
         if to_bytes(frames[0])[:1] == b"\x01":
             self.pong.release()
-            greeting = self.hub.heartmonitor.greeting()
+            greeting = self.hub.hearts.heartmonitor.greeting()
             with suppress(zmq.ZMQError):  # it is gone already
-                self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.heartmonitor.topic)
+                self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.hearts.heartmonitor.topic)
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])
                 self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # it begins as those of others may

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..errors import HubError, TaskAborted, WireError
 from ..logs import get_logger
@@ -33,7 +35,7 @@ OUTCOMES = ("ok", "error", "aborted")
 log = get_logger("trio_hub.hub")
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What an answer has to know of the request that it answers.
 
     ``channel`` is the client's, such as ``"task_in"``, and ``idents`` are the client's routing identities; empty if
@@ -92,6 +94,7 @@ class Answers:
         self._now = now
         self._notices = notices
         self._redelivery = redelivery
+        self._presumed = redelivery.sessions
         self._owed = owed
         self._strict = strict
         self.unsaved: set[str] = set()
@@ -230,9 +233,10 @@ class Answers:
             raise
 
     def _deliver_now(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
-        self.unsaved.discard(msg_id)
+        if self._strict:
+            self.unsaved.discard(msg_id)
         try:
-            if self._redelivery.is_missed(msg_id):
+            if msg_id in self._presumed and self._redelivery.is_missed(msg_id):
                 idents = [AWAY]
             # Nobody waits for it if the hub itself has resubmitted the task, or if the client has had the result.
             if (
@@ -240,7 +244,8 @@ class Answers:
                 or self._host.send(channel, [*idents, *frames])
                 or self._sent_elsewhere(channel, idents, session, frames)
             ):
-                self._redelivery.note(msg_id)
+                if self._redelivery.keeps_notes:
+                    self._redelivery.note(msg_id)
                 return
             self._notices.ignore(
                 "client_gone", "the answer waits for its client, which is away", task=msg_id, client=session

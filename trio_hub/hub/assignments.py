@@ -24,7 +24,7 @@ from .ports import Host
 from .records import outcome_of
 from .routes import Routes
 
-__all__ = ["Assignments", "asked_of"]
+__all__ = ["Assignments"]
 
 
 class Assignments:
@@ -144,7 +144,8 @@ class Assignments:
         if task.held:
             self._intake.let_go(task)
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
-        self._answers.fail(asked_of(task), uuid, error)
+        asked = Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)
+        self._answers.fail(asked, uuid, error)
 
     def is_pending(self, msg_id: str) -> bool:
         """Whether a request of this msg_id waits for its answer, in whichever queue."""
@@ -188,8 +189,3 @@ class _NoTimer:
 
     def cancel(self) -> None:
         """There is nothing to call off."""
-
-
-def asked_of(task: Task) -> Asked:
-    """What an answer to a task has to know of the task."""
-    return Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)

@@ -227,7 +227,8 @@ class Parts:
         """Whether a task or direct request of this msg_id is waiting for its answer."""
         return (
             msg_id in self.tasks.scheduler.tasks
-            or self.direct.is_pending(msg_id)
-            or self.broadcasts.is_pending(msg_id)
+            or msg_id in self.direct.relay.pending
+            or msg_id in self.broadcasts.relay.pending
+            or msg_id in self.gathering.gathered
             or msg_id in self.intake.uncommitted
         )

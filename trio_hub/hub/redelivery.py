@@ -35,9 +35,11 @@ class Redelivery:
 
     def __init__(self, deliveries: Deliveries | None) -> None:
         self._deliveries = deliveries
+        self.keeps_notes = deliveries is not None
+        """Whether notes outlive this hub. If not, nothing that is noted matters."""
         self.presumptions: dict[str, Presumption] = {}
         """By msg_id."""
-        self._sessions: dict[str, str] = {}
+        self.sessions: dict[str, str] = {}
         """The sessions of the clients of those that are presumed to be sent and not completed in the records."""
 
     def note(self, msg_id: str) -> None:
@@ -52,19 +54,19 @@ class Redelivery:
     def presume_sent(self, msg_id: str, session: str) -> None:
         """A request is taken over whose result the hub before has sent, and not recorded."""
         self.presumptions[msg_id] = Presumption.SENT
-        self._sessions[msg_id] = session
+        self.sessions[msg_id] = session
 
     def asked_about(self, session: str, msg_ids: Iterable[str]) -> None:
         """A client asks about requests that are not completed: it does not have the results of its own."""
         for msg_id in msg_ids:
-            if self._sessions.get(msg_id) == session:
+            if self.sessions.get(msg_id) == session:
                 self.presumptions[msg_id] = Presumption.MISSED
 
     def is_missed(self, msg_id: str) -> bool:
         """Whether a result that goes out now was missed by its client, which gets it, once. Call it once a result."""
-        if msg_id not in self._sessions:
+        if msg_id not in self.sessions:
             return False
-        del self._sessions[msg_id]
+        del self.sessions[msg_id]
         if self.presumptions.pop(msg_id) is Presumption.SENT:
             return False
         self.presumptions[msg_id] = Presumption.SENT_AGAIN

@@ -21,8 +21,8 @@ from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
 from .admission import Admission
 from .announcer import Announcer
-from .answers import Answers
-from .assignments import Assignments, asked_of
+from .answers import Answers, Asked
+from .assignments import Assignments
 from .connector import EngineConnector
 from .custody import custody_of, request_frames
 from .engines import Engines
@@ -158,7 +158,8 @@ class TaskQueue:
         if final:
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
                 engine.completed += 1
-            self._answers.save_result("task", ident, msg, asked_of(task), metadata.started, status)
+            asked = Asked("task_in", task.idents, task.session, msg_id, task.raw_header, task.msg_type)
+            self._answers.save_result("task", ident, msg, asked, metadata.started, status)
 
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """The task that an engine answers without having been given it by this hub: an earlier hub did."""

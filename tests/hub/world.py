@@ -151,24 +151,29 @@ class Peer:
 
 
 class World:
-    """A hub, and hands to play its engines and clients."""
+    """A hub, and hands to play its engines and clients.
+
+    ``prepare`` is given what the hub is made with, before the hub is made.
+    """
 
     def __init__(
-        self, *, store: Store | None = None, packer: str = "json", session_id: str = "hub", **settings: Any
+        self,
+        *,
+        store: Store | None = None,
+        packer: str = "json",
+        session_id: str = "hub",
+        prepare: Callable[[FakeHost, Session, Store], None] | None = None,
+        **settings: Any,
     ) -> None:
         self.host = FakeHost()
         self.packer = packer
         self.settings = settings
         self.clock = Clock()
-        self.hub = Hub(
-            self.host,
-            Session(KEY, session_id=session_id, now=self.clock, packer=packer),
-            MemoryStore() if store is None else store,
-            Random(1),
-            now=self.clock,
-            heart_token=b"token",
-            **settings,
-        )
+        session = Session(KEY, session_id=session_id, now=self.clock, packer=packer)
+        store = MemoryStore() if store is None else store
+        if prepare is not None:
+            prepare(self.host, session, store)
+        self.hub = Hub(self.host, session, store, Random(1), now=self.clock, heart_token=b"token", **settings)
         self.host.hub = self.hub
         self.reader = Session(KEY, session_id="reader", now=self.clock, packer=packer)
         self.client = Peer("client", packer=packer)

@@ -381,7 +381,7 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
 async def test_a_crash_while_stopping_releases_everything_all_the_same(
     how: str, db: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def crash(*args: object) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("a bug")
 
     hubs: list[RunningHub] = []
@@ -561,9 +561,15 @@ async def test_statistics() -> None:
     async with cluster(1) as (hub, client, (engine,)), open_engine(hub.engine_info, beating=False):
         numbers = asdict(hub.statistics())
         plain = {name: number for name, number in numbers.items() if not isinstance(number, dict)}
-        assert {name for name, number in plain.items() if number} == {"engines", "registering", "engines_registered"}
+        assert {name for name, number in plain.items() if number} == {
+            "connections",
+            "engines",
+            "registering",
+            "engines_registered",
+        }
         assert not any(numbers["submitted_by_queue"].values())
         assert not any(numbers["engines_lost"].values())
+        assert numbers["internal_errors"] == {}
         assert not any(count for outcomes in numbers["outcomes"].values() for count in outcomes.values())
         assert {name for name, number in numbers["database"].items() if number} == {"kind"}
         assert (numbers["engines"], numbers["registering"]) == (1, 1)

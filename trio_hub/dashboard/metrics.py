@@ -208,6 +208,13 @@ METRICS: tuple[HubMetric, ...] = (
         _each(lambda numbers: numbers.statistics.ignored),
     ),
     HubMetric(
+        "trio_hub_internal_errors_total",
+        "counter",
+        "Unexpected exceptions, by the place in the hub; the log has their tracebacks.",
+        ("place",),
+        _each(lambda numbers: numbers.statistics.internal_errors),
+    ),
+    HubMetric(
         "trio_hub_store_writable",
         "gauge",
         "Whether the task database can be written, 1 or 0.",

@@ -232,6 +232,15 @@ class Hub:
         except Exception as error:
             self.notices.failed("connection", error, uuid=ident, channel=channel)
 
+    # What the hub has asked for
+
+    def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
+        """The store has answered, or time is up: call what was to be called then. Never raises."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.notices.failed(place, error)
+
     # The end
 
     def stop_serving(self, *, carried_on: bool = False) -> None:

@@ -158,11 +158,10 @@ class RuntimeHost:
         try:
             reply = await carry_out(query)
             frames = await self._write_in_turns(message, reply)
+            self.hub.replies.send("query", message.idents, frames)
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
-        else:
-            self.hub.replies.send("query", message.idents, frames)
 
     async def _write_in_turns(self, message: Message, reply: Reply) -> Frames:
         """Pack what is long piece by piece: ten thousand records take as long as a thousand messages.
@@ -200,12 +199,12 @@ class RuntimeHost:
         except Exception as error:  # a database that is gone: whoever asked knows what follows from that
             log.warning("the task database did not answer", kind="no_answer", error=error)
             answer = error
-        then(answer)
+        self.hub.call_back("answer of the store", then, answer)
 
     async def _call_later(self, scope: trio.CancelScope, seconds: float, call: Callable[[], None]) -> None:
         with scope:
             await trio.sleep(max(0.0, seconds))
-            call()
+            self.hub.call_back("timer", call)
 
     # For the embedder
 

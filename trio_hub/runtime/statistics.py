@@ -72,6 +72,8 @@ class Statistics:
     """Messages that could not be read, by kind (`trio_hub.errors.WireError.KINDS`)."""
     ignored: dict[str, int]
     """Readable messages without effect, by reason: late or duplicate replies, unknown hearts, and the like."""
+    internal_errors: dict[str, int]
+    """Unexpected exceptions, by the place in the hub. Each is a bug, or a failure of the machine, and is in the log."""
     lost: int
     """Engines that are gone and whose late results are still taken, now."""
     engines_registered: int
@@ -108,6 +110,7 @@ def statistics_of(hub: Hub, database: DatabaseURL, connections: str) -> Statisti
         database=_of_database(hub, database),
         wire_errors=dict(hub.notices.wire_errors),
         ignored=dict(hub.notices.ignored),
+        internal_errors=dict(hub.notices.internal_errors),
         lost=len(hub.engines.lost),
         engines_registered=hub.engines.engines_registered,
         engines_lost=dict(hub.engines.engines_lost),

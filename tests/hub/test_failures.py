@@ -1,13 +1,12 @@
 """The failure boundary: whatever fails unexpectedly concerns what was being handled, and nothing else.
 
-The machine of `test_state_machine` goes on while the store, the packer or the host raises at its k-th call, at any place
-and in any order of messages. After each step its invariants hold: each request is answered exactly once, or is owed, or
-is still somewhere. And the hub answers the next query.
+The machine of `test_state_machine` goes on while the store, the packer or the host raises at its k-th call, at any
+place and in any order of messages. After each step its invariants hold: each request is answered exactly once, or is
+owed, or is still somewhere. And the hub answers the next query.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +24,16 @@ from trio_hub.schedulers.task import TaskState
 from trio_hub.store import MemoryStore, Store
 from trio_hub.wire.messages import Message, Session
 
-from .durable import DurableStore, crashed
+from .durable import DurableStore
 from .test_state_machine import CLIENTS, HubMachine
 from .world import FakeHost, Peer, World
 
 HOST = ("send", "soon", "start_engine", "reach_engine", "emit", "ask_store", "hold_intake", "call_later")
 STORE = ("add", "update", "append", "discard", "after_commit")
 PACKER = ("pack", "unpack_untrusted", "to_json")
+
+
+pytestmark = pytest.mark.property
 
 
 class Broken(Exception):
@@ -260,4 +262,3 @@ class FaultyMachine(HubMachine):
 
 TestFaultyMachine = FaultyMachine.TestCase
 TestFaultyMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestFaultyMachine.pytestmark = [pytest.mark.property]

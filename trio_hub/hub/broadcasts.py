@@ -119,8 +119,7 @@ class Broadcasts:
         self.submitted += 1 if metadata.is_coalescing else len(shares)
         if metadata.is_coalescing:
             self._answers.fail(Asked.by("broadcast_in", idents, msg), None, error)
-            return
-        for (uuid, _), share in zip(metadata.targets, shares, strict=True):
+        for (uuid, _), share in () if metadata.is_coalescing else zip(metadata.targets, shares, strict=True):
             self.fail_share(Direct(idents, share.header, share.raw_header, Lane(b"")), uuid, error)
 
     def submit_broadcast(

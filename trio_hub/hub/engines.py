@@ -169,7 +169,7 @@ class Engines:
         """
         for engine_id, uuid in sorted(engines.items()):
             self.restore_engine(engine_id, uuid)
-        self._ids.next = max(self._ids.next, next_id)
+        self._ids.reserve(next_id)
 
     def restore_engine(self, engine_id: int | None, uuid: str) -> None:
         """Take up one engine of an earlier hub; see `restore_engines`."""
@@ -302,11 +302,15 @@ class _Ids:
         self.next = 0
         """The lowest id that was never given."""
 
+    def reserve(self, until: int) -> None:
+        """Give no id below this, unless an engine asks for it."""
+        self.next = max(self.next, until)
+
     def give(self, requested: int | None, owner: Callable[[int], object]) -> int:
         """The requested id if nobody owns it, else the next that was never used."""
         if requested is not None:
             if owner(requested) is None:
-                self.next = max(self.next, requested + 1)
+                self.reserve(requested + 1)
                 return requested
             log.warning("the engine id is in use: who asked for it gets another", kind="id_in_use", engine=requested)
         self.next += 1

@@ -47,6 +47,13 @@ class OwedResults:
             except Exception as error:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
+    def settled(self, msg_id: str) -> None:
+        """A result is owed no longer: note that for the hubs that come after. Never raises."""
+        try:
+            self._update(msg_id, {"owed": False})
+        except Exception as error:
+            self._notices.failed("owed result", error, task=msg_id)
+
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
         """A client has spoken: note where it is, and deliver what it is owed."""
         if idents and self.clients.heard(session, channel, idents[0]):

@@ -80,7 +80,7 @@ class Recovery:
         for msg_id, session in (yield self._store.undelivered(JUST_NOW)):
             if self._redelivery.was_delivered(msg_id):
                 # which may not have reached the disk, and notes do not last
-                self._store.update(msg_id, {"owed": False})
+                self._owed.settled(msg_id)
             else:
                 # The hub before may have been killed before it noted that. Should this one be, too, it may be so late
                 # then that the next does not think of it.

@@ -70,9 +70,7 @@ class Bench:
         self.answers = Answers(
             self.host, self.session, self.store, self.clock, self.notices, self.redelivery, self.owed, strict=strict
         )
-        self.intake = Intake(
-            self.host, self.session, self.store, self.notices, strict=strict, queue_memory=memory
-        )
+        self.intake = Intake(self.host, self.session, self.store, self.notices, strict=strict, queue_memory=memory)
         self.pending: set[str] = set()
         """What other queues have."""
         self.admission = Admission(
@@ -109,13 +107,14 @@ class Bench:
     def request_ended(self, msg_id: str, outcome: Outcome) -> None:
         self.ended.append((msg_id, outcome))
 
-    def assignments(self, **settings: Any) -> Assignments:
+    def assignments(self) -> Assignments:
         return Assignments(
             self.host,
             self.session,
             self.store,
             Random(1),
-            **{"hwm": 1, "scheme": "leastload"} | settings,
+            hwm=1,
+            scheme="leastload",
             notices=self.notices,
             intake=self.intake,
             answers=self.answers,

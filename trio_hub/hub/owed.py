@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import WireError
+from ..errors import HubError, WireError
 from ..store import Store
 from ..store.record import TaskRecord
-from ..wire.messages import Session
+from ..wire.frames import Frames
+from ..wire.messages import Session, error_content
 from .clients import Clients
 from .custody import reply_frames
 from .notices import Notices
@@ -105,15 +106,20 @@ class OwedResults:
             except WireError as error:
                 self._notices.unreadable("record", error, task=msg_id, client=session)
                 return True
+            except Exception as error:  # an answer in its place, so that it does not stand before the others for ever
+                frames = self._error_for(record, self._notices.failed("owed result", error, task=msg_id))
             if not self._host.send(channel, [ident, *frames]):
                 return False
         except Exception as error:
             self._notices.failed("owed result", error, task=msg_id, client=session)
             return False
-        try:
-            self._redelivery.note(msg_id)
-            if record.owed:
-                self._update(msg_id, {"owed": False})
-        except Exception as error:
-            self._notices.failed("owed result", error, task=msg_id, client=session)
+        self._redelivery.note(msg_id)
+        if record.owed:
+            self.settled(msg_id)
         return True
+
+    def _error_for(self, record: TaskRecord, error: HubError) -> Frames:
+        session = self._session
+        request = {"msg_id": record.msg_id, "msg_type": "apply_request", "session": record.client_uuid or ""}
+        content = error_content(type(error).__name__, str(error))
+        return session.write("apply_reply", content, parent=session.packer.pack(request), metadata={"status": "error"})

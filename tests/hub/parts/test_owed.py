@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from trio_hub.errors import EngineError
+from trio_hub.hub import owed
 from trio_hub.hub.answers import Asked
 from trio_hub.hub.records import init_record
 
@@ -37,6 +40,21 @@ def test_what_cannot_be_sent_is_owed_again() -> None:
     bench.owed.heard_of("task_in", [b"elsewhere"], "client")
     bench.host.answer()
     assert bench.owed.clients.owed == 1
+
+
+def test_a_record_that_cannot_be_sent_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    msg_id = owed_result(bench)
+
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(owed, "reply_frames", broken)
+    bench.owed.heard_of("task_in", [b"elsewhere"], "client")
+    bench.host.answer()
+    [sent] = bench.sent("task_in")
+    assert (sent.parent.msg_id, bench.session.content(sent)["ename"]) == (msg_id, "HubError")
+    assert bench.owed.clients.owed == 0
 
 
 def test_a_question_that_cannot_be_asked_loses_nothing() -> None:

@@ -36,6 +36,11 @@ MAY_IMPORT["launchers"] = set()
 
 # Sockets, waiting and time belong to the runtime. `random` is looked at more closely: the type is welcome.
 RUNTIME_ONLY = {"trio", "anyio", "zmq", "time", "asyncio", "socket", "select", "secrets"}
+# The core waits for no disk and no thread either.
+NOT_IN_THE_CORE = {"threading", "fcntl", "sqlite3", "psycopg", "os"}
+CORE = {"hub", "schedulers"}
+MAX_CLASS, MAX_MODULE = 250, 400
+"""Lines that a class and a module of the hub may have."""
 CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", "time_ns"}
 # The stock implementation is not needed to run ours: only a command that starts it, or reads its files, may load it,
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
@@ -139,6 +144,8 @@ def foreign_faults(part: str, imported: Import) -> Iterator[str]:
     package = imported.target.split(".")[0]
     if part in BELOW_RUNTIME and package in RUNTIME_ONLY:
         yield f"{part} imports {package}"
+    if part in CORE and package in NOT_IN_THE_CORE:
+        yield f"{part} imports {package}"
     if part in BELOW_RUNTIME and package == "random" and imported.target not in {"random", "random.Random"}:
         yield f"{part} imports {imported.target}"
     if package in STOCK - LOADED_BY_STOCK.get(part, set()) and not (part == "cli" and imported.lazy):
@@ -166,6 +173,72 @@ def test_the_package_keeps_the_rules() -> None:
     assert not found, "\n".join(found)
 
 
+def house_faults(sources: Mapping[str, str]) -> list[str]:
+    """What is against the rules for the parts of the hub in ``{"trio_hub/hub/tasks.py": source}``.
+
+    A part is a class of the hub. None inherits from another, none uses another's private names or sets its attributes,
+    and none is too long to be read in one sitting.
+    """
+    trees = {path: ast.parse(source, path) for path, source in sources.items()}
+    classes = [(path, node) for path, tree in trees.items() for node in tree.body if isinstance(node, ast.ClassDef)]
+    ours = {node.name for _, node in classes}
+    found = []
+    for path, source in sources.items():
+        if len(source.splitlines()) > MAX_MODULE:
+            found.append(f"{path}:1: {len(source.splitlines())} lines")
+    for path, node in classes:
+        length = (node.end_lineno or 0) - node.lineno + 1
+        if length > MAX_CLASS:
+            found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
+        found += [
+            f"{path}:{node.lineno}: {node.name} inherits from {base.id}"
+            for base in node.bases
+            if isinstance(base, ast.Name) and base.id in ours
+        ]
+        for inner in ast.walk(node):
+            match inner:
+                case ast.Attribute(value=value, attr=name) if is_private(name) and not is_self(value):
+                    found.append(f"{path}:{inner.lineno}: {node.name} uses the private name {name}")
+                case ast.Attribute(value=ast.Attribute(value=owner, attr=part), ctx=ast.Store()) if is_self(owner):
+                    found.append(f"{path}:{inner.lineno}: {node.name} sets an attribute of {part}")
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_the_hub_is_a_house_and_no_tower() -> None:
+    paths = sorted((ROOT / "trio_hub" / "hub").glob("*.py"))
+    assert paths
+    found = house_faults({path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths})
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("class A: pass\nclass B(A): pass", "2: B inherits from A"),
+        ("class A:\n  def f(self): self.b._c()", "2: A uses the private name _c"),
+        ("class A:\n  def f(self, b): return b._c", "2: A uses the private name _c"),
+        ("class A:\n  def f(self): self.b.c = 1", "2: A sets an attribute of b"),
+        ("class A:\n" + "  x = 1\n" * 250, "1: A has 251 lines"),
+        ("x = 1\n" * 401, "1: 401 lines"),
+    ],
+)
+def test_a_tower_is_found(source: str, fault: str) -> None:
+    assert house_faults({"trio_hub/hub/a.py": source}) == [f"trio_hub/hub/a.py:{fault}"]
+
+
+def test_a_house_is_not_taken_for_a_tower() -> None:
+    source = "class A:\n  def f(self, b):\n    self._c = 1\n    b.d = self._c\n    self.e.f()\nclass P(Protocol): pass"
+    assert house_faults({"trio_hub/hub/a.py": source}) == []
+
+
 def test_the_table_itself_points_downwards() -> None:
     TopologicalSorter(MAY_IMPORT).prepare()
 
@@ -189,6 +262,9 @@ def test_the_table_itself_points_downwards() -> None:
             "if TYPE_CHECKING:\n  from ..runtime import serve",
             "2: hub imports trio_hub.runtime.serve",
         ),
+        ("hub/hub.py", "import os", "1: hub imports os"),
+        ("hub/hub.py", "import sqlite3", "1: hub imports sqlite3"),
+        ("schedulers/task.py", "import threading", "1: schedulers imports threading"),
         ("attic/old.py", "", "1: attic has no place in MAY_IMPORT"),
         ("hub/hub.py", "import trio", "1: hub imports trio"),
         ("wire/frames.py", "from zmq.error import Again", "1: wire imports zmq"),

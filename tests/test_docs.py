@@ -242,8 +242,8 @@ def resolves(dotted: str) -> bool:
     ("dotted", "there"),
     [
         ("trio_hub.hub.hub", True),
-        ("trio_hub.hub.hub.Hub.queue_status", True),
-        ("trio_hub.hub.state.HubState.session", True),
+        ("trio_hub.hub.queries.Queries.queue_status", True),
+        ("trio_hub.hub.hub.Hub.session", True),
         ("trio_hub.hub.hub.Hub.nonsense", False),
         ("trio_hub.hub.nonsense", False),
         ("nonsense.hub", False),

@@ -67,7 +67,7 @@ async def test_engines_and_what_they_do() -> None:
         at.engine.release()
         at.engine.leave()
         await at.client.notification("unregistration_notification")
-        await eventually(lambda: not at.hub.core.lost)
+        await eventually(lambda: not at.hub.core.engines.lost)
         gone = await at.get(f"/api/engines/{at.engine.uuid}")
         assert (gone["state"], gone["done"], gone["load"]) == ("lost", 4, 0)
         assert [event["event"] for event in gone["history"]][-2:] == ["lost", "settled"]

@@ -127,7 +127,7 @@ class DurableStore(MemoryStore):
 
 
 class Notes:
-    """Notes on deliveries, as `trio_hub.hub.state.Deliveries`, that outlive the hub."""
+    """Notes on deliveries, as `trio_hub.hub.ports.Deliveries`, that outlive the hub."""
 
     def __init__(self, earlier: Notes | None = None) -> None:
         self.earlier: set[str] = set() if earlier is None else earlier.earlier | earlier.now
@@ -150,17 +150,22 @@ def crashed(world: World, *, engines: dict[int, str] | None = None, carry_on: bo
     old = world.hub
     assert isinstance(old.store, DurableStore)
     store = DurableStore(list(old.store.committed.values()), auto=old.store.auto)
-    deliveries = Notes(old.deliveries) if isinstance(old.deliveries, Notes) else None
-    settings = {"strict": old.strict, "deliveries": deliveries, "hwm": old.scheduler.hwm} | settings
+    notes = world.settings.get("deliveries")
+    deliveries = Notes(notes) if isinstance(notes, Notes) else None
+    settings = {
+        "strict": old.intake.strict,
+        "deliveries": deliveries,
+        "hwm": old.tasks.scheduler.hwm,
+    } | settings
     settings.setdefault("session_id", f"{old.session.session_id}'")
     successor = World(store=store, packer=world.packer, **settings)
     successor.client = world.client
     successor.clock.time = max(world.clock.time, world.client.session.now())
     successor.host.gone = {AWAY}
     if engines is None:
-        engines = {engine.id: engine.uuid for engine in old.engines.values()}
-    successor.hub.restore_engines(engines, old.next_engine_id)
-    steps = successor.hub.take_over() if carry_on else successor.hub.write_off()
+        engines = {engine.id: engine.uuid for engine in old.engines.alive.values()}
+    successor.hub.restore_engines(engines, old.engines.next_engine_id)
+    steps = successor.hub.recovery.take_over() if carry_on else successor.hub.recovery.write_off()
     carry_out(steps)
     return successor
 
@@ -177,7 +182,7 @@ def carry_out(steps: Generator[Awaitable[Any], Any, int]) -> int:
 
 def running_on(world: World) -> dict[str, str]:
     """By msg_id, the engines that tasks are given to."""
-    tasks = world.hub.scheduler.tasks.values()
+    tasks = world.hub.tasks.scheduler.tasks.values()
     return {task.msg_id: task.worker.ident.decode() for task in tasks if task.worker is not None}
 
 
@@ -211,7 +216,7 @@ def answer_probes(world: World, uuid: str) -> int:
 
 def speak(world: World, client: Peer, channel: str = "task_in") -> None:
     """A client is heard, and gets what it is owed."""
-    world.hub.heard_of(channel, [client.ident], client.session.session_id)
+    world.hub.owed.heard_of(channel, [client.ident], client.session.session_id)
     world.answer_questions()
 
 

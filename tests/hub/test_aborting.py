@@ -28,9 +28,9 @@ def test_who_waits_for_an_aborted_task_is_told_as_an_engine_tells_it() -> None:
     assert record["result_content"] == {"status": "aborted"}
     assert record["completed"] is not None
     assert record["engine_uuid"] is None
-    assert world.hub.outcomes["task"] == {"ok": 0, "error": 1, "aborted": 1}
+    assert world.hub.answers.outcomes["task"] == {"ok": 0, "error": 1, "aborted": 1}
     assert TaskFinished(queued, None, "aborted") in world.host.events
-    assert world.hub.held_bytes == 0
+    assert world.hub.intake.held_bytes == 0
     assert world.query("abort_request", {"msg_ids": [queued]}) == {"status": "ok", "aborted": []}
 
 
@@ -57,16 +57,16 @@ def test_the_hub_asks_an_engine_to_end(answers: bool) -> None:
     world = World()
     engine = world.engine("a")
     world.take()
-    world.hub.shutdown_engine(engine)
+    world.hub.control.shutdown_engine(engine)
     [(_, request)] = world.take("control_out")
     assert (request.header.msg_type, world.content(request)) == ("shutdown_request", {"restart": False})
     assert request.idents[0] == b"a"
     if answers:
         world.answer("a", request, channel="control_out")
     world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})
-    if engine.uuid in [one.uuid for one in world.hub.engines.values()]:
+    if engine.uuid in [one.uuid for one in world.hub.engines.alive.values()]:
         world.hub.lose_engine(engine, "shutdown")
     world.hub.handle_stranded(engine)
     assert {name for name, _ in world.host.sent} <= {"iopub_out", "notification"}, "no client had asked"
-    assert not world.hub.ignored
-    assert not world.hub.control.pending
+    assert not world.hub.notices.ignored
+    assert not world.hub.control.relay.pending

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trio_hub.hub import admitting
-from trio_hub.hub.admitting import AHEAD, Freshness
+from trio_hub.hub import admission
+from trio_hub.hub.admission import AHEAD, Freshness
 from trio_hub.store import NullStore
 from trio_hub.wire.frames import DELIMITER, Frames
 from trio_hub.wire.recent import Recent
@@ -81,7 +81,7 @@ def answer_to_a_query(world: World) -> Frames:
 
 
 def shutdown_of_an_engine(world: World) -> Frames:
-    world.hub.shutdown_engine(world.hub.by_ident[b"a"])
+    world.hub.control.shutdown_engine(world.hub.engines.by_ident[b"a"])
     return sent_last(world, "control_out")
 
 
@@ -123,7 +123,7 @@ def test_what_the_hub_has_sent_does_not_come_back(make: Callable[[World], Frames
     replay_everywhere(world, sent)
     world.answer_questions()
     assert world.host.sent == []
-    assert world.hub.wire_errors == {"replayed": 2 * len(PORTS)}
+    assert world.hub.notices.wire_errors == {"replayed": 2 * len(PORTS)}
     assert not world.host.stopped
 
 
@@ -155,7 +155,7 @@ def test_a_probe_does_not_come_back() -> None:
     replay_everywhere(after, probe)
     after.answer_questions()
     assert after.host.sent == []
-    assert after.hub.wire_errors == {"replayed": 2 * len(PORTS)}
+    assert after.hub.notices.wire_errors == {"replayed": 2 * len(PORTS)}
 
 
 def forget(world: World) -> None:
@@ -184,7 +184,7 @@ def test_request_ports_take_requests(port: str, msg_type: str) -> None:
     assert channel == port
     assert reply.idents[0] == b"client"
     assert world.content(reply)["ename"] == "RequestRefused"
-    assert world.hub.ignored == {"not_a_request": 1}
+    assert world.hub.notices.ignored == {"not_a_request": 1}
 
 
 @pytest.mark.parametrize("msg_type", ["shutdown_request", "queue_request", "registration_request"])
@@ -217,7 +217,7 @@ def test_result_ports_take_replies(port: str) -> None:
     frames = Peer("a").session.write("apply_request", {}, parent=request.frames[2])
     send_on(world, port, frames, b"a", b"client")
     assert not world.take()
-    assert world.hub.ignored == {"not_a_reply": 1}
+    assert world.hub.notices.ignored == {"not_a_reply": 1}
     assert world.hub.is_pending(msg_id)
 
 
@@ -226,7 +226,7 @@ def test_output_is_neither_a_request_nor_a_reply() -> None:
     for msg_type in ("apply_request", "apply_reply"):
         world.publish("a", b"{}", msg_type, {})
     assert not world.take("iopub_out")
-    assert world.hub.ignored == {"not_output": 2}
+    assert world.hub.notices.ignored == {"not_output": 2}
 
 
 def test_a_forgotten_comm_message_is_not_passed_on_again() -> None:
@@ -238,7 +238,7 @@ def test_a_forgotten_comm_message_is_not_passed_on_again() -> None:
     world.take()
     send_on(world, "mux_in", [*frames[:-1], EVIL], b"stranger", b"a")
     assert not world.take()
-    assert world.hub.wire_errors == {"replayed": 1}
+    assert world.hub.notices.wire_errors == {"replayed": 1}
 
 
 # What is looked up
@@ -289,9 +289,9 @@ def test_what_an_earlier_hub_has_run_is_not_run_again(port: str, date: str | Non
         [(channel, reply)] = after.take()
         assert (channel, reply.idents[0]) == (port, b"stranger")
         assert after.content(reply)["ename"] == "RequestRefused"
-        assert after.hub.ignored == {"already_run": number}
+        assert after.hub.notices.ignored == {"already_run": number}
     assert store.committed[msg_id] == record
-    assert after.hub.waiting_bytes == 0
+    assert after.hub.admission.waiting_bytes == 0
 
 
 @pytest.mark.parametrize("gather", [True, False])
@@ -350,7 +350,7 @@ def test_a_hub_without_records_runs_what_it_cannot_look_up() -> None:
 
 
 def test_nothing_of_a_client_overtakes_a_request_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admitting, "LOOKED_UP_AT_A_TIME", 2)
+    monkeypatch.setattr(admission, "LOOKED_UP_AT_A_TIME", 2)
     world = restarted(DurableStore())
     other = Peer("other")
     sent = [dated(world, date) for date in (NEW, OLD, NEW, OLD, NEW)]
@@ -375,11 +375,11 @@ def test_the_same_request_twice_in_a_line_is_run_once() -> None:
         send_on(world, "task_in", one, b"client")
     world.answer_questions()
     assert len(world.take("task_out")) == 1
-    assert world.hub.ignored == {"duplicate_msg_id": 1}
+    assert world.hub.notices.ignored == {"duplicate_msg_id": 1}
 
 
 def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admitting, "LOOK_UP_ATTEMPTS", 2)
+    monkeypatch.setattr(admission, "LOOK_UP_ATTEMPTS", 2)
     store = DurableStore()
     world = restarted(store)
     store.failing = True
@@ -399,7 +399,7 @@ def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyP
 
 
 def test_clients_wait_when_too_much_waits_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admitting, "WAITING_BYTES", 3 * admitting.OVERHEAD)
+    monkeypatch.setattr(admission, "WAITING_BYTES", 3 * admission.OVERHEAD)
     world = restarted(DurableStore())
     for _ in range(3):
         send_on(world, "mux_in", dated(world, OLD), b"client", b"a")
@@ -407,7 +407,7 @@ def test_clients_wait_when_too_much_waits_for_the_store(monkeypatch: pytest.Monk
     assert held == ("task_in", "mux_in", "broadcast_in")
     world.answer_questions()
     assert not world.host.held
-    assert world.hub.waiting_bytes == 0
+    assert world.hub.admission.waiting_bytes == 0
     assert len(world.take("mux_out")) == 3
 
 
@@ -430,11 +430,11 @@ def test_a_stranger_does_not_take_the_place_of_a_client() -> None:
     frames = dated(before, OLD)
     send_on(before, "task_in", frames, b"client")
     after = restarted(store)
-    after.hub.owe("client", msg_id_of(after, frames))
+    after.hub.owed.owe("client", msg_id_of(after, frames))
     send_on(after, "task_in", frames, b"stranger")
     after.answer_questions()
     assert [content["ename"] for content in after.replies("task_in")] == ["RequestRefused"], "no result of the client's"
-    assert after.hub.clients.places("client", "task_in") == []
+    assert after.hub.owed.clients.places("client", "task_in") == []
 
 
 # A client that uses a msg_id twice

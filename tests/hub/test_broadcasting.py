@@ -45,7 +45,7 @@ def test_each_engine_gets_its_share_and_answers_it() -> None:
         assert metadata["is_broadcast"] is True
         assert "targets" not in metadata, "a thousand engines need not hear of each other"
     assert world.query("queue_request", {})["0"]["queue"] == 1
-    assert world.hub.engines[0].pending == {f"{msg_id}_a"}
+    assert world.hub.engines.alive[0].pending == {f"{msg_id}_a"}
     world.answer("b", sent["b"], channel="broadcast_out", buffers=(b"B",))
     [(_, reply)] = world.take("broadcast_in")
     assert reply.idents[0] == b"client"
@@ -55,8 +55,8 @@ def test_each_engine_gets_its_share_and_answers_it() -> None:
     record = world.record(f"{msg_id}_b")
     assert (record["queue"], record["engine_uuid"], record["label"]) == ("broadcast", "b", "L")
     assert record["completed"] is not None
-    assert not world.hub.broadcast.pending
-    assert world.hub.engines[1].completed == 1
+    assert not world.hub.broadcasts.relay.pending
+    assert world.hub.engines.alive[1].completed == 1
 
 
 def test_gathered_answers_come_as_one_in_the_order_of_the_targets() -> None:
@@ -80,7 +80,7 @@ def test_gathered_answers_come_as_one_in_the_order_of_the_targets() -> None:
     record = world.record(msg_id)
     assert (record["queue"], record["completed"] is not None) == ("broadcast", True)
     assert world.query_message("result_request", {"msg_ids": [msg_id]}).buffers == reply.buffers
-    assert not world.hub.gathered
+    assert not world.hub.gathering.gathered
 
 
 def test_gathered_errors_are_told_with_the_results_of_the_rest() -> None:
@@ -117,15 +117,15 @@ def test_an_engine_that_dies_is_settled_and_the_rest_delivered(gather: bool) -> 
         assert world.content(reply)["ename"] == "EngineError"
         assert world.reader.metadata(reply)["engine"] == "b"
     world.answer("b", sent["b"], channel="broadcast_out")
-    assert world.hub.ignored["unexpected_result"] == 1
+    assert world.hub.notices.ignored["unexpected_result"] == 1
     world.answer("a", sent["a"], channel="broadcast_out", buffers=(b"A",))
     [(_, reply)] = world.take("broadcast_in")
     assert reply.buffers == [b"A"]
     if gather:
         assert set(world.content(reply)["errors"]) == {"b"}
         assert world.content(reply)["errors"]["b"]["ename"] == "EngineError"
-    assert not world.hub.broadcast.pending
-    assert not world.hub.gathered
+    assert not world.hub.broadcasts.relay.pending
+    assert not world.hub.gathering.gathered
 
 
 @pytest.mark.parametrize("gather", [False, True])
@@ -174,7 +174,7 @@ def test_a_broadcast_of_a_msg_id_in_use_is_not_sent_twice() -> None:
         frames = world.client.session.write("apply_request", {}, header=header | {"date": date}, metadata=metadata)
         world.hub.dispatch_monitor_traffic("broadcast_in", [b"client", *frames])
     assert len(shares(world)) == 1
-    assert world.hub.ignored["duplicate_msg_id"] == 1
+    assert world.hub.notices.ignored["duplicate_msg_id"] == 1
 
 
 def test_engines_are_spread_over_the_broadcast_channels_by_id() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_hub.hub.state import LOSSES, OUTCOMES, QUEUES, queue_of
+from trio_hub.hub.answers import OUTCOMES, QUEUES, queue_of
+from trio_hub.hub.engines import LOSSES
 
 from .world import World
 
@@ -24,7 +25,7 @@ def test_each_answer_is_counted_in_its_queue_with_its_outcome(status: str, outco
         world.answer("a", request, {"status": status}, channel=f"{queue}_out")
     assert world.hub.submitted == {"task": 1, "mux": 1, "broadcast": 0}
     once = {name: int(name == outcome) for name in OUTCOMES}
-    assert world.hub.outcomes == {"task": once, "mux": once, "broadcast": dict.fromkeys(OUTCOMES, 0)}
+    assert world.hub.answers.outcomes == {"task": once, "mux": once, "broadcast": dict.fromkeys(OUTCOMES, 0)}
     assert world.hub.tasks_submitted == 2
     assert world.hub.tasks_completed + world.hub.tasks_failed == 2
     assert world.hub.tasks_completed == (2 if status == "ok" else 0)
@@ -34,7 +35,11 @@ def test_what_the_hub_answers_itself_is_counted_where_it_was_asked() -> None:
     world = World()
     world.call("nobody")
     world.submit(targets=["nobody"])
-    assert {queue: world.hub.outcomes[queue]["error"] for queue in QUEUES} == {"task": 1, "mux": 1, "broadcast": 0}
+    assert {queue: world.hub.answers.outcomes[queue]["error"] for queue in QUEUES} == {
+        "task": 1,
+        "mux": 1,
+        "broadcast": 0,
+    }
 
 
 @pytest.mark.parametrize("name", ["task", "mux", "broadcast", None, "damaged"])
@@ -49,17 +54,17 @@ def test_engines_that_come_and_go_are_counted(reason: str) -> None:
     world.engine("b")
     world.hub.lose_engine(engine, reason)
     world.hub.lose_engine(engine, reason)  # it is gone already
-    assert world.hub.engines_registered == 2
-    assert world.hub.engines_lost == dict.fromkeys(LOSSES, 0) | {reason: 1}
+    assert world.hub.engines.engines_registered == 2
+    assert world.hub.engines.engines_lost == dict.fromkeys(LOSSES, 0) | {reason: 1}
 
 
 def test_pings_without_an_answer_are_counted() -> None:
     world = World(max_heartmonitor_misses=2)
     world.engine("a")
     for _ in range(3):
-        world.hub.heartmonitor.ping()
+        world.hub.hearts.heartmonitor.ping()
         world.hub.weigh_hearts()
-    assert world.hub.heartmonitor.missed == 2  # in the first period it has just come
+    assert world.hub.hearts.heartmonitor.missed == 2  # in the first period it has just come
     world.beat("a")
     world.hub.weigh_hearts()
-    assert world.hub.heartmonitor.missed == 2
+    assert world.hub.hearts.heartmonitor.missed == 2

@@ -125,13 +125,13 @@ class CrashMachine(RuleBasedStateMachine):
     def engine_dies(self, data: st.DataObject) -> None:
         engine = self.engines[data.draw(st.sampled_from(sorted(self.engines)))]
         engine.alive = False
-        known = self.hub.by_ident.get(engine.uuid.encode())
+        known = self.hub.engines.by_ident.get(engine.uuid.encode())
         if known is not None and data.draw(st.booleans()):
             self.hub.lose_engine(known, "heart")
 
     @rule()
     def grace_is_over(self) -> None:
-        for engine in list(self.hub.lost):
+        for engine in list(self.hub.engines.lost):
             self.hub.handle_stranded(engine)
 
     @precondition(lambda self: any(engine.alive and not engine.connected for engine in self.engines.values()))
@@ -242,7 +242,7 @@ class CrashMachine(RuleBasedStateMachine):
     @rule(data=st.data(), channel=st.sampled_from(["task_in", "mux_in", "broadcast_in"]))
     def client_speaks(self, data: st.DataObject, channel: str) -> None:
         client = self.client(data)
-        self.hub.heard_of(channel, [client.peer.ident], client.peer.session.session_id)
+        self.hub.owed.heard_of(channel, [client.peer.ident], client.peer.session.session_id)
 
     @precondition(lambda self: self.world.host.timers)
     @rule(data=st.data())
@@ -320,16 +320,16 @@ class CrashMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         hub = self.hub
-        assert hub.held_bytes == sum(task.held for task in hub.scheduler.tasks.values())
-        assert hub.held_bytes <= self.memory
-        assert hub.clients.owed == sum(map(len, hub.clients._owed.values()))
-        known = {*hub.engines.values(), *hub.lost}
-        assert all(probe.engine in known for probe in hub.probes.values())
-        assert set(hub._to_fetch) <= set(self.store._records)
-        for worker in hub.scheduler.workers.values():
-            if worker in hub.scheduler.with_room:
+        assert hub.intake.held_bytes == sum(task.held for task in hub.tasks.scheduler.tasks.values())
+        assert hub.intake.held_bytes <= self.memory
+        assert hub.owed.clients.owed == sum(map(len, hub.owed.clients._owed.values()))
+        known = {*hub.engines.alive.values(), *hub.engines.lost}
+        assert all(probe.engine in known for probe in hub.routes.probes.values())
+        assert set(hub.intake.to_fetch) <= set(self.store._records)
+        for worker in hub.tasks.scheduler.workers.values():
+            if worker in hub.tasks.scheduler.with_room:
                 assert not worker.absent
-                assert not any(task.accepts(worker.ident) for task in hub.scheduler.queue)
+                assert not any(task.accepts(worker.ident) for task in hub.tasks.scheduler.queue)
 
     def quiesce(self) -> None:
         """Everybody does what is to be done until nothing is."""
@@ -361,7 +361,7 @@ class CrashMachine(RuleBasedStateMachine):
                 self.world.beat(engine.uuid)
         self.quiesce()
         for uuid, engine in self.engines.items():
-            known = self.hub.by_ident.get(uuid.encode())
+            known = self.hub.engines.by_ident.get(uuid.encode())
             if known is not None and not engine.alive:
                 self.hub.lose_engine(known, "heart")
         self.hub.purge_unheard()
@@ -375,17 +375,30 @@ class CrashMachine(RuleBasedStateMachine):
                 call()
         self.quiesce()
         for client in self.clients:
-            self.hub.heard_of("task_in", [client.peer.ident], client.peer.session.session_id)
+            self.hub.owed.heard_of("task_in", [client.peer.ident], client.peer.session.session_id)
         self.quiesce()
         self.nothing_is_answered_twice()
         self.tables_agree()
         hub = self.hub
-        for table in (hub.scheduler.tasks, hub.scheduler.dependents, hub.mux.pending, hub.broadcast.pending):
+        for table in (
+            hub.tasks.scheduler.tasks,
+            hub.tasks.scheduler.dependents,
+            hub.direct.relay.pending,
+            hub.broadcasts.relay.pending,
+        ):
             assert not table
-        for table in (hub.gathered, hub.late, hub.lost, hub.probes, hub.uncommitted, hub.unsaved, hub._to_fetch):
+        for table in (
+            hub.gathering.gathered,
+            hub.direct.late,
+            hub.engines.lost,
+            hub.routes.probes,
+            hub.intake.uncommitted,
+            hub.answers.unsaved,
+            hub.intake.to_fetch,
+        ):
             assert not table
-        assert hub.held_bytes == hub.clients.owed == 0
-        assert not any(engine.parked or engine.routes for engine in hub.engines.values())
+        assert hub.intake.held_bytes == hub.owed.clients.owed == 0
+        assert not any(engine.parked or engine.routes for engine in hub.engines.alive.values())
         assert set(self.store.committed) == set(self.requests), "no record too few, and none too many"
         for msg_id, client in self.requests.items():
             record = self.store.committed[msg_id]
@@ -393,7 +406,7 @@ class CrashMachine(RuleBasedStateMachine):
             assert not record.owed
             if self.strict:
                 assert client.got[msg_id] == 1
-        assert not hub.wire_errors
+        assert not hub.notices.wire_errors
 
 
 class RelaxedCrashMachine(CrashMachine):

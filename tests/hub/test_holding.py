@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trio_hub.hub.holding import FETCH_ATTEMPTS, FETCHED_AT_A_TIME
+from trio_hub.hub.intake import FETCH_ATTEMPTS, FETCHED_AT_A_TIME
 from trio_hub.store import MemoryStore
 from trio_hub.store.record import TaskRecord
 from trio_hub.wire.frames import Frames
@@ -62,8 +62,8 @@ def test_a_strict_hub_sends_nothing_that_is_not_on_disk(sort: str) -> None:
     assert [reply["status"] for reply in world.replies(back)] == ["ok"]
     assert store.committed[record.msg_id].completed is not None
     assert world.query("result_request", {"msg_ids": [record.msg_id]})["completed"] == [record.msg_id]
-    assert not world.hub.uncommitted
-    assert not world.hub.unsaved
+    assert not world.hub.intake.uncommitted
+    assert not world.hub.answers.unsaved
     assert not world.hub.is_pending(msg_id)
 
 
@@ -120,7 +120,7 @@ def test_a_duplicate_of_a_request_that_is_not_on_disk_yet(sort: str) -> None:
     for code in "xy":  # not the same bytes, which would be dropped anyway
         frames = world.client.session.write("apply_request", {"code": code}, header=header, metadata=metadata)
         world.hub.dispatch_monitor_traffic(channel, [world.client.ident, *[b"a"] * (sort == "direct"), *frames])
-    assert world.hub.ignored["duplicate_msg_id"] == 1
+    assert world.hub.notices.ignored["duplicate_msg_id"] == 1
     store.commit()
     assert len(world.take(out)) == 1
     assert len(store.committed) == 1
@@ -224,11 +224,11 @@ def test_without_a_disk_tasks_are_not_received_while_there_is_no_room() -> None:
         held.append(world.host.held)
     assert held[0] == ()
     assert held[-1] == ("task_in",)
-    assert world.hub.held_bytes > 10 * SIZE
+    assert world.hub.intake.held_bytes > 10 * SIZE
     held_at = []
-    while world.hub.scheduler.tasks:
+    while world.hub.tasks.scheduler.tasks:
         finish_one(world)
-        held_at.append((world.hub.held_bytes, world.host.held))
+        held_at.append((world.hub.intake.held_bytes, world.host.held))
     assert all(bool(held) == (size > 0.8 * 10 * SIZE) for size, held in held_at), "not received again at once"
     assert held_at[-1] == (0, ())
 
@@ -244,7 +244,7 @@ def test_tasks_that_end_while_they_wait_take_up_no_room() -> None:
     assert world.record(waits)["completed"] is not None
     assert not world.host.held
     world.hub.stop_serving()
-    assert world.hub.held_bytes == 0
+    assert world.hub.intake.held_bytes == 0
 
 
 @pytest.mark.parametrize("packer", ["json", "msgpack"])
@@ -260,17 +260,17 @@ def test_with_a_disk_requests_beyond_the_memory_come_back_as_they_were(packer: s
         came.append([bytes(frame) for frame in frames])
         world.hub.dispatch_monitor_traffic("task_in", [world.client.ident, *frames])
     assert world.host.held == ()
-    assert world.hub.held_bytes <= 1.5 * SIZE
-    kept = [task.frames is not None for task in world.hub.scheduler.queue]
+    assert world.hub.intake.held_bytes <= 1.5 * SIZE
+    kept = [task.frames is not None for task in world.hub.tasks.scheduler.queue]
     assert kept == [True, False, False, False, False]
     for frames in came:
         world.answer_questions()
         [sent] = frames_sent(world, "task_out")
         assert sent == [b"a", world.client.ident, *frames], "the same bytes, and so the same signature"
         world.answer("a", world.read(sent))
-    assert world.hub.held_bytes == 0
+    assert world.hub.intake.held_bytes == 0
     assert len(world.take("task_in")) == 6
-    assert world.hub.scheduler.tasks == {}
+    assert world.hub.tasks.scheduler.tasks == {}
 
 
 def test_requests_are_read_in_batches() -> None:
@@ -282,7 +282,7 @@ def test_requests_are_read_in_batches() -> None:
     world.answer_questions()
     assert [len(asked) for asked in store.asked] == [1, FETCHED_AT_A_TIME, 49], "never two questions at once"
     assert [message.header.msg_id for _, message in world.take("task_out")] == msg_ids
-    assert world.hub._to_fetch == {}
+    assert world.hub.intake.to_fetch == {}
     late = world.submit()  # to an engine with room, it goes without ever waiting
     assert [message.header.msg_id for _, message in world.take("task_out")] == [late]
 
@@ -341,7 +341,7 @@ def test_a_request_whose_record_is_gone_fails_alone() -> None:
 @pytest.mark.parametrize("retries", [0, 1])
 def test_an_engine_is_lost_while_its_task_is_read(retries: int) -> None:
     world, _, [msg_id] = on_disk(retries=retries)
-    engine = world.hub.engines[0]
+    engine = world.hub.engines.alive[0]
     world.hub.lose_engine(engine, "heart")
     world.engine("b")
     world.answer_questions()
@@ -355,10 +355,10 @@ def test_an_engine_is_lost_while_its_task_is_read(retries: int) -> None:
 
 def test_an_engine_is_settled_while_its_task_is_read() -> None:
     world, store, [msg_id] = on_disk(retries=1)
-    engine = world.hub.engines[0]
+    engine = world.hub.engines.alive[0]
     world.hub.lose_engine(engine, "heart")
     world.hub.handle_stranded(engine)
-    assert world.hub.scheduler.tasks[msg_id].worker is None
+    assert world.hub.tasks.scheduler.tasks[msg_id].worker is None
     world.answer_questions()
     assert world.take("task_out") == []
     world.engine("b")
@@ -369,7 +369,7 @@ def test_an_engine_is_settled_while_its_task_is_read() -> None:
 
 def test_an_engine_takes_over_while_the_task_is_read_for_another() -> None:
     world, store, [msg_id] = on_disk(retries=1)
-    engine = world.hub.engines[0]
+    engine = world.hub.engines.alive[0]
     world.hub.lose_engine(engine, "heart")
     world.engine("b")
     world.hub.handle_stranded(engine)
@@ -384,7 +384,7 @@ def test_a_stop_while_a_task_is_read() -> None:
     assert outcomes(world) == ["EngineError"] * 2
     world.answer_questions()
     assert world.take("task_out") == []
-    assert world.hub._to_fetch == {}
+    assert world.hub.intake.to_fetch == {}
     assert {world.record(each)["completed"] is not None for each in (msg_id, queued)} == {True}
 
 
@@ -397,7 +397,7 @@ def test_a_task_that_is_on_disk_only_runs_out_of_time() -> None:
     assert outcomes(world) == ["TaskTimeout"]
     world.engine("a")
     assert world.host.questions == []
-    assert world.hub.held_bytes == 0
+    assert world.hub.intake.held_bytes == 0
 
 
 def test_a_task_that_was_read_from_disk_is_tried_again_from_memory() -> None:
@@ -424,7 +424,7 @@ def test_clients_take_turns_on_disk_too() -> None:
         order.append(request.header.msg_id)
         world.answer("a", request)
 
-    while world.hub.scheduler.tasks:
+    while world.hub.tasks.scheduler.tasks:
         world.answer_questions()
         [(_, request)] = world.take("task_out")
         run(request)

@@ -115,9 +115,10 @@ def test_pickles_that_are_all_different_are_not_all_read(monkeypatch: pytest.Mon
 
 def test_nobody_looks_for_a_name_if_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    monkeypatch.setattr(world.hub, "labels", None)
+    monkeypatch.setattr(world.hub.parts.announcer, "labels", None)
     world.host.listening = False
     world.engine("a")
     world.submit(label="L")
     world.call("a")
-    assert not world.hub.wire_errors
+    assert not world.hub.notices.internal_errors
+    assert not world.hub.notices.wire_errors

@@ -64,7 +64,7 @@ def test_a_duplicate_reply_reaches_nobody() -> None:
     world.answer("a", request)
     world.answer("a", request)
     assert len(world.take("task_in")) == 1
-    assert world.hub.ignored["unexpected_result"] == 1
+    assert world.hub.notices.ignored["unexpected_result"] == 1
 
 
 def test_replies_by_engines_that_were_not_asked_change_nothing() -> None:
@@ -79,9 +79,9 @@ def test_replies_by_engines_that_were_not_asked_change_nothing() -> None:
     world.answer("b", direct, channel="mux_out")
     world.answer("b", task, channel="control_out")
     world.answer("nobody", task)
-    assert world.hub.ignored["unexpected_result"] == 4
+    assert world.hub.notices.ignored["unexpected_result"] == 4
     world.answer("a", task, key=b"wrong")
-    assert world.hub.wire_errors["bad_signature"] == 1
+    assert world.hub.notices.wire_errors["bad_signature"] == 1
     assert not world.take("task_in")
     assert not world.take("mux_in")
     world.answer("a", task)
@@ -112,8 +112,8 @@ def test_replies_that_nobody_waits_for_are_harmless(channel: str) -> None:
     assert len(world.take(channel.replace("_out", "_in"))) == 1
     world.answer("a", request, channel=channel)
     assert not world.take()
-    assert world.hub.ignored == {"unexpected_result": len(strays) + 1}
-    assert world.hub.engines[0].completed == (channel != "control_out")
+    assert world.hub.notices.ignored == {"unexpected_result": len(strays) + 1}
+    assert world.hub.engines.alive[0].completed == (channel != "control_out")
 
 
 def test_a_dead_engines_task_is_answered_with_engine_error_after_the_grace() -> None:
@@ -222,7 +222,7 @@ def test_a_reply_with_unreadable_metadata_still_reaches_the_client(metadata: dic
     world.answer("a", task, **metadata)
     world.answer("a", direct, channel="mux_out", **metadata)
     assert len(world.take("task_in")) == len(world.take("mux_in")) == 1
-    assert world.hub.wire_errors["wrong_type"] == 2
+    assert world.hub.notices.wire_errors["wrong_type"] == 2
 
 
 @pytest.mark.parametrize("metadata", [{"targets": 5}, {"retries": "many"}, {"targets": [1]}, {"timeout": []}])
@@ -234,8 +234,8 @@ def test_a_request_with_unreadable_metadata_is_answered(metadata: dict[str, Any]
     assert (reply["status"], reply["ename"]) == ("error", "WireError")
     world.call("a", **metadata)
     assert world.replies("mux_in")[0]["ename"] == "WireError"
-    assert world.hub.wire_errors["wrong_type"] == 2
-    assert not world.hub.scheduler.tasks
+    assert world.hub.notices.wire_errors["wrong_type"] == 2
+    assert not world.hub.tasks.scheduler.tasks
 
 
 def test_a_target_that_is_not_registered_is_impossible() -> None:
@@ -294,7 +294,7 @@ def test_dependencies_on_tasks_finished_long_ago_answer_from_the_store() -> None
         old[status] = world.submit(targets=["b"])
         [(_, request)] = world.take("task_out")
         world.answer("b", request, {"status": status, "ename": "E"})
-    world.hub.scheduler.outcomes = Outcomes()
+    world.hub.tasks.scheduler.outcomes = Outcomes()
     world.take()
     after = world.submit(after=[old["ok"]])
     follow = world.submit(follow=old["ok"])
@@ -307,15 +307,15 @@ def test_dependencies_on_tasks_finished_long_ago_answer_from_the_store() -> None
     [(_, reply)] = world.take("task_in")
     assert reply.parent.msg_id == impossible
     assert world.content(reply)["ename"] == "ImpossibleDependency"
-    assert [task.msg_id for task in world.hub.scheduler.queue] == [on_failure], "b is busy"
+    assert [task.msg_id for task in world.hub.tasks.scheduler.queue] == [on_failure], "b is busy"
 
 
 def test_a_store_that_fails_leaves_no_task_waiting() -> None:
     world = World()
     world.submit(after=["x"])
-    [(task, _)] = [(task, None) for task in world.hub.scheduler.tasks.values()]
+    [(task, _)] = [(task, None) for task in world.hub.tasks.scheduler.tasks.values()]
     world.host.questions.clear()
-    world.hub.ask_outcomes(task, ["x"])
+    world.hub.parts.assignments.ask_outcomes(task, ["x"])
 
     async def fail(msg_ids: object) -> Any:
         raise StoreError("gone")
@@ -390,7 +390,7 @@ def test_a_msg_id_in_use_is_not_submitted_twice() -> None:
         frames = world.client.session.write("apply_request", {}, header=header)
         channel, idents = ("task_in", [b"client"]) if number < 2 else ("mux_in", [b"client", b"a"])
         world.hub.dispatch_monitor_traffic(channel, [*idents, *frames])
-    assert world.hub.ignored["duplicate_msg_id"] == 2
+    assert world.hub.notices.ignored["duplicate_msg_id"] == 2
     assert len(world.take("task_out")) == 1
     assert not world.take("mux_out")
 
@@ -411,7 +411,7 @@ def test_a_direct_request_and_its_reply() -> None:
     record = world.record(msg_id)
     assert (record["queue"], record["engine_uuid"], record["label"]) == ("mux", "a", {"any": "thing"})
     assert engine.completed == 1
-    assert not world.hub.mux.pending
+    assert not world.hub.direct.relay.pending
 
 
 def test_a_direct_request_to_an_unknown_or_dead_engine_is_answered_at_once() -> None:
@@ -459,9 +459,9 @@ def test_the_death_of_an_engine_answers_its_direct_requests_before_it_is_announc
     assert not world.take("mux_in"), "answered once"
     record = world.record(request.header.msg_id)
     assert record["result_content"] == {"status": "ok"}, "but the record has the truth"
-    assert world.hub.ignored["late_result"] == 1
+    assert world.hub.notices.ignored["late_result"] == 1
     world.answer("a", request, channel="mux_out")
-    assert world.hub.ignored["unexpected_result"] == 1
+    assert world.hub.notices.ignored["unexpected_result"] == 1
 
 
 def test_messages_that_expect_no_reply_are_relayed_and_not_waited_for() -> None:
@@ -469,7 +469,7 @@ def test_messages_that_expect_no_reply_are_relayed_and_not_waited_for() -> None:
     world.engine("a")
     world.call("a", msg_type="comm_msg")
     assert len(world.take("mux_out")) == 1
-    assert not world.hub.mux.pending
+    assert not world.hub.direct.relay.pending
     world.call("nobody", msg_type="comm_msg")
     assert not world.take("mux_in")
     assert world.query("history_request")["history"] == []
@@ -486,7 +486,7 @@ def test_control_requests_are_relayed_and_not_recorded() -> None:
     assert reply.header.msg_type == "abort_reply"
     assert world.query("history_request")["history"] == []
     world.answer("a", request, channel="control_out")
-    assert world.hub.ignored["unexpected_result"] == 1
+    assert world.hub.notices.ignored["unexpected_result"] == 1
 
 
 def test_a_control_request_that_an_engine_took_to_its_grave() -> None:
@@ -512,7 +512,7 @@ def test_a_client_that_is_gone_is_counted() -> None:
     world.answer("a", request)
     frames = world.client.session.write("connection_request", {})
     world.hub.dispatch_query([b"client", *frames])
-    assert world.hub.ignored["client_gone"] == 2
+    assert world.hub.notices.ignored["client_gone"] == 2
 
 
 # Output
@@ -557,7 +557,7 @@ def test_unusable_output_is_relayed_but_not_recorded(msg_type: str, content: Any
     msg_id = world.submit()
     [(_, request)] = world.take("task_out")
     world.publish("a", bytes(request.frames[2]), msg_type, content)
-    assert world.hub.wire_errors["wrong_type"] == 1
+    assert world.hub.notices.wire_errors["wrong_type"] == 1
     assert world.record(msg_id)["stdout"] == ""
     assert len(world.take("iopub_out")) == 1
 
@@ -587,15 +587,15 @@ def test_whoever_waits_is_answered_when_the_hub_stops() -> None:
     world.call("a", msg_type="clear_request", channel="control_in")
     world.hub.lose_engine(other, "heart")
     world.hub.stop_serving()
-    assert world.hub.stopping
+    assert world.hub.intake.stopping
     answered = {
         message.parent.msg_id for channel, message in world.take() if channel in ("task_in", "mux_in", "control_in")
     }
     assert waiting <= answered
     assert len(answered) == len(waiting) + 1
     assert not engine.pending
-    assert not world.hub.scheduler.tasks
-    assert not len(world.hub.scheduler.queue)
+    assert not world.hub.tasks.scheduler.tasks
+    assert not len(world.hub.tasks.scheduler.queue)
     world.hub.stop_serving()
     assert not world.take(), "once is enough"
     world.submit()
@@ -639,11 +639,11 @@ def test_the_unreadable_is_counted_by_kind_and_changes_nothing_else(channel: str
     dispatch = world.hub.dispatch_query if channel == "query" else None
     for kind, frames in cases.items():
         dispatch(frames) if dispatch else world.hub.dispatch_monitor_traffic(channel, frames)
-        assert world.hub.wire_errors.pop(kind) == 1
-    assert not world.hub.wire_errors
+        assert world.hub.notices.wire_errors.pop(kind) == 1
+    assert not world.hub.notices.wire_errors
     assert not world.host.sent
-    assert not world.hub.scheduler.tasks
-    assert list(world.hub.engines) == [0]
+    assert not world.hub.tasks.scheduler.tasks
+    assert list(world.hub.engines.alive) == [0]
 
 
 def test_a_replayed_message_has_no_effect() -> None:
@@ -652,7 +652,7 @@ def test_a_replayed_message_has_no_effect() -> None:
     frames = world.client.session.write("apply_request", {})
     for _ in range(2):
         world.hub.dispatch_monitor_traffic("task_in", [b"client", *frames])
-    assert world.hub.wire_errors == {"replayed": 1}
+    assert world.hub.notices.wire_errors == {"replayed": 1}
     assert world.hub.tasks_submitted == 1
 
 

@@ -253,7 +253,7 @@ def test_shutdown_answers_the_client_and_tells_all() -> None:
     world = World()
     assert world.query("shutdown_request") == {"status": "ok"}
     assert len(world.host.stopped) == 1
-    assert not world.hub.stopping, "when to stop is the runtime's business"
+    assert not world.hub.intake.stopping, "when to stop is the runtime's business"
     world.hub.stop_serving()
     assert world.replies("notification") == [{"status": "ok"}]
 

@@ -27,7 +27,7 @@ def test_registration_completes_on_the_first_heartbeat() -> None:
     reply = world.register("a")
     assert reply == {"status": "ok", "id": 0, "hb_period": 1234, "connection_info": {"mux": 1}}
     engine = world.host.started[0]
-    assert engine in world.hub.incoming_registrations.values()
+    assert engine in world.hub.engines.incoming_registrations.values()
     assert world.query("connection_request")["engines"] == {}
     assert not scope_of(engine).cancelled
     world.beat("a")
@@ -54,7 +54,7 @@ def test_ids_count_up_are_honoured_if_free_and_never_reused() -> None:
     assert world.register("e", id=1)["id"] == 9, "in use by one that is registering"
     for uuid in "abcde":
         world.beat(uuid)
-    world.hub.lose_engine(world.hub.engines[9], "heart")
+    world.hub.lose_engine(world.hub.engines.alive[9], "heart")
     assert world.register("f")["id"] == 10, "9 is not used again"
     assert world.register("g", id=2)["id"] == 2
     assert world.register("h")["id"] == 11
@@ -86,7 +86,7 @@ def test_a_uuid_in_use_is_refused_with_an_error_reply() -> None:
         assert (reply["status"], reply["ename"]) == ("error", "KeyError")
         assert "'a' in use" in reply["evalue"]
         world.beat("a")
-    assert list(world.hub.engines) == [0]
+    assert list(world.hub.engines.alive) == [0]
 
 
 def test_a_failed_registration_stops_no_other() -> None:
@@ -105,8 +105,8 @@ def test_a_stalled_registration_is_purged() -> None:
     assert engine.state is EngineState.STALLED
     assert world.host.events == [EngineRequested(0, "a", "10.0.0.7"), RegistrationStalled(0, "a")]
     world.beat("a")
-    assert world.hub.ignored["unknown_heart"] == 1
-    assert not world.hub.engines
+    assert world.hub.notices.ignored["unknown_heart"] == 1
+    assert not world.hub.engines.alive
     world.hub.purge_stalled_registration(engine)
     assert world.engine("a").id == 1, "it may come again"
 
@@ -119,10 +119,10 @@ def test_a_heart_that_misses_too_many_pings_is_lost() -> None:
     for _ in range(4):  # the first weighing still counts the beat that registered it
         world.beat("b")
         world.hub.weigh_hearts()
-    assert world.hub.heartmonitor.misses(b"a") == 3
+    assert world.hub.hearts.heartmonitor.misses(b"a") == 3
     world.beat("a")
     world.hub.weigh_hearts()
-    assert world.hub.heartmonitor.misses(b"a") == 0
+    assert world.hub.hearts.heartmonitor.misses(b"a") == 0
     for _ in range(4):
         world.beat("b")
         world.hub.weigh_hearts()
@@ -130,7 +130,7 @@ def test_a_heart_that_misses_too_many_pings_is_lost() -> None:
     assert other.state is EngineState.ALIVE
     assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
     assert world.host.events[-1] == EngineUnregistered(0, "a", "heart")
-    assert b"a" not in world.hub.heartmonitor
+    assert b"a" not in world.hub.hearts.heartmonitor
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_a_heart_that_misses_too_many_pings_is_lost() -> None:
 def test_heartbeats_that_answer_no_ping_are_harmless(frames: list[bytes]) -> None:
     world = World()
     world.register("a")
-    world.hub.heartmonitor.ping()
+    world.hub.hearts.heartmonitor.ping()
     world.hub.handle_pong(frames)
-    assert world.hub.ignored["bad_heartbeat"] == 1
-    assert not world.hub.engines
+    assert world.hub.notices.ignored["bad_heartbeat"] == 1
+    assert not world.hub.engines.alive
 
 
 def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless() -> None:
@@ -160,8 +160,8 @@ def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless() -> None:
     engine = world.engine("a")
     world.hub.lose_engine(engine, "heart")
     world.beat("a")
-    world.hub.handle_heart_failure(b"a")
-    assert world.hub.ignored["unknown_heart"] == 1
+    world.hub.hearts.handle_heart_failure(b"a")
+    assert world.hub.notices.ignored["unknown_heart"] == 1
     assert engine.state is EngineState.LOST
 
 
@@ -173,7 +173,7 @@ def test_unregistration_request() -> None:
     assert engine.state is EngineState.LOST
     assert scope_of(engine).cancelled
     assert world.host.events[-1] == EngineUnregistered(0, "a", "request")
-    assert world.hub.ignored["unknown_engine"] == 1
+    assert world.hub.notices.ignored["unknown_engine"] == 1
 
 
 NOBODY = b"\0\x01\x02\x03\x04"
@@ -201,7 +201,7 @@ def test_the_late_word_of_an_old_engine_does_not_hit_a_new_one(
     if registered:
         world.beat("new")
     world.hub.dispatch_query([sender, *Peer("old").session.write("unregistration_request", content)])
-    assert world.hub.ignored == {"other_engine": 1}
+    assert world.hub.notices.ignored == {"other_engine": 1}
     new = world.host.started[-1]
     assert new.state is (EngineState.ALIVE if registered else EngineState.REGISTERING)
     world.hub.dispatch_query([b"new", *Peer("new").session.write("unregistration_request", {"id": 0})])
@@ -221,7 +221,7 @@ def test_a_nanny_unregisters_its_engine(sender: bytes, content: dict[str, object
         world.beat("a")
     world.hub.dispatch_query([sender, *Peer("nanny").session.write("unregistration_request", content)])
     assert world.host.started[0].state is (EngineState.LOST if registered else EngineState.STALLED)
-    assert not world.hub.ignored
+    assert not world.hub.notices.ignored
 
 
 @pytest.mark.parametrize("registered", [True, False])
@@ -233,8 +233,8 @@ def test_what_is_no_id_unregisters_nobody(engine_id: object, registered: bool) -
         if registered:
             world.beat(uuid)
     world.hub.dispatch_query([NOBODY, *Peer("x").session.write("unregistration_request", {"id": engine_id})])
-    assert world.hub.ignored == {"unknown_engine": 1}
-    assert len(world.hub.engines) + len(world.hub.incoming_registrations) == 2
+    assert world.hub.notices.ignored == {"unknown_engine": 1}
+    assert len(world.hub.engines.alive) + len(world.hub.engines.incoming_registrations) == 2
 
 
 @pytest.mark.parametrize("content", [{"id": 0}, {"id": None}])
@@ -243,7 +243,7 @@ def test_an_engine_that_gives_up_registering(content: dict[str, int | None]) -> 
     world.register("a")
     world.hub.dispatch_query([b"a", *Peer("a").session.write("unregistration_request", content)])
     assert world.host.started[0].state is EngineState.STALLED
-    assert not world.hub.incoming_registrations
+    assert not world.hub.engines.incoming_registrations
     assert scope_of(world.host.started[0]).cancelled
 
 
@@ -264,19 +264,26 @@ def test_settling_leaves_no_trace_of_an_engine() -> None:
     world.call("a")
     world.call("a", msg_type="clear_request", channel="control_in")
     world.hub.lose_engine(engine, "heart")
-    assert world.hub.owes_answers(engine)
+    assert world.hub.engines.owes_answers(engine)
     world.hub.handle_stranded(engine)
     world.hub.handle_stranded(engine)
     assert engine.state is EngineState.SETTLED
-    assert not world.hub.owes_answers(engine)
+    assert not world.hub.engines.owes_answers(engine)
     assert world.host.events[-1] == EngineSettled(0, "a")
     hub = world.hub
-    for table in (hub.engines, hub.by_ident, hub.incoming_registrations, hub.lost, hub.late, hub.mux.pending):
+    for table in (
+        hub.engines.alive,
+        hub.engines.by_ident,
+        hub.engines.incoming_registrations,
+        hub.engines.lost,
+        hub.direct.late,
+        hub.direct.relay.pending,
+    ):
         assert not table
-    assert not hub.control.pending
-    assert not hub.scheduler.tasks
-    assert not hub.scheduler.workers
-    assert len(hub.heartmonitor) == 0
+    assert not hub.control.relay.pending
+    assert not hub.tasks.scheduler.tasks
+    assert not hub.tasks.scheduler.workers
+    assert len(hub.hearts.heartmonitor) == 0
 
 
 def test_the_same_uuid_can_come_back_within_the_grace() -> None:
@@ -290,7 +297,7 @@ def test_the_same_uuid_can_come_back_within_the_grace() -> None:
     world.answer("a", request)
     assert [message.parent.msg_id for _, message in world.take("task_in")] == [msg_id], "the late result counts"
     world.hub.handle_stranded(old)
-    assert world.hub.engines == {1: new}
+    assert world.hub.engines.alive == {1: new}
 
 
 def test_messages_wait_for_an_engine_that_beats_before_it_listens() -> None:

@@ -25,7 +25,7 @@ def test_restored_engines_are_alive_at_once() -> None:
 def test_those_whose_hearts_are_not_heard_are_lost() -> None:
     world = World()
     world.hub.restore_engines({0: "a", 1: "b"}, 2)
-    alive, silent = world.hub.engines[0], world.hub.engines[1]
+    alive, silent = world.hub.engines.alive[0], world.hub.engines.alive[1]
     world.beat("a")
     world.hub.purge_unheard()
     assert alive.state is EngineState.ALIVE
@@ -34,10 +34,10 @@ def test_those_whose_hearts_are_not_heard_are_lost() -> None:
         EngineUnregistered(1, "b", "heart")
     ]
     world.hub.purge_unheard()
-    assert world.hub.engines == {0: alive}
+    assert world.hub.engines.alive == {0: alive}
 
 
 def test_an_engine_that_cannot_be_restored_is_left_out() -> None:
     world = World()
     world.hub.restore_engines({0: "", 1: "a", 2: "a"}, 3)
-    assert {engine_id: engine.uuid for engine_id, engine in world.hub.engines.items()} == {1: "a"}
+    assert {engine_id: engine.uuid for engine_id, engine in world.hub.engines.alive.items()} == {1: "a"}

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from trio_hub.hub import EngineState
-from trio_hub.hub.answering import OWED_AT_A_TIME
 from trio_hub.hub.custody import Custody
+from trio_hub.hub.owed import OWED_AT_A_TIME
 from trio_hub.hub.returning import SENT_AT_A_TIME
+from trio_hub.hub.shares import note_of_share
 from trio_hub.schedulers.broadcast import sub_msg_id
 from trio_hub.wire.messages import Message
 
@@ -63,19 +64,26 @@ def outcomes(world: World, *channels: str) -> dict[str, str]:
 def settle_unheard(world: World) -> None:
     """The engines that have not come back are lost, and their grace is over."""
     world.hub.purge_unheard()
-    for engine in list(world.hub.lost):
+    for engine in list(world.hub.engines.lost):
         world.hub.handle_stranded(engine)
 
 
 def nothing_left(world: World) -> None:
     hub = world.hub
-    assert not hub.scheduler.tasks
-    assert not hub.scheduler.dependents
-    for table in (hub.mux.pending, hub.broadcast.pending, hub.gathered, hub.probes, hub.uncommitted, hub.unsaved):
+    assert not hub.tasks.scheduler.tasks
+    assert not hub.tasks.scheduler.dependents
+    for table in (
+        hub.direct.relay.pending,
+        hub.broadcasts.relay.pending,
+        hub.gathering.gathered,
+        hub.routes.probes,
+        hub.intake.uncommitted,
+        hub.answers.unsaved,
+    ):
         assert not table
-    assert not hub.late
-    assert all(not engine.parked and not engine.routes for engine in hub.engines.values())
-    assert hub.held_bytes == 0
+    assert not hub.direct.late
+    assert all(not engine.parked and not engine.routes for engine in hub.engines.alive.values())
+    assert hub.intake.held_bytes == 0
     assert isinstance(hub.store, DurableStore)
     assert all(record.completed is not None for record in hub.store.committed.values())
 
@@ -173,8 +181,8 @@ def test_a_probe_is_answered_by_whom_it_asked() -> None:
     come_back(world, "a")
     [(_, probe)] = probes(world, "a")
     world.answer("b", probe)
-    assert world.hub.ignored["unexpected_result"] == 1
-    assert len(world.hub.probes) == 1
+    assert world.hub.notices.ignored["unexpected_result"] == 1
+    assert len(world.hub.routes.probes) == 1
 
 
 @pytest.mark.parametrize(("retries", "outcome"), [(0, "EngineError"), (1, "ok")])
@@ -201,8 +209,8 @@ def test_an_engine_that_no_list_names_is_expected_all_the_same() -> None:
     direct = before.call("late")  # it is answered at once, and names no engine that there ever was
     [request] = requests(before)
     world = crashed(before, engines={})
-    assert [engine.uuid for engine in world.hub.engines.values()] == ["a"]
-    assert world.hub.next_engine_id > 0
+    assert [engine.uuid for engine in world.hub.engines.alive.values()] == ["a"]
+    assert world.hub.engines.next_engine_id > 0
     world.answer("a", request)
     assert world.record(msg_id)["completed"] is not None
     assert world.record(direct)["completed"] is not None
@@ -270,7 +278,7 @@ def test_a_result_that_is_not_final_goes_on_elsewhere() -> None:
     assert (again.idents[0], world.hub.session.metadata(again)["retries"]) == (b"b", 1)
     world = crashed(world)  # a second crash
     assert running_on(world) == {msg_id: "b"}
-    task = world.hub.scheduler.tasks[msg_id]
+    task = world.hub.tasks.scheduler.tasks[msg_id]
     assert (task.retries, task.refused, task.unmet) == (1, frozenset({b"a"}), frozenset())
     world.answer("b", again, failure)
     assert running_on(world) == {}, "both have failed it, and its last chance waits for one of them"
@@ -310,7 +318,7 @@ def test_targets_are_kept() -> None:
     msg_id = before.submit(targets=["b"], timeout=9.0)
     also = before.submit(targets=["a"])
     world = crashed(before)
-    assert world.hub.scheduler.tasks.keys() <= {msg_id, also}
+    assert world.hub.tasks.scheduler.tasks.keys() <= {msg_id, also}
     speak(world, world.client)
     assert outcomes(world) == {msg_id: "ImpossibleDependency"}
     come_back(world, "a")
@@ -500,9 +508,10 @@ def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
         before.engine(uuid)
     msg_id = broadcast(before, ["a", "b"], gather=True)
     [first, second] = requests(before, "broadcast_out")
-    gathered = before.hub.gathered[msg_id]
+    gathered = before.hub.gathering.gathered[msg_id]
     before.answer("a", first, channel="broadcast_out")
-    before.hub._note_share(gathered, "b", gathered.answers["a"])
+    assert before.hub.store.durable
+    before.hub.store.add(note_of_share(gathered, "b", gathered.answers["a"], before.clock()))
     world = crashed(before)
     speak(world, world.client)
     assert outcomes(world) == {msg_id: "ok"}
@@ -543,7 +552,7 @@ def test_an_engine_that_is_heard_before_its_connections_are_open() -> None:
     order = [message.header.msg_id for _, message in world.take("mux_out")]
     assert order[:2] == msg_ids
     assert order[3] == later
-    assert order[2] in world.hub.probes
+    assert order[2] in world.hub.routes.probes
 
 
 @pytest.mark.parametrize("how", ["heart", "request", "iopub"])
@@ -561,7 +570,7 @@ def test_an_engine_goes_during_the_take_over(how: str, when: str) -> None:
         world.answer_questions()
     kept = world.take("task_out")
     if how == "heart":
-        world.hub.lose_engine(world.hub.engines[engine.id], "heart")
+        world.hub.lose_engine(world.hub.engines.alive[engine.id], "heart")
     elif how == "iopub":
         world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})
     else:
@@ -608,7 +617,7 @@ def test_another_crash_during_the_take_over(times: int) -> None:
     world = before
     for number in range(times):
         world = crashed(world)
-        assert set(world.hub.scheduler.tasks) == {runs}
+        assert set(world.hub.tasks.scheduler.tasks) == {runs}
         if number > 0:
             world.beat("a")
         if number > 1:
@@ -702,7 +711,7 @@ def test_a_damaged_result_is_owed_to_nobody() -> None:
     world = crashed(before)
     speak(world, world.client)
     assert outcomes(world) == {msg_ids[1]: "ok"}
-    assert world.hub.wire_errors["malformed"] == 1
+    assert world.hub.notices.wire_errors["malformed"] == 1
 
 
 # What clients are owed
@@ -754,7 +763,7 @@ def test_a_client_gets_what_it_is_owed_when_it_speaks(channel: str, restart: boo
     order = [message.parent.msg_id for _, message in sent]
     assert [msg_id for msg_id in order if msg_id != said] == msg_ids, "each once, and in order"
     assert owed_in(world) == set()
-    assert world.hub.clients.owed == 0
+    assert world.hub.owed.clients.owed == 0
     SAYINGS[channel](world, client_elsewhere(world))
     world.answer_questions()
     assert len(world.take(channel)) == 1
@@ -780,14 +789,14 @@ def test_a_client_that_goes_again_in_the_middle() -> None:
     world.host.send = until_it_goes  # type: ignore[method-assign]
     speak(world, client)
     assert got == msg_ids[:30]
-    assert world.hub.clients.owed == len(msg_ids) - 30
+    assert world.hub.owed.clients.owed == len(msg_ids) - 30
     got.append("it comes back")
     speak(world, client)
     assert len(got) == 130
     got.append("it comes back")
     speak(world, client)
     assert [msg_id for msg_id in got if msg_id in msg_ids] == msg_ids
-    assert world.hub.clients.owed == 0
+    assert world.hub.owed.clients.owed == 0
     assert owed_in(world) == set()
 
 
@@ -798,7 +807,7 @@ def test_a_store_that_fails_owes_on() -> None:
     world.hub.store.failing = True
     speak(world, client)
     assert outcomes(world) == {}
-    assert world.hub.clients.owed == len(msg_ids)
+    assert world.hub.owed.clients.owed == len(msg_ids)
     world.hub.store.failing = False
     speak(world, client)
     assert list(outcomes(world)) == msg_ids
@@ -809,7 +818,7 @@ def test_what_was_purged_meanwhile_is_not_delivered() -> None:
     world.query("purge_request", {"msg_ids": [first]}, Peer("another"))
     speak(world, client_elsewhere(world))
     assert outcomes(world) == {second: "ok"}
-    assert world.hub.clients.owed == 0
+    assert world.hub.owed.clients.owed == 0
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -994,7 +1003,7 @@ def test_a_hub_that_stops_for_another_leaves_everything() -> None:
 def test_a_store_without_requests() -> None:
     world = crashed(durable_world())
     assert world.take() == []
-    assert world.hub.engines == {}
+    assert world.hub.engines.alive == {}
     nothing_left(world)
 
 
@@ -1004,7 +1013,7 @@ def test_a_result_after_the_engine_is_lost_goes_to_its_task() -> None:
     msg_id = before.submit()
     [request] = requests(before)
     world = crashed(before)
-    [engine] = world.hub.engines.values()
+    [engine] = world.hub.engines.alive.values()
     world.hub.purge_unheard()
     assert engine.state is EngineState.LOST
     world.answer("a", request)

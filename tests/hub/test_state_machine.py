@@ -64,7 +64,7 @@ class HubMachine(RuleBasedStateMachine):
         uuid = f"engine{self.uuids}"
         if same and self.engines:
             uuid = data.draw(st.sampled_from(self.engines)).uuid
-        in_use = uuid.encode() in self.hub.by_ident or uuid.encode() in self.hub.incoming_registrations
+        in_use = uuid.encode() in self.hub.engines.by_ident or uuid.encode() in self.hub.engines.incoming_registrations
         used = {engine.id for engine in self.engines}
         reply = self.world.register(uuid, **({} if requested is None else {"id": requested}))
         assert (reply["status"] == "error") == in_use
@@ -91,7 +91,7 @@ class HubMachine(RuleBasedStateMachine):
         if engine is None:
             return
         if how == "heart":
-            self.hub.handle_heart_failure(engine.ident)
+            self.hub.hearts.handle_heart_failure(engine.ident)
         elif how == "iopub":
             self.world.publish(engine.uuid, b"{}", "shutdown_reply", {"status": "ok"})
         else:
@@ -173,8 +173,8 @@ class HubMachine(RuleBasedStateMachine):
         self.collect()
         reply = self.world.query("queue_request", {"targets": None, "verbose": True})
         assert reply.pop("status") == "ok"
-        assert set(reply.pop("unassigned")) == {task.msg_id for task in self.hub.scheduler.queue}
-        assert set(reply) == {str(engine_id) for engine_id in self.hub.engines}
+        assert set(reply.pop("unassigned")) == {task.msg_id for task in self.hub.tasks.scheduler.queue}
+        assert set(reply) == {str(engine_id) for engine_id in self.hub.engines.alive}
 
     # What always holds
 
@@ -187,11 +187,15 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def each_request_is_in_exactly_one_state(self) -> None:
         self.collect()
-        scheduler = self.hub.scheduler
+        scheduler = self.hub.tasks.scheduler
         queued = [task.msg_id for task in scheduler.queue]
         running = [task.msg_id for task in scheduler.tasks.values() if task.state is TaskState.RUNNING]
-        direct = list(self.hub.mux.pending) + list(self.hub.control.pending) + list(self.hub.gathered)
-        direct += [msg_id for msg_id, share in self.hub.broadcast.pending.items() if share.broadcast is None]
+        direct = (
+            list(self.hub.direct.relay.pending)
+            + list(self.hub.control.relay.pending)
+            + list(self.hub.gathering.gathered)
+        )
+        direct += [msg_id for msg_id, share in self.hub.broadcasts.relay.pending.items() if share.broadcast is None]
         states = Counter(queued) + Counter(running) + Counter(direct) + Counter(self.answers.keys())
         assert states == Counter(self.submitted.keys()), "lost, or in two states"
         assert len(queued) == len(scheduler.queue)
@@ -199,16 +203,16 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def gathered_broadcasts_wait_for_engines_that_are_there(self) -> None:
         self.collect()
-        open_shares = {share.broadcast for share in self.hub.broadcast.pending.values() if share.broadcast}
-        assert open_shares == set(self.hub.gathered.values())
+        open_shares = {share.broadcast for share in self.hub.broadcasts.relay.pending.values() if share.broadcast}
+        assert open_shares == set(self.hub.gathering.gathered.values())
         for broadcast in open_shares:
-            owed = [share for share in self.hub.broadcast.pending.values() if share.broadcast is broadcast]
+            owed = [share for share in self.hub.broadcasts.relay.pending.values() if share.broadcast is broadcast]
             assert len(owed) + len(broadcast.answers) == len(broadcast.targets)
 
     @invariant()
     def loads_equal_what_is_outstanding(self) -> None:
         self.collect()
-        scheduler = self.hub.scheduler
+        scheduler = self.hub.tasks.scheduler
         workers = {engine.worker for engine in self.engines if engine.worker is not None}
         outstanding: Counter[Any] = Counter(task.worker for task in scheduler.tasks.values() if task.worker)
         for worker in workers:
@@ -225,13 +229,13 @@ class HubMachine(RuleBasedStateMachine):
         alive = {engine for engine in self.engines if engine.state is EngineState.ALIVE}
         registering = {engine for engine in self.engines if engine.state is EngineState.REGISTERING}
         lost = {engine for engine in self.engines if engine.state is EngineState.LOST}
-        assert set(hub.engines.values()) == set(hub.by_ident.values()) == alive
-        assert set(hub.incoming_registrations.values()) == registering
-        assert hub.lost == lost
-        assert set(hub.late.values()) <= lost
-        assert set(hub.scheduler.workers) == {engine.ident for engine in alive}
-        assert len(hub.heartmonitor) == len(alive)
-        assert all(engine.ident in hub.heartmonitor for engine in alive)
+        assert set(hub.engines.alive.values()) == set(hub.engines.by_ident.values()) == alive
+        assert set(hub.engines.incoming_registrations.values()) == registering
+        assert hub.engines.lost == lost
+        assert set(hub.direct.late.values()) <= lost
+        assert set(hub.tasks.scheduler.workers) == {engine.ident for engine in alive}
+        assert len(hub.hearts.heartmonitor) == len(alive)
+        assert all(engine.ident in hub.hearts.heartmonitor for engine in alive)
         for engine in self.engines:
             if engine.state in (EngineState.SETTLED, EngineState.STALLED):
                 assert not engine.pending
@@ -244,7 +248,7 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def no_engine_with_room_leaves_a_task_waiting_that_it_may_run(self) -> None:
         self.collect()
-        scheduler = self.hub.scheduler
+        scheduler = self.hub.tasks.scheduler
         for worker in scheduler.workers.values():
             has_room = not scheduler.hwm or worker.load < scheduler.hwm
             assert (worker in scheduler.with_room) == has_room
@@ -268,7 +272,7 @@ class HubMachine(RuleBasedStateMachine):
         for msg_id, channel in self.submitted.items():
             if channel != "control_in":
                 assert self.world.record(msg_id)["completed"] is not None
-        assert not any(error != "bad_signature" for error in self.hub.wire_errors)
+        assert not any(error != "bad_signature" for error in self.hub.notices.wire_errors)
 
 
 TestHubMachine = HubMachine.TestCase

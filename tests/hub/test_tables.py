@@ -14,7 +14,7 @@ import pytest
 from trio_hub.hub.clients import Clients
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.schedulers.schemes import SCHEMES
-from trio_hub.store import MemoryStore, NullStore
+from trio_hub.store import MemoryStore, NullStore, Store
 from trio_hub.wire.messages import Message
 from trio_hub.wire.signing import ReplayWindow
 
@@ -22,9 +22,9 @@ from .durable import DurableStore, crashed, speak
 from .world import Peer, World
 
 TABLES = (dict, list, set, frozenset, deque)
-NOT_THE_HUBS = ("host", "_host")
-"""Attributes that lead out of the hub."""
-CLEARED_NOW_AND_THEN = {"hub.scheduler.with_room._heap": 64 + 2 * 10}
+NOT_THE_HUBS = ("host", "_host", "parts")
+"""Attributes that lead out of the hub, or to parts that have names of their own in it."""
+CLEARED_NOW_AND_THEN = {"hub.tasks.scheduler.with_room._heap": 64 + 2 * 10}
 """Tables that may hold entries of the past, and how many entries at most with the engines of these tests."""
 
 
@@ -35,9 +35,9 @@ def sizes(hub: object) -> Counter[str]:
     """
     found: Counter[str] = Counter()
     seen: set[int] = set()
-    todo: list[tuple[str, Any]] = [("hub", hub)]
+    todo: deque[tuple[str, Any]] = deque([("hub", hub)])  # the shortest way to a table is found first
     while todo:
-        way, value = todo.pop()
+        way, value = todo.popleft()
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -62,13 +62,13 @@ def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int
     return found
 
 
-def small_world(**settings: Any) -> World:
+def small_world(store: Store | None = None, **settings: Any) -> World:
     """A world whose hub has a short memory of what it remembers within bounds: outcomes, signatures, clients."""
-    world = World(store=NullStore(), **settings)
-    world.hub.scheduler.outcomes = Outcomes(size=1)
+    world = World(store=store or NullStore(), **settings)
+    world.hub.tasks.scheduler.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)
     world.hub.session.lasting = ReplayWindow(size=1)
-    world.hub.clients = Clients(sessions=2)
+    world.hub.owed.clients = Clients(sessions=2)
     return world
 
 
@@ -132,7 +132,7 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
     hub.weigh_hearts()
     hub.purge_stalled_registration(stalled)
     hub.dispatch_query([hasty.ident, *Peer(hasty.uuid).session.write("unregistration_request", {"id": hasty.id})])
-    hub.handle_heart_failure(uuids[0].encode())
+    hub.hearts.handle_heart_failure(uuids[0].encode())
     hub.dispatch_query([uuids[1].encode(), *Peer("x").session.write("unregistration_request", {"id": engines[1].id})])
     world.publish(uuids[2], b"{}", "shutdown_reply", {"status": "ok"})
     hub.lose_engine(engines[3], "unreachable")
@@ -162,13 +162,13 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
     assert grown(after_one, sizes(world.hub)) == {}
     # nor does the first round leave anything, but for a count of each kind of thing ignored, and what must be short
     assert grown(before, after_one).keys() <= {
-        "hub.clients._places",
-        "hub.clients._places[]",
-        "hub.ignored",
+        "hub.owed.clients._places",
+        "hub.owed.clients._places[]",
+        "hub.notices.ignored",
         "hub.labels._names",
-        "hub.scheduler.outcomes._kinds",
+        "hub.tasks.scheduler.outcomes._kinds",
     }
-    assert not world.hub.scheduler.tasks
+    assert not world.hub.tasks.scheduler.tasks
     assert world.hub.tasks_submitted == world.hub.tasks_completed + world.hub.tasks_failed
 
 
@@ -182,7 +182,7 @@ def test_no_table_grows_with_requests_that_are_answered() -> None:
         for _ in range(5):
             request_all_sorts(world, world.client, ["a", "b"])
         answer_until_nothing_comes(world, rng)
-        assert not world.hub.scheduler.tasks
+        assert not world.hub.tasks.scheduler.tasks
         measured.append(sizes(world.hub))
     assert grown(measured[0], measured[-1]) == {}
 
@@ -195,19 +195,18 @@ def stay_away_and_come_back(world: World, rng: Random, round_: int) -> None:
         world.call("stays", client)
     world.host.gone = {client.ident for client in clients}
     answer_until_nothing_comes(world, rng)
-    assert world.hub.clients.owed == 4
+    assert world.hub.owed.clients.owed == 4
     for client in clients:
         speak(world, client)  # and goes again
     world.host.gone.clear()
     for client in clients:
         speak(world, client)
-    assert world.hub.clients.owed == 0
+    assert world.hub.owed.clients.owed == 0
     world.take()
 
 
 def test_no_table_grows_with_clients_that_are_away_and_come_back() -> None:
-    world = small_world(hwm=0)
-    world.hub.store = MemoryStore(max_records=10)
+    world = small_world(MemoryStore(max_records=10), hwm=0)
     rng = Random(1)
     world.engine("stays")
     measured = []
@@ -230,7 +229,7 @@ def test_a_hub_that_took_over_keeps_nothing_of_it(returns: bool) -> None:
         world.answer_questions()
     answer_until_nothing_comes(world, rng)
     world.hub.purge_unheard()
-    for engine in [*world.hub.engines.values(), *world.hub.lost]:
+    for engine in [*world.hub.engines.alive.values(), *world.hub.engines.lost]:
         world.hub.lose_engine(engine, "heart")
         world.hub.handle_stranded(engine)
     for _, _, time_is_up in world.host.timers:
@@ -241,9 +240,10 @@ def test_a_hub_that_took_over_keeps_nothing_of_it(returns: bool) -> None:
     answer_until_nothing_comes(world, rng)
     speak(world, world.client)
     left = {way for way, size in sizes(world.hub).items() if size and not way.startswith("hub.store.")}
+    left = {way.removeprefix("hub.tasks.") for way in left}
     assert not {way for way in left if "pending" in way or "task" in way or "probe" in way or "parked" in way}
-    assert not world.hub.gathered
-    assert not world.hub.clients.owed
+    assert not world.hub.gathering.gathered
+    assert not world.hub.owed.clients.owed
 
 
 def test_the_measure_sees_every_table() -> None:
@@ -254,9 +254,14 @@ def test_the_measure_sees_every_table() -> None:
     world.submit()
     world.submit()
     broadcast(world, world.client, ["a"], gather=True)
-    engine.parked.append(("mux_out", []))
+    engine.parked.append(("mux_out", [], "msg_id"))
     ways = set(grown(before, sizes(world.hub)))
-    assert {"hub.mux.pending", "hub.broadcast.pending", "hub.gathered", "hub.scheduler.tasks"} <= ways
-    assert any(way.startswith("hub.scheduler.queue.") for way in ways)
-    for table in (".lane.pending", ".parked", ".running"):  # an engine's, by whichever way
+    assert {
+        "hub.direct.relay.pending",
+        "hub.broadcasts.relay.pending",
+        "hub.gathering.gathered",
+        "hub.tasks.scheduler.tasks",
+    } <= ways
+    assert any(way.startswith("hub.tasks.scheduler.queue.") for way in ways)
+    for table in (".mux.pending", ".parked", ".running"):  # an engine's, by whichever way
         assert any(way.endswith(table) for way in ways), table

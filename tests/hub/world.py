@@ -10,7 +10,7 @@ from typing import Any
 from trio_hub.errors import StoreError
 from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
-from trio_hub.hub.state import Query, StoreCall
+from trio_hub.hub.ports import Query, StoreCall
 from trio_hub.store import MemoryStore, Store
 from trio_hub.wire.frames import Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
@@ -151,23 +151,29 @@ class Peer:
 
 
 class World:
-    """A hub, and hands to play its engines and clients."""
+    """A hub, and hands to play its engines and clients.
+
+    ``prepare`` is given what the hub is made with, before the hub is made.
+    """
 
     def __init__(
-        self, *, store: Store | None = None, packer: str = "json", session_id: str = "hub", **settings: Any
+        self,
+        *,
+        store: Store | None = None,
+        packer: str = "json",
+        session_id: str = "hub",
+        prepare: Callable[[FakeHost, Session, Store], None] | None = None,
+        **settings: Any,
     ) -> None:
         self.host = FakeHost()
         self.packer = packer
+        self.settings = settings
         self.clock = Clock()
-        self.hub = Hub(
-            self.host,
-            Session(KEY, session_id=session_id, now=self.clock, packer=packer),
-            MemoryStore() if store is None else store,
-            Random(1),
-            now=self.clock,
-            heart_token=b"token",
-            **settings,
-        )
+        session = Session(KEY, session_id=session_id, now=self.clock, packer=packer)
+        store = MemoryStore() if store is None else store
+        if prepare is not None:
+            prepare(self.host, session, store)
+        self.hub = Hub(self.host, session, store, Random(1), now=self.clock, heart_token=b"token", **settings)
         self.host.hub = self.hub
         self.reader = Session(KEY, session_id="reader", now=self.clock, packer=packer)
         self.client = Peer("client", packer=packer)
@@ -206,14 +212,14 @@ class World:
         return self.replies("query")[-1]
 
     def beat(self, uuid: str) -> None:
-        self.hub.handle_pong([uuid.encode(), self.hub.heartmonitor.ping()])
+        self.hub.handle_pong([uuid.encode(), self.hub.hearts.heartmonitor.ping()])
 
     def engine(self, uuid: str, **content: Any) -> EngineConnector:
         """An engine that is alive."""
         reply = self.register(uuid, **content)
         assert reply["status"] == "ok", reply
         self.beat(uuid)
-        return self.hub.engines[reply["id"]]
+        return self.hub.engines.alive[reply["id"]]
 
     def answer(
         self,

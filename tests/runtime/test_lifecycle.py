@@ -352,7 +352,7 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
             hubs.append(hub)
             async with open_client(hub.client_info) as client, open_engine(hub.engine_info):
                 await hub.wait_engines(1)
-                monkeypatch.setattr(Hub, method, crash)
+                monkeypatch.setattr(hub.core, method, crash)
                 # these two are bound already
                 hub._host.channels["query"].handle = hub._host.hub.dispatch_query
                 hub._host.channels["task_in"].handle = partial(hub._host.hub.dispatch_monitor_traffic, "task_in")
@@ -375,13 +375,13 @@ async def test_a_crash_reaches_the_embedder(method: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("how", ["cancel", "shutdown"])
 @pytest.mark.parametrize(
     ("db", "where"),
-    [("memory", (Hub, "fail_direct")), ("sqlite", (Hub, "fail_direct")), ("memory", (MemoryStore, "aclose"))],
+    [("memory", (Hub, "stop_serving")), ("sqlite", (Hub, "stop_serving")), ("memory", (MemoryStore, "aclose"))],
     ids=["hub", "hub-sqlite", "store"],
 )
 async def test_a_crash_while_stopping_releases_everything_all_the_same(
     how: str, db: str, where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def crash(*args: object) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("a bug")
 
     hubs: list[RunningHub] = []
@@ -428,7 +428,7 @@ async def test_several_crashes_at_once_are_one_error_with_all_of_them(monkeypatc
     async def embed() -> None:
         async with open_hub(HubConfig(ping=0.05)) as hub, open_engine(hub.engine_info):
             await eventually(lambda: bool(hub.engines))
-            monkeypatch.setattr(Hub, "weigh_hearts", crash)
+            monkeypatch.setattr(hub.core, "weigh_hearts", crash)
             await trio.sleep_forever()
 
     async with within_limit():
@@ -566,6 +566,7 @@ async def test_statistics() -> None:
         assert counted == {"engines", "registering", "engines_registered", "subscribers"}
         assert not any(numbers["submitted_by_queue"].values())
         assert not any(numbers["engines_lost"].values())
+        assert numbers["internal_errors"] == {}
         assert not any(count for outcomes in numbers["outcomes"].values() for count in outcomes.values())
         assert {name for name, number in numbers["database"].items() if number} == {"kind"}
         assert (numbers["engines"], numbers["registering"]) == (1, 1)

@@ -219,7 +219,7 @@ async def test_an_engine_that_misses_some_pings_stays() -> None:
 
 async def test_pongs_that_make_no_sense_are_harmless() -> None:
     async with cluster(1, ping=0.05, max_heartmonitor_misses=100) as (hub, client, (engine,)):
-        ignored = hub._host.hub.ignored
+        ignored = hub._host.hub.notices.ignored
         client.connect("hb_pong", zmq.DEALER, [hub.engine_info["hb_pong"]], identity=b"stranger")
         await engine.wait_until(lambda: bool(engine.pings))
         ping = engine.pings[0]
@@ -334,12 +334,12 @@ async def test_who_comes_and_goes_without_end_leaves_nothing_in_the_hub() -> Non
                 await client.reply(client.submit())
                 engine.leave()
                 await next_of(events, EngineSettled)
-        assert not core.engines
-        assert not core.by_ident
-        assert not core.incoming_registrations
-        assert not core.lost
-        assert not core.late
-        assert not core.scheduler.workers
-        assert not core.scheduler.tasks
-        assert len(core.heartmonitor) == 0
+        assert not core.engines.alive
+        assert not core.engines.by_ident
+        assert not core.engines.incoming_registrations
+        assert not core.engines.lost
+        assert not core.direct.late
+        assert not core.tasks.scheduler.workers
+        assert not core.tasks.scheduler.tasks
+        assert len(core.hearts.heartmonitor) == 0
         assert isinstance(engine, ScriptedEngine)

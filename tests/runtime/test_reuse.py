@@ -233,7 +233,7 @@ async def test_engines_go_on_at_the_next_hub(how: str, encrypted: bool, tmp_path
 
             async with open_hub(config) as second, open_client(second.client_info) as client:
                 assert second.engines == alive
-                assert {engine.host for engine in second.core.engines.values()} == {"127.0.0.1"}
+                assert {engine.host for engine in second.core.engines.alive.values()} == {"127.0.0.1"}
                 known = (await client.query("connection_request")).content["engines"]
                 assert known == {str(id): uuid for id, uuid in alive.items()}
                 for _ in range(2):  # also to an engine that has not reconnected yet

@@ -33,4 +33,4 @@ async def test_every_request_is_answered_exactly_once(queue: str, clients: int, 
             assert (statistics.submitted, statistics.completed) == (clients * requests,) * 2
             assert (statistics.tasks_queued, statistics.tasks_running, statistics.direct_pending) == (0, 0, 0)
             assert (statistics.failed, statistics.wire_errors, statistics.ignored) == (0, {}, {})
-            assert hub._host.hub._idcounter == 8
+            assert hub._host.hub.engines.next_engine_id == 8

@@ -39,8 +39,8 @@ def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
     for engine in connectors(hub):
         seen = watch.engines.meet(engine)
         rows.append(engine_row(hub, engine, seen, running.get(seen.row)))
-    core = hub.core
-    funnel = core.registrations | {"first_heartbeat": core.engines_registered}
+    engines = hub.core.engines
+    funnel = engines.registrations | {"first_heartbeat": engines.engines_registered}
     return {"now": now, "engines": sorted(rows, key=lambda row: row["id"]), "funnel": funnel}
 
 

@@ -109,10 +109,10 @@ class EngineBook:
 
 def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
     """All engines that the hub knows now: those that register, that are alive, and that are lost and not settled."""
-    core = hub.core
-    yield from core.incoming_registrations.values()
-    yield from core.engines.values()
-    yield from core.lost
+    engines = hub.core.engines
+    yield from engines.incoming_registrations.values()
+    yield from engines.alive.values()
+    yield from engines.lost
 
 
 def state_of(engine: EngineConnector) -> str:
@@ -131,7 +131,7 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         seen: what was noted of it.
         running: what it runs, as ``/api/engines`` tells it.
     """
-    missed = hub.core.heartmonitor.misses(seen.uuid.encode("utf-8", "replace"))
+    missed = hub.core.hearts.heartmonitor.misses(seen.uuid.encode("utf-8", "replace"))
     error = seen.last_error
     worker = None if engine is None else engine.worker
     return {
@@ -154,8 +154,8 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
 
 def _heartbeat_age(hub: RunningHub, seen: EngineSeen, missed: int) -> float | None:
     """Seconds since the heart was last known to beat. Pongs are looked at once a period, so it may have since."""
-    if seen.uuid.encode("utf-8", "replace") not in hub.core.heartmonitor:
+    if seen.uuid.encode("utf-8", "replace") not in hub.core.hearts.heartmonitor:
         return None
     now = time()
-    age = missed * hub.config.ping + max(0.0, now - hub.core.hearts_weighed.timestamp())
+    age = missed * hub.config.ping + max(0.0, now - hub.core.hearts.hearts_weighed.timestamp())
     return age if seen.registered is None else min(age, max(0.0, now - seen.registered))

@@ -243,6 +243,13 @@ METRICS: tuple[HubMetric, ...] = (
         _each(lambda numbers: numbers.statistics.ignored),
     ),
     HubMetric(
+        "trio_hub_internal_errors_total",
+        "counter",
+        "Unexpected exceptions, by the place in the hub; the log has their tracebacks.",
+        ("place",),
+        _each(lambda numbers: numbers.statistics.internal_errors),
+    ),
+    HubMetric(
         "trio_hub_service_failures_total",
         "counter",
         "Unexpected errors of what runs beside the hub, such as the dashboard or retention; the hub went on.",

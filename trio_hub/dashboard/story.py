@@ -33,7 +33,7 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
         before = await store.find(parse_query({"resubmitted": msg_id}), ["resubmitted"])
         original = before[0]["msg_id"] if before else None
     content = unpacked("result_content", record.result_content)
-    waiting = hub.core.scheduler.tasks.get(msg_id)
+    waiting = hub.core.tasks.scheduler.tasks.get(msg_id)
     output = unpacked("execute_result", record.execute_result)
     return {
         "row": row,
@@ -105,9 +105,9 @@ def _error(content: Any) -> dict[str, str]:
 
 def why_waiting(core: Hub, msg_id: str) -> str | None:
     """Why a task has no engine yet; None if it has one, or does not wait."""
-    if msg_id in core.uncommitted:
+    if msg_id in core.intake.uncommitted:
         return "it is on its way to the disk, where it has to be before an engine sees it"
-    task = core.scheduler.tasks.get(msg_id)
+    task = core.tasks.scheduler.tasks.get(msg_id)
     if task is None or task.worker is not None:
         return None
     if task.state is TaskState.WAITING:
@@ -118,7 +118,7 @@ def why_waiting(core: Hub, msg_id: str) -> str | None:
 
 
 def _why_queued(core: Hub, task: Task) -> str:
-    workers = core.scheduler.workers
+    workers = core.tasks.scheduler.workers
     if not workers:
         return "no engine is registered"
     may = [ident for ident in workers if task.accepts(ident)]
@@ -137,9 +137,9 @@ def _why_queued(core: Hub, task: Task) -> str:
     if may and absent == len(may):
         reasons.append("the engines that may run it are expected back, and were not heard of yet")
     elif may:
-        each = f"{core.scheduler.hwm} task{'s' if core.scheduler.hwm > 1 else ''} each (high water mark)"
+        each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (high water mark)"
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
-        reasons.append(f"no free engine: {who}, with {each}; {len(core.scheduler.queue):,} tasks are queued")
+        reasons.append(f"no free engine: {who}, with {each}; {len(core.tasks.scheduler.queue):,} tasks are queued")
     return "; ".join(reasons)
 
 
@@ -160,7 +160,7 @@ def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
 def _engines(core: Hub, idents: frozenset[bytes]) -> str:
     names = []
     for ident in idents:
-        engine = core.by_ident.get(ident)
+        engine = core.engines.by_ident.get(ident)
         names.append(ident.decode("utf-8", "replace") if engine is None else str(engine.id))
     return _some(sorted(names, key=lambda name: (len(name), name)))
 

@@ -108,10 +108,10 @@ def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
         content = record["result_content"]
         status = content.get("status") if isinstance(content, dict) else None
         return status if status in ("ok", "aborted") else "error"
-    task = hub.core.scheduler.tasks.get(record["msg_id"])
+    task = hub.core.tasks.scheduler.tasks.get(record["msg_id"])
     if task is not None:
         return task.state.value
-    return "waiting" if record["msg_id"] in hub.core.uncommitted else "running"
+    return "waiting" if record["msg_id"] in hub.core.intake.uncommitted else "running"
 
 
 def _label_of(watch: Watch, record: dict[str, Any]) -> str:

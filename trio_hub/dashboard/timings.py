@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from ..hub.state import QUEUES
+from ..hub.answers import QUEUES
 from .histogram import Histogram
 
 __all__ = ["Timings", "watch_loop"]

@@ -5,11 +5,21 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from ..errors import EngineError
 from ..schedulers.relay import Lane
 from ..schedulers.task import Worker
 from ..wire.frames import Frames
 
-__all__ = ["EngineConnector", "EngineState", "Probe", "Route", "Scope"]
+__all__ = [
+    "EngineConnector",
+    "EngineState",
+    "Probe",
+    "Route",
+    "Scope",
+    "died_while_running",
+    "lost_on_its_way",
+    "no_such_engine",
+]
 
 
 class EngineState(Enum):
@@ -101,8 +111,8 @@ class EngineConnector:
         self.control = Lane(self.ident)
         self.broadcast = Lane(self.ident)
         self.worker: Worker | None = None
-        self.parked: list[tuple[str, Frames]] = []
-        """Messages, with their channels, that wait until the engine is no longer ``awaited``."""
+        self.parked: list[tuple[str, Frames, str]] = []
+        """Messages, with their channels and msg_ids, that wait until the engine is no longer ``awaited``."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
         self.awaited = False
@@ -131,3 +141,23 @@ class Probe(NamedTuple):
     msg_ids: dict[str, None]
     cause: str
     last: bool
+
+
+def no_such_engine(idents: list[bytes]) -> EngineError:
+    """The error for a request to an engine that does not exist. The engine is the second of the identities."""
+    if len(idents) < 2:
+        return EngineError("the message names no engine")
+    return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")
+
+
+def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
+    """The error for a request that an engine left unanswered."""
+    return EngineError(f"Engine {engine.id} died while running task {msg_id}")
+
+
+def lost_on_its_way(engine: EngineConnector, msg_id: str, cause: str) -> EngineError:
+    """The error for a request whose answer the engine has sent, or has not, and which the hub has not got."""
+    return EngineError(
+        f"{cause} while {msg_id} was under way, and its result was lost: engine {engine.id} "
+        "has had the request, and may have carried it out"
+    )

@@ -1,109 +1,190 @@
-"""`Hub`: where every message arrives, and finds the method that is for it."""
+"""`Hub`: it builds the parts and connects them, is where everything arrives, and where every unexpected error ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Generator, Sequence
+from random import Random
+from typing import Any, ParamSpec, Unpack
 
-from ..errors import WireError
+from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
+from ..store import Store
 from ..wire.frames import Buffer
-from ..wire.messages import Message
-from .queries import Queries
-from .state import Reply, content_of
+from ..wire.messages import Message, Session
+from .answers import QUEUES
+from .connector import EngineConnector
+from .intake import STOPPED
+from .notices import Notices
+from .parts import Parts, Settings
+from .ports import Host
+from .replies import Reply, content_of
 
 __all__ = ["Hub"]
 
 log = get_logger("trio_hub.hub")
 
+P = ParamSpec("P")
 
-class Hub(Queries):
+EXPECTED = (HubError, KeyError, IndexError, TypeError, ValueError)
+"""What a query handler raises to say what is wrong with a query."""
+
+
+class Hub:
     """The hub's core: engines, queues, records and queries, without a socket, a task or a clock.
 
-    The runtime hands it what arrives (`dispatch_query`, `dispatch_monitor_traffic`, `handle_pong`) and carries
-    out what it asks for (`Host`). Arguments: see `HubState`.
+    The runtime hands it what arrives, and carries out what it asks for (`Host`). Each way in is a method of this class,
+    and a failure boundary: an unexpected exception concerns what was being handled, and nothing else. It is logged and
+    counted (`Notices.failed`), the request concerned is answered with an error, and the hub goes on. Where one call
+    handles several requests, or is made after a commit or an answer of the store, the parts do so for each request.
+
+    Args:
+        host: the way to sockets, tasks and time.
+        session: reads and writes messages.
+        store: keeps the records.
+        rng: chance, for the schemes of the task queue that need it.
+        settings: see `Settings`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.monitor_handlers: dict[str, Callable[[list[bytes], Message], None]] = {
-            "mux_in": self.save_queue_request,
-            "mux_out": self.save_queue_result,
-            "task_in": self.save_task_request,
-            "task_out": self.save_task_result,
-            "control_in": self.relay_control_request,
-            "control_out": self.relay_control_result,
-            "broadcast_in": self.save_broadcast_request,
-            "iopub": self.monitor_iopub_message,
-        }
-        for channel in self.broadcast_channels:
-            self.monitor_handlers[channel] = self.save_broadcast_result
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        store: Store,
+        rng: Random,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self.host = host
+        self.session = session
+        self.store = store
+        self.query_handlers: dict[str, Callable[[list[bytes], Message], Any]] = {}
+        parts = Parts(host, session, store, rng, queries=self.query_handlers, **settings)
+        self.parts = parts
+        self.notices, self.replies, self.answers = parts.notices, parts.replies, parts.answers
+        self.redelivery, self.owed = parts.redelivery, parts.owed
+        self.intake, self.admission, self.routes = parts.intake, parts.admission, parts.routes
+        self.engines, self.hearts, self.labels = parts.engines, parts.hearts, parts.labels
+        self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
+        self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
+        self.recovery, self.queries = parts.recovery, parts.queries
+        self.is_pending = parts.is_pending
+        self.result_queues = parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
-        self.result_channels = frozenset(("mux_out", "task_out", *self.broadcast_channels))
-        self.query_handlers: dict[str, Callable[[list[bytes], Message], Any]] = {
-            "queue_request": self.queue_status,
-            "result_request": self.get_results,
-            "history_request": self.get_history,
-            "db_request": self.db_query,
-            "purge_request": self.purge_results,
-            "load_request": self.check_load,
-            "resubmit_request": self.resubmit_task,
-            "abort_request": self.abort_request,
-            "shutdown_request": self.shutdown_request,
-            "become_dask_request": self.become_dask,
-            "stop_distributed_request": self.stop_distributed,
-            "registration_request": self.register_engine,
-            "unregistration_request": self.unregister_engine,
-            "connection_request": self.connection_request,
+        self._replies_only = frozenset(parts.result_queues) - {"control_out"}
+        self._read = session.read_untrusted
+        # Ways in that need no more than that their failure is told.
+        hearts, engines = parts.hearts, parts.engines
+        self.handle_pong = guarded(parts.notices, "heartbeat", hearts.handle_pong)
+        self.weigh_hearts = guarded(parts.notices, "heartbeat", hearts.weigh_hearts)
+        self.purge_unheard = guarded(parts.notices, "restored engines", hearts.purge_unheard)
+        self.restore_engines = guarded(parts.notices, "restored engines", engines.restore_engines)
+        stalled = guarded(parts.notices, "stalled registration", engines.purge_stalled_registration)
+        self.purge_stalled_registration = stalled
+        self.lose_engine = guarded(parts.notices, "end of an engine", engines.lose_engine)
+        self.handle_stranded = guarded(parts.notices, "end of an engine", engines.handle_stranded)
+        self.give_up_control = guarded(parts.notices, "connection", parts.control.give_up_channel)
+        self.monitor_handlers: dict[str, Callable[[list[bytes], Message], None]] = {
+            "mux_in": self.direct.save_queue_request,
+            "mux_out": self.direct.save_queue_result,
+            "task_in": self.tasks.save_task_request,
+            "task_out": self.tasks.save_task_result,
+            "control_in": self.control.relay_control_request,
+            "control_out": self.control.relay_control_result,
+            "broadcast_in": self.broadcasts.save_broadcast_request,
+            "iopub": self.output.monitor_iopub_message,
+            **dict.fromkeys(parts.broadcasts.channels, self.broadcasts.save_broadcast_result),
         }
+        self.query_handlers.update(
+            {
+                "queue_request": self.queries.queue_status,
+                "result_request": self.queries.get_results,
+                "history_request": self.queries.get_history,
+                "db_request": self.queries.db_query,
+                "purge_request": self.queries.purge_results,
+                "load_request": self.queries.check_load,
+                "resubmit_request": self.queries.resubmit_task,
+                "abort_request": self.queries.abort_request,
+                "shutdown_request": self.queries.shutdown_request,
+                "become_dask_request": self.queries.become_dask,
+                "stop_distributed_request": self.queries.stop_distributed,
+                "registration_request": self.engines.register_engine,
+                "unregistration_request": self.engines.unregister_engine,
+                "connection_request": self.queries.connection_request,
+            }
+        )
+
+    # Messages
 
     def dispatch_monitor_traffic(self, channel: str, frames: Sequence[Buffer]) -> None:
         """A message arrived on a queue or on iopub: read it once, relay and record it."""
         try:
-            msg = self.session.read_untrusted(frames, lasting=channel == "control_in")
+            msg = self._read(frames, lasting=channel == "control_in")
             if not msg.idents and channel != "iopub":  # where they are topics, and may be missing
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:
-            self.unreadable(channel, error)
+            self.notices.unreadable(channel, error)
             return
-        if channel in self.result_channels and msg.header.msg_type[-6:] != "_reply":
-            self.ignore("not_a_reply", f"{msg.header.msg_type!r} is no reply", uuid=msg.idents[0], channel=channel)
+        except Exception as error:
+            self.notices.failed("reading", error, channel=channel)
             return
-        self.monitor_handlers[channel](msg.idents, msg)
+        try:
+            if channel in self._replies_only and msg.header.msg_type[-6:] != "_reply":
+                self.notices.ignore(
+                    "not_a_reply", f"{msg.header.msg_type!r} is no reply", uuid=msg.idents[0], channel=channel
+                )
+                return
+            self.monitor_handlers[channel](msg.idents, msg)
+        except Exception as error:
+            self._message_failed(channel, msg, error)
+
+    def _message_failed(self, channel: str, msg: Message, error: Exception) -> None:
+        """What a message asks for, or answers, cannot be handled, and nobody expected that."""
+        if channel in self.result_queues:
+            ident, msg_id = msg.idents[0], msg.parent.msg_id
+            reason = self.notices.failed(channel, error, task=msg_id, uuid=ident)
+            guarded(self.notices, channel, self.result_queues[channel].give_up)(ident, msg_id, reason)
+        elif channel == "iopub":
+            self.notices.failed(channel, error, task=msg.parent.msg_id)
+        else:
+            self.admission.failed(channel, error, channel, msg.idents, msg)
 
     def dispatch_query(self, frames: Sequence[Buffer]) -> None:
         """A registration or a client's query arrived: route it, and answer it whatever happens."""
         try:
-            msg = self.session.read_untrusted(frames, lasting=True)
+            msg = self._read(frames, lasting=True)
             if not msg.idents:
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:
-            self.unreadable("query", error)
+            self.notices.unreadable("query", error)
+            return
+        except Exception as error:
+            self.notices.failed("reading", error, channel="query")
             return
         handler = self.query_handlers.get(msg.header.msg_type)
         try:
             if handler is None:
                 raise KeyError(f"Bad Message Type: {msg.header.msg_type!r}")
             outcome = handler(msg.idents, msg)
+            if isinstance(outcome, Generator):
+                self.host.run_query(msg, outcome)
         except Exception as error:
             self.answer_query_error(msg, error)
             return
-        if isinstance(outcome, Generator):
-            self.host.run_query(msg, outcome)
-        elif isinstance(outcome, Reply):
+        if isinstance(outcome, Reply):
             self.answer_query(msg, outcome)
 
     def answer_query(self, msg: Message, reply: Reply) -> None:
-        """Send the reply to a query, or, if it cannot be packed, say so."""
+        """Send the reply to a query; or, if that cannot be packed or sent, say so. Never raises."""
         try:
-            self.reply("query", msg.idents, msg, reply)
-        except (TypeError, ValueError) as error:
+            self.replies.reply("query", msg.idents, msg, reply)
+        except Exception as error:
             self.answer_query_error(msg, error)
 
     def answer_query_error(self, msg: Message, error: Exception) -> None:
-        """Answer a query that could not be carried out."""
+        """Answer a query that could not be carried out. Never raises."""
         if isinstance(error, WireError):
-            self.wire_errors[error.kind] += 1
+            self.notices.wire_errors[error.kind] += 1
+        if not isinstance(error, EXPECTED):
+            error = self.notices.failed("query", error, msg_type=msg.header.msg_type, client=msg.header.session)
         log.warning(
             "refused a query",
             kind="query_refused",
@@ -111,4 +192,102 @@ class Hub(Queries):
             client=msg.header.session,
             error=f"{type(error).__name__}: {error}",
         )
-        self.reply("query", msg.idents, msg, Reply("hub_error", content_of(error)))
+        for _ in range(2):
+            try:
+                self.replies.reply("query", msg.idents, msg, Reply("hub_error", content_of(error)))
+            except Exception as unexpected:
+                error = self.notices.failed("query", unexpected, msg_type=msg.header.msg_type)
+            else:
+                return
+
+    # Engines, and the connections to them
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Whether anybody waits for something of a lost engine, so that its late results are to be waited for."""
+        try:
+            return self.engines.owes_answers(engine)
+        except Exception as error:
+            self.notices.failed("end of an engine", error, engine=engine.id)
+            return True
+
+    def flush_route(self, engine: EngineConnector, channel: str) -> bool:
+        """Send what waits for an engine on a channel, see `Routes.flush`. False if it cannot be reached there."""
+        try:
+            return self.routes.flush(engine, channel)
+        except Exception as error:
+            self.notices.failed("connection", error, engine=engine.id, channel=channel)
+            return False
+
+    def connection_lost(self, channel: str, ident: bytes | None, others: Container[bytes] = ()) -> None:
+        """The connection of an engine on a channel has broken, and its heart may go on.
+
+        Args:
+            channel: by which the hub sends to engines, such as ``"task_out"``.
+            ident: whose connection it was; None if nothing was ever received by it.
+            others: if `ident` is None, engines whose connections on this channel it was not.
+        """
+        try:
+            if ident is None:
+                self.routes.some_connection_lost(list(self.engines.alive.values()), channel, others)
+            elif (engine := self.engines.by_ident.get(ident)) is not None:
+                self.routes.engine_connection_lost(engine, channel)
+        except Exception as error:
+            self.notices.failed("connection", error, uuid=ident, channel=channel)
+
+    # What the hub has asked for
+
+    def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
+        """The store has answered, or time is up: call what was to be called then. Never raises."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.notices.failed(place, error)
+
+    # The end
+
+    def stop_serving(self, *, carried_on: bool = False) -> None:
+        """The hub stops: answer whoever waits, and whoever comes from now on, and tell all clients. Idempotent.
+
+        If another hub is to carry on, what is recorded is left to that one, and clients are not told, since a stock
+        client then closes its connections; only requests that are not recorded are answered.
+        """
+        if self.intake.stopping:
+            return
+        self.intake.close(carried_on=carried_on)
+        error = EngineError(STOPPED)
+        guarded(self.notices, "stop", self.admission.stop_waiting)(error)
+        for queue in (self.control,) if carried_on else (self.control, self.tasks, self.direct, self.broadcasts):
+            guarded(self.notices, "stop", queue.stop)(error)
+        if not carried_on:
+            self.replies.notify("shutdown_notification", {"status": "ok"})
+
+    # Numbers
+
+    @property
+    def submitted(self) -> dict[str, int]:
+        """Requests received, by queue."""
+        return dict(zip(QUEUES, (self.tasks.submitted, self.direct.submitted, self.broadcasts.submitted), strict=True))
+
+    @property
+    def tasks_submitted(self) -> int:
+        return sum(self.submitted.values())
+
+    @property
+    def tasks_completed(self) -> int:
+        return sum(outcomes["ok"] for outcomes in self.answers.outcomes.values())
+
+    @property
+    def tasks_failed(self) -> int:
+        return sum(outcomes["error"] + outcomes["aborted"] for outcomes in self.answers.outcomes.values())
+
+
+def guarded(notices: Notices, place: str, call: Callable[P, None]) -> Callable[P, None]:
+    """A way in that never raises: an unexpected exception is told, and concerns nothing else."""
+
+    def call_guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            notices.failed(place, error)
+
+    return call_guarded

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..schedulers.dependencies import Outcome
 from ..store.record import TaskRecord, empty_record
+from ..wire.frames import to_bytes
 from ..wire.messages import Message, parse_date
 from ..wire.packers import Packer
 
@@ -17,12 +18,12 @@ __all__ = ["empty_record", "init_record", "outcome_of", "record_of_result"]
 def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
     """The record of a request that has just come."""
     header = msg.header
-    to_json = packer.to_json
+    raw_header, raw_metadata, raw_content = _as_json(msg, packer)
     return TaskRecord(
         header.msg_id,
-        header=to_json(msg.raw_header),
-        metadata=to_json(msg.raw_metadata),
-        content=to_json(msg.raw_content),
+        header=raw_header,
+        metadata=raw_metadata,
+        content=raw_content,
         buffers=tuple(msg.frames[6:]),
         submitted=msg.date or parse_date(header.date) or now,
         client_uuid=intern(header.session),  # one text for all requests of a client
@@ -35,17 +36,26 @@ def record_of_result(
     msg: Message, packer: Packer, *, engine_uuid: str, started: str | None, now: datetime
 ) -> dict[str, Any]:
     """What a reply adds to the record of the request it answers."""
-    to_json = packer.to_json
+    raw_header, raw_metadata, raw_content = _as_json(msg, packer)
     return {
-        "result_header": to_json(msg.raw_header),
-        "result_metadata": to_json(msg.raw_metadata),
-        "result_content": to_json(msg.raw_content),
+        "result_header": raw_header,
+        "result_metadata": raw_metadata,
+        "result_content": raw_content,
         "result_buffers": tuple(msg.frames[6:]),
         "started": parse_date(started),
         "completed": parse_date(msg.header.date) or now,
         "received": now,
         "engine_uuid": engine_uuid,
     }
+
+
+def _as_json(msg: Message, packer: Packer) -> tuple[bytes, bytes, bytes]:
+    """Header, metadata and content of a message, as JSON. Raises `WireError`."""
+    raw_content = to_bytes(msg.frames[5])
+    if packer.is_json:
+        return msg.raw_header, msg.raw_metadata, raw_content
+    to_json = packer.to_json
+    return to_json(msg.raw_header), to_json(msg.raw_metadata), to_json(raw_content)
 
 
 def outcome_of(record: TaskRecord) -> Outcome:

@@ -51,15 +51,15 @@ class Heartbeat:
         """Ping and weigh, for ever. Pings keep their period, whatever comes in."""
         next_ping = trio.current_time()
         while True:
-            self.ping.send([self.hub.heartmonitor.ping()])
+            self.ping.send([self.hub.hearts.heartmonitor.ping()])
             next_ping = max(next_ping + self.period, trio.current_time())
             await trio.sleep_until(next_ping)
             await self._hear()
             self.hub.weigh_hearts()
-            for heart in self.hub.heartmonitor.silent(self._silent):
+            for heart in self.hub.hearts.heartmonitor.silent(self._silent):
                 # If its network was cut, ZeroMQ ignores the heart's new connection as long as it has the old one.
                 self.connections.retry("hb_pong", ident=heart)
-            if self.hub.awaits_hearts:
+            if self.hub.hearts.awaits_hearts:
                 self.pong.release()
             else:
                 self.pong.hold()
@@ -83,9 +83,9 @@ class Heartbeat:
             self._refuse_subscription()
         elif verb == b"\x01":
             self.pong.release()
-            greeting = self.hub.heartmonitor.greeting()
+            greeting = self.hub.hearts.heartmonitor.greeting()
             with suppress(zmq.ZMQError):  # it is gone already
-                self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.heartmonitor.topic)
+                self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.hearts.heartmonitor.topic)
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])
                 self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # it begins as those of others may
@@ -96,7 +96,9 @@ class Heartbeat:
         After a message that is no subscription, libzmq confuses the connections of the subscriptions that follow, until
         nothing is left to be received. So a stranger could have an engine's pings.
         """
-        self.hub.ignore("subscription_refused", "a peer of the heartbeat sent something that is no subscription")
+        self.hub.notices.ignore(
+            "subscription_refused", "a peer of the heartbeat sent something that is no subscription"
+        )
         end_connection(self.ping.peer_fd(), self.ping.socket)
         self._confused = self.ping.is_readable()
 

@@ -1,4 +1,4 @@
-"""What the hub's core asks of the world, carried out with sockets and tasks: `trio_hub.hub.state.Host`."""
+"""What the hub's core asks of the world, carried out with sockets and tasks: `trio_hub.hub.ports.Host`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..config import HubConfig
 from ..errors import HubClosedError, HubError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
-from ..hub.state import Query, Reply, StoreCall
+from ..hub.ports import Query, StoreCall
+from ..hub.replies import Reply
 from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message
@@ -166,11 +167,10 @@ class RuntimeHost:
         try:
             reply = await carry_out(query)
             frames = await self._write_in_turns(message, reply)
+            self.hub.replies.send("query", message.idents, frames)
         except Exception as error:
             # whatever went wrong (a key that does not exist, a database that is gone), the client is told
             self.hub.answer_query_error(message, error)
-        else:
-            self.hub.send_reply("query", message.idents, frames)
 
     async def _write_in_turns(self, message: Message, reply: Reply) -> Frames:
         """Pack what is long piece by piece: ten thousand records take as long as a thousand messages.
@@ -191,11 +191,11 @@ class RuntimeHost:
             frames = await trio.to_thread.run_sync(self._write_to_send, message, reply)
             self.hub.session.note(frames)
             return frames
-        return self.hub.write_reply(message, reply)
+        return self.hub.replies.write(message, reply)
 
     def _write_to_send(self, message: Message, reply: Reply) -> Frames:
         """The answer, its large frames copied to where ZeroMQ sends them from."""
-        frames = self.hub.write_reply(message, reply, noted=False)
+        frames = self.hub.replies.write(message, reply, noted=False)
         for number, frame in enumerate(frames):
             if len(frame) >= LARGE_FRAME:
                 copied: Any = zmq.Frame(frame, copy=True)  # pyzmq's stubs do not say that it is a buffer
@@ -208,12 +208,12 @@ class RuntimeHost:
         except Exception as error:  # a database that is gone: whoever asked knows what follows from that
             log.warning("the task database did not answer", kind="no_answer", error=error)
             answer = error
-        then(answer)
+        self.hub.call_back("answer of the store", then, answer)
 
     async def _call_later(self, scope: trio.CancelScope, seconds: float, call: Callable[[], None]) -> None:
         with scope:
             await trio.sleep(max(0.0, seconds))
-            call()
+            self.hub.call_back("timer", call)
 
     # For the embedder
 

@@ -203,9 +203,9 @@ class EngineStateFile:
         self._written = self._now()  # what an earlier hub has left is kept until there is something better
 
     def _now(self) -> SavedEngines:
-        engines = {engine.id: engine.uuid for engine in self._hub.engines.values()}
-        places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.values()}
-        return SavedEngines(engines, self._hub.next_engine_id, places)
+        engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
+        places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
+        return SavedEngines(engines, self._hub.engines.next_engine_id, places)
 
     def restore(self) -> bool:
         """Take up the engines that the file names. Whether there are any."""
@@ -213,10 +213,10 @@ class EngineStateFile:
         if state is None:
             return False
         self._hub.restore_engines(state.engines, state.next_id)
-        for engine in self._hub.engines.values():
+        for engine in self._hub.engines.alive.values():
             engine.host, engine.pid = state.places.get(engine.id, (None, None))
-        log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines), path=self.path)
-        return bool(self._hub.engines)
+        log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines.alive), path=self.path)
+        return bool(self._hub.engines.alive)
 
     async def keep(self) -> None:
         """Write the file when engines come or go, for ever; not more often than makes sense."""

@@ -84,7 +84,7 @@ class RunningHub:
     @property
     def engines(self) -> dict[int, str]:
         """The engines that are usable now: their uuids, by id."""
-        return {engine.id: engine.uuid for engine in self._host.hub.engines.values()}
+        return {engine.id: engine.uuid for engine in self._host.hub.engines.alive.values()}
 
     @property
     def core(self) -> Hub:
@@ -99,7 +99,7 @@ class RunningHub:
         """
         await trio.lowlevel.checkpoint()
         while not self._host.stop_requested.is_set():
-            if len(self._host.hub.engines) >= n:
+            if len(self._host.hub.engines.alive) >= n:
                 return
             await self._host.engines_changed.wait()
         raise HubClosedError(f"the hub stopped while {n} engines were waited for")
@@ -131,7 +131,7 @@ class RunningHub:
         Their clients get the answer of an aborted task, and what depends on them is told of a failure. What an engine
         has already is left alone.
         """
-        return self.core.scheduler.abort(msg_ids)
+        return self.core.tasks.scheduler.abort(msg_ids)
 
     async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
         """Run recorded requests again, as new tasks: their new msg_ids, by the old ones.
@@ -140,7 +140,7 @@ class RunningHub:
             KeyError: there is no record of one of them; then none is run.
             StoreError: the task database does not answer.
         """
-        return await carry_out(self.core.resubmit(list(msg_ids)))
+        return await carry_out(self.core.queries.resubmit(list(msg_ids)))
 
     async def purge(self, query: dict[str, Any]) -> int:
         """Forget the records of finished requests that match a query, ``{}`` all of them; how many they were.
@@ -157,10 +157,10 @@ class RunningHub:
         Raises:
             EngineError: there is no engine of this uuid.
         """
-        engine = self.core.by_ident.get(uuid.encode("utf-8", "replace"))
+        engine = self.core.engines.by_ident.get(uuid.encode("utf-8", "replace"))
         if engine is None:
             raise EngineError(f"there is no engine of the uuid {uuid!r} (any more)")
-        self.core.shutdown_engine(engine)
+        self.core.control.shutdown_engine(engine)
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.
@@ -286,7 +286,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             )
             factory.on_close(host.connections.close)
             if seen is not None:
-                seen.follow(hub.freshness.latest)
+                seen.follow(hub.admission.freshness.latest)
             running = RunningHub(config, factory, host)
             services.start_soon(store.run, name="task database")
             keep_key(config, security.hub_keys)  # before the files that send clients and engines to its public key
@@ -304,7 +304,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops", reason=host.stop_reason)
-                engines_at_stop = len(hub.engines)
+                engines_at_stop = len(hub.engines.alive)
                 _stop_serving(host, config)
                 users.cancel_scope.cancel()
             if config.engines and config.reuse:
@@ -335,16 +335,16 @@ async def _take_over(
         state_file.restore()
     if hub.store.durable:
         if config.reuse:
-            taken_over = await carry_out(hub.take_over())
+            taken_over = await carry_out(hub.recovery.take_over())
             if taken_over:
                 log.info("carrying on with unfinished requests of the hub before", requests=taken_over)
         elif unfinished:
-            written_off = await carry_out(hub.write_off())
+            written_off = await carry_out(hub.recovery.write_off())
             log.error(
                 "unfinished requests of the hub before have failed: this one was not started with restore or reuse",
                 requests=written_off,
             )
-    if hub.engines:
+    if hub.engines.alive:
         services.start_soon(await_hearts, hub, config, partial(factory.channels["hb_pong"].drain, held=True))
     if state_file is not None:
         services.start_soon(keep_running, STATE_FILE, state_file.keep, host.failures, name=STATE_FILE)
@@ -380,7 +380,7 @@ async def _hear_last_words(host: RuntimeHost, left: int) -> None:
     Else the hub that comes next would look for them; or, worse, hear of it, and take it for the end of its own.
     """
     with trio.move_on_after(LAST_WORDS):
-        while len(host.hub.engines) > left:
+        while len(host.hub.engines.alive) > left:
             await host.engines_changed.wait()
 
 
@@ -398,11 +398,11 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         assert handle is not None
         channels[name].handle = host.connections.listen(name, handle)
     for guard in factory.guards:
-        guard.counts = hub.ignored
+        guard.counts = hub.notices.ignored
     receiving = [guard.channel for guard in factory.guards] + host.connections.monitors
     receiving += [channel for channel in channels.values() if channel.handle is not None]
     for name, publisher in factory.publishers.items():
-        publisher.counts = hub.ignored
+        publisher.counts = hub.notices.ignored
         receiving.append(publisher.monitor.channel)
         services.start_soon(publisher.keep_sending, name=f"{name}: what waits")
     for channel in receiving:
@@ -414,7 +414,7 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
 
 
 def _refused(hub: Hub, channel: str, frames: int) -> None:
-    hub.unreadable(channel, WireError("too_many_frames", f"a message of {frames} frames"))
+    hub.notices.unreadable(channel, WireError("too_many_frames", f"a message of {frames} frames"))
 
 
 def _write_connection_files(running: RunningHub, known: Known | None) -> None:

@@ -73,6 +73,8 @@ class Statistics:
     """Messages that could not be read, by kind (`trio_hub.errors.WireError.KINDS`)."""
     ignored: dict[str, int]
     """Readable messages without effect, by reason: late or duplicate replies, unknown hearts, and the like."""
+    internal_errors: dict[str, int]
+    """Unexpected exceptions, by the place in the hub. Each is a bug, or a failure of the machine, and is in the log."""
     lost: int
     """Engines that are gone and whose late results are still taken, now."""
     engines_registered: int
@@ -115,29 +117,30 @@ def statistics_of(
         published: the subscribers of each channel that has some.
         failures: errors of services, by name.
     """
-    scheduler = hub.scheduler
+    scheduler = hub.tasks.scheduler
     return Statistics(
-        engines=len(hub.engines),
-        registering=len(hub.incoming_registrations),
+        engines=len(hub.engines.alive),
+        registering=len(hub.engines.incoming_registrations),
         tasks_queued=len(scheduler.queue),
         tasks_waiting=len(scheduler.tasks) - len(scheduler.queue) - scheduler.running,
         tasks_running=scheduler.running,
-        direct_pending=len(hub.mux.pending),
+        direct_pending=len(hub.direct.relay.pending),
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,
         failed=hub.tasks_failed,
-        queue_memory=hub.held_bytes,
-        results_owed=hub.clients.owed,
+        queue_memory=hub.intake.held_bytes,
+        results_owed=hub.owed.clients.owed,
         database=_of_database(hub, database),
-        wire_errors=dict(hub.wire_errors),
-        ignored=dict(hub.ignored),
-        lost=len(hub.lost),
-        engines_registered=hub.engines_registered,
-        engines_lost=dict(hub.engines_lost),
-        heartbeats_missed=hub.heartmonitor.missed,
-        sessions=len(hub.clients),
+        wire_errors=dict(hub.notices.wire_errors),
+        ignored=dict(hub.notices.ignored),
+        internal_errors=dict(hub.notices.internal_errors),
+        lost=len(hub.engines.lost),
+        engines_registered=hub.engines.engines_registered,
+        engines_lost=dict(hub.engines.engines_lost),
+        heartbeats_missed=hub.hearts.heartmonitor.missed,
+        sessions=len(hub.owed.clients),
         submitted_by_queue=dict(hub.submitted),
-        outcomes={queue: dict(outcomes) for queue, outcomes in hub.outcomes.items()},
+        outcomes={queue: dict(outcomes) for queue, outcomes in hub.answers.outcomes.items()},
         connections=connections,
         subscribers=sum(map(len, published)),
         subscribers_behind=sum(one.dropping for one in published),

@@ -212,6 +212,9 @@ class _Pool:
     def __len__(self) -> int:
         return len(self._in_order) + len(self._late)
 
+    def __bool__(self) -> bool:
+        return bool(self._in_order or self._late)
+
     def __iter__(self) -> Iterator[Task]:
         if not self._late:
             return iter(self._in_order)

@@ -61,6 +61,11 @@ class Relay:
         direct.lane.pending[msg_id] = direct
         return True
 
+    def restore(self, direct: Direct) -> None:
+        """A request is known that an earlier hub has sent to the engine of its lane, or was about to."""
+        direct.restored = True
+        self.sent(direct)
+
     def answered(self, ident: bytes, msg_id: str) -> Direct | None:
         """An engine answers: the request, if this engine was asked it and has not answered before."""
         direct = self.pending.get(msg_id)

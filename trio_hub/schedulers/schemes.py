@@ -98,7 +98,7 @@ class LeastLoad(_Heap):
     """The lowest load; among equals, the least recently used."""
 
     def key(self, worker: Worker) -> int:
-        return worker.load
+        return len(worker.running)
 
 
 class LRU(_Heap):

@@ -133,11 +133,12 @@ class Task:
             self.targets = frozenset(target.encode("utf-8", "replace") for target in metadata.targets)
         self.asked_targets = self.targets
         self.retries = metadata.retries or 0
-        self.after: Condition | None = parse_dependency(metadata.after, "after")
-        self.follow: Condition | None = parse_dependency(metadata.follow, "follow")
+        after, follow = metadata.after, metadata.follow
+        self.after: Condition | None = None if after is None else parse_dependency(after, "after")
+        self.follow: Condition | None = None if follow is None else parse_dependency(follow, "follow")
         self.unknown: frozenset[str] = _NO_IDS
         self.timeout = metadata.timeout or 0.0
-        if not math.isfinite(self.timeout):
+        if self.timeout and not math.isfinite(self.timeout):
             raise WireError("wrong_type", f"timeout must be a number of seconds, not {self.timeout}")
         self.timer: Timer | None = None
         self.refused: frozenset[bytes] = _NO_ENGINES

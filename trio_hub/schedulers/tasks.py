@@ -404,7 +404,7 @@ class TaskScheduler:
         """Give queued tasks to a worker that may have room."""
         if worker.absent or worker.lost:
             return
-        while not self.hwm or worker.load < self.hwm:
+        while not self.hwm or len(worker.running) < self.hwm:
             task = self.queue.take(worker.ident)
             if task is None:
                 self._update_room(worker)
@@ -441,7 +441,7 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if not (worker.lost or worker.absent) and (not self.hwm or worker.load < self.hwm):
+        if not (worker.lost or worker.absent) and (not self.hwm or len(worker.running) < self.hwm):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:

@@ -44,4 +44,4 @@ def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
         raise WireError("no_delimiter", f"no delimiter among {len(frames)} frames") from None
     if len(frames) - index < 6:
         raise WireError("too_few_frames", f"{len(frames) - index - 1} frames after the delimiter, need 5")
-    return [to_bytes(identity) for identity in frames[:index]], list(frames[index:])
+    return [part if type(part) is bytes else bytes(part) for part in frames[:index]], list(frames[index:])

@@ -19,6 +19,9 @@ export function attention(overview) {
   if (database.last_error) say("bad", `The database cannot be written: ${database.last_error}`);
   if (database.not_persisted > 0)
     say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: they could not be written.`);
+  const errors = Object.values(now.internal_errors ?? {}).reduce((sum, number) => sum + number, 0);
+  if (errors > 0)
+    say("bad", `${plural(errors, "unexpected error", "unexpected errors")} in the hub: see the log for the traceback.`);
   if (now.lost > 0)
     say(
       "warn",

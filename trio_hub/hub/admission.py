@@ -13,20 +13,23 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..errors import EngineError, HubError, RequestRefused, WireError
 from ..schedulers.broadcast import sub_msg_id
-from ..wire.messages import Message, parse_date
+from ..wire.messages import Message, Session, parse_date
 from ..wire.recent import Recent
-from .answering import STOPPED
-from .holding import Holding
+from .intake import STOPPED, Intake
+from .notices import Notices
+from .owed import OwedResults
+from .ports import Handler, Host
+from .replies import Replies
 
-__all__ = ["Admitting", "Freshness"]
+__all__ = ["Admission", "Freshness", "sender_of"]
 
 AHEAD = timedelta(minutes=1)
 """How far a client's clock may be ahead of the hub's. Requests that are dated later are always looked up."""
@@ -93,12 +96,6 @@ class Freshness:
         self._latest_before = self._latest = latest
 
 
-class Handler(Protocol):
-    """What carries out a request."""
-
-    def __call__(self, idents: list[bytes], msg: Message, *, admitted: bool) -> None: ...
-
-
 class _Waiting(NamedTuple):
     """A request that waits for the store, or behind one that does.
 
@@ -112,14 +109,44 @@ class _Waiting(NamedTuple):
     size: int
 
 
-class Admitting(Holding):
-    """The part of the hub that lets requests in."""
+class Admission:
+    """Lets requests in, refuses them, or has them wait until the store has been asked.
 
-    query_handlers: dict[str, Any]
+    Args:
+        host, session: the ways to the store and to messages.
+        now: the current time, aware and in UTC.
+        intake: holds channels back, and knows whether the hub stops.
+        owed: is told where clients are.
+        replies: sends refusals.
+        notices: counts and tells what is refused.
+        is_pending: whether a request of a msg_id is waiting for its answer.
+        queries: the kinds of message that are queries, and no requests to engines.
+        forgotten: see `Freshness`.
+    """
 
-    def __init__(self, *args: Any, forgotten: datetime | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.freshness = Freshness(self.session.replays.recent, self.now, forgotten)
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        now: Callable[[], datetime],
+        intake: Intake,
+        owed: OwedResults,
+        replies: Replies,
+        notices: Notices,
+        *,
+        is_pending: Callable[[str], bool],
+        queries: Container[str],
+        forgotten: datetime | None = None,
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._intake = intake
+        self._owed = owed
+        self._replies = replies
+        self._notices = notices
+        self._is_pending = is_pending
+        self._queries = queries
+        self.freshness = Freshness(session.replays.recent, now, forgotten)
         self.waiting_bytes = 0
         """Bytes of requests that wait for the store."""
         self._known = array("q", bytes(8 * KNOWN))
@@ -134,14 +161,14 @@ class Admitting(Holding):
         """
         header = msg.header
         msg_type = header.msg_type
-        if msg_type[-8:] != "_request" or (msg_type in self.query_handlers and channel != "control_in"):
+        if msg_type[-8:] != "_request" or (msg_type in self._queries and channel != "control_in"):
             if channel != "mux_in" or not msg_type.startswith("comm_"):
                 self._turn_away("not_a_request", channel, idents, msg, f"{msg_type!r} is no request for this channel")
                 return False
             try:
-                self.session.remember_lasting(msg)  # nobody answers these, and there are no records of them
+                self._session.remember_lasting(msg)  # nobody answers these, and there are no records of them
             except WireError as error:
-                self.unreadable(channel, error)
+                self._notices.unreadable(channel, error)
                 return False
         msg.date = parse_date(header.date)
         is_fresh = self.freshness.is_fresh(msg.date)
@@ -153,16 +180,16 @@ class Admitting(Holding):
         if self._lines and (channel, idents[0]) in self._lines:
             self._wait(channel, idents, msg, handler)
             return False
-        if self.is_pending(header.msg_id) and self._is_duplicate(msg):
+        if self._is_pending(header.msg_id) and self._is_duplicate(msg):
             return False
         if is_known or not is_fresh:
-            if self.stopping:
-                self._refuse(channel, _sender(channel, idents), msg, EngineError(STOPPED))
+            if self._intake.stopping:
+                self._replies.refuse(channel, sender_of(channel, idents), msg, EngineError(STOPPED))
                 return False
             self._wait(channel, idents, msg, handler)
             return False
         if channel != "control_in":
-            self.heard_of(channel, idents, header.session)
+            self._owed.heard_of(channel, idents, header.session)
         return True
 
     def stop_waiting(self, error: HubError) -> None:
@@ -170,7 +197,31 @@ class Admitting(Holding):
         lines, self._lines = self._lines, {}
         for (channel, _), line in lines.items():
             for waiting in line:
-                self._refuse(channel, _sender(channel, waiting.idents), waiting.message, error)
+                try:
+                    self._replies.refuse(channel, sender_of(channel, waiting.idents), waiting.message, error)
+                except Exception as unexpected:
+                    self._notices.failed("refusal", unexpected)
+
+    def failed(self, place: str, error: Exception, channel: str, idents: list[bytes], msg: Message) -> None:
+        """A request could not be handled, and nobody expected that: answer it, unless somebody else will."""
+        msg_id = msg.header.msg_id
+        reason = self._notices.failed(place, error, task=msg_id, client=msg.header.session, channel=channel)
+        is_waiting = any(waiting.message is msg for line in self._lines.values() for waiting in line)
+        if is_waiting or self._is_pending(msg_id) or not msg.header.msg_type.endswith("_request"):
+            return
+        try:
+            self._replies.refuse(channel, sender_of(channel, idents), msg, reason)
+        except Exception as again:
+            self._notices.failed("refusal", again, task=msg_id)
+
+    def _is_duplicate(self, msg: Message) -> bool:
+        """Whether a request reuses the msg_id of one that is not answered yet: that one's answer will do."""
+        if not self._is_pending(msg.header.msg_id):
+            return False
+        self._notices.ignore(
+            "duplicate_msg_id", "the request is pending already", task=msg.header.msg_id, client=msg.header.session
+        )
+        return True
 
     def _wait(self, channel: str, idents: list[bytes], msg: Message, handler: Handler) -> None:
         size = OVERHEAD + sum(map(len, msg.frames))
@@ -178,7 +229,7 @@ class Admitting(Holding):
         line = self._lines.setdefault((channel, idents[0]), deque())
         line.append(waiting)
         self.waiting_bytes += size
-        self.hold_back(self.waiting_bytes > WAITING_BYTES)
+        self._intake.hold_back(self.waiting_bytes > WAITING_BYTES)
         if len(line) == 1:
             self._look_up(channel, line)
 
@@ -187,7 +238,7 @@ class Admitting(Holding):
         msg_id = msg.header.msg_id
         msg_ids = [msg_id]
         with suppress(WireError):  # its handler says so
-            metadata = self.session.metadata(msg)
+            metadata = self._session.metadata(msg)
             original = metadata.get("original_msg_id")
             if isinstance(original, str):  # an engine's share of a broadcast, which the hub has made
                 msg_ids.append(original)
@@ -208,19 +259,31 @@ class Admitting(Holding):
                 return  # the hub stops, and has refused them
             failed = isinstance(answer, Exception)
             if failed and attempt < LOOK_UP_ATTEMPTS:
-                self.host.call_later(LOOK_UP_PAUSE, lambda: self._look_up(channel, line, attempt + 1))
-                return
+                try:
+                    self._host.call_later(LOOK_UP_PAUSE, lambda: self._look_up(channel, line, attempt + 1))
+                except Exception as error:
+                    self._notices.failed("admission", error)
+                else:
+                    return
             for waiting in batch:
                 line.popleft()
                 self.waiting_bytes -= waiting.size
-                self._looked_up(channel, waiting, None if failed else any(map(answer.__contains__, waiting.msg_ids)))
+                has_record = None if failed else any(map(answer.__contains__, waiting.msg_ids))
+                try:
+                    self._looked_up(channel, waiting, has_record)
+                except Exception as error:
+                    self.failed("admission", error, channel, waiting.idents, waiting.message)
             if line:
                 self._look_up(channel, line)
             else:
                 del self._lines[key]
-            self.hold_back(self.waiting_bytes > WAITING_BYTES)
+            self._intake.hold_back(self.waiting_bytes > WAITING_BYTES)
 
-        self.host.ask_store(lambda store: store.get(msg_ids), looked_up)
+        try:
+            self._host.ask_store(lambda store: store.get(msg_ids), looked_up)
+        except Exception as error:
+            attempt = LOOK_UP_ATTEMPTS
+            looked_up(self._notices.failed("admission", error))
 
     def _looked_up(self, channel: str, waiting: _Waiting, has_record: bool | None) -> None:
         """Carry out a request, or refuse it. ``has_record`` is None if nobody can tell."""
@@ -229,20 +292,20 @@ class Admitting(Holding):
             return
         if has_record is None:
             what = "the task database does not answer, and only it knows whether this request has come before"
-            self._refuse(channel, _sender(channel, idents), msg, EngineError(what))
+            self._replies.refuse(channel, sender_of(channel, idents), msg, EngineError(what))
         elif has_record:
             self._turn_away("already_run", channel, idents, msg, f"a request {msg.header.msg_id} has come before")
         else:
             if channel != "control_in":
-                self.heard_of(channel, idents, msg.header.session)
+                self._owed.heard_of(channel, idents, msg.header.session)
             handler(idents, msg, admitted=True)
 
     def _turn_away(self, reason: str, channel: str, idents: list[bytes], msg: Message, what: str) -> None:
         """Refuse a request, and count that."""
-        self.ignore(reason, what, task=msg.header.msg_id, client=msg.header.session, channel=channel)
-        self._refuse(channel, _sender(channel, idents), msg, RequestRefused(what))
+        self._notices.ignore(reason, what, task=msg.header.msg_id, client=msg.header.session, channel=channel)
+        self._replies.refuse(channel, sender_of(channel, idents), msg, RequestRefused(what))
 
 
-def _sender(channel: str, idents: list[bytes]) -> list[bytes]:
+def sender_of(channel: str, idents: list[bytes]) -> list[bytes]:
     """The identities of the client, without that of the engine it has named."""
     return idents[:1] + idents[2:] if channel in ("mux_in", "control_in") else idents

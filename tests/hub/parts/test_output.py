@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trio_hub.hub import EngineState
+from trio_hub.hub.output import Output
+from trio_hub.store.record import TaskRecord
+from trio_hub.wire.messages import Message
+
+from ..world import Peer
+from .bench import Bench
+
+
+def output_on(bench: Bench) -> Output:
+    bench.store.add(TaskRecord("x"))
+    return Output(bench.host, bench.session, bench.store, bench.notices, bench.engines)
+
+
+def published(bench: Bench, msg_type: str, content: dict[str, Any]) -> Message:
+    parent = bench.session.packer.pack({"msg_id": "x", "msg_type": "apply_request"})
+    frames = Peer("a").session.write(msg_type, content, parent=parent)
+    return bench.session.read_untrusted([b"topic", *frames])
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "content", "key"),
+    [
+        ("stream", {"name": "stdout", "text": "hello"}, "stdout"),
+        ("execute_input", {"code": "1 + 1"}, "execute_input"),
+        ("error", {"ename": "E"}, "error"),
+    ],
+)
+def test_output_is_passed_on_and_recorded(msg_type: str, content: dict[str, Any], key: str) -> None:
+    bench = Bench()
+    output_on(bench).monitor_iopub_message([b"topic"], published(bench, msg_type, content))
+    assert len(bench.sent("iopub_out")) == 1
+    assert bench.record("x").as_dict((key,))[key]
+
+
+def test_what_is_odd_is_counted() -> None:
+    bench = Bench()
+    output = output_on(bench)
+    output.monitor_iopub_message([b"topic"], published(bench, "stream", {"name": "elsewhere", "text": "hello"}))
+    output.monitor_iopub_message([b"topic"], published(bench, "apply_reply", {}))
+    assert bench.notices.wire_errors == {"wrong_type": 1}
+    assert bench.notices.ignored == {"not_output": 1}
+
+
+def test_an_engine_that_says_that_it_ends_is_lost() -> None:
+    bench = Bench()
+    engine = bench.engine()
+    output_on(bench).monitor_iopub_message([b"topic"], published(bench, "shutdown_reply", {}))
+    assert engine.state is EngineState.LOST

@@ -1,0 +1,191 @@
+"""What the scheduler decides about tasks, carried out: each attempt at a task goes to an engine, or the task fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+from typing import Any
+
+from ..errors import HubError
+from ..schedulers.task import Task, TaskState, Worker
+from ..schedulers.tasks import TaskScheduler
+from ..store import Store
+from ..store.record import TaskRecord
+from ..wire.frames import Frames, to_bytes
+from ..wire.messages import Session
+from .answers import Answers, Asked
+from .connector import EngineConnector, Scope
+from .custody import Custody
+from .events import TaskAssigned
+from .intake import Intake
+from .notices import Notices
+from .ports import Host
+from .records import outcome_of
+from .routes import Routes
+
+__all__ = ["Assignments"]
+
+
+class Assignments:
+    """The scheduler's `trio_hub.schedulers.tasks.Delivery`, and the scheduler itself.
+
+    The methods that the scheduler calls never raise. For what fails there is the task that the scheduler names, and not
+    the message that had the scheduler name it.
+
+    Args:
+        host, session, store: the ways to time, messages and records.
+        rng, hwm, scheme: see `TaskScheduler`.
+        notices, intake, answers, routes: the parts of the hub below.
+        by_ident: the engines that are alive, by identity.
+        is_pending: whether a request of a msg_id is waiting for its answer, in whichever queue.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        store: Store,
+        rng: Random,
+        *,
+        hwm: int,
+        scheme: str,
+        notices: Notices,
+        intake: Intake,
+        answers: Answers,
+        routes: Routes,
+        by_ident: Mapping[bytes, EngineConnector],
+        is_pending: Callable[[str], bool],
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._durable = store.durable
+        self._update = store.update
+        self._notices = notices
+        self._intake = intake
+        self._answers = answers
+        self._routes = routes
+        self._by_ident = by_ident
+        self._is_pending = is_pending
+        self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
+
+    def task_assigned(self, task: Task, worker: Worker) -> None:
+        """The scheduler has chosen an engine for a task."""
+        try:
+            engine = self._by_ident[worker.ident]
+            if self._routes.probes:
+                self._routes.sent_behind_probes(task.msg_id, worker)
+            self.save_task_destination(task, engine)
+            if task.held:
+                self._intake.let_go(task)
+            if task.frames is None:
+                self._intake.fetch(task, self._fetched)
+            else:
+                self._send_task(task, engine, task.frames)
+        except Exception as error:
+            self.give_up(task, error, "assignment of a task")
+
+    def _send_task(self, task: Task, engine: EngineConnector, frames: Frames) -> None:
+        if task.again:
+            if self._durable:
+                self._update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
+            frames = self._next_attempt(task, frames)
+        task.again = True
+        self._routes.send(engine, "task_out", [*task.idents, *frames], task.msg_id)
+
+    def _fetched(self, task: Task, frames: Frames | HubError) -> None:
+        """The frames of a task, which has an engine, have been read from the store; or they cannot be."""
+        if task.worker is None or self.scheduler.tasks.get(task.msg_id) is not task:
+            return  # it was given up meanwhile, or its engine is gone and it waits for another
+        try:
+            if isinstance(frames, HubError):
+                self.scheduler.abandon_unsent(task, frames)
+                return
+            task.frames = frames
+            if task.worker.lost:
+                self.scheduler.run_again(task)  # it was never sent there
+            else:
+                self._send_task(task, self._by_ident[task.worker.ident], frames)
+        except Exception as error:
+            reason = self._notices.failed("fetch", error, task=task.msg_id)
+            self.scheduler.abandon_unsent(task, reason)
+
+    def _next_attempt(self, task: Task, frames: Frames) -> Frames:
+        """The task as a new message, with the retries that are left.
+
+        It may go to an engine that has had it before, and an engine drops what it has seen before. So no two attempts
+        are the same, those of different hubs included.
+        """
+        packer = self._session.packer
+        _, _, header, parent, metadata, content, *buffers = frames
+        changes = {"retries": task.retries, "attempt": self._session.new_msg_id()}
+        metadata = packer.repacked(to_bytes(metadata), changes)
+        return self._session.seal([header, parent, metadata, content], buffers)
+
+    def _custody_of(self, task: Task, frames: Frames) -> Custody:
+        _, _, header, parent, metadata, content, *_ = map(to_bytes, frames[:6])
+        return Custody(
+            task.idents,
+            parent,
+            None if self._session.packer.is_json else (header, metadata, content),
+            task.retries,
+            sorted(task.refused),
+            sorted(task.unmet),
+        )
+
+    def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
+        """The scheduler has chosen an engine: record which."""
+        self._update(task.msg_id, {"engine_uuid": engine.uuid})
+        if self._host.listening:
+            self._notices.tell(TaskAssigned(task.msg_id, engine.uuid))
+
+    def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
+        """The scheduler has forgotten a task, which is answered with an error."""
+        if task.held:
+            self._intake.let_go(task)
+        uuid = worker.ident.decode("utf-8", "replace") if worker else None
+        asked = Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)
+        self._answers.fail(asked, uuid, error)
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a request of this msg_id waits for its answer, in whichever queue."""
+        return self._is_pending(msg_id)
+
+    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
+        """Tasks depend on requests that ended so long ago that only the store may know them."""
+
+        def tell(answer: Any) -> None:
+            try:
+                records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+                outcomes = {msg_id: outcome_of(record) for msg_id, record in records.items() if record.completed}
+                self.scheduler.outcomes_known(task, outcomes)
+            except Exception as error:
+                self.give_up(task, error, "dependencies")
+
+        try:
+            self._host.ask_store(lambda store: store.get(msg_ids), tell)
+        except Exception as error:
+            self.give_up(task, error, "dependencies")
+
+    def start_timer(self, task: Task, seconds: float) -> Scope:
+        """A task may wait for no longer than this."""
+        try:
+            return self._host.call_later(seconds, partial(self.scheduler.timed_out, task))
+        except Exception as error:
+            self.give_up(task, error, "timeout of a task")
+            return _NoTimer()
+
+    def give_up(self, task: Task, error: Exception, place: str) -> None:
+        """Something unexpected concerns a task: answer the task, wherever it is, unless it is answered already."""
+        reason = self._notices.failed(place, error, task=task.msg_id)
+        if self.scheduler.tasks.get(task.msg_id) is task:
+            self.scheduler.abandon(task, reason)
+        elif task.state is not TaskState.DONE:
+            self.task_failed(task, None, reason)
+
+
+class _NoTimer:
+    """Takes the place of the timer of a task that has failed already."""
+
+    def cancel(self) -> None:
+        """There is nothing to call off."""

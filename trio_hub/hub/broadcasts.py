@@ -1,0 +1,296 @@
+"""Broadcasts: one request of a client, fanned out to many engines.
+
+Each engine is sent a request of its own, with the client's frames but for the header's msg_id and a metadata
+without the list of targets, packed once for all. Each answers by itself; or, if the client wants them gathered
+("coalescing"), one reply carries all results in the order of the targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from ..errors import EngineError, HubError, WireError
+from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
+from ..schedulers.dependencies import Outcome
+from ..schedulers.relay import Direct, Lane, Relay
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import BroadcastMetadata, Message, Session, error_content
+from .admission import Admission
+from .announcer import Announcer
+from .answers import Answers, Asked
+from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .engines import Engines
+from .gathering import Gathering
+from .intake import STOPPED, Intake
+from .notices import Notices
+from .ports import Host
+from .records import init_record
+from .replies import Replies
+from .routes import Routes
+from .shares import check_targets, divided, noted_shares, share_frames
+
+__all__ = ["Broadcasts"]
+
+
+class Broadcasts:
+    """Takes broadcasts to their engines, and the answers back. Handlers get identities and message.
+
+    Args:
+        host, session: the ways to whoever watches, and to messages.
+        now: the current time, aware and in UTC.
+        channels: to engines; an engine is connected to that of its id modulo their number.
+        notices, replies, intake, answers, admission, routes, engines, announcer, gathering: the parts below.
+        request_ended: is told how requests ended, since tasks may depend on them.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        now: Callable[[], datetime],
+        *,
+        channels: Sequence[str],
+        notices: Notices,
+        replies: Replies,
+        intake: Intake,
+        answers: Answers,
+        admission: Admission,
+        routes: Routes,
+        engines: Engines,
+        announcer: Announcer,
+        gathering: Gathering,
+        request_ended: Callable[[str, Outcome], None],
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._now = now
+        self.channels = tuple(channels)
+        self._notices = notices
+        self._replies = replies
+        self._intake = intake
+        self._answers = answers
+        self._admit = admission.admit
+        self._routes = routes
+        self._by_ident = engines.by_ident
+        self._announcer = announcer
+        self._gathering = gathering
+        self._request_ended = request_ended
+        self.relay = Relay()
+        self.submitted = 0
+        """Broadcasts received that are gathered, and shares of the others."""
+
+    # From clients
+
+    def save_broadcast_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
+        """A client addresses many engines at once: record it, and send each of them its share."""
+        if not admitted and not self._admit("broadcast_in", idents, msg, self.save_broadcast_request):
+            return
+        packer = self._session.packer
+        try:
+            metadata = self._session.broadcast_metadata(msg)
+            check_targets(metadata)
+            record = init_record(msg, packer, queue="broadcast", now=self._now(), label=metadata.label)
+            shares = divided(self._session, msg, [uuid for uuid, _ in metadata.targets])
+        except (WireError, EngineError) as error:
+            self._replies.refuse("broadcast_in", idents, msg, error)
+            return
+        try:
+            if metadata.is_coalescing:
+                self._intake.record(record, idents, msg)
+            else:
+                for (uuid, _), share in zip(metadata.targets, shares, strict=True):
+                    record = init_record(share, packer, queue="broadcast", now=self._now(), label=metadata.label)
+                    record.engine_uuid = uuid
+                    self._intake.record(record, idents, share)
+            submit = partial(self.submit_broadcast, idents, msg, metadata, shares)
+            self._intake.when_recorded(msg.header.msg_id, submit)
+        except Exception as error:
+            reason = self._notices.failed("broadcast request", error, task=msg.header.msg_id)
+            self._fail_whole(idents, msg, metadata, shares, reason)
+
+    def _fail_whole(
+        self, idents: list[bytes], msg: Message, metadata: BroadcastMetadata, shares: list[Message], error: HubError
+    ) -> None:
+        """Answer a broadcast of which nothing was sent: as one, or share by share."""
+        self.submitted += 1 if metadata.is_coalescing else len(shares)
+        if metadata.is_coalescing:
+            self._answers.fail(Asked.by("broadcast_in", idents, msg), None, error)
+        for (uuid, _), share in () if metadata.is_coalescing else zip(metadata.targets, shares, strict=True):
+            self.fail_share(Direct(idents, share.header, share.raw_header, Lane(b"")), uuid, error)
+
+    def submit_broadcast(
+        self, idents: list[bytes], msg: Message, metadata: BroadcastMetadata, shares: list[Message]
+    ) -> None:
+        """A broadcast that is recorded already goes to its engines. Never raises."""
+        if self._intake.carried_on:
+            return
+        broadcast = None
+        if metadata.is_coalescing:
+            broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
+            self._gathering.begin(broadcast)
+            self._submitted(msg, metadata.label, None)
+        for (uuid, _), share in zip(metadata.targets, shares, strict=True):
+            if broadcast is None:
+                self._submitted(share, metadata.label, uuid)
+            self._send_share(idents, uuid, share, broadcast)
+
+    def _submitted(self, msg: Message, label: Any, uuid: str | None) -> None:
+        self.submitted += 1
+        if self._host.listening:
+            header = msg.header
+            self._announcer.request_came(
+                "broadcast", header.msg_id, header.msg_type, header.session, label, msg.buffers, uuid
+            )
+
+    def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
+        engine = self._by_ident.get(_ident(uuid))
+        direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
+        if engine is None or self._intake.stopping:
+            stopping = self._intake.stopping
+            self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
+        elif self.relay.sent(direct):
+            self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
+
+    def channel_of(self, engine: EngineConnector) -> str:
+        """The channel by which broadcasts go to an engine."""
+        return self.channels[engine.id % len(self.channels)]
+
+    # From engines
+
+    def save_broadcast_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers its share of a broadcast: pass it on, or gather it."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        direct = self.relay.pending.get(msg_id)
+        if direct is None or direct.lane.ident != ident:
+            if not self._routes.heard_probe(ident, msg_id):
+                self._notices.ignore(
+                    "unexpected_result", "a reply to a broadcast it was not asked", uuid=ident, task=msg_id
+                )
+            return
+        metadata = self._answers.metadata_of(msg)
+        if direct.broadcast is None:
+            status = metadata.status or self._answers.status_in_content(msg)
+            self._answered(ident, msg_id, status)
+            self._answers.save_result(
+                "broadcast", ident, msg, Asked.of("broadcast_in", direct), metadata.started, status
+            )
+            self._request_ended(msg_id, Outcome(status == "ok", ident))
+            return
+        try:
+            content = self._session.content(msg)
+        except WireError as error:
+            self._notices.unreadable("broadcast result", error)
+            content = error_content("WireError", str(error))
+        self._answered(ident, msg_id, content.get("status"))
+        self._gathering.gather(direct.broadcast, ident.decode(), Answer(content, msg.buffers, metadata.started))
+
+    def _answered(self, ident: bytes, msg_id: str, status: Any) -> None:
+        self.relay.answered(ident, msg_id)
+        if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
+            engine.completed += 1
+
+    def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        """Answer an engine's share of a broadcast with an error, and record that. Never raises."""
+        if direct.broadcast is not None:
+            content = error_content(type(error).__name__, str(error))
+            self._gathering.gather(direct.broadcast, engine_uuid, Answer(content, []))
+            return
+        self._answers.fail(
+            Asked.of("broadcast_in", direct),
+            engine_uuid,
+            error,
+            is_broadcast=True,
+            is_coalescing=False,
+            original_msg_id=direct.header.msg_id.removesuffix(sub_msg_id("", engine_uuid)),
+        )
+        self._request_ended(direct.header.msg_id, Outcome(False, _ident(engine_uuid)))
+
+    # Engines that go
+
+    def engine_lost(self, engine: EngineConnector) -> None:
+        """Answer what the engine has not answered."""
+        for direct in self.relay.strand(engine.broadcast):
+            self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
+
+    def engine_settled(self, engine: EngineConnector) -> None:
+        """There is nothing left: all was answered when the engine was lost."""
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Nobody waits: all was answered when the engine was lost."""
+        return False
+
+    # For the ways to engines, and for the failure boundary
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a broadcast, or a share of one, is not answered yet."""
+        return msg_id in self.relay.pending or msg_id in self._gathering.gathered
+
+    def outstanding(self, engine: EngineConnector) -> list[str]:
+        """The shares that an engine has not answered."""
+        return list(engine.broadcast.pending)
+
+    def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
+        """If this engine has this share, answer the share with the error."""
+        direct = self.relay.answered(ident, msg_id)
+        if direct is not None:
+            self.fail_share(direct, ident.decode("utf-8", "replace"), error)
+
+    def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
+        """An engine's answer was lost. The share may have changed the engine's state, so it is not run again."""
+        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+
+    def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
+        """Those of these shares that are not answered: the broadcasts are recorded, so they can be sent once more."""
+        return [engine.broadcast.pending[msg_id] for msg_id in msg_ids if msg_id in engine.broadcast.pending]
+
+    def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
+        """A share as the engine was sent it, from the record of the share or of the broadcast. Raises `WireError`."""
+        return share_frames(self._session, direct, record)
+
+    def stop(self, error: HubError) -> None:
+        """Answer all shares with the error."""
+        for direct in list(self.relay.pending.values()):
+            self.give_up(direct.lane.ident, direct.header.msg_id, error)
+
+    # After a restart
+
+    def take_over_share(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
+        """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if it names no engine."""
+        self.submitted += 1
+        if engine is None:
+            raise EngineError("it names no engine")
+        self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.broadcast))
+
+    def take_over(self, message: Message, shares: Mapping[str, TaskRecord]) -> None:
+        """Carry on with a gathered broadcast of an earlier hub, which has noted these shares. Raises `WireError`."""
+        self.submitted += 1
+        header = message.header
+        targets = self._session.broadcast_metadata(message).targets
+        broadcast = Broadcast(message.idents, header, message.raw_header, targets)
+        self._gathering.begin(broadcast)
+        for uuid, answer in noted_shares(broadcast, shares):
+            broadcast.answered(uuid, answer)
+        missing = [uuid for uuid, _ in targets if uuid not in broadcast.answers]
+        if not missing:
+            self._gathering.finish_broadcast(broadcast)
+        for uuid in missing:
+            engine = self._by_ident.get(_ident(uuid))
+            renamed = header.renamed(sub_msg_id(header.msg_id, uuid))
+            direct = Direct(message.idents, renamed, message.raw_header, _lane_of(engine), broadcast)
+            if engine is not None:
+                self.relay.restore(direct)
+            else:
+                self.fail_share(direct, uuid, EngineError(f"Engine {uuid} is not registered (any more)"))
+
+
+def _ident(uuid: str) -> bytes:
+    return uuid.encode("utf-8", "replace")
+
+
+def _lane_of(engine: EngineConnector | None) -> Lane:
+    return Lane(b"") if engine is None else engine.broadcast

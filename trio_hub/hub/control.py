@@ -1,0 +1,175 @@
+"""The control channel: requests to engines that are relayed, watched for engines that go, and not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import EngineError, HubError
+from ..logs import get_logger
+from ..schedulers.relay import Direct, Relay
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Message, Session, error_content
+from .admission import Admission
+from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .engines import Engines
+from .notices import Notices
+from .replies import Replies, reply_type
+from .routes import Routes
+
+__all__ = ["ControlChannel"]
+
+log = get_logger("trio_hub.hub")
+
+HUB = b"trio-hub"
+"""Stands where a client's identity does in what the hub itself asks of an engine."""
+
+
+class ControlChannel:
+    """Takes control requests to the engines that they name, and the answers back. Handlers get identities and message.
+
+    Args:
+        session: reads and writes messages.
+        notices, replies, admission, routes, engines: the parts of the hub below.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        notices: Notices,
+        replies: Replies,
+        admission: Admission,
+        routes: Routes,
+        engines: Engines,
+    ) -> None:
+        self._session = session
+        self._notices = notices
+        self._replies = replies
+        self._admit = admission.admit
+        self._routes = routes
+        self._engines = engines
+        self._by_ident = engines.by_ident
+        self.relay = Relay()
+
+    def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
+        """A client asks something of an engine's control channel."""
+        if not admitted and not self._admit("control_in", idents, msg, self.relay_control_request):
+            return
+        sender = idents[:1] + idents[2:]
+        engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
+        if engine is None:
+            self._replies.refuse("control_in", sender, msg, no_such_engine(idents))
+        elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
+            self._routes.send(engine, "control_out", [*sender, *msg.frames], msg.header.msg_id)
+        else:
+            self._notices.ignore(
+                "duplicate_msg_id", "the request is on its way already", task=msg.header.msg_id, engine=engine.id
+            )
+
+    def shutdown_engine(self, engine: EngineConnector) -> None:
+        """Ask an engine to end, as a client does; nobody is told of its answer but by its end."""
+        header = self._session.new_header("shutdown_request")
+        frames = self._session.write("shutdown_request", {"restart": False}, header=header)
+        self._session.note(frames, lasting=True)
+        message = self._session.read_trusted([], frames)
+        self.relay.sent(Direct([], message.header, message.raw_header, engine.control))
+        self._routes.send(engine, "control_out", [HUB, *frames], message.header.msg_id)
+
+    def relay_control_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers on its control channel."""
+        ident, msg_id = idents[0], msg.parent.msg_id
+        direct = self.relay.answered(ident, msg_id)
+        if direct is None:
+            if not self._routes.heard_probe(ident, msg_id):
+                self._notices.ignore(
+                    "unexpected_result", "a control reply that was not asked for", uuid=ident, task=msg_id
+                )
+            return
+        try:
+            self._replies.send_back("control_in", direct.idents, [ident, *msg.frames])
+        except Exception as error:
+            reason = self._notices.failed("control result", error, task=msg_id)
+            self._fail(direct, ident.decode("utf-8", "replace"), reason)
+
+    # Engines that go
+
+    def engine_lost(self, engine: EngineConnector) -> None:
+        """The engine's answers may still come within its grace."""
+
+    def engine_settled(self, engine: EngineConnector) -> None:
+        """Answer what the engine left unanswered when it ended."""
+        for direct in self.relay.strand(engine.control):
+            if direct.header.msg_type == "shutdown_request":  # the engine has ended, as asked
+                self._answer(direct, engine.uuid, {"status": "ok", "restart": False})
+            else:
+                self._fail(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Whether the engine has not answered everything."""
+        return len(engine.control) > 0
+
+    def give_up_channel(self, engine: EngineConnector) -> None:
+        """The control channel of an engine cannot be reached: its requests fail, and the engine goes on working."""
+        if self._routes.close_route(engine, "control_out"):
+            log.warning("the control channel of an engine cannot be reached", engine=engine.id, uuid=engine.uuid)
+            error = EngineError(f"engine {engine.id} cannot be reached on its control channel: has its nanny ended?")
+            for direct in self.relay.strand(engine.control):
+                self._fail(direct, engine.uuid, error)
+
+    # For the ways to engines, and for the failure boundary
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a control request of this msg_id is not answered yet."""
+        return msg_id in self.relay.pending
+
+    def outstanding(self, engine: EngineConnector) -> list[str]:
+        """The control requests that an engine has not answered."""
+        return list(engine.control.pending)
+
+    def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
+        """If this engine has this request, answer the request with the error."""
+        direct = self.relay.answered(ident, msg_id)
+        if direct is not None:
+            self._fail(direct, ident.decode("utf-8", "replace"), error)
+
+    def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
+        """An engine's answer was lost: answer with an error that says so."""
+        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+
+    def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
+        """None: control requests are not recorded."""
+        return []
+
+    def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
+        """Never called: control requests are not recorded."""
+        raise EngineError("control requests are not recorded")
+
+    def stop(self, error: HubError) -> None:
+        """Answer all requests as if their engines had ended: no later hub knows of them."""
+        for engine in [*self._engines.alive.values(), *self._engines.lost]:
+            self.engine_settled(engine)
+
+    def _fail(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        ename = "EngineError" if isinstance(error, EngineError) else type(error).__name__
+        self._answer(direct, engine_uuid, error_content(ename, str(error)))
+
+    def _answer(self, direct: Direct, engine_uuid: str, content: dict[str, Any]) -> None:
+        """Answer a request that the engine will not answer. Never raises."""
+        if not direct.idents:  # the hub itself has asked
+            return
+        for _ in range(2):
+            try:
+                frames = self._session.write(
+                    reply_type(direct.header.msg_type),
+                    content,
+                    parent=direct.raw_header,
+                    metadata={"engine": engine_uuid},
+                )
+                self._replies.send_back("control_in", direct.idents, frames)
+            except Exception as error:
+                reason = self._notices.failed("control answer", error, task=direct.header.msg_id)
+                content = error_content(type(reason).__name__, str(reason))
+            else:
+                return

@@ -1,0 +1,232 @@
+"""The direct queue: requests to one engine of the client's choice, and the engine's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from ..errors import EngineError, HubError, WireError
+from ..schedulers.dependencies import Outcome
+from ..schedulers.relay import Direct, Relay
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Message, Session
+from .admission import Admission
+from .announcer import Announcer
+from .answers import Answers, Asked
+from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .custody import request_frames
+from .engines import Engines
+from .intake import STOPPED, Intake
+from .notices import Notices
+from .ports import Host
+from .records import init_record
+from .replies import Replies
+from .routes import Routes
+
+__all__ = ["DirectQueue"]
+
+
+class DirectQueue:
+    """Takes requests to the engines that they name, and the answers back. Handlers get identities and message.
+
+    Args:
+        host, session: the ways to whoever watches, and to messages.
+        now: the current time, aware and in UTC.
+        notices, replies, intake, answers, admission, routes, engines, announcer: the parts of the hub below.
+        request_ended: is told how requests ended, since tasks may depend on them.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        now: Callable[[], datetime],
+        *,
+        notices: Notices,
+        replies: Replies,
+        intake: Intake,
+        answers: Answers,
+        admission: Admission,
+        routes: Routes,
+        engines: Engines,
+        announcer: Announcer,
+        request_ended: Callable[[str, Outcome], None],
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._now = now
+        self._notices = notices
+        self._replies = replies
+        self._intake = intake
+        self._answers = answers
+        self._admit = admission.admit
+        self._routes = routes
+        self._by_ident = engines.by_ident
+        self._announcer = announcer
+        self._request_ended = request_ended
+        self.relay = Relay()
+        self.late: dict[str, EngineConnector] = {}
+        """Requests that were answered for a lost engine, and whose real result may still come."""
+        self.submitted = 0
+        """Requests received."""
+
+    # From clients
+
+    def save_queue_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
+        """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
+        if not admitted and not self._admit("mux_in", idents, msg, self.save_queue_request):
+            return
+        sender = idents[:1] + idents[2:]
+        if self._intake.stopping:
+            self._replies.refuse("mux_in", sender, msg, EngineError(STOPPED))
+            return
+        try:
+            label = self._session.task_metadata(msg).label
+            record = init_record(msg, self._session.packer, queue="mux", now=self._now(), label=label)
+        except WireError as error:
+            self._replies.refuse("mux_in", sender, msg, error)
+            return
+        if not msg.header.msg_type.endswith("_request"):  # a message of a comm, which nobody answers
+            self._intake.when_safe(partial(self._relay_comm, idents, msg))
+            return
+        if len(idents) < 2:  # nothing to be recorded: no engine could have had it
+            self._replies.refuse("mux_in", sender, msg, no_such_engine(idents))
+            return
+        record.engine_uuid = idents[1].decode("utf-8", "replace")
+        try:
+            self._intake.record(record, sender, msg)
+            self._intake.when_recorded(record.msg_id, partial(self.submit_direct, idents, msg, label))
+        except Exception as error:
+            self.submitted += 1
+            reason = self._notices.failed("direct request", error, task=record.msg_id)
+            self._answers.fail(Asked.by("mux_in", sender, msg), record.engine_uuid, reason)
+
+    def _relay_comm(self, idents: list[bytes], msg: Message) -> None:
+        engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
+        if engine is not None:
+            self._routes.send(engine, "mux_out", [*idents[:1], *idents[2:], *msg.frames], msg.header.msg_id)
+
+    def submit_direct(self, idents: list[bytes], msg: Message, label: Any = None) -> None:
+        """A direct request that is recorded already goes to its engine. Never raises."""
+        if self._intake.carried_on:
+            return
+        self.submitted += 1
+        sender = idents[:1] + idents[2:]
+        header = msg.header
+        uuid = idents[1].decode("utf-8", "replace")
+        error: HubError
+        try:
+            if self._host.listening:
+                self._announcer.request_came(
+                    "mux", header.msg_id, header.msg_type, header.session, label, msg.buffers, uuid
+                )
+            engine = self._by_ident.get(idents[1])
+            if self._intake.stopping:
+                error = EngineError(STOPPED)
+            elif engine is None:
+                error = no_such_engine(idents)
+            else:
+                if self.relay.sent(Direct(sender, header, msg.raw_header, engine.mux)):
+                    self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
+                else:
+                    self._notices.ignore(
+                        "duplicate_msg_id", "the request is on its way already", task=header.msg_id, engine=engine.id
+                    )
+                return
+        except Exception as unexpected:
+            error = self._notices.failed("submission of a direct request", unexpected, task=header.msg_id)
+        self._answers.fail(Asked.by("mux_in", sender, msg), uuid, error)
+
+    # From engines
+
+    def save_queue_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers a direct request: record it and pass it on."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        direct = self.relay.pending.get(msg_id)
+        if direct is not None and direct.lane.ident == ident:
+            metadata = self._answers.metadata_of(msg)
+            status = metadata.status or self._answers.status_in_content(msg)
+            self.relay.answered(ident, msg_id)
+            if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
+                engine.completed += 1
+            self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata.started, status)
+            self._request_ended(msg_id, Outcome(status == "ok", ident))
+        elif msg_id in self.late and self.late[msg_id].ident == ident:
+            # The client has its EngineError; the record gets the truth.
+            del self.late[msg_id]
+            started = self._answers.metadata_of(msg).started
+            self._answers.record_result(ident, msg, msg_id, b"", started)
+            self._notices.ignore(
+                "late_result", "a reply of an engine that was lost; it is recorded", uuid=ident, task=msg_id
+            )
+        elif not self._routes.heard_probe(ident, msg_id):
+            self._notices.ignore(
+                "unexpected_result", "a reply to a request that it was not asked", uuid=ident, task=msg_id
+            )
+
+    def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
+        """Answer a request with an error, record that, and tell the tasks that depend on it. Never raises."""
+        self._answers.fail(Asked.of("mux_in", direct), engine_uuid, error)
+        self._request_ended(direct.header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
+
+    # Engines that go
+
+    def engine_lost(self, engine: EngineConnector) -> None:
+        """Answer what the engine has not answered. Its real answers are still recorded, if they come in time."""
+        for direct in self.relay.strand(engine.mux):
+            msg_id = direct.header.msg_id
+            self.late[msg_id] = engine
+            self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
+
+    def engine_settled(self, engine: EngineConnector) -> None:
+        """Forget the answers that may have come."""
+        for msg_id in [msg_id for msg_id, owner in self.late.items() if owner is engine]:
+            del self.late[msg_id]
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Whether an answer that comes now would be recorded."""
+        return engine in self.late.values()
+
+    # For the ways to engines, and for the failure boundary
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a request of this msg_id is not answered yet."""
+        return msg_id in self.relay.pending
+
+    def outstanding(self, engine: EngineConnector) -> list[str]:
+        """The requests that an engine has not answered."""
+        return list(engine.mux.pending)
+
+    def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
+        """If this engine has this request, answer the request with the error."""
+        direct = self.relay.answered(ident, msg_id)
+        if direct is not None:
+            self.fail_direct(direct, ident.decode("utf-8", "replace"), error)
+
+    def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
+        """An engine's answer was lost. The request may have changed the engine's state, so it is not run again."""
+        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+
+    def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
+        """Those of these requests that are not answered: they are recorded, so they can be sent once more."""
+        return [engine.mux.pending[msg_id] for msg_id in msg_ids if msg_id in engine.mux.pending]
+
+    def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
+        """A request as it came, from its record. Raises `WireError`."""
+        return request_frames(record, self._session)
+
+    def stop(self, error: HubError) -> None:
+        """Answer all requests with the error."""
+        for direct in list(self.relay.pending.values()):
+            self.give_up(direct.lane.ident, direct.header.msg_id, error)
+
+    def take_over(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
+        """Carry on with a request of an earlier hub. Raises `EngineError` if it names no engine."""
+        self.submitted += 1
+        if engine is None:
+            raise EngineError("it names no engine")
+        self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.mux))

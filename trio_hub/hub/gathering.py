@@ -1,0 +1,89 @@
+"""Broadcasts whose answers are gathered: one reply carries all results, once all engines have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
+from ..schedulers.dependencies import Outcome
+from ..store import Store
+from ..wire.messages import Session
+from .answers import Answers, Asked
+from .notices import Notices
+from .replies import reply_type
+from .shares import note_of_share
+
+__all__ = ["Gathering"]
+
+
+class Gathering:
+    """Gathers engines' answers, and answers the clients.
+
+    Args:
+        session, store: write messages and records.
+        now: the current time, aware and in UTC.
+        notices, answers: the parts of the hub below.
+        request_ended: is told how broadcasts ended, since tasks may depend on them.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        now: Callable[[], datetime],
+        *,
+        notices: Notices,
+        answers: Answers,
+        request_ended: Callable[[str, Outcome], None],
+    ) -> None:
+        self._session = session
+        self._store = store
+        self._now = now
+        self._notices = notices
+        self._answers = answers
+        self._request_ended = request_ended
+        self.gathered: dict[str, Broadcast] = {}
+        """The gathered broadcasts that are not answered yet, by msg_id."""
+
+    def begin(self, broadcast: Broadcast) -> None:
+        """A broadcast is about to be sent to its engines."""
+        self.gathered[broadcast.header.msg_id] = broadcast
+
+    def gather(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
+        """One engine's answer to a gathered broadcast is in; if it is the last, the client gets them all."""
+        if broadcast.answered(uuid, answer):
+            self.finish_broadcast(broadcast)
+        elif self._store.durable:
+            # until all are in, in case that this hub does not live to see it
+            try:
+                self._store.add(note_of_share(broadcast, uuid, answer, self._now()))
+            except Exception as error:
+                self._notices.failed("share of a broadcast", error, task=broadcast.header.msg_id)
+
+    def finish_broadcast(self, broadcast: Broadcast) -> None:
+        """All answers to a gathered broadcast are in: the client gets them. Never raises."""
+        header = broadcast.header
+        del self.gathered[header.msg_id]
+        asked = Asked.of("broadcast_in", broadcast)
+        ok = False
+        try:
+            metadata = broadcast.metadata()
+            frames = self._session.write(
+                reply_type(header.msg_type),
+                broadcast.content(),
+                parent=broadcast.raw_header,
+                metadata=metadata,
+                buffers=broadcast.buffers(),
+            )
+            self._answers.answer(asked, frames, metadata["status"], None)
+            ok = metadata["status"] == "ok"
+        except Exception as error:
+            self._answers.fail(asked, None, self._notices.failed("broadcast result", error, task=header.msg_id))
+        if self._store.durable:
+            try:
+                for uuid, _ in broadcast.targets:
+                    self._store.discard(sub_msg_id(header.msg_id, uuid))
+            except Exception as error:
+                self._notices.failed("share of a broadcast", error, task=header.msg_id)
+        self._request_ended(header.msg_id, Outcome(ok, None))

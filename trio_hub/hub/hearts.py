@@ -1,0 +1,82 @@
+"""Heartbeats: which engines they make usable, and which engines are lost for want of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from ..logs import get_logger
+from .engines import Engines
+from .heartbeat import HeartMonitor
+from .notices import Notices
+
+__all__ = ["Hearts"]
+
+log = get_logger("trio_hub.hub")
+
+
+class Hearts:
+    """Hears the engines' hearts.
+
+    Args:
+        heartmonitor: counts the heartbeats.
+        engines: the registry, which is told what follows from them.
+        notices: counts and tells heartbeats of nobody.
+        now: the current time, aware and in UTC.
+    """
+
+    def __init__(
+        self, heartmonitor: HeartMonitor, engines: Engines, notices: Notices, now: Callable[[], datetime]
+    ) -> None:
+        self.heartmonitor = heartmonitor
+        self._engines = engines
+        self._notices = notices
+        self._now = now
+        self.hearts_weighed = now()
+        """When `weigh_hearts` was last called."""
+
+    @property
+    def awaits_hearts(self) -> bool:
+        """Whether there are engines, new or restored, that can be used as soon as their hearts are heard."""
+        engines = self._engines
+        return bool(engines.incoming_registrations) or len(self.heartmonitor) < len(engines.alive)
+
+    def handle_pong(self, frames: list[bytes]) -> None:
+        """A heart answers: ``[identity, ping]``. Whatever else arrives there is harmless."""
+        if len(frames) != 2 or not self.heartmonitor.is_ours(frames[1]):
+            self._notices.ignore(
+                "bad_heartbeat", "a heartbeat that answers no ping of this hub", uuid=b"".join(frames[:1])
+            )
+            return
+        if not self.heartmonitor.beat(frames[0]):
+            self.handle_new_heart(frames[0])
+
+    def handle_new_heart(self, heart: bytes) -> None:
+        """A heart that is not watched has beaten: complete its engine's registration, if there is one."""
+        if heart in self._engines.incoming_registrations:
+            self._engines.finish_registration(heart)
+        elif (engine := self._engines.by_ident.get(heart)) is not None:  # restored
+            self._engines.engine_returned(engine)
+        else:
+            self._notices.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
+
+    def weigh_hearts(self) -> None:
+        """A heartbeat period is over, and all pongs are in: unregister those that have missed too many."""
+        self.hearts_weighed = self._now()
+        for heart in self.heartmonitor.weigh():
+            self.handle_heart_failure(heart)
+
+    def handle_heart_failure(self, heart: bytes) -> None:
+        """A heart has stopped: unregister its engine."""
+        engine = self._engines.by_ident.get(heart)
+        if engine is not None:
+            log.warning(
+                "engine has no heartbeat", engine=engine.id, uuid=engine.uuid, misses=self.heartmonitor.misses(heart)
+            )
+            self._engines.lose_engine(engine, "heart")
+
+    def purge_unheard(self) -> None:
+        """Lose the restored engines whose hearts have not been heard."""
+        for engine in [engine for engine in self._engines.alive.values() if engine.ident not in self.heartmonitor]:
+            log.warning("engine was restored, and its heart is not heard", engine=engine.id, uuid=engine.uuid)
+            self._engines.lose_engine(engine, "heart")

@@ -1,0 +1,77 @@
+"""What the hub counts and tells of messages without effect, of its own failures, and of what happens in it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HubError, WireError
+from ..logs import get_logger
+from .events import Event
+
+if TYPE_CHECKING:
+    from .ports import Host
+
+__all__ = ["Notices"]
+
+log = get_logger("trio_hub.hub")
+
+ORDINARY = frozenset({"client_gone", "late_result", "other_engine", "unknown_engine"})
+"""Reasons to ignore a message that come with clients and engines that go, as they do every day."""
+
+
+class Notices:
+    """Counters, complaints and events. None of its methods raises, so a report never fails what it is about.
+
+    Args:
+        host: is told of events.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.wire_errors: Counter[str] = Counter()
+        """Messages that could not be read, by kind."""
+        self.ignored: Counter[str] = Counter()
+        """Readable messages that changed nothing, by reason."""
+        self.internal_errors: Counter[str] = Counter()
+        """Exceptions that nobody expected, by the place in the hub at which they were caught."""
+
+    def unreadable(self, channel: str, error: WireError, **fields: Any) -> None:
+        """Count bytes that are not a message; nothing else changes. `fields` are for the log."""
+        self.wire_errors[error.kind] += 1
+        log.warning("dropped what cannot be read", kind=error.kind, channel=channel, error=error, **fields)
+
+    def ignore(self, reason: str, what: str, **fields: Any) -> None:
+        """Count a readable message that has no effect, because of what came before it. `fields` are for the log."""
+        self.ignored[reason] += 1
+        level = logging.DEBUG if reason in ORDINARY else logging.WARNING
+        log.log(level, "ignored a message", kind=reason, what=what, **fields)
+
+    def failed(self, place: str, error: Exception, **fields: Any) -> HubError:
+        """Count and log an exception that nobody expected, and return the error with which to answer the request.
+
+        Args:
+            place: names what the hub was doing; one of few, since it labels a counter.
+            error: the exception, whose traceback is logged.
+            fields: name what was being handled, for the log.
+        """
+        self.internal_errors[place] += 1
+        name = type(error).__name__
+        log.error(
+            "an unexpected error: the hub goes on without what it was handling",
+            kind="internal_error",
+            place=place,
+            error=f"{name}: {error}",
+            exc_info=error,
+            **fields,
+        )
+        text = f"the hub failed at {place}: {name}: {error}"[:1000]
+        return HubError(text.encode("utf-8", "replace").decode())  # which every packer can write
+
+    def tell(self, event: Event) -> None:
+        """Something happened. Call it while the host is listening."""
+        try:
+            self._host.emit(event)
+        except Exception as error:
+            self.failed("event", error)

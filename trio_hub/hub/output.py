@@ -1,0 +1,65 @@
+"""IOPub: what engines publish is passed on to all clients, and output is recorded."""
+
+from __future__ import annotations
+
+from ..errors import WireError
+from ..store import Store
+from ..wire.messages import Message, Session
+from .engines import Engines
+from .notices import Notices
+from .ports import Host
+
+__all__ = ["Output"]
+
+_OUTPUT = frozenset(("stream", "error", "execute_input", "execute_result"))
+
+
+class Output:
+    """Passes on and records what engines publish.
+
+    Args:
+        host, session, store: the ways to clients, messages and records.
+        notices: counts and tells what cannot be used.
+        engines: is told of engines that say that they end.
+    """
+
+    def __init__(self, host: Host, session: Session, store: Store, notices: Notices, engines: Engines) -> None:
+        self._host = host
+        self._session = session
+        self._store = store
+        self._notices = notices
+        self._engines = engines
+
+    def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
+        """An engine publishes output: pass it on to all clients, and record it."""
+        msg_type = msg.header.msg_type
+        if msg_type.endswith(("_request", "_reply")) and msg_type != "shutdown_reply":
+            self._notices.ignore("not_output", f"{msg_type!r} is no output", task=msg.parent.msg_id, channel="iopub")
+            return
+        self._host.send("iopub_out", [*topics, *msg.frames])
+        if msg_type == "shutdown_reply":
+            engine = self._engines.by_ident.get(msg.header.session.encode("utf-8", "replace"))
+            if engine is not None:
+                self._engines.lose_engine(engine, "shutdown")
+        elif msg_type in _OUTPUT and msg.parent.msg_id:
+            self.save_iopub_message(topics, msg)
+
+    def save_iopub_message(self, topics: list[bytes], msg: Message) -> None:
+        """Record the output of a request."""
+        msg_id = msg.parent.msg_id
+        try:
+            content = self._session.content(msg)
+            if msg.header.msg_type == "stream":
+                name, text = content.get("name"), content.get("text")
+                if name not in ("stdout", "stderr") or not isinstance(text, str):
+                    raise WireError("wrong_type", f"a stream message must name stdout or stderr, not {name!r}")
+                self._store.append(msg_id, name, text)
+            elif msg.header.msg_type == "execute_input":
+                code = content.get("code")
+                if not isinstance(code, str):
+                    raise WireError("wrong_type", "an execute_input message without code")
+                self._store.update(msg_id, {"execute_input": code})
+            else:
+                self._store.update(msg_id, {msg.header.msg_type: self._session.packer.to_json(msg.raw_content)})
+        except WireError as error:
+            self._notices.unreadable("iopub", error)

@@ -1,0 +1,125 @@
+"""What clients are owed: results that could not be sent, since their clients were away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import HubError, WireError
+from ..store import Store
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Session, error_content
+from .clients import Clients
+from .custody import reply_frames
+from .notices import Notices
+from .ports import Host
+from .redelivery import Redelivery
+
+__all__ = ["OwedResults"]
+
+OWED_AT_A_TIME = 100
+"""Results that are read from the store at a time for a client that has come back."""
+
+
+class OwedResults:
+    """Keeps results for clients that are away, and sends them when the clients are heard again.
+
+    Args:
+        host, session, store: the ways to clients and records.
+        notices: counts and tells what goes wrong.
+        redelivery: which results an earlier hub has sent already.
+    """
+
+    def __init__(self, host: Host, session: Session, store: Store, notices: Notices, redelivery: Redelivery) -> None:
+        self._host = host
+        self._session = session
+        self._durable = store.durable
+        self._update = store.update
+        self._notices = notices
+        self._redelivery = redelivery
+        self.clients = Clients()
+
+    def owe(self, session: str, msg_id: str) -> None:
+        """A client is away: its result waits for it, here and in the hubs that come after. Never raises."""
+        self.clients.owe(session, msg_id)
+        if self._durable:
+            try:
+                self._update(msg_id, {"owed": True})
+            except Exception as error:
+                self._notices.failed("owed result", error, task=msg_id, client=session)
+
+    def settled(self, msg_id: str) -> None:
+        """A result is owed no longer: note that for the hubs that come after. Never raises."""
+        try:
+            self._update(msg_id, {"owed": False})
+        except Exception as error:
+            self._notices.failed("owed result", error, task=msg_id)
+
+    def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
+        """A client has spoken: note where it is, and deliver what it is owed."""
+        if idents and self.clients.heard(session, channel, idents[0]):
+            self.deliver_owed(channel, idents[0], session, self.clients.settle(session))
+
+    def asked_about(self, session: str, records: list[TaskRecord]) -> None:
+        """A client asks whether these are completed. Of those that are its own, it waits for the results."""
+        missed = set(self._redelivery.take_missed(session, records))
+        for record in records:
+            if record.msg_id in missed:
+                self.clients.owe(session, record.msg_id)
+                for channel, place in self.clients.places(session, f"{record.queue}_in")[:1]:
+                    self.deliver_owed(channel, place, session, self.clients.settle(session))
+
+    def deliver_owed(self, channel: str, ident: bytes, session: str, msg_ids: list[str]) -> None:
+        """Send a client results that are in the store; those that cannot be sent are owed again. Never raises."""
+        now, later = msg_ids[:OWED_AT_A_TIME], msg_ids[OWED_AT_A_TIME:]
+
+        def deliver(answer: Any) -> None:
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            left = list(msg_ids) if isinstance(answer, Exception) else list(later)
+            for place, msg_id in enumerate(now):
+                record = records.get(msg_id)
+                if record is None or record.completed is None:
+                    continue  # it has been purged meanwhile, or is being run again
+                if not self._send_recorded(channel, ident, session, record):
+                    left = msg_ids[place:]
+                    break
+            else:
+                if left and not isinstance(answer, Exception):
+                    self.deliver_owed(channel, ident, session, left)
+                    return
+            for msg_id in left:
+                self.clients.owe(session, msg_id)
+
+        try:
+            self._host.ask_store(lambda store: store.get(now), deliver)
+        except Exception as error:
+            self._notices.failed("owed results", error, client=session)
+            for msg_id in msg_ids:
+                self.clients.owe(session, msg_id)
+
+    def _send_recorded(self, channel: str, ident: bytes, session: str, record: TaskRecord) -> bool:
+        """Send a client a result from its record, if the record can be read. False if the client cannot be reached."""
+        msg_id = record.msg_id
+        try:
+            try:
+                frames = reply_frames(record, self._session)
+            except WireError as error:
+                self._notices.unreadable("record", error, task=msg_id, client=session)
+                return True
+            except Exception as error:  # an answer in its place, so that it does not stand before the others for ever
+                frames = self._error_for(record, self._notices.failed("owed result", error, task=msg_id))
+            if not self._host.send(channel, [ident, *frames]):
+                return False
+        except Exception as error:
+            self._notices.failed("owed result", error, task=msg_id, client=session)
+            return False
+        self._redelivery.note(msg_id)
+        if record.owed:
+            self.settled(msg_id)
+        return True
+
+    def _error_for(self, record: TaskRecord, error: HubError) -> Frames:
+        session = self._session
+        request = {"msg_id": record.msg_id, "msg_type": "apply_request", "session": record.client_uuid or ""}
+        content = error_content(type(error).__name__, str(error))
+        return session.write("apply_reply", content, parent=session.packer.pack(request), metadata={"status": "error"})

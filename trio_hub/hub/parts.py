@@ -1,0 +1,234 @@
+"""The parts of the hub: which there are, what each is given, and who is called upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from datetime import datetime
+from random import Random
+from typing import Any, Required, TypedDict
+
+from ..store import Store
+from ..wire.messages import Session
+from .admission import Admission
+from .announcer import Announcer
+from .answers import Answers
+from .assignments import Assignments
+from .broadcasts import Broadcasts
+from .control import ControlChannel
+from .direct import DirectQueue
+from .engines import Engines
+from .gathering import Gathering
+from .heartbeat import HeartMonitor
+from .hearts import Hearts
+from .intake import Intake
+from .labels import Labels
+from .notices import Notices
+from .output import Output
+from .owed import OwedResults
+from .ports import Deliveries, Host, Queue
+from .queries import Queries
+from .recovery import Recovery
+from .redelivery import Redelivery
+from .replies import Replies
+from .returning import ReturningEngines
+from .routes import Routes
+from .tasks import TaskQueue
+
+__all__ = ["Parts", "Settings"]
+
+
+class _Below(TypedDict):
+    """What the queues of recorded requests are given."""
+
+    notices: Notices
+    replies: Replies
+    intake: Intake
+    answers: Answers
+    admission: Admission
+    routes: Routes
+    engines: Engines
+    announcer: Announcer
+
+
+class Settings(TypedDict, total=False):
+    """The settings of a `Hub`.
+
+    - ``now``: the current time, aware and in UTC;
+    - ``heart_token``: unguessable bytes, see `HeartMonitor`;
+    - ``hwm``, ``scheme``: see `TaskScheduler`;
+    - ``max_heartmonitor_misses``: see `HeartMonitor`;
+    - ``hb_period``, ``engine_info``: see `Engines`;
+    - ``broadcast_channels``: to engines; an engine is connected to that of its id modulo their number;
+    - ``strict``: whether requests are on disk before an engine sees them, and results before a client does;
+    - ``queue_memory``: see `Intake`;
+    - ``deliveries``: notes which results were sent; None where no hub can come after this one;
+    - ``forgotten``: see `Freshness`.
+    """
+
+    now: Required[Callable[[], datetime]]
+    heart_token: Required[bytes]
+    hwm: int
+    scheme: str
+    max_heartmonitor_misses: int
+    hb_period: int
+    engine_info: dict[str, Any]
+    broadcast_channels: Sequence[str]
+    strict: bool
+    queue_memory: int
+    deliveries: Deliveries | None
+    forgotten: datetime | None
+
+
+class Parts:
+    """Builds the parts, from the bottom to the top, and connects them.
+
+    Args:
+        host, session, store, rng: see `Hub`.
+        queries: the kinds of message that are queries.
+        now, heart_token: and all that follow, see `Settings`.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        store: Store,
+        rng: Random,
+        *,
+        queries: Container[str],
+        now: Callable[[], datetime],
+        heart_token: bytes,
+        hwm: int = 1,
+        scheme: str = "leastload",
+        max_heartmonitor_misses: int = 10,
+        hb_period: int = 3000,
+        engine_info: dict[str, Any] | None = None,
+        broadcast_channels: Sequence[str] = ("broadcast_out",),
+        strict: bool = False,
+        queue_memory: int = 256 << 20,
+        deliveries: Deliveries | None = None,
+        forgotten: datetime | None = None,
+    ) -> None:
+        # What all parts need: how to say what happened, and how to answer.
+        self.notices = notices = Notices(host)
+        self.replies = replies = Replies(host, session, notices)
+        self.redelivery = redelivery = Redelivery(deliveries)
+        self.owed = owed = OwedResults(host, session, store, notices, redelivery)
+        self.answers = answers = Answers(host, session, store, now, notices, redelivery, owed, strict=strict)
+        # What comes in, and what goes out to engines.
+        self.intake = intake = Intake(host, session, store, notices, strict=strict, queue_memory=queue_memory)
+        self.admission = admission = Admission(
+            host,
+            session,
+            now,
+            intake,
+            owed,
+            replies,
+            notices,
+            is_pending=self.is_pending,
+            queries=queries,
+            forgotten=forgotten,
+        )
+        self.routes = routes = Routes(host, session, notices)
+        heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
+        self.engines = engines = Engines(
+            host, session, replies, notices, heartmonitor, hb_period=hb_period, engine_info=engine_info or {}
+        )
+        self.hearts = Hearts(heartmonitor, engines, notices, now)
+        # The queues.
+        self.labels = labels = Labels()
+        self.announcer = Announcer(notices, labels)
+        self.assignments = assignments = Assignments(
+            host,
+            session,
+            store,
+            rng,
+            hwm=hwm,
+            scheme=scheme,
+            notices=notices,
+            intake=intake,
+            answers=answers,
+            routes=routes,
+            by_ident=engines.by_ident,
+            is_pending=self.is_pending,
+        )
+        below: _Below = {
+            "notices": notices,
+            "replies": replies,
+            "intake": intake,
+            "answers": answers,
+            "admission": admission,
+            "routes": routes,
+            "engines": engines,
+            "announcer": self.announcer,
+        }
+        self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
+        self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)
+        self.gathering = gathering = Gathering(
+            session, store, now, notices=notices, answers=answers, request_ended=tasks.request_ended
+        )
+        self.broadcasts = broadcasts = Broadcasts(
+            host,
+            session,
+            now,
+            channels=broadcast_channels,
+            gathering=gathering,
+            request_ended=tasks.request_ended,
+            **below,
+        )
+        self.control = ControlChannel(
+            session, notices=notices, replies=replies, admission=admission, routes=routes, engines=engines
+        )
+        self.output = Output(host, session, store, notices, engines)
+        # What an earlier hub has left, and what clients ask.
+        self.recovery = Recovery(
+            session,
+            store,
+            notices=notices,
+            redelivery=redelivery,
+            owed=owed,
+            answers=answers,
+            engines=engines,
+            tasks=tasks,
+            direct=direct,
+            broadcasts=broadcasts,
+        )
+        returning = ReturningEngines(
+            host, notices=notices, routes=routes, direct=direct, broadcasts=broadcasts, scheduler=tasks.scheduler
+        )
+        self.queries = Queries(
+            host,
+            session,
+            store,
+            now,
+            redelivery=redelivery,
+            owed=owed,
+            answers=answers,
+            engines=engines,
+            tasks=tasks,
+            is_pending=self.is_pending,
+        )
+
+        # Who is called upwards.
+        self.result_queues: dict[str, Queue] = {
+            "mux_out": direct,
+            "task_out": tasks,
+            "control_out": self.control,
+            **dict.fromkeys(broadcast_channels, broadcasts),
+        }
+        """By the channels on which engines answer."""
+        routes.connect(self.result_queues)
+        # Tasks hear of the end of an engine first, since they may depend on requests that fail then.
+        engines.connect(
+            tasks.engine_joined, returning.engine_returned, (routes, tasks, direct, broadcasts, self.control)
+        )
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a task or direct request of this msg_id is waiting for its answer."""
+        return (
+            msg_id in self.tasks.scheduler.tasks
+            or msg_id in self.direct.relay.pending
+            or msg_id in self.broadcasts.relay.pending
+            or msg_id in self.gathering.gathered
+            or msg_id in self.intake.uncommitted
+        )

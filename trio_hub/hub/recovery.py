@@ -1,0 +1,186 @@
+"""After a restart: carrying on with the requests that an earlier hub has left in the store.
+
+The store knows which requests are not answered, and which engine each was for. What became of them there is found out
+when the engine's heart is heard, see `trio_hub.hub.returning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator
+from datetime import timedelta
+from typing import Any
+
+from ..errors import EngineError, HubError, WireError
+from ..logs import get_logger
+from ..schedulers.broadcast import sub_msg_id
+from ..schedulers.task import Task
+from ..store import Store
+from ..store.record import TaskRecord
+from ..wire.messages import Message, Session
+from .answers import Answers, Asked
+from .broadcasts import Broadcasts
+from .connector import EngineConnector
+from .custody import custody_of, identities, request_frames
+from .direct import DirectQueue
+from .engines import Engines
+from .notices import Notices
+from .owed import OwedResults
+from .redelivery import Redelivery
+from .tasks import TaskQueue
+
+__all__ = ["Recovery"]
+
+log = get_logger("trio_hub.hub")
+
+JUST_NOW = timedelta(seconds=2)
+"""A result that was not noted as owed is presumed sent, if the newest result is newer by more than this."""
+
+
+class Recovery:
+    """Takes over the requests of an earlier hub, or writes them off.
+
+    Args:
+        session, store: read messages and records.
+        notices, redelivery, owed, answers, engines, tasks, direct, broadcasts: the parts of the hub below.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        *,
+        notices: Notices,
+        redelivery: Redelivery,
+        owed: OwedResults,
+        answers: Answers,
+        engines: Engines,
+        tasks: TaskQueue,
+        direct: DirectQueue,
+        broadcasts: Broadcasts,
+    ) -> None:
+        self._session = session
+        self._store = store
+        self._notices = notices
+        self._redelivery = redelivery
+        self._owed = owed
+        self._answers = answers
+        self._engines = engines
+        self._tasks = tasks
+        self._direct = direct
+        self._broadcasts = broadcasts
+
+    def take_over(self) -> Generator[Awaitable[Any], Any, int]:
+        """Carry on with the requests in the store; before anything is received, and after `Engines.restore_engines`.
+
+        Yields what is to be awaited, like a query, and returns how many requests there are. A request that cannot be
+        taken up is given up, and answered with an error.
+        """
+        records: list[TaskRecord] = yield self._store.unfinished()
+        messages = {record.msg_id: self._message_of(record) for record in records}
+        for msg_id, session in (yield self._store.undelivered(JUST_NOW)):
+            if self._redelivery.was_delivered(msg_id):
+                # which may not have reached the disk, and notes do not last
+                self._owed.settled(msg_id)
+            else:
+                # The hub before may have been killed before it noted that. Should this one be, too, it may be so late
+                # then that the next does not think of it.
+                self._owed.owe(session, msg_id)
+        self._expect_engines(records, messages)
+        shares: dict[str, TaskRecord] = yield self._store.get(
+            [
+                sub_msg_id(record.msg_id, uuid)
+                for record in records
+                if record.queue == "broadcast" and record.engine_uuid is None
+                for uuid in self._targets(messages[record.msg_id])
+            ]
+        )
+        waiting: list[Task] = []
+        for record in records:
+            message = messages[record.msg_id]
+            try:
+                task = self._take_over(record, message, shares)
+            except Exception as error:
+                if not isinstance(error, HubError):
+                    error = self._notices.failed("recovery", error, task=record.msg_id)
+                self._give_up(record, message, EngineError(f"the hub cannot carry on with {record.msg_id}: {error}"))
+            else:
+                if task is not None:
+                    waiting.append(task)
+        for task in waiting:
+            self._tasks.resume(task)
+        return len(records)
+
+    def write_off(self) -> Generator[Awaitable[Any], Any, int]:
+        """Nobody will answer the requests in the store: record that. Yields and returns like `take_over`."""
+        records: list[TaskRecord] = yield self._store.unfinished()
+        for record in records:
+            message = self._message_of(record)
+            for uuid in self._targets(message) if record.queue == "broadcast" and record.engine_uuid is None else ():
+                self._store.discard(sub_msg_id(record.msg_id, uuid))
+            self._give_up(
+                record, message, EngineError("the hub ended before it was answered, and was not told to carry on")
+            )
+        return len(records)
+
+    def _take_over(self, record: TaskRecord, message: Message | None, shares: dict[str, TaskRecord]) -> Task | None:
+        """Hand a request to its queue. Returns a task that is to be submitted when all others are known."""
+        if message is None:
+            raise WireError("malformed", "its record is damaged")
+        engine = self._engine_of(record.engine_uuid)
+        if record.queue == "task":
+            return self._tasks.take_over(record, message, engine)
+        if record.queue == "mux":
+            self._direct.take_over(record, message, engine)
+        elif record.engine_uuid is not None:
+            self._broadcasts.take_over_share(record, message, engine)
+        else:
+            self._broadcasts.take_over(message, shares)
+        return None
+
+    def _message_of(self, record: TaskRecord) -> Message | None:
+        """The request, without content and buffers; None if the record is damaged."""
+        try:
+            return self._session.read_trusted(self._identities(record), request_frames(record, self._session))
+        except WireError as error:
+            log.warning("a record is damaged", task=record.msg_id, error=error)
+        except Exception as error:
+            self._notices.failed("recovery", error, task=record.msg_id)
+        return None
+
+    def _identities(self, record: TaskRecord) -> list[bytes]:
+        """Whom to answer: nobody, if the client has got the result, and only the record has not."""
+        if self._redelivery.was_delivered(record.msg_id):
+            self._redelivery.presume_sent(record.msg_id, record.client_uuid or "")
+            return []
+        return identities(custody_of(record))
+
+    def _targets(self, message: Message | None) -> list[str]:
+        try:
+            return [] if message is None else [uuid for uuid, _ in self._session.broadcast_metadata(message).targets]
+        except WireError:
+            return []
+
+    def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
+        """Engines that have requests, and that no list of engines names: they may have come at the very last."""
+        uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
+        for record in records:
+            if record.queue == "broadcast" and record.engine_uuid is None:
+                uuids.update(self._targets(messages[record.msg_id]))
+        for uuid in sorted(uuids):
+            if self._engine_of(uuid) is None:
+                self._engines.restore_engine(None, uuid)
+
+    def _engine_of(self, uuid: str | None) -> EngineConnector | None:
+        return None if uuid is None else self._engines.by_ident.get(uuid.encode("utf-8", "replace"))
+
+    def _give_up(self, record: TaskRecord, message: Message | None, error: HubError) -> None:
+        session = record.client_uuid or ""
+        channel = f"{record.queue}_in"
+        if message is None:
+            msg_type = "apply_request"
+            header = {"msg_id": record.msg_id, "msg_type": msg_type, "session": session}
+            raw_header = self._session.packer.pack(header)
+            asked = Asked(channel, self._identities(record), session, record.msg_id, raw_header, msg_type)
+        else:
+            asked = Asked(channel, message.idents, session, record.msg_id, message.raw_header, message.header.msg_type)
+        self._answers.fail(asked, record.engine_uuid, error)

@@ -1,0 +1,265 @@
+"""How engines are reached: messages that wait for a connection, and connections that have to be proved.
+
+A heart can be heard before the engine's other connections are open, and a connection can break while the engine lives.
+Then the engine has a `Route` on that channel, which keeps its messages in order. On a route that is suspect, a question
+goes out first. The engine's answer is signed, and comes after everything that the engine had answered before. So it
+proves that the engine is there, and shows which answers were lost on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from ..errors import HubError
+from ..logs import get_logger
+from ..schedulers.relay import Direct
+from ..schedulers.task import Worker
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Session
+from .connector import EngineConnector, EngineState, Probe, Route
+from .notices import Notices
+from .ports import Host, Queue
+
+__all__ = ["DISCONNECTED", "RESTARTED", "Routes", "recorded_as"]
+
+log = get_logger("trio_hub.hub")
+
+PROBE = "kernel_info_request"
+RESTARTED = "the hub was started anew"
+DISCONNECTED = "the connection to the engine broke"
+"""What requests can be lost by."""
+
+
+class Routes:
+    """Sends to engines, now or when they can be reached, and asks them questions.
+
+    Args:
+        host, session: the ways to sockets and messages.
+        notices: counts and tells what goes wrong.
+    """
+
+    def __init__(self, host: Host, session: Session, notices: Notices) -> None:
+        self._host = host
+        self._soon = host.soon
+        self._session = session
+        self._notices = notices
+        self._queues: Mapping[str, Queue] = {}
+        self.probes: dict[str, Probe] = {}
+        """Questions to engines that are not answered yet, by msg_id."""
+
+    def connect(self, queues: Mapping[str, Queue]) -> None:
+        """Tell which queue sends on each channel to engines. Call it once, before anything is sent."""
+        self._queues = queues
+
+    # Sending
+
+    def send(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
+        """Send, or keep until the engine's connection is open: its heart may be heard before that. Never raises.
+
+        If it fails unexpectedly, the channel's queue gives the request of this msg_id up.
+        """
+        try:
+            self._soon(partial(self._send_or_park, engine, channel, frames, msg_id))
+        except Exception as error:
+            self._not_sent(engine, channel, msg_id, error)
+
+    def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
+        try:
+            if engine.awaited:
+                engine.parked.append((channel, frames, msg_id))
+            elif channel in engine.routes:
+                engine.routes[channel].parked.append(frames)
+            elif not self._host.send(channel, [engine.ident, *frames]) and engine.state is EngineState.ALIVE:
+                route = Route()
+                self._host.reach_engine(engine, channel)
+                route.parked.append(frames)
+                engine.routes[channel] = route
+        except Exception as error:
+            self._not_sent(engine, channel, msg_id, error)
+
+    def _not_sent(self, engine: EngineConnector, channel: str, msg_id: str, error: Exception) -> None:
+        reason = self._notices.failed("send", error, engine=engine.id, task=msg_id, channel=channel)
+        self.probes.pop(msg_id, None)
+        self._queues[channel].give_up(engine.ident, msg_id, reason)
+
+    def flush(self, engine: EngineConnector, channel: str) -> bool:
+        """Send what waits for an engine on a channel, in order; or, on a suspect route, the question that comes first.
+
+        Returns:
+            False if the engine cannot be reached there.
+        """
+        route = engine.routes.get(channel)
+        if route is None:
+            return True
+        if route.suspect:
+            return route.question is not None or self._ask_for_proof(engine, channel, route)
+        sent = 0
+        try:
+            for frames in route.parked:
+                if not self._host.send(channel, [engine.ident, *frames]):
+                    break
+                sent += 1
+        finally:
+            del route.parked[:sent]
+        if route.parked:
+            return False
+        del engine.routes[channel]
+        return True
+
+    # Asking
+
+    def probe(
+        self, engine: EngineConnector, channel: str, msg_ids: Iterable[str], cause: str, *, is_last: bool
+    ) -> None:
+        """Ask an engine something trivial, behind these requests: what it has not answered before that, is lost."""
+        asked_about = dict.fromkeys(msg_ids)
+        if asked_about:
+            header = self._session.new_header(PROBE)
+            frames = self._session.write(PROBE, {}, header=header)
+            self.probes[header["msg_id"]] = Probe(engine, channel, asked_about, cause, is_last)
+            self.send(engine, channel, frames, header["msg_id"])
+
+    def _ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
+        """Send an engine a question that only the engine can answer. False if it cannot be reached."""
+        header = self._session.new_header(PROBE)
+        frames = self._session.write(PROBE, {}, header=header)
+        msg_ids = dict.fromkeys(self._queues[channel].outstanding(engine))
+        if not self._host.send(channel, [engine.ident, *frames]):
+            return False
+        route.question = header["msg_id"]
+        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED, False)
+        return True
+
+    def heard_probe(self, ident: bytes, msg_id: str) -> bool:
+        """Whether an engine's unexpected reply answers a question; if so, what is lost now is settled."""
+        probe = self.probes.get(msg_id)
+        if probe is None or probe.engine.ident != ident:
+            return False
+        del self.probes[msg_id]
+        engine, channel = probe.engine, probe.channel
+        queue = self._queues[channel]
+        again = [] if probe.last else queue.repeatable(engine, list(probe.msg_ids))
+        for lost in () if again else probe.msg_ids:
+            queue.answer_lost(engine, lost, probe.cause)
+        route = engine.routes.get(channel)
+        if route is not None and route.question == msg_id:
+            route.suspect, route.question = False, None
+            if again:
+                self._send_once_more(engine, channel, again)
+            try:
+                self.flush(engine, channel)
+            finally:
+                route.look()
+        elif again:
+            self._send_once_more(engine, channel, again)
+        return True
+
+    def _send_once_more(self, engine: EngineConnector, channel: str, directs: list[Direct]) -> None:
+        """Send requests again that may never have arrived, with the same bytes: an engine drops what it has had.
+
+        If the engine has had one, its answer was lost on its way. So the next question is the last.
+        """
+        queue = self._queues[channel]
+
+        def send(answer: Any) -> None:
+            if engine.state is not EngineState.ALIVE:
+                return
+            records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
+            for direct in directs:
+                record = records.get(recorded_as(direct))
+                msg_id = direct.header.msg_id
+                if record is not None and msg_id in direct.lane.pending:
+                    try:
+                        frames = [*direct.idents, *queue.frames_of(direct, record)]
+                    except Exception as error:
+                        reason = self._notices.failed("repeat", error, task=msg_id, engine=engine.id)
+                        queue.give_up(engine.ident, msg_id, reason)
+                    else:
+                        self.send(engine, channel, frames, msg_id)
+            try:
+                msg_ids = [direct.header.msg_id for direct in directs]
+                self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=True)
+            except Exception as error:
+                self._give_up_all(engine, queue, directs, error)
+
+        msg_ids = list({recorded_as(direct): None for direct in directs})
+        try:
+            self._host.ask_store(lambda store: store.get(msg_ids), send)
+        except Exception as error:
+            self._give_up_all(engine, queue, directs, error)
+
+    def _give_up_all(self, engine: EngineConnector, queue: Queue, directs: list[Direct], error: Exception) -> None:
+        reason: HubError = self._notices.failed("repeat", error, engine=engine.id)
+        for direct in directs:
+            queue.give_up(engine.ident, direct.header.msg_id, reason)
+
+    def sent_behind_probes(self, msg_id: str, worker: Worker) -> None:
+        """A task is given to an engine now: no answer to an earlier question says anything about it."""
+        for probe in self.probes.values():
+            if probe.engine.ident == worker.ident:
+                probe.msg_ids.pop(msg_id, None)
+
+    # Connections that break while the engine lives
+
+    def engine_connection_lost(self, engine: EngineConnector, channel: str) -> None:
+        """The connection of an engine on a channel has broken: what is behind it now has to prove itself.
+
+        What was sent into it may be lost, and so may what the engine has answered. And whoever connects next under the
+        engine's name need not be the engine. So a question goes out first, as soon as the engine can be reached again.
+        """
+        if engine.awaited:
+            return
+        route = engine.routes.get(channel)
+        if route is None:
+            self._host.reach_engine(engine, channel)
+            engine.routes[channel] = Route(suspect=True)
+            return
+        self.probes.pop(route.question or "", None)
+        route.suspect, route.question = True, None
+        route.look()
+
+    def some_connection_lost(self, engines: Iterable[EngineConnector], channel: str, others: Container[bytes]) -> None:
+        """A connection has broken on which nothing was ever heard: ask the engines whose connection it may have been.
+
+        Args:
+            engines: that are alive.
+            channel: by which the hub sends to engines, such as ``"task_out"``.
+            others: the engines whose connections on this channel it was not.
+        """
+        for engine in engines:
+            if engine.ident not in others and not engine.awaited and channel not in engine.routes:
+                msg_ids = self._queues[channel].outstanding(engine)
+                self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=False)
+
+    def close_route(self, engine: EngineConnector, channel: str) -> bool:
+        """An engine cannot be reached on a channel: forget what waits there. Whether anything was wrong there."""
+        route = engine.routes.pop(channel, None)
+        if route is not None:
+            self.probes.pop(route.question or "", None)
+        return route is not None
+
+    # Engines that go
+
+    def engine_lost(self, engine: EngineConnector) -> None:
+        """Forget what waits for the engine."""
+        engine.parked.clear()
+        for route in engine.routes.values():
+            route.look()
+        engine.routes.clear()
+
+    def engine_settled(self, engine: EngineConnector) -> None:
+        """Forget the questions to the engine."""
+        for msg_id in [msg_id for msg_id, probe in self.probes.items() if probe.engine is engine]:
+            del self.probes[msg_id]
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Nobody waits for the answer to a question."""
+        return False
+
+
+def recorded_as(direct: Direct) -> str:
+    """The msg_id of the record of a request to one engine: for a share of a gathered broadcast, the broadcast's."""
+    return direct.header.msg_id if direct.broadcast is None else direct.broadcast.header.msg_id

@@ -1,0 +1,79 @@
+"""The shares of a broadcast: one request for each engine, and what is noted of their answers until all are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ..errors import EngineError
+from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
+from ..schedulers.relay import Direct
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import BroadcastMetadata, Message, Session
+from .custody import request_frames
+
+__all__ = ["check_targets", "divided", "note_of_share", "noted_shares", "share_frames"]
+
+
+def divided(session: Session, msg: Message, uuids: list[str]) -> list[Message]:
+    """Each engine's share of a broadcast, as a request of its own. Raises `WireError`."""
+    pack = session.packer.pack
+    header = session.header(msg)
+    metadata = session.metadata(msg)
+    del metadata["targets"]
+    packed = pack(metadata | {"original_msg_id": msg.header.msg_id})
+    shares = []
+    for uuid in uuids:
+        msg_id = sub_msg_id(msg.header.msg_id, uuid)
+        raw_header = pack(header | {"msg_id": msg_id})
+        frames = session.seal([raw_header, msg.frames[3], packed, msg.frames[5]], msg.frames[6:])
+        shares.append(Message([], frames, msg.header.renamed(msg_id), msg.parent, raw_header, packed))
+    return shares
+
+
+def check_targets(metadata: BroadcastMetadata) -> None:
+    """Raises `EngineError` if a broadcast names no engines, or one engine twice."""
+    if not metadata.targets:
+        raise EngineError("the broadcast names no engines")
+    if len({uuid for uuid, _ in metadata.targets}) < len(metadata.targets):
+        raise EngineError("the broadcast names an engine twice")
+
+
+def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames:
+    """A share as its engine was sent it, from the record of the share or of the broadcast. Raises `WireError`."""
+    frames = request_frames(record, session)
+    if direct.broadcast is None:
+        return frames
+    uuid = direct.lane.ident.decode("utf-8", "replace")
+    [share] = divided(session, session.read_trusted([], frames), [uuid])
+    return share.frames
+
+
+def note_of_share(broadcast: Broadcast, uuid: str, answer: Answer, now: datetime) -> TaskRecord:
+    """A record of one engine's answer, for a hub that comes before all answers are in."""
+    record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
+    record.completed = record.received = now
+    record.result_content = msgspec.json.encode(_Noted(answer.content, answer.started))
+    record.result_buffers = tuple(answer.buffers)
+    return record
+
+
+class _Noted(msgspec.Struct):
+    content: dict[str, Any]
+    started: str | None = None
+
+
+def noted_shares(broadcast: Broadcast, records: Mapping[str, TaskRecord]) -> Iterator[tuple[str, Answer]]:
+    """The answers of engines that an earlier hub has noted, by the engines' uuids. Those not readable are missing."""
+    for uuid, _ in broadcast.targets:
+        record = records.get(sub_msg_id(broadcast.header.msg_id, uuid))
+        if record is not None:
+            try:
+                noted = msgspec.json.decode(record.result_content or b"", type=_Noted)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+            yield uuid, Answer(noted.content, list(record.result_buffers or ()), noted.started)

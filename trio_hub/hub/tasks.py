@@ -1,0 +1,267 @@
+"""The task queue: what clients submit, and what engines answer.
+
+A message on its way out keeps the frames it came in; only its routing identities change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from sys import intern
+from typing import Any
+
+from ..errors import EngineError, HubError, InvalidDependency, WireError
+from ..logs import get_logger
+from ..schedulers.dependencies import Outcome
+from ..schedulers.relay import Direct
+from ..schedulers.task import Task, TaskState
+from ..store.record import TaskRecord
+from ..wire.frames import Frames
+from ..wire.messages import Message, Session, TaskMetadata
+from .admission import Admission
+from .announcer import Announcer
+from .answers import Answers, Asked
+from .assignments import Assignments
+from .connector import EngineConnector
+from .custody import custody_of, request_frames
+from .engines import Engines
+from .intake import STOPPED, Intake
+from .notices import Notices
+from .ports import Host
+from .records import init_record
+from .replies import Replies
+from .routes import Routes
+
+__all__ = ["TaskQueue"]
+
+log = get_logger("trio_hub.hub")
+
+
+class TaskQueue:
+    """Takes tasks from clients to the scheduler, and engines' answers back. Handlers get identities and message.
+
+    Args:
+        host, session: the ways to whoever watches, and to messages.
+        now: the current time, aware and in UTC.
+        notices, replies, intake, answers, admission, routes, engines, announcer, assignments: the parts below.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        now: Callable[[], datetime],
+        *,
+        notices: Notices,
+        replies: Replies,
+        intake: Intake,
+        answers: Answers,
+        admission: Admission,
+        routes: Routes,
+        engines: Engines,
+        announcer: Announcer,
+        assignments: Assignments,
+    ) -> None:
+        self._host = host
+        self._session = session
+        self._now = now
+        self._notices = notices
+        self._replies = replies
+        self._intake = intake
+        self._answers = answers
+        self._admit = admission.admit
+        self._routes = routes
+        self._by_ident = engines.by_ident
+        self._announcer = announcer
+        self._assignments = assignments
+        self.scheduler = assignments.scheduler
+        self.submitted = 0
+        """Tasks received."""
+
+    # From clients
+
+    def save_task_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
+        """A client submits a task: record it, and give it to the scheduler."""
+        if not admitted and not self._admit("task_in", idents, msg, self.save_task_request):
+            return
+        if self._intake.stopping:
+            self._replies.refuse("task_in", idents, msg, EngineError(STOPPED))
+            return
+        try:
+            metadata = self._session.task_metadata(msg)
+            record = init_record(msg, self._session.packer, queue="task", now=self._now(), label=metadata.label)
+            task = self.make_task(idents, msg, metadata)
+        except (WireError, InvalidDependency) as error:
+            self._replies.refuse("task_in", idents, msg, error)
+            return
+        self.record_and_submit(record, task, msg, metadata.label)
+
+    def record_and_submit(self, record: TaskRecord, task: Task, msg: Message, label: Any) -> None:
+        """Record a task, and give it to the scheduler, now or when it is on disk. Never raises."""
+        try:
+            self._intake.record(record, task.idents, msg)
+            self._intake.when_recorded(task.msg_id, partial(self.submit_task, task, label))
+        except Exception as error:
+            self.submitted += 1
+            self._assignments.task_failed(task, None, self._notices.failed("task request", error, task=task.msg_id))
+
+    def make_task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
+        """The task that a message asks for. Raises `WireError` and `InvalidDependency`."""
+        header = msg.header
+        return Task(
+            header.msg_id,
+            idents,
+            msg.frames,
+            session=intern(header.session),
+            msg_type=header.msg_type,
+            raw_header=msg.raw_header,
+            metadata=metadata,
+        )
+
+    def submit_task(self, task: Task, label: Any = None) -> None:
+        """A task that is recorded already goes to the scheduler. Never raises."""
+        if self._intake.carried_on:
+            return
+        self.submitted += 1
+        try:
+            if self._host.listening:
+                buffers = () if task.frames is None else task.frames[6:]
+                self._announcer.request_came("task", task.msg_id, task.msg_type, task.session, label, buffers)
+            if self._intake.stopping:
+                self._assignments.task_failed(task, None, EngineError(STOPPED))
+                return
+            self.scheduler.submit(task)
+            if task.worker is None and task.state is not TaskState.DONE:
+                self._intake.hold(task)
+        except Exception as error:
+            self._assignments.give_up(task, error, "submission of a task")
+
+    # Back to clients
+
+    def save_task_result(self, idents: list[bytes], msg: Message) -> None:
+        """An engine answers a task: record it and pass it on, or let another engine try."""
+        ident = idents[0]
+        msg_id = msg.parent.msg_id
+        task = self.scheduler.running_on(ident, msg_id) or self._adopted(ident, msg_id)
+        if task is None:
+            if not self._routes.heard_probe(ident, msg_id):
+                self._notices.ignore(
+                    "unexpected_result", "a reply to a task that it does not run", uuid=ident, task=msg_id
+                )
+            return
+        metadata = self._answers.metadata_of(msg)
+        status = metadata.status or self._answers.status_in_content(msg)
+        final = self.scheduler.result(
+            task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
+        )
+        if final:
+            if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
+                engine.completed += 1
+            asked = Asked("task_in", task.idents, task.session, msg_id, task.raw_header, task.msg_type)
+            self._answers.save_result("task", ident, msg, asked, metadata.started, status)
+
+    def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
+        """The task that an engine answers without having been given it by this hub: an earlier hub did."""
+        task = self.scheduler.tasks.get(msg_id)
+        if task is None or not task.restored:
+            return None
+        engine = self._by_ident.get(ident)
+        if engine is None or engine.worker is None:
+            return None
+        if task.held:
+            self._intake.let_go(task)
+        self.scheduler.adopt(task, engine.worker)
+        return task
+
+    def request_ended(self, msg_id: str, outcome: Outcome) -> None:
+        """A request of another queue has ended: tell the tasks that depend on it."""
+        if msg_id in self.scheduler.dependents:
+            self.scheduler.ended(msg_id, outcome)
+
+    # Engines
+
+    def engine_joined(self, engine: EngineConnector) -> None:
+        """An engine is usable, or expected back: it may get tasks, or will."""
+        engine.worker = self.scheduler.add_engine(engine.ident, absent=engine.awaited)
+
+    def engine_lost(self, engine: EngineConnector) -> None:
+        """An engine gets nothing more, and what it runs may still be answered."""
+        if engine.worker is not None:
+            self.scheduler.remove_engine(engine.worker)
+
+    def engine_settled(self, engine: EngineConnector) -> None:
+        """What a lost engine has not answered runs elsewhere, or fails."""
+        if engine.worker is not None:
+            self.scheduler.settle(engine.worker)
+
+    def owes_answers(self, engine: EngineConnector) -> bool:
+        """Whether an engine runs tasks."""
+        return engine.worker is not None and len(engine.worker.running) > 0
+
+    # For the ways to engines, and for the failure boundary
+
+    def is_pending(self, msg_id: str) -> bool:
+        """Whether a task of this msg_id is not answered yet."""
+        return msg_id in self.scheduler.tasks
+
+    def outstanding(self, engine: EngineConnector) -> list[str]:
+        """The tasks that an engine has."""
+        return list(engine.worker.running) if engine.worker else []
+
+    def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
+        """If this engine has this task, answer the task with the error."""
+        task = self.scheduler.running_on(ident, msg_id)
+        if task is not None:
+            self.scheduler.abandon_unsent(task, error)
+
+    def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
+        """An engine's answer to a task was lost: run the task again, there or elsewhere."""
+        task = self.scheduler.running_on(engine.ident, msg_id)
+        if task is not None:
+            log.warning("a result was lost: the task is run again", task=msg_id, engine=engine.id)
+            self.scheduler.run_again(task)
+
+    def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
+        """None: a task whose answer may be lost is run again as a new message."""
+        return []
+
+    def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
+        """A task's request, from its record. Raises `WireError`."""
+        return request_frames(record, self._session)
+
+    def stop(self, error: HubError) -> None:
+        """Answer all tasks with the error."""
+        self.scheduler.abandon_all(error)
+
+    # After a restart
+
+    def take_over(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> Task | None:
+        """Carry on with a task of an earlier hub, on the engine that has it. Raises `WireError`.
+
+        Returns:
+            The task, if no engine has it. It is to be submitted to the scheduler when all others are known.
+        """
+        self.submitted += 1
+        custody = custody_of(record)
+        task = self.make_task(message.idents, message, self._session.task_metadata(message))
+        task.frames = None
+        task.restored = task.again = True
+        if custody.retries is not None:
+            task.retries = custody.retries
+        task.refused = frozenset(custody.refused)
+        task.unmet = frozenset(custody.unmet)
+        if task.timeout and record.submitted is not None:
+            waited = (self._now() - record.submitted).total_seconds()
+            task.timeout = max(task.timeout - max(waited, 0.0), 0.001)
+        if engine is None or engine.worker is None:
+            return task
+        self.scheduler.inherit(task, engine.worker)
+        return None
+
+    def resume(self, task: Task) -> None:
+        """Submit a task that was taken over and has no engine. Never raises."""
+        try:
+            self.scheduler.submit(task)
+        except Exception as error:
+            self._assignments.give_up(task, error, "recovery")

@@ -36,7 +36,7 @@ class ConfigError(HubError):
 
 
 class ConnectionFileError(HubError):
-    """A connection file cannot be read or written; the message names the file and the remedy."""
+    """A connection file, or another file by which a hub carries on, cannot be used; the message names it."""
 
 
 class HubClosedError(HubError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trio_hub import HubConfig
-from trio_hub.errors import ConfigError, WireError
+from trio_hub.errors import ConnectionFileError, WireError
 from trio_hub.runtime.seen import SeenMessages, open_seen
 from trio_hub.testing import open_client, open_hub
 from trio_hub.wire.frames import Frames
@@ -110,7 +110,7 @@ def test_the_file_has_its_place_on_the_disk(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "seen"
     path.mkdir()
-    with pytest.raises(ConfigError, match=f"cannot use {path}"):
+    with pytest.raises(ConnectionFileError, match=f"cannot use {path}"):
         seen_by(path, session())
 
 

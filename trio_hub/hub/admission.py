@@ -194,7 +194,7 @@ class Admission:
 
     def stop_waiting(self, error: HubError) -> None:
         """Refuse all requests that wait for the store."""
-        lines, self._lines = self._lines, {}
+        lines, self._lines, self.waiting_bytes = self._lines, {}, 0
         for (channel, _), line in lines.items():
             for waiting in line:
                 try:

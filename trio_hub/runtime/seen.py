@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..config import HubConfig
-from ..errors import ConfigError
+from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
 from ..wire.signing import REPLAY_WINDOW
@@ -55,7 +55,7 @@ class SeenMessages:
         is_new_key: whether nobody has used the key before.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConnectionFileError: the file cannot be used.
         BlockingIOError: another process uses the file.
     """
 
@@ -75,7 +75,7 @@ class SeenMessages:
         except BlockingIOError:
             raise
         except OSError as error:
-            raise ConfigError(
+            raise ConnectionFileError(
                 f"cannot use {path}, which notes what this hub has been sent: {error.strerror}"
             ) from error
         boot = _boot()
@@ -129,7 +129,7 @@ class SeenMessages:
 
 
 def open_seen(config: HubConfig, session: Session, now: datetime) -> SeenMessages | None:
-    """The file of a hub that another may come after. Raises `ConfigError`."""
+    """The file of a hub that another may come after. Raises `ConnectionFileError`."""
     if config.profile_dir is None or not session.signer.key:
         return None
     name = f"seen-{config.cluster_id}" if config.cluster_id else "seen"

@@ -7,6 +7,7 @@ import pytest
 from trio_hub.hub import EngineConnector
 from trio_hub.hub.tasks import TaskQueue
 from trio_hub.wire.messages import Message
+from trio_hub.wire.packers import Packer
 
 from .bench import Bench
 
@@ -62,13 +63,29 @@ def test_an_answer_that_was_lost_makes_a_task_run_again_and_an_engine_that_dies_
     assert bench.contents("task_in")[0]["ename"] == "EngineError"
 
 
-def test_a_task_whose_metadata_cannot_be_packed_anew_fails_and_no_other() -> None:
+def test_odd_values_in_its_metadata_do_not_keep_a_task_from_a_second_attempt() -> None:
     """Python refuses to read integers of more than 4,300 digits, and msgspec skips those that nobody asks for."""
     bench = Bench()
-    queue, [engine] = queue_on(bench)
+    queue, [_] = queue_on(bench)
     frames = bench.client.session.write("apply_request", {})
     metadata = b'{"retries": 1, "x": ' + b"1" * 5000 + b"}"
     frames = bench.client.session.seal([frames[2], frames[3], metadata, frames[5]])
+    msg = bench.session.read_untrusted([b"client", *frames])
+    queue.save_task_request(msg.idents, msg)
+    queue.save_task_result([b"a"], bench.reply_to("a", msg, {"status": "error"}))
+    queue.save_task_result([b"a"], bench.reply_to("a", msg))
+    assert [content["status"] for content in bench.contents("task_in")] == ["ok"]
+
+
+def test_a_task_whose_metadata_cannot_be_packed_anew_fails_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(packer: Packer, data: bytes, changes: dict[str, Any]) -> bytes:
+        raise TypeError("cannot be packed")
+
+    monkeypatch.setattr(Packer, "repacked", fail)
+    bench = Bench()
+    queue, [engine] = queue_on(bench)
+    frames = bench.client.session.write("apply_request", {})
+    frames = bench.client.session.seal([frames[2], frames[3], b'{"retries": 1}', frames[5]])
     msg = bench.session.read_untrusted([b"client", *frames])
     queue.save_task_request(msg.idents, msg)
     other = submitted(bench, queue)

@@ -63,7 +63,11 @@ async def test_the_next_hub_has_the_same_key_ports_and_addresses(tmp_path: Path)
                 **settings,
             )
         )
-        files = {path: path.read_bytes() for path in files_of(tmp_path) if path.parent.name == "security"}
+        files = {
+            path: path.read_bytes()
+            for path in files_of(tmp_path)
+            if path.suffix == ".json" and path.parent.name == "security"
+        }
         assert len(files) == 2
         async with (
             open_hub(HubConfig(**settings)) as second,

@@ -14,7 +14,8 @@ from ..config import HubConfig
 from ..dashboard import Dashboard, serve_dashboard
 from ..errors import ConfigError, HubError
 from ..logs import get_logger
-from ..runtime.serve import RunningHub, serve_hub
+from ..runtime.running import RunningHub
+from ..runtime.serve import serve_hub
 from ..runtime.services import keep_running
 from . import codes
 from .interpreter import collect_rarely, switch_often, tidy_at_rest

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from ..logs import get_logger
-from ..runtime.serve import RunningHub
+from ..runtime.running import RunningHub
 from ..runtime.services import keep_running
 from ..runtime.statistics import Statistics
 

@@ -2,7 +2,8 @@
 
 from .factory import HubFactory
 from .host import EventsLost
-from .serve import RunningHub, serve_hub
+from .running import RunningHub
+from .serve import serve_hub
 from .statistics import DatabaseStatistics, Statistics
 
 __all__ = ["DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"]

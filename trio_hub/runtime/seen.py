@@ -133,7 +133,7 @@ def open_seen(config: HubConfig, session: Session, now: datetime) -> SeenMessage
     if config.profile_dir is None or not session.signer.key:
         return None
     name = f"seen-{config.cluster_id}" if config.cluster_id else "seen"
-    path = config.profile_dir / "security" / name
+    path = config.profile_dir / "log" / name
     try:
         return SeenMessages(path, session, now, is_new_key=config.key is None)
     except BlockingIOError:

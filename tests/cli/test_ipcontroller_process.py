@@ -28,7 +28,7 @@ def test_it_serves_and_stops_as_serve_does(tmp_path: Path, home: dict[str, str],
     with command("ipcontroller", "--profile=lab", "--cluster-id", "two", "--ping", "1000", env=home) as hub:
         hub.wait_line("stdout", "^trio-hub ready: ")
         files = {path.name for path in security.iterdir()}
-        assert files == {"ipcontroller-two-client.json", "ipcontroller-two-engine.json"}
+        assert files == {"ipcontroller-two-client.json", "ipcontroller-two-engine.json", "seen-two"}
         hub.signal(stop)
         assert hub.wait() == 0
     assert list(security.iterdir()) == []

@@ -58,8 +58,9 @@ async def footprint() -> Footprint:
 
 
 def connection_files(profile_dir: Path) -> list[Path]:
-    """Whole ones, and what may be left of one that was being written."""
-    return list(profile_dir.glob("security/*")) + list(profile_dir.glob("security/.*"))
+    """Whole ones, and what may be left of one that was being written; but not the notes of what a hub has seen."""
+    files = [*profile_dir.glob("security/*"), *profile_dir.glob("security/.*")]
+    return [path for path in files if not path.name.startswith("seen")]
 
 
 # Nothing is left

@@ -71,7 +71,7 @@ async def test_what_was_run_is_not_run_again(tmp_path: Path, with_file: bool) ->
                 hub.kill()
                 await hub.gone()
                 if not with_file:
-                    (tmp_path / "profile" / "log" / "seen").unlink()
+                    (tmp_path / "profile" / "security" / "seen").unlink()
                 await hub.start()
                 await hub.ready()
                 async with open_client(hub.client_info) as other, open_client(hub.client_info) as stranger:

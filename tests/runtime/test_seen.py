@@ -44,7 +44,7 @@ def knows(reader: Session, frames: Frames, *, lasting: bool = False) -> bool:
 
 
 def test_what_a_killed_process_has_seen_is_known(tmp_path: Path) -> None:
-    path = tmp_path / "log" / "seen"
+    path = tmp_path / "security" / "seen"
     killed = f"""
 import os, signal
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_two_hubs_do_not_write_to_one_file(tmp_path: Path, caplog: pytest.LogCap
     one, other = session(), session()
     seen = open_seen(config, one, NOON)
     assert seen is not None
-    assert seen.path == tmp_path / "log" / "seen-c"
+    assert seen.path == tmp_path / "security" / "seen-c"
     one.read_untrusted(message(1))
     assert open_seen(config, other, NOON) is None
     assert "another hub uses the file" in caplog.text
@@ -190,9 +190,9 @@ async def test_who_keeps_the_file(tmp_path: Path, settings: dict[str, object], k
     config = HubConfig(profile_dir=tmp_path, db="memory", **settings)  # type: ignore[arg-type]
     async with within_limit():
         async with open_hub(config) as hub:
-            assert (tmp_path / "log" / "seen").exists()
+            assert (tmp_path / "security" / "seen").exists()
         await hub.wait_stopped()
-    assert (tmp_path / "log" / "seen").exists() == kept
+    assert (tmp_path / "security" / "seen").exists() == kept
 
 
 @pytest.mark.parametrize("settings", [{"reuse": True}, {"key": "one"}])

@@ -1,4 +1,7 @@
-"""The hub's core: engines, records, queries. Plain synchronous objects, told what happened."""
+"""The hub's core: engines, records, queries.
+
+Plain synchronous objects; the runtime calls them when something happens.
+"""
 
 from .connector import EngineConnector, EngineState
 from .heartbeat import HeartMonitor

@@ -1,12 +1,12 @@
-"""Which requests the hub takes from clients: those that are requests, and that have not come before.
+"""Admission of clients' requests: each must be a request for its channel, and must not have come before.
 
-The signature of a message does not cover its buffers. So a stranger who has got hold of a client's message could send
-it once more, with a function of the stranger's in the buffers. The session refuses the messages that it has read or
-made lately (`trio_hub.wire.signing.ReplayWindow`). Requests that the session may have forgotten are looked up in the
-store here, and refused if they have a record.
+The signature of a message does not cover its buffers. So a stranger who has a copy of a client's message could send it
+once more, with another function in the buffers. The session refuses messages that it has read or made lately
+(`trio_hub.wire.signing.ReplayWindow`). Requests that the session may have forgotten are looked up in the store here,
+and refused if they have a record.
 
-To look up every request would take too long. It is not needed either: `Freshness` tells which of them the session
-cannot have forgotten.
+Looking up every request would take too long, and is not needed: `Freshness` tells for which requests the session cannot
+have forgotten an earlier copy.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .replies import Replies
 __all__ = ["Admission", "Freshness", "sender_of"]
 
 AHEAD = timedelta(minutes=1)
-"""How far a client's clock may be ahead of the hub's. Requests that are dated later are always looked up."""
+"""How far a client's clock may be ahead of the hub's. The hub looks up requests with later dates."""
 KNOWN = 1 << 14
-"""Places for msg_ids of requests that have come lately."""
+"""Places in the table of the msg_ids of recent requests."""
 LOOKED_UP_AT_A_TIME = 100
-"""Requests of one client that are looked up together."""
+"""Requests of one client that are looked up in one call of the store, at most."""
 LOOK_UP_ATTEMPTS, LOOK_UP_PAUSE = 60, 1.0
-"""How often requests are looked up while the store gives errors, and seconds between two attempts."""
+"""Attempts to look up requests while the store gives errors, and seconds between two attempts."""
 WAITING_BYTES = 16 << 20
 """Bytes of requests that may wait for the store. Beyond that no more requests are received for a while."""
 OVERHEAD = 1024
@@ -48,16 +48,16 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Freshness:
-    """Tells from the date of a request whether the session would still know the request, had it come before.
+    """Tells from the date of a request whether the session would still know an earlier copy of the request.
 
-    The session forgets the oldest half of its memory at a time. It would know a request that is dated later than all
-    requests in the part that is forgotten.
+    The session forgets half of its memory at a time, the older half. It knows every request whose date is later than
+    the dates of all forgotten requests.
 
     Args:
         recent: the memory of the session.
         now: the current time, aware and in UTC.
-        forgotten: the latest date of requests that may have come before this hub, and that the session does not know;
-            None if there are none.
+        forgotten: the latest date of requests that an earlier hub may have got and that the session does not know; None
+            if there are no such requests.
     """
 
     def __init__(self, recent: Recent[bool], now: Callable[[], datetime], forgotten: datetime | None) -> None:
@@ -68,10 +68,13 @@ class Freshness:
         self._latest = self._latest_before = self.forgotten
         self._now = now
         self._ahead = _NEVER
-        """What was ahead of the hub's clock by that much when the clock was last looked at."""
+        """The hub's time plus `AHEAD`, as of the last look at the clock."""
 
     def is_fresh(self, date: datetime | None) -> bool:
-        """Whether the session would know a request of this date, had it come before. None is an unreadable date."""
+        """Return whether the session would know an earlier copy of a request with this date.
+
+        None: the date is unreadable.
+        """
         if self._recent.turns != self._turns:
             self._turn()
         if date is None or (date > self._ahead and self._is_ahead(date)):
@@ -81,7 +84,7 @@ class Freshness:
         return date > self.forgotten
 
     def latest(self) -> datetime:
-        """A time that is not earlier than the date of any request until now, if none was dated too far ahead."""
+        """Return a time that is not before the date of any request so far, apart from dates too far ahead."""
         return max(self._latest, self._now())  # the hub's clock dates the requests that the hub itself makes
 
     def _is_ahead(self, date: datetime) -> bool:
@@ -89,7 +92,7 @@ class Freshness:
         return date > self._ahead
 
     def _turn(self) -> None:
-        """The session has forgotten something."""
+        """Update the dates after the session has forgotten half of its memory, once or several times."""
         turns, self._turns = self._recent.turns - self._turns, self._recent.turns
         latest = self.latest()
         self.forgotten = self._latest_before if turns == 1 else latest
@@ -97,9 +100,9 @@ class Freshness:
 
 
 class _Waiting(NamedTuple):
-    """A request that waits for the store, or behind one that does.
+    """A request that waits for the store, or behind another request of its client that waits for the store.
 
-    ``msg_ids`` are those under which its records would be, and ``size`` is in bytes.
+    ``msg_ids`` are the msg_ids that its records would have, and ``size`` is in bytes.
     """
 
     idents: list[bytes]
@@ -110,15 +113,15 @@ class _Waiting(NamedTuple):
 
 
 class Admission:
-    """Lets requests in, refuses them, or has them wait until the store has been asked.
+    """Admits requests, refuses them, or lets them wait until the store has been asked.
 
     Args:
         host, session: the ways to the store and to messages.
         now: the current time, aware and in UTC.
         intake: holds channels back, and knows whether the hub stops.
-        owed: is told where clients are.
+        owed: is told from which identity each client speaks.
         replies: sends refusals.
-        notices: counts and tells what is refused.
+        notices: counts and logs refusals.
         is_pending: whether a request of a msg_id is waiting for its answer.
         queries: the kinds of message that are queries, and no requests to engines.
         forgotten: see `Freshness`.
@@ -153,11 +156,11 @@ class Admission:
         self._lines: dict[tuple[str, bytes], deque[_Waiting]] = {}
 
     def admit(self, channel: str, idents: list[bytes], msg: Message, handler: Handler) -> bool:
-        """Whether the handler shall carry out a request now.
+        """Return whether the handler shall carry out a request now.
 
-        If not, it was refused; or ignored, since it is pending already; or it waits for the store, and is given to the
-        handler later. While a request of a client waits, those that come after it on the same channel wait behind it:
-        none overtakes another on its way to an engine.
+        False if the request was refused; or was ignored, since it is pending already; or waits for the store, and is
+        given to the handler later. While a request of a client waits, later requests of the client on the same channel
+        wait behind it, so that their order is kept.
         """
         header = msg.header
         msg_type = header.msg_type
@@ -166,13 +169,13 @@ class Admission:
                 self._turn_away("not_a_request", channel, idents, msg, f"{msg_type!r} is no request for this channel")
                 return False
             try:
-                self._session.remember_lasting(msg)  # nobody answers these, and there are no records of them
+                self._session.remember_lasting(msg)  # comm messages get no answer and have no record
             except WireError as error:
                 self._notices.unreadable(channel, error)
                 return False
         msg.date = parse_date(header.date)
         is_fresh = self.freshness.is_fresh(msg.date)
-        # This memory has gaps. It is for clients that use a msg_id twice: they have the key, and are no strangers.
+        # This table may forget msg_ids. It is for clients that use a msg_id twice, not a defence against strangers.
         mark = hash(header.msg_id)
         place = mark % KNOWN
         is_known = self._known[place] == mark
@@ -203,7 +206,7 @@ class Admission:
                     self._notices.failed("refusal", unexpected)
 
     def failed(self, place: str, error: Exception, channel: str, idents: list[bytes], msg: Message) -> None:
-        """A request could not be handled, and nobody expected that: answer it, unless somebody else will."""
+        """Report an unexpected error, and answer the request that raised it, unless another part will answer it."""
         msg_id = msg.header.msg_id
         reason = self._notices.failed(place, error, task=msg_id, client=msg.header.session, channel=channel)
         is_waiting = any(waiting.message is msg for line in self._lines.values() for waiting in line)
@@ -215,7 +218,7 @@ class Admission:
             self._notices.failed("refusal", again, task=msg_id)
 
     def _is_duplicate(self, msg: Message) -> bool:
-        """Whether a request reuses the msg_id of one that is not answered yet: that one's answer will do."""
+        """Return whether a request reuses the msg_id of a pending request; if so, count that the request is ignored."""
         if not self._is_pending(msg.header.msg_id):
             return False
         self._notices.ignore(
@@ -234,13 +237,13 @@ class Admission:
             self._look_up(channel, line)
 
     def _recorded_as(self, msg: Message) -> list[str]:
-        """The msg_ids of the records that there may be if this request has come before, by whichever channel."""
+        """Return the msg_ids that records would have if this request had come before, on any channel."""
         msg_id = msg.header.msg_id
         msg_ids = [msg_id]
-        with suppress(WireError):  # its handler says so
+        with suppress(WireError):  # the handler reports it
             metadata = self._session.metadata(msg)
             original = metadata.get("original_msg_id")
-            if isinstance(original, str):  # an engine's share of a broadcast, which the hub has made
+            if isinstance(original, str):  # a share of a broadcast, made by the hub
                 msg_ids.append(original)
             targets = metadata.get("targets")
             for target in targets if isinstance(targets, list) else ():
@@ -249,7 +252,7 @@ class Admission:
         return msg_ids
 
     def _look_up(self, channel: str, line: deque[_Waiting], attempt: int = 1) -> None:
-        """Ask the store for the first requests in a line, and go on with those that are not there."""
+        """Look up the first requests in a line; refuse the requests that have records, carry out the others."""
         batch = list(islice(line, LOOKED_UP_AT_A_TIME))
         key = (channel, batch[0].idents[0])
         msg_ids = [msg_id for waiting in batch for msg_id in waiting.msg_ids]
@@ -286,7 +289,7 @@ class Admission:
             looked_up(self._notices.failed("admission", error))
 
     def _looked_up(self, channel: str, waiting: _Waiting, has_record: bool | None) -> None:
-        """Carry out a request, or refuse it. ``has_record`` is None if nobody can tell."""
+        """Carry out a request, or refuse it. ``has_record`` is None if the store gave no answer."""
         idents, msg, handler, *_ = waiting
         if self._is_duplicate(msg):
             return
@@ -307,5 +310,5 @@ class Admission:
 
 
 def sender_of(channel: str, idents: list[bytes]) -> list[bytes]:
-    """The identities of the client, without that of the engine it has named."""
+    """Return the routing identities of the client, without the identity of the engine that the client has named."""
     return idents[:1] + idents[2:] if channel in ("mux_in", "control_in") else idents

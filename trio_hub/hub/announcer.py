@@ -1,4 +1,4 @@
-"""Tells whoever watches the hub that requests have come, and what these are called."""
+"""Announces each new request, with a label, to the observers of the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Announcer"]
 
 
 class Announcer:
-    """Finds a label for each request, and tells of the request. It never raises: nothing depends on a label.
+    """Finds a label for each request, and announces the request. Never raises, since nothing depends on a label.
 
     Args:
         notices: tells events.
@@ -35,13 +35,13 @@ class Announcer:
         buffers: Sequence[Buffer],
         uuid: str | None = None,
     ) -> None:
-        """A request has come. Call it while the host is listening.
+        """Announce a request that has come. Call this only while the host is listening.
 
         Args:
             queue: the queue that the request is in.
             msg_id, msg_type, session: from the header of the request.
-            label: what the metadata of the request states.
-            buffers: of the request.
+            label: the label in the metadata of the request, if any.
+            buffers: the buffers of the request.
             uuid: the engine that the request is for, if its client has named one.
         """
         try:

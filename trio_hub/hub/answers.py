@@ -1,4 +1,4 @@
-"""Answers to requests that are recorded: how results and errors reach records and clients, now, when safe, or later."""
+"""Answers to recorded requests: writes results and errors to the records, and sends them to the clients."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from .replies import reply_type
 __all__ = ["OUTCOMES", "QUEUES", "Answers", "Asked", "queue_of"]
 
 QUEUES = ("task", "mux", "broadcast")
-"""By which requests come that are recorded and counted."""
+"""The queues whose requests are recorded and counted."""
 OUTCOMES = ("ok", "error", "aborted")
-"""What a request can end with. An engine that says anything else has failed."""
+"""The statuses with which a request can end. Any other status in a reply counts as an error."""
 
 log = get_logger("trio_hub.hub")
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
-    """What an answer has to know of the request that it answers.
+    """The facts about a request that are needed to answer it.
 
     ``channel`` is the client's, such as ``"task_in"``, and ``idents`` are the client's routing identities; empty if
     nobody waits for the answer.
@@ -51,19 +51,19 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def by(cls, channel: str, sender: list[bytes], msg: Message) -> Asked:
-        """What a message asks, which came by this channel from the client of these identities."""
+        """Return the facts about a message with a request, from its channel and the identities of its client."""
         header = msg.header
         return cls(channel, sender, header.session, header.msg_id, msg.raw_header, header.msg_type)
 
     @classmethod
     def of(cls, channel: str, request: Direct | Broadcast) -> Asked:
-        """What a request asks that is on its way, and came by this channel."""
+        """Return the facts about a request that came on this channel and was sent to engines."""
         header = request.header
         return cls(channel, request.idents, header.session, header.msg_id, request.raw_header, header.msg_type)
 
 
 class Answers:
-    """Records how requests ended, and sees to it that their clients hear of it.
+    """Records how requests ended, and sends the answers to their clients.
 
     Args:
         host, session, store: the ways to clients and records.
@@ -105,7 +105,7 @@ class Answers:
     # What an engine has answered
 
     def metadata_of(self, msg: Message) -> ResultMetadata:
-        """The metadata of an engine's reply. A reply whose metadata cannot be read has failed."""
+        """Return the metadata of an engine's reply; with status "error" if the metadata cannot be read."""
         try:
             return self._session.result_metadata(msg)
         except WireError as error:
@@ -114,7 +114,10 @@ class Answers:
             return ResultMetadata(status="error")
 
     def status_in_content(self, msg: Message) -> str:
-        """The status of an engine's reply whose metadata has none."""
+        """Return the status in the content of an engine's reply; "error" if there is none.
+
+        For replies without it in metadata.
+        """
         try:
             status = self._session.content(msg).get("status")
         except WireError as error:
@@ -165,7 +168,8 @@ class Answers:
             try:
                 self._fail(asked, engine_uuid, error, metadata, is_recorded=is_recorded)
             except Exception as unexpected:
-                # The text of the answer may be what failed. So the next answer has another, and the last is only sent.
+                # The text of the answer may have caused the error: the next attempt has another text, the last attempt
+                # sends the answer without recording it.
                 error, metadata = self._notices.failed("answer", unexpected, task=asked.msg_id), {}
             else:
                 return
@@ -221,7 +225,7 @@ class Answers:
     # To clients
 
     def _deliver(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
-        """Send a client the answer to a request that is recorded, now or, in a strict hub, when it is on disk."""
+        """Send a client the answer to a recorded request: now or, in a strict hub, when the answer is on disk."""
         if not self._strict:
             self._host.soon(partial(self._deliver_now, channel, idents, session, msg_id, frames))
             return
@@ -238,7 +242,7 @@ class Answers:
         try:
             if msg_id in self._presumed and self._redelivery.is_missed(msg_id):
                 idents = [AWAY]
-            # Nobody waits for it if the hub itself has resubmitted the task, or if the client has had the result.
+            # No identities: the hub itself has resubmitted the task, or the client has got the result before.
             if (
                 not idents
                 or self._host.send(channel, [*idents, *frames])
@@ -263,5 +267,5 @@ class Answers:
 
 
 def queue_of(name: str | None) -> str:
-    """The queue that a record names; if it is damaged, and names none, that of tasks."""
+    """Return the queue that a record names; the task queue if the record is damaged and names no queue."""
     return name if name in QUEUES else "task"

@@ -1,4 +1,4 @@
-"""What the scheduler decides about tasks, carried out: each attempt at a task goes to an engine, or the task fails."""
+"""Carries out the scheduler's decisions: sends each attempt at a task to an engine, or answers it with an error."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["Assignments"]
 class Assignments:
     """The scheduler's `trio_hub.schedulers.tasks.Delivery`, and the scheduler itself.
 
-    The methods that the scheduler calls never raise. For what fails there is the task that the scheduler names, and not
-    the message that had the scheduler name it.
+    The methods that the scheduler calls never raise: an error in them concerns the task that the scheduler names, and
+    not the message that is being handled.
 
     Args:
         host, session, store: the ways to time, messages and records.
         rng, hwm, scheme: see `TaskScheduler`.
         notices, intake, answers, routes: the parts of the hub below.
         by_ident: the engines that are alive, by identity.
-        is_pending: whether a request of a msg_id is waiting for its answer, in whichever queue.
+        is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Assignments:
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
-        """The scheduler has chosen an engine for a task."""
+        """Send a task to the engine that the scheduler has chosen."""
         try:
             engine = self._by_ident[worker.ident]
             if self._routes.probes:
@@ -94,9 +94,9 @@ class Assignments:
         self._routes.send(engine, "task_out", [*task.idents, *frames], task.msg_id)
 
     def _fetched(self, task: Task, frames: Frames | HubError) -> None:
-        """The frames of a task, which has an engine, have been read from the store; or they cannot be."""
+        """Send a task whose frames have been read from the store, or give it up if they could not be read."""
         if task.worker is None or self.scheduler.tasks.get(task.msg_id) is not task:
-            return  # it was given up meanwhile, or its engine is gone and it waits for another
+            return  # meanwhile it was given up, or lost its engine and waits for another
         try:
             if isinstance(frames, HubError):
                 self.scheduler.abandon_unsent(task, frames)
@@ -111,10 +111,10 @@ class Assignments:
             self.scheduler.abandon_unsent(task, reason)
 
     def _next_attempt(self, task: Task, frames: Frames) -> Frames:
-        """The task as a new message, with the retries that are left.
+        """Return the task as a new message, with the retries that are left.
 
-        It may go to an engine that has had it before, and an engine drops what it has seen before. So no two attempts
-        are the same, those of different hubs included.
+        The engine may have received the task before, and engines drop messages that they have seen. So no two attempts
+        are the same message, also if different hubs make them.
         """
         packer = self._session.packer
         _, _, header, parent, metadata, content, *buffers = frames
@@ -134,13 +134,13 @@ class Assignments:
         )
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
-        """The scheduler has chosen an engine: record which."""
+        """Record the engine that the scheduler has chosen for a task."""
         self._update(task.msg_id, {"engine_uuid": engine.uuid})
         if self._host.listening:
             self._notices.tell(TaskAssigned(task.msg_id, engine.uuid))
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
-        """The scheduler has forgotten a task, which is answered with an error."""
+        """Answer a task with an error, after the scheduler has forgotten it."""
         if task.held:
             self._intake.let_go(task)
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
@@ -148,11 +148,11 @@ class Assignments:
         self._answers.fail(asked, uuid, error)
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a request of this msg_id waits for its answer, in whichever queue."""
+        """Return whether a request with this msg_id waits for its answer, in any queue."""
         return self._is_pending(msg_id)
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
-        """Tasks depend on requests that ended so long ago that only the store may know them."""
+        """Ask the store how requests ended that a task depends on and that the scheduler has forgotten."""
 
         def tell(answer: Any) -> None:
             try:
@@ -168,7 +168,7 @@ class Assignments:
             self.give_up(task, error, "dependencies")
 
     def start_timer(self, task: Task, seconds: float) -> Scope:
-        """A task may wait for no longer than this."""
+        """Start the timer after which a task has waited too long."""
         try:
             return self._host.call_later(seconds, partial(self.scheduler.timed_out, task))
         except Exception as error:
@@ -176,7 +176,7 @@ class Assignments:
             return _NoTimer()
 
     def give_up(self, task: Task, error: Exception, place: str) -> None:
-        """Something unexpected concerns a task: answer the task, wherever it is, unless it is answered already."""
+        """Report an unexpected error, and answer its task with an error, unless the task is answered already."""
         reason = self._notices.failed(place, error, task=task.msg_id)
         if self.scheduler.tasks.get(task.msg_id) is task:
             self.scheduler.abandon(task, reason)
@@ -185,7 +185,7 @@ class Assignments:
 
 
 class _NoTimer:
-    """Takes the place of the timer of a task that has failed already."""
+    """Stands in for the timer of a task that has failed already."""
 
     def cancel(self) -> None:
-        """There is nothing to call off."""
+        """Do nothing: there is no timer."""

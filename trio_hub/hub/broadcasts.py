@@ -1,8 +1,9 @@
 """Broadcasts: one request of a client, fanned out to many engines.
 
-Each engine is sent a request of its own, with the client's frames but for the header's msg_id and a metadata
-without the list of targets, packed once for all. Each answers by itself; or, if the client wants them gathered
-("coalescing"), one reply carries all results in the order of the targets.
+Each engine is sent a request of its own, its share. A share has the client's frames, but a msg_id of its own, and
+metadata without the list of targets; the metadata is packed once for all shares. By default each engine's answer goes
+to the client by itself. If the client wants the answers gathered ("coalescing"), one reply carries all results in the
+order of the targets.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ __all__ = ["Broadcasts"]
 
 
 class Broadcasts:
-    """Takes broadcasts to their engines, and the answers back. Handlers get identities and message.
+    """Sends broadcasts to their engines, and the answers back. Handlers get identities and message.
 
     Args:
-        host, session: the ways to whoever watches, and to messages.
+        host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
-        channels: to engines; an engine is connected to that of its id modulo their number.
+        channels: the channels to engines; an engine is connected to the one with index id modulo their number.
         notices, replies, intake, answers, admission, routes, engines, announcer, gathering: the parts below.
         request_ended: is told how requests ended, since tasks may depend on them.
     """
@@ -81,12 +82,12 @@ class Broadcasts:
         self._request_ended = request_ended
         self.relay = Relay()
         self.submitted = 0
-        """Broadcasts received that are gathered, and shares of the others."""
+        """Requests received: a gathered broadcast counts once, another broadcast once per share."""
 
     # From clients
 
     def save_broadcast_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """A client addresses many engines at once: record it, and send each of them its share."""
+        """Record a client's broadcast, and send each engine its share."""
         if not admitted and not self._admit("broadcast_in", idents, msg, self.save_broadcast_request):
             return
         packer = self._session.packer
@@ -115,7 +116,7 @@ class Broadcasts:
     def _fail_whole(
         self, idents: list[bytes], msg: Message, metadata: BroadcastMetadata, shares: list[Message], error: HubError
     ) -> None:
-        """Answer a broadcast of which nothing was sent: as one, or share by share."""
+        """Answer a broadcast with an error before any share was sent: once if it is gathered, else once per share."""
         self.submitted += 1 if metadata.is_coalescing else len(shares)
         if metadata.is_coalescing:
             self._answers.fail(Asked.by("broadcast_in", idents, msg), None, error)
@@ -125,7 +126,7 @@ class Broadcasts:
     def submit_broadcast(
         self, idents: list[bytes], msg: Message, metadata: BroadcastMetadata, shares: list[Message]
     ) -> None:
-        """A broadcast that is recorded already goes to its engines. Never raises."""
+        """Send a recorded broadcast to its engines. Never raises."""
         if self._intake.carried_on:
             return
         broadcast = None
@@ -156,13 +157,13 @@ class Broadcasts:
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 
     def channel_of(self, engine: EngineConnector) -> str:
-        """The channel by which broadcasts go to an engine."""
+        """Return the channel on which broadcasts go to an engine."""
         return self.channels[engine.id % len(self.channels)]
 
     # From engines
 
     def save_broadcast_result(self, idents: list[bytes], msg: Message) -> None:
-        """An engine answers its share of a broadcast: pass it on, or gather it."""
+        """Pass on, or gather, an engine's answer to its share of a broadcast."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
         direct = self.relay.pending.get(msg_id)
@@ -195,7 +196,7 @@ class Broadcasts:
             engine.completed += 1
 
     def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
-        """Answer an engine's share of a broadcast with an error, and record that. Never raises."""
+        """Answer an engine's share of a broadcast with an error, and record the error. Never raises."""
         if direct.broadcast is not None:
             content = error_content(type(error).__name__, str(error))
             self._gathering.gather(direct.broadcast, engine_uuid, Answer(content, []))
@@ -213,61 +214,61 @@ class Broadcasts:
     # Engines that go
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """Answer what the engine has not answered."""
+        """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.relay.strand(engine.broadcast):
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """There is nothing left: all was answered when the engine was lost."""
+        """Do nothing: all shares were answered when the engine was lost."""
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Nobody waits: all was answered when the engine was lost."""
+        """Return False: all shares were answered when the engine was lost."""
         return False
 
-    # For the ways to engines, and for the failure boundary
+    # For the routes and for the failure boundary
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a broadcast, or a share of one, is not answered yet."""
+        """Return whether a broadcast or a share with this msg_id is not answered yet."""
         return msg_id in self.relay.pending or msg_id in self._gathering.gathered
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
-        """The shares that an engine has not answered."""
+        """Return the msg_ids of the shares that an engine has not answered."""
         return list(engine.broadcast.pending)
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
-        """If this engine has this share, answer the share with the error."""
+        """Answer a share with the error, if this engine has it."""
         direct = self.relay.answered(ident, msg_id)
         if direct is not None:
             self.fail_share(direct, ident.decode("utf-8", "replace"), error)
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """An engine's answer was lost. The share may have changed the engine's state, so it is not run again."""
+        """Answer a share with an error: its answer was lost, and a second run might change the engine twice."""
         self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
-        """Those of these shares that are not answered: the broadcasts are recorded, so they can be sent once more."""
+        """Return the unanswered shares among these: their broadcasts are recorded, so they can be sent again."""
         return [engine.broadcast.pending[msg_id] for msg_id in msg_ids if msg_id in engine.broadcast.pending]
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """A share as the engine was sent it, from the record of the share or of the broadcast. Raises `WireError`."""
+        """Return the frames of a share, from the record of the share or of the broadcast. Raises `WireError`."""
         return share_frames(self._session, direct, record)
 
     def stop(self, error: HubError) -> None:
-        """Answer all shares with the error."""
+        """Answer all pending shares with the error."""
         for direct in list(self.relay.pending.values()):
             self.give_up(direct.lane.ident, direct.header.msg_id, error)
 
     # After a restart
 
     def take_over_share(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
-        """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if it names no engine."""
+        """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if `engine` is None."""
         self.submitted += 1
         if engine is None:
             raise EngineError("it names no engine")
         self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.broadcast))
 
     def take_over(self, message: Message, shares: Mapping[str, TaskRecord]) -> None:
-        """Carry on with a gathered broadcast of an earlier hub, which has noted these shares. Raises `WireError`."""
+        """Carry on with a gathered broadcast of an earlier hub, given its notes of answers. Raises `WireError`."""
         self.submitted += 1
         header = message.header
         targets = self._session.broadcast_metadata(message).targets

@@ -1,8 +1,8 @@
-"""The clients' sessions: where they can be reached, and which results wait for those that cannot.
+"""The clients' sessions: where each can be reached, and which results wait for clients that cannot be reached.
 
-A client is known by its session, which its messages name. A stock client has no routing identity of its own: when
-its connection breaks, or the hub is another one, it comes back under a new one, and is recognised as soon as it says
-anything on a channel that results travel on.
+Each message of a client names its session. A stock client has no routing identity of its own: after its connection
+broke, or the hub was started again, the client has a new identity. The hub recognises the client at its next message on
+a channel that also carries results.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ __all__ = ["Clients"]
 
 
 class Clients:
-    """Which session lives at which identity, and what it is owed.
+    """The identities of each session, and the results that are owed to it.
 
     Args:
-        sessions: how many are remembered; those that were not heard for longest are forgotten.
-        results: how many results, of which only the msg_ids are kept here, may wait for clients that are away.
+        sessions: how many sessions are remembered; beyond that, the sessions are forgotten that have kept their
+            identities for longest.
+        results: how many results may wait for clients that are away. Only their msg_ids are kept here.
     """
 
     def __init__(self, sessions: int = 10_000, results: int = 100_000) -> None:
@@ -32,7 +33,7 @@ class Clients:
         return len(self._places)
 
     def heard(self, session: str, channel: str, ident: bytes) -> bool:
-        """A session has spoken. Whether anything is owed to it."""
+        """Note from which identity a session speaks on a channel. Return whether any result is owed to the session."""
         places = self._places.get(session)
         if places is None:
             places = self._places[session] = {}
@@ -44,12 +45,12 @@ class Clients:
         return self.owed > 0 and session in self._owed
 
     def places(self, session: str, channel: str) -> list[tuple[str, bytes]]:
-        """The channels on which a session was heard, this one first, with the identities at which it was heard last."""
+        """Return the channels on which a session was heard, this one first, each with the session's last identity."""
         places = self._places.get(session)
         return [] if places is None else sorted(places.items(), key=lambda place: place[0] != channel)
 
     def owe(self, session: str, msg_id: str) -> None:
-        """A result could not be delivered. If too many wait, those of the session that waits longest are given up."""
+        """Note a result that could not be delivered. If too many wait, forget all of the session that waits longest."""
         results = self._owed.setdefault(session, {})
         if msg_id not in results:
             results[msg_id] = None
@@ -59,7 +60,7 @@ class Clients:
             self.owed -= len(given_up)
 
     def settle(self, session: str) -> list[str]:
-        """The results that are owed to a session, oldest first; they are no longer owed."""
+        """Return the msg_ids of the results that are owed to a session, oldest first, and forget that they are owed."""
         results = self._owed.pop(session, {})
         self.owed -= len(results)
         return list(results)

@@ -26,32 +26,32 @@ class EngineState(Enum):
     """The stations of an engine's life, in order; `STALLED` ends a life that never began."""
 
     REGISTERING = "registering"
-    """It has been told its id; its heart has not been heard yet."""
+    """The hub has told the engine its id, and has not heard its heart yet."""
     ALIVE = "alive"
     LOST = "lost"
-    """Unregistered, for whatever reason; within the grace for late results."""
+    """Unregistered, for any reason; late results are still accepted (the grace)."""
     SETTLED = "settled"
-    """Nothing is kept for it any more."""
+    """The hub keeps nothing for the engine any more."""
     STALLED = "stalled"
-    """Its heart was not heard within the registration timeout, or it left before."""
+    """The engine's heart was not heard within the registration timeout, or the engine left before."""
 
 
 class Scope(Protocol):
-    """What the core needs of a cancel scope."""
+    """A cancel scope, or a timer, as far as the core uses it."""
 
     def cancel(self) -> object: ...
 
 
 class Route:
-    """What keeps messages from one engine on one channel, as long as something does.
+    """The messages that wait for one engine on one channel, and the reason.
 
-    There is a route only while there is trouble: the engine cannot be reached, or its connection broke and nobody knows
-    yet whether the engine is at the other end of the new one.
+    There is a route only while something is wrong: the engine cannot be reached, or its connection broke and the hub
+    does not know yet whether the engine is at the other end of the new connection.
 
     - ``parked``: the messages that wait, in order;
-    - ``suspect``: whether only a signed answer to a question of the hub lets messages go out again;
+    - ``suspect``: whether messages wait until the engine has answered a question of the hub with a signed message;
     - ``question``: the msg_id of that question, once it has been sent;
-    - ``scope``: the pause of the task that looks after the route; cancelling it has the task look at once.
+    - ``scope``: the cancel scope of the pause of the route's task; cancelling it ends the pause.
     """
 
     __slots__ = ("parked", "question", "scope", "suspect")
@@ -125,15 +125,16 @@ class EngineConnector:
         return set(self.mux.pending).union(self.broadcast.pending, self.worker.running if self.worker else ())
 
     def end_scope(self) -> None:
-        """Cancel the scope there is: the registration's timeout or the life is over."""
+        """Cancel the current scope, if any: the registration timeout, or the engine's life."""
         if self.scope is not None:
             self.scope.cancel()
 
 
 class Probe(NamedTuple):
-    """A question to an engine, the requests that are lost if it is answered before them, and what they were lost by.
+    """A question to an engine, about requests that were sent to it before.
 
-    ``last`` is whether they are given up then; else those that are recorded are sent once more.
+    The engine answers in order. So a request of ``msg_ids`` that is unanswered when the answer comes was lost, by
+    ``cause``. If ``last``, the hub then treats its answer as lost; else it first sends recorded requests once more.
     """
 
     engine: EngineConnector
@@ -144,19 +145,19 @@ class Probe(NamedTuple):
 
 
 def no_such_engine(idents: list[bytes]) -> EngineError:
-    """The error for a request to an engine that does not exist. The engine is the second of the identities."""
+    """Return the error for a request to an unknown engine, which is the second of the identities."""
     if len(idents) < 2:
         return EngineError("the message names no engine")
     return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")
 
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
-    """The error for a request that an engine left unanswered."""
+    """Return the error for a request that a lost engine has not answered."""
     return EngineError(f"Engine {engine.id} died while running task {msg_id}")
 
 
 def lost_on_its_way(engine: EngineConnector, msg_id: str, cause: str) -> EngineError:
-    """The error for a request whose answer the engine has sent, or has not, and which the hub has not got."""
+    """Return the error for a request that an engine has received and whose answer never reached the hub."""
     return EngineError(
         f"{cause} while {msg_id} was under way, and its result was lost: engine {engine.id} "
         "has had the request, and may have carried it out"

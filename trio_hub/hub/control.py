@@ -1,4 +1,4 @@
-"""The control channel: requests to engines that are relayed, watched for engines that go, and not recorded."""
+"""The control channel: requests to engines that are relayed and not recorded, and answered if the engine is lost."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["ControlChannel"]
 log = get_logger("trio_hub.hub")
 
 HUB = b"trio-hub"
-"""Stands where a client's identity does in what the hub itself asks of an engine."""
+"""The routing identity in requests that the hub itself sends, in place of a client's identity."""
 
 
 class ControlChannel:
-    """Takes control requests to the engines that they name, and the answers back. Handlers get identities and message.
+    """Relays control requests to the engines that they name, and the answers back. Handlers get identities and message.
 
     Args:
         session: reads and writes messages.
@@ -54,7 +54,7 @@ class ControlChannel:
         self.relay = Relay()
 
     def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """A client asks something of an engine's control channel."""
+        """Relay a client's control request to its engine."""
         if not admitted and not self._admit("control_in", idents, msg, self.relay_control_request):
             return
         sender = idents[:1] + idents[2:]
@@ -69,7 +69,7 @@ class ControlChannel:
             )
 
     def shutdown_engine(self, engine: EngineConnector) -> None:
-        """Ask an engine to end, as a client does; nobody is told of its answer but by its end."""
+        """Ask an engine to end, as a client would. The hub forwards the engine's answer to nobody."""
         header = self._session.new_header("shutdown_request")
         frames = self._session.write("shutdown_request", {"restart": False}, header=header)
         self._session.note(frames, lasting=True)
@@ -78,7 +78,7 @@ class ControlChannel:
         self._routes.send(engine, "control_out", [HUB, *frames], message.header.msg_id)
 
     def relay_control_result(self, idents: list[bytes], msg: Message) -> None:
-        """An engine answers on its control channel."""
+        """Send an engine's answer to a control request to the client."""
         ident, msg_id = idents[0], msg.parent.msg_id
         direct = self.relay.answered(ident, msg_id)
         if direct is None:
@@ -96,10 +96,10 @@ class ControlChannel:
     # Engines that go
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """The engine's answers may still come within its grace."""
+        """Do nothing: the engine's answers may still come within its grace."""
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """Answer what the engine left unanswered when it ended."""
+        """Answer the control requests that the engine has not answered."""
         for direct in self.relay.strand(engine.control):
             if direct.header.msg_type == "shutdown_request":  # the engine has ended, as asked
                 self._answer(direct, engine.uuid, {"status": "ok", "restart": False})
@@ -107,47 +107,50 @@ class ControlChannel:
                 self._fail(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether the engine has not answered everything."""
+        """Return whether the engine has unanswered control requests."""
         return len(engine.control) > 0
 
     def give_up_channel(self, engine: EngineConnector) -> None:
-        """The control channel of an engine cannot be reached: its requests fail, and the engine goes on working."""
+        """Answer an engine's control requests with errors: its control channel cannot be reached.
+
+        The engine works on.
+        """
         if self._routes.close_route(engine, "control_out"):
             log.warning("the control channel of an engine cannot be reached", engine=engine.id, uuid=engine.uuid)
             error = EngineError(f"engine {engine.id} cannot be reached on its control channel: has its nanny ended?")
             for direct in self.relay.strand(engine.control):
                 self._fail(direct, engine.uuid, error)
 
-    # For the ways to engines, and for the failure boundary
+    # For the routes and for the failure boundary
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a control request of this msg_id is not answered yet."""
+        """Return whether a control request with this msg_id is not answered yet."""
         return msg_id in self.relay.pending
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
-        """The control requests that an engine has not answered."""
+        """Return the msg_ids of the control requests that an engine has not answered."""
         return list(engine.control.pending)
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
-        """If this engine has this request, answer the request with the error."""
+        """Answer a request with the error, if this engine has it."""
         direct = self.relay.answered(ident, msg_id)
         if direct is not None:
             self._fail(direct, ident.decode("utf-8", "replace"), error)
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """An engine's answer was lost: answer with an error that says so."""
+        """Answer a request with the error that the engine's answer was lost."""
         self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
-        """None: control requests are not recorded."""
+        """Return no requests: control requests are not recorded."""
         return []
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """Never called: control requests are not recorded."""
+        """Raise `EngineError`: control requests are not recorded. Never called."""
         raise EngineError("control requests are not recorded")
 
     def stop(self, error: HubError) -> None:
-        """Answer all requests as if their engines had ended: no later hub knows of them."""
+        """Answer all requests as if their engines had ended. No later hub could answer them."""
         for engine in [*self._engines.alive.values(), *self._engines.lost]:
             self.engine_settled(engine)
 
@@ -156,7 +159,7 @@ class ControlChannel:
         self._answer(direct, engine_uuid, error_content(ename, str(error)))
 
     def _answer(self, direct: Direct, engine_uuid: str, content: dict[str, Any]) -> None:
-        """Answer a request that the engine will not answer. Never raises."""
+        """Answer a request in the place of its engine. Never raises."""
         if not direct.idents:  # the hub itself has asked
             return
         for _ in range(2):

@@ -1,8 +1,8 @@
-"""What a hub notes beside a record, so that a hub after it can carry on with the request.
+"""Notes that a hub keeps with a record, so that the next hub can carry on with the request.
 
-A record has the request as its users see it, in JSON. What another hub needs besides is here: whom to answer, how
-often the task may still be tried, and the bytes themselves where JSON is not what came by the wire. Sent once more
-with the same bytes, a request has the same signature, and an engine that has had it drops it.
+A record has the request in JSON, for its users. The next hub needs more, which is here: the client's routing
+identities, the number of retries that are left, and the original bytes if the message was not in JSON. A request that
+is sent once more with the same bytes has the same signature, so an engine drops it if it has received it before.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..wire.messages import Message, Session
 __all__ = ["AWAY", "Custody", "custody_of", "identities", "reply_frames", "request_frames"]
 
 AWAY = b"\0away"
-"""An identity that nobody has: that of a client which has to be recognised again by its session."""
+"""An identity that no peer has. It stands for a client that must first be recognised by its session."""
 
 _NO_PARENT = b"{}"
 
 
 class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
-    """Of a request that is not completed: all of this. Of one that is: the parent header of its reply, as it came.
+    """The notes on one request. For a completed request only ``parent`` is used: its reply's parent header, as it came.
 
     - ``idents``: the client's routing identities;
     - ``parent``: the packed parent header;
-    - ``raw``: header, metadata and content as they came, where the record has other bytes;
-    - ``retries``: how many are left, None for as many as the metadata says;
+    - ``raw``: header, metadata and content as they came, if the record has other bytes;
+    - ``retries``: the number of retries that are left; None for the number in the metadata;
     - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`.
     """
 
@@ -50,7 +50,7 @@ _decode = msgspec.msgpack.Decoder(Custody).decode
 
 
 def custody_of(record: TaskRecord) -> Custody:
-    """What was noted with a record; if that cannot be read, that its client has to be recognised by its session."""
+    """Return the notes on a record; if they cannot be read, notes that name the client as `AWAY`."""
     try:
         return _decode(record.custody) if record.custody is not None else Custody()
     except (msgspec.MsgspecError, UnicodeDecodeError):  # a database is a file, and files get damaged
@@ -58,7 +58,7 @@ def custody_of(record: TaskRecord) -> Custody:
 
 
 def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool) -> Custody:
-    """What to note with the record of a request that has come."""
+    """Return the notes on a request that has just come."""
     parent = bytes(msg.frames[3])
     if is_json:
         return Custody(idents, parent)
@@ -66,7 +66,10 @@ def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool) -> C
 
 
 def identities(custody: Custody) -> list[bytes]:
-    """Routing identities that lead to the client, if it gave itself one; else to nobody, and never to another."""
+    """Return routing identities for the client: its own, if it chose one itself; else `AWAY`, which reaches nobody.
+
+    An identity that ZeroMQ had made up may belong to another client now.
+    """
     if not custody.idents:
         return []
     first, *rest = custody.idents
@@ -74,7 +77,7 @@ def identities(custody: Custody) -> list[bytes]:
 
 
 def request_frames(record: TaskRecord, session: Session) -> Frames:
-    """The request once more, as it came: with the same signature.
+    """Return the frames of a request as they came, with the same signature.
 
     Raises:
         WireError: the record is damaged.
@@ -88,7 +91,7 @@ def request_frames(record: TaskRecord, session: Session) -> Frames:
 
 
 def reply_frames(record: TaskRecord, session: Session) -> Frames:
-    """The reply in a record that is completed: as it came, so that a client that has had it drops it.
+    """Return the frames of the reply in a completed record, as they came: a client that has received them drops them.
 
     Raises:
         WireError: the record is damaged.

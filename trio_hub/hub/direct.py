@@ -30,10 +30,10 @@ __all__ = ["DirectQueue"]
 
 
 class DirectQueue:
-    """Takes requests to the engines that they name, and the answers back. Handlers get identities and message.
+    """Sends requests to the engines that they name, and the answers back. Handlers get identities and message.
 
     Args:
-        host, session: the ways to whoever watches, and to messages.
+        host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
         notices, replies, intake, answers, admission, routes, engines, announcer: the parts of the hub below.
         request_ended: is told how requests ended, since tasks may depend on them.
@@ -69,14 +69,14 @@ class DirectQueue:
         self._request_ended = request_ended
         self.relay = Relay()
         self.late: dict[str, EngineConnector] = {}
-        """Requests that were answered for a lost engine, and whose real result may still come."""
+        """By msg_id, the lost engine of each request that was answered with an error; its result may still come."""
         self.submitted = 0
         """Requests received."""
 
     # From clients
 
     def save_queue_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """A client sends a request to one engine: record it and pass it on, or say that there is no such engine."""
+        """Record a client's request to one engine and pass it on, or answer that there is no such engine."""
         if not admitted and not self._admit("mux_in", idents, msg, self.save_queue_request):
             return
         sender = idents[:1] + idents[2:]
@@ -89,10 +89,10 @@ class DirectQueue:
         except WireError as error:
             self._replies.refuse("mux_in", sender, msg, error)
             return
-        if not msg.header.msg_type.endswith("_request"):  # a message of a comm, which nobody answers
+        if not msg.header.msg_type.endswith("_request"):  # a comm message: it gets no answer
             self._intake.when_safe(partial(self._relay_comm, idents, msg))
             return
-        if len(idents) < 2:  # nothing to be recorded: no engine could have had it
+        if len(idents) < 2:  # not recorded, since it names no engine
             self._replies.refuse("mux_in", sender, msg, no_such_engine(idents))
             return
         record.engine_uuid = idents[1].decode("utf-8", "replace")
@@ -110,7 +110,7 @@ class DirectQueue:
             self._routes.send(engine, "mux_out", [*idents[:1], *idents[2:], *msg.frames], msg.header.msg_id)
 
     def submit_direct(self, idents: list[bytes], msg: Message, label: Any = None) -> None:
-        """A direct request that is recorded already goes to its engine. Never raises."""
+        """Send a recorded direct request to its engine. Never raises."""
         if self._intake.carried_on:
             return
         self.submitted += 1
@@ -143,7 +143,7 @@ class DirectQueue:
     # From engines
 
     def save_queue_result(self, idents: list[bytes], msg: Message) -> None:
-        """An engine answers a direct request: record it and pass it on."""
+        """Record an engine's answer to a direct request, and pass the answer on."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
         direct = self.relay.pending.get(msg_id)
@@ -156,7 +156,7 @@ class DirectQueue:
             self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata.started, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:
-            # The client has its EngineError; the record gets the truth.
+            # The client has got an EngineError already; the real result goes into the record.
             del self.late[msg_id]
             started = self._answers.metadata_of(msg).started
             self._answers.record_result(ident, msg, msg_id, b"", started)
@@ -169,63 +169,66 @@ class DirectQueue:
             )
 
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
-        """Answer a request with an error, record that, and tell the tasks that depend on it. Never raises."""
+        """Answer a request with an error, record the error, and tell the tasks that depend on the request.
+
+        Never raises.
+        """
         self._answers.fail(Asked.of("mux_in", direct), engine_uuid, error)
         self._request_ended(direct.header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
 
     # Engines that go
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """Answer what the engine has not answered. Its real answers are still recorded, if they come in time."""
+        """Answer a lost engine's requests with errors. Real answers that come within its grace are still recorded."""
         for direct in self.relay.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """Forget the answers that may have come."""
+        """Stop waiting for the late answers of a lost engine."""
         for msg_id in [msg_id for msg_id, owner in self.late.items() if owner is engine]:
             del self.late[msg_id]
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether an answer that comes now would be recorded."""
+        """Return whether late answers of a lost engine would still be recorded."""
         return engine in self.late.values()
 
-    # For the ways to engines, and for the failure boundary
+    # For the routes and for the failure boundary
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a request of this msg_id is not answered yet."""
+        """Return whether a direct request with this msg_id is not answered yet."""
         return msg_id in self.relay.pending
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
-        """The requests that an engine has not answered."""
+        """Return the msg_ids of the requests that an engine has not answered."""
         return list(engine.mux.pending)
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
-        """If this engine has this request, answer the request with the error."""
+        """Answer a request with the error, if this engine has it."""
         direct = self.relay.answered(ident, msg_id)
         if direct is not None:
             self.fail_direct(direct, ident.decode("utf-8", "replace"), error)
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """An engine's answer was lost. The request may have changed the engine's state, so it is not run again."""
+        """Answer a request with an error, since its answer was lost. It may have changed the engine: no second run."""
         self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
-        """Those of these requests that are not answered: they are recorded, so they can be sent once more."""
+        """Return the requests among these that are not answered: they are recorded, so they can be sent again."""
         return [engine.mux.pending[msg_id] for msg_id in msg_ids if msg_id in engine.mux.pending]
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """A request as it came, from its record. Raises `WireError`."""
+        """Return the frames of a request as they came, from its record. Raises `WireError`."""
         return request_frames(record, self._session)
 
     def stop(self, error: HubError) -> None:
-        """Answer all requests with the error."""
+        """Answer all pending requests with the error."""
         for direct in list(self.relay.pending.values()):
             self.give_up(direct.lane.ident, direct.header.msg_id, error)
 
     def take_over(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
-        """Carry on with a request of an earlier hub. Raises `EngineError` if it names no engine."""
+        """Carry on with a request of an earlier hub. Raises `EngineError` if `engine` is None."""
         self.submitted += 1
         if engine is None:
             raise EngineError("it names no engine")

@@ -1,4 +1,4 @@
-"""The registry of engines: how they register, unregister and get lost, and which there are."""
+"""The registry of engines: registration, unregistration, loss, and the tables of engines."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = ["LOSSES", "Engines"]
 log = get_logger("trio_hub.hub")
 
 LOSSES = ("heart", "request", "shutdown", "unreachable")
-"""Why an engine is gone, see `trio_hub.hub.events.EngineUnregistered`."""
+"""The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
 MAX_UUID = 255
-"""Bytes an engine's uuid may have: a ZeroMQ identity has no more."""
+"""Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
-"""How Jupyter's sessions name their messages: session, process, number."""
+"""A msg_id of a Jupyter session: session, process id, number."""
 
 
 class Engines:
-    """Knows the engines, from the first word of each until its grace is over.
+    """Keeps the engines, each from its registration request until its grace is over.
 
     Args:
-        host, session: the ways to engines' lives and messages.
+        host, session: start engines' lives, and read messages.
         replies: sends replies and notifications.
-        notices: counts and tells what goes wrong.
+        notices: counts and logs ignored messages and errors.
         heartmonitor: counts the heartbeats.
-        hb_period: milliseconds between pings, which engines are told.
-        engine_info: connection info for engines, which they are told as well.
+        hb_period: milliseconds between pings; sent to engines that register.
+        engine_info: connection info for engines; sent to engines that register.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class Engines:
         self.alive: dict[int, EngineConnector] = {}
         """The engines that are alive, by id."""
         self.by_ident: dict[bytes, EngineConnector] = {}
-        """The same, by identity."""
+        """The engines that are alive, by identity."""
         self.incoming_registrations: dict[bytes, EngineConnector] = {}
-        """The engines that have been told their id and whose heart was not heard yet, by identity."""
+        """The engines that know their id and whose heart was not heard yet, by identity."""
         self.lost: set[EngineConnector] = set()
         """The engines that are gone and whose grace is not over."""
         self.registrations = dict.fromkeys(("requested", "replied", "stalled"), 0)
-        """Engines that asked to register, were told their ids, and were not heard of in time."""
+        """Counts of engines that asked to register, were told their ids, and were not heard in time."""
         self.engines_registered = 0
         self.engines_lost = dict.fromkeys(LOSSES, 0)
-        """Engines that are gone, by reason."""
+        """Counts of lost engines, by reason."""
         self._ids = _Ids()
         self._joined: Callable[[EngineConnector], None] = _nobody
         self._returned: Callable[[EngineConnector], None] = _nobody
@@ -88,7 +88,7 @@ class Engines:
         returned: Callable[[EngineConnector], None],
         watchers: Sequence[EngineWatcher],
     ) -> None:
-        """Tell who is told of engines. Call it once, before the first engine comes.
+        """Set the parts that are told of engines. Call this once, before the first engine comes.
 
         Args:
             joined: is told of each engine that is usable, or expected back (``awaited``).
@@ -102,9 +102,9 @@ class Engines:
     # Coming
 
     def register_engine(self, reg: list[bytes], msg: Message) -> EngineConnector | None:
-        """Register a new engine: tell it its id, and wait for its heart (`finish_registration`).
+        """Register a new engine: tell the engine its id, and wait for its heart (`finish_registration`).
 
-        An id it asks for is honoured if free; else ids are counted up and never used again.
+        The engine gets the id that it asks for if that id is free, else the next id that was never used.
         """
         self.registrations["requested"] += 1
         content = self._session.content(msg)
@@ -135,21 +135,21 @@ class Engines:
 
     @property
     def next_engine_id(self) -> int:
-        """The lowest id that no engine has ever had here."""
+        """The lowest id that was never given to an engine."""
         return self._ids.next
 
     def _connector(self, uuid: Any, requested_id: int | None) -> EngineConnector:
-        """A new engine, which is in no table yet. Raises what `valid_uuid` raises."""
+        """Return a new engine, which is in no table yet. Raises like `valid_uuid`."""
         uuid = valid_uuid(uuid, self.by_ident, self.incoming_registrations)
         return EngineConnector(self._ids.give(requested_id, self._of_id), uuid)
 
     def finish_registration(self, heart: bytes) -> None:
-        """Second half of a registration, once the heart has been heard: the engine is usable."""
+        """Complete a registration, after the engine's heart has been heard: the engine is usable."""
         engine = self.incoming_registrations.pop(heart)
         engine.state = EngineState.ALIVE
         self._add(engine)
         self._heartmonitor.watch(heart)
-        engine.end_scope()  # that of the stalled-registration timeout
+        engine.end_scope()  # the registration timeout
         self.engines_registered += 1
         log.info("engine registered", engine=engine.id, uuid=engine.uuid)
         self._replies.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
@@ -162,17 +162,17 @@ class Engines:
         self.by_ident[engine.ident] = engine
 
     def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
-        """Take up the engines of an earlier hub, uuids by id, before anything has been received.
+        """Take up the engines of an earlier hub, given as uuids by id, before anything has been received.
 
-        Clients see them at once, and they do not register again. They get nothing before their hearts are heard; when
-        they have had the time for it, `Hearts.purge_unheard` lets go of those that were not.
+        Clients see these engines at once, and the engines do not register again. An engine gets nothing before its
+        heart is heard. When the time for that is over, `Hearts.purge_unheard` loses the engines that were not heard.
         """
         for engine_id, uuid in sorted(engines.items()):
             self.restore_engine(engine_id, uuid)
         self._ids.reserve(next_id)
 
     def restore_engine(self, engine_id: int | None, uuid: str) -> None:
-        """Take up one engine of an earlier hub; see `restore_engines`."""
+        """Take up one engine of an earlier hub, see `restore_engines`; with an id of None, under a new id."""
         try:
             engine = self._connector(uuid, engine_id)
         except (KeyError, TypeError, ValueError) as error:
@@ -185,7 +185,7 @@ class Engines:
         self._joined(engine)
 
     def engine_returned(self, engine: EngineConnector) -> None:
-        """The heart of an engine that an earlier hub had is heard for the first time."""
+        """Give work to a restored engine, whose heart is heard for the first time by this hub."""
         self._heartmonitor.watch(engine.ident)
         log.info("engine is back", engine=engine.id, uuid=engine.uuid)
         if self._host.listening:
@@ -206,10 +206,11 @@ class Engines:
     # Going
 
     def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
-        """Unregister an engine that explicitly asks to leave; also one that is still registering.
+        """Unregister an engine that asks to leave, also while it is registering.
 
-        An id may have been another engine's before, whose last word comes late: who says which engine it speaks of
-        is heard only of that one. A stock engine says it by its identity; its nanny says nothing but the id.
+        The id may have belonged to another engine before, whose last message comes late. So a message that also names
+        the uuid is ignored if the uuid is not that of the engine with this id. A stock engine names its uuid by its
+        identity; its nanny sends only the id.
         """
         content = self._session.content(msg)
         engine_id = content.get("id")
@@ -233,12 +234,12 @@ class Engines:
             engine.end_scope()
 
     def _of_id(self, engine_id: int) -> EngineConnector | None:
-        """The engine that has this id, or is about to have it."""
+        """Return the engine that has this id, or is registering with it."""
         registering = (engine for engine in self.incoming_registrations.values() if engine.id == engine_id)
         return self.alive.get(engine_id) or next(registering, None)
 
     def lose_engine(self, engine: EngineConnector, reason: str) -> None:
-        """An engine is gone: forget it, announce it, and let its grace begin."""
+        """Remove an engine from the tables, announce its loss, and begin its grace."""
         if engine.state is not EngineState.ALIVE:
             return
         engine.state = EngineState.LOST
@@ -257,21 +258,21 @@ class Engines:
         self._replies.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})
         if self._host.listening:
             self._notices.tell(EngineUnregistered(engine.id, engine.uuid, reason))
-        engine.end_scope()  # that of its life
+        engine.end_scope()  # the engine's life
 
     def _tell(self, told: Callable[[EngineConnector], None], engine: EngineConnector) -> None:
-        """Tell a watcher, in such a way that its failure does not keep the others from being told."""
+        """Call a watcher, and catch its errors, so that the other watchers are still called."""
         try:
             told(engine)
         except Exception as error:
             self._notices.failed("end of an engine", error, engine=engine.id, uuid=engine.uuid)
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether anybody waits, or the records wait, for something of a lost engine."""
+        """Return whether a client or a record still waits for an answer of a lost engine."""
         return any(watcher.owes_answers(engine) for watcher in self._watchers)
 
     def handle_stranded(self, engine: EngineConnector) -> None:
-        """The grace of a lost engine is over: settle all that it has not answered."""
+        """Settle everything that a lost engine has not answered, when its grace is over."""
         if engine.state is not EngineState.LOST:
             return
         engine.state = EngineState.SETTLED
@@ -283,20 +284,20 @@ class Engines:
 
 
 def _nobody(engine: EngineConnector) -> None:
-    """Stands for who is told before `Engines.connect` is called."""
+    """Do nothing. Used as callback until `Engines.connect` is called."""
 
 
 def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
-    """The identity of the engine that an unregistration is about, if it can be told."""
+    """Return the identity of the engine that an unregistration names, or None if it names only an id."""
     uuid = content.get("uuid")
     if isinstance(uuid, str):
         return uuid.encode("utf-8", "replace")
-    # ZeroMQ makes up an identity that begins with NUL for whoever has none; a stock engine's own is its uuid
+    # ZeroMQ makes up an identity that begins with NUL for a peer without one; a stock engine's identity is its uuid
     return None if sender.startswith(b"\0") else sender
 
 
 class _Ids:
-    """Gives ids to engines: each once, unless an engine asks for one that is free."""
+    """Gives ids to engines: each id once, unless an engine asks for a free id."""
 
     def __init__(self) -> None:
         self.next = 0
@@ -307,7 +308,7 @@ class _Ids:
         self.next = max(self.next, until)
 
     def give(self, requested: int | None, owner: Callable[[int], object]) -> int:
-        """The requested id if nobody owns it, else the next that was never used."""
+        """Return the requested id if no engine has it, else the next id that was never used."""
         if requested is not None:
             if owner(requested) is None:
                 self.reserve(requested + 1)
@@ -318,14 +319,17 @@ class _Ids:
 
 
 def requested_id(requested: Any) -> int | None:
-    """The id that an engine asks for, if any. Raises `ValueError` if it is none that an engine can have."""
+    """Return the id that an engine asks for, or None. Raises `ValueError` if the value cannot be an id."""
     if requested is not None and (type(requested) is not int or not 0 <= requested < 2**31):
         raise ValueError(f"the requested engine id must be an integer of 0 or more, not {requested!r}")
     return requested
 
 
 def valid_uuid(uuid: Any, *taken: Container[bytes]) -> str:
-    """The uuid that an engine gives itself. Raises `TypeError`, `ValueError`, or `KeyError` if it is in use."""
+    """Return the uuid of an engine after checking it.
+
+    Raises `TypeError`, `ValueError`, or `KeyError` if it is in use.
+    """
     if not isinstance(uuid, str) or not uuid:
         raise TypeError("a registration_request must say the engine's uuid, a text that is not empty")
     ident = uuid.encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What happens in a hub, as its embedder sees it: frozen values, in the order in which things happened."""
+"""Events of a hub for its embedder: frozen values, in the order in which things happened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 class EngineRequested(msgspec.Struct, frozen=True, gc=False):
     """An engine has asked to register, and was told its id; its heart was not heard yet.
 
-    ``host`` is the address that it came from, and ``pid`` its process; None where these are not known.
+    ``host`` is the address from which the request came, and ``pid`` the engine's process id; None if not known.
     """
 
     id: int
@@ -49,14 +49,14 @@ class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineSettled(msgspec.Struct, frozen=True, gc=False):
-    """The grace of a lost engine is over, and all that it left is answered."""
+    """The grace of a lost engine is over, and all its requests are answered or given to other engines."""
 
     id: int
     uuid: str
 
 
 class EngineReturned(msgspec.Struct, frozen=True, gc=False):
-    """The heart of an engine is heard that an earlier hub had."""
+    """The heart of an engine that was registered with an earlier hub is heard."""
 
     id: int
     uuid: str
@@ -73,8 +73,9 @@ class TaskSubmitted(msgspec.Struct, frozen=True, gc=False):
     """A request has come.
 
     - ``queue``: ``"task"``, ``"mux"`` or ``"broadcast"``;
-    - ``label``: what its client calls it; else its function's name, if that can be told; else the kind of its message;
-    - ``client``: its client's session;
+    - ``label``: the label that the client has given; else the function's name, if it can be found; else the message
+      type;
+    - ``client``: the session of the client;
     - ``engine_uuid``: the engine that a direct request, or a share of a broadcast, is for.
     """
 
@@ -95,7 +96,7 @@ class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
 
-    Of an error, ``ename`` is its type, and ``evalue`` the first line of what it says, at most 200 characters.
+    For an error, ``ename`` is its type, and ``evalue`` the first line of its text, at most 200 characters.
     """
 
     msg_id: str
@@ -106,7 +107,7 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
 
 
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
-    """The hub has been asked to stop; no further event follows. ``reason`` says by whom."""
+    """The hub has been asked to stop; no further event follows. ``reason`` says who or what has asked."""
 
     reason: str
 

@@ -18,7 +18,7 @@ __all__ = ["Gathering"]
 
 
 class Gathering:
-    """Gathers engines' answers, and answers the clients.
+    """Gathers the engines' answers to broadcasts, and sends each client one reply.
 
     Args:
         session, store: write messages and records.
@@ -47,22 +47,22 @@ class Gathering:
         """The gathered broadcasts that are not answered yet, by msg_id."""
 
     def begin(self, broadcast: Broadcast) -> None:
-        """A broadcast is about to be sent to its engines."""
+        """Note a gathered broadcast that is about to be sent to its engines."""
         self.gathered[broadcast.header.msg_id] = broadcast
 
     def gather(self, broadcast: Broadcast, uuid: str, answer: Answer) -> None:
-        """One engine's answer to a gathered broadcast is in; if it is the last, the client gets them all."""
+        """Add one engine's answer to a gathered broadcast; after the last one, answer the client."""
         if broadcast.answered(uuid, answer):
             self.finish_broadcast(broadcast)
         elif self._store.durable:
-            # until all are in, in case that this hub does not live to see it
+            # noted until all answers are in, in case this hub ends before that
             try:
                 self._store.add(note_of_share(broadcast, uuid, answer, self._now()))
             except Exception as error:
                 self._notices.failed("share of a broadcast", error, task=broadcast.header.msg_id)
 
     def finish_broadcast(self, broadcast: Broadcast) -> None:
-        """All answers to a gathered broadcast are in: the client gets them. Never raises."""
+        """Answer the client of a gathered broadcast, when all answers are in. Never raises."""
         header = broadcast.header
         del self.gathered[header.msg_id]
         asked = Asked.of("broadcast_in", broadcast)

@@ -1,7 +1,7 @@
-"""The heartbeat's bookkeeping: which hearts have answered, and which have missed too often.
+"""Counts heartbeats: which hearts have answered, and which have missed too many pings.
 
-Pings carry a number under a prefix that only this hub knows, so that a pong shows by itself that it answers
-one of our pings. Any answer, however late, is a sign of life now; what was heard is weighed once a period.
+Each ping is a token that only this hub knows, and a number. So a pong, which echoes a ping, proves that it answers a
+ping of this hub. Every pong counts as a sign of life, however late it comes. The pongs are evaluated once per period.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class HeartMonitor:
     def __init__(self, token: bytes, max_misses: int = 10) -> None:
         self.max_misses = max_misses
         self.missed = 0
-        """Pings that were not answered in their period, of all hearts there have been."""
+        """Pings that were not answered in their period, summed over all hearts since the start."""
         self._token = token
         self._pings = 0
         self._latest = b""
         self._misses: dict[bytes, int] = {}
-        """Misses in a row, of every heart that is watched."""
+        """Pings in a row that each watched heart has missed."""
         self._heard: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -42,28 +42,28 @@ class HeartMonitor:
 
     @property
     def topic(self) -> bytes:
-        """What every ping begins with that `ping` makes, and no greeting."""
+        """The bytes with which each common ping begins, and no greeting does."""
         return self._token
 
     def ping(self) -> bytes:
-        """The next ping to send to all."""
+        """Return the next ping for all hearts."""
         self._pings += 1
         self._latest = b"%b.%d" % (self._token, self._pings)
         return self._latest
 
     def greeting(self) -> bytes:
-        """The next ping to send to one heart only."""
+        """Return the next ping for one new heart only."""
         return _GREETING + self.ping()
 
     def is_ours(self, pong: bytes) -> bool:
-        """Whether this is the echo of a ping that was sent."""
-        if pong == self._latest and pong:  # as nearly all of them
+        """Return whether a pong is the echo of a ping that was sent."""
+        if pong == self._latest and pong:  # the most frequent case
             return True
         token, _, number = pong.removeprefix(_GREETING).rpartition(b".")
         return token == self._token and number.isdigit() and len(number) < 20 and 0 < int(number) <= self._pings
 
     def watch(self, heart: bytes) -> None:
-        """A heart has been heard for the first time, and is expected to go on."""
+        """Watch a heart, which has just been heard for the first time."""
         self._misses[heart] = 0
         self._heard.add(heart)
 
@@ -72,18 +72,21 @@ class HeartMonitor:
         self._heard.discard(heart)
 
     def beat(self, heart: bytes) -> bool:
-        """A heart has answered. Whether it is one that is watched."""
+        """Note that a heart has answered. Return whether the heart is watched."""
         watched = heart in self._misses
         if watched:
             self._heard.add(heart)
         return watched
 
     def silent(self, misses: int) -> list[bytes]:
-        """The hearts that have just missed so many pings in a row, or a multiple of that."""
+        """Return the hearts whose number of pings missed in a row is a multiple of ``misses``."""
         return [heart for heart, missed in self._misses.items() if missed and missed % misses == 0]
 
     def weigh(self) -> list[bytes]:
-        """A period is over: the hearts that have missed too many pings. Call it when all pongs are in."""
+        """End a period, and return the hearts that have missed too many pings.
+
+        Call this when all pongs have been read.
+        """
         failed = []
         for heart in self._misses:
             if heart in self._heard:

@@ -1,4 +1,4 @@
-"""Heartbeats: which engines they make usable, and which engines are lost for want of them."""
+"""Heartbeats: the first one makes an engine usable, and an engine is lost after too many misses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = get_logger("trio_hub.hub")
 
 
 class Hearts:
-    """Hears the engines' hearts.
+    """Passes on the engines' heartbeats, and tells the registry what follows from them.
 
     Args:
         heartmonitor: counts the heartbeats.
-        engines: the registry, which is told what follows from them.
-        notices: counts and tells heartbeats of nobody.
+        engines: the registry of engines.
+        notices: counts and logs heartbeats that belong to no engine.
         now: the current time, aware and in UTC.
     """
 
@@ -33,7 +33,7 @@ class Hearts:
         self._notices = notices
         self._now = now
         self.hearts_weighed = now()
-        """When `weigh_hearts` was last called."""
+        """The time of the last call of `weigh_hearts`."""
 
     @property
     def awaits_hearts(self) -> bool:
@@ -42,7 +42,7 @@ class Hearts:
         return bool(engines.incoming_registrations) or len(self.heartmonitor) < len(engines.alive)
 
     def handle_pong(self, frames: list[bytes]) -> None:
-        """A heart answers: ``[identity, ping]``. Whatever else arrives there is harmless."""
+        """Handle a pong, ``[identity, ping]``. Count and ignore any other message."""
         if len(frames) != 2 or not self.heartmonitor.is_ours(frames[1]):
             self._notices.ignore(
                 "bad_heartbeat", "a heartbeat that answers no ping of this hub", uuid=b"".join(frames[:1])
@@ -52,7 +52,7 @@ class Hearts:
             self.handle_new_heart(frames[0])
 
     def handle_new_heart(self, heart: bytes) -> None:
-        """A heart that is not watched has beaten: complete its engine's registration, if there is one."""
+        """Complete the registration of a new heart's engine, or the return of a restored engine."""
         if heart in self._engines.incoming_registrations:
             self._engines.finish_registration(heart)
         elif (engine := self._engines.by_ident.get(heart)) is not None:  # restored
@@ -61,13 +61,13 @@ class Hearts:
             self._notices.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
 
     def weigh_hearts(self) -> None:
-        """A heartbeat period is over, and all pongs are in: unregister those that have missed too many."""
+        """End a heartbeat period, after all pongs have been read: lose the engines that have missed too many pings."""
         self.hearts_weighed = self._now()
         for heart in self.heartmonitor.weigh():
             self.handle_heart_failure(heart)
 
     def handle_heart_failure(self, heart: bytes) -> None:
-        """A heart has stopped: unregister its engine."""
+        """Lose the engine whose heart has stopped."""
         engine = self._engines.by_ident.get(heart)
         if engine is not None:
             log.warning(

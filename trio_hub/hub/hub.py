@@ -1,4 +1,4 @@
-"""`Hub`: it builds the parts and connects them, is where everything arrives, and where every unexpected error ends."""
+"""`Hub`: builds the parts, routes everything that arrives to them, and catches every unexpected error."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ log = get_logger("trio_hub.hub")
 P = ParamSpec("P")
 
 EXPECTED = (HubError, KeyError, IndexError, TypeError, ValueError)
-"""What a query handler raises to say what is wrong with a query."""
+"""The exceptions by which a query handler reports a wrong query."""
 
 
 class Hub:
     """The hub's core: engines, queues, records and queries, without a socket, a task or a clock.
 
-    The runtime hands it what arrives, and carries out what it asks for (`Host`). Each way in is a method of this class,
-    and a failure boundary: an unexpected exception concerns what was being handled, and nothing else. It is logged and
-    counted (`Notices.failed`), the request concerned is answered with an error, and the hub goes on. Where one call
-    handles several requests, or is made after a commit or an answer of the store, the parts do so for each request.
+    The runtime calls the hub with everything that arrives, and carries out the hub's requests to it (`Host`). Each
+    method for the runtime is a failure boundary: an unexpected exception is logged and counted (`Notices.failed`), the
+    request concerned is answered with an error, and the hub goes on. Where one call handles several requests, or
+    follows a commit or an answer of the store, the parts catch the exceptions of each request.
 
     Args:
         host: the way to sockets, tasks and time.
         session: reads and writes messages.
         store: keeps the records.
-        rng: chance, for the schemes of the task queue that need it.
+        rng: random numbers, for schemes of the task queue.
         settings: see `Settings`.
     """
 
@@ -71,7 +71,7 @@ class Hub:
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
         self._read = session.read_untrusted
-        # Ways in that need no more than that their failure is told.
+        # Ways in whose unexpected errors only need to be reported.
         hearts, engines = parts.hearts, parts.engines
         self.handle_pong = guarded(parts.notices, "heartbeat", hearts.handle_pong)
         self.weigh_hearts = guarded(parts.notices, "heartbeat", hearts.weigh_hearts)
@@ -115,10 +115,10 @@ class Hub:
     # Messages
 
     def dispatch_monitor_traffic(self, channel: str, frames: Sequence[Buffer]) -> None:
-        """A message arrived on a queue or on iopub: read it once, relay and record it."""
+        """Read a message that arrived on a queue or on iopub, and call its handler. Never raises."""
         try:
             msg = self._read(frames, lasting=channel == "control_in")
-            if not msg.idents and channel != "iopub":  # where they are topics, and may be missing
+            if not msg.idents and channel != "iopub":  # on iopub they are topics, which may be missing
                 raise WireError("no_identity", "no routing identity before the delimiter")
         except WireError as error:
             self.notices.unreadable(channel, error)
@@ -137,7 +137,7 @@ class Hub:
             self._message_failed(channel, msg, error)
 
     def _message_failed(self, channel: str, msg: Message, error: Exception) -> None:
-        """What a message asks for, or answers, cannot be handled, and nobody expected that."""
+        """Report the unexpected error of a message, and answer the request that it concerns."""
         if channel in self.result_queues:
             ident, msg_id = msg.idents[0], msg.parent.msg_id
             reason = self.notices.failed(channel, error, task=msg_id, uuid=ident)
@@ -148,7 +148,7 @@ class Hub:
             self.admission.failed(channel, error, channel, msg.idents, msg)
 
     def dispatch_query(self, frames: Sequence[Buffer]) -> None:
-        """A registration or a client's query arrived: route it, and answer it whatever happens."""
+        """Read a registration or a query, call its handler, and answer it in any case. Never raises."""
         try:
             msg = self._read(frames, lasting=True)
             if not msg.idents:
@@ -173,14 +173,14 @@ class Hub:
             self.answer_query(msg, outcome)
 
     def answer_query(self, msg: Message, reply: Reply) -> None:
-        """Send the reply to a query; or, if that cannot be packed or sent, say so. Never raises."""
+        """Send the reply to a query, or an error if the reply cannot be packed or sent. Never raises."""
         try:
             self.replies.reply("query", msg.idents, msg, reply)
         except Exception as error:
             self.answer_query_error(msg, error)
 
     def answer_query_error(self, msg: Message, error: Exception) -> None:
-        """Answer a query that could not be carried out. Never raises."""
+        """Answer a query with an error. Never raises."""
         if isinstance(error, WireError):
             self.notices.wire_errors[error.kind] += 1
         if not isinstance(error, EXPECTED):
@@ -203,7 +203,7 @@ class Hub:
     # Engines, and the connections to them
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether anybody waits for something of a lost engine, so that its late results are to be waited for."""
+        """Return whether a client or a record still waits for an answer of a lost engine; True if not known."""
         try:
             return self.engines.owes_answers(engine)
         except Exception as error:
@@ -211,7 +211,7 @@ class Hub:
             return True
 
     def flush_route(self, engine: EngineConnector, channel: str) -> bool:
-        """Send what waits for an engine on a channel, see `Routes.flush`. False if it cannot be reached there."""
+        """Send the messages that wait for an engine on a channel, see `Routes.flush`. False if it cannot be reached."""
         try:
             return self.routes.flush(engine, channel)
         except Exception as error:
@@ -219,12 +219,12 @@ class Hub:
             return False
 
     def connection_lost(self, channel: str, ident: bytes | None, others: Container[bytes] = ()) -> None:
-        """The connection of an engine on a channel has broken, and its heart may go on.
+        """Handle a broken connection of an engine on a channel; the engine may be alive.
 
         Args:
-            channel: by which the hub sends to engines, such as ``"task_out"``.
-            ident: whose connection it was; None if nothing was ever received by it.
-            others: if `ident` is None, engines whose connections on this channel it was not.
+            channel: the hub's channel to engines, such as ``"task_out"``.
+            ident: the engine of the connection; None if nothing was ever received on the connection.
+            others: if `ident` is None, the engines that have other connections on this channel.
         """
         try:
             if ident is None:
@@ -237,7 +237,7 @@ class Hub:
     # What the hub has asked for
 
     def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
-        """The store has answered, or time is up: call what was to be called then. Never raises."""
+        """Make a call that a part has asked for, after an answer of the store or a time. Never raises."""
         try:
             call(*arguments)
         except Exception as error:
@@ -246,10 +246,10 @@ class Hub:
     # The end
 
     def stop_serving(self, *, carried_on: bool = False) -> None:
-        """The hub stops: answer whoever waits, and whoever comes from now on, and tell all clients. Idempotent.
+        """Stop: answer all pending and all later requests with an error, and tell all clients. Idempotent.
 
-        If another hub is to carry on, what is recorded is left to that one, and clients are not told, since a stock
-        client then closes its connections; only requests that are not recorded are answered.
+        If another hub is to carry on, recorded requests are left to that hub; only requests without a record are
+        answered. Clients are not told then, since a stock client that is told closes its connections.
         """
         if self.intake.stopping:
             return
@@ -282,7 +282,7 @@ class Hub:
 
 
 def guarded(notices: Notices, place: str, call: Callable[P, None]) -> Callable[P, None]:
-    """A way in that never raises: an unexpected exception is told, and concerns nothing else."""
+    """Return a function that makes the call, and reports an unexpected exception instead of raising it."""
 
     def call_guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:

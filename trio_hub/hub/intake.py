@@ -1,4 +1,4 @@
-"""Where requests are while they wait: on their way to disk, in memory, or, if there are too many, on disk only."""
+"""Requests that wait: for the disk, in memory, or, if they are too many, on disk only."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ __all__ = ["STOPPED", "Fetched", "Intake"]
 
 STOPPED = "the hub has been stopped"
 FETCHED_AT_A_TIME = 100
-"""Requests that are read from the store at a time."""
+"""Requests that are read from the store in one call, at most."""
 FETCH_ATTEMPTS, FETCH_PAUSE = 60, 1.0
-"""How often they are tried to be read while the store gives errors, and seconds between two attempts."""
+"""Attempts to read requests while the store gives errors, and seconds between two attempts."""
 PART_FOR_FRAMES = 0.5
-"""The part of the memory for queued tasks that their frames may take up; the rest is for what each needs besides."""
+"""The part of the memory for queued tasks that their frames may take up; the rest is for the objects around them."""
 ROOM = 0.8
-"""Tasks are received again when no more than this part of the memory for them is in use."""
+"""The part of the memory for queued tasks that must be in use at most before the hub receives tasks again."""
 RECORDED_CHANNELS = ("task_in", "mux_in", "broadcast_in")
 
 Fetched: TypeAlias = Callable[[Task, Frames | HubError], None]
-"""Is given the frames of a task, or the error for which there are none. Must not raise."""
+"""A callback that gets the frames of a task, or an error if they could not be read. Must not raise."""
 
 
 class Intake:
-    """Keeps what waits, within the memory there is for it, and records what comes.
+    """Records new requests, and keeps queued tasks within a limit of memory.
 
     Args:
         host, session, store: the ways to channels and records.
-        notices: counts and tells what goes wrong.
+        notices: counts and logs errors.
         strict: whether requests are on disk before an engine sees them.
-        queue_memory: bytes of memory that queued tasks may take up. What goes beyond it comes back from the store when
-            its turn comes, if the store is durable; else no more tasks are received while there is no room.
+        queue_memory: bytes of memory that queued tasks may take up. With a durable store, the frames of further tasks
+            are kept only in the store, and read when an engine is to have the task. Otherwise the hub receives no more
+            tasks while there is no room.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class Intake:
         self.strict = strict
         self._queue_memory = queue_memory
         self.stopping = False
-        """Whether the hub stops, and takes no more requests."""
+        """Whether the hub stops, and accepts no more requests."""
         self.carried_on = False
-        """Whether it stops so that another hub can carry on."""
+        """Whether the hub stops in such a way that another hub can carry on."""
         self.uncommitted: set[str] = set()
-        """Requests that have come and are not on disk yet, where they have to be before anything is done about them."""
+        """The msg_ids of a strict hub's requests that are not on disk yet, and so are not handled yet."""
         self.held_bytes = 0
-        """Memory that queued tasks take up: their frames."""
+        """Bytes of memory that the frames of queued tasks take up."""
         self.to_fetch: dict[str, tuple[Task, Fetched]] = {}
         """The tasks whose frames are to be read from the store, by msg_id."""
         self._full = False
@@ -72,14 +73,14 @@ class Intake:
         self._failures = 0
 
     def close(self, *, carried_on: bool) -> None:
-        """The hub stops: nothing more is taken."""
+        """Accept no more requests, since the hub stops."""
         self.stopping = True
         self.carried_on = carried_on
 
     # To disk
 
     def record(self, record: TaskRecord, idents: list[bytes], msg: Message) -> None:
-        """Record a request that has come from a client."""
+        """Record a request of a client."""
         if self._durable:
             record.custody = custody_of_request(idents, msg, is_json=self._session.packer.is_json).pack()
         self._add(record)
@@ -93,13 +94,13 @@ class Intake:
             if self._store.crowded:
                 self._store.after_commit(self._look_at_store)
                 return
-        except Exception as error:  # better to take too much than nothing ever again
+        except Exception as error:  # accepting too much is better than never accepting again
             self._notices.failed("intake", error)
         self._crowded = False
         self._tell_host()
 
     def when_recorded(self, msg_id: str, call: Callable[[], None]) -> None:
-        """Go on with a request, now; or, if the hub is strict, when it is on disk. The call must not raise."""
+        """Call ``call`` at once; if the hub is strict, when the request is on disk. The call must not raise."""
         if not self.strict:
             call()
             return
@@ -116,7 +117,7 @@ class Intake:
             raise
 
     def when_safe(self, call: Callable[[], None]) -> None:
-        """Call that, at once; or, if the hub is strict, when all that was recorded until now is on disk."""
+        """Call ``call`` at once; if the hub is strict, when everything that was recorded until now is on disk."""
         if self.strict:
             self._store.after_commit(call)
         else:
@@ -125,7 +126,7 @@ class Intake:
     # In memory
 
     def hold(self, task: Task) -> None:
-        """A task has to wait: keep its frames, if there is room."""
+        """Keep a queued task's frames in memory; without room, if the store is durable, only in the store."""
         if task.frames is None:
             return
         size = sum(map(len, task.frames))
@@ -139,7 +140,7 @@ class Intake:
             self._tell_host()
 
     def let_go(self, task: Task) -> None:
-        """A task waits no longer."""
+        """Free the memory of a task that is no longer queued."""
         self.held_bytes -= task.held
         task.held = 0
         if self._full and self.held_bytes <= ROOM * self._queue_memory:
@@ -147,7 +148,7 @@ class Intake:
             self._tell_host()
 
     def hold_back(self, held_back: bool) -> None:
-        """Receive no requests that are recorded for now; or do so again."""
+        """Stop receiving requests of the recorded queues, or receive them again."""
         if held_back is not self._held_back:
             self._held_back = held_back
             self._tell_host()
@@ -164,7 +165,7 @@ class Intake:
     # From disk
 
     def fetch(self, task: Task, fetched: Fetched) -> None:
-        """An engine is to have a task whose frames are only in the store."""
+        """Read the frames of a task from the store, for the engine that is to have the task."""
         self.to_fetch[task.msg_id] = task, fetched
         if not self._fetching:
             self._fetch()
@@ -184,7 +185,7 @@ class Intake:
         self._failures = self._failures + 1 if failed else 0
         if failed and self._failures < FETCH_ATTEMPTS and not self.stopping:
             try:
-                self._host.call_later(FETCH_PAUSE, self._fetch)  # a database that is gone may come back
+                self._host.call_later(FETCH_PAUSE, self._fetch)  # the database may be reachable again then
             except Exception as error:
                 self._notices.failed("fetch", error)
             else:

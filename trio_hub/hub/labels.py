@@ -1,12 +1,12 @@
-"""What a request is called, for people who watch: by its label, its function's name, or the kind of its message.
+"""Labels of requests, for people: the client's label, the function's name, or the message type.
 
-A function's name is in the pickle that a client sends. That is read as text is read, opcode by opcode, and never
-unpickled: whatever the bytes are, nothing comes of them but a name or none.
+A function's name is in the pickle that a client sends. The pickle is read opcode by opcode and never loaded, so no
+bytes in it can have any effect other than a name.
 """
 
 from __future__ import annotations
 
-import pickletools  # it lists opcodes, and carries none of them out
+import pickletools  # lists opcodes without executing them
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,25 +18,25 @@ __all__ = ["MAX_LABEL", "Labels", "function_name"]
 MAX_LABEL = 100
 """Characters of a label that are kept."""
 REMEMBERED = 1000
-"""Functions whose names are remembered; many calls are of few functions."""
+"""Pickles whose function names are remembered; most calls use few functions."""
 MAX_PICKLE = 16_384
-"""Bytes of a pickle up to which a name is looked for."""
+"""Bytes of the largest pickle that is searched for a name."""
 MAX_OPCODES = 2000
-"""Opcodes that are looked at: some hundred are a usual function."""
+"""Opcodes of a pickle that are read, at most; a usual function has some hundred."""
 SCANS, SCANS_PER_CALL = 100.0, 0.05
-"""Pickles that are read at once, and then one in so many calls: to read one costs as much as a task."""
-_MAP = "_map"  # what a stock client sends for each piece of a map; the mapped function is its first argument
+"""Pickles that may be read in a burst, and pickles per call after that: reading one costs as much as a task."""
+_MAP = "_map"  # a stock client sends this for each piece of a map; its first argument is the mapped function
 
 
 class Labels:
-    """Finds labels. Most calls cost a look into a dict."""
+    """Finds labels. Most calls cost one dict look-up."""
 
     def __init__(self) -> None:
         self._names: dict[bytes, str] = {}
         self._scans = SCANS
 
     def of(self, label: Any, msg_type: str, buffers: Sequence[Buffer]) -> str:
-        """A request's label: the one that its metadata states, or the function's name, or the message's kind."""
+        """Return a request's label: from its metadata, or the function's name, or the message type."""
         if label is not None and label != "":
             return label[:MAX_LABEL] if isinstance(label, str) else json_text(label)[:MAX_LABEL]
         if msg_type == "apply_request" and buffers:
@@ -65,15 +65,15 @@ class Labels:
 
 
 def function_name(pickled: bytes) -> str:
-    """The name of the function in a pickle, as stock clients or cloudpickle write it; empty if none is found."""
+    """Return the name of the function in a pickle of a stock client or of cloudpickle; empty if none is found."""
     try:
         return _function_name(pickled)[:MAX_LABEL]
-    except Exception:  # whatever a stranger sends as a pickle
+    except Exception:  # the bytes may be anything
         return ""
 
 
 def _function_name(pickled: bytes) -> str:
-    texts: list[str] = []  # in the order in which they stand there, remembered ones included
+    texts: list[str] = []  # in their order in the pickle, including texts from the memo
     memo: dict[int, str | None] = {}
     last: str | None = None
     for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
@@ -103,6 +103,6 @@ def _function_name(pickled: bytes) -> str:
 
 
 def _after(key: str, texts: list[str], step: int = 1) -> str:
-    """The text that follows the first of this key."""
+    """Return the text that is ``step`` places after the first occurrence of a key, or an empty text."""
     place = texts.index(key) + step if key in texts else -1
     return texts[place] if 0 <= place < len(texts) else ""

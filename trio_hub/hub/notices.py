@@ -1,4 +1,4 @@
-"""What the hub counts and tells of messages without effect, of its own failures, and of what happens in it."""
+"""Counts and logs unreadable messages, ignored messages and internal errors, and passes on events."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Notices"]
 log = get_logger("trio_hub.hub")
 
 ORDINARY = frozenset({"client_gone", "late_result", "other_engine", "unknown_engine"})
-"""Reasons to ignore a message that come with clients and engines that go, as they do every day."""
+"""Reasons to ignore a message that are normal when clients and engines leave; they are logged at level DEBUG."""
 
 
 class Notices:
-    """Counters, complaints and events. None of its methods raises, so a report never fails what it is about.
+    """Counters, log lines and events. No method raises, so a report never disturbs the work that it reports.
 
     Args:
         host: is told of events.
@@ -43,7 +43,7 @@ class Notices:
         log.warning("dropped what cannot be read", kind=error.kind, channel=channel, error=error, **fields)
 
     def ignore(self, reason: str, what: str, **fields: Any) -> None:
-        """Count a readable message that has no effect, because of what came before it. `fields` are for the log."""
+        """Count a readable message that has no effect. `fields` are for the log."""
         self.ignored[reason] += 1
         level = logging.DEBUG if reason in ORDINARY else logging.WARNING
         log.log(level, "ignored a message", kind=reason, what=what, **fields)
@@ -52,9 +52,9 @@ class Notices:
         """Count and log an exception that nobody expected, and return the error with which to answer the request.
 
         Args:
-            place: names what the hub was doing; one of few, since it labels a counter.
+            place: the hub's activity; one of a small set of names, since it labels a counter.
             error: the exception, whose traceback is logged.
-            fields: name what was being handled, for the log.
+            fields: name the message or request that was being handled, for the log.
         """
         self.internal_errors[place] += 1
         name = type(error).__name__
@@ -70,7 +70,7 @@ class Notices:
         return HubError(text.encode("utf-8", "replace").decode())  # which every packer can write
 
     def tell(self, event: Event) -> None:
-        """Something happened. Call it while the host is listening."""
+        """Pass an event to the host. Call this only while the host is listening."""
         try:
             self._host.emit(event)
         except Exception as error:

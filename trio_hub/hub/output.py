@@ -1,4 +1,4 @@
-"""IOPub: what engines publish is passed on to all clients, and output is recorded."""
+"""IOPub: passes the messages that engines publish on to all clients, and records output."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OUTPUT = frozenset(("stream", "error", "execute_input", "execute_result"))
 
 
 class Output:
-    """Passes on and records what engines publish.
+    """Passes on and records the messages that engines publish.
 
     Args:
         host, session, store: the ways to clients, messages and records.
-        notices: counts and tells what cannot be used.
-        engines: is told of engines that say that they end.
+        notices: counts and logs messages that cannot be used.
+        engines: loses engines that publish their shutdown.
     """
 
     def __init__(self, host: Host, session: Session, store: Store, notices: Notices, engines: Engines) -> None:
@@ -31,7 +31,7 @@ class Output:
         self._engines = engines
 
     def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
-        """An engine publishes output: pass it on to all clients, and record it."""
+        """Pass a message that an engine has published on to all clients, and record it if it is output."""
         msg_type = msg.header.msg_type
         if msg_type.endswith(("_request", "_reply")) and msg_type != "shutdown_reply":
             self._notices.ignore("not_output", f"{msg_type!r} is no output", task=msg.parent.msg_id, channel="iopub")

@@ -1,4 +1,4 @@
-"""What clients are owed: results that could not be sent, since their clients were away."""
+"""Owed results: results that could not be sent, since their clients were away."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OwedResults:
 
     Args:
         host, session, store: the ways to clients and records.
-        notices: counts and tells what goes wrong.
-        redelivery: which results an earlier hub has sent already.
+        notices: counts and logs errors.
+        redelivery: knows which results an earlier hub has sent already.
     """
 
     def __init__(self, host: Host, session: Session, store: Store, notices: Notices, redelivery: Redelivery) -> None:
@@ -40,7 +40,7 @@ class OwedResults:
         self.clients = Clients()
 
     def owe(self, session: str, msg_id: str) -> None:
-        """A client is away: its result waits for it, here and in the hubs that come after. Never raises."""
+        """Note that a result waits for its client, which is away; also for later hubs. Never raises."""
         self.clients.owe(session, msg_id)
         if self._durable:
             try:
@@ -49,19 +49,19 @@ class OwedResults:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
     def settled(self, msg_id: str) -> None:
-        """A result is owed no longer: note that for the hubs that come after. Never raises."""
+        """Note in the record, for later hubs, that a result is no longer owed. Never raises."""
         try:
             self._update(msg_id, {"owed": False})
         except Exception as error:
             self._notices.failed("owed result", error, task=msg_id)
 
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
-        """A client has spoken: note where it is, and deliver what it is owed."""
+        """Note the identity from which a client speaks, and send the results that are owed to it."""
         if idents and self.clients.heard(session, channel, idents[0]):
             self.deliver_owed(channel, idents[0], session, self.clients.settle(session))
 
     def asked_about(self, session: str, records: list[TaskRecord]) -> None:
-        """A client asks whether these are completed. Of those that are its own, it waits for the results."""
+        """Send a client, which asks whether these requests are completed, the results that it has missed."""
         missed = set(self._redelivery.take_missed(session, records))
         for record in records:
             if record.msg_id in missed:
@@ -70,7 +70,7 @@ class OwedResults:
                     self.deliver_owed(channel, place, session, self.clients.settle(session))
 
     def deliver_owed(self, channel: str, ident: bytes, session: str, msg_ids: list[str]) -> None:
-        """Send a client results that are in the store; those that cannot be sent are owed again. Never raises."""
+        """Send a client results from the store. Results that cannot be sent are owed again. Never raises."""
         now, later = msg_ids[:OWED_AT_A_TIME], msg_ids[OWED_AT_A_TIME:]
 
         def deliver(answer: Any) -> None:
@@ -106,7 +106,7 @@ class OwedResults:
             except WireError as error:
                 self._notices.unreadable("record", error, task=msg_id, client=session)
                 return True
-            except Exception as error:  # an answer in its place, so that it does not stand before the others for ever
+            except Exception as error:  # send an error instead, so that it does not block the other results for ever
                 frames = self._error_for(record, self._notices.failed("owed result", error, task=msg_id))
             if not self._host.send(channel, [ident, *frames]):
                 return False

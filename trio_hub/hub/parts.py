@@ -1,4 +1,4 @@
-"""The parts of the hub: which there are, what each is given, and who is called upwards."""
+"""Builds the parts of the hub, and connects the calls that go upwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["Parts", "Settings"]
 
 
 class _Below(TypedDict):
-    """What the queues of recorded requests are given."""
+    """The constructor arguments that all queues of recorded requests share."""
 
     notices: Notices
     replies: Replies
@@ -58,10 +58,11 @@ class Settings(TypedDict, total=False):
     - ``hwm``, ``scheme``: see `TaskScheduler`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``: see `Engines`;
-    - ``broadcast_channels``: to engines; an engine is connected to that of its id modulo their number;
+    - ``broadcast_channels``: the channels to engines; an engine is connected to the one with index id modulo their
+      number;
     - ``strict``: whether requests are on disk before an engine sees them, and results before a client does;
     - ``queue_memory``: see `Intake`;
-    - ``deliveries``: notes which results were sent; None where no hub can come after this one;
+    - ``deliveries``: notes which results were sent; None if no hub can come after this hub;
     - ``forgotten``: see `Freshness`.
     """
 
@@ -85,7 +86,7 @@ class Parts:
     Args:
         host, session, store, rng: see `Hub`.
         queries: the kinds of message that are queries.
-        now, heart_token: and all that follow, see `Settings`.
+        now, heart_token, and the other arguments: see `Settings`.
     """
 
     def __init__(
@@ -109,13 +110,13 @@ class Parts:
         deliveries: Deliveries | None = None,
         forgotten: datetime | None = None,
     ) -> None:
-        # What all parts need: how to say what happened, and how to answer.
+        # Reports and answers, which all other parts need.
         self.notices = notices = Notices(host)
         self.replies = replies = Replies(host, session, notices)
         self.redelivery = redelivery = Redelivery(deliveries)
         self.owed = owed = OwedResults(host, session, store, notices, redelivery)
         self.answers = answers = Answers(host, session, store, now, notices, redelivery, owed, strict=strict)
-        # What comes in, and what goes out to engines.
+        # Requests that come in, and messages to engines.
         self.intake = intake = Intake(host, session, store, notices, strict=strict, queue_memory=queue_memory)
         self.admission = admission = Admission(
             host,
@@ -180,7 +181,7 @@ class Parts:
             session, notices=notices, replies=replies, admission=admission, routes=routes, engines=engines
         )
         self.output = Output(host, session, store, notices, engines)
-        # What an earlier hub has left, and what clients ask.
+        # Requests of an earlier hub, and queries of clients.
         self.recovery = Recovery(
             session,
             store,
@@ -209,22 +210,22 @@ class Parts:
             is_pending=self.is_pending,
         )
 
-        # Who is called upwards.
+        # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {
             "mux_out": direct,
             "task_out": tasks,
             "control_out": self.control,
             **dict.fromkeys(broadcast_channels, broadcasts),
         }
-        """By the channels on which engines answer."""
+        """The queue of each channel on which engines answer."""
         routes.connect(self.result_queues)
-        # Tasks hear of the end of an engine first, since they may depend on requests that fail then.
+        # Routes and tasks are told first of an engine's end: tasks may depend on requests that fail then.
         engines.connect(
             tasks.engine_joined, returning.engine_returned, (routes, tasks, direct, broadcasts, self.control)
         )
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a task or direct request of this msg_id is waiting for its answer."""
+        """Return whether a task, direct request or broadcast with this msg_id waits for its answer."""
         return (
             msg_id in self.tasks.scheduler.tasks
             or msg_id in self.direct.relay.pending

@@ -1,7 +1,6 @@
-"""What the parts of the hub ask of those around and above them: protocols, and nothing that does anything.
+"""Protocols for calls from the parts of the hub to parts above them, and to the runtime.
 
-A part knows the parts below it by their classes. Where a call goes upwards, or out of the core, there is a protocol
-here.
+A part knows the parts below it by their classes. For a call upwards, or out of the core, there is a protocol here.
 """
 
 from __future__ import annotations
@@ -22,68 +21,68 @@ from .replies import Reply
 __all__ = ["Deliveries", "EngineWatcher", "Handler", "Host", "Query", "Queue", "StoreCall"]
 
 StoreCall: TypeAlias = Callable[[Store], Any]
-# A query handler yields what is to be awaited (a call of the store, or of the host), is sent what comes of it, and
-# returns its reply: so the handler is plain synchronous code, and waiting for a disk is the runtime's business.
+# A query handler yields an awaitable (a call of the store, or of the host), is sent its result, and returns the reply.
+# So the handler is plain synchronous code, and only the runtime waits for a disk.
 Query: TypeAlias = Generator[Awaitable[Any], Any, Reply]
 
 
 class Host(Protocol):
-    """What the hub asks of the runtime that it lives in. Nothing here waits, but what a query may yield (async)."""
+    """The runtime, as the hub calls it. No method waits, except the async methods, which queries may yield."""
 
     listening: bool
-    """Whether anybody wants `emit` to be called."""
+    """Whether there is an observer, so that `emit` is to be called."""
 
     def send(self, channel: str, frames: Frames) -> bool:
-        """Send on a channel; False if the peer that the first frame names is not connected."""
+        """Send a message on a channel. Return False if the peer that the first frame names is not connected."""
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call that when the messages that have come together are handled, and before anything else is sent.
+        """Call ``call`` after all messages that have come together are handled, and before anything else is sent.
 
-        So what is sent goes out together, too, which takes much less of ZeroMQ's time. The order stays as it is.
+        So the messages to be sent go out together, which costs ZeroMQ much less time. The order of calls is kept.
         """
 
     def peer_address(self) -> str | None:
-        """The address, without a port, from which the query came that is being handled; None if it is not known."""
+        """Return the address, without a port, of the sender of the query that is being handled; None if not known."""
 
     def start_engine(self, engine: EngineConnector) -> None:
-        """Begin the life of an engine that is about to be told its id."""
+        """Begin the life of an engine, which is then told its id."""
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
-        """Call `Hub.flush_route` until nothing waits there any more, or the engine's time is up."""
+        """Call `Hub.flush_route` until nothing waits on that route any more, or the engine's time is up."""
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
-        """Carry out a store call, and give its answer to `then`; if it fails, an exception."""
+        """Carry out a call of the store, and call `then` with the result, or with the exception if it fails."""
 
     def hold_intake(self, channels: Sequence[str]) -> None:
-        """Receive nothing more on these channels of clients for now, and again on all others."""
+        """Stop receiving on these channels of clients for now, and receive on all other channels."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Scope:
-        """Call that after some time, unless the scope is cancelled before."""
+        """Call ``call`` after so many seconds, unless the scope is cancelled before."""
 
     def run_query(self, message: Message, query: Query) -> None:
-        """Await what a query yields, one after the other, then send what `Replies.write` makes of its reply."""
+        """Await the awaitables that a query yields, one after the other, then send its reply (`Replies.write`)."""
 
     async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
-        """The ``address``, ``ip`` and ``port`` of a Dask scheduler, which is started unless one runs."""
+        """Start a Dask scheduler unless one runs, and return its ``address``, ``ip`` and ``port``."""
 
     async def stop_dask(self) -> None:
         """End the Dask scheduler, if one runs."""
 
     def emit(self, event: Event) -> None:
-        """Something happened; only called while `listening`."""
+        """Pass an event to the observers. Only called while `listening`."""
 
     def stop(self, reason: str, *, for_good: bool = False) -> None:
-        """Begin an orderly stop of the hub; for good if none is to carry on where it ends."""
+        """Begin an orderly stop of the hub; ``for_good``: no other hub will carry on."""
 
 
 class Deliveries(Protocol):
-    """What is known of results that were sent to clients, across the end of a hub."""
+    """Notes of the results that were sent to clients, which outlive the hub."""
 
     def note(self, msg_id: str) -> None:
-        """A result is on its way to its client."""
+        """Note that a result was sent to its client."""
 
     def was_delivered(self, msg_id: str) -> bool:
-        """Whether the hub before has noted this result."""
+        """Return whether the previous hub has noted this result as sent."""
 
 
 class Handler(Protocol):
@@ -93,38 +92,38 @@ class Handler(Protocol):
 
 
 class EngineWatcher(Protocol):
-    """A part that keeps something for engines, and is told by `Engines` when one of them goes."""
+    """A part that has state for each engine; `Engines` tells it when an engine is lost."""
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """An engine is gone; its late results are still taken for a while."""
+        """Handle the loss of an engine, whose late results are still accepted for the grace."""
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """The grace of a lost engine is over: settle what it has not answered."""
+        """Settle everything that a lost engine has not answered, when its grace is over."""
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether anybody waits, or a record waits, for something of a lost engine."""
+        """Return whether a client or a record still waits for an answer of a lost engine."""
 
 
 class Queue(Protocol):
-    """What the ways to engines, and the hub's failure boundary, ask of a queue of requests."""
+    """A queue of requests, as the routes and the failure boundary call it."""
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a request of this msg_id is here, and not answered yet."""
+        """Return whether a request with this msg_id is in the queue, and not answered yet."""
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
-        """The msg_ids that an engine has been sent on this queue's channel and has not answered."""
+        """Return the msg_ids of the queue's requests that an engine has been sent and has not answered."""
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
-        """If the engine of this identity has this request, answer the request with the error. Never raises."""
+        """Answer a request with the error, if the engine with this identity has it. Never raises."""
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """If an engine still has this request, its answer was lost on its way: run it again, or answer it."""
+        """Run a request again, or answer it with an error, since the engine's answer was lost on its way."""
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
-        """The requests among these that the engine may be sent once more, with the same bytes."""
+        """Return the requests among these that may be sent to the engine once more, with the same bytes."""
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """A request once more as the engine was sent it, from the record. Raises `WireError`."""
+        """Return the frames of a request as the engine was sent it, from the record. Raises `WireError`."""
 
     def stop(self, error: HubError) -> None:
-        """The hub stops for good: answer everything that is pending with the error."""
+        """Answer all pending requests with the error, since the hub stops."""

@@ -1,7 +1,7 @@
-"""Clients' queries: each handler gets the sender's identities and the message, and gives the reply.
+"""Clients' queries: each handler gets the sender's identities and the message, and returns the reply.
 
-A handler that has to wait, for the store say, is a generator: it yields what is to be awaited and is sent what
-comes of it. So all of it is plain synchronous code, and the waiting is the runtime's.
+A handler that has to wait, for the store for instance, is a generator: it yields an awaitable and is sent its result.
+So the handlers are plain synchronous code, and only the runtime waits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Queries:
         host, session, store: the ways to the runtime, to messages and records.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
-        is_pending: whether a request of a msg_id is waiting for its answer, in whichever queue.
+        is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class Queries:
         self._is_pending = is_pending
 
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """The engines there are, by id; where to connect is in the client's connection file."""
+        """Reply with the uuids of all engines by id. The addresses are in the client's connection file."""
         engines = {str(engine.id): engine.uuid for engine in self._engines.alive.values()}
         log.info("client connected", client=msg.header.session)
         return Reply("connection_reply", {"status": "ok", "engines": engines})
 
     def queue_status(self, client_id: list[bytes], msg: Message) -> Query:
-        """What the engines asked for have before and behind them.
+        """Reply with the outstanding and completed requests of the engines that the client names.
 
-        For each: ``queue`` (direct requests) and ``tasks`` that are outstanding, and ``completed``; counts, or
-        with ``verbose`` msg_ids. ``unassigned`` are the tasks that no engine has yet.
+        Per engine: ``queue`` (direct requests) and ``tasks`` that are outstanding, and ``completed``; as counts, or
+        with ``verbose`` as msg_ids. ``unassigned`` are the tasks that no engine has yet.
         """
         content = self._session.content(msg)
         engines = self._validate_targets(content.get("targets"))
@@ -105,19 +105,19 @@ class Queries:
         return Reply("queue_reply", reply)
 
     def check_load(self, client_id: list[bytes], msg: Message) -> Reply:
-        """How many requests each engine has outstanding, by id."""
+        """Reply with the number of outstanding requests per engine, by id."""
         engines = self._validate_targets(self._session.content(msg).get("targets"))
         return Reply("load_reply", {"status": "ok"} | {str(engine.id): len(engine.pending) for engine in engines})
 
     def get_results(self, client_id: list[bytes], msg: Message) -> Query:
-        """The results of one or more requests, or with ``status_only`` whether they are there."""
+        """Reply with the results of requests; with ``status_only``, only with which are pending and completed."""
         content = self._session.content(msg)
         msg_ids = sorted(set(_list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
-        # as of now: one may finish while the store is asked
+        # taken now, since a request may finish while the store is asked
         live = {msg_id for msg_id in msg_ids if self._is_pending(msg_id) or msg_id in self._answers.unsaved}
         asked = [msg_id for msg_id in msg_ids if msg_id not in live]
-        # who asks for its own result does not have it, though the hub before had sent it: that was killed too soon
+        # A client that asks for its own result does not have it: the previous hub ended before the result had left.
         self._redelivery.asked_about(msg.header.session, live)
         records: dict[str, TaskRecord] = yield self._store.get(asked)
         pending: list[str] = []
@@ -140,12 +140,15 @@ class Queries:
         return Reply("result_reply", reply, buffers)
 
     def get_history(self, client_id: list[bytes], msg: Message) -> Query:
-        """All msg_ids in the store, by time of submission."""
+        """Reply with all msg_ids in the store, in the order of submission."""
         history = yield self._store.history()
         return Reply("history_reply", {"status": "ok", "history": history})
 
     def db_query(self, client_id: list[bytes], msg: Message) -> Query:
-        """The records that match a query; buffers travel behind the content, and their numbers in it."""
+        """Reply with the records that match a query.
+
+        Their buffers follow the content, which has the numbers of buffers.
+        """
         content = self._session.content(msg)
         query = parse_query({} if content.get("query") is None else content["query"])
         keys = None if content.get("keys") is None else _list_of_text(content["keys"], "keys")
@@ -158,12 +161,12 @@ class Queries:
             "buffer_lens": list(map(len, requests)) if keys and "buffers" in keys else None,
             "result_buffer_lens": list(map(len, results)) if keys and "result_buffers" in keys else None,
         }
-        # a client takes a record's request buffers first, then its result buffers
+        # a client reads the request buffers of a record first, then its result buffers
         of_records = chain.from_iterable(zip(requests, results, strict=True))
         return Reply("db_reply", reply, list(chain.from_iterable(of_records)))
 
     def purge_results(self, client_id: list[bytes], msg: Message) -> Query:
-        """Forget finished requests: all, or those of the msg_ids and engines given."""
+        """Drop records of finished requests: all, or the records of the given msg_ids and engines."""
         content = self._session.content(msg)
         msg_ids = content.get("msg_ids") or []
         if msg_ids == "all":
@@ -182,16 +185,16 @@ class Queries:
         return Reply("purge_reply", {"status": "ok"})
 
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> Query:
-        """Run finished or pending requests again, as new tasks; their results are asked for by the new msg_ids."""
+        """Run finished or pending requests again, as new tasks, and reply with the new msg_ids."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         resubmitted = yield from self.resubmit(msg_ids)
         return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
 
     def resubmit(self, msg_ids: list[str]) -> Generator[Awaitable[Any], Any, dict[str, str]]:
-        """Run requests again; their new msg_ids, by the old ones. Yields what is to be awaited, like a query.
+        """Run requests again, and return their new msg_ids by the old ones. Yields awaitables, like a query.
 
         Raises:
-            KeyError: there is no record of one of them.
+            KeyError: one of the requests has no record.
         """
         records: dict[str, TaskRecord] = yield self._store.get(msg_ids)
         missing = [msg_id for msg_id in msg_ids if msg_id not in records or records[msg_id].header is None]
@@ -203,7 +206,7 @@ class Queries:
         old = old_record.as_dict(("header", "metadata", "content"))
         msg_id = self._session.new_msg_id()
         header = old["header"] | {"msg_id": msg_id, "date": self._now().isoformat()}
-        # its dependencies were met the first time
+        # without dependencies, which were met the first time
         metadata = {key: value for key, value in (old["metadata"] or {}).items() if key not in ("after", "follow")}
         frames = self._session.write(
             header["msg_type"], old["content"], metadata=metadata, buffers=old_record.buffers or (), header=header
@@ -219,17 +222,23 @@ class Queries:
         return msg_id
 
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """Withdraw tasks that no engine has yet; which these were. A stock client asks engines only."""
+        """Abort tasks that no engine has yet, and reply with their msg_ids.
+
+        A stock client sends this to engines only.
+        """
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         return Reply("abort_reply", {"status": "ok", "aborted": self._tasks.scheduler.abort(msg_ids)})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """A client stops the hub: it stops in good order, and all clients are told."""
+        """Stop the hub in good order, as a client asks. All clients are told."""
         self._host.stop("a client's shutdown_request", for_good=True)
         return Reply("shutdown_reply", {"status": "ok"})
 
     def become_dask(self, client_id: list[bytes], msg: Message) -> Query:
-        """A Dask scheduler, which the client will turn engines into workers of: where it is, once it is ready."""
+        """Start a Dask scheduler unless one runs, and reply with its address.
+
+        The client turns engines into its workers.
+        """
         scheduler_args = self._session.content(msg).get("scheduler_args")
         if scheduler_args is None:
             scheduler_args = {}
@@ -239,12 +248,12 @@ class Queries:
         return Reply("become_dask_reply", {"status": "ok"} | scheduler)
 
     def stop_distributed(self, client_id: list[bytes], msg: Message) -> Query:
-        """The end of the Dask scheduler, if there is one."""
+        """End the Dask scheduler, if one runs."""
         yield self._host.stop_dask()
         return Reply("stop_distributed_reply", {"status": "ok"})
 
     def _validate_targets(self, targets: Any) -> list[EngineConnector]:
-        """The engines that are meant: None is all, else ids or uuids, one or a list."""
+        """Return the engines that targets name: None for all, or an id, a uuid, or a list of these."""
         if targets is None:
             return list(self._engines.alive.values())
         if isinstance(targets, (int, str)):

@@ -1,4 +1,4 @@
-"""Task records as the hub makes them out of messages."""
+"""Makes task records out of messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["empty_record", "init_record", "outcome_of", "record_of_result"]
 
 
 def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
-    """The record of a request that has just come."""
+    """Return the record of a request that has just come."""
     header = msg.header
     raw_header, raw_metadata, raw_content = _as_json(msg, packer)
     return TaskRecord(
@@ -35,7 +35,7 @@ def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, labe
 def record_of_result(
     msg: Message, packer: Packer, *, engine_uuid: str, started: str | None, now: datetime
 ) -> dict[str, Any]:
-    """What a reply adds to the record of the request it answers."""
+    """Return the changes that a reply makes to the record of its request."""
     raw_header, raw_metadata, raw_content = _as_json(msg, packer)
     return {
         "result_header": raw_header,
@@ -50,7 +50,7 @@ def record_of_result(
 
 
 def _as_json(msg: Message, packer: Packer) -> tuple[bytes, bytes, bytes]:
-    """Header, metadata and content of a message, as JSON. Raises `WireError`."""
+    """Return header, metadata and content of a message as JSON. Raises `WireError`."""
     raw_content = to_bytes(msg.frames[5])
     if packer.is_json:
         return msg.raw_header, msg.raw_metadata, raw_content
@@ -59,7 +59,7 @@ def _as_json(msg: Message, packer: Packer) -> tuple[bytes, bytes, bytes]:
 
 
 def outcome_of(record: TaskRecord) -> Outcome:
-    """How a completed request ended, as tasks that depend on it want to know."""
+    """Return how a completed request ended, for the tasks that depend on it."""
     content = record.as_dict(("result_content",))["result_content"]
     ok = isinstance(content, dict) and content.get("status") == "ok"
     return Outcome(ok, record.engine_uuid.encode("utf-8", "replace") if record.engine_uuid else None)

@@ -1,7 +1,7 @@
-"""After a restart: carrying on with the requests that an earlier hub has left in the store.
+"""Recovery: carries on with the requests that an earlier hub has left in the store.
 
-The store knows which requests are not answered, and which engine each was for. What became of them there is found out
-when the engine's heart is heard, see `trio_hub.hub.returning`.
+The store knows which requests are not answered, and which engine each request was for. When the engine's heart is
+heard, the hub finds out what the engine has done with the requests, see `trio_hub.hub.returning`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["Recovery"]
 log = get_logger("trio_hub.hub")
 
 JUST_NOW = timedelta(seconds=2)
-"""A result that was not noted as owed is presumed sent, if the newest result is newer by more than this."""
+"""At a restart, a result not noted as owed is presumed sent if the newest result is newer by more than this."""
 
 
 class Recovery:
-    """Takes over the requests of an earlier hub, or writes them off.
+    """Takes over the requests of an earlier hub, or answers them with errors.
 
     Args:
         session, store: read messages and records.
@@ -70,20 +70,20 @@ class Recovery:
         self._broadcasts = broadcasts
 
     def take_over(self) -> Generator[Awaitable[Any], Any, int]:
-        """Carry on with the requests in the store; before anything is received, and after `Engines.restore_engines`.
+        """Carry on with the unfinished requests in the store, and return their number.
 
-        Yields what is to be awaited, like a query, and returns how many requests there are. A request that cannot be
-        taken up is given up, and answered with an error.
+        Call this before anything is received, and after `Engines.restore_engines`. Yields awaitables, like a query. A
+        request that cannot be taken up is answered with an error.
         """
         records: list[TaskRecord] = yield self._store.unfinished()
         messages = {record.msg_id: self._message_of(record) for record in records}
         for msg_id, session in (yield self._store.undelivered(JUST_NOW)):
             if self._redelivery.was_delivered(msg_id):
-                # which may not have reached the disk, and notes do not last
+                # the record may still say that it is owed
                 self._owed.settled(msg_id)
             else:
-                # The hub before may have been killed before it noted that. Should this one be, too, it may be so late
-                # then that the next does not think of it.
+                # The previous hub may have ended before it noted this result as owed. Note it now: if this hub ends,
+                # the next hub may presume that the result was sent, since it is older than `JUST_NOW` by then.
                 self._owed.owe(session, msg_id)
         self._expect_engines(records, messages)
         shares: dict[str, TaskRecord] = yield self._store.get(
@@ -111,7 +111,7 @@ class Recovery:
         return len(records)
 
     def write_off(self) -> Generator[Awaitable[Any], Any, int]:
-        """Nobody will answer the requests in the store: record that. Yields and returns like `take_over`."""
+        """Answer the unfinished requests in the store with errors. Yields and returns like `take_over`."""
         records: list[TaskRecord] = yield self._store.unfinished()
         for record in records:
             message = self._message_of(record)
@@ -123,7 +123,10 @@ class Recovery:
         return len(records)
 
     def _take_over(self, record: TaskRecord, message: Message | None, shares: dict[str, TaskRecord]) -> Task | None:
-        """Hand a request to its queue. Returns a task that is to be submitted when all others are known."""
+        """Hand a request to its queue.
+
+        Return a task that is to be submitted after all requests were taken over, or None.
+        """
         if message is None:
             raise WireError("malformed", "its record is damaged")
         engine = self._engine_of(record.engine_uuid)
@@ -138,7 +141,7 @@ class Recovery:
         return None
 
     def _message_of(self, record: TaskRecord) -> Message | None:
-        """The request, without content and buffers; None if the record is damaged."""
+        """Return the request message of a record; None if the record is damaged."""
         try:
             return self._session.read_trusted(self._identities(record), request_frames(record, self._session))
         except WireError as error:
@@ -148,7 +151,7 @@ class Recovery:
         return None
 
     def _identities(self, record: TaskRecord) -> list[bytes]:
-        """Whom to answer: nobody, if the client has got the result, and only the record has not."""
+        """Return the identities of the client; none if the client has got the result and only the record lacks it."""
         if self._redelivery.was_delivered(record.msg_id):
             self._redelivery.presume_sent(record.msg_id, record.client_uuid or "")
             return []
@@ -161,7 +164,7 @@ class Recovery:
             return []
 
     def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
-        """Engines that have requests, and that no list of engines names: they may have come at the very last."""
+        """Restore the engines that have requests but are in no list: they may have come just before the hub ended."""
         uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
         for record in records:
             if record.queue == "broadcast" and record.engine_uuid is None:

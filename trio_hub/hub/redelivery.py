@@ -1,7 +1,7 @@
-"""Which results an earlier hub may have sent already, and which of them their clients ask for all the same.
+"""Redelivery: decides whether a result that an earlier hub has noted as sent is sent again.
 
-A stock client stumbles over a result that it gets twice. So a result that the hub before has noted as sent is not sent
-again, unless its client asks for it: then the hub before was killed before the result had left.
+A stock client fails when it gets a result twice. So such a result is not sent again, unless its client asks for it:
+then the earlier hub ended before the result had left.
 """
 
 from __future__ import annotations
@@ -16,54 +16,54 @@ __all__ = ["Presumption", "Redelivery"]
 
 
 class Presumption(Enum):
-    """What is thought of the result of a request that was taken over, and that the hub before has noted as sent."""
+    """What the hub assumes about a result that the previous hub has noted as sent."""
 
     SENT = "sent"
-    """The client has the result: nobody waits for it."""
+    """The client has the result, and does not wait for it."""
     MISSED = "missed"
-    """The client has asked for it, so the result had not left: the client gets it."""
+    """The client has asked for the result, so it had not left: the client gets it."""
     SENT_AGAIN = "sent again"
-    """This hub has sent it, since the client asked."""
+    """This hub has sent the result, since the client asked."""
 
 
 class Redelivery:
-    """Knows what was sent, and tells to whom a result goes.
+    """Knows which results were sent, and which results clients have missed.
 
     Args:
-        deliveries: notes which results were sent; None where no hub can come after this one.
+        deliveries: notes which results were sent; None if no hub can come after this hub.
     """
 
     def __init__(self, deliveries: Deliveries | None) -> None:
         self._deliveries = deliveries
         self.keeps_notes = deliveries is not None
-        """Whether notes outlive this hub. If not, nothing that is noted matters."""
+        """Whether notes outlive this hub. If not, no result needs to be noted."""
         self.presumptions: dict[str, Presumption] = {}
-        """By msg_id."""
+        """The presumption about each result, by msg_id."""
         self.sessions: dict[str, str] = {}
-        """The sessions of the clients of those that are presumed to be sent and not completed in the records."""
+        """The client's session of each result that is presumed sent and is not in its record, by msg_id."""
 
     def note(self, msg_id: str) -> None:
-        """A result is on its way to its client."""
+        """Note that a result was sent to its client."""
         if self._deliveries is not None:
             self._deliveries.note(msg_id)
 
     def was_delivered(self, msg_id: str) -> bool:
-        """Whether the hub before has noted this result as sent."""
+        """Return whether the previous hub has noted this result as sent."""
         return self._deliveries is not None and self._deliveries.was_delivered(msg_id)
 
     def presume_sent(self, msg_id: str, session: str) -> None:
-        """A request is taken over whose result the hub before has sent, and not recorded."""
+        """Note a request whose result the previous hub has sent but not recorded."""
         self.presumptions[msg_id] = Presumption.SENT
         self.sessions[msg_id] = session
 
     def asked_about(self, session: str, msg_ids: Iterable[str]) -> None:
-        """A client asks about requests that are not completed: it does not have the results of its own."""
+        """Note that a client asks about pending requests: it has missed the results of its own requests among them."""
         for msg_id in msg_ids:
             if self.sessions.get(msg_id) == session:
                 self.presumptions[msg_id] = Presumption.MISSED
 
     def is_missed(self, msg_id: str) -> bool:
-        """Whether a result that goes out now was missed by its client, which gets it, once. Call it once a result."""
+        """Return whether the client has missed a result that goes out now. Call this once per result."""
         if msg_id not in self.sessions:
             return False
         del self.sessions[msg_id]
@@ -73,9 +73,9 @@ class Redelivery:
         return True
 
     def take_missed(self, session: str, records: Iterable[TaskRecord]) -> list[str]:
-        """A client asks whether these are completed: those of its own results that are to be sent to it, once more.
+        """Return the msg_ids of the results that are to be sent again to a client that asks about these records.
 
-        The hub before may have noted that it sent one, and been killed before the result left.
+        These are the client's own results that the previous hub has noted as sent: it may have ended before they left.
         """
         missed = []
         for record in records:

@@ -1,11 +1,11 @@
-"""Engines of an earlier hub that come back: what they have done, and what they have not got.
+"""Engines of an earlier hub that come back: finds out what they have done with that hub's requests.
 
-When the heart of such an engine is heard, it is sorted out what became of the requests that the earlier hub had for it:
+When the heart of such an engine is heard:
 
-- an answer that the engine still holds comes by itself, once its connection is back;
-- direct requests are sent once more, with the same bytes. An engine that has had one drops it;
-- then the engine is asked something trivial, by the same channel. It answers in the order in which it was asked: when
-  that answer is here, every answer that it had before is here too, and what is still open was lost on its way.
+- answers that the engine still holds come by themselves, once its connection is back;
+- the hub sends direct requests once more, with the same bytes. The engine drops a request that it has received before;
+- then the hub sends a question (a probe) on the same channel. The engine answers in the order in which it was asked. So
+  when the answer to the question has come, all earlier answers have come too, and the other answers were lost.
 
 A load-balanced task whose answer was lost is run again. A direct request, or a share of a broadcast, is not, since it
 may have changed the engine's state: its client gets an error that says so.
@@ -29,11 +29,11 @@ from .routes import RESTARTED, Routes, recorded_as
 __all__ = ["ReturningEngines"]
 
 SENT_AT_A_TIME = 100
-"""Direct requests that are read from the store at a time."""
+"""Direct requests that are read from the store in one call, at most."""
 
 
 class ReturningEngines:
-    """Sorts out what an earlier hub has sent to an engine, and gives the engine new work.
+    """Finds out what became of an earlier hub's requests on an engine, and gives the engine new work.
 
     Args:
         host: the way to the store and to the sockets.
@@ -58,16 +58,17 @@ class ReturningEngines:
         self._scheduler = scheduler
 
     def engine_returned(self, engine: EngineConnector) -> None:
-        """The heart of an engine that an earlier hub had is heard: sort out what that hub has sent it."""
+        """Begin to find out what became of the earlier hub's requests, when the heart of a restored engine is heard."""
         directs = [*engine.mux.pending.values(), *engine.broadcast.pending.values()]
         self._send_again(engine, [direct for direct in directs if direct.restored], [])
 
     def _send_again(
         self, engine: EngineConnector, directs: list[Direct], unsent: list[tuple[str, Frames, str]]
     ) -> None:
-        """Send an engine what it may not have got, then ask it whether it has.
+        """Send an engine the requests that it may not have received, then ask it a question.
 
-        Its connections may be open later than its heart is heard: what cannot be sent yet is kept in `unsent`.
+        The engine's connections may open after its heart is heard: messages that cannot be sent yet are kept in
+        `unsent`.
         """
         now, later = directs[:SENT_AT_A_TIME], directs[SENT_AT_A_TIME:]
         if not now:
@@ -106,7 +107,7 @@ class ReturningEngines:
             queue.give_up(engine.ident, msg_id, reason)
 
     def _sort_out(self, engine: EngineConnector, unsent: list[tuple[str, Frames, str]]) -> None:
-        """An engine has been sent all that it was to have: ask it whether it has answered, and give it new work."""
+        """Ask an engine a question on each channel, behind all that was sent again, and give the engine new work."""
         engine.awaited = False
         worker = engine.worker
         assert worker is not None

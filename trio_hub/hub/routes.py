@@ -1,9 +1,9 @@
-"""How engines are reached: messages that wait for a connection, and connections that have to be proved.
+"""Sends messages to engines, keeps messages for engines that cannot be reached, and checks connections after a break.
 
 A heart can be heard before the engine's other connections are open, and a connection can break while the engine lives.
-Then the engine has a `Route` on that channel, which keeps its messages in order. On a route that is suspect, a question
-goes out first. The engine's answer is signed, and comes after everything that the engine had answered before. So it
-proves that the engine is there, and shows which answers were lost on their way.
+Then the engine has a `Route` on that channel, which keeps its messages in order. On a suspect route the hub first sends
+a question (a probe). The engine's answer is signed, and comes after all its earlier answers. So the answer proves that
+the engine is at the other end, and shows which answers were lost.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ log = get_logger("trio_hub.hub")
 PROBE = "kernel_info_request"
 RESTARTED = "the hub was started anew"
 DISCONNECTED = "the connection to the engine broke"
-"""What requests can be lost by."""
+"""The causes by which requests can be lost, as error texts name them."""
 
 
 class Routes:
-    """Sends to engines, now or when they can be reached, and asks them questions.
+    """Sends messages to engines, now or when they can be reached, and asks them questions.
 
     Args:
         host, session: the ways to sockets and messages.
-        notices: counts and tells what goes wrong.
+        notices: counts and logs errors.
     """
 
     def __init__(self, host: Host, session: Session, notices: Notices) -> None:
@@ -51,15 +51,15 @@ class Routes:
         """Questions to engines that are not answered yet, by msg_id."""
 
     def connect(self, queues: Mapping[str, Queue]) -> None:
-        """Tell which queue sends on each channel to engines. Call it once, before anything is sent."""
+        """Set the queue of each channel to engines. Call this once, before anything is sent."""
         self._queues = queues
 
     # Sending
 
     def send(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
-        """Send, or keep until the engine's connection is open: its heart may be heard before that. Never raises.
+        """Send a message, or keep it until the engine's connection is open. Never raises.
 
-        If it fails unexpectedly, the channel's queue gives the request of this msg_id up.
+        After an unexpected error the channel's queue answers the request with this msg_id with an error.
         """
         try:
             self._soon(partial(self._send_or_park, engine, channel, frames, msg_id))
@@ -86,7 +86,7 @@ class Routes:
         self._queues[channel].give_up(engine.ident, msg_id, reason)
 
     def flush(self, engine: EngineConnector, channel: str) -> bool:
-        """Send what waits for an engine on a channel, in order; or, on a suspect route, the question that comes first.
+        """Send the messages that wait for an engine on a channel, in order; on a suspect route, only the question.
 
         Returns:
             False if the engine cannot be reached there.
@@ -114,7 +114,7 @@ class Routes:
     def probe(
         self, engine: EngineConnector, channel: str, msg_ids: Iterable[str], cause: str, *, is_last: bool
     ) -> None:
-        """Ask an engine something trivial, behind these requests: what it has not answered before that, is lost."""
+        """Ask an engine a question, behind these requests: requests that it has not answered before are lost."""
         asked_about = dict.fromkeys(msg_ids)
         if asked_about:
             header = self._session.new_header(PROBE)
@@ -123,7 +123,7 @@ class Routes:
             self.send(engine, channel, frames, header["msg_id"])
 
     def _ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
-        """Send an engine a question that only the engine can answer. False if it cannot be reached."""
+        """Send an engine a question that only the engine can answer. Return False if it cannot be reached."""
         header = self._session.new_header(PROBE)
         frames = self._session.write(PROBE, {}, header=header)
         msg_ids = dict.fromkeys(self._queues[channel].outstanding(engine))
@@ -134,7 +134,7 @@ class Routes:
         return True
 
     def heard_probe(self, ident: bytes, msg_id: str) -> bool:
-        """Whether an engine's unexpected reply answers a question; if so, what is lost now is settled."""
+        """Return whether an engine's reply answers a question. If so, handle the requests that turn out to be lost."""
         probe = self.probes.get(msg_id)
         if probe is None or probe.engine.ident != ident:
             return False
@@ -158,9 +158,10 @@ class Routes:
         return True
 
     def _send_once_more(self, engine: EngineConnector, channel: str, directs: list[Direct]) -> None:
-        """Send requests again that may never have arrived, with the same bytes: an engine drops what it has had.
+        """Send requests that may never have arrived once more, with the same bytes, and then a last question.
 
-        If the engine has had one, its answer was lost on its way. So the next question is the last.
+        The engine drops a request that it has received before. If such a request is unanswered when the engine answers
+        the last question, its answer was lost.
         """
         queue = self._queues[channel]
 
@@ -197,7 +198,7 @@ class Routes:
             queue.give_up(engine.ident, direct.header.msg_id, reason)
 
     def sent_behind_probes(self, msg_id: str, worker: Worker) -> None:
-        """A task is given to an engine now: no answer to an earlier question says anything about it."""
+        """Remove a task from the open questions to an engine, since the task is sent to the engine after them."""
         for probe in self.probes.values():
             if probe.engine.ident == worker.ident:
                 probe.msg_ids.pop(msg_id, None)
@@ -205,10 +206,10 @@ class Routes:
     # Connections that break while the engine lives
 
     def engine_connection_lost(self, engine: EngineConnector, channel: str) -> None:
-        """The connection of an engine on a channel has broken: what is behind it now has to prove itself.
+        """Make an engine's route on a channel suspect, since the connection has broken.
 
-        What was sent into it may be lost, and so may what the engine has answered. And whoever connects next under the
-        engine's name need not be the engine. So a question goes out first, as soon as the engine can be reached again.
+        Messages in both directions may be lost, and the next peer with the engine's name may be a stranger. So the hub
+        sends a question first, as soon as a peer with that name can be reached.
         """
         if engine.awaited:
             return
@@ -222,12 +223,12 @@ class Routes:
         route.look()
 
     def some_connection_lost(self, engines: Iterable[EngineConnector], channel: str, others: Container[bytes]) -> None:
-        """A connection has broken on which nothing was ever heard: ask the engines whose connection it may have been.
+        """Ask the engines whose connection may have been the broken one, on which nothing was ever received.
 
         Args:
-            engines: that are alive.
-            channel: by which the hub sends to engines, such as ``"task_out"``.
-            others: the engines whose connections on this channel it was not.
+            engines: the engines that are alive.
+            channel: the hub's channel to engines, such as ``"task_out"``.
+            others: the engines that have other connections on this channel.
         """
         for engine in engines:
             if engine.ident not in others and not engine.awaited and channel not in engine.routes:
@@ -235,7 +236,7 @@ class Routes:
                 self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=False)
 
     def close_route(self, engine: EngineConnector, channel: str) -> bool:
-        """An engine cannot be reached on a channel: forget what waits there. Whether anything was wrong there."""
+        """Drop the route of an engine that cannot be reached on a channel. Return whether there was a route."""
         route = engine.routes.pop(channel, None)
         if route is not None:
             self.probes.pop(route.question or "", None)
@@ -244,7 +245,7 @@ class Routes:
     # Engines that go
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """Forget what waits for the engine."""
+        """Drop the messages that wait for a lost engine."""
         engine.parked.clear()
         for route in engine.routes.values():
             route.look()
@@ -256,10 +257,13 @@ class Routes:
             del self.probes[msg_id]
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Nobody waits for the answer to a question."""
+        """Return False: nothing waits for the answer to a question."""
         return False
 
 
 def recorded_as(direct: Direct) -> str:
-    """The msg_id of the record of a request to one engine: for a share of a gathered broadcast, the broadcast's."""
+    """Return the msg_id of a request's record.
+
+    A share of a gathered broadcast is recorded under the broadcast's msg_id.
+    """
     return direct.header.msg_id if direct.broadcast is None else direct.broadcast.header.msg_id

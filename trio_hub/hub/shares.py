@@ -1,4 +1,4 @@
-"""The shares of a broadcast: one request for each engine, and what is noted of their answers until all are in."""
+"""The shares of a broadcast: one request per engine; and the notes of their answers, until all answers are in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check_targets", "divided", "note_of_share", "noted_shares", "share_f
 
 
 def divided(session: Session, msg: Message, uuids: list[str]) -> list[Message]:
-    """Each engine's share of a broadcast, as a request of its own. Raises `WireError`."""
+    """Return the share of each engine, as a request of its own. Raises `WireError`."""
     pack = session.packer.pack
     header = session.header(msg)
     metadata = session.metadata(msg)
@@ -36,7 +36,7 @@ def divided(session: Session, msg: Message, uuids: list[str]) -> list[Message]:
 
 
 def check_targets(metadata: BroadcastMetadata) -> None:
-    """Raises `EngineError` if a broadcast names no engines, or one engine twice."""
+    """Raise `EngineError` if a broadcast names no engines, or one engine twice."""
     if not metadata.targets:
         raise EngineError("the broadcast names no engines")
     if len({uuid for uuid, _ in metadata.targets}) < len(metadata.targets):
@@ -44,7 +44,7 @@ def check_targets(metadata: BroadcastMetadata) -> None:
 
 
 def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames:
-    """A share as its engine was sent it, from the record of the share or of the broadcast. Raises `WireError`."""
+    """Return the frames of a share, from the record of the share or of the broadcast. Raises `WireError`."""
     frames = request_frames(record, session)
     if direct.broadcast is None:
         return frames
@@ -54,7 +54,7 @@ def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames
 
 
 def note_of_share(broadcast: Broadcast, uuid: str, answer: Answer, now: datetime) -> TaskRecord:
-    """A record of one engine's answer, for a hub that comes before all answers are in."""
+    """Return a record of one engine's answer, for a hub that has to carry on before all answers are in."""
     record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
     record.completed = record.received = now
     record.result_content = msgspec.json.encode(_Noted(answer.content, answer.started))
@@ -68,7 +68,7 @@ class _Noted(msgspec.Struct):
 
 
 def noted_shares(broadcast: Broadcast, records: Mapping[str, TaskRecord]) -> Iterator[tuple[str, Answer]]:
-    """The answers of engines that an earlier hub has noted, by the engines' uuids. Those not readable are missing."""
+    """Yield the uuids and the answers of engines that an earlier hub has noted. Skip unreadable notes."""
     for uuid, _ in broadcast.targets:
         record = records.get(sub_msg_id(broadcast.header.msg_id, uuid))
         if record is not None:

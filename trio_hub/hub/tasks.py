@@ -1,6 +1,6 @@
-"""The task queue: what clients submit, and what engines answer.
+"""The task queue: tasks from clients, and answers from engines.
 
-A message on its way out keeps the frames it came in; only its routing identities change.
+A message that is passed on keeps its frames; only its routing identities change.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ log = get_logger("trio_hub.hub")
 
 
 class TaskQueue:
-    """Takes tasks from clients to the scheduler, and engines' answers back. Handlers get identities and message.
+    """Gives clients' tasks to the scheduler, and engines' answers to clients. Handlers get identities and message.
 
     Args:
-        host, session: the ways to whoever watches, and to messages.
+        host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
         notices, replies, intake, answers, admission, routes, engines, announcer, assignments: the parts below.
     """
@@ -82,7 +82,7 @@ class TaskQueue:
     # From clients
 
     def save_task_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """A client submits a task: record it, and give it to the scheduler."""
+        """Record a client's task, and give it to the scheduler."""
         if not admitted and not self._admit("task_in", idents, msg, self.save_task_request):
             return
         if self._intake.stopping:
@@ -98,7 +98,7 @@ class TaskQueue:
         self.record_and_submit(record, task, msg, metadata.label)
 
     def record_and_submit(self, record: TaskRecord, task: Task, msg: Message, label: Any) -> None:
-        """Record a task, and give it to the scheduler, now or when it is on disk. Never raises."""
+        """Record a task, and give it to the scheduler: now or, if strict, when it is on disk. Never raises."""
         try:
             self._intake.record(record, task.idents, msg)
             self._intake.when_recorded(task.msg_id, partial(self.submit_task, task, label))
@@ -107,7 +107,7 @@ class TaskQueue:
             self._assignments.task_failed(task, None, self._notices.failed("task request", error, task=task.msg_id))
 
     def make_task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
-        """The task that a message asks for. Raises `WireError` and `InvalidDependency`."""
+        """Return the task that a message asks for. Raises `WireError` and `InvalidDependency`."""
         header = msg.header
         return Task(
             header.msg_id,
@@ -120,7 +120,7 @@ class TaskQueue:
         )
 
     def submit_task(self, task: Task, label: Any = None) -> None:
-        """A task that is recorded already goes to the scheduler. Never raises."""
+        """Give a recorded task to the scheduler. Never raises."""
         if self._intake.carried_on:
             return
         self.submitted += 1
@@ -140,7 +140,7 @@ class TaskQueue:
     # Back to clients
 
     def save_task_result(self, idents: list[bytes], msg: Message) -> None:
-        """An engine answers a task: record it and pass it on, or let another engine try."""
+        """Record an engine's answer to a task and pass it on, or let another engine try."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
         task = self.scheduler.running_on(ident, msg_id) or self._adopted(ident, msg_id)
@@ -162,7 +162,7 @@ class TaskQueue:
             self._answers.save_result("task", ident, msg, asked, metadata.started, status)
 
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
-        """The task that an engine answers without having been given it by this hub: an earlier hub did."""
+        """Return the task that an engine answers because an earlier hub has sent it there; else None."""
         task = self.scheduler.tasks.get(msg_id)
         if task is None or not task.restored:
             return None
@@ -175,63 +175,63 @@ class TaskQueue:
         return task
 
     def request_ended(self, msg_id: str, outcome: Outcome) -> None:
-        """A request of another queue has ended: tell the tasks that depend on it."""
+        """Tell the tasks that depend on a request of another queue that the request has ended."""
         if msg_id in self.scheduler.dependents:
             self.scheduler.ended(msg_id, outcome)
 
     # Engines
 
     def engine_joined(self, engine: EngineConnector) -> None:
-        """An engine is usable, or expected back: it may get tasks, or will."""
+        """Add an engine, which is usable or expected back, to the scheduler."""
         engine.worker = self.scheduler.add_engine(engine.ident, absent=engine.awaited)
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """An engine gets nothing more, and what it runs may still be answered."""
+        """Give a lost engine no more tasks. It may still answer the tasks that it runs."""
         if engine.worker is not None:
             self.scheduler.remove_engine(engine.worker)
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """What a lost engine has not answered runs elsewhere, or fails."""
+        """Run the unanswered tasks of a lost engine elsewhere, or answer them with errors."""
         if engine.worker is not None:
             self.scheduler.settle(engine.worker)
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Whether an engine runs tasks."""
+        """Return whether an engine runs tasks."""
         return engine.worker is not None and len(engine.worker.running) > 0
 
-    # For the ways to engines, and for the failure boundary
+    # For the routes and for the failure boundary
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a task of this msg_id is not answered yet."""
+        """Return whether a task with this msg_id is not answered yet."""
         return msg_id in self.scheduler.tasks
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
-        """The tasks that an engine has."""
+        """Return the msg_ids of the tasks that an engine has."""
         return list(engine.worker.running) if engine.worker else []
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
-        """If this engine has this task, answer the task with the error."""
+        """Answer a task with the error, if this engine has it."""
         task = self.scheduler.running_on(ident, msg_id)
         if task is not None:
             self.scheduler.abandon_unsent(task, error)
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """An engine's answer to a task was lost: run the task again, there or elsewhere."""
+        """Run a task again, on the same or another engine, since the engine's answer was lost."""
         task = self.scheduler.running_on(engine.ident, msg_id)
         if task is not None:
             log.warning("a result was lost: the task is run again", task=msg_id, engine=engine.id)
             self.scheduler.run_again(task)
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
-        """None: a task whose answer may be lost is run again as a new message."""
+        """Return no requests: a task whose answer may be lost is run again as a new message."""
         return []
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """A task's request, from its record. Raises `WireError`."""
+        """Return the frames of a task's request, from its record. Raises `WireError`."""
         return request_frames(record, self._session)
 
     def stop(self, error: HubError) -> None:
-        """Answer all tasks with the error."""
+        """Answer all pending tasks with the error."""
         self.scheduler.abandon_all(error)
 
     # After a restart
@@ -240,7 +240,7 @@ class TaskQueue:
         """Carry on with a task of an earlier hub, on the engine that has it. Raises `WireError`.
 
         Returns:
-            The task, if no engine has it. It is to be submitted to the scheduler when all others are known.
+            The task, if no engine has it, else None. Submit it (`resume`) after all requests were taken over.
         """
         self.submitted += 1
         custody = custody_of(record)
@@ -260,7 +260,7 @@ class TaskQueue:
         return None
 
     def resume(self, task: Task) -> None:
-        """Submit a task that was taken over and has no engine. Never raises."""
+        """Submit a task that was taken over and that no engine has. Never raises."""
         try:
             self.scheduler.submit(task)
         except Exception as error:

@@ -1,13 +1,13 @@
-"""The TCP connections of engines: whose they are, when one breaks, and how one is closed that leads nowhere.
+"""The TCP connections of engines: notes the engine of each connection, reports breaks, and closes ignored connections.
 
 A ROUTER knows its peers by the names that they give themselves. While a name is in use, ZeroMQ ignores a second
-connection that gives the same name: so nobody takes an engine's place, whatever name a peer pretends to have. But the
-second connection may be the engine's own, made after its network was cut and before the hub has noticed that. ZeroMQ
-keeps such a connection open and never looks at it again, also when the name has become free. So the hub has to close
-it; the engine makes a new one at once.
+connection with the same name, so no peer can take an engine's place. But the second connection may be the engine's own,
+made after its network was cut and before the hub has noticed the cut. ZeroMQ keeps such a connection open and never
+reads from it, also after the name has become free. So the hub has to close the connection; the engine then connects
+again at once.
 
-ZeroMQ tells which connections there are (by events of a monitor), and by which of them a message has come (its file
-descriptor). A connection by which nothing has come yet may be one that ZeroMQ ignores.
+ZeroMQ reports the connections (by events of a monitor), and the connection of each message (by its file descriptor). A
+connection on which nothing was received may be a connection that ZeroMQ ignores.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["WATCHER", "Connections"]
 log = get_logger("trio_hub.runtime")
 
 WATCHER = "watcher of connections"
-"""The service's name."""
+"""The name of the service that watches connections."""
 PAUSE = 5.0
-"""Seconds between a broken connection of nobody knows whom, and the question to engines whether it was theirs."""
+"""Seconds from the break of an unknown peer's connection to the questions to engines that may have owned it."""
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
 
@@ -40,9 +40,9 @@ class Connections:
 
     Args:
         channels: these sockets, by name.
-        lost: called when a connection has broken, with the channel's name, the identity of the engine that was heard by
-            it, or None, and the identities that were heard by other connections.
-        failures: where errors are counted that nobody expected.
+        lost: called when a connection has broken. Gets the channel's name; the identity of the engine of the
+            connection, or None if nothing was received on it; and the identities that were heard on other connections.
+        failures: counts unexpected errors.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Connections:
         self._failures = failures
         self._lost = lost
         self._open: dict[str, dict[int, float]] = {name: {} for name in channels}
-        """When each connection was made, by channel and descriptor."""
+        """The time at which each connection was made, by channel and descriptor."""
         self._heard: dict[str, dict[bytes, int]] = {name: {} for name in channels}
-        """By which connection each identity was heard."""
+        """The descriptor of each identity's connection, by channel and identity."""
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
-        """The same, the other way round."""
+        """The identity of each connection, by channel and descriptor."""
         self._unknown: dict[str, None] = {}
-        """Channels on which connections have broken by which nothing had come."""
+        """Channels on which connections have broken on which nothing was received."""
         self._broken = trio.Event()
         self._ended = trio.Event()
         self._monitors = [
@@ -71,15 +71,15 @@ class Connections:
 
     @property
     def monitors(self) -> list[Channel]:
-        """Channels to be received from."""
+        """The channels of monitor events, which the receiver has to read."""
         return [monitor.channel for monitor in self._monitors]
 
     def count(self, name: str) -> int:
-        """How many connections a channel has."""
+        """Return the number of connections of a channel."""
         return len(self._open[name])
 
     def listen(self, name: str, handle: Callable[[Frames], None]) -> Callable[[Frames], None]:
-        """A handler of messages that also notes by which connection their sender is heard."""
+        """Return a message handler that also notes the connection of each message's sender."""
         heard = self._heard[name]
         channel = self._channels[name]
         names = self._names[name]
@@ -96,7 +96,7 @@ class Connections:
         return handle_and_note
 
     def _was_accepted(self, name: str, fd: int) -> None:
-        self._forget(name, fd)  # its end may not have been told
+        self._forget(name, fd)  # the end of its earlier connection may not have been reported
         self._open[name][fd] = trio.current_time()
 
     def _has_ended(self, name: str, fd: int) -> None:
@@ -112,10 +112,10 @@ class Connections:
                 self._lost(name, ident, ())
 
     async def release(self) -> None:
-        """Let ZeroMQ release the names of connections that have broken, before their owners come back, for ever.
+        """Let ZeroMQ release the names of broken connections, before their engines come back. Runs for ever.
 
-        A socket does so only when it is used, and one that is held may not be used for seconds. Were its owner's new
-        connection there by then, ZeroMQ would see the new one first, and ignore it.
+        A socket releases names only when it is used, and a socket that is on hold may be unused for seconds. If the
+        engine's new connection were there by then, ZeroMQ would see the new connection first, and ignore it.
         """
         while True:
             await self._ended.wait()
@@ -126,14 +126,17 @@ class Connections:
                     channel.touch()
 
     async def tell(self) -> None:
-        """Tell of broken connections by which nothing had come, for ever; not often, since anybody can break one."""
+        """Report broken connections on which nothing was received.
+
+        Runs for ever; seldom, since anybody can break one.
+        """
         while True:
             await self._broken.wait()
             await trio.sleep(PAUSE)
             while self._unknown:
                 name = next(iter(self._unknown))
                 self._lost(name, None, self._heard[name])
-                del self._unknown[name]  # once it was told
+                del self._unknown[name]  # after it was reported
             self._broken = trio.Event()
 
     def _forget(self, name: str, fd: int) -> bytes | None:
@@ -144,12 +147,12 @@ class Connections:
         return ident
 
     def retry(self, name: str, host: str | None = None, ident: bytes | None = None) -> int:
-        """Close connections by which nothing has come, so that their peers make new ones; how many they were.
+        """Close connections on which nothing was received, so that their peers connect again. Return their number.
 
         Args:
-            name: the channel's.
-            host: only those that come from this address.
-            ident: also the connection by which this identity was heard.
+            name: the name of the channel.
+            host: close only connections from this address; None for all.
+            ident: also close the connection of this identity.
         """
         heard = self._heard[name]
         silent = self._open[name].keys() - set(heard.values())
@@ -162,6 +165,6 @@ class Connections:
         return closed
 
     def close(self) -> None:
-        """Stop watching. Before the channels are closed."""
+        """Stop watching. Call this before the channels are closed."""
         for monitor in self._monitors:
             monitor.close()

@@ -1,7 +1,7 @@
-"""CURVE keys, and the private file in which a hub keeps the secret key that it has made for itself.
+"""CURVE keys, and the private file in which a hub keeps the secret key that it has made.
 
 Clients and engines know a hub by the public key in the connection files. A hub that starts again with these files needs
-the secret key that belongs to it. It lies in a file of its own beside them: connection files are copied to other
+the secret key of that public key. The secret key is in a file of its own, since connection files are copied to other
 machines, and the secret key must not be.
 """
 
@@ -43,14 +43,14 @@ class CurveKeys:
 
     @classmethod
     def of_secret(cls, secret: str) -> CurveKeys | None:
-        """The pair of a secret key; None if that is no key."""
+        """Return the pair of keys of a secret key; None if the text is no key."""
         if decode_key(secret) is None:
             return None
         return cls(zmq.curve_public(secret.encode()).decode(), secret)
 
 
 def decode_key(word: str) -> bytes | None:
-    """The 32 bytes of a key in Z85; None if it is none."""
+    """Return the 32 bytes of a key in Z85; None if the text is no key."""
     if len(word) != _KEY_LENGTH or not _Z85.issuperset(word):
         return None
     try:
@@ -60,16 +60,16 @@ def decode_key(word: str) -> bytes | None:
 
 
 def curve_key_path(profile_dir: Path, cluster_id: str = "") -> Path:
-    """Where a hub keeps its secret key."""
+    """Return the path of the file in which a hub keeps its secret key."""
     base = f"ipcontroller-{cluster_id}" if cluster_id else "ipcontroller"
     return profile_dir / "security" / f"{base}-curve.key"
 
 
 def kept_keys(path: Path, public: str) -> CurveKeys:
-    """The pair of keys of the hub before, of which the connection files name the public one.
+    """Return the previous hub's pair of keys, from its file; ``public`` is the key in the connection files.
 
     Raises:
-        ConfigError: the file is missing, cannot be read, is damaged, or holds another key; with the remedy.
+        ConfigError: the file is missing, cannot be read, is damaged, or holds another key. The text says what to do.
     """
     try:
         keys = _read(path)
@@ -93,12 +93,12 @@ def _unusable(path: Path, what: str) -> ConfigError:
 
 
 def keep_key(config: HubConfig, keys: CurveKeys | None) -> None:
-    """Write the secret key for the hub that comes next, if it is one that this hub has made.
+    """Write the secret key to its file for the next hub, if a hub has made the key itself.
 
-    A file that an earlier hub has left, and whose key is not that of `keys`, is of no use any more, and is removed.
+    Without a key to keep, an earlier hub's file with another key is removed, since no hub needs it any more.
 
     Raises:
-        ConnectionFileError: naming the file.
+        ConnectionFileError: the file cannot be written; the text names the file.
     """
     if config.profile_dir is None:
         return
@@ -120,7 +120,7 @@ def keep_key(config: HubConfig, keys: CurveKeys | None) -> None:
 
 
 def remove_key(config: HubConfig, public: str | None) -> None:
-    """Remove the file if it holds the secret key that belongs to this public one."""
+    """Remove the file if it holds the secret key of this public key."""
     if config.profile_dir is None or public is None:
         return
     path = curve_key_path(config.profile_dir, config.cluster_id)
@@ -138,5 +138,5 @@ def _holds(path: Path, public: str) -> bool:
 
 
 def _read(path: Path) -> CurveKeys | None:
-    """The keys in the file; None if it is damaged. Raises `OSError`."""
+    """Return the keys in the file; None if it is damaged. Raises `OSError`."""
     return CurveKeys.of_secret(path.read_text("ascii", "backslashreplace").strip())

@@ -1,4 +1,4 @@
-"""An engine's life, to be read from top to bottom."""
+"""The life of an engine, as one function, and the task that reaches an engine on a channel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..hub import EngineConnector, EngineState, Hub
 __all__ = ["engine_life", "reach_engine"]
 
 RELEASE = 0.05
-"""Seconds from the end of an engine's connection until its successor is asked. An engine comes back after 0.1 s."""
+"""Seconds from the end of an engine's connection to the question on the next. Engines connect again after 0.1 s."""
 RETRY = 2.0
-"""Seconds that an engine whose heart beats may be out of reach before connections that may lead nowhere are closed."""
+"""Seconds that an engine whose heart beats may be unreachable before the hub closes connections that may be ignored."""
 ANSWER, MAX_PAUSE = 10.0, 300.0
-"""Seconds until an engine that has not proved itself is asked again, at first and at most."""
+"""Seconds until the hub repeats a question that an engine has not answered: the first pause and the longest."""
 
 
 async def engine_life(
@@ -27,12 +27,12 @@ async def engine_life(
     drain_pongs: Callable[[], object],
     changed: Callable[[], None],
 ) -> None:
-    """From the registration's reply until nothing of the engine is left.
+    """Live an engine's life, from the registration's reply until the engine is settled.
 
-    ``engine.scope`` is the cancel scope of the station it is at: first the stalled-registration timeout, which
-    its first heartbeat cancels; then its life, which losing it cancels.
+    ``engine.scope`` is first the cancel scope of the registration timeout, which the first heartbeat cancels; then the
+    cancel scope of the engine's life, which the loss of the engine cancels.
     """
-    if engine.state is EngineState.REGISTERING:  # else its heart was quicker than this task
+    if engine.state is EngineState.REGISTERING:  # else its heart was heard before this task ran
         with trio.move_on_after(config.registration_timeout_seconds) as engine.scope:
             await trio.sleep_forever()
     drain_pongs()  # its first heartbeat may be waiting to be handled
@@ -57,15 +57,15 @@ async def reach_engine(
     config: HubConfig,
     retry: Callable[[str, str | None], object],
 ) -> None:
-    """Deliver what could not be sent on a channel, as soon as the engine's connection is open.
+    """Send the messages that wait for an engine on a channel, as soon as its connection is open.
 
-    A heart can be heard before the engine's other connections are open, and ZeroMQ tells nobody when they are;
-    so this asks, ever less often. An engine that stays out of reach for as long as a new one has for its first
-    heartbeat is lost, whatever its heart does; but without its control channel an engine goes on working.
+    A heart can be heard before the engine's other connections are open, and ZeroMQ does not report when they open. So
+    this task tries again and again, with growing pauses. An engine that cannot be reached for `registration_timeout` is
+    lost, whatever its heart does; but without its control channel an engine goes on working.
 
     Args:
-        retry: closes the connections of a channel, from an address or from all, by which nothing has come: the engine's
-            may be among them, see `trio_hub.runtime.connections`.
+        retry: closes the connections of a channel on which nothing was received, from one address or from all. The
+            engine's connection may be among them, see `trio_hub.runtime.connections`.
     """
     limit = config.registration_timeout_seconds
     pause, silent = ANSWER, 0.0
@@ -99,7 +99,7 @@ async def reach_engine(
 
 
 def give_up(hub: Hub, engine: EngineConnector, channel: str) -> None:
-    """An engine cannot be reached on a channel."""
+    """Give up an engine that cannot be reached on a channel; or only its control channel, if it is that channel."""
     if channel == "control_out":
         hub.give_up_control(engine)
     else:

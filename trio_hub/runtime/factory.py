@@ -1,6 +1,6 @@
-"""`HubFactory`: from a configuration to bound sockets and the connection info that leads to them.
+"""`HubFactory`: binds the sockets that a configuration asks for, and makes the connection info.
 
-Ports are bound first and written down after: what the connection files say is true from the first moment.
+Ports are bound before the connection files are written, so the files are always true.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["HubFactory"]
 log = get_logger("trio_hub.runtime")
 
 WAITING_MESSAGES, WAITING = 200, {"hb_pong": 20, "iopub": 32}
-"""Messages of one peer that ZeroMQ takes before the hub does; and the channels that have a number of their own. (Output
-may be large, and waits at the engine, since stock engines have no limit.)"""
+"""Messages of each peer that ZeroMQ receives ahead of the hub; and the channels that have another limit. (Output may be
+large, and waits at the engine, since stock engines have no limit.)"""
 MAX_SIGN_OF_LIFE = 1024
-"""Bytes that an answer to a ping, or a subscription to pings, may have. Those of stock engines have some 30."""
+"""Bytes that an answer to a ping, or a subscription to pings, may have. Stock engines send some 30 bytes."""
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 15, 4
-"""Seconds until an idle TCP connection is tried, and between tries; and tries until it counts as broken."""
+"""Seconds until the system probes an idle TCP connection, seconds between probes, and probes until it is broken."""
 CONNECTION_PING, LEAST_SILENCE = 5.0, 30.0
-"""Seconds between ZeroMQ's own pings on connections of engines; and how long at least one may stay unanswered."""
+"""Seconds between ZeroMQ's own pings on connections of engines; and seconds for their answer, at least."""
 MAX_TTL = 6_553_500
-"""Milliseconds: the longest time that ZeroMQ can tell a peer."""
+"""Milliseconds: the longest time to live that ZeroMQ can send to a peer."""
 
 # Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
 # identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
@@ -61,20 +61,20 @@ PUBLISHED = ("iopub_out", "notification")
 """Channels that clients subscribe to."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 _TRIES = 20
-"""How often the system may choose a port that is free at one address and not at the other."""
+"""Attempts to find a port that is free at all addresses."""
 
 
 class HubFactory:
     """Binds a hub's sockets.
 
-    After `bind`, ``channels`` holds them by name, and ``client_info`` and ``engine_info`` are what the
-    connection files say. `close_sockets` and then `release` give everything back.
+    After `bind`, ``channels`` has the channels by name, and ``client_info`` and ``engine_info`` are the contents of the
+    connection files. `close_sockets` and then `release` free everything.
 
     Args:
         config: addresses, ports, and much of the connection info.
         key: signs messages.
         security: how connections are encrypted, and who may connect.
-        known: what the connection files of an earlier hub say, whose ports are to be used.
+        known: the connection files of an earlier hub, whose ports are to be used.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class HubFactory:
         self.context = zmq.Context()
         self.channels: dict[str, Channel] = {}
         self.publishers: dict[str, Publisher] = {}
-        """Those of the channels that clients subscribe to."""
+        """The channels that clients subscribe to, by name."""
         self.receiver = Receiver()
-        """Whoever serves receives from the channels with it."""
+        """Receives from all channels."""
         self.client_info: dict[str, Any] = {}
         self.engine_info: dict[str, Any] = {}
         self.broadcast_channels = [f"broadcast_out{index or ''}" for index in range(config.broadcast_ports)]
         """The channels to engines for broadcasts, in the order of the ports."""
         self.guards: list[Guard] = []
-        """What watches over connections; each has a channel to be run."""
+        """Objects that watch connections; the receiver has to read the channel of each."""
         security = security or Security()
         self._curve = security.hub_keys
         self._allowed_keys = security.allowed_keys
@@ -108,11 +108,11 @@ class HubFactory:
         self._common_pool = list(config.ports)
 
     def client_url(self, channel: str) -> str:
-        """The ZeroMQ address of a channel for clients, such as ``"task"``."""
+        """Return the ZeroMQ address of a channel for clients, such as ``"task"``."""
         return f"{self.client_info['interface']}:{self.client_info[channel]}"
 
     def engine_url(self, channel: str, index: int | None = None) -> str:
-        """The ZeroMQ address of a channel for engines; ``broadcast`` has several, told apart by index."""
+        """Return the ZeroMQ address of a channel for engines. ``broadcast`` has several, which need an index."""
         port = self.engine_info[channel]
         return f"{self.engine_info['interface']}:{port if index is None else port[index]}"
 
@@ -120,7 +120,7 @@ class HubFactory:
         """Bind all sockets.
 
         Raises:
-            ConfigError: if the address or the ports cannot be bound, naming them.
+            ConfigError: an address or a port cannot be bound; the text names it.
         """
         config = self.config
         if self._allowed_keys is not None:
@@ -136,7 +136,7 @@ class HubFactory:
         self.engine_info = common | {"ssh": config.engine_ssh_server, "interface": f"tcp://{config.engine_address}"}
         self.client_info = common | {"ssh": config.ssh_server, "interface": f"tcp://{config.client_address}"}
         self.client_info["task_scheme"] = config.scheme
-        if self._known is not None:  # it may say more than we do
+        if self._known is not None:  # the files may have more entries
             self.engine_info = self._known.engine_info | self.engine_info
             self.client_info = self._known.client_info | self.client_info
         for name, kind, sides, key, identity in _SOCKETS:
@@ -155,7 +155,7 @@ class HubFactory:
     def _bind(
         self, name: str, kind: int, sides: tuple[str, ...], key: str, identity: bytes, index: int | None = None
     ) -> int:
-        """Make the channel of this name; the port it is bound to."""
+        """Make the channel with this name, and return the port to which it is bound."""
         config = self.config
         addresses = self._addresses(sides)
         socket: zmq.Socket[Any] = self.context.socket(kind)
@@ -167,7 +167,7 @@ class HubFactory:
             channel.max_frames = 2 if name == "hb_pong" else config.max_message_frames
             socket.maxmsgsize = MAX_SIGN_OF_LIFE if name in ("hb_ping", "hb_pong") else config.max_message_bytes
             socket.sndhwm = 0
-            # What the hub has not received yet waits with its sender, not in this process: whoever that is.
+            # Messages that the hub has not received yet wait at their sender, not in this process.
             socket.rcvhwm = WAITING.get(name, WAITING_MESSAGES)
         try:
             self._keep_alive(name, socket)
@@ -186,15 +186,15 @@ class HubFactory:
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
             elif name == "hb_ping":
-                socket.setsockopt(zmq.XPUB_MANUAL, 1)  # who gets what is for `Heartbeat` to say
+                socket.setsockopt(zmq.XPUB_MANUAL, 1)  # `Heartbeat` decides which peer gets which ping
             if self._curve is not None:
                 socket.curve_server = True
                 socket.curve_secretkey = self._curve.secret.encode()
-                if name == "query":  # where clients and engines come first
+                if name == "query":  # the first connection of each client and engine
                     self.guards.append(HandshakeMonitor(socket))
             if self._allowed_keys is not None:
                 socket.zap_domain = NANNY_DOMAIN if name == "control_out" else ZAP_DOMAIN
-                socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler nobody comes in
+                socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler no peer is admitted
             port = self._bind_port(socket, addresses, sides[0], key, index)
         except BaseException:
             channel.close(linger=0)
@@ -203,24 +203,24 @@ class HubFactory:
         return port
 
     def _keep_alive(self, name: str, socket: zmq.Socket[Any]) -> None:
-        """Have the system try connections that are silent, so that nothing on the way forgets them."""
+        """Have the system probe silent connections, so that routers and firewalls do not forget them."""
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = KEEPALIVE_IDLE
         socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL
         socket.tcp_keepalive_cnt = KEEPALIVE_COUNT
 
     def _ping_connections(self, name: str, socket: zmq.Socket[Any]) -> None:
-        """Have ZeroMQ ping connections of engines, so that both ends notice when one is dead.
+        """Have ZeroMQ ping connections of engines, so that both ends notice a dead connection.
 
-        The hub closes a dead connection, and with that its name is free. The engine closes its end later than the hub,
-        so that the name is free when the engine comes back. (A client may be suspended for hours, and shall get its
-        results all the same: its connections are not pinged.)
+        When the hub closes a dead connection, its name is free. The engine closes its end later than the hub, so that
+        the name is free when the engine connects again. Connections of clients are not pinged: a client may be
+        suspended for hours, and still gets its results.
 
-        Such a socket has no limit on what it receives: libzmq 4.3 aborts the process if it is to ping a connection that
-        has broken while its messages were held back by a limit.
+        The socket has no limit on received messages: libzmq 4.3 aborts the process if it pings a broken connection
+        whose messages were held back by a limit.
         """
         period, silence = CONNECTION_PING, max(self.config.heart_timeout, LEAST_SILENCE)
-        if name == "hb_ping":  # sooner than the others, so that the heart is not given up for it
+        if name == "hb_ping":  # shorter, so that the connection is replaced before the heart counts as stopped
             silence = self.config.heart_timeout / 3
             period = min(CONNECTION_PING, silence / 3)
         socket.rcvhwm = 0
@@ -263,7 +263,7 @@ class HubFactory:
         )
 
     def _bind_any(self, socket: zmq.Socket[Any], addresses: list[str]) -> int:
-        """Bind to a port that the system chooses, the same at all addresses."""
+        """Bind to the same port at all addresses, which the system chooses. Return the port."""
         for _ in range(_TRIES):
             self._bind_to(socket, f"tcp://{addresses[0]}:*")
             endpoint = _last_endpoint(socket)
@@ -274,7 +274,7 @@ class HubFactory:
         raise ConfigError(f"ip: no port was found that is free at {' and '.join(addresses)}: give some, with ports")
 
     def _bind_all(self, socket: zmq.Socket[Any], addresses: list[str], port: int) -> bool:
-        """Bind to the port at each of the addresses, or at none if it is in use at any."""
+        """Bind to a port at all addresses. If it is in use at one of them, bind to none, and return False."""
         bound: list[str] = []
         for address in addresses:
             if not self._bind_to(socket, f"tcp://{address}:{port}", in_use_is_fine=True):
@@ -303,11 +303,11 @@ class HubFactory:
         return ["control_out", "mux_out", "task_out", *self.broadcast_channels, "hb_pong"]
 
     def on_close(self, call: Callable[[], None]) -> None:
-        """Call that before the sockets are closed."""
+        """Have ``call`` called before the sockets are closed."""
         self._on_close.append(call)
 
     def close_sockets(self, linger: int) -> None:
-        """Close all sockets; what was sent has `linger` milliseconds to leave."""
+        """Close all sockets. Messages that were sent have `linger` milliseconds to leave."""
         while self._on_close:
             self._on_close.pop()()
         for channel in self.channels.values():

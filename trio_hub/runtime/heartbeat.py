@@ -1,11 +1,11 @@
 """Pings to all engines, and their pongs.
 
-Every period one ping goes out and the pongs since the last are weighed. An engine that has just subscribed gets a ping
-of its own at once, so that its registration completes in milliseconds, however many engines there are to answer a
-common one.
+In each period the hub sends one common ping, and evaluates the pongs since the last ping. An engine that has just
+subscribed gets a ping of its own at once, so that its registration completes in milliseconds, whatever the number of
+engines.
 
-While no engine is awaited, nobody is in a hurry for pongs: they stay with ZeroMQ until they are weighed. To be woken
-for each would cost more than all else that a hub with thousands of idle engines does.
+While no engine is awaited, pongs stay with ZeroMQ until the end of the period. Waking up for each pong would cost more
+than everything else that a hub with thousands of idle engines does.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .tcp import end_connection
 __all__ = ["Heartbeat"]
 
 SILENT_PINGS, SILENT_SECONDS = 3, 3.0
-"""Pings in a row, and seconds, that a heart misses before its connection is closed, so that it can make a new one."""
+"""Pings in a row, and seconds, that a heart may miss before the hub closes its connection: it connects again."""
 AT_LEAST = 2000
-"""Messages that are received in each period, if there are so many: so a flood is thrown away as it comes in."""
+"""Messages that are received in each period at least, if so many are there: so a flood is dropped as it comes in."""
 _SLICE = 16
-"""Pongs received at a time before others have their turn: a fraction of a millisecond."""
+"""Pongs that are received before other tasks have their turn: it takes a fraction of a millisecond."""
 
 
 class Heartbeat:
-    """Pings through `ping` (XPUB, with manual subscriptions), hears through `pong` (ROUTER), and tells the hub."""
+    """Sends pings on `ping` (XPUB with manual subscriptions), receives pongs on `pong` (ROUTER), and calls the hub."""
 
     def __init__(self, hub: Hub, ping: Channel, pong: Channel, period: float, connections: Connections) -> None:
         self.hub = hub
@@ -48,7 +48,7 @@ class Heartbeat:
         pong.handle = self._ponged
 
     async def beat(self) -> None:
-        """Ping and weigh, for ever. Pings keep their period, whatever comes in."""
+        """Send pings and evaluate pongs, for ever. Pings keep their period, whatever the hub receives."""
         next_ping = trio.current_time()
         while True:
             self.ping.send([self.hub.hearts.heartmonitor.ping()])
@@ -65,10 +65,10 @@ class Heartbeat:
                 self.pong.hold()
 
     async def _hear(self) -> None:
-        """Receive the pongs that are here: a busy hub must not declare a living engine dead.
+        """Receive the pongs that have arrived, so that a busy hub does not take a living engine for dead.
 
-        ZeroMQ takes a message of each connection in turn. So each engine that had answered is heard when as many
-        messages have been received as there are connections, whatever a flood brings meanwhile.
+        ZeroMQ takes one message of each connection in turn. So after as many messages as there are connections, each
+        engine that had answered has been heard, also during a flood.
         """
         received = 0
         enough = max(self.connections.count("hb_pong"), AT_LEAST)
@@ -77,24 +77,24 @@ class Heartbeat:
             await trio.lowlevel.checkpoint()
 
     def _subscribed(self, frames: Frames) -> None:
-        """Engines subscribe to everything. What they get is all common pings, and a greeting that nobody else does."""
+        """Handle an engine's subscription: subscribe it to the common pings, and send it a greeting of its own."""
         verb = to_bytes(frames[0])[:1]
         if verb not in (b"\0", b"\x01") or self._confused:
             self._refuse_subscription()
         elif verb == b"\x01":
             self.pong.release()
             greeting = self.hub.hearts.heartmonitor.greeting()
-            with suppress(zmq.ZMQError):  # it is gone already
+            with suppress(zmq.ZMQError):  # its connection has ended already
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.hearts.heartmonitor.topic)
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])
-                self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # it begins as those of others may
+                self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # others' may begin with these bytes
 
     def _refuse_subscription(self) -> None:
-        """End a connection. An engine whose subscription a stranger has spoilt comes back, and subscribes again.
+        """End a connection. An engine that is hit because of a stranger's message connects and subscribes again.
 
-        After a message that is no subscription, libzmq confuses the connections of the subscriptions that follow, until
-        nothing is left to be received. So a stranger could have an engine's pings.
+        After a message that is no subscription, libzmq attributes later subscriptions to wrong connections, until
+        nothing is left to be received. So a stranger could get an engine's pings.
         """
         self.hub.notices.ignore(
             "subscription_refused", "a peer of the heartbeat sent something that is no subscription"

@@ -1,12 +1,12 @@
-"""The channels by which the hub publishes: a client that does not read costs the hub a bounded amount of memory.
+"""The channels on which the hub publishes: a client that does not read costs the hub a bounded amount of memory.
 
-By itself ZeroMQ keeps everything for a subscriber that does not read; or, if it is told to, a number of messages, of
-which it then drops the newest. Here it is given no more than `ROOM` bytes for each subscriber at a time: what was
-handed over, less what the system has taken of it, which is asked of the connection. What goes beyond that waits in
-`Subscribers`, which drops the oldest beyond a bound.
+ZeroMQ alone would keep all messages for a subscriber that does not read; or a limited number of messages, and drop the
+newest. Here ZeroMQ holds at most `ROOM` bytes for each subscriber: the bytes that were handed to it, less the bytes
+that the system has taken, which the hub asks of the connection. Further messages wait in `Subscribers`, which drops the
+oldest beyond a limit.
 
-So that one subscriber can be given less than the others, each of them has a topic of its own. ZeroMQ hands over the
-subscriptions (``XPUB_MANUAL``), and a topic is given to the connection whose subscription it has handed over last.
+Each subscriber has a topic of its own, so that a message can be sent to one subscriber and not to another. ZeroMQ hands
+over subscriptions (``XPUB_MANUAL``), and setting a topic applies to the connection of the last subscription.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ log = get_logger("trio_hub.runtime")
 RECEIVE_ROOM = 100
 """Subscriptions of one peer that ZeroMQ takes before the hub does."""
 MAX_SUBSCRIPTION = 1024
-"""Bytes of what a peer may send: a subscription, or a part of the handshake. Who sends more is disconnected."""
+"""Bytes of a message that a peer may send: a subscription, or a part of the handshake.
+
+A longer one ends the connection.
+"""
 TOKEN_BYTES = 8
 HEARING_PERIOD = 0.001
-"""Seconds. At this age of what is known of subscribers, ZeroMQ is asked before a message is sent to them. Between, they
-are heard in their turn. By itself ZeroMQ looks for subscriptions as seldom, and to ask costs half as much as to send.
+"""Seconds between two looks for new subscriptions before a message is sent. Other subscriptions are read in their turn.
+
+ZeroMQ itself looks for subscriptions as seldom, and each look costs half as much as sending a message.
 """
 LEAST_PAUSE = 0.01
-"""Seconds from one attempt to send what waits to the next, as long as the subscriber takes something."""
+"""Seconds between attempts to send waiting messages to a subscriber that reads."""
 MOST_PAUSE = 0.25
-"""The same for a subscriber that takes nothing."""
+"""Seconds between attempts to send waiting messages to a subscriber that does not read, at most."""
 WARNING_PERIOD = 10.0
 """Seconds between warnings about one subscriber."""
 
@@ -59,16 +63,16 @@ _FRAME: type = zmq.Frame
 class Publisher(Channel):
     """An XPUB socket that sends each message once to each connection that has asked for it, in order.
 
-    What it receives are subscriptions, which it handles itself. Two more things are to be run with it: ``monitor``,
-    which tells of connections that have ended, and `keep_sending`.
+    It receives subscriptions, and handles them itself. The caller also has to receive from ``monitor``, which reports
+    ended connections, and to run `keep_sending`.
 
-    - ``subscribers``: who they are, and what waits for them;
-    - ``counts``: where the connections that were ended are counted, as ``subscription_refused``.
+    - ``subscribers``: the subscribers, and the messages that wait for them;
+    - ``counts``: the number of connections that were ended, as ``subscription_refused``.
 
     Args:
         socket: an XPUB socket that is not bound yet.
         limit: bytes that may wait for each subscriber.
-        name: for people.
+        name: the name of the channel, for the log.
     """
 
     def __init__(self, socket: zmq.Socket[Any], limit: int, *, name: str = "") -> None:
@@ -80,10 +84,10 @@ class Publisher(Channel):
         socket.sndhwm = 0
         socket.rcvhwm = RECEIVE_ROOM
         self.monitor = ConnectionMonitor(socket, self._ended)
-        # Whether ZeroMQ may have handed over a subscription together with the connection of another
+        # Whether ZeroMQ may attribute subscriptions to wrong connections
         self._confused = False
-        # Whether a subscription is being handled: until its topic is set, ZeroMQ must not be asked anything, since it
-        # forgets whose subscription it was when it learns that another connection has ended.
+        # Whether a subscription is being handled. Until its topic is set, the socket must not be used otherwise: ZeroMQ
+        # forgets the connection of the subscription when it learns that another connection has ended.
         self._handling = False
         self._newly_behind = trio.Event()
         self._heard_at = -inf
@@ -91,7 +95,7 @@ class Publisher(Channel):
     # Sending
 
     def send(self, frames: Sequence[Buffer]) -> bool:
-        """Publish a message, without waiting; False if the channel is closed."""
+        """Publish a message, without waiting. Return False if the channel is closed."""
         if self.closed:
             return False
         now = perf_counter()
@@ -115,12 +119,12 @@ class Publisher(Channel):
         return True
 
     def _makes_room(self, fd: int, subscriber: Subscriber, size: int) -> bool:
-        """Whether there is room for so many bytes, considering what the system has taken meanwhile."""
+        """Return whether there is room for so many bytes, after asking how many bytes the system has taken."""
         subscriber.written(bytes_written(fd))
         return subscriber.has_room(size)
 
     def _send_to_all(self, frames: Sequence[Buffer], size: int) -> None:
-        """Send a message to all who want it: once to those together who want everything."""
+        """Send a message to all its subscribers: once to all that want everything, and once to each of the others."""
         common = False
         for _, subscriber in self.subscribers:
             if b"" in subscriber.topics:
@@ -135,7 +139,7 @@ class Publisher(Channel):
             self._send_to(self.subscribers.common_topic, frames)
 
     def _send_to_each(self, frames: Sequence[Buffer], size: int) -> None:
-        """Send a message to all who want it, one by one; it waits for those who have no room."""
+        """Send a message to its subscribers one by one. It waits for subscribers that have no room."""
         publication: Publication | None = None
         for fd, subscriber in self.subscribers:
             topic = subscriber.topic_for(frames)
@@ -150,7 +154,7 @@ class Publisher(Channel):
             self._wait(fd, subscriber, publication)
 
     def _look_again(self) -> None:
-        """Whatever asks or sends something may take away the sign that a subscription has arrived."""
+        """Have the receiver look at the socket again: any use of the socket may clear the sign of a subscription."""
         if self._receiver is not None:
             self._receiver.look_again(self)
 
@@ -164,7 +168,7 @@ class Publisher(Channel):
 
     def _wait(self, fd: int, subscriber: Subscriber, publication: Publication) -> None:
         if subscriber.size + publication.size > self.subscribers.limit:
-            self._catch_up(fd, subscriber)  # it may take something after all
+            self._catch_up(fd, subscriber)  # the subscriber may have read meanwhile
         if not subscriber.waiting:
             subscriber.dropped = subscriber.dropped_bytes = 0
             subscriber.pause = LEAST_PAUSE
@@ -176,7 +180,7 @@ class Publisher(Channel):
     # Sending what waits
 
     async def keep_sending(self) -> None:
-        """Send what waits, for ever."""
+        """Send the messages that wait for subscribers, for ever."""
         while True:
             behind = self.subscribers.behind
             pause = min((one.retry_at for one in behind.values()), default=float("inf")) - trio.current_time()
@@ -190,7 +194,7 @@ class Publisher(Channel):
                     self._look_again()
 
     def _catch_up(self, fd: int, subscriber: Subscriber) -> None:
-        """Send what waits for a subscriber, as far as there is room."""
+        """Send the messages that wait for a subscriber, as far as there is room."""
         moves = subscriber.written(bytes_written(fd))
         while subscriber.waiting:
             publication = subscriber.waiting[0]
@@ -210,14 +214,14 @@ class Publisher(Channel):
     # Hearing who subscribes
 
     def drain(self, budget: int | None = None, *, held: bool = False) -> bool:
-        """Handle the subscriptions that have arrived, at most `budget`; whether there may be more."""
+        """Handle the subscriptions that have arrived, at most `budget`. Return whether there may be more."""
         return self._hear(budget)
 
     def _hear(self, budget: int | None = None) -> bool:
         heard = 0
         while not self.closed:
             if not self._getsockopt(_EVENTS) & _POLLIN:
-                self._confused = False  # nothing is left that could be taken for something else
+                self._confused = False  # nothing is left that could be attributed to a wrong connection
                 return False
             if budget is not None and heard >= budget:
                 return True
@@ -231,15 +235,15 @@ class Publisher(Channel):
         return False
 
     def _heard(self, frame: zmq.Frame) -> None:
-        """A connection subscribes, or does not want something any more."""
+        """Handle a subscription or unsubscription."""
         try:
             fd = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
-            return  # ZeroMQ itself says so, of a connection that has ended: ``monitor`` says which
+            return  # an unsubscription that ZeroMQ makes for an ended connection; ``monitor`` reports it
         data = frame.bytes
         verb, prefix = data[:1], data[1:]
         if verb not in (b"\0", b"\1"):
-            # libzmq takes the connection of the next subscription for that of this message, and so on.
+            # libzmq then attributes each later subscription to a wrong connection.
             self._confused = True
         if self._confused:
             self._refuse(fd, frame, "a peer sent something that is no subscription")
@@ -275,7 +279,7 @@ class Publisher(Channel):
             self.socket.setsockopt(option, topic)
 
     def _refuse(self, fd: int, frame: zmq.Frame, why: str) -> None:
-        """End a connection. A peer whose subscription another one has spoilt comes back, and subscribes again."""
+        """End a connection. A client that is hit because of another peer's message connects and subscribes again."""
         self.counts["subscription_refused"] += 1
         log.warning(
             "ended the connection of a subscriber",
@@ -294,7 +298,7 @@ class Publisher(Channel):
             self._look_again()
 
     def close(self, linger: int) -> None:
-        """Close the socket; what was published has `linger` milliseconds to leave, what waits included. Idempotent."""
+        """Close the socket. Published and waiting messages have `linger` milliseconds to leave. Idempotent."""
         if not self.closed:
             for fd, subscriber in list(self.subscribers.behind.items()):
                 for publication in subscriber.waiting:

@@ -1,7 +1,8 @@
-"""The marks of the messages that a hub has seen, in a file, for the hub that comes after it with the same key.
+"""The file `security/seen`: marks of the messages that a hub has seen, for the next hub with the same key.
 
-Without them, a stranger who has got hold of a signed message could send it to the next hub as a new one. The file is
-memory that the system keeps when the process is killed, so a mark costs a memory write. A power cut may lose marks.
+Without the marks, a stranger who has a copy of a signed message could send it to the next hub as a new message. The
+file is mapped into memory, and the system keeps it when the process is killed. So a mark costs one memory write. A
+power cut may lose marks.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ log = get_logger("trio_hub.runtime")
 
 _MAGIC = b"trio_hub seen 1\n"
 _FORGOTTEN = 48
-"""Where the date is, in microseconds of the epoch."""
+"""Offset in bytes of the date, which is in microseconds since 1970."""
 _BOOT = 56
-"""Where the digest of the boot is."""
+"""Offset in bytes of the digest of the system's boot."""
 _START = 64
-_RING = 8 * (REPLAY_WINDOW + 1)  # one place is always empty
+_RING = 8 * (REPLAY_WINDOW + 1)  # bytes; one place is always empty
 _SIZE = _START + 2 * _RING
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,19 +41,19 @@ _MINUTE = timedelta(minutes=1)
 
 
 class SeenMessages:
-    """The file, which is made if it is missing, and begun anew if it belongs to another key, or is damaged.
+    """The open file. It is made if it is missing, and emptied if it belongs to another key, or is damaged.
 
-    A head tells the key by its digest. Behind it are two rings of marks, see
-    `trio_hub.wire.signing.ReplayWindow.keep_in`. The head also has a date: the marks of requests that are dated later
-    are all in the file, unless the system has crashed. So it tells as well under which boot it was written.
+    The file has a head and two rings of marks, see `trio_hub.wire.signing.ReplayWindow.keep_in`. The head has a digest
+    of the key, a date, and a digest of the system's boot. All requests with a later date than that have their marks in
+    the file, unless the system has crashed since; the digest of the boot shows that.
 
-    ``forgotten`` is that date, as the hub before has left it; None if nothing is missing.
+    ``forgotten`` is the date that the previous hub has left; None if no mark is missing.
 
     Args:
-        path: of the file.
-        session: whose marks the file has, and gets from now on.
+        path: the file's path.
+        session: the session whose marks are read from the file, and written to it from now on.
         now: the time of the start.
-        is_new_key: whether nobody has used the key before.
+        is_new_key: whether no hub has used the key before.
 
     Raises:
         ConnectionFileError: the file cannot be used.
@@ -86,7 +87,7 @@ class SeenMessages:
         else:
             forgotten = int.from_bytes(self._map[_FORGOTTEN:_BOOT], "little")
         self._map[:_START] = head + forgotten.to_bytes(8, "little") + boot
-        # whatever a damaged file says, no request that a hub has noted was dated more than a minute ahead
+        # A damaged file may have any date. No hub notes a request that is dated more than a minute ahead.
         self.forgotten = _EPOCH + min(forgotten, _microseconds(now + _MINUTE)) * _MICROSECOND if forgotten else None
         self._view = memoryview(self._map)
         self._rings = [self._view[start : start + _RING].cast("Q") for start in (_START, _START + _RING)]
@@ -94,19 +95,22 @@ class SeenMessages:
             window.keep_in(ring)
 
     def _prepare(self, head: bytes) -> bool:
-        """Lock the file, and give it its size. Whether it is one of this key already."""
+        """Lock the file, and give it its size. Return whether it was a file of this key already."""
         _lock(self._fd)
         os.fchmod(self._fd, 0o600)
         is_intact = os.pread(self._fd, len(head), 0) == head and os.fstat(self._fd).st_size == _SIZE
         if not is_intact:
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, _SIZE)
-        # what has no place on the disk yet, and finds none when it is written to, ends the process by a signal
+        # Reserve the space: writing to a mapped page without space on the disk ends the process by a signal.
         os.posix_fallocate(self._fd, 0, _SIZE)
         return is_intact
 
     def follow(self, latest: Callable[[], datetime]) -> None:
-        """Note what the ring forgets. ``latest`` returns a time to which no request so far is later."""
+        """Update the date in the head when the ring forgets marks.
+
+        ``latest`` returns a time after which no request is dated.
+        """
 
         def lap() -> None:
             self._map[_FORGOTTEN:_BOOT] = _microseconds(latest()).to_bytes(8, "little")
@@ -114,7 +118,7 @@ class SeenMessages:
         self._session.replays.on_lap = lap
 
     def close(self, *, keep: bool = True) -> None:
-        """Release the file, and remove it unless it is to be kept. Idempotent."""
+        """Close the file, and remove it unless ``keep``. Idempotent."""
         if self._map.closed:
             return
         if not keep:
@@ -129,11 +133,11 @@ class SeenMessages:
 
 
 def open_seen(config: HubConfig, session: Session, now: datetime) -> SeenMessages | None:
-    """The file of a hub that another may come after. Raises `ConnectionFileError`."""
+    """Open the hub's file. None without a profile or key, or if another hub uses it. Raises `ConnectionFileError`."""
     if config.profile_dir is None or not session.signer.key:
         return None
     name = f"seen-{config.cluster_id}" if config.cluster_id else "seen"
-    path = config.profile_dir / "log" / name
+    path = config.profile_dir / "security" / name
     try:
         return SeenMessages(path, session, now, is_new_key=config.key is None)
     except BlockingIOError:
@@ -146,7 +150,7 @@ def _microseconds(date: datetime) -> int:
 
 
 def _boot() -> bytes:
-    """Tells one start of the system from another, in 8 bytes."""
+    """Return 8 bytes that differ between boots of the system; zeros if the system does not tell."""
     try:
         return blake2b(Path("/proc/sys/kernel/random/boot_id").read_bytes(), digest_size=8).digest()
     except OSError:
@@ -154,7 +158,7 @@ def _boot() -> bytes:
 
 
 def _lock(fd: int) -> None:
-    """Raises `BlockingIOError` if another process has the file. Where there are no locks, two hubs are not noticed."""
+    """Lock the file. Raises `BlockingIOError` if another process has it. Does nothing on file systems without locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

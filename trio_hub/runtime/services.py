@@ -1,8 +1,8 @@
-"""Services: what runs beside a hub's core, and may fail without ending the hub.
+"""Services: tasks that run beside a hub's core, and may fail without ending the hub.
 
-Retention of records, the engine state file, the dashboard and the like each run behind a boundary of their own. If a
-service raises what nobody expected, the error is logged with its traceback and counted, and the service is started
-anew. What the hub cannot live without, its sockets and their receiver, is no service: a failure there ends the hub.
+Retention of records, the engine state file, the dashboard and the like are services. If a service raises an unexpected
+exception, the error is logged with its traceback and counted, and the service is started again. The hub's sockets and
+their receiver are no services, since the hub cannot work without them: an error there ends the hub.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Failures", "failed", "going_on", "ke
 log = get_logger("trio_hub.runtime")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds between a service's failure and its new start: at first, and at most. Each pause is twice the one before."""
+"""Seconds between a service's failure and its new start: the first pause and the longest.
+
+Each pause is twice the last.
+"""
 
 Failures: TypeAlias = Counter[str]
-"""How often each service of a hub has failed, by its name."""
+"""The number of failures of each service of a hub, by the service's name."""
 
 
 async def keep_running(
@@ -35,9 +38,9 @@ async def keep_running(
     A service that has run for longer than `LONGEST_PAUSE` begins with the first pause again.
 
     Args:
-        name: Of the service, for the log and the count.
+        name: The name of the service, for the log and the count.
         service: Called for each start.
-        failures: Where each failure is counted.
+        failures: Counts the failures.
         longest_pause: Seconds between a failure and the new start, at most.
     """
     pause = FIRST_PAUSE
@@ -46,7 +49,7 @@ async def keep_running(
         try:
             await service()
             return
-        except* Exception as group:  # so that a cancellation that comes together with an error goes on
+        except* Exception as group:  # except*: a cancellation that comes together with an error is raised again
             if trio.current_time() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             pause = min(pause, longest_pause)
@@ -66,7 +69,7 @@ async def keep_running(
 
 @contextmanager
 def going_on(name: str, failures: Failures) -> Iterator[None]:
-    """Carry out one step of a service in a ``with`` block. If the step raises, tell and count that, and go on."""
+    """Run one step of a service in a ``with`` block. If the step raises, log and count the error, and go on."""
     try:
         yield
     except Exception as error:
@@ -74,7 +77,7 @@ def going_on(name: str, failures: Failures) -> Iterator[None]:
 
 
 def failed(name: str, error: Exception, failures: Failures, *, told: bool = False) -> None:
-    """Count that a step of a service has failed; log it, unless that was ``told`` before. The service goes on."""
+    """Count the failure of one step of a service, which goes on. Log the failure, unless it was ``told`` before."""
     failures[name] += 1
     if not told:
         error = _single(error)
@@ -89,7 +92,7 @@ def failed(name: str, error: Exception, failures: Failures, *, told: bool = Fals
 
 
 def _single(error: Exception) -> Exception:
-    """The only error in a group, at whatever depth; else the error itself."""
+    """Return the only error in a group, at any depth; else the error itself."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,8 +1,7 @@
-"""Who has subscribed to what the hub publishes, and what waits for each of them: state without sockets.
+"""The subscribers of the channels on which the hub publishes, and the messages that wait for each: without sockets.
 
-A connection may ask for several prefixes. For each prefix it gets a topic that no other connection has: the prefix
-itself, since the subscriber filters once more by what it has asked for, and a random token. So a message can be sent to
-one connection.
+A connection may ask for several prefixes. For each prefix it gets a topic that no other connection has: the prefix, by
+which the subscriber filters once more, and a random token. So a message can be sent to one connection.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["MAX_PREFIXES", "MAX_PREFIX_BYTES", "ROOM", "Publication", "Subscribe
 ROOM = 2 * 2**20
 """Bytes for one subscriber that ZeroMQ may hold. A message that is larger is handed over when ZeroMQ holds nothing."""
 MAX_PREFIXES = 64
-"""Prefixes that one connection may ask for. Stock clients ask for one on each channel."""
+"""Prefixes that one connection may ask for. Stock clients ask for one prefix per channel."""
 MAX_PREFIX_BYTES = 255
 """Bytes that a prefix may have. ZeroMQ takes some 40 bytes of memory for each of them."""
 
@@ -34,7 +33,7 @@ def wire_size(frames: Sequence[Buffer]) -> int:
 
 
 class Publication:
-    """A message that waits: one object, however many subscribers it waits for.
+    """A message that waits: one object for all subscribers that it waits for.
 
     - ``wire_size``: bytes that it takes up on a connection, at least;
     - ``size``: bytes of memory that it takes up here, roughly.
@@ -49,14 +48,16 @@ class Publication:
 
 
 class Subscriber:
-    """One connection: what it has asked for, and the messages that wait for it, the oldest first.
+    """One connection: its prefixes, and the messages that wait for it, the oldest first.
 
     - ``topics``: its own topic for each prefix, in the order in which it asked for them;
     - ``size``: bytes of the messages that wait;
     - ``held``: bytes that were handed to ZeroMQ and that the system is not known to have taken since, at most;
-    - ``dropped``, ``dropped_bytes``: the messages that it has not got since it began to be behind, and their bytes;
-    - ``pause``, ``retry_at``: the seconds before ZeroMQ is offered a message again, and the time of that;
-    - ``warned_at``: when the log was last told that messages were dropped; None if it was not since it is behind.
+    - ``dropped``, ``dropped_bytes``: the messages that were dropped for it since messages began to wait, and their
+      bytes;
+    - ``pause``, ``retry_at``: the seconds until the next attempt to send waiting messages, and the time of that
+      attempt;
+    - ``warned_at``: the time of the last warning about dropped messages; None if there was none since messages wait.
     """
 
     __slots__ = (
@@ -87,9 +88,10 @@ class Subscriber:
         self._written = 0
 
     def topic_for(self, frames: Sequence[Buffer]) -> bytes | None:
-        """Return the topic by which this subscriber gets the message; None if it has not asked for it.
+        """Return the topic by which this subscriber gets a message; None if it has not asked for the message.
 
-        Of several topics the newest is taken: older ones may belong to a connection that had the same descriptor.
+        If several topics match, the newest is taken: older topics may belong to an earlier connection with the same
+        descriptor.
         """
         first: bytes | None = None
         for prefix in reversed(self.topics):
@@ -102,16 +104,16 @@ class Subscriber:
         return None
 
     def has_room(self, size: int) -> bool:
-        """Whether ZeroMQ may be given so many bytes more for this subscriber."""
+        """Return whether ZeroMQ may be given so many bytes more for this subscriber."""
         return not self.held or self.held + size <= ROOM
 
     def written(self, total: int | None) -> bool:
-        """The system has taken so many bytes for this connection since it began; None: all that ZeroMQ had.
+        """Note how many bytes the system has taken of this connection since it began; None: all that ZeroMQ had.
 
-        A connection also carries a few bytes that are no messages. So ``held`` does not stay above what ZeroMQ holds.
+        The bytes include a few that are no messages. So ``held`` does not stay above the bytes that ZeroMQ holds.
 
         Returns:
-            Whether it has taken something since the last call.
+            Whether the system has taken bytes since the last call.
         """
         before = self._written
         self._written = before + self.held if total is None else total
@@ -124,12 +126,12 @@ class Subscribers:
     """All subscribers of one channel, by the file descriptor of their connection.
 
     Args:
-        limit: bytes of messages that may wait for each subscriber. Beyond it the oldest are dropped; but the newest
-            always stays, whatever its size.
+        limit: bytes of messages that may wait for each subscriber. Beyond it the oldest messages are dropped; but the
+            newest message always stays, whatever its size.
         token: returns bytes that nobody can guess, always of the same length, different each time.
 
-    - ``behind``: the subscribers for whom something waits;
-    - ``common_topic``: reaches all who have asked for everything, at once; no subscriber's own topic begins so;
+    - ``behind``: the subscribers for which messages wait;
+    - ``common_topic``: the topic of all subscribers that want everything; no subscriber's own topic begins with it;
     - ``dropped``, ``dropped_bytes``: messages that subscribers did not get, and their bytes, since the start.
     """
 
@@ -158,15 +160,15 @@ class Subscribers:
 
     @property
     def dropping(self) -> int:
-        """Subscribers for whom messages wait now, and older ones were dropped."""
+        """The number of subscribers for which messages wait now, and older messages were dropped."""
         return sum(subscriber.dropped > 0 for subscriber in self.behind.values())
 
     def subscribe(self, fd: int, prefix: bytes, address: str) -> tuple[bytes, bytes | None] | None:
-        """A connection asks for the messages that begin so.
+        """Subscribe a connection to the messages that begin with a prefix.
 
         Returns:
-            The topic by which the connection gets them from now on, and the topic that it had for them before, if any;
-            None if it asks for too much.
+            The topic by which the connection gets these messages from now on, and its earlier topic for the prefix, if
+            any; None if the connection asks for too much.
         """
         subscriber = self._by_fd.get(fd)
         asked = 0 if subscriber is None else len(subscriber.topics)
@@ -174,13 +176,13 @@ class Subscribers:
             return None
         if subscriber is None:
             subscriber = self._by_fd[fd] = Subscriber(address)
-        # Always a new topic: the connection may be another than the one that asked for the same before.
+        # Always a new topic: an earlier connection with this descriptor may have asked for the same prefix.
         before = subscriber.topics.pop(prefix, None)
         topic = subscriber.topics[prefix] = prefix + self._token()
         return topic, before
 
     def unsubscribe(self, fd: int, prefix: bytes) -> bytes | None:
-        """A connection does not want the messages that begin so any more; the topic that it had for them, if any."""
+        """Unsubscribe a connection from a prefix. Return the topic that it had for the prefix, if any."""
         subscriber = self._by_fd.get(fd)
         if subscriber is None:
             return None
@@ -190,12 +192,12 @@ class Subscribers:
         return topic
 
     def forget(self, fd: int) -> None:
-        """A connection has ended: forget it, and what waits for it."""
+        """Forget a connection, which has ended, and the messages that wait for it."""
         self._by_fd.pop(fd, None)
         self.behind.pop(fd, None)
 
     def wait(self, fd: int, publication: Publication) -> bool:
-        """Let a message wait for a subscriber; whether older ones were dropped for it."""
+        """Let a message wait for a subscriber. Return whether older messages were dropped."""
         subscriber = self.behind[fd] = self._by_fd[fd]
         subscriber.waiting.append(publication)
         subscriber.size += publication.size
@@ -210,7 +212,7 @@ class Subscribers:
         return subscriber.dropped > before
 
     def sent(self, fd: int) -> None:
-        """The oldest message that waits for a subscriber was sent, or is not wanted any more."""
+        """Remove the oldest message that waits for a subscriber: it was sent, or is not wanted any more."""
         subscriber = self.behind[fd]
         subscriber.size -= subscriber.waiting.popleft().size
         if not subscriber.waiting:

@@ -1,4 +1,4 @@
-"""What the system and ZeroMQ tell of single connections, by their file descriptors."""
+"""Functions for single TCP connections of ZeroMQ sockets, by their file descriptors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sockets import Channel, monitor_of
 
 __all__ = ["ConnectionMonitor", "bytes_written", "end_connection", "peer_of"]
 
-# Where Linux tells, in its struct tcp_info, how many bytes of a connection the peer's system has acknowledged.
+# The place in Linux' struct tcp_info of the number of bytes that the peer's system has acknowledged.
 _BYTES_ACKED = struct.Struct("=120xQ")
 _OUTPUT_QUEUE = struct.Struct("=i")
 _EVENT = struct.Struct("=Hi")
@@ -27,13 +27,13 @@ _EVENT = struct.Struct("=Hi")
 class ConnectionMonitor:
     """Knows the connections of a bound socket by their file descriptors.
 
-    Its ``channel`` is to be run. What has become of a descriptor is there to be received before anything that comes by
-    its next connection, so whoever drains the channel first knows whose descriptor it is.
+    The receiver has to read its ``channel``. The events of a descriptor arrive there before any message of its next
+    connection. So a caller that drains the channel first knows which connection a descriptor belongs to.
 
-    - ``connected``: the descriptors of the connections that there are.
+    - ``connected``: the descriptors of the open connections.
 
     Args:
-        socket: one of a context with one thread, that is not bound yet.
+        socket: a socket that is not bound yet, of a context with one thread.
         ended: called with the descriptor of each connection that has ended.
         accepted: called with the descriptor of each connection that has been made.
     """
@@ -61,22 +61,22 @@ class ConnectionMonitor:
             self._ended(fd)
 
     def close(self) -> None:
-        """Tell no more, before the socket is closed. Idempotent."""
+        """Stop watching. Call this before the socket is closed. Idempotent."""
         if not self.channel.closed:
             self._socket.disable_monitor()
             self.channel.close(linger=0)
 
 
 def peer_of(frame: zmq.Frame) -> str:
-    """Return the address that a message came from, without the port; ``unknown`` if that cannot be told."""
+    """Return the address that a message came from, without the port; ``unknown`` if ZeroMQ does not know it."""
     try:
-        return str(frame["Peer-Address"]).removeprefix("::ffff:")  # a socket for IPv6 calls those of IPv4 so, too
+        return str(frame["Peer-Address"]).removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
     except zmq.ZMQError:
         return "unknown"
 
 
 def bytes_written(fd: int) -> int | None:
-    """Return how many bytes of a TCP connection the system has taken: acknowledged by the peer's, or still to be sent.
+    """Return how many bytes of a TCP connection the system has taken: bytes that the peer has acknowledged, or not yet.
 
     0 if the connection has ended. Before Linux 4.1, the number is not known: None if nothing is to be sent, else 0.
     """
@@ -93,20 +93,20 @@ def bytes_written(fd: int) -> int | None:
         return 0
     finally:
         if connection is not None:
-            connection.detach()  # it is ZeroMQ's
+            connection.detach()  # the descriptor belongs to ZeroMQ
 
 
 def end_connection(fd: int, socket: zmq.Socket[Any], host: str | None = None) -> bool:
-    """End one connection of a socket that is bound to a TCP port; ZeroMQ takes it as the peer's doing.
+    """End one connection of a socket that is bound to a TCP port, as if the peer had ended it.
 
     Args:
-        fd: the connection's descriptor. It is ZeroMQ's, which may close it at any moment, and the system may give its
-            number to another file. So this looks at a copy first, which stays what it is.
-        socket: that the connection belongs to; another one's is left alone.
-        host: only a connection from this address is ended.
+        fd: the connection's descriptor. ZeroMQ may close it at any moment, and the system may give its number to
+            another file. So the function checks a copy of the descriptor, which stays the same file.
+        socket: the socket of the connection. A connection of another socket is left alone.
+        host: end the connection only if it comes from this address; None for any address.
 
     Returns:
-        Whether it was ended.
+        Whether the connection was ended.
     """
     try:
         copy = os.dup(fd)
@@ -114,7 +114,7 @@ def end_connection(fd: int, socket: zmq.Socket[Any], host: str | None = None) ->
         return False
     try:
         connection = sockets.socket(fileno=copy)
-    except OSError:  # it is no socket
+    except OSError:  # not a socket
         os.close(copy)
         return False
     endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)

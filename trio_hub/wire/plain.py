@@ -1,6 +1,6 @@
-r"""Plain values: how a value that may have come from anybody is written as JSON, by one rule for the whole hub.
+r"""Plain values: one rule for writing any value as JSON, in the whole hub.
 
-Clients and engines send whatever they like. Some values have no form in JSON, or none that every reader takes. The hub,
+Clients and engines may send any value. Some values have no form in JSON, or none that every reader accepts. The hub,
 its records, its dashboard and its command write these values as follows:
 
 ===============================  ======================================================================================
@@ -34,10 +34,10 @@ import msgspec
 __all__ = ["MAX_DEPTH", "described", "json_bytes", "json_text", "plain", "printable", "standard"]
 
 MAX_DEPTH = 200
-"""Levels of lists and dicts within each other that `plain` looks into."""
+"""Levels of nested lists and dicts that `plain` looks into."""
 
 Instead: TypeAlias = Callable[[Any, str], Any]
-"""Gets a value that JSON has no form for, and why; returns a plain value to be written instead, or raises."""
+"""Gets a value without a form in JSON, and the reason; returns a plain value to write instead, or raises."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 def json_bytes(value: Any) -> bytes:
     """Return a value as JSON for people to read. Never fails: see the rule in this module's docstring."""
     try:
-        return _encode(value)  # nearly always, and many times as quick
+        return _encode(value)  # works for nearly all values, and is many times faster
     except Exception:
         return json_text(value).encode("ascii")
 
@@ -93,7 +93,7 @@ def plain(value: Any, instead: Instead, depth: int = 0) -> Any:
 
 
 def described(value: Any, why: str) -> str | int:
-    """An `Instead` that writes dates, bytes and the like as `standard` does, and of all else a text for people."""
+    """Return a date, bytes or the like as `standard` does; for any other value a text for people. An `Instead`."""
     found = standard(value)
     if found is not None:
         return found

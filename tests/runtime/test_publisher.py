@@ -29,7 +29,7 @@ class Listener:
         self.got: list[list[bytes]] = []
 
     def read(self) -> list[list[bytes]]:
-        """What it has got so far, each without the topic by which it was sent."""
+        """Return the messages that have come so far, each without the topic by which it was sent."""
         while True:
             try:
                 self.got.append(self.socket.recv_multipart(zmq.NOBLOCK)[1:])
@@ -43,7 +43,7 @@ class Listener:
 
 
 class Stage:
-    """A publisher at work, and whoever listens to it."""
+    """A publisher at work, and its subscribers."""
 
     def __init__(self, publisher: Publisher, port: int, context: zmq.Context[zmq.Socket[Any]]) -> None:
         self.publisher = publisher

@@ -63,7 +63,7 @@ class Route:
         self.scope: Scope | None = None
 
     def look(self) -> None:
-        """Something has changed: whoever looks after the route shall see it now."""
+        """Have the task that looks after the route look at it now, since something has changed."""
         if self.scope is not None:
             self.scope.cancel()
 

@@ -54,8 +54,8 @@ class Connections:
         self._channels = channels
         self._failures = failures
         self._lost = lost
-        self._open: dict[str, dict[int, float]] = {name: {} for name in channels}
-        """The time at which each connection was made, by channel and descriptor."""
+        self._open: dict[str, set[int]] = {name: set() for name in channels}
+        """The descriptors of the connections that there are, by channel."""
         self._heard: dict[str, dict[bytes, int]] = {name: {} for name in channels}
         """The descriptor of each identity's connection, by channel and identity."""
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
@@ -97,7 +97,7 @@ class Connections:
 
     def _was_accepted(self, name: str, fd: int) -> None:
         self._forget(name, fd)  # the end of its earlier connection may not have been reported
-        self._open[name][fd] = trio.current_time()
+        self._open[name].add(fd)
 
     def _has_ended(self, name: str, fd: int) -> None:
         if fd not in self._open[name]:
@@ -140,7 +140,7 @@ class Connections:
             self._broken = trio.Event()
 
     def _forget(self, name: str, fd: int) -> bytes | None:
-        self._open[name].pop(fd, None)
+        self._open[name].discard(fd)
         ident = self._names[name].pop(fd, None)
         if ident is not None:
             del self._heard[name][ident]
@@ -155,7 +155,7 @@ class Connections:
             ident: also close the connection of this identity.
         """
         heard = self._heard[name]
-        silent = self._open[name].keys() - set(heard.values())
+        silent = self._open[name].difference(heard.values())
         socket = self._channels[name].socket
         closed = sum(end_connection(fd, socket, host) for fd in silent)
         if ident is not None and ident in heard:

@@ -404,9 +404,10 @@ class Receiver:
 
 
 def monitor_of(socket: zmq.Socket[Any], events: int) -> zmq.Socket[Any]:
-    """A socket that receives events of another one's connections, until `disable_monitor` is called on that one.
+    """Return a socket that receives events of `socket`'s connections, until `socket.disable_monitor` is called.
 
-    Its queue has no limit: else ZeroMQ's own thread would wait for whoever does not read it, and everybody for ZeroMQ.
+    The queue of events has no limit: at a limit, ZeroMQ's own thread would wait until the events are read, and with it
+    all connections.
     """
     address = f"inproc://monitor-{id(socket):x}"
     socket.monitor(address, events)

@@ -305,7 +305,7 @@ class Session:
             self.lasting.remember(to_bytes(message.frames[1]))
 
     def note(self, frames: Frames, *, lasting: bool = False) -> None:
-        """Count a message that was made here as read: whoever sends it back, replays it.
+        """Count a message that was made here as read: if the message comes back, it is a replay.
 
         A message that comes back is no message of the peer's: the buffers, which are not signed, may be a stranger's.
         """

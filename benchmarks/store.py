@@ -20,10 +20,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from trio_hub.store import Query, TaskRecord, parse_query
-from trio_hub.store.backend import Change, Keep, Reader
-from trio_hub.store.query import parse_keys
-from trio_hub.store.sqlite import open_sqlite
+from trio_hub.databases.backend import Change, Reader, Retention
+from trio_hub.databases.sqlite.database import open_sqlite
+from trio_hub.records import Query, TaskRecord, parse_query
+from trio_hub.records.query import parse_keys
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 HEADER = json.dumps({"msg_id": "x" * 40, "msg_type": "apply_request", "session": "y" * 36, "more": "z" * 200}).encode()
@@ -143,7 +143,7 @@ def run(path: Path, records: int, batch: int, purge: int, synchronous: bool) -> 
     steps = []
     while True:
         began = time.perf_counter()
-        gone = backend.trim(Keep(records=(records - purge) // 2), START)
+        gone = backend.trim(Retention(records=(records - purge) // 2), START)
         steps.append((time.perf_counter() - began) * 1000)
         if gone == 0:
             break

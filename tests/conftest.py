@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from trio_hub.cli.logs import TextFormatter
 
-from .store.server import postgres_server, postgres_url
+from .databases.server import postgres_server, postgres_url
 
 __all__ = ["postgres_server", "postgres_url"]  # fixtures
 

@@ -18,15 +18,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "logs": set(),
     "wire": {"errors"},
-    "store": {"errors", "wire"},
+    "records": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
-    "hub": {"errors", "logs", "wire", "store", "schedulers"},
+    "hub": {"errors", "logs", "wire", "records", "schedulers"},
     "config": {"errors", "wire"},
-    "runtime": {"errors", "logs", "wire", "store", "schedulers", "hub", "config"},
-    "client": {"errors", "logs", "wire", "config", "runtime"},
+    "services": {"logs"},
+    "transport": {"errors", "logs", "wire", "services"},
+    "databases": {"errors", "logs", "wire", "records", "services"},
+    "runtime": {
+        *("errors", "logs", "wire", "records", "schedulers", "hub", "config"),
+        *("services", "transport", "databases"),
+    },
+    "client": {"errors", "logs", "wire", "config", "transport"},
     "__init__": {"errors", "config", "runtime", "client"},
 }
-BELOW_RUNTIME = {"errors", "logs", "wire", "store", "schedulers", "hub", "config"}
+# What needs no event loop, no socket and no clock.
+PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
 MAY_IMPORT["cli"].add("dashboard")  # which the command serves beside the hub
@@ -34,13 +41,15 @@ MAY_IMPORT["__main__"] = {"cli"}
 # ipyparallel loads it, by its entry points, and nothing of ours does: it has to do without the rest of the house.
 MAY_IMPORT["launchers"] = set()
 
-# Sockets, waiting and time belong to the runtime. `random` is looked at more closely: the type is welcome.
-RUNTIME_ONLY = {"trio", "anyio", "zmq", "time", "asyncio", "socket", "select", "secrets"}
-# The core waits for no disk and no thread either.
-NOT_IN_THE_CORE = {"threading", "fcntl", "sqlite3", "psycopg", "os"}
-CORE = {"hub", "schedulers"}
+# Not in what is pure. `random` is looked at more closely: the type is welcome.
+IMPURE = {"trio", "anyio", "zmq", "time", "asyncio", "socket", "select", "secrets"}
+# The core waits for no disk and no thread either, and messages and records are bytes in memory.
+NOT_IN_THE_CORE = {"threading", "fcntl", "sqlite3", "psycopg", "os", "pathlib", "io", "mmap", "tempfile", "shutil"}
+CORE = {"wire", "records", "hub", "schedulers"}
+# ZeroMQ is at home in the transport, and where its sockets are made and its addresses are read.
+NO_ZEROMQ = {"databases", "services"}
 MAX_CLASS, MAX_MODULE = 250, 400
-"""Lines that a class and a module of the hub may have."""
+"""Lines that a class of the hub, and a module, may have."""
 CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", "time_ns"}
 # The stock implementation is not needed to run ours: only a command that starts it, or reads its files, may load it,
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
@@ -131,7 +140,9 @@ def violations(sources: Mapping[str, str]) -> list[str]:
                 found.append(f"{place}: {module.part} imports {target}")
             if not imported.typing:
                 graph.setdefault(module.name, set()).add(target)
-        if module.part in BELOW_RUNTIME:
+        if module.part in CORE:
+            found += [f"{module.path}:{line}: opens a file" for line in opened(module.tree)]
+        if module.part in PURE:
             found += [f"{module.path}:{line}: {fault}" for line, fault in impurities(module.tree)]
     try:
         TopologicalSorter(graph).prepare()
@@ -142,14 +153,24 @@ def violations(sources: Mapping[str, str]) -> list[str]:
 
 def foreign_faults(part: str, imported: Import) -> Iterator[str]:
     package = imported.target.split(".")[0]
-    if part in BELOW_RUNTIME and package in RUNTIME_ONLY:
+    if part in PURE and package in IMPURE:
+        yield f"{part} imports {package}"
+    if part in NO_ZEROMQ and package == "zmq":
         yield f"{part} imports {package}"
     if part in CORE and package in NOT_IN_THE_CORE:
         yield f"{part} imports {package}"
-    if part in BELOW_RUNTIME and package == "random" and imported.target not in {"random", "random.Random"}:
+    if part in PURE and package == "random" and imported.target not in {"random", "random.Random"}:
         yield f"{part} imports {imported.target}"
     if package in STOCK - LOADED_BY_STOCK.get(part, set()) and not (part == "cli" and imported.lazy):
         yield f"{part} imports {package}" + (" when it is loaded" if part == "cli" else "")
+
+
+def opened(tree: ast.Module) -> Iterator[int]:
+    """The lines in which a file is opened."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name("open")):
+                yield node.lineno
 
 
 def impurities(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -249,7 +270,7 @@ def test_the_table_itself_points_downwards() -> None:
         ("wire/frames.py", "from ..hub import Hub", "1: wire imports trio_hub.hub"),
         ("wire/frames.py", "import trio_hub.runtime.serve", "1: wire imports trio_hub.runtime.serve"),
         ("wire/frames.py", "def f():\n  from trio_hub import runtime", "2: wire imports trio_hub.runtime"),
-        ("store/memory.py", "from ..schedulers import x", "1: store imports trio_hub.schedulers"),
+        ("records/memory.py", "from ..schedulers import x", "1: records imports trio_hub.schedulers"),
         ("hub/__init__.py", "from .. import config", "1: hub imports trio_hub.config"),
         ("config.py", "from .hub import Hub", "1: config imports trio_hub.hub"),
         ("runtime/serve.py", "from .. import __version__", "1: runtime imports trio_hub"),
@@ -263,6 +284,12 @@ def test_the_table_itself_points_downwards() -> None:
             "2: hub imports trio_hub.runtime.serve",
         ),
         ("hub/hub.py", "import os", "1: hub imports os"),
+        ("wire/frames.py", "from pathlib import Path", "1: wire imports pathlib"),
+        ("wire/frames.py", "def f(p):\n  return open(p)", "2: opens a file"),
+        ("records/memory.py", "import sqlite3", "1: records imports sqlite3"),
+        ("transport/tcp.py", "from ..hub import Hub", "1: transport imports trio_hub.hub"),
+        ("databases/batches.py", "import zmq", "1: databases imports zmq"),
+        ("client/link.py", "from ..runtime import serve", "1: client imports trio_hub.runtime.serve"),
         ("hub/hub.py", "import sqlite3", "1: hub imports sqlite3"),
         ("schedulers/task.py", "import threading", "1: schedulers imports threading"),
         ("attic/old.py", "", "1: attic has no place in MAY_IMPORT"),
@@ -270,7 +297,7 @@ def test_the_table_itself_points_downwards() -> None:
         ("wire/frames.py", "from zmq.error import Again", "1: wire imports zmq"),
         ("hub/hub.py", "def f():\n  import time", "2: hub imports time"),
         ("hub/hub.py", "datetime.datetime.now(UTC)", "1: reads a clock: .now()"),
-        ("store/memory.py", "clock.monotonic()", "1: reads a clock: .monotonic()"),
+        ("records/memory.py", "clock.monotonic()", "1: reads a clock: .monotonic()"),
         ("schedulers/schemes.py", "import random\nrandom.choice([])", "2: uses random.choice"),
         ("schedulers/schemes.py", "import random\nrandom.Random(1)", "2: makes its own random.Random"),
         ("schedulers/schemes.py", "from random import choice", "1: schedulers imports random.choice"),

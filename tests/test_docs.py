@@ -30,9 +30,9 @@ import trio_hub.testing
 from trio_hub import HubConfig, errors
 from trio_hub.cli import main
 from trio_hub.hub import events
-from trio_hub.store import RECORD_KEYS, MemoryStore, parse_query
-from trio_hub.store.matching import OPERATORS
-from trio_hub.store.record import DATE_KEYS, PACKED_KEYS, TaskRecord
+from trio_hub.records import RECORD_KEYS, MemoryStore, parse_query
+from trio_hub.records.matching import OPERATORS
+from trio_hub.records.record import DATE_KEYS, PACKED_KEYS, TaskRecord
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -15,6 +15,7 @@ from .errors import (
     ConfigError,
     ConnectionFileError,
     EngineError,
+    EventsLost,
     HubClosedError,
     HubError,
     HubLostError,
@@ -28,7 +29,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .client import Client, EngineJoined, EngineLeft, HubStopped, Notification, connect
     from .config import HubConfig
-    from .runtime import DatabaseStatistics, EventsLost, HubFactory, RunningHub, Statistics, serve_hub
+    from .runtime import DatabaseStatistics, HubFactory, RunningHub, Statistics, serve_hub
 
 __version__ = "0.1.0"
 
@@ -62,9 +63,7 @@ __all__ = [
 
 _LATE = (
     {"HubConfig": "config"}
-    | dict.fromkeys(
-        ("DatabaseStatistics", "EventsLost", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime"
-    )
+    | dict.fromkeys(("DatabaseStatistics", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime")
     | dict.fromkeys(("Client", "EngineJoined", "EngineLeft", "HubStopped", "Notification", "connect"), "client")
 )
 

@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "ConnectionFileError",
     "EngineError",
+    "EventsLost",
     "HubClosedError",
     "HubError",
     "HubLostError",
@@ -75,6 +76,10 @@ class QueryError(HubError):
 
 
 # What a client meets.
+
+
+class EventsLost(HubError):
+    """A reader of events was too slow, and has missed some."""
 
 
 class HubLostError(HubError):

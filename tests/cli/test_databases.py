@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_hub.store.sqlite import open_sqlite
+from trio_hub.databases.sqlite.database import open_sqlite
 
 from .process import command, run
 

@@ -27,8 +27,8 @@ from trio_hub import (
     SerializationError,
     connect,
 )
+from trio_hub.config.connectionfiles import connection_paths, read_connection_file, write_connection_file
 from trio_hub.testing import ignore, open_engine, open_hub
-from trio_hub.wire.connection import connection_paths, read_connection_file, write_connection_file
 
 from ..runtime.support import Footprint, eventually, within_limit
 from .support import cluster, compute

@@ -15,10 +15,10 @@ from typing import Any
 
 import trio
 
-from trio_hub.store.query import parse_query
-from trio_hub.store.sqlite_file import connect
-from trio_hub.store.sqlite_read import SQLiteReader
-from trio_hub.wire.connection import connection_paths, read_connection_file
+from trio_hub.config.connectionfiles import connection_paths, read_connection_file
+from trio_hub.databases.sqlite.file import connect
+from trio_hub.databases.sqlite.reading import SQLiteReader
+from trio_hub.records.query import parse_query
 
 PATIENT = ("--ping", "0.25", "--max-heartmonitor-misses", "200", "--registration-timeout", "60")
 """No engine is lost because a machine is busy."""

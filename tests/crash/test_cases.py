@@ -12,9 +12,9 @@ import trio
 import trio.testing
 import zmq
 
-from trio_hub.runtime.sockets import Channel
 from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engines
 from trio_hub.testing.peer import serving
+from trio_hub.transport.sockets import Channel
 from trio_hub.wire.frames import Frames
 
 from .processes import HubProcess, hub_process

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import trio
 
+from trio_hub import services
 from trio_hub.dashboard.server import Server
 from trio_hub.dashboard.watching import Watch
 from trio_hub.hub.events import Event
-from trio_hub.runtime import services
 
 from ..runtime.support import eventually
 from .support import Scrape, fetch, reading, scrape, site

@@ -8,9 +8,9 @@ from typing import Any
 
 from trio_hub.errors import StoreError
 from trio_hub.hub.custody import AWAY
-from trio_hub.store import MemoryStore
-from trio_hub.store.query import parse_query
-from trio_hub.store.record import TaskRecord
+from trio_hub.records import MemoryStore
+from trio_hub.records.query import parse_query
+from trio_hub.records.record import TaskRecord
 from trio_hub.wire.frames import Frames
 from trio_hub.wire.messages import Message
 

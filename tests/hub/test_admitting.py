@@ -10,7 +10,7 @@ import pytest
 
 from trio_hub.hub import admission
 from trio_hub.hub.admission import AHEAD, Freshness
-from trio_hub.store import NullStore
+from trio_hub.records import NullStore
 from trio_hub.wire.frames import DELIMITER, Frames
 from trio_hub.wire.recent import Recent
 

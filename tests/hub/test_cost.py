@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from trio_hub.store import NullStore
-from trio_hub.store.record import TaskRecord
+from trio_hub.records import NullStore
+from trio_hub.records.record import TaskRecord
 from trio_hub.wire.frames import DELIMITER
 
 from .world import Peer, World

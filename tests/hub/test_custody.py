@@ -19,7 +19,7 @@ from trio_hub.hub.custody import (
     request_frames,
 )
 from trio_hub.hub.records import init_record, record_of_result
-from trio_hub.store.record import TaskRecord
+from trio_hub.records.record import TaskRecord
 
 from .world import Clock, Peer, World
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
 from trio_hub.hub import EngineState
+from trio_hub.records import MemoryStore, Store
 from trio_hub.schedulers.broadcast import sub_msg_id
 from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.schedulers.task import TaskState
-from trio_hub.store import MemoryStore, Store
 from trio_hub.wire.messages import Message, Session
 
 from .durable import DurableStore

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from trio_hub.hub.intake import FETCH_ATTEMPTS, FETCHED_AT_A_TIME
-from trio_hub.store import MemoryStore
-from trio_hub.store.record import TaskRecord
+from trio_hub.records import MemoryStore
+from trio_hub.records.record import TaskRecord
 from trio_hub.wire.frames import Frames
 from trio_hub.wire.messages import Message
 

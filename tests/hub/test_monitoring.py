@@ -10,8 +10,8 @@ import pytest
 from trio_hub.errors import StoreError
 from trio_hub.hub import EngineState
 from trio_hub.hub.events import TaskAssigned, TaskFinished, TaskSubmitted
+from trio_hub.records import NullStore
 from trio_hub.schedulers.dependencies import Outcomes
-from trio_hub.store import NullStore
 from trio_hub.wire.frames import Frames
 
 from .world import Peer, World

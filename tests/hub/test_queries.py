@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from trio_hub.hub.events import TaskSubmitted
-from trio_hub.store import NullStore
-from trio_hub.store.record import RECORD_KEYS
+from trio_hub.records import NullStore
+from trio_hub.records.record import RECORD_KEYS
 
 from .world import Peer, World, run_now
 

@@ -10,7 +10,7 @@ import pytest
 from ipyparallel import Client, RemoteError
 from ipyparallel.serialize import serialize_object
 
-from trio_hub.store import MemoryStore
+from trio_hub.records import MemoryStore
 
 from .world import Peer, World
 

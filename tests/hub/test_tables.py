@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from trio_hub.hub.clients import Clients
+from trio_hub.records import MemoryStore, NullStore, Store
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.schedulers.schemes import SCHEMES
-from trio_hub.store import MemoryStore, NullStore, Store
 from trio_hub.wire.messages import Message
 from trio_hub.wire.signing import ReplayWindow
 

@@ -11,7 +11,7 @@ from trio_hub.errors import StoreError
 from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
 from trio_hub.hub.ports import Query, StoreCall
-from trio_hub.store import MemoryStore, Store
+from trio_hub.records import MemoryStore, Store
 from trio_hub.wire.frames import Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
 

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 import zmq
 
-from trio_hub.runtime.sockets import _BUDGET, LARGE_FRAME, Channel, Receiver
+from trio_hub.transport.sockets import _BUDGET, LARGE_FRAME, Channel, Receiver
 from trio_hub.wire.frames import Frames
 
 from .support import LIMIT, Footprint, within_limit

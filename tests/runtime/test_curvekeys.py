@@ -12,9 +12,9 @@ import pytest
 import zmq
 
 from trio_hub import HubConfig, RunningHub, serve_hub
+from trio_hub.config.connectionfiles import connection_paths
 from trio_hub.errors import ConfigError, ConnectionFileError
 from trio_hub.testing import open_client, open_engine, open_hub
-from trio_hub.wire.connection import connection_paths
 
 from .support import within_limit
 

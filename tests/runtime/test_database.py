@@ -8,9 +8,9 @@ from typing import NoReturn
 import pytest
 
 from trio_hub import ConfigError, HubConfig, StoreError, serve_hub
-from trio_hub.runtime.recordwriter import RecordWriter
-from trio_hub.store.sqlite import open_sqlite
-from trio_hub.store.sqlite_write import Statements
+from trio_hub.databases.sqlite.database import open_sqlite
+from trio_hub.databases.sqlite.writing import Statements
+from trio_hub.databases.writebehind import WriteBehindStore
 
 from .support import cluster, eventually, within_limit
 
@@ -26,11 +26,11 @@ async def refuses_to_start(config: HubConfig, message: str) -> None:
 async def test_what_cannot_be_read_when_it_is_taken_over_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unfinished(self: RecordWriter) -> NoReturn:
+    async def unfinished(self: WriteBehindStore) -> NoReturn:
         raise StoreError("the file is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RecordWriter, "unfinished", unfinished)
+        patch.setattr(WriteBehindStore, "unfinished", unfinished)
         await refuses_to_start(HubConfig(profile_dir=tmp_path), "^db: the file is damaged$")
     open_sqlite(tmp_path / "db" / "tasks.sqlite").close()  # it was released
 

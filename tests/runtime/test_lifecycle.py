@@ -28,6 +28,7 @@ from trio_hub import (
     RunningHub,
     serve_hub,
 )
+from trio_hub.config.connectionfiles import CLIENT_CHANNELS, ENGINE_CHANNELS, write_connection_file
 from trio_hub.hub import Hub
 from trio_hub.hub.events import (
     EngineRegistered,
@@ -40,11 +41,10 @@ from trio_hub.hub.events import (
     TaskFinished,
     TaskSubmitted,
 )
+from trio_hub.records import MemoryStore
 from trio_hub.runtime import host as host_module
 from trio_hub.runtime import serve as serve_module
-from trio_hub.store import MemoryStore
 from trio_hub.testing import failing, ignore, open_client, open_engine, open_engines, open_hub, unmet
-from trio_hub.wire.connection import CLIENT_CHANNELS, ENGINE_CHANNELS, write_connection_file
 
 from .support import Footprint, cluster, eventually, free_ports, within_limit
 

@@ -10,9 +10,9 @@ import trio
 import zmq
 
 from trio_hub import HubConfig
+from trio_hub.config.connectionfiles import ENGINE_CHANNELS
 from trio_hub.hub.events import EngineRegistered, EngineSettled, EngineUnregistered, Event, RegistrationStalled
 from trio_hub.testing import RegistrationRefused, ScriptedEngine, open_client, open_engine, open_engines, open_hub
-from trio_hub.wire.connection import ENGINE_CHANNELS
 
 from .support import cluster, eventually, name_is_free, settled, within_limit
 

@@ -17,7 +17,7 @@ from .support import LIMIT, eventually
 EVIL = b"a function of the stranger's"
 
 
-class Kept:
+class StoredRecord:
     """Messages of a client, as a stranger may have kept them, with their channels."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Kept:
 async def test_what_was_run_is_not_run_again(tmp_path: Path, with_file: bool) -> None:
     with trio.fail_after(2 * LIMIT):
         async with hub_process(tmp_path / "profile", "--durability", "strict") as hub:
-            kept = Kept()
+            kept = StoredRecord()
             async with open_client(hub.client_info) as client, open_engine(hub.engine_info) as engine:
                 await client.notification("registration_notification")
                 targets = [(engine.uuid, engine.id)]

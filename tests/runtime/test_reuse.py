@@ -16,10 +16,15 @@ import pytest
 import trio
 
 from trio_hub import HubConfig, RunningHub, serve_hub
+from trio_hub.config.connectionfiles import (
+    connection_paths,
+    read_connection_file,
+    write_connection_file,
+    write_private_file,
+)
 from trio_hub.errors import ConfigError, ConnectionFileError
 from trio_hub.hub import Hub
 from trio_hub.testing import ScriptedEngine, open_client, open_engine, open_engines, open_hub
-from trio_hub.wire.connection import connection_paths, read_connection_file, write_connection_file, write_private_file
 
 from .support import eventually, within_limit
 

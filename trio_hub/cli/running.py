@@ -16,7 +16,7 @@ from ..errors import ConfigError, HubError
 from ..logs import get_logger
 from ..runtime.running import RunningHub
 from ..runtime.serve import serve_hub
-from ..runtime.services import keep_running
+from ..services import keep_running
 from . import codes
 from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit

@@ -14,8 +14,8 @@ import trio
 
 from ..logs import get_logger
 from ..runtime.running import RunningHub
-from ..runtime.services import keep_running
 from ..runtime.statistics import Statistics
+from ..services import keep_running
 
 __all__ = ["STATUS_EVERY", "ServiceManager", "status_of"]
 

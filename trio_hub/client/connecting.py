@@ -11,9 +11,9 @@ from typing import Any
 import trio
 import zmq
 
+from ..config.connectionfiles import read_connection_file
 from ..errors import ConfigError, HubLostError
-from ..runtime.blocks import serving
-from ..wire.connection import read_connection_file
+from ..transport.blocks import serving
 from .client import Client
 from .finding import address_in, connection_file_path
 from .keeping import keep, learn_engines

@@ -12,8 +12,8 @@ import trio
 import zmq
 
 from ..config import profile_directory
+from ..config.connectionfiles import CLIENT_CHANNELS, connection_paths
 from ..errors import ConfigError, ConnectionFileError
-from ..wire.connection import CLIENT_CHANNELS, connection_paths
 
 __all__ = ["HubAddress", "address_in", "connection_file_path"]
 

@@ -11,7 +11,7 @@ import zmq
 
 from ..errors import HubError, HubLostError, WireError
 from ..logs import get_logger
-from ..runtime.sockets import Channel, Receiver, monitor_of
+from ..transport.sockets import Channel, Receiver, monitor_of
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from .finding import HubAddress

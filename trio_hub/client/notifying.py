@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from ..runtime import EventsLost
+from ..errors import EventsLost
 
 __all__ = ["EngineJoined", "EngineLeft", "Engines", "HubStopped", "Notification"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ..records import parse_query
 from ..runtime import RunningHub
-from ..store import parse_query
 from ..wire.plain import json_bytes
 from .engines import connectors, engine_row
 from .failures import without_ansi

@@ -13,7 +13,7 @@ from ..config import HubConfig, split_address
 from ..errors import ConfigError
 from ..logs import get_logger
 from ..runtime import RunningHub
-from ..runtime.services import keep_running
+from ..services import keep_running
 
 __all__ = ["Dashboard", "serve_dashboard"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..hub import Hub
+from ..records import parse_query
+from ..records.record import TaskRecord, unpacked
 from ..runtime import RunningHub
 from ..schedulers.task import Task, TaskState
-from ..store import parse_query
-from ..store.record import TaskRecord, unpacked
 from .failures import without_ansi
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import QueryError
 from ..hub.labels import MAX_LABEL
+from ..records import Query, parse_query
 from ..runtime import RunningHub
-from ..store import Query, parse_query
 from ..wire.plain import json_text
 from .watching import Watch
 

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 from ..errors import HubError
+from ..records import Store
+from ..records.record import TaskRecord
 from ..schedulers.task import Task, TaskState, Worker
 from ..schedulers.tasks import TaskScheduler
-from ..store import Store
-from ..store.record import TaskRecord
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Session
 from .answers import Answers, Asked

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from ..errors import EngineError, HubError, WireError
+from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Lane, Relay
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission

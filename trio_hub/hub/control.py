@@ -7,8 +7,8 @@ from typing import Any
 
 from ..errors import EngineError, HubError
 from ..logs import get_logger
+from ..records.record import TaskRecord
 from ..schedulers.relay import Direct, Relay
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, error_content
 from .admission import Admission

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..errors import WireError
-from ..store.record import TaskRecord
+from ..records.record import TaskRecord
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
 

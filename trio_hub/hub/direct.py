@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from ..errors import EngineError, HubError, WireError
+from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Relay
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .admission import Admission

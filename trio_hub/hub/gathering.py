@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from ..records import Store
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
-from ..store import Store
 from ..wire.messages import Session
 from .answers import Answers, Asked
 from .notices import Notices

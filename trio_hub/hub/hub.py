@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, Unpack
 
 from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
-from ..store import Store
+from ..records import Store
 from ..wire.frames import Buffer
 from ..wire.messages import Message, Session
 from .answers import QUEUES

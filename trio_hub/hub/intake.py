@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ..errors import EngineError, HubError
+from ..records import Store
+from ..records.record import TaskRecord
 from ..schedulers.task import Task
-from ..store import Store
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .custody import custody_of_request, request_frames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import WireError
-from ..store import Store
+from ..records import Store
 from ..wire.messages import Message, Session
 from .engines import Engines
 from .notices import Notices

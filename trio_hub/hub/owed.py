@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import HubError, WireError
-from ..store import Store
-from ..store.record import TaskRecord
+from ..records import Store
+from ..records.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Session, error_content
 from .clients import Clients

@@ -7,7 +7,7 @@ from datetime import datetime
 from random import Random
 from typing import Any, Required, TypedDict
 
-from ..store import Store
+from ..records import Store
 from ..wire.messages import Session
 from .admission import Admission
 from .announcer import Announcer

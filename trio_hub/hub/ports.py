@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import HubError
+from ..records import Store
+from ..records.record import TaskRecord
 from ..schedulers.relay import Direct
-from ..store import Store
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .connector import EngineConnector, Scope

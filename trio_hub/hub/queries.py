@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any
 
 from ..logs import get_logger
-from ..store import Store, parse_query
-from ..store.record import TaskRecord
+from ..records import Store, parse_query
+from ..records.record import TaskRecord
 from ..wire.frames import Buffer
 from ..wire.messages import Message, Session
 from .answers import Answers

@@ -6,8 +6,8 @@ from datetime import datetime
 from sys import intern
 from typing import Any
 
+from ..records.record import TaskRecord, empty_record
 from ..schedulers.dependencies import Outcome
-from ..store.record import TaskRecord, empty_record
 from ..wire.frames import to_bytes
 from ..wire.messages import Message, parse_date
 from ..wire.packers import Packer

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
+from ..records import Store
+from ..records.record import TaskRecord
 from ..schedulers.broadcast import sub_msg_id
 from ..schedulers.task import Task
-from ..store import Store
-from ..store.record import TaskRecord
 from ..wire.messages import Message, Session
 from .answers import Answers, Asked
 from .broadcasts import Broadcasts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from ..store.record import TaskRecord
+from ..records.record import TaskRecord
 from .ports import Deliveries
 
 __all__ = ["Presumption", "Redelivery"]

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..records.record import TaskRecord
 from ..schedulers.relay import Direct, Lane
 from ..schedulers.tasks import TaskScheduler
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from .broadcasts import Broadcasts
 from .connector import EngineConnector, EngineState

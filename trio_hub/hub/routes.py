@@ -14,9 +14,9 @@ from typing import Any
 
 from ..errors import HubError
 from ..logs import get_logger
+from ..records.record import TaskRecord
 from ..schedulers.relay import Direct
 from ..schedulers.task import Worker
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Session
 from .connector import EngineConnector, EngineState, Probe, Route

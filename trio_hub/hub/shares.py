@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from ..errors import EngineError
+from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.relay import Direct
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session
 from .custody import request_frames

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..logs import get_logger
+from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct
 from ..schedulers.task import Task, TaskState
-from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
 from .admission import Admission

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from ..logs import get_logger
-from .services import Failures, keep_running
+from ..services import Failures, keep_running
 
 __all__ = ["LocalEngines"]
 

@@ -18,10 +18,10 @@ from functools import partial
 import trio
 
 from ..logs import get_logger
+from ..services import Failures, going_on
+from ..transport.sockets import Channel
+from ..transport.tcp import ConnectionMonitor, end_connection
 from ..wire.frames import Frames, to_bytes
-from .services import Failures, going_on
-from .sockets import Channel
-from .tcp import ConnectionMonitor, end_connection
 
 __all__ = ["WATCHER", "Connections"]
 

@@ -17,9 +17,9 @@ import zmq
 from zmq.utils import z85
 
 from ..config import HubConfig
+from ..config.connectionfiles import is_private, write_private_file
 from ..errors import ConfigError, ConnectionFileError
 from ..logs import get_logger
-from ..wire.connection import is_private, write_private_file
 
 __all__ = ["CurveKeys", "curve_key_path", "decode_key", "keep_key", "kept_keys", "remove_key"]
 

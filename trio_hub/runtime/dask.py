@@ -17,7 +17,7 @@ import trio
 from ..config import HubConfig
 from ..errors import HubError
 from ..logs import get_logger
-from .services import Failures, failed
+from ..services import Failures, failed
 
 __all__ = ["DaskError", "DaskSupervisor", "scheduler_options"]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import trio
 
 from ..config import HubConfig
+from ..config.connectionfiles import write_private_file
+from ..databases.backend import Backend, Retention
+from ..databases.delivered import SentResults
+from ..databases.writebehind import WriteBehindStore
 from ..errors import ConfigError, StoreError
 from ..logs import get_logger
-from ..store import MemoryStore, NullStore, Store
-from ..store.backend import Backend, Keep
-from ..wire.connection import write_private_file
-from .delivered import DeliveryNotes
-from .recordwriter import RecordWriter
-from .services import Failures
+from ..records import MemoryStore, NullStore, Store
+from ..services import Failures
 
 __all__ = ["open_database", "open_deliveries"]
 
@@ -56,10 +56,10 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
     def open_backend() -> Backend:
         owner = _owner(config)
         if database.path is not None:
-            from ..store.sqlite import open_sqlite  # late: a hub whose records are in memory does without
+            from ..databases.sqlite.database import open_sqlite  # late: a hub whose records are in memory does without
 
             return open_sqlite(database.path, owner=owner, synchronous=strict)
-        from ..store.postgres import open_postgres  # late: most hubs do without
+        from ..databases.postgres.database import open_postgres  # late: most hubs do without
 
         return open_postgres(str(database), owner=owner, synchronous=strict)
 
@@ -71,22 +71,22 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
     except ConfigError as error:
         raise ConfigError(f"db: {error}") from error.__cause__
     log.info("task database opened", database=database.shown, durability=config.durability)
-    return RecordWriter(
+    return WriteBehindStore(
         backend,
         delay=0.0 if strict else RELAXED_DELAY,
         max_backlog=max(config.queue_memory // 4, LEAST_BACKLOG),
-        keep=Keep(age, config.db_max_records, config.db_max_bytes),
+        keep=Retention(age, config.db_max_records, config.db_max_bytes),
         now=now,
         failures=failures,
     )
 
 
-def open_deliveries(config: HubConfig, store: Store) -> DeliveryNotes | None:
+def open_deliveries(config: HubConfig, store: Store) -> SentResults | None:
     """The notes on deliveries of a hub that another may come after. Raises `ConfigError`."""
     if config.profile_dir is None or not store.durable:
         return None
     name = f"delivered-{config.cluster_id}" if config.cluster_id else "delivered"
-    return DeliveryNotes(config.profile_dir / "db" / name)
+    return SentResults(config.profile_dir / "db" / name)
 
 
 def _owner(config: HubConfig) -> str:

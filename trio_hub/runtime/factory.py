@@ -16,11 +16,11 @@ import zmq
 from ..config import HubConfig
 from ..errors import ConfigError
 from ..logs import get_logger
-from .publisher import Publisher
+from ..transport.publisher import Publisher
+from ..transport.sockets import Channel, Receiver
+from ..transport.zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 from .restore import Known
 from .security import Security
-from .sockets import Channel, Receiver
-from .zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 
 __all__ = ["HubFactory"]
 

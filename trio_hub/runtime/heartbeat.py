@@ -17,10 +17,10 @@ import trio
 import zmq
 
 from ..hub import Hub
+from ..transport.sockets import Channel
+from ..transport.tcp import end_connection
 from ..wire.frames import Frames, to_bytes
 from .connections import Connections
-from .sockets import Channel
-from .tcp import end_connection
 
 __all__ = ["Heartbeat"]
 

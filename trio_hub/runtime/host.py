@@ -12,22 +12,22 @@ import trio
 import zmq
 
 from ..config import HubConfig
-from ..errors import HubClosedError, HubError
+from ..errors import EventsLost, HubClosedError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
 from ..hub.ports import Query, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
+from ..services import Failures
+from ..transport.sockets import LARGE_FRAME, Channel, Receiver
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .observing import Observer, Observers
-from .services import Failures
-from .sockets import LARGE_FRAME, Channel, Receiver
 
-__all__ = ["EventsLost", "RuntimeHost", "carry_out"]
+__all__ = ["RuntimeHost", "carry_out"]
 
 log = get_logger("trio_hub.runtime")
 
@@ -39,14 +39,10 @@ EVENT_BUFFER = 10_000
 """Events kept for a reader that is slow."""
 
 
-class EventsLost(HubError):
-    """A reader of events was too slow, and has missed some."""
-
-
 class RuntimeHost:
     """Sends through `channels`, whose messages come by `receiver`; starts tasks in `nursery`.
 
-    ``failures`` counts how often each service has failed (`trio_hub.runtime.services`).
+    ``failures`` counts how often each service has failed (`trio_hub.services`).
 
     ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections``; and ``dask`` when
     there is room for it.

@@ -12,9 +12,9 @@ from time import perf_counter
 from typing import Protocol
 
 from ..hub.events import Event
+from ..services import Failures, failed
+from ..transport.sockets import Channel
 from ..wire.frames import Frames
-from .services import Failures, failed
-from .sockets import Channel
 
 __all__ = ["Observer", "Observers"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
+from ..config.connectionfiles import connection_paths, is_private, read_connection_files, write_private_file
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
-from ..wire.connection import connection_paths, is_private, read_connection_files, write_private_file
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
 

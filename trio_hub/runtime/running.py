@@ -10,15 +10,15 @@ from typing import Any
 import trio
 
 from ..config import HubConfig
+from ..config.connectionfiles import connection_paths
 from ..errors import EngineError, HubClosedError
 from ..hub import Hub
 from ..hub.events import Event
-from ..store import parse_query
-from ..wire.connection import connection_paths
+from ..records import parse_query
+from ..services import Failures
 from .factory import HubFactory
 from .host import RuntimeHost, carry_out
 from .observing import Observer
-from .services import Failures
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub"]

@@ -12,19 +12,20 @@ from functools import partial
 import trio
 
 from ..config import HubConfig
+from ..config.connectionfiles import ENGINE_CHANNELS, remove_connection_file, write_connection_file
+from ..databases.delivered import SentResults
 from ..errors import ConfigError, HubError, StoreError, WireError
 from ..hub import Hub
 from ..hub.events import HubStopping
 from ..logs import get_logger
-from ..store import Store
-from ..wire.connection import ENGINE_CHANNELS, remove_connection_file, write_connection_file
+from ..records import Store
+from ..services import Failures, going_on, keep_running
 from ..wire.messages import Session
 from .children import LocalEngines
 from .connections import WATCHER, Connections
 from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
-from .delivered import DeliveryNotes
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
@@ -32,7 +33,6 @@ from .restore import EngineStateFile, Known, await_hearts, engine_state_path, ta
 from .running import RunningHub
 from .security import Security, secure
 from .seen import SeenMessages, open_seen
-from .services import Failures, going_on, keep_running
 
 __all__ = ["RunningHub", "serve_hub"]
 
@@ -105,7 +105,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
     running: RunningHub | None = None
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
-    deliveries: DeliveryNotes | None = None
+    deliveries: SentResults | None = None
     seen: SeenMessages | None = None
     session = Session(
         key.encode(),

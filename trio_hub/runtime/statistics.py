@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ..config import DatabaseURL
 from ..hub import Hub
-from .services import Failures
-from .subscribers import Subscribers
+from ..services import Failures
+from ..transport.subscribers import Subscribers
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 

@@ -23,7 +23,7 @@ Nothing here sleeps or has a timeout of its own: what a test waits for is a cond
 long at most. Whatever was opened is closed when its ``async with`` ends. Time is real: no `trio.testing.MockClock`
 with autojump, which would jump past messages that are on their way through a socket.
 
-The engines and clients need no hub of this process: with what `trio_hub.wire.connection.read_connection_file`
+The engines and clients need no hub of this process: with what `trio_hub.config.connectionfiles.read_connection_file`
 returns they work for any controller, also for ``ipcontroller``.
 """
 

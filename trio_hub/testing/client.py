@@ -10,7 +10,7 @@ from typing import Any
 import trio
 import zmq
 
-from ..runtime.sockets import Channel
+from ..transport.sockets import Channel
 from ..wire.frames import Buffer, Frames
 from .engine import ScriptedEngine
 from .peer import Peer, Received, new_uuid, open_context, serving

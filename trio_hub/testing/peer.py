@@ -13,8 +13,8 @@ import trio
 import zmq
 
 from ..errors import WireError
-from ..runtime.blocks import serving
-from ..runtime.sockets import Channel, Receiver
+from ..transport.blocks import serving
+from ..transport.sockets import Channel, Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from ..wire.signing import Signer

@@ -15,8 +15,8 @@ import trio
 from trio_hub import HubConfig, RunningHub
 from trio_hub.cli import main
 from trio_hub.client.packing import pack_call, pack_function
+from trio_hub.config.connectionfiles import write_connection_file
 from trio_hub.testing import Behaviour, ScriptedClient, ScriptedEngine, open_client, open_engines, open_hub
-from trio_hub.wire.connection import write_connection_file
 
 from ...client.support import compute
 from ...runtime.support import within_limit

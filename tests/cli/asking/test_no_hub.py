@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trio_hub.config.connectionfiles import write_connection_file
 from trio_hub.testing import open_hub
-from trio_hub.wire.connection import write_connection_file
 
 from ...runtime.support import within_limit
 from .support import invoke

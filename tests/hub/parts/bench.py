@@ -20,10 +20,10 @@ from trio_hub.hub.owed import OwedResults
 from trio_hub.hub.redelivery import Redelivery
 from trio_hub.hub.replies import Replies
 from trio_hub.hub.routes import Routes
+from trio_hub.records import MemoryStore, Store
+from trio_hub.records.record import TaskRecord
 from trio_hub.schedulers.dependencies import Outcome
 from trio_hub.schedulers.relay import Direct
-from trio_hub.store import MemoryStore, Store
-from trio_hub.store.record import TaskRecord
 from trio_hub.wire.frames import Frames
 from trio_hub.wire.messages import Message, Session
 

@@ -7,7 +7,7 @@ import pytest
 from trio_hub.errors import EngineError, TaskAborted
 from trio_hub.hub.answers import Asked
 from trio_hub.hub.records import init_record
-from trio_hub.store import MemoryStore
+from trio_hub.records import MemoryStore
 from trio_hub.wire.messages import Message
 
 from ..durable import DurableStore

@@ -4,8 +4,8 @@ import pytest
 
 from trio_hub.hub.broadcasts import Broadcasts
 from trio_hub.hub.gathering import Gathering
+from trio_hub.records.record import TaskRecord
 from trio_hub.schedulers.broadcast import sub_msg_id
-from trio_hub.store.record import TaskRecord
 from trio_hub.wire.messages import Message
 
 from ..durable import DurableStore

@@ -6,7 +6,7 @@ import pytest
 
 from trio_hub.hub import EngineState
 from trio_hub.hub.output import Output
-from trio_hub.store.record import TaskRecord
+from trio_hub.records.record import TaskRecord
 from trio_hub.wire.messages import Message
 
 from ..world import Peer

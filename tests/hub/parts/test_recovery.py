@@ -10,7 +10,7 @@ import pytest
 from trio_hub.hub import EngineState
 from trio_hub.hub.recovery import Recovery
 from trio_hub.hub.returning import ReturningEngines
-from trio_hub.store.record import TaskRecord
+from trio_hub.records.record import TaskRecord
 
 from ..durable import DurableStore, carry_out
 from ..world import World

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from trio_hub.hub.redelivery import Presumption, Redelivery
-from trio_hub.store.record import TaskRecord
+from trio_hub.records.record import TaskRecord
 
 from ..durable import Notes
 

@@ -1,0 +1,232 @@
+"""A database for `WriteBehindStore` that is as plain as can be, and does what tests tell it: fail, refuse, wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from trio_hub.databases.backend import Change, Found, ListedBatch, Reader, Retention, StoredRecord
+from trio_hub.errors import StoreError
+from trio_hub.records.history import Place, place_of
+from trio_hub.records.query import Query
+
+
+@dataclass
+class FakeBackend:
+    """A `trio_hub.databases.backend.Backend` on dicts. Records are replaced, never changed, so copies are cheap.
+
+    Switches, for tests:
+    - ``failing``: why it can write nothing now; ``unreadable``: why nothing can be read;
+    - ``poison``: the msg_ids of records that cannot be written, for no reason that it knows;
+    - ``gate``: writing waits until it is open; ``entered``: how often it came there;
+    - ``read_gate``, ``reading``: the same for reading.
+    """
+
+    failing: str | None = None
+    unreadable: str | None = None
+    poison: set[str] = field(default_factory=set)
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: int = 0
+    read_gate: threading.Event = field(default_factory=threading.Event)
+    reading: int = 0
+
+    # what tests look at
+    batches: list[list[str]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    drops: int = 0
+    trims: list[tuple[Retention, datetime]] = field(default_factory=list)
+    readers: list[FakeReader] = field(default_factory=list)
+    opened: int = 0
+    closed: bool = False
+    busy: int = 0
+
+    kept: dict[str, StoredRecord] = field(default_factory=dict)
+    arrivals: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self.read_gate.set()
+        self._alone = threading.Lock()
+
+    def write(self, changes: Sequence[Change]) -> None:
+        with self.writing():
+            self.entered += 1
+            self.gate.wait()
+            self._fail()
+            msg_ids = [change.msg_id for change in changes]
+            assert len(set(msg_ids)) == len(msg_ids), "one change for each record"
+            kept = dict(self.kept)
+            for change in changes:
+                if change.msg_id in self.poison:
+                    raise ValueError(f"{change.msg_id} is no record")
+                self._apply(kept, change)
+            self.kept = kept
+            self.batches.append(msg_ids)
+            self.changes += changes
+
+    def batch(self) -> ListedBatch:
+        return ListedBatch(self.write)
+
+    def _apply(self, kept: dict[str, StoredRecord], change: Change) -> None:
+        if change.removed:
+            kept.pop(change.msg_id, None)
+        elif change.record is not None:
+            assert not change.changes, "they are in the record"
+            assert not change.appended, "it is in the record"
+            self.arrivals += 1
+            kept.pop(change.msg_id, None)
+            kept[change.msg_id] = StoredRecord(self.arrivals, change.record.copy())
+        elif change.msg_id in kept:
+            arrival, record = kept[change.msg_id]
+            record = record.copy()
+            record.update(change.changes)
+            for key, pieces in change.appended.items():
+                setattr(record, key, getattr(record, key) + "".join(pieces))
+            kept[change.msg_id] = StoredRecord(arrival, record)
+
+    def drop(self, query: Query) -> int:
+        with self.writing():
+            self.drops += 1
+            self._fail()
+            going = [msg_id for msg_id, (_, record) in self.kept.items() if record.completed and query.matches(record)]
+            self.kept = {msg_id: kept for msg_id, kept in self.kept.items() if msg_id not in going}
+            return len(going)
+
+    def trim(self, keep: Retention, now: datetime) -> int:
+        """One record, or none."""
+        with self.writing():
+            self.trims.append((keep, now))
+            self._fail()
+            assert keep.records is not None
+            done = sorted(
+                (record.completed, msg_id) for msg_id, (_, record) in self.kept.items() if record.completed is not None
+            )
+            if len(done) <= keep.records:
+                return 0
+            self.kept = {msg_id: kept for msg_id, kept in self.kept.items() if msg_id != done[0][1]}
+            return 1
+
+    def reader(self) -> Reader:
+        if self.unreadable:
+            raise StoreError(self.unreadable)
+        assert not self.closed
+        reader = FakeReader(self)
+        self.readers.append(reader)
+        self.opened += 1
+        return reader
+
+    def size(self) -> int:
+        return sum(record.buffer_bytes for _, record in self.kept.values())
+
+    def close(self) -> None:
+        assert not self.readers, "readers go first"
+        assert not self.busy
+        self.closed = True
+
+    def _fail(self) -> None:
+        if self.failing:
+            raise StoreError(self.failing)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        assert not self.closed
+        assert self._alone.acquire(blocking=False), "one writer at a time"
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+            self._alone.release()
+
+
+class FakeReader:
+    def __init__(self, backend: FakeBackend) -> None:
+        self._backend = backend
+        self._seen: dict[str, StoredRecord] | None = None
+        self._closed = False
+        self._alone = threading.Lock()
+
+    def begin(self) -> None:
+        with self._using():
+            assert self._seen is None, "end() comes first"
+            if self._backend.unreadable == "begin":
+                raise StoreError("begin")
+            self._seen = self._backend.kept
+
+    def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
+        with self._using():
+            seen = self._look()
+            return {
+                msg_id: StoredRecord(seen[msg_id].arrival, seen[msg_id].record.copy())
+                for msg_id in msg_ids
+                if msg_id in seen
+            }
+
+    def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
+        with self._using():
+            seen = self._look()
+            return [
+                Found(place, seen[msg_id].record.as_dict(keys))
+                for place, msg_id in self._places(seen)
+                if msg_id not in skip and query.matches(seen[msg_id].record)
+            ]
+
+    def history(self) -> list[tuple[Place, str]]:
+        with self._using():
+            return self._places(self._look())
+
+    def unfinished(self) -> list[StoredRecord]:
+        with self._using():
+            unfinished = []
+            for arrival, record in sorted(self._look().values(), key=lambda kept: kept.arrival):
+                if record.completed is None:
+                    record = record.copy()
+                    record.content = record.buffers = None
+                    unfinished.append(StoredRecord(arrival, record))
+            return unfinished
+
+    def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        with self._using():
+            received = sorted(
+                (record.received, arrival, record)
+                for arrival, record in self._look().values()
+                if record.received is not None
+            )
+            return [
+                (record.msg_id, record.client_uuid or "")
+                for moment, _, record in received
+                if record.owed or moment >= received[-1][0] - window
+            ]
+
+    def end(self) -> None:
+        with self._using():
+            self._seen = None
+
+    def close(self) -> None:
+        with self._using():
+            assert not self._closed
+            self._closed = True
+            self._backend.readers.remove(self)
+
+    def _look(self) -> dict[str, StoredRecord]:
+        self._backend.reading += 1
+        self._backend.read_gate.wait()
+        if self._backend.unreadable:
+            raise StoreError(self._backend.unreadable)
+        assert self._seen is not None, "begin() comes first"
+        return self._seen
+
+    def _places(self, seen: dict[str, StoredRecord]) -> list[tuple[Place, str]]:
+        return sorted((place_of(record.submitted, arrival), msg_id) for msg_id, (arrival, record) in seen.items())
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        assert not self._closed
+        assert self._alone.acquire(blocking=False), "one thread at a time"
+        try:
+            yield
+        finally:
+            self._alone.release()

@@ -1,0 +1,768 @@
+"""Writing records in batches beside the event loop: what is lost when, and what readers see meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.databases.contract import at, finished, make, open_writer
+from tests.databases.fake import FakeBackend
+from tests.databases.sequences import steps, take
+from trio_hub.cli.logs import TextFormatter
+from trio_hub.databases.backend import Change, Retention
+from trio_hub.databases.backlog import Backlog
+from trio_hub.databases.batches import NOBODY
+from trio_hub.databases.layers import Layer
+from trio_hub.databases.readers import READERS
+from trio_hub.databases.writebehind import FLUSHES, LAYERS, TRIM_EVERY, TRIM_PAUSE, WriteBehindStore
+from trio_hub.errors import StoreError
+from trio_hub.records import MemoryStore, Query
+
+from ..runtime.support import eventually, within_limit
+
+MIB = 1 << 20
+
+
+@asynccontextmanager
+async def closing(backend: FakeBackend, **settings: Any) -> AsyncIterator[WriteBehindStore]:
+    """A writer whose task does not run, so that only `flush` writes."""
+    store = WriteBehindStore(backend, **settings)
+    async with within_limit():
+        try:
+            yield store
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+    assert backend.closed
+    assert not backend.readers
+    assert not backend.busy
+
+
+@asynccontextmanager
+async def at_work(backend: FakeBackend, **settings: Any) -> AsyncIterator[WriteBehindStore]:
+    async with within_limit(), open_writer(backend, **({"delay": 0} | settings)) as store:
+        try:
+            yield store
+        finally:
+            backend.gate.set()
+            backend.read_gate.set()
+    assert backend.closed
+    assert not backend.readers
+
+
+async def sleeps_for(seconds: float) -> None:
+    """Wait until nothing will happen for so long, by a `MockClock`."""
+
+    def next_deadline() -> float:
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
+    await eventually(lambda: next_deadline() == pytest.approx(seconds))
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [TextFormatter().format(record) for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Batches
+
+
+async def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
+    backend = FakeBackend()
+    async with at_work(backend) as store:
+        backend.gate.clear()
+        store.add(make("a"))
+        await eventually(lambda: backend.entered == 1)
+        for msg_id in "bcb":
+            store.add(make(msg_id))
+        store.update("a", {"queue": "task"})
+        await trio.testing.wait_all_tasks_blocked()
+        assert backend.entered == 1
+        assert store.backlog == 3
+        backend.gate.set()
+        await store.flush()
+        assert backend.batches == [["a"], ["c", "b", "a"]]
+        assert (store.batches, store.written, store.backlog, store.backlog_bytes, store.lag) == (2, 4, 0, 0, 0)
+
+
+async def test_a_change_waits_for_others_for_so_long(mock_clock: trio.testing.MockClock) -> None:
+    backend = FakeBackend()
+    async with at_work(backend, delay=0.05) as store:
+        store.add(make("a"))
+        await sleeps_for(0.05)
+        mock_clock.jump(0.04)
+        await sleeps_for(0.01)
+        store.add(make("b"))
+        assert store.lag == pytest.approx(0.04)
+        assert backend.entered == 0
+        mock_clock.jump(0.011)
+        await eventually(lambda: store.backlog == 0)
+        assert backend.batches == [["a", "b"]]
+
+
+async def test_many_flushes_at_once_are_one_commit() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store, trio.open_nursery() as nursery:
+        for number in range(10):
+            store.add(make(str(number)))
+            nursery.start_soon(store.flush)
+    assert len(backend.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ("add a, update a", "add a queue=2"),
+        ("update a, update a", "change a queue=2"),
+        ("update a, add a", "add a"),
+        ("add a, add b, add a", "add b, add a"),
+        ("add a, update b, update a", "add a queue=3, change b queue=2"),
+        ("add a, append a, append a", "add a +xx"),
+        ("append a, append a", "change a +xx"),
+        ("append a, reset a, append a", "change a stdout=0+x"),
+        ("add a, append a, reset a, append a", "add a +0x"),
+        ("append a, add a", "add a"),
+        ("add a, discard a", "remove a"),
+        ("discard a, update a, append a", "remove a"),
+        ("discard a, add a, update a", "add a queue=3"),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True], ids=["in one layer", "in a layer each"])
+async def test_changes_of_one_record_are_merged(calls: str, expected: str, frozen: bool) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        for number, call in enumerate(calls.split(", "), 1):
+            what, msg_id = call.split()
+            match what:
+                case "add":
+                    store.add(make(msg_id))
+                case "update":
+                    store.update(msg_id, {"queue": str(number)})
+                case "reset":
+                    store.update(msg_id, {"stdout": "0"})
+                case "append":
+                    store.append(msg_id, "stdout", "x")
+                case _:
+                    store.discard(msg_id)
+            if frozen:
+                await store.history()
+        await store.flush()
+        assert len(backend.batches) == 1
+        assert ", ".join(map(described, backend.changes)) == expected
+
+
+def described(change: Change) -> str:
+    if change.removed:
+        return f"remove {change.msg_id}"
+    record = change.record
+    told = f"{'change' if record is None else 'add'} {change.msg_id}"
+    queue = change.changes.get("queue") if record is None else record.queue
+    if queue:
+        told += f" queue={queue}"
+    if "stdout" in change.changes:
+        told += f" stdout={change.changes['stdout']}"
+    output = "".join(change.appended.get("stdout", ())) if record is None else record.stdout
+    if output:
+        told += f"{'' if 'stdout' in change.changes else ' '}+{output}"
+    return told
+
+
+# Reading
+
+
+@pytest.mark.property
+@given(steps=steps(failing=True), running=st.booleans())
+async def test_readers_see_what_was_written_whether_it_is_in_the_database_or_not(
+    steps: list[tuple[Any, ...]], running: bool
+) -> None:
+    backend, oracle = FakeBackend(), MemoryStore()
+    async with at_work(backend) if running else closing(backend) as store:
+        for step in [*steps, ("history",), ("find", {}), ("work",), ("flush",), ("history",), ("find", {})]:
+            match step:
+                case ["fail"]:
+                    backend.failing = "the disk is full"
+                case ["work"]:
+                    backend.failing = None
+                case ["flush"] | ["drop", _] if backend.failing and (step[0] == "drop" or store.backlog):
+                    with pytest.raises(StoreError, match="full"):
+                        await take(step, store, oracle)
+                case _:
+                    await take(step, store, oracle)
+        assert store.not_persisted == 0
+
+
+async def test_a_reader_sees_one_moment_whatever_is_committed_while_it_reads() -> None:
+    backend = FakeBackend()
+    async with at_work(backend, delay=3600) as store:
+        for msg_id in "ab":
+            store.add(make(msg_id, queue="task"))
+        await store.flush()
+        store.update("a", {"queue": "mux"})
+        backend.read_gate.clear()
+        async with trio.open_nursery() as nursery:
+            answers: list[Any] = []
+
+            async def ask() -> None:
+                answers.append(await store.find(Query.everything(), ["queue"]))
+
+            nursery.start_soon(ask)
+            await eventually(lambda: backend.reading == 1)
+            store.update("a", {"queue": "later"})
+            store.update("b", {"queue": "later"})
+            store.discard("b")
+            await store.flush()
+            backend.read_gate.set()
+        assert answers == [[{"msg_id": "a", "queue": "mux"}, {"msg_id": "b", "queue": "task"}]]
+        assert await store.history() == ["a"]
+
+
+async def test_many_questions_leave_no_more_than_some_layers() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        for number in range(5 * LAYERS):
+            store.add(make(f"{number:03}", submitted=at(0)))
+            store.append("000", "stdout", "x")
+            await store.history()
+            assert len(store._pending.layers()) <= LAYERS
+        assert store.backlog == 5 * LAYERS
+        assert (await store.get(["000"]))["000"].stdout == "x" * 5 * LAYERS
+        called: list[int] = []
+        store.after_commit(lambda: called.append(1))
+        await store.flush()
+        assert called == [1]
+
+
+async def test_a_few_readers_are_opened_when_needed_and_used_again() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        assert backend.opened == 0
+        for _ in range(3):
+            assert await store.history() == ["a"]
+        assert backend.opened == 1
+        backend.read_gate.clear()
+        order: list[int] = []
+
+        async def ask(number: int) -> None:
+            await store.history()
+            order.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(READERS + 3):
+                nursery.start_soon(ask, number)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+            assert backend.opened == READERS
+            backend.read_gate.set()
+        assert sorted(order) == list(range(READERS + 3))
+        assert len(backend.readers) == READERS
+
+
+@pytest.mark.parametrize("where", ["begin", "the disk is gone"])
+async def test_a_reader_that_fails_is_not_used_again(where: str) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        await store.history()
+        backend.unreadable = where
+        for question in (
+            lambda: store.history(),
+            lambda: store.get(["a"]),
+            lambda: store.find(Query.everything()),
+            lambda: store.unfinished(),
+            lambda: store.undelivered(timedelta(1)),
+        ):
+            with pytest.raises(StoreError, match=where):
+                await question()
+        assert not backend.readers
+        backend.unreadable = None
+        assert await store.history() == ["a"]
+
+
+async def test_a_reader_that_has_lost_its_database_meanwhile_is_replaced_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        assert await store.history() == []
+        (old,) = backend.readers
+
+        def begin() -> None:
+            raise StoreError("the server was started again")
+
+        monkeypatch.setattr(old, "begin", begin)
+        assert await store.history() == []
+        assert backend.opened == 2
+        assert old not in backend.readers
+
+
+async def test_who_is_cancelled_while_reading_gives_the_reader_back() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        backend.read_gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.history)
+            await eventually(lambda: backend.reading == 1)
+            nursery.cancel_scope.cancel()
+            backend.read_gate.set()
+        assert await store.history() == ["a"]
+        assert (backend.opened, len(backend.readers)) == (1, 1)
+
+
+async def test_the_hub_before() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        store.add(make("a", content={"x": 1}, buffers=[b"x"]))
+        store.add(finished("b", received=at(2), client_uuid="c"))
+        (left,) = await store.unfinished()
+        assert (left.msg_id, left.content, left.buffers) == ("a", None, None)
+        assert await store.undelivered(timedelta(seconds=1)) == [("b", "c")]
+        store.add(make("d"))
+        backend.failing = "full"
+        with pytest.raises(StoreError, match="full"):
+            await store.unfinished()
+        backend.failing = None
+
+
+# Cancellation
+
+
+async def test_cancelled_while_writing_it_finishes_that_and_the_end_writes_the_rest() -> None:
+    backend = FakeBackend()
+    async with within_limit():
+        store = WriteBehindStore(backend, delay=0)
+        called: list[str] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            backend.gate.clear()
+            store.add(make("a"))
+            store.after_commit(lambda: called.append("a"))
+            await eventually(lambda: backend.entered == 1)
+            store.add(make("b"))
+            store.after_commit(lambda: called.append("b"))
+            nursery.cancel_scope.cancel()
+            backend.gate.set()
+        assert (backend.batches, called, store.backlog) == ([["a"]], ["a"], 1)
+        store.add(make("c"))
+        await store.aclose()
+        assert (backend.batches, called) == ([["a"], ["b", "c"]], ["a", "b"])
+        assert store.not_persisted == 0
+
+
+@pytest.mark.parametrize("delay", [0, 3600])
+@pytest.mark.parametrize("failing", [None, "full"])
+@pytest.mark.parametrize("steps_before", range(8))
+async def test_cancelled_anywhere_nothing_is_lost_nor_written_twice(
+    delay: float, failing: str | None, steps_before: int
+) -> None:
+    backend = FakeBackend(failing=failing)
+    async with within_limit():
+        store = WriteBehindStore(backend, delay=delay, keep=Retention(records=100))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            for task in (store.flush, store.history, lambda: store.drop(Query.where(msg_id="x"))):
+                nursery.start_soon(quietly, task)
+            for number in range(steps_before):
+                store.add(make(str(number)))
+                store.append("0", "stdout", "x")
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        backend.failing = None
+        await store.aclose()
+    assert sorted(backend.kept) == list(map(str, range(steps_before)))
+    assert all(backend.kept[msg_id].record.stdout == "x" * steps_before for msg_id in list(backend.kept)[:1])
+    assert not backend.readers
+
+
+async def quietly(work: Callable[[], Any]) -> None:
+    with suppress(StoreError):
+        await work()
+
+
+# A database that fails
+
+
+async def test_while_it_fails_all_is_kept_and_it_is_tried_again_less_and_less_often(
+    mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FakeBackend(failing="the disk is full; make room")
+    async with at_work(backend) as store:
+        store.add(make("a"))
+        store.add(make("b"))
+        for attempt, pause in enumerate([0.25, 0.5, 1, 2, 4, 5, 5], 1):
+            await sleeps_for(pause)
+            assert backend.entered == attempt
+            store.update("a", {"queue": str(attempt)})
+            mock_clock.jump(0.9 * pause)
+            await sleeps_for(0.1 * pause)
+            mock_clock.jump(0.1 * pause)
+        await sleeps_for(5)
+        assert (store.last_error, store.backlog) == ("the disk is full; make room", 2)
+        (told,) = errors(caplog)
+        assert told.endswith('records=2 error="the disk is full; make room"')
+        backend.failing = None
+        await store.flush()
+        assert backend.batches == [["a", "b"]]
+        assert backend.kept["a"].record.queue == "7"
+        assert errors(caplog)[1].endswith("the task database can be written again records=2 lost=0")
+        assert (store.last_error, store.backlog) == (None, 0)
+        store.add(make("c"))  # for which there is no pause any more
+        await eventually(lambda: store.backlog == 0)
+        assert store.not_persisted == 0
+
+
+async def test_a_flush_tries_at_once_and_tells_why_it_failed() -> None:
+    backend = FakeBackend(failing="the server is away")
+    async with closing(backend) as store:
+        await store.flush()  # of nothing
+        store.add(make("a"))
+        for _ in range(2):
+            with pytest.raises(StoreError, match="the server is away"):
+                await store.flush()
+        assert backend.entered == 2
+        with pytest.raises(StoreError, match="the server is away"):
+            await store.drop(Query.everything())
+        assert backend.drops == 0
+        backend.failing = None
+        await store.flush()
+
+
+async def test_it_is_crowded_from_its_bound_on_until_a_quarter_is_gone() -> None:
+    backend = FakeBackend()
+    async with closing(backend, max_backlog=MIB) as store:
+        assert not store.crowded
+        for number in range(11):
+            store.add(make(str(number), buffers=[bytes(100_000)]))
+        assert store.backlog_bytes > MIB
+        assert store.crowded
+        await store.flush()
+        assert not store.crowded
+        assert store.not_persisted == 0
+
+
+def test_crowded_has_hysteresis() -> None:
+    backlog = Backlog(MIB)
+
+    def hold(size: int) -> None:
+        """Have the backlog get this size: by a layer, which is then frozen, and in the place of all others."""
+        backlog.replace(len(backlog.freeze()), Layer({"a": Change("a")}, size))
+        if backlog.size > backlog.limit:
+            backlog.grown()
+
+    seen = []
+    for size in (MIB * 7 // 8, MIB + 1, MIB * 7 // 8, MIB // 2, MIB * 7 // 8):
+        hold(size)
+        seen.append(backlog.crowded)
+    assert seen == [False, True, True, False, False]
+
+
+async def test_what_is_written_because_of_a_commit_is_flushed_too() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+
+        def again(number: int) -> None:
+            store.add(make(str(number)))
+            if number < 3:
+                store.after_commit(lambda: again(number + 1))
+
+        again(0)
+        await store.flush_all()
+        assert sorted(backend.kept) == ["0", "1", "2", "3"]
+        assert store.backlog == 0
+
+
+async def test_what_never_ends_is_not_flushed_for_ever() -> None:
+    async with closing(FakeBackend()) as store:
+
+        def again() -> None:
+            store.add(make("a"))
+            store.after_commit(again)
+
+        again()
+        await store.flush_all()
+        assert store.batches == FLUSHES
+
+
+async def test_far_beyond_its_bound_the_oldest_finished_records_are_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend = FakeBackend()
+    async with closing(backend, max_backlog=MIB) as store:
+        store.add(make("early"))
+        await store.flush()
+        backend.failing = "full"
+        store.add(make("unfinished", buffers=[bytes(100_000)]))
+        store.update("early", {"result_buffers": (bytes(100_000),), "completed": at(1)})
+        for number in range(40):
+            store.add(finished(f"{number:02}", result_buffers=[bytes(100_000)]))
+            assert store.backlog_bytes <= 2 * MIB
+            if number % 7 == 0:
+                with pytest.raises(StoreError):
+                    await store.flush()
+            if number % 5 == 0:
+                await store.history()
+        assert store.crowded
+        there = await store.history()
+        assert store.not_persisted + len(there) == 42
+        lost = store.not_persisted - 1
+        assert there == [*(f"{number:02}" for number in range(lost, 40)), "unfinished"]
+        assert len([told for told in errors(caplog) if "given up" in told]) == 1
+        backend.failing = None
+        await store.flush()
+        assert sorted(backend.kept) == sorted(there)
+        assert store.not_persisted == lost + 1
+
+
+async def test_unfinished_records_are_never_given_up_and_cost_no_search_each() -> None:
+    async with closing(FakeBackend(), max_backlog=MIB) as store:
+        for number in range(60):
+            store.add(make(str(number), buffers=[bytes(100_000)]))
+        assert (store.backlog, store.not_persisted) == (60, 0)
+        assert len(store._pending.layers()) < 40
+        await store.flush()
+
+
+async def test_what_the_database_cannot_hold_blocks_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    backend = FakeBackend(poison={"7", "31"})
+    async with closing(backend) as store:
+        for number in range(50):
+            store.add(make(str(number), submitted=at(0)))
+        called: list[int] = []
+        store.after_commit(lambda: called.append(1))
+        await store.flush()
+        assert called == [1]
+        assert list(backend.kept) == [str(number) for number in range(50) if number not in (7, 31)]
+        assert (store.not_persisted, store.backlog, store.written) == (2, 0, 48)
+        (told,) = errors(caplog)
+        assert told.endswith(
+            'cannot hold some records, which are lost task=7 records=2 error="ValueError: 7 is no record"'
+        )
+
+
+async def test_a_culprit_that_is_alone_goes_too() -> None:
+    backend = FakeBackend(poison={"a"})
+    async with closing(backend) as store:
+        store.add(make("a"))
+        await store.flush()
+        assert (store.not_persisted, backend.batches) == (1, [[NOBODY]])
+
+
+async def test_a_database_that_fails_for_all_of_them_makes_no_culprits() -> None:
+    backend = FakeBackend(poison={"a", NOBODY})
+    async with closing(backend) as store:
+        for msg_id in "abc":
+            store.add(make(msg_id))
+        with pytest.raises(StoreError, match=f"the task database failed: ValueError: {NOBODY} is no record"):
+            await store.flush()
+        assert (store.not_persisted, store.backlog) == (0, 3)
+        backend.poison.clear()
+        await store.flush()
+        assert list(backend.kept) == ["a", "b", "c"]
+
+
+async def test_a_search_for_a_culprit_that_is_interrupted_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend(poison={"c"})
+    original = backend.write
+
+    def write(changes: list[Change]) -> None:
+        if [change.msg_id for change in changes] == ["d"]:
+            raise StoreError("just now")
+        original(changes)
+
+    monkeypatch.setattr(backend, "write", write)
+    async with closing(backend) as store:
+        for msg_id in "abcd":
+            store.add(make(msg_id))
+        with pytest.raises(StoreError, match="just now"):
+            await store.flush()
+        assert (list(backend.kept), store.backlog, store.not_persisted) == (["a", "b"], 1, 1)
+        monkeypatch.undo()
+        await store.flush()
+        assert list(backend.kept) == ["a", "b", "d"]
+
+
+# After the commit
+
+
+async def test_calls_come_after_their_batch_and_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        called: list[Any] = []
+
+        def call(name: str) -> Callable[[], None]:
+            return lambda: called.append((name, sorted(backend.kept)))
+
+        def nested() -> None:
+            called.append("nested")
+            store.after_commit(call("from within"))
+
+        def broken() -> None:
+            raise ValueError("broken")
+
+        store.after_commit(call("at once"))
+        assert called == [("at once", [])]
+        store.add(make("a"))
+        store.after_commit(call("1"))
+        store.after_commit(broken)
+        store.after_commit(nested)
+        await store.history()  # what is pending is in a layer of its own now
+        store.after_commit(call("2"))
+        store.add(make("b"))
+        store.after_commit(call("3"))
+        backend.failing = "full"
+        with pytest.raises(StoreError):
+            await store.flush()
+        store.after_commit(call("4"))
+        assert len(called) == 1
+        backend.failing = None
+        await store.flush()
+        both = ["a", "b"]
+        assert called[1:] == [("1", both), "nested", ("2", both), ("3", both), ("4", both), ("from within", both)]
+        assert "broken" in caplog.text
+        store.after_commit(call("5"))
+        assert called[-1] == ("5", both)
+
+
+async def test_calls_wait_for_what_is_in_flight_only() -> None:
+    backend = FakeBackend()
+    async with at_work(backend) as store:
+        called: list[str] = []
+        backend.gate.clear()
+        store.add(make("a"))
+        await eventually(lambda: backend.entered == 1)
+        store.after_commit(lambda: called.append("a"))
+        store.add(make("b"))
+        store.after_commit(lambda: called.append("b"))
+        assert not called
+        backend.gate.set()
+        await eventually(lambda: len(called) == 2)
+        assert called == ["a", "b"]
+
+
+# Dropping, keeping, closing
+
+
+async def test_what_is_written_while_records_are_dropped_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        original = backend.drop
+
+        def drop(query: Query) -> int:
+            trio.from_thread.run_sync(store.add, finished("b"))
+            trio.from_thread.run_sync(store.append, "a", "stdout", "x")
+            return original(query)
+
+        monkeypatch.setattr(backend, "drop", drop)
+        assert await store.drop(Query.everything()) == 1
+        assert await store.history() == ["b"]
+        await store.flush()
+        assert await store.history() == ["b"]
+
+
+async def test_old_records_go_step_by_step_and_then_once_a_minute(
+    mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FakeBackend()
+    backend.write([Change(msg_id, finished(msg_id)) for msg_id in "abcd"])
+    # no limit: it would be reached with the first jump
+    async with open_writer(backend, keep=Retention(records=2), now=lambda: at(5)) as store:
+        for _ in range(2):
+            await sleeps_for(TRIM_PAUSE)
+            mock_clock.jump(TRIM_PAUSE)
+        await sleeps_for(TRIM_EVERY)
+        assert (sorted(backend.kept), store.trimmed) == (["c", "d"], 2)
+        backend.failing = "full"
+        mock_clock.jump(TRIM_EVERY)
+        await sleeps_for(TRIM_EVERY)
+        assert "cannot forget what is too old error=full" in caplog.text
+        backend.failing = None
+        mock_clock.jump(TRIM_EVERY)
+        await sleeps_for(TRIM_EVERY)
+        assert backend.trims == [(Retention(records=2), at(5))] * 5
+
+
+async def test_closing_writes_what_is_pending_and_is_idempotent() -> None:
+    backend = FakeBackend()
+    store = WriteBehindStore(backend)
+    store.add(make("a"))
+    await store.history()
+    async with within_limit(), trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(store.aclose)
+    await store.aclose()
+    await store.flush()
+    assert (list(backend.kept), backend.closed, backend.readers) == (["a"], True, [])
+    with pytest.raises(StoreError, match="closed"):
+        await store.history()
+    with pytest.raises(StoreError, match="closed"):
+        await store.drop(Query.everything())
+    assert "closed" in repr(store)
+
+
+async def test_its_task_ends_when_it_is_closed() -> None:
+    backend = FakeBackend(failing="full")
+    async with within_limit(), trio.open_nursery() as nursery:
+        idle, failing = WriteBehindStore(FakeBackend(), keep=Retention(records=1)), WriteBehindStore(backend, delay=0)
+        for store in (idle, failing):
+            await nursery.start(store.run)
+        failing.add(make("a"))
+        await eventually(lambda: failing.last_error is not None)
+        assert "cannot write: full, 1 records pending" in repr(failing)
+        for store in (idle, failing):
+            await store.aclose()
+
+
+async def test_what_cannot_be_written_at_the_end_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    backend = FakeBackend(failing="the disk is full")
+    store = WriteBehindStore(backend)
+    for msg_id in "abc":
+        store.add(make(msg_id))
+    await store.aclose()
+    assert store.not_persisted == 3
+    assert errors(caplog)[-1].endswith(
+        'not written to the task database, and are lost records=3 reason="the disk is full"'
+    )
+    assert backend.closed
+
+
+async def test_when_there_is_no_time_to_close_it_is_closed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    backend = FakeBackend()
+    async with within_limit():
+        store = WriteBehindStore(backend)
+        store.add(make("a"))
+        await store.history()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.aclose()
+        assert scope.cancelled_caught
+        assert backend.closed
+        assert not backend.readers
+        assert (store.not_persisted, backend.kept) == (1, {})
+        assert errors(caplog)[-1].endswith('are lost records=1 reason="there was no time left"')
+
+
+async def test_closing_waits_for_whoever_reads() -> None:
+    backend = FakeBackend()
+    async with within_limit(), trio.open_nursery() as nursery:
+        store = WriteBehindStore(backend)
+        store.add(finished("a"))
+        await store.flush()
+        backend.read_gate.clear()
+        nursery.start_soon(store.history)
+        await eventually(lambda: backend.reading == 1)
+        nursery.start_soon(store.aclose)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not backend.closed
+        backend.read_gate.set()
+    assert backend.closed

@@ -1,0 +1,78 @@
+"""A note of every result that was handed to its client, which outlives the process at the price of a memory write.
+
+A stock client stumbles over a result that it gets twice, so a hub that comes after a crash has to know what its
+predecessor has sent. The database cannot tell: what was sent last is not in it yet. A file in shared memory can: what
+a process has written there is kept by the system when the process is killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+from ..errors import ConfigError
+
+__all__ = ["SentResults"]
+
+ENTRIES = 1 << 16
+"""Results that are remembered: those of several seconds."""
+_MAGIC = b"trio_hub delivered 1\n\0\0\0"
+_ENTRY = 8
+_START = len(_MAGIC) + 8
+_SIZE = _START + ENTRIES * _ENTRY
+
+
+class SentResults:
+    """The notes in a file, which is made if it is missing.
+
+    ``earlier`` has those of the hub before. The file is a ring of digests of msg_ids, behind the place of the next.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(path, "a+b", opener=_private) as file:
+                file.seek(0)
+                intact = file.read(len(_MAGIC)) == _MAGIC and file.seek(0, 2) == _SIZE
+                if not intact:
+                    file.truncate(0)
+                    file.truncate(_SIZE)
+                # what has no place on the disk yet, and finds none when it is written to, ends the process by a signal
+                os.posix_fallocate(file.fileno(), 0, _SIZE)
+                self._map = mmap.mmap(file.fileno(), _SIZE)
+        except OSError as error:
+            raise ConfigError(f"cannot use {path}, which notes what clients were sent: {error.strerror}") from error
+        self._map[: len(_MAGIC)] = _MAGIC
+        kept = self._map[_START:]
+        self._earlier = {kept[at : at + _ENTRY] for at in range(0, len(kept), _ENTRY)} - {bytes(_ENTRY)}
+        place = int.from_bytes(self._map[len(_MAGIC) : _START], "little")
+        self._at = place if place < ENTRIES else 0
+
+    def note(self, msg_id: str) -> None:
+        """A result is on its way to its client."""
+        start = _START + self._at * _ENTRY
+        self._map[start : start + _ENTRY] = _digest(msg_id)
+        self._at = (self._at + 1) % ENTRIES
+        self._map[len(_MAGIC) : _START] = self._at.to_bytes(8, "little")
+
+    def was_delivered(self, msg_id: str) -> bool:
+        """Whether the hub before has noted this result."""
+        return _digest(msg_id) in self._earlier
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._map.close()
+
+
+def _digest(msg_id: str) -> bytes:
+    return blake2b(msg_id.encode("utf-8", "surrogatepass"), digest_size=_ENTRY).digest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,280 @@
+"""What is written, but not yet in the database: how it adds up, and how it is laid over what the database says.
+
+It comes in layers. Changes are merged into the one layer that is open; once a layer has been read or is being
+written it is frozen: nothing in it changes any more, and threads may look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from ..records.history import Place, place_of
+from ..records.query import Query
+from ..records.record import CHANGEABLE_KEYS, TEXT_KEYS, TaskRecord
+from .backend import Change, Found, Reader
+
+__all__ = ["Changes", "Layer", "find_over", "get_over", "history_over", "is_finished", "joined", "merged", "size_of"]
+
+# By msg_id, in the order in which the added ones arrived.
+Changes: TypeAlias = Mapping[str, Change]
+
+# Bytes that Python needs for a change and its record, roughly, without what is in it.
+OVERHEAD = 500
+# Records are fetched from the database by so many, to be changed and compared: some have great buffers.
+FETCHED_AT_ONCE = 200
+# What was added, but is not in the database yet, will arrive there after all that is.
+_AFTER_ALL = 1 << 64
+
+
+class Layer:
+    """Changes, the sum for each record, since one point in time.
+
+    - ``size``: how much memory they take, roughly: JSON, buffers, output and the objects themselves, in bytes;
+    - ``since``: when the first came;
+    - ``calls``: to be made when they, and all before, are committed.
+    """
+
+    __slots__ = ("calls", "changes", "since", "size")
+
+    def __init__(
+        self,
+        changes: dict[str, Change] | None = None,
+        size: int = 0,
+        since: float = 0.0,
+        calls: list[Callable[[], None]] | None = None,
+    ) -> None:
+        self.changes = {} if changes is None else changes
+        self.size = size
+        self.since = since
+        self.calls: list[Callable[[], None]] = [] if calls is None else calls
+
+    def add(self, record: TaskRecord) -> None:
+        """See `trio_hub.records.Store.add`."""
+        changes, msg_id = self.changes, record.msg_id
+        if msg_id in changes:
+            del changes[msg_id]  # it arrives anew, so it goes to the end
+        size = OVERHEAD
+        # most are not there: the record of a request has four of them
+        for value in (record.header, record.metadata, record.content, record.custody):
+            if value is not None:
+                size += len(value)
+        if record.buffers:
+            size += sum(map(len, record.buffers))
+        if record.completed is not None or record.stdout or record.stderr:
+            size = _size_of_record(record)
+        self.size += size
+        changes[msg_id] = Change(msg_id, record.copy())
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """See `trio_hub.records.Store.update`."""
+        if not changes.keys() <= CHANGEABLE_KEYS:
+            raise AttributeError(f"records have no key to be changed named {set(changes) - CHANGEABLE_KEYS}")
+        size = 0
+        for value in changes.values():
+            kind = type(value)
+            if kind is bytes or kind is str:
+                size += len(value)
+            elif kind is tuple:
+                size += sum(map(len, value))
+        change = self.changes.get(msg_id)
+        if change is None:
+            self.changes[msg_id] = Change(msg_id, None, changes.copy())
+            self.size += OVERHEAD + size
+        elif not change.removed:
+            if change.appended:
+                for key in TEXT_KEYS & changes.keys():
+                    change.appended.pop(key, None)
+            if change.record is None:
+                change.changes.update(changes)
+            else:
+                change.record.update(changes)
+            self.size += size
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """See `trio_hub.records.Store.append`."""
+        if key not in TEXT_KEYS:
+            raise AttributeError(f"{key!r} is not text to append to")
+        change = self.changes.get(msg_id)
+        if change is None:
+            change = self.changes[msg_id] = Change(msg_id)
+            self.size += OVERHEAD
+        if not change.removed:
+            change.appended.setdefault(key, []).append(text)
+            self.size += len(text)
+
+    def discard(self, msg_id: str) -> None:
+        """See `trio_hub.records.Store.discard`."""
+        self.changes[msg_id] = Change(msg_id, removed=True)
+        self.size += OVERHEAD
+
+
+def is_finished(change: Change) -> bool:
+    """Whether what is said here is that the task was completed."""
+    record = change.record
+    return (record.completed if record is not None else change.changes.get("completed")) is not None
+
+
+def size_of(change: Change) -> int:
+    """Bytes of memory that a change takes, roughly."""
+    size = _size_of_record(change.record) if change.record is not None else OVERHEAD
+    size += sum(map(_size_of_value, change.changes.values()))
+    return size + sum(map(len, (piece for pieces in change.appended.values() for piece in pieces)))
+
+
+def _size_of_record(record: TaskRecord) -> int:
+    return OVERHEAD + sum(_size_of_value(getattr(record, key)) for key in CHANGEABLE_KEYS)
+
+
+def _size_of_value(value: Any) -> int:
+    if isinstance(value, bytes | str):
+        return len(value)
+    return sum(map(len, value)) if isinstance(value, tuple) else 0
+
+
+# Adding up
+
+
+def merged(layers: Sequence[Changes], only: Collection[str] | None = None) -> dict[str, Change]:
+    """The sum of layers, the oldest first; of these records only, if they are named. Leaves them as they are."""
+    total: dict[str, Change] = {}
+    for layer in layers:
+        if only is None and not total:
+            total = dict(layer)
+            continue
+        for msg_id, change in _items(layer, only):
+            before = total.get(msg_id)
+            if before is None:
+                total[msg_id] = change
+            elif change.removed or change.record is not None:
+                del total[msg_id]  # what arrives anew goes to the end
+                total[msg_id] = change
+            elif not before.removed:
+                total[msg_id] = _sum(before, change)
+    return total
+
+
+def _items(layer: Changes, only: Collection[str] | None) -> Iterable[tuple[str, Change]]:
+    if only is None:
+        return layer.items()
+    there = {msg_id for msg_id in only if msg_id in layer}
+    if len(there) > 1:  # in the order of the layer
+        return [(msg_id, change) for msg_id, change in layer.items() if msg_id in there]
+    return [(msg_id, layer[msg_id]) for msg_id in there]
+
+
+def _sum(before: Change, change: Change) -> Change:
+    """Two changes of one record as one; the later one changes what is there."""
+    record, changes = before.record, before.changes
+    if record is None:
+        changes = changes | change.changes
+    elif change.changes:
+        record = record.copy()
+        record.update(change.changes)
+    appended = {}
+    for key in TEXT_KEYS:
+        pieces = [] if key in change.changes else before.appended.get(key, [])
+        pieces = pieces + change.appended.get(key, [])
+        if pieces:
+            appended[key] = pieces
+    return Change(change.msg_id, record, changes, appended)
+
+
+def joined(change: Change) -> Change:
+    """The change as a database is given it: what was appended to a record that was added is in that record."""
+    if change.record is None or not change.appended:
+        return change
+    return Change(change.msg_id, _with_output(change.record.copy(), change))
+
+
+def _with_output(record: TaskRecord, change: Change) -> TaskRecord:
+    for key, pieces in change.appended.items():
+        setattr(record, key, getattr(record, key) + "".join(pieces))
+    return record
+
+
+# Reading
+
+
+def get_over(layers: Sequence[Changes], reader: Reader, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+    """`trio_hub.records.Store.get`, of what the reader sees with the layers over it."""
+    asked = dict.fromkeys(msg_ids)
+    pending = merged(layers, asked.keys())
+    wanted = [msg_id for msg_id in asked if msg_id not in pending or _is_partial(pending[msg_id])]
+    there = reader.get(wanted) if wanted else {}
+    found = {}
+    for msg_id in asked:
+        record = there[msg_id].record if msg_id in there else None
+        if msg_id in pending:
+            record = _current(pending[msg_id], record)
+        if record is not None:
+            found[msg_id] = record
+    return found
+
+
+def find_over(layers: Sequence[Changes], reader: Reader, query: Query, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """`trio_hub.records.Store.find`, of what the reader sees with the layers over it; keys as of `parse_keys`."""
+    pending = merged(layers, query.exact_ids)
+    found = reader.find(query, keys, tuple(pending))
+    for arrival, record in _pending_records(pending, reader):
+        if query.matches(record):
+            found.append(Found(place_of(record.submitted, arrival), record.as_dict(keys)))
+    if pending:
+        found.sort(key=attrgetter("place"))
+    return [values for _, values in found]
+
+
+def history_over(layers: Sequence[Changes], reader: Reader) -> list[str]:
+    """`trio_hub.records.Store.history`, of what the reader sees with the layers over it."""
+    pending = merged(layers)
+    places: list[tuple[Place, str]] = []
+    for place, msg_id in reader.history():
+        change = pending.get(msg_id)
+        if change is None or (_is_partial(change) and "submitted" not in change.changes):
+            places.append((place, msg_id))
+        elif _is_partial(change):
+            places.append((place_of(change.changes["submitted"], place[2]), msg_id))
+    for arrival, change in enumerate(pending.values(), _AFTER_ALL):
+        if change.record is not None:
+            places.append((place_of(change.record.submitted, arrival), change.msg_id))
+    if pending:
+        places.sort()
+    return [msg_id for _, msg_id in places]
+
+
+def _pending_records(pending: Changes, reader: Reader) -> Iterator[tuple[int, TaskRecord]]:
+    """The records with changes as they are now, and the numbers of their arrival."""
+    partial = []
+    for arrival, change in enumerate(pending.values(), _AFTER_ALL):
+        if _is_partial(change):
+            partial.append(change.msg_id)
+            continue
+        record = _current(change, None)
+        if record is not None:
+            yield arrival, record
+    rest = iter(partial)
+    while some := list(islice(rest, FETCHED_AT_ONCE)):
+        for msg_id, kept in reader.get(some).items():
+            record = _current(pending[msg_id], kept.record)
+            if record is not None:
+                yield kept.arrival, record
+
+
+def _is_partial(change: Change) -> bool:
+    """Whether the database must be asked what is changed."""
+    return change.record is None and not change.removed
+
+
+def _current(change: Change, record: TaskRecord | None) -> TaskRecord | None:
+    """What becomes of a record, or of none, by a change: a record of the caller's own, or None."""
+    if change.removed:
+        return None
+    if change.record is not None:
+        record = change.record.copy()
+    elif record is None:
+        return None
+    else:
+        record.update(change.changes)
+    return _with_output(record, change)

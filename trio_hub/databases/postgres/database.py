@@ -1,0 +1,290 @@
+"""The task database in PostgreSQL: for history that several hubs, on several hosts, share.
+
+Each hub writes under the name of an owner, and what a hub takes over from the one before it are the records of its
+owner; queries, `drop` and `trim` are about the records of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from uuid import UUID
+
+from ...errors import ConfigError, StoreError
+from ...records.history import EARLIEST
+from ...records.query import Query
+from ..backend import Change, ListedBatch, Retention
+from ..columns import text_column
+from .connection import Address, Connection, Link, reason
+from .reading import PostgresReader
+from .rows import matching
+from .schema import check, install
+from .writing import Totals, carry_out, forget, segments
+
+__all__ = ["PostgresBackend", "open_postgres"]
+
+# A step of `trim`: some milliseconds.
+TRIM_RECORDS = 200
+TRIM_BYTES = 1 << 24
+# From so many records on, `drop` waits until their space is free for others.
+VACUUM_FROM = 1000
+
+# What those who forget records wait for, so that two of them do not wait for each other.
+_CLEANING = int.from_bytes(b"trio_hub", "big") + 1
+# Statements are planned once. What is planned while the tables are small must hold when they have grown: all that
+# writing does, it does through indexes.
+_BY_INDEX = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"), "off")
+
+
+def open_postgres(url: str, *, owner: str, synchronous: bool = False) -> PostgresBackend:
+    """Open the task database in the PostgreSQL database that a URL names, and make its tables if they are missing.
+
+    Args:
+        url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETERS``, as libpq has it.
+        owner: Whose records are added; the same for a hub and the one that comes after it, another for every other.
+        synchronous: Whether a write waits for the server's disk. Otherwise a server that crashes loses what was
+            written in its last moments (some 0.6 s), but nothing before, and is not damaged.
+
+    Raises:
+        ConfigError: psycopg is not installed, the server cannot be reached or does not let us in, or what is there
+            is not for this version of trio_hub to use.
+    """
+    if not 0 < len(owner) <= 200:
+        raise ConfigError(f"the owner of records needs a name of 1 to 200 characters, not {len(owner)}")
+    address = Address(url, application=f"trio_hub {owner}")
+    import psycopg
+
+    backend = PostgresBackend(address, owner, synchronous)
+    try:
+        backend.open()
+    except (psycopg.Error, OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"the database {address} cannot be opened: {reason(error)}; see that its server runs and can be reached, "
+            "that user and password are right, and that the database exists (createdb NAME creates one)"
+        ) from error
+    return backend
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A batch that was to be committed when the connection broke."""
+
+    batch: int
+    process: int
+    texts: dict[str, dict[str, str]]
+
+
+class PostgresBackend:
+    """A `trio_hub.databases.backend.Backend` in a PostgreSQL database. Made by `open_postgres`."""
+
+    def __init__(self, address: Address, owner: str, synchronous: bool) -> None:
+        self._address = address
+        self._owner = text_column(owner)
+        self._link = Link(address, _BY_INDEX | {"synchronous_commit": "on" if synchronous else "off"}, self._prepare)
+        self._writer: UUID | None = None
+        self._batches = count(1)
+        self._doubt: _Doubt | None = None
+        # Texts of a batch that turned out, later, to have been committed: they are not to be appended again.
+        self._already: dict[str, dict[str, str]] = {}
+
+    def open(self) -> None:
+        """Connect. Raises `ConfigError` and `psycopg.Error`."""
+        self._link.open()
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """See `trio_hub.databases.backend.Backend.write`.
+
+        If the connection breaks just when the batch is committed, nobody knows whether it was. So each batch leaves
+        its number, by which this can be found out: at once, or else in the next call, which then appends only what
+        comes after that.
+
+        What is no value of a record, or too large for PostgreSQL (1 GB for a JSON value or a text), is a `ValueError`,
+        or whatever its type makes of it.
+        """
+        doubt: _Doubt | None = None
+        try:
+            with self._link.call(writes=True) as connection:
+                self._settle(connection)
+                batch = next(self._batches)
+                totals = Totals()
+                for segment in segments(changes):
+                    totals += carry_out(connection, self._owner, segment, self._already)
+                self._add(connection, totals)
+                connection.execute(
+                    "INSERT INTO trio_hub.batches VALUES (%s, %s)"
+                    " ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, noted = EXCLUDED.noted",
+                    [self._writer, batch],
+                )
+                texts = {
+                    change.msg_id: {key: "".join(pieces) for key, pieces in change.appended.items()}
+                    for change in changes
+                    if change.appended
+                }
+                doubt = self._doubt = _Doubt(batch, connection.info.backend_pid, texts)
+                connection.commit()
+        except StoreError:
+            if doubt is None:
+                raise
+            if self._link.is_open:
+                self._doubt = None  # the server itself said no
+                raise
+            if not self._was_committed():
+                raise
+        self._doubt = None
+        for change in changes:
+            self._already.pop(change.msg_id, None)
+
+    def batch(self) -> ListedBatch:
+        """See `trio_hub.databases.backend.Backend.batch`."""
+        return ListedBatch(self.write)
+
+    def drop(self, query: Query) -> int:
+        """See `trio_hub.databases.backend.Backend.drop`.
+
+        The space becomes free for other records, and the files get shorter where their ends are empty.
+        """
+        totals = Totals()
+        dropped = 0
+        with self._link.call() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CLEANING])
+            for kept in matching(connection, query, (), "completed IS NOT NULL"):
+                gone, change = forget(connection, [arrival for arrival, _ in kept], finished=True)
+                dropped += gone
+                totals += change
+            self._add(connection, totals)
+            connection.commit()
+        if dropped >= VACUUM_FROM:
+            self._vacuum()
+        return dropped
+
+    def trim(self, keep: Retention, now: datetime) -> int:
+        """See `trio_hub.databases.backend.Backend.trim`. Does nothing while another hub is at it.
+
+        The space becomes free for other records when the server's autovacuum comes by.
+        """
+        before = None
+        if keep.age is not None:
+            try:
+                before = now - keep.age
+            except OverflowError:
+                before = EARLIEST
+        with self._link.call() as connection:
+            if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_CLEANING]).fetchone() != (True,):
+                return 0
+            ((number, size),) = connection.execute(
+                "SELECT coalesce(sum(records), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM trio_hub.totals"
+            )
+            oldest = connection.execute(
+                "SELECT arrival, completed, bytes FROM trio_hub.records WHERE completed IS NOT NULL"
+                " ORDER BY completed, arrival LIMIT %s",
+                [TRIM_RECORDS],
+            )
+            arrivals = []
+            freed = 0
+            for arrival, completed, held in oldest:
+                too_many = keep.records is not None and number > keep.records
+                too_large = keep.bytes is not None and size > keep.bytes
+                too_old = before is not None and completed < before
+                if not (too_many or too_large or too_old) or freed >= TRIM_BYTES:
+                    break
+                arrivals.append(arrival)
+                number -= 1
+                size -= held
+                freed += held
+            if not arrivals:
+                return 0
+            gone, totals = forget(connection, arrivals, finished=True)
+            self._add(connection, totals)
+            connection.commit()
+        return gone
+
+    def reader(self) -> PostgresReader:
+        """Another reader, with a connection of its own."""
+        return PostgresReader(self._address, self._owner)
+
+    def size(self) -> int:
+        """See `trio_hub.databases.backend.Backend.size`: tables and indexes, those of all owners."""
+        with self._link.call() as connection:
+            ((size,),) = connection.execute(
+                "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
+                " WHERE relnamespace = to_regnamespace('trio_hub') AND relkind = 'r'"
+            )
+        return int(size)
+
+    def close(self) -> None:
+        """See `trio_hub.databases.backend.Backend.close`."""
+        if self._link.is_open and self._doubt is None:
+            try:
+                with self._link.call() as connection:
+                    connection.execute("DELETE FROM trio_hub.batches WHERE writer = %s", [self._writer])
+                    connection.commit()
+            except StoreError:
+                pass  # somebody's `open` removes the row some day
+        self._link.close()
+
+    def _prepare(self, connection: Connection) -> None:
+        if self._writer is not None:
+            check(connection, self._address)
+            return
+        install(connection, self._address)
+        connection.execute("DELETE FROM trio_hub.batches WHERE noted < now() - interval '30 days'")
+        ((writer,),) = connection.execute("INSERT INTO trio_hub.batches VALUES (gen_random_uuid(), 0) RETURNING writer")
+        connection.commit()
+        self._writer = writer
+
+    def _add(self, connection: Connection, totals: Totals) -> None:
+        if totals != Totals():
+            connection.execute(
+                "INSERT INTO trio_hub.totals AS t VALUES (%s, %s, %s) ON CONFLICT (owner)"
+                " DO UPDATE SET records = t.records + EXCLUDED.records, bytes = t.bytes + EXCLUDED.bytes",
+                [self._owner, totals.records, totals.bytes],
+            )
+
+    def _was_committed(self) -> bool:
+        """Whether the batch in doubt is in the database; if that cannot be found out now, it is asked again later."""
+        try:
+            with self._link.call() as connection:
+                return self._settle(connection)
+        except StoreError:
+            return False
+
+    def _settle(self, connection: Connection) -> bool:
+        """Find out what became of the batch in doubt: whether there is one, and it was committed."""
+        doubt = self._doubt
+        if doubt is None:
+            return False
+        # The server may not know yet that its old connection is dead. Whatever it is doing comes to an end now; and
+        # FOR UPDATE waits for it.
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user AND application_name = %s",
+            [doubt.process, self._address.parameters["application_name"]],
+        )
+        connection.execute(
+            "INSERT INTO trio_hub.batches VALUES (%s, 0) ON CONFLICT (writer) DO NOTHING", [self._writer]
+        )
+        last = connection.execute(
+            "SELECT batch FROM trio_hub.batches WHERE writer = %s FOR UPDATE", [self._writer]
+        ).fetchone()
+        connection.commit()
+        self._doubt = None
+        if last != (doubt.batch,):
+            return False
+        self._already |= doubt.texts
+        return True
+
+    def _vacuum(self) -> None:
+        import psycopg
+
+        try:
+            with self._link.call() as connection:
+                connection.autocommit = True
+                try:
+                    connection.execute("VACUUM (SKIP_LOCKED) trio_hub.records, trio_hub.output, trio_hub.chunks")
+                finally:
+                    if not connection.closed:
+                        connection.autocommit = False
+        except (StoreError, psycopg.Error):
+            pass  # they are dropped all the same, and autovacuum comes by

@@ -1,0 +1,198 @@
+"""Records as rows of a PostgreSQL database, and back; queries as conditions on rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC
+from typing import Any, NamedTuple
+
+from ...records.query import Query
+from ...records.record import BUFFER_KEYS, DATE_KEYS, HUB_KEYS, PACKED_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
+from ..backend import StoredRecord
+from ..columns import buffers_column, from_buffers, from_label, from_text, label_column, text_column
+from ..prefilter import Prefilter, prefilter
+from .connection import Connection
+from .schema import PREFIX
+
+__all__ = [
+    "ALL_KEYS",
+    "COLUMNS",
+    "MEASURED",
+    "ROWS",
+    "Column",
+    "condition",
+    "look_up",
+    "matching",
+    "records",
+    "selected",
+    "text_bytes",
+]
+
+# Rows that are read at once.
+ROWS = 500
+
+ALL_KEYS = (*RECORD_KEYS, *HUB_KEYS)
+# Keys whose values count as bytes of a record.
+MEASURED = PACKED_KEYS | BUFFER_KEYS | TEXT_KEYS | {"execute_input"}
+_FOUND_BY_PREFIX = frozenset(("client_uuid", "engine_uuid"))
+
+
+class Column(NamedTuple):
+    """Its type in SQL, and how a record's value is written to it."""
+
+    type: str
+    written: Callable[[Any], Any]
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else text_column(value)
+
+
+def _column(key: str) -> Column:
+    if key in PACKED_KEYS or key == "custody":
+        return Column("bytea", _as_is)
+    if key in BUFFER_KEYS:
+        return Column("bytea", lambda buffers: buffers_column(buffers)[0])
+    if key in DATE_KEYS:
+        return Column("timestamptz", _as_is)
+    if key == "owed":
+        return Column("boolean", bool)
+    return Column("text", label_column if key == "label" else _text)
+
+
+# What has a column: all but the texts that grow.
+COLUMNS = {key: _column(key) for key in ALL_KEYS if key not in TEXT_KEYS}
+
+
+def text_bytes(column: str) -> int:
+    """Its size in the database."""
+    return len(column) if column.isascii() else len(column.encode())
+
+
+def condition(terms: Prefilter, *more: str) -> tuple[str, list[Any]]:
+    """The terms as SQL, and its parameters."""
+    parts, values = list(more), []
+    for key, comparison, value in terms.terms:
+        if comparison in ("is null", "is not null"):
+            parts.append(f"{key} {comparison}")
+        elif comparison in ("in", "in or null"):
+            listed = list(value) if key in DATE_KEYS else [text_column(text) for text in value]
+            part = f"{key} = ANY (%s::{COLUMNS[key].type}[])"
+            values.append(listed)
+            if key in _FOUND_BY_PREFIX:
+                part += f" AND left({key}, {PREFIX}) = ANY (%s::text[])"
+                values.append([text[:PREFIX] for text in listed])
+            parts.append(f"({part} OR {key} IS NULL)" if comparison == "in or null" else part)
+        else:
+            parts.append(f"{key} {comparison} %s")
+            values.append(value)
+    return " AND ".join(parts) or "true", values
+
+
+def records(connection: Connection, keys: Collection[str], rows: Iterable[Sequence[Any]]) -> list[StoredRecord]:
+    """The records of rows that hold the arrival and then `selected` columns of these keys, in the order of the rows."""
+    names = _with_columns(keys)
+    readers = [_READERS.get(name, _as_is) for name in names]
+    kept = []
+    for arrival, *values in rows:
+        record = TaskRecord("")
+        for name, read, value in zip(names, readers, values, strict=True):
+            if value is not None:
+                setattr(record, name, read(value))
+        kept.append(StoredRecord(arrival, record))
+    if texts := sorted(TEXT_KEYS.intersection(keys)):
+        _read_output(connection, texts, kept)
+    for key in BUFFER_KEYS.intersection(keys):
+        _read_buffers(connection, key, kept)
+    return kept
+
+
+def selected(keys: Collection[str]) -> str:
+    """What to select for `records`."""
+    return ", ".join(("arrival", *_with_columns(keys)))
+
+
+def _with_columns(keys: Collection[str]) -> list[str]:
+    return [key for key in COLUMNS if key in keys]
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    **{key: from_text for key, column in COLUMNS.items() if column.type == "text"},
+    "label": from_label,
+    # the driver has its own object for UTC
+    **{key: lambda moment: moment.replace(tzinfo=UTC) for key in DATE_KEYS},
+}
+
+
+def _read_output(connection: Connection, keys: Sequence[str], kept: Sequence[StoredRecord]) -> None:
+    pieces: dict[tuple[int, str], list[str]] = {}
+    found = connection.cursor(binary=True).execute(
+        "SELECT arrival, key, piece FROM trio_hub.output WHERE arrival = ANY (%s::bigint[]) AND key = ANY (%s::text[])"
+        " ORDER BY arrival, number",
+        [[arrival for arrival, _ in kept], list(keys)],
+    )
+    for arrival, key, piece in found:
+        pieces.setdefault((arrival, key), []).append(from_text(piece))
+    for arrival, record in kept:
+        for key in keys:
+            setattr(record, key, "".join(pieces.get((arrival, key), ())))
+
+
+def _read_buffers(connection: Connection, key: str, kept: Sequence[StoredRecord]) -> None:
+    """Decode what the rows hold, and read what they do not hold, record by record."""
+    for arrival, record in kept:
+        setattr(record, key, from_buffers(getattr(record, key), _chunks(connection, arrival, key)))
+
+
+def _chunks(connection: Connection, arrival: int, key: str) -> Iterator[bytes]:
+    # as a generator: asked for only if the row says that there are some
+    found = connection.cursor(binary=True).execute(
+        "SELECT chunk FROM trio_hub.chunks WHERE arrival = %s AND key = %s ORDER BY number", [arrival, key]
+    )
+    for (chunk,) in found:
+        yield chunk
+
+
+def look_up(connection: Connection, keys: Collection[str], column: str, values: Sequence[Any]) -> list[StoredRecord]:
+    """The records with one of these values in a column (``arrival`` or ``msg_id``), a slice at a time."""
+    kind = "bigint" if column == "arrival" else "text"
+    kept = []
+    for start in range(0, len(values), ROWS):
+        rows = connection.cursor(binary=True).execute(
+            f"SELECT {selected(keys)} FROM trio_hub.records WHERE {column} = ANY (%s::{kind}[])".encode(),
+            [list(values[start : start + ROWS])],
+        )
+        kept += records(connection, keys, rows.fetchall())
+    return kept
+
+
+def matching(
+    connection: Connection, query: Query, keys: Collection[str], *more: str, skip: Collection[str] = ()
+) -> Iterator[list[StoredRecord]]:
+    """The records that match and fulfil ``more``, in the order of history, in slices; with at least these keys."""
+    terms = prefilter(query)
+    where, values = condition(terms, *more)
+    wanted = {"msg_id", "submitted", *keys}
+    first = wanted if terms.exact else {"msg_id", *terms.needs}
+    columns = selected(first)
+    if not terms.exact:
+        # One can only ask whether buffers exist; 90 is an empty list in MessagePack.
+        for key in BUFFER_KEYS & first:
+            columns = columns.replace(f" {key}", f" CASE WHEN {key} IS NOT NULL THEN '\\x90'::bytea END")
+    with connection.cursor("matching", binary=True) as cursor:
+        cursor.execute(
+            f"SELECT {columns} FROM trio_hub.records WHERE {where} ORDER BY submitted NULLS LAST, arrival".encode(),
+            values,
+        )
+        while rows := cursor.fetchmany(ROWS):
+            kept = [each for each in records(connection, first, rows) if each.record.msg_id not in skip]
+            if not terms.exact:
+                arrivals = [arrival for arrival, record in kept if query.matches(record)]
+                found = {each.arrival: each for each in look_up(connection, wanted, "arrival", arrivals)}
+                kept = [found[arrival] for arrival in arrivals]
+            if kept:
+                yield kept

@@ -1,0 +1,215 @@
+"""Reading records from an SQLite database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ...records.history import Place, place_of
+from ...records.query import Query
+from ...records.record import BUFFER_KEYS, HUB_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
+from ..backend import Found, StoredRecord
+from ..columns import from_buffers, from_date, from_text
+from ..prefilter import Prefilter, Term, prefilter
+from .file import reporting
+from .schema import BODIES, TASK_KEYS
+from .writing import CODERS, KINDS, from_utf8
+
+__all__ = ["SQLiteReader"]
+
+# Rows that a reader has in hand at once.
+_SLICE = 500
+
+_ALL_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS))
+# What a hub takes up again has no use for these.
+_UNFINISHED_KEYS = _ALL_KEYS - BUFFER_KEYS - {"content"}
+
+_AT = "WHERE arrival IN (SELECT value FROM json_each(?))"
+_PIECES = """
+SELECT task, kind, data FROM piece
+WHERE task IN (SELECT value FROM json_each(?)) AND (1 << kind) & ? ORDER BY task, number"""
+_UNDELIVERED = """
+SELECT received, arrival, msg_id, client_uuid FROM task
+WHERE owed = 1 AND owner = :owner AND client_uuid IS NOT NULL
+UNION
+SELECT received, arrival, msg_id, client_uuid FROM task
+WHERE received >= :since AND owner = :owner AND client_uuid IS NOT NULL
+ORDER BY received, arrival"""
+
+
+class SQLiteReader:
+    """See `trio_hub.databases.backend.Reader`. Made by `SQLiteBackend.reader`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, owner: str) -> None:
+        self.path = path
+        self._connection = connection
+        self._owner = owner
+
+    def begin(self) -> None:
+        """See `trio_hub.databases.backend.Reader.begin`."""
+        with reporting(self.path):
+            self._connection.execute("BEGIN")
+            try:
+                # what is seen is what is there at the first read
+                self._connection.execute("SELECT records FROM account").fetchall()
+            except BaseException:
+                self.end()
+                raise
+
+    def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
+        """See `trio_hub.databases.backend.Reader.get`."""
+        listed = Term("msg_id", "in", tuple(dict.fromkeys(msg_ids)))
+        with reporting(self.path):
+            return {kept.record.msg_id: kept for kept in self._rows(*_where([listed]), _ALL_KEYS)}
+
+    def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
+        """See `trio_hub.databases.backend.Reader.find`."""
+        filter = prefilter(query)
+        wanted = frozenset((*keys, "submitted"))
+        found: list[Found] = []
+        with reporting(self.path):
+            if filter.exact:
+                found += _found(self._rows(*_where(filter.terms), wanted), keys, skip)
+            else:
+                # first no more than it takes to tell which match; they may be few
+                matching = list(self._matching(query, filter))
+                for start in range(0, len(matching), _SLICE):
+                    arrivals = json.dumps(matching[start : start + _SLICE])
+                    found += _found(self._rows(_AT, [arrivals], wanted), keys, skip)
+        found.sort(key=lambda each: each.place)
+        return found
+
+    def history(self) -> list[tuple[Place, str]]:
+        """See `trio_hub.databases.backend.Reader.history`."""
+        with reporting(self.path):
+            found = []
+            for condition in ("IS NOT NULL", "IS NULL"):
+                found += [
+                    (place_of(None if submitted is None else from_date(submitted), arrival), from_text(msg_id))
+                    for submitted, arrival, msg_id in self._connection.execute(
+                        f"SELECT submitted, arrival, msg_id FROM task WHERE submitted {condition} "
+                        "ORDER BY submitted, arrival"
+                    )
+                ]
+            return found
+
+    def unfinished(self) -> list[StoredRecord]:
+        """See `trio_hub.databases.backend.Reader.unfinished`."""
+        with reporting(self.path):
+            where = "WHERE completed IS NULL AND owner = ? ORDER BY arrival"
+            return list(self._rows(where, [self._owner], _UNFINISHED_KEYS))
+
+    def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """See `trio_hub.databases.backend.Reader.undelivered`."""
+        with reporting(self.path):
+            latest = self._connection.execute(
+                "SELECT received FROM task WHERE received IS NOT NULL AND owner = ? ORDER BY received DESC LIMIT 1",
+                (self._owner,),
+            ).fetchone()
+            # (nothing is later than NULL)
+            since = None if latest is None else max(latest[0] - window // timedelta(microseconds=1), -(1 << 63))
+            rows = self._connection.execute(_UNDELIVERED, {"owner": self._owner, "since": since}).fetchall()
+        return [(from_text(msg_id), from_text(client)) for _, _, msg_id, client in rows]
+
+    def completed(self, query: Query) -> list[int]:
+        """The numbers of arrival of the matching records that are completed."""
+        filter = prefilter(query)
+        filter = replace(filter, terms=(*filter.terms, Term("completed", "is not null")))
+        with reporting(self.path):
+            return list(self._matching(query, filter))
+
+    def end(self) -> None:
+        """See `trio_hub.databases.backend.Reader.end`."""
+        with suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """See `trio_hub.databases.backend.Reader.close`."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _matching(self, query: Query, filter: Prefilter) -> Iterator[int]:
+        """The numbers of arrival of the records that pass the terms and match."""
+        where, values = _where(filter.terms)
+        if filter.exact:
+            for (arrival,) in self._connection.execute(f"SELECT arrival FROM task {where}", values):
+                yield arrival
+        else:
+            # Without an order SQLite may read in that of the msg_ids, from their index, and the rest from all over the
+            # file.
+            where = where or "ORDER BY arrival"
+            for arrival, record in self._rows(where, values, filter.needs | {"msg_id"}, large=False):
+                if query.matches(record):
+                    yield arrival
+
+    def _rows(
+        self, where: str, values: Sequence[Any], keys: Collection[str], *, large: bool = True
+    ) -> Iterator[StoredRecord]:
+        """Records with these keys, and nothing in the others. If not ``large``, lists of large buffers are empty."""
+        columns = [key for key in TASK_KEYS if key in keys]
+        tables = "task"
+        for table, of in BODIES.items():
+            if there := [key for key in of if key in keys]:
+                columns += there
+                tables += f" LEFT JOIN {table} ON {table}.task = arrival"
+        decoders = [CODERS[key][1] if key in CODERS else None for key in columns]
+        texts = [(key, kind) for key, kind in KINDS.items() if key in keys and key in TEXT_KEYS]
+        buffers = [(key, kind) for key, kind in KINDS.items() if key in keys and key in BUFFER_KEYS]
+        mask = sum(1 << kind for _, kind in (*texts, *(buffers if large else ())))
+        cursor = self._connection.execute(f"SELECT {', '.join(['arrival', *columns])} FROM {tables} {where}", values)
+        while rows := cursor.fetchmany(_SLICE):
+            pieces = self._pieces([row[0] for row in rows], mask) if mask else {}
+            for arrival, *row in rows:
+                record = TaskRecord("")
+                for key, decode, column in zip(columns, decoders, row, strict=True):
+                    if column is not None:
+                        setattr(record, key, column if decode is None else decode(column))
+                if pieces:
+                    for key, kind in texts:
+                        setattr(record, key, "".join(map(from_utf8, pieces.get((arrival, kind), ()))))
+                for key, kind in buffers:
+                    packed = getattr(record, key)
+                    if packed is not None:
+                        chunks = pieces.get((arrival, kind), ())
+                        setattr(record, key, from_buffers(packed, chunks) if large else ())
+                yield StoredRecord(arrival, record)
+
+    def _pieces(self, arrivals: list[int], mask: int) -> dict[tuple[int, int], list[bytes]]:
+        """The pieces of these records, of those kinds whose bit is set, by record and kind."""
+        pieces: dict[tuple[int, int], list[bytes]] = {}
+        for arrival, kind, data in self._connection.execute(_PIECES, (json.dumps(arrivals), mask)):
+            pieces.setdefault((arrival, kind), []).append(data)
+        return pieces
+
+
+def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Collection[str]) -> Iterator[Found]:
+    for arrival, record in rows:
+        if record.msg_id not in skip:
+            yield Found(place_of(record.submitted, arrival), record.as_dict(keys))
+
+
+def _where(terms: Iterable[Term]) -> tuple[str, list[Any]]:
+    """These terms in SQL, and their values."""
+    conditions = []
+    values: list[Any] = []
+    for column, comparison, value in terms:
+        encode = CODERS[column][0]
+        match comparison:
+            case "is null" | "is not null":
+                conditions.append(f"{column} {comparison}")
+            case "in" | "in or null":
+                # (with one value, SQLite sees better which index to use)
+                among = f"{column} = ?" if len(value) == 1 else f"{column} IN (SELECT value FROM json_each(?))"
+                conditions.append(among if comparison == "in" else f"({among} OR {column} IS NULL)")
+                columns = list(map(encode, value))
+                values.append(columns[0] if len(columns) == 1 else json.dumps(columns))
+            case _:
+                conditions.append(f"{column} {comparison} ?")
+                values.append(encode(value))
+    return "WHERE " + " AND ".join(conditions) if conditions else "", values

@@ -1,0 +1,156 @@
+"""The tables of an SQLite database of records, and the steps by which an older file gets them.
+
+A record is in as many rows as there are occasions to write it, so that none of them is written twice, nor read by who
+does not want it:
+
+=============  ====================================================================================================
+``task``       what is short, and what queries compare: one small row, which changes when the task goes on
+``request``    the request's dicts and small buffers, written when it comes
+``result``     the result's, and what an execution shows, written when it comes
+``piece``      output in the pieces in which it came, and chunks of large buffers
+``account``    one row: how many records arrived so far, and how much of what is finished there is
+=============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TypeAlias
+
+from ...records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
+
+__all__ = ["APPLICATION_ID", "BODIES", "STEPS", "TASK_KEYS"]
+
+# "trio" in ASCII; `file` and others tell by it whose database it is.
+APPLICATION_ID = 0x7472696F
+
+Step: TypeAlias = Sequence[str] | Callable[[sqlite3.Connection], None]
+
+# The keys that have a column in a table beside `task`, by table.
+BODIES = {
+    "request": ("header", "metadata", "content", "buffers"),
+    "result": (
+        "result_header",
+        "result_metadata",
+        "result_content",
+        "result_buffers",
+        "execute_input",
+        "execute_result",
+        "error",
+    ),
+}
+# Those that have one in `task`.
+TASK_KEYS = tuple(
+    key for key in (*RECORD_KEYS, *HUB_KEYS) if key not in TEXT_KEYS and key not in chain(*BODIES.values())
+)
+
+# Version 1 had one row for everything but pieces. (So a row grew when the result came, and pages had to be divided.)
+# Its indexes went with its table, so they are not made any more.
+_FIRST = (
+    """
+    CREATE TABLE task (
+        arrival INTEGER PRIMARY KEY,
+        msg_id TEXT NOT NULL UNIQUE,
+        client_uuid TEXT,
+        engine_uuid TEXT,
+        queue TEXT,
+        resubmitted TEXT,
+        submitted INTEGER,
+        started INTEGER,
+        completed INTEGER,
+        received INTEGER,
+        owed INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        label TEXT,
+        custody BLOB,
+        header BLOB,
+        metadata BLOB,
+        result_header BLOB,
+        result_metadata BLOB,
+        error BLOB,
+        execute_result BLOB,
+        execute_input BLOB,
+        result_content BLOB,
+        content BLOB,
+        result_buffers BLOB,
+        buffers BLOB
+    )""",
+    """
+    CREATE TABLE piece (
+        number INTEGER PRIMARY KEY,
+        task INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        data BLOB NOT NULL
+    )""",
+    "CREATE INDEX piece_task ON piece (task, number, kind, size)",
+    # Nobody could count before each step of `trim`. Those who write keep it, batch by batch: triggers would double the
+    # cost of a task, and AUTOINCREMENT would have a row of its own written with every one.
+    "CREATE TABLE account (arrivals INTEGER NOT NULL, records INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+    "INSERT INTO account VALUES (0, 0, 0)",
+)
+
+# Texts and dates are as in `trio_hub.databases.columns`. Everything else whose size counts is a BLOB: SQLite knows
+# the length of a BLOB without reading it. `size` is the size of the record without its pieces. Each index costs a
+# microsecond or two per task.
+_SECOND = (
+    """
+    CREATE TABLE new_task (
+        arrival INTEGER PRIMARY KEY,
+        msg_id TEXT NOT NULL UNIQUE,
+        client_uuid TEXT,
+        engine_uuid TEXT,
+        queue TEXT,
+        resubmitted TEXT,
+        submitted INTEGER,
+        started INTEGER,
+        completed INTEGER,
+        received INTEGER,
+        owed INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        label TEXT,
+        custody BLOB
+    )""",
+    """
+    CREATE TABLE request (task INTEGER PRIMARY KEY, header BLOB, metadata BLOB, content BLOB, buffers BLOB)""",
+    """
+    CREATE TABLE result (
+        task INTEGER PRIMARY KEY,
+        result_header BLOB,
+        result_metadata BLOB,
+        error BLOB,
+        execute_result BLOB,
+        execute_input BLOB,
+        result_content BLOB,
+        result_buffers BLOB
+    )""",
+    """
+    INSERT INTO new_task
+    SELECT arrival, msg_id, client_uuid, engine_uuid, queue, resubmitted, submitted, started, completed, received,
+        owed, owner, size, label, custody
+    FROM task""",
+    "INSERT INTO request SELECT arrival, header, metadata, content, buffers FROM task",
+    """
+    INSERT INTO result
+    SELECT arrival, result_header, result_metadata, error, execute_result, execute_input, result_content,
+        result_buffers
+    FROM task
+    WHERE coalesce(result_header, result_metadata, error, execute_result, execute_input, result_content,
+        result_buffers) IS NOT NULL""",
+    "DROP TABLE task",
+    "ALTER TABLE new_task RENAME TO task",
+    "CREATE INDEX task_history ON task (submitted)",
+    "CREATE INDEX task_engine ON task (engine_uuid, completed) WHERE engine_uuid IS NOT NULL",
+    "CREATE INDEX task_client ON task (client_uuid) WHERE client_uuid IS NOT NULL",
+    "CREATE INDEX task_completed ON task (completed) WHERE completed IS NOT NULL",
+    "CREATE INDEX task_received ON task (received) WHERE received IS NOT NULL",
+    "CREATE INDEX task_unfinished ON task (owner) WHERE completed IS NULL",
+    "CREATE INDEX task_owed ON task (owner) WHERE owed = 1",
+)
+
+# The step at index n makes version n + 1 of what version n left. Steps that were released are never changed.
+STEPS: list[Step] = [_FIRST, _SECOND]

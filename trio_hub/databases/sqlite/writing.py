@@ -1,0 +1,321 @@
+"""How changes get into the rows of an SQLite database of records; `trio_hub.databases.sqlite.schema` has its tables."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain, count
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from ...records.record import BUFFER_KEYS, DATE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
+from ..backend import Change
+from ..columns import (
+    buffer_chunks,
+    buffers_column,
+    date_column,
+    from_date,
+    from_label,
+    from_text,
+    label_column,
+    text_column,
+)
+from .schema import BODIES, TASK_KEYS
+
+__all__ = ["BYTES", "CODERS", "KINDS", "Statements", "forget", "from_utf8"]
+
+# The kinds of pieces.
+KINDS = {"stdout": 0, "stderr": 1, "buffers": 2, "result_buffers": 3}
+_TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitted"))
+# The same few, again and again.
+_REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
+_known_text = lru_cache(1024)(text_column)
+
+# How many rows one statement takes. Before each, Python's lock goes to the event loop, and has to be won back.
+_TOGETHER = (64, 16, 4, 1)
+
+# The keys whose length counts, beside that of their pieces.
+_MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
+
+# How much of the file a record takes up, as the account has it.
+BYTES = "size + ifnull((SELECT sum(size) FROM piece WHERE task = task.arrival), 0)"
+_LISTED = "IN (SELECT value FROM json_each(?))"
+_ADD_PIECE = "INSERT INTO piece (task, kind, size, data) VALUES (?, ?, ?, ?)"
+_REMOVE_PIECES = "DELETE FROM piece WHERE task = ? AND kind = ?"
+_ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
+_FINISHED = f"""
+SELECT count(*), ifnull(sum({BYTES}), 0) FROM task WHERE arrival {_LISTED} AND completed IS NOT NULL"""
+# All in one row, since between two rows Python's lock would go to the event loop, too. Most are not finished.
+_ARRIVALS = f"""
+SELECT json_group_object(msg_id, arrival), count(completed),
+    ifnull(sum(CASE WHEN completed IS NOT NULL THEN {BYTES} END), 0)
+FROM task WHERE msg_id {_LISTED}"""
+_FORGET = [f"DELETE FROM {table} WHERE task {_LISTED}" for table in ("piece", *BODIES)]
+_FORGET_TASK = f"DELETE FROM task WHERE arrival {_LISTED}"
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def from_utf8(column: bytes) -> str:
+    return column.decode("utf-8", "surrogatepass")
+
+
+def _coder(key: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
+    """How the values of a key, other than None, get into their column and back; None if they are there as they are."""
+    if key in _TEXTS:
+        return text_column, from_text
+    if key in DATE_KEYS:
+        return date_column, from_date
+    others: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+        "label": (label_column, from_label),
+        "execute_input": (_utf8, from_utf8),
+        "owed": (int, bool),
+    }
+    return others.get(key)
+
+
+# For each key whose values are not there as they are: how they get into their column, and back.
+CODERS = {
+    key: coder for key in (*TASK_KEYS, *chain.from_iterable(BODIES.values())) if (coder := _coder(key)) is not None
+}
+
+
+class _Plan:
+    """How the values of some keys become a row, and the statements by which so many such rows get into a table."""
+
+    def __init__(self, keys: Sequence[str], statements: dict[int, str]) -> None:
+        self.keys = keys
+        self.statements = statements
+        self.buffers = [(index, key) for index, key in enumerate(keys) if key in BUFFER_KEYS]
+        self._encoders = [
+            (index, _known_text if key in _REPEATED else CODERS[key][0])
+            for index, key in enumerate(keys)
+            if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
+        ]
+        self._measured = [index for index, key in enumerate(keys) if key in _MEASURED]
+
+    def encode(self, row: list[Any]) -> int:
+        """Turn values into columns, but buffers, and return how many bytes of those that count there are."""
+        for index, encode in self._encoders:
+            if row[index] is not None:
+                row[index] = encode(row[index])
+        size = 0
+        for index in self._measured:
+            if row[index] is not None:
+                size += len(row[index])
+        return size
+
+
+class _ChangePlan(_Plan):
+    """The same for a row of ``task`` that is there, by all keys that change, in whatever tables they are.
+
+    Such a row begins with the number of the task's arrival, and ends with how much there is now of what is measured, if
+    any of that changes.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        own = [key for key in TASK_KEYS if key in keys]
+        self.texts = [key for key in keys if key in TEXT_KEYS]
+        self.bodies = {
+            table: _body_plan(table, *there)
+            for table, of in BODIES.items()
+            if (there := [key for key in of if key in keys])
+        }
+        self.resizes = not _MEASURED.isdisjoint(keys)
+        # (to the right of =, a column of the table has the value from before; columnN are SQLite's names in VALUES)
+        sets = [f"{key} = column{number}" for number, key in enumerate(own, 2)]
+        if self.resizes:
+            freed = "".join(f" - ifnull(length({key}), 0)" for key in own if key in _MEASURED)
+            for table, plan in self.bodies.items():
+                length = " + ".join(f"ifnull(length({key}), 0)" for key in plan.keys)
+                freed += f" - ifnull((SELECT {length} FROM {table} WHERE task = column1), 0)"
+            sets.append(f"size = size + column{2 + len(own)}{freed}")
+        before = f"UPDATE task SET {', '.join(sets)} FROM (VALUES "
+        statements = _statements(before, 1 + len(sets), ") WHERE arrival = column1") if sets else {}
+        super().__init__(own, statements)
+
+
+def _statements(before: str, width: int, after: str = "") -> dict[int, str]:
+    row = f"({', '.join('?' * width)})"
+    return {rows: before + ", ".join([row] * rows) + after for rows in _TOGETHER}
+
+
+@lru_cache(256)  # the hub changes the same keys together, again and again
+def _change_plan(*keys: str) -> _ChangePlan:
+    return _ChangePlan(keys)
+
+
+@lru_cache(256)
+def _body_plan(table: str, *keys: str) -> _Plan:
+    """For a row of its own, which begins with the number of the task's arrival, and may be there already."""
+    changes = ", ".join(f"{key} = excluded.{key}" for key in keys)
+    before = f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES "
+    return _Plan(keys, _statements(before, 1 + len(keys), f" ON CONFLICT (task) DO UPDATE SET {changes}"))
+
+
+# For a new row of `task`: the number of arrival, the owner, the keys, and the size.
+_NEW = _Plan(
+    TASK_KEYS,
+    _statements(f"INSERT INTO task (arrival, owner, {', '.join(TASK_KEYS)}, size) VALUES ", 3 + len(TASK_KEYS)),
+)
+_MSG_ID = TASK_KEYS.index("msg_id")
+_task_values = attrgetter(*TASK_KEYS)
+_BODIES = [(_body_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) for table, keys in BODIES.items()]
+_Rows: TypeAlias = dict[_Plan, list[list[Any]]]
+
+
+def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
+    """Forget these records, and say how many there were."""
+    listed = (json.dumps(arrivals),)
+    ((records, size),) = connection.execute(_FINISHED, listed)
+    connection.execute(_ACCOUNT, (-records, -size))
+    for statement in _FORGET:
+        connection.execute(statement, listed)
+    return connection.execute(_FORGET_TASK, listed).rowcount
+
+
+class Statements:
+    """Changes to different records, sorted by plan: SQLite carries out one statement for many rows at a fraction.
+
+    Until they are carried out, rows begin with the msg_id, as it is in its column, instead of the number of arrival.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.msg_ids: set[str] = set()
+        self._owner = owner
+        self._removed: list[str] = []
+        self._added: list[str] = []
+        self._changed: list[str] = []
+        self._finished: list[str] = []  # among the added
+        self._new: list[list[Any]] = []
+        self._changes: _Rows = {}
+        self._bodies: _Rows = {}  # of both
+        self._pieces_removed: list[list[Any]] = []
+        self._pieces: list[list[Any]] = []
+
+    def take(self, change: Change) -> None:
+        self.msg_ids.add(change.msg_id)
+        msg_id = text_column(change.msg_id)
+        if change.removed:
+            self._removed.append(msg_id)
+            return
+        if change.record is not None:
+            self._added.append(msg_id)
+            self._add(msg_id, change.record)
+            if change.record.completed is not None:
+                self._finished.append(msg_id)
+        else:
+            self._changed.append(msg_id)
+            if change.changes:
+                self._change(msg_id, change.changes)
+        for key, texts in change.appended.items():
+            self._append(msg_id, key, "".join(texts))
+
+    def carry_out(self, connection: sqlite3.Connection) -> None:
+        """Called once."""
+        if self._removed:
+            forget(connection, list(_find(connection, self._removed)[0].values()))
+        arrivals, records_before, size_before = _find(connection, self._changed)
+        finished = list(arrivals.values())
+        if self._added:
+            self._insert(connection, arrivals)
+            finished += [arrivals[msg_id] for msg_id in self._finished]
+        # Rows of `task` first: they count how much of the others is replaced.
+        for plan, rows in chain(self._changes.items(), self._bodies.items()):
+            _carry_out(connection, plan.statements, _numbered(rows, arrivals))
+        if self._pieces_removed:
+            connection.executemany(_REMOVE_PIECES, _numbered(self._pieces_removed, arrivals))
+        if self._pieces:
+            connection.executemany(_ADD_PIECE, _numbered(self._pieces, arrivals))
+        ((records, size),) = connection.execute(_FINISHED, (json.dumps(finished),))
+        if records != records_before or size != size_before:
+            connection.execute(_ACCOUNT, (records - records_before, size - size_before))
+
+    def _insert(self, connection: sqlite3.Connection, arrivals: dict[str, int]) -> None:
+        """Make the rows of ``task``, and tell their numbers."""
+        ((arrived,),) = connection.execute("SELECT arrivals FROM account")
+        connection.execute("UPDATE account SET arrivals = arrivals + ?", (len(self._added),))
+        arrivals.update(zip(self._added, count(arrived + 1)))
+        new = _numbered(self._new, arrivals)
+        # Hardly ever is one there already, so nobody looks first.
+        connection.execute("SAVEPOINT added")
+        try:
+            _carry_out(connection, _NEW.statements, new)
+        except sqlite3.IntegrityError:
+            connection.execute("ROLLBACK TO added")
+            forget(connection, list(_find(connection, self._added)[0].values()))
+            _carry_out(connection, _NEW.statements, new)
+        connection.execute("RELEASE added")
+
+    def _add(self, msg_id: str, record: TaskRecord) -> None:
+        row = list(_task_values(record))
+        size = _NEW.encode(row)
+        row[_MSG_ID] = msg_id
+        for plan, values_of, nothing in _BODIES:
+            values = values_of(record)
+            if values != nothing:
+                size += self._put(plan, msg_id, list(values))
+        self._new.append([msg_id, self._owner, *row, size])
+        if record.stdout or record.stderr:
+            for key in TEXT_KEYS:
+                self._append(msg_id, key, getattr(record, key))
+
+    def _change(self, msg_id: str, changes: dict[str, Any]) -> None:
+        plan = _change_plan(*changes)
+        row = [changes[key] for key in plan.keys]
+        size = plan.encode(row)
+        for body in plan.bodies.values():
+            size += self._put(body, msg_id, [changes[key] for key in body.keys])
+        if plan.resizes:
+            row.append(size)
+        if row:
+            self._changes.setdefault(plan, []).append([msg_id, *row])
+        for key in plan.texts:
+            self._pieces_removed.append([msg_id, KINDS[key]])
+            self._append(msg_id, key, changes[key])
+
+    def _put(self, plan: _Plan, msg_id: str, row: list[Any]) -> int:
+        """A row of the request's or of the result's own. How large it is."""
+        for index, key in plan.buffers:
+            buffers = row[index]
+            row[index], large = buffers_column(buffers)
+            if large:
+                # (small ones leave those of large ones before them, which does not happen, where nobody looks)
+                kind = KINDS[key]
+                self._pieces_removed.append([msg_id, kind])
+                self._pieces += ([msg_id, kind, len(chunk), chunk] for chunk in buffer_chunks(buffers))
+        size = plan.encode(row)
+        self._bodies.setdefault(plan, []).append([msg_id, *row])
+        return size
+
+    def _append(self, msg_id: str, key: str, text: str) -> None:
+        if text:
+            data = _utf8(text)
+            self._pieces.append([msg_id, KINDS[key], len(data), data])
+
+
+def _find(connection: sqlite3.Connection, msg_ids: list[str]) -> tuple[dict[str, int], int, int]:
+    """Of the records that are there: their numbers, and how many are finished, and the size of these."""
+    if not msg_ids:
+        return {}, 0, 0
+    ((arrivals, records, size),) = connection.execute(_ARRIVALS, (json.dumps(msg_ids),))
+    return json.loads(arrivals), records, size
+
+
+def _numbered(rows: list[list[Any]], arrivals: dict[str, int]) -> list[list[Any]]:
+    """The rows of the records that are there, with their numbers."""
+    for row in rows:
+        row[0] = arrivals.get(row[0])
+    return [row for row in rows if row[0] is not None]
+
+
+def _carry_out(connection: sqlite3.Connection, statements: dict[int, str], rows: list[list[Any]]) -> None:
+    start = 0
+    for number in _TOGETHER:
+        while len(rows) - start >= number:
+            connection.execute(statements[number], list(chain.from_iterable(rows[start : start + number])))
+            start += number

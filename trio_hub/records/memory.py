@@ -1,0 +1,317 @@
+"""The task database that lives in memory, within bounds.
+
+The bounds, on number and on bytes, are for finished tasks: those that finished first are culled first. Records
+of unfinished tasks are never culled, since somebody is waiting for each, and do not count: a great burst of new
+tasks costs no result of the old ones, and finds room for its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigError
+from .history import EARLIEST, Place, place_of
+from .interface import Checkpoint, StoreStatistics, no_checkpoint
+from .output import MAX_OUTPUT, OutputLimit
+from .query import Query, parse_keys
+from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
+
+__all__ = ["MemoryStore"]
+
+# Readers await their checkpoint after this many records (0.02 to 1 ms of work).
+SLICE = 100
+# Handing out a record means decoding its JSON: as much work as looking at so many.
+COST_OF_MATCH = 10
+
+
+class MemoryStore:
+    """A `trio_hub.records.Store` in memory.
+
+    Args:
+        max_records: Number of finished tasks above which their records are culled.
+        max_bytes: Size of these records above which they are culled: buffers, JSON text, source code and
+            output (as UTF-8), in bytes. The half kilobyte or so that Python needs for each record besides
+            is not counted.
+        max_output: See `trio_hub.records.output.OutputLimit`.
+        checkpoint: Awaited by readers after every 500 records or so, so that they do not hog an event loop.
+
+    Attributes:
+        total_bytes: Size of all records now, as above.
+        finished_bytes: Size of those of finished tasks.
+        culled: How many records were culled so far.
+
+    Raises:
+        ConfigError: A bound is not positive.
+    """
+
+    durable = False
+    crowded = False
+
+    def __init__(
+        self,
+        max_records: int = 100_000,
+        max_bytes: int = 1 << 30,
+        *,
+        max_output: int = MAX_OUTPUT,
+        checkpoint: Checkpoint = no_checkpoint,
+    ) -> None:
+        if max_records < 1 or max_bytes < 1:
+            raise ConfigError(f"max_records={max_records} and max_bytes={max_bytes} must be at least 1")
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        self.total_bytes = 0
+        self.finished_bytes = 0
+        self.culled = 0
+        self._checkpoint = checkpoint
+        self._output = OutputLimit(max_output)
+        self._records: dict[str, _Stored] = {}
+        self._arrivals = 0
+        # msg_ids of finished tasks, first finished first. (A dict would look for its first item among
+        # all that were there before.)
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        # Whether `_records` is in the order of `history`, and the last time of submission in it.
+        self._in_order = True
+        self._last_submitted: datetime | None = EARLIEST
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def statistics(self) -> StoreStatistics:
+        """See `trio_hub.records.Store.statistics`."""
+        return StoreStatistics(size=self.total_bytes, trimmed=self.culled)
+
+    async def run(self) -> None:
+        """See `trio_hub.records.Store.run`. There is nothing to do."""
+
+    def add(self, record: TaskRecord) -> None:
+        """See `trio_hub.records.Store.add`."""
+        msg_id, submitted = record.msg_id, record.submitted
+        replaced = self._records.get(msg_id)
+        if replaced is not None:
+            self._forget(replaced)
+        self._arrivals += 1
+        kept = self._records[msg_id] = _Stored(record.copy(), self._arrivals, _size_of(record))
+        self.total_bytes += kept.size
+        if submitted is not None and (self._last_submitted is None or submitted < self._last_submitted):
+            self._in_order = False
+        else:
+            self._last_submitted = submitted
+        if record.completed is not None:
+            self._finished[msg_id] = None
+            self.finished_bytes += kept.size
+            self._cull()
+
+    def update(self, msg_id: str, changes: dict[str, Any]) -> None:
+        """See `trio_hub.records.Store.update`."""
+        if not changes.keys() <= CHANGEABLE_KEYS:
+            raise AttributeError(f"records have no key to be changed named {set(changes) - CHANGEABLE_KEYS}")
+        kept = self._records.get(msg_id)
+        if kept is None:
+            return
+        finished = msg_id in self._finished
+        grown = kept.change(changes)
+        self.total_bytes += grown
+        if "submitted" in changes:
+            self._in_order = False
+        if finished:
+            self.finished_bytes += grown
+        if "completed" in changes and finished != (changes["completed"] is not None):
+            if finished:
+                del self._finished[msg_id]
+                self.finished_bytes -= kept.size
+            else:
+                self._finished[msg_id] = None
+                self.finished_bytes += kept.size
+                finished = True
+        if finished:
+            self._cull()
+
+    def append(self, msg_id: str, key: str, text: str) -> None:
+        """See `trio_hub.records.Store.append`."""
+        text = self._output.recorded(msg_id, key, text)
+        kept = self._records.get(msg_id)
+        if kept is not None and text:
+            grown = kept.append(key, text)
+            self.total_bytes += grown
+            if msg_id in self._finished:
+                self.finished_bytes += grown
+                self._cull()
+
+    def discard(self, msg_id: str) -> None:
+        """See `trio_hub.records.Store.discard`."""
+        kept = self._records.get(msg_id)
+        if kept is not None:
+            self._forget(kept)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Calls it: there is nothing more durable than memory here."""
+        call()
+
+    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """See `trio_hub.records.Store.get`."""
+        found = {}
+        for done, msg_id in enumerate(msg_ids, 1):
+            kept = self._records.get(msg_id)
+            if kept is not None:
+                found[msg_id] = kept.current().copy()
+            if done % SLICE == 0:
+                await self._checkpoint()
+        return found
+
+    async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """See `trio_hub.records.Store.find`. Records that come while it waits for its turn are not found."""
+        wanted = parse_keys(keys)
+        found = []
+        work = 0
+        for kept in self._candidates(query):
+            if self._has(kept) and query.matches(kept.current()):
+                found.append((kept.place, kept.record.as_dict(wanted)))
+                work += COST_OF_MATCH
+            work += 1
+            if work >= SLICE:
+                work = 0
+                await self._checkpoint()
+        found.sort(key=itemgetter(0))
+        return [values for _, values in found]
+
+    async def drop(self, query: Query) -> int:
+        """See `trio_hub.records.Store.drop`. Records that come while it waits for its turn stay."""
+        dropped = 0
+        for done, kept in enumerate(self._candidates(query), 1):
+            if self._has(kept) and kept.record.completed is not None and query.matches(kept.current()):
+                self._forget(kept)
+                dropped += 1
+            if done % SLICE == 0:
+                await self._checkpoint()
+        return dropped
+
+    async def history(self) -> list[str]:
+        """See `trio_hub.records.Store.history`. Sorts only if records came out of order since the last time."""
+        if not self._in_order:
+            ordered = sorted(self._records.values(), key=_place)
+            self._records = {kept.record.msg_id: kept for kept in ordered}
+            self._last_submitted = ordered[-1].record.submitted if ordered else EARLIEST
+            self._in_order = True
+        return list(self._records)
+
+    async def unfinished(self) -> list[TaskRecord]:
+        """Always empty: no hub was there before."""
+        return []
+
+    async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
+        """Always empty: no hub was there before."""
+        return []
+
+    async def flush(self) -> None:
+        """There is nothing more durable than memory here."""
+
+    async def flush_all(self) -> None:
+        """See `trio_hub.records.Store.flush_all`. There is nothing to write."""
+
+    async def aclose(self) -> None:
+        """Holds nothing that must be released."""
+
+    def _candidates(self, query: Query) -> list[_Stored]:
+        """What may match, as a list of its own: the store may change while the caller goes through it."""
+        ids = query.exact_ids
+        if ids is None:
+            return list(self._records.values())
+        return [self._records[msg_id] for msg_id in ids if msg_id in self._records]
+
+    def _has(self, kept: _Stored) -> bool:
+        return self._records.get(kept.record.msg_id) is kept
+
+    def _forget(self, kept: _Stored) -> None:
+        msg_id = kept.record.msg_id
+        del self._records[msg_id]
+        self._output.forget(msg_id)
+        self.total_bytes -= kept.size
+        if msg_id in self._finished:
+            del self._finished[msg_id]
+            self.finished_bytes -= kept.size
+
+    def _cull(self) -> None:
+        while len(self._finished) > self.max_records or self.finished_bytes > self.max_bytes:
+            self._forget(self._records[next(iter(self._finished))])
+            self.culled += 1
+
+
+class _Stored(msgspec.Struct, eq=False, gc=False):
+    """A record in the store: its number of arrival, its size in bytes, and output not yet joined to it."""
+
+    record: TaskRecord
+    arrival: int
+    size: int
+    # Output comes in many small pieces; adding each to one long text would copy that text every time.
+    tails: dict[str, list[str]] | None = None
+
+    @property
+    def place(self) -> Place:
+        """What `MemoryStore.history` sorts by."""
+        return place_of(self.record.submitted, self.arrival)
+
+    def current(self) -> TaskRecord:
+        """The record with all output in it."""
+        if self.tails is not None:
+            for key, pieces in self.tails.items():
+                setattr(self.record, key, getattr(self.record, key) + "".join(pieces))
+            self.tails = None
+        return self.record
+
+    def change(self, changes: dict[str, Any]) -> int:
+        """Set keys, and return by how many bytes the record grew."""
+        record = self.current()
+        grown = 0
+        for key, value in changes.items():
+            measure = _MEASURES.get(key)
+            if measure is not None:
+                if value:
+                    grown += measure(value)
+                if before := getattr(record, key):
+                    grown -= measure(before)
+        # only now, so that a value of a wrong type changes nothing
+        record.update(changes)
+        self.size += grown
+        return grown
+
+    def append(self, key: str, text: str) -> int:
+        """Append output, and return by how many bytes the record grew."""
+        if self.tails is None:
+            self.tails = {}
+        self.tails.setdefault(key, []).append(text)
+        grown = _text_bytes(text)
+        self.size += grown
+        return grown
+
+
+def _size_of(record: TaskRecord) -> int:
+    return sum([measure(value) for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True) if value])
+
+
+def _place(kept: _Stored) -> Place:
+    return kept.place
+
+
+def _buffers_bytes(buffers: Sequence[Any]) -> int:
+    return sum(map(len, buffers))
+
+
+def _text_bytes(text: str) -> int:
+    # lone surrogates come out of JSON, so they must be counted somehow
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+# How the values that count are measured, if there is one.
+_MEASURES: dict[str, Callable[[Any], int]] = {
+    **dict.fromkeys(sorted(PACKED_KEYS), len),
+    **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),
+    **dict.fromkeys((*sorted(TEXT_KEYS), "execute_input"), _text_bytes),
+}
+_measured = attrgetter(*_MEASURES)
+_ALL_MEASURES = tuple(_MEASURES.values())

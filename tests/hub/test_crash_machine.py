@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trio_hub.hub import EngineState
 from trio_hub.hub.custody import AWAY
 from trio_hub.schedulers.broadcast import sub_msg_id
+from trio_hub.schedulers.task import WorkerState
 from trio_hub.wire.frames import Frames, to_bytes
 
 from .durable import DurableStore, Notes, crashed
@@ -328,7 +329,7 @@ class CrashMachine(RuleBasedStateMachine):
         assert set(hub.intake.to_fetch) <= set(self.store._records)
         for worker in hub.tasks.scheduler.workers.values():
             if worker in hub.tasks.scheduler.with_room:
-                assert not worker.absent
+                assert worker.state is WorkerState.USABLE
                 assert not any(task.accepts(worker.ident) for task in hub.tasks.scheduler.queue)
 
     def quiesce(self) -> None:

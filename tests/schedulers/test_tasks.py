@@ -13,7 +13,7 @@ import pytest
 
 from trio_hub.errors import ConfigError, EngineError, HubError
 from trio_hub.schedulers.schemes import SCHEMES
-from trio_hub.schedulers.task import Task, TaskState, Worker
+from trio_hub.schedulers.task import Task, TaskState, Worker, WorkerState
 from trio_hub.schedulers.tasks import TaskScheduler
 
 from .making import Bench, Recorder, make_task
@@ -461,9 +461,9 @@ for scheme in sorted(SCHEMES):
 # Taking over from another scheduler
 
 
-def test_an_absent_engine_gets_nothing_before_it_is_back() -> None:
+def test_an_expected_engine_gets_nothing_before_it_is_back() -> None:
     bench = Bench()
-    worker = bench.scheduler.add_engine(b"a", absent=True)
+    worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     bench.submit("1")
     bench.submit("2", targets=["a"])
     assert bench.assigned == []
@@ -471,9 +471,9 @@ def test_an_absent_engine_gets_nothing_before_it_is_back() -> None:
     assert bench.assigned == [("1", "a")]
 
 
-def test_an_inherited_task_takes_up_room_and_is_not_assigned() -> None:
+def test_an_task_left_on_an_engine_takes_up_room_and_is_not_assigned() -> None:
     bench = Bench()
-    worker = bench.scheduler.add_engine(b"a", absent=True)
+    worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     task = make_task("1")
     assert bench.scheduler.inherit(task, worker)
     assert not bench.scheduler.inherit(make_task("1"), worker)
@@ -484,9 +484,9 @@ def test_an_inherited_task_takes_up_room_and_is_not_assigned() -> None:
     assert bench.assigned == [("2", "a")]
 
 
-def test_an_inherited_task_is_run_again() -> None:
+def test_an_task_left_on_an_engine_is_run_again() -> None:
     bench = Bench()
-    worker = bench.scheduler.add_engine(b"a", absent=True)
+    worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     task = make_task("1", retries=1)
     bench.scheduler.inherit(task, worker)
     bench.submit("2")
@@ -496,9 +496,9 @@ def test_an_inherited_task_is_run_again() -> None:
     assert task.retries == 1
 
 
-def test_an_absent_engine_is_lost_with_what_it_was_to_have() -> None:
+def test_an_expected_engine_is_lost_with_what_it_was_to_have() -> None:
     bench = Bench("b")
-    worker = bench.scheduler.add_engine(b"a", absent=True)
+    worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     bench.scheduler.inherit(make_task("1"), worker)
     bench.scheduler.inherit(make_task("2", retries=1), worker)
     bench.submit("3", targets=["a"])
@@ -512,7 +512,7 @@ def test_an_absent_engine_is_lost_with_what_it_was_to_have() -> None:
 @pytest.mark.parametrize("was", ["running", "queued", "waiting"])
 def test_an_adopted_task_leaves_its_place(was: str) -> None:
     bench = Bench("b")
-    a = bench.scheduler.add_engine(b"a", absent=True)
+    a = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     if was == "queued":
         bench.submit("0")
     bench.recorder.pending.add("x")

@@ -115,13 +115,6 @@ def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
     yield from engines.lost
 
 
-def state_of(engine: EngineConnector) -> str:
-    """``registering``, ``alive``, ``absent`` (an earlier hub's, not heard of yet) or ``lost``."""
-    if engine.state is EngineState.ALIVE:
-        return "absent" if engine.awaited else "alive"
-    return str(engine.state.value)
-
-
 def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen, running: Any) -> dict[str, Any]:
     """One engine as the pages show it.
 
@@ -139,7 +132,7 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         "uuid": seen.uuid,
         "host": seen.host,
         "pid": seen.pid,
-        "state": "lost" if engine is None else state_of(engine),
+        "state": (EngineState.LOST if engine is None else engine.state).value,
         "registered": seen.registered,
         "heartbeat_age": _heartbeat_age(hub, seen, missed),
         "missed": missed,

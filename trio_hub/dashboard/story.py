@@ -8,7 +8,7 @@ from ..hub import Hub
 from ..records import parse_query
 from ..records.record import TaskRecord, unpacked
 from ..runtime import RunningHub
-from ..schedulers.task import Task, TaskState
+from ..schedulers.task import Task, TaskState, WorkerState
 from .failures import without_ansi
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch
@@ -133,9 +133,8 @@ def _why_queued(core: Hub, task: Task) -> str:
             reasons.append(
                 f"engines that refused it, since its dependencies are not met there: {_engines(core, task.unmet)}"
             )
-    absent = sum(workers[ident].absent for ident in may)
-    if may and absent == len(may):
-        reasons.append("the engines that may run it are expected back, and were not heard of yet")
+    if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
+        reasons.append("the engines that may run it are expected from the time of an earlier hub, and are not back yet")
     elif may:
         each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (high water mark)"
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import HubError
 from ..records import Store
 from ..records.record import TaskRecord
-from ..schedulers.task import Task, TaskState, Worker
+from ..schedulers.task import SentBy, Task, TaskState, Worker, WorkerState
 from ..schedulers.tasks import TaskScheduler
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Session
@@ -86,11 +86,14 @@ class Assignments:
             self.give_up(task, error, "assignment of a task")
 
     def _send_task(self, task: Task, engine: EngineConnector, frames: Frames) -> None:
-        if task.again:
+        if task.sent_by is SentBy.NOBODY:
+            task.sent_by = SentBy.THIS_HUB
+        else:
             if self._durable:
                 self._update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
             frames = self._next_attempt(task, frames)
-        task.again = True
+            if task.sent_by.is_left:
+                task.sent_by = SentBy.BOTH
         self._routes.send(engine, "task_out", [*task.idents, *frames], task.msg_id)
 
     def _fetched(self, task: Task, frames: Frames | HubError) -> None:
@@ -102,7 +105,7 @@ class Assignments:
                 self.scheduler.abandon_unsent(task, frames)
                 return
             task.frames = frames
-            if task.worker.lost:
+            if task.worker.state is WorkerState.LOST:
                 self.scheduler.run_again(task)  # it was never sent there
             else:
                 self._send_task(task, self._by_ident[task.worker.ident], frames)

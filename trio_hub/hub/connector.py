@@ -23,17 +23,37 @@ __all__ = [
 
 
 class EngineState(Enum):
-    """The stations of an engine's life, in order; `STALLED` ends a life that never began."""
+    """The stations of an engine's life.
+
+    A life begins as `REGISTERING`; for an engine of an earlier hub, as `EXPECTED`. It ends as `SETTLED` or `STALLED`.
+    """
 
     REGISTERING = "registering"
-    """The hub has told the engine its id, and has not heard its heart yet."""
+    """The hub has told the engine its id, and has not heard its heart yet. Next: `ALIVE` or `STALLED`."""
+    EXPECTED = "expected"
+    """The engine was registered with an earlier hub, and this hub has not heard its heart yet. It is listed, and its
+    messages wait. Next: `RETURNING` or `LOST`."""
+    RETURNING = "returning"
+    """The heart of an expected engine was heard, and the hub finds out what became of the earlier hub's requests. The
+    engine's messages wait. Next: `ALIVE` or `LOST`."""
     ALIVE = "alive"
+    """The engine is usable. Next: `LOST`."""
     LOST = "lost"
-    """Unregistered, for any reason; late results are still accepted (the grace)."""
+    """Unregistered, for any reason; late results are still accepted (the grace). Next: `SETTLED`."""
     SETTLED = "settled"
     """The hub keeps nothing for the engine any more."""
     STALLED = "stalled"
     """The engine's heart was not heard within the registration timeout, or the engine left before."""
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the hub lists the engine, and accepts requests for it."""
+        return self in (EngineState.ALIVE, EngineState.EXPECTED, EngineState.RETURNING)
+
+    @property
+    def is_coming_back(self) -> bool:
+        """Whether messages for the engine wait, since it is one of an earlier hub and not usable yet."""
+        return self in (EngineState.EXPECTED, EngineState.RETURNING)
 
 
 class Scope(Protocol):
@@ -77,12 +97,10 @@ class EngineConnector:
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
-    - ``routes``: the channels, by name, on which messages for it wait;
-    - ``awaited``: whether it is one of an earlier hub's, and what that one has sent it is not sorted out yet.
+    - ``routes``: the channels, by name, on which messages for it wait.
     """
 
     __slots__ = (
-        "awaited",
         "broadcast",
         "completed",
         "control",
@@ -112,10 +130,9 @@ class EngineConnector:
         self.broadcast = Lane(self.ident)
         self.worker: Worker | None = None
         self.parked: list[tuple[str, Frames, str]] = []
-        """Messages, with their channels and msg_ids, that wait until the engine is no longer ``awaited``."""
+        """Messages, with their channels and msg_ids, that wait while the engine is coming back."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
-        self.awaited = False
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"

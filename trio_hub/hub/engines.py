@@ -65,9 +65,9 @@ class Engines:
         self._hb_period = hb_period
         self.engine_info = engine_info
         self.alive: dict[int, EngineConnector] = {}
-        """The engines that are alive, by id."""
+        """The engines that are registered (`EngineState.is_registered`), by id."""
         self.by_ident: dict[bytes, EngineConnector] = {}
-        """The engines that are alive, by identity."""
+        """The same engines, by identity."""
         self.incoming_registrations: dict[bytes, EngineConnector] = {}
         """The engines that know their id and whose heart was not heard yet, by identity."""
         self.lost: set[EngineConnector] = set()
@@ -91,8 +91,8 @@ class Engines:
         """Set the parts that are told of engines. Call this once, before the first engine comes.
 
         Args:
-            joined: is told of each engine that is usable, or expected back (``awaited``).
-            returned: is told when the heart of an engine that was expected back is heard.
+            joined: is told of each engine that is usable, or expected.
+            returned: is told when the heart of an expected engine is heard.
             watchers: are told of each engine that goes, in this order.
         """
         self._joined = joined
@@ -178,14 +178,14 @@ class Engines:
         except (KeyError, TypeError, ValueError) as error:
             log.warning("an engine is not restored", engine=engine_id, error=error)
             return
-        engine.state = EngineState.ALIVE
-        engine.awaited = True
+        engine.state = EngineState.EXPECTED
         self._host.start_engine(engine)
         self._add(engine)
         self._joined(engine)
 
     def engine_returned(self, engine: EngineConnector) -> None:
-        """Give work to a restored engine, whose heart is heard for the first time by this hub."""
+        """Begin the return of an expected engine, whose heart is heard for the first time by this hub."""
+        engine.state = EngineState.RETURNING
         self._heartmonitor.watch(engine.ident)
         log.info("engine is back", engine=engine.id, uuid=engine.uuid)
         if self._host.listening:
@@ -227,7 +227,7 @@ class Engines:
             self._notices.ignore(
                 "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
             )
-        elif engine.state is EngineState.ALIVE:
+        elif engine.state.is_registered:
             self.lose_engine(engine, "request")
         else:
             self.purge_stalled_registration(engine)
@@ -240,7 +240,7 @@ class Engines:
 
     def lose_engine(self, engine: EngineConnector, reason: str) -> None:
         """Remove an engine from the tables, announce its loss, and begin its grace."""
-        if engine.state is not EngineState.ALIVE:
+        if not engine.state.is_registered:
             return
         engine.state = EngineState.LOST
         del self.alive[engine.id]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ..logs import get_logger
+from .connector import EngineConnector, EngineState
 from .engines import Engines
 from .heartbeat import HeartMonitor
 from .notices import Notices
@@ -37,9 +38,9 @@ class Hearts:
 
     @property
     def awaits_hearts(self) -> bool:
-        """Whether there are engines, new or restored, that can be used as soon as their hearts are heard."""
+        """Whether there are engines, new or expected, that can be used as soon as their hearts are heard."""
         engines = self._engines
-        return bool(engines.incoming_registrations) or len(self.heartmonitor) < len(engines.alive)
+        return bool(engines.incoming_registrations) or any(map(_is_expected, engines.alive.values()))
 
     def handle_pong(self, frames: list[bytes]) -> None:
         """Handle a pong, ``[identity, ping]``. Count and ignore any other message."""
@@ -52,10 +53,10 @@ class Hearts:
             self.handle_new_heart(frames[0])
 
     def handle_new_heart(self, heart: bytes) -> None:
-        """Complete the registration of a new heart's engine, or the return of a restored engine."""
+        """Complete the registration of a new heart's engine, or the return of an expected engine."""
         if heart in self._engines.incoming_registrations:
             self._engines.finish_registration(heart)
-        elif (engine := self._engines.by_ident.get(heart)) is not None:  # restored
+        elif (engine := self._engines.by_ident.get(heart)) is not None:  # expected
             self._engines.engine_returned(engine)
         else:
             self._notices.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
@@ -76,7 +77,11 @@ class Hearts:
             self._engines.lose_engine(engine, "heart")
 
     def purge_unheard(self) -> None:
-        """Lose the restored engines whose hearts have not been heard."""
-        for engine in [engine for engine in self._engines.alive.values() if engine.ident not in self.heartmonitor]:
+        """Lose the expected engines, since their hearts have not been heard in time."""
+        for engine in list(filter(_is_expected, self._engines.alive.values())):
             log.warning("engine was restored, and its heart is not heard", engine=engine.id, uuid=engine.uuid)
             self._engines.lose_engine(engine, "heart")
+
+
+def _is_expected(engine: EngineConnector) -> bool:
+    return engine.state is EngineState.EXPECTED

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..records.record import TaskRecord
 from ..schedulers.relay import Direct, Lane
+from ..schedulers.task import SentBy
 from ..schedulers.tasks import TaskScheduler
 from ..wire.frames import Frames
 from .broadcasts import Broadcasts
@@ -59,8 +60,8 @@ class ReturningEngines:
 
     def engine_returned(self, engine: EngineConnector) -> None:
         """Begin to find out what became of the earlier hub's requests, when the heart of a restored engine is heard."""
-        directs = [*engine.mux.pending.values(), *engine.broadcast.pending.values()]
-        self._send_again(engine, [direct for direct in directs if direct.restored], [])
+        directs = [*_left_on(engine.mux), *_left_on(engine.broadcast)]
+        self._send_again(engine, directs, [])
 
     def _send_again(
         self, engine: EngineConnector, directs: list[Direct], unsent: list[tuple[str, Frames, str]]
@@ -76,7 +77,7 @@ class ReturningEngines:
             return
 
         def send(answer: Any) -> None:
-            if engine.state is not EngineState.ALIVE:
+            if engine.state is not EngineState.RETURNING:
                 return
             records: dict[str, TaskRecord] = {} if isinstance(answer, Exception) else answer
             for direct in now:
@@ -108,15 +109,16 @@ class ReturningEngines:
 
     def _sort_out(self, engine: EngineConnector, unsent: list[tuple[str, Frames, str]]) -> None:
         """Ask an engine a question on each channel, behind all that was sent again, and give the engine new work."""
-        engine.awaited = False
+        engine.state = EngineState.ALIVE
         worker = engine.worker
         assert worker is not None
         parked, engine.parked = engine.parked, []
         for channel, frames, msg_id in unsent:
             self._routes.send(engine, channel, frames, msg_id)
         self._probe(engine, "task_out", list(worker.running))
-        self._probe(engine, "mux_out", _restored(engine.mux))
-        self._probe(engine, self._broadcasts.channel_of(engine), _restored(engine.broadcast))
+        self._probe(engine, "mux_out", [direct.header.msg_id for direct in _left_on(engine.mux)])
+        shares = [direct.header.msg_id for direct in _left_on(engine.broadcast)]
+        self._probe(engine, self._broadcasts.channel_of(engine), shares)
         for channel, frames, msg_id in parked:
             self._routes.send(engine, channel, frames, msg_id)
         self._scheduler.engine_back(worker)
@@ -128,5 +130,6 @@ class ReturningEngines:
             self._notices.failed("return of an engine", error, engine=engine.id)
 
 
-def _restored(lane: Lane) -> list[str]:
-    return [msg_id for msg_id, direct in lane.pending.items() if direct.restored]
+def _left_on(lane: Lane) -> list[Direct]:
+    """Return the requests of an earlier hub that an engine has not answered."""
+    return [direct for direct in lane.pending.values() if direct.sent_by is SentBy.EARLIER_HUB]

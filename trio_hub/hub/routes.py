@@ -68,7 +68,7 @@ class Routes:
 
     def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
         try:
-            if engine.awaited:
+            if engine.state is not EngineState.ALIVE and engine.state.is_coming_back:
                 engine.parked.append((channel, frames, msg_id))
             elif channel in engine.routes:
                 engine.routes[channel].parked.append(frames)
@@ -211,7 +211,7 @@ class Routes:
         Messages in both directions may be lost, and the next peer with the engine's name may be a stranger. So the hub
         sends a question first, as soon as a peer with that name can be reached.
         """
-        if engine.awaited:
+        if engine.state.is_coming_back:
             return
         route = engine.routes.get(channel)
         if route is None:
@@ -231,7 +231,7 @@ class Routes:
             others: the engines that have other connections on this channel.
         """
         for engine in engines:
-            if engine.ident not in others and not engine.awaited and channel not in engine.routes:
+            if engine.ident not in others and not engine.state.is_coming_back and channel not in engine.routes:
                 msg_ids = self._queues[channel].outstanding(engine)
                 self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=False)
 

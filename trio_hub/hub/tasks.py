@@ -16,14 +16,14 @@ from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct
-from ..schedulers.task import Task, TaskState
+from ..schedulers.task import SentBy, Task, TaskState, WorkerState
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
 from .assignments import Assignments
-from .connector import EngineConnector
+from .connector import EngineConnector, EngineState
 from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
@@ -164,7 +164,7 @@ class TaskQueue:
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """Return the task that an engine answers because an earlier hub has sent it there; else None."""
         task = self.scheduler.tasks.get(msg_id)
-        if task is None or not task.restored:
+        if task is None or not task.sent_by.is_left:
             return None
         engine = self._by_ident.get(ident)
         if engine is None or engine.worker is None:
@@ -182,8 +182,10 @@ class TaskQueue:
     # Engines
 
     def engine_joined(self, engine: EngineConnector) -> None:
-        """Add an engine, which is usable or expected back, to the scheduler."""
-        engine.worker = self.scheduler.add_engine(engine.ident, absent=engine.awaited)
+        """Add an engine, which is usable or expected, to the scheduler."""
+        is_usable = engine.state is EngineState.ALIVE
+        state = WorkerState.USABLE if is_usable else WorkerState.EXPECTED
+        engine.worker = self.scheduler.add_engine(engine.ident, state)
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Give a lost engine no more tasks. It may still answer the tasks that it runs."""
@@ -246,7 +248,7 @@ class TaskQueue:
         custody = custody_of(record)
         task = self.make_task(message.idents, message, self._session.task_metadata(message))
         task.frames = None
-        task.restored = task.again = True
+        task.sent_by = SentBy.PERHAPS_EARLIER_HUB
         if custody.retries is not None:
             task.retries = custody.retries
         task.refused = frozenset(custody.refused)

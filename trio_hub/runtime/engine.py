@@ -41,7 +41,7 @@ async def engine_life(
     if engine.state is EngineState.STALLED:
         return
     changed()
-    if engine.state is EngineState.ALIVE:
+    if engine.state.is_registered:
         with trio.CancelScope() as engine.scope:
             await trio.sleep_forever()
     changed()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..wire.messages import Header
 from .broadcast import Broadcast
+from .task import SentBy
 
 __all__ = ["Direct", "Lane", "Relay"]
 
@@ -14,10 +15,10 @@ __all__ = ["Direct", "Lane", "Relay"]
 class Direct:
     """A request that was sent to an engine and not answered yet; perhaps its share of a `Broadcast`.
 
-    ``restored`` is whether an earlier hub has sent it, or was about to.
+    ``sent_by`` is `SentBy.THIS_HUB`, or `SentBy.EARLIER_HUB` if an earlier hub has sent it, or was about to.
     """
 
-    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header", "restored")
+    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header", "sent_by")
 
     def __init__(
         self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane, broadcast: Broadcast | None = None
@@ -27,7 +28,7 @@ class Direct:
         self.raw_header = raw_header
         self.lane = lane
         self.broadcast = broadcast
-        self.restored = False
+        self.sent_by = SentBy.THIS_HUB
 
     def __repr__(self) -> str:
         return f"<Direct {self.header.msg_type} {self.header.msg_id} to {self.lane.ident!r}>"
@@ -63,7 +64,7 @@ class Relay:
 
     def restore(self, direct: Direct) -> None:
         """A request is known that an earlier hub has sent to the engine of its lane, or was about to."""
-        direct.restored = True
+        direct.sent_by = SentBy.EARLIER_HUB
         self.sent(direct)
 
     def answered(self, ident: bytes, msg_id: str) -> Direct | None:

@@ -11,7 +11,7 @@ from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
 from .dependencies import Condition, parse_dependency
 
-__all__ = ["Task", "TaskState", "Timer", "Worker"]
+__all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
 
 # One for all: an empty set of its own takes up 216 bytes, and there may be a million tasks.
@@ -32,6 +32,43 @@ class TaskState(Enum):
     """Answered, once; the scheduler has forgotten it."""
 
 
+class SentBy(Enum):
+    """Which hub has sent a request to an engine. Each request is in exactly one of these states.
+
+    A request of a client begins as `NOBODY`. A request in the records of an earlier hub begins as `EARLIER_HUB` if its
+    record names an engine, else as `PERHAPS_EARLIER_HUB`.
+    """
+
+    NOBODY = "nobody"
+    """No hub has sent the request. When this hub sends it: `THIS_HUB`."""
+    THIS_HUB = "this hub"
+    """This hub has sent the request, perhaps several times, and no earlier hub knew it. The last state."""
+    EARLIER_HUB = "an earlier hub"
+    """An earlier hub has sent the request, or was about to, and the request runs there. When the engine cannot answer
+    it any more, and it is to be placed anew: `PERHAPS_EARLIER_HUB`."""
+    PERHAPS_EARLIER_HUB = "perhaps an earlier hub"
+    """An earlier hub has left the request, and may have sent it to an engine, which may answer. When this hub sends the
+    request: `BOTH`."""
+    BOTH = "both"
+    """An earlier hub has left the request, and this hub has sent it. Engines of either may answer. The last state."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether an earlier hub has left the request: an engine may answer that this hub has not asked."""
+        return self not in (SentBy.NOBODY, SentBy.THIS_HUB)
+
+
+class WorkerState(Enum):
+    """What the scheduler may do with an engine; the hub derives it from the state of the engine's life."""
+
+    EXPECTED = "expected"
+    """The engine is one of an earlier hub, and gets nothing yet. When it is back: `USABLE`; if it is not: `LOST`."""
+    USABLE = "usable"
+    """The engine gets tasks."""
+    LOST = "lost"
+    """The engine gets nothing more. What it runs may still be answered, until it is settled."""
+
+
 class Timer(Protocol):
     """What the scheduler needs of a timeout: a way to call it off."""
 
@@ -41,18 +78,17 @@ class Timer(Protocol):
 class Worker:
     """An engine as the task queue sees it: what it runs, and when it last got something."""
 
-    __slots__ = ("absent", "ident", "last_used", "lost", "running")
+    __slots__ = ("ident", "last_used", "running", "state")
 
-    def __init__(self, ident: bytes, *, absent: bool = False) -> None:
+    def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> None:
         self.ident = ident
-        self.absent = absent
-        """Whether it is still to come back from the time of an earlier hub, and gets nothing before."""
+        self.state = state
         self.running: dict[str, Task] = {}
         self.last_used = 0
-        self.lost = False
 
     def __repr__(self) -> str:
-        return f"<Worker {self.ident!r} load={self.load}{' lost' if self.lost else ''}>"
+        state = "" if self.state is WorkerState.USABLE else f" {self.state.value}"
+        return f"<Worker {self.ident!r} load={self.load}{state}>"
 
     @property
     def load(self) -> int:
@@ -71,9 +107,8 @@ class Task:
     may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does.
 
     ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
-    ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``restored`` tasks
-    were submitted to an earlier hub, and ``inherited`` ones run where that hub has sent them. ``again`` is whether the
-    task may have been sent to an engine before.
+    ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``sent_by`` says
+    which hub has sent it to an engine.
 
     Raises:
         InvalidDependency: its metadata states a dependency of no known form.
@@ -82,20 +117,18 @@ class Task:
 
     __slots__ = (
         "after",
-        "again",
         "asked_targets",
         "follow",
         "frames",
         "held",
         "idents",
-        "inherited",
         "msg_id",
         "msg_type",
         "number",
         "raw_header",
         "refused",
-        "restored",
         "retries",
+        "sent_by",
         "session",
         "state",
         "targets",
@@ -124,9 +157,7 @@ class Task:
         self.frames = frames
         self.raw_header = raw_header
         self.held = 0
-        self.again = False
-        self.inherited = False
-        self.restored = False
+        self.sent_by = SentBy.NOBODY
         self.session = session
         self.targets: frozenset[bytes] | None = None
         if metadata.targets:

@@ -23,7 +23,7 @@ from ..errors import (
 from .dependencies import Outcome, Outcomes
 from .fairqueue import FairQueue
 from .schemes import SCHEMES
-from .task import Task, TaskState, Timer, Worker
+from .task import SentBy, Task, TaskState, Timer, Worker, WorkerState
 
 __all__ = ["Delivery", "TaskScheduler"]
 
@@ -86,15 +86,15 @@ class TaskScheduler:
 
     # Engines
 
-    def add_engine(self, ident: bytes, *, absent: bool = False) -> Worker:
-        """An engine has come: give it work. One that is absent is expected back, and gets none before `engine_back`."""
-        worker = self.workers[ident] = Worker(ident, absent=absent)
+    def add_engine(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> Worker:
+        """Add an engine that has come, and give it work; to an expected engine not before `engine_back`."""
+        worker = self.workers[ident] = Worker(ident, state)
         self._feed(worker)
         return worker
 
     def engine_back(self, worker: Worker) -> None:
-        """An engine that was expected back is here: give it work."""
-        worker.absent = False
+        """Give work to an engine that was expected."""
+        worker.state = WorkerState.USABLE
         self._feed(worker)
 
     def remove_engine(self, worker: Worker) -> None:
@@ -103,9 +103,9 @@ class TaskScheduler:
         Queued tasks that only this engine could have run fail at once, or are given to engines that have failed
         them before.
         """
-        if worker.lost:
+        if worker.state is WorkerState.LOST:
             return
-        worker.lost = True
+        worker.state = WorkerState.LOST
         del self.workers[worker.ident]
         self.with_room.discard(worker)
         self._telling = True  # who depends on one of these may be another of them: it must have its place first
@@ -155,7 +155,7 @@ class TaskScheduler:
             return False
         self._submissions += 1
         task.number = self._submissions
-        task.inherited = True
+        task.sent_by = SentBy.EARLIER_HUB
         self.tasks[task.msg_id] = task
         self._put_on(task, worker)
         return True
@@ -204,11 +204,8 @@ class TaskScheduler:
                 task.retries -= 1
             else:
                 task.unmet |= {ident}
-        if worker.lost or worker.absent:
-            self._update_room(worker)
-        else:
-            # Whoever is queued comes first: else a chain of tasks, each after the one before, would keep the engine.
-            self._feed(worker)
+        # The queued tasks come first: else a chain of tasks, each after the one before, would keep the engine.
+        self._feed(worker)
         if final:
             self.ended(task.msg_id, Outcome(ok, ident))
         else:
@@ -359,13 +356,15 @@ class TaskScheduler:
     # Assignment
 
     def _must_ask_anew(self, task: Task) -> bool:
-        # That an inherited task was once allowed to run is known; which engines it may follow is not.
-        return task.inherited and (task.after is not None or task.follow is not None)
+        # An earlier hub has found that the task may run; which engines it may follow is not known here.
+        return task.sent_by is SentBy.EARLIER_HUB and (task.after is not None or task.follow is not None)
 
     def _place_anew(self, task: Task) -> None:
         """Place a task that has had an engine."""
-        if self._must_ask_anew(task):
-            task.inherited = False
+        must_ask_anew = self._must_ask_anew(task)
+        if task.sent_by is SentBy.EARLIER_HUB:
+            task.sent_by = SentBy.PERHAPS_EARLIER_HUB
+        if must_ask_anew:
             self._look_up_dependencies(task)
         else:
             self._place(task)
@@ -402,7 +401,8 @@ class TaskScheduler:
 
     def _feed(self, worker: Worker) -> None:
         """Give queued tasks to a worker that may have room."""
-        if worker.absent or worker.lost:
+        if worker.state is not WorkerState.USABLE:
+            self._update_room(worker)
             return
         while not self.hwm or len(worker.running) < self.hwm:
             task = self.queue.take(worker.ident)
@@ -416,7 +416,6 @@ class TaskScheduler:
         worker.last_used = self._assignments
         if task.timer is not None:
             self._stop_timer(task)
-        task.inherited = False
         self._put_on(task, worker)
         self._delivery.task_assigned(task, worker)
 
@@ -441,7 +440,7 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if not (worker.lost or worker.absent) and (not self.hwm or len(worker.running) < self.hwm):
+        if worker.state is WorkerState.USABLE and (not self.hwm or len(worker.running) < self.hwm):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:

@@ -87,15 +87,17 @@ def test_hearts_make_engines_usable_and_are_missed() -> None:
     assert engine.state is EngineState.LOST
 
 
-def test_restored_engines_are_awaited_and_let_go() -> None:
+def test_restored_engines_are_expected_and_let_go() -> None:
     bench = Bench()
     returned: list[int] = []
     bench.engines.connect(lambda engine: None, lambda engine: returned.append(engine.id), [])
     hearts = Hearts(bench.heartmonitor, bench.engines, bench.notices, bench.clock)
     bench.engines.restore_engines({3: "a", 4: "b", 5: ""}, 9)
-    assert [(engine.id, engine.awaited) for engine in bench.engines.alive.values()] == [(3, True), (4, True)]
+    engines = list(bench.engines.alive.values())
+    assert [(engine.id, engine.state) for engine in engines] == [(3, EngineState.EXPECTED), (4, EngineState.EXPECTED)]
     hearts.handle_pong([b"a", bench.heartmonitor.ping()])
     hearts.purge_unheard()
     assert returned == [3]
+    assert [engine.state for engine in engines] == [EngineState.RETURNING, EngineState.LOST]
     assert list(bench.engines.alive) == [3]
     assert bench.engines.next_engine_id == 9

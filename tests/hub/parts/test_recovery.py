@@ -49,7 +49,7 @@ def test_requests_are_taken_over_and_their_engine_is_expected() -> None:
     world = World(store=store, session_id="hub'")
     assert carry_out(recovery_of(world).take_over()) == 3
     [engine] = world.hub.engines.alive.values()
-    assert (engine.uuid, engine.awaited) == ("a", True)
+    assert (engine.uuid, engine.state) == ("a", EngineState.EXPECTED)
     assert all(map(world.hub.is_pending, msg_ids))
     assert world.hub.submitted == {"task": 2, "mux": 1, "broadcast": 0}
 
@@ -106,9 +106,9 @@ def test_an_engine_that_returns_is_sent_what_it_may_not_have_and_is_asked(asks: 
 
     ask: Callable[..., Any] = world.host.ask_store
     setattr(world.host, "ask_store", ask if asks else broken)  # noqa: B010
+    engine.state = EngineState.RETURNING
     returning.engine_returned(engine)
     world.answer_questions()
-    assert not engine.awaited
     assert engine.state is EngineState.ALIVE
     sent = [(channel, message.header.msg_type) for channel, message in world.take() if channel.endswith("_out")]
     questions = [("task_out", "kernel_info_request"), ("mux_out", "kernel_info_request")]

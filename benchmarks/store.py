@@ -137,7 +137,14 @@ def run(path: Path, records: int, batch: int, purge: int, synchronous: bool) -> 
     reader.close()
     began = time.perf_counter()
     oldest = parse_query({"submitted": {"$lt": START + timedelta(milliseconds=purge)}})
-    figures["purged"] = backend.drop(oldest)
+    reader = backend.reader()
+    reader.begin()
+    leaving = reader.completed(oldest)
+    reader.close()
+    figures["purged"] = sum(backend.drop(leaving[start : start + 500]) for start in range(0, len(leaving), 500))
+    backend.tidy()
+    while backend.give_back():
+        pass
     figures["s purge"] = round(time.perf_counter() - began, 2)
     figures["MB purged"] = round(backend.size() / 1e6, 1)
     steps = []

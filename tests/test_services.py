@@ -17,9 +17,9 @@ from tests.databases.contract import finished, make
 from tests.databases.fake import FakeBackend
 from trio_hub import services
 from trio_hub.config.connectionfiles import write_private_file
-from trio_hub.databases import writebehind as recordwriter
+from trio_hub.databases import writer as recordwriter
 from trio_hub.databases.backend import Retention
-from trio_hub.databases.batches import write_layers
+from trio_hub.databases.batches import write_batch
 from trio_hub.databases.writebehind import WriteBehindStore
 from trio_hub.hub.events import Event
 from trio_hub.runtime import children, connections, restore
@@ -234,14 +234,14 @@ async def test_retention_and_the_writer_go_on_after_a_failure(
     monkeypatch.setattr(services, "FIRST_PAUSE", 0.01)
     backend = FakeBackend()
     monkeypatch.setattr(backend, "trim", failing_first(backend.trim))
-    monkeypatch.setattr(recordwriter, "write_layers", failing_first(write_layers))
+    monkeypatch.setattr(recordwriter, "write_batch", failing_first(write_batch))
     store = WriteBehindStore(backend, delay=0, keep=Retention(records=1))
     async with within_limit(), trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         for number in range(3):
             store.add(finished(str(number)))
         store.add(make("unfinished"))
-        await eventually(lambda: store.trimmed == 2)
+        await eventually(lambda: store.statistics().trimmed == 2)
         assert sorted(backend.kept) == ["2", "unfinished"]
         await store.aclose()
     assert store.failures == {"retention of records": 1, "record writer": 1}

@@ -20,7 +20,7 @@ from trio_hub.databases.backend import Backend, Change
 from trio_hub.databases.postgres.database import open_postgres
 from trio_hub.databases.sqlite.database import open_sqlite
 from trio_hub.databases.writebehind import WriteBehindStore
-from trio_hub.records import MemoryStore, Store, TaskRecord, empty_record
+from trio_hub.records import MemoryStore, Query, Store, TaskRecord, empty_record
 
 from ..records.strategies import NOON, packed
 from .fake import FakeBackend
@@ -98,6 +98,23 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
     "sqlite": sqlite,
     "postgres": postgres,
 }
+
+
+def drop(backend: Backend, query: Query, *, step: int = 100) -> int:
+    """Purge what matches, as a `WriteBehindStore` does it: step by step. Returns how many records went."""
+    reader = backend.reader()
+    try:
+        reader.begin()
+        arrivals = reader.completed(query)
+        reader.end()
+    finally:
+        reader.close()
+    dropped = sum(backend.drop(arrivals[start : start + step]) for start in range(0, len(arrivals), step))
+    if dropped:
+        backend.tidy()
+        while backend.give_back():
+            pass
+    return dropped
 
 
 def at(seconds: float) -> datetime:

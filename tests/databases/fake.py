@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 
 from trio_hub.databases.backend import Change, Found, ListedBatch, Reader, Retention, StoredRecord
 from trio_hub.errors import StoreError
@@ -22,8 +23,12 @@ class FakeBackend:
     - ``failing``: why it can write nothing now; ``unreadable``: why nothing can be read;
     - ``poison``: the msg_ids of records that cannot be written, for no reason that it knows;
     - ``gate``: writing waits until it is open; ``entered``: how often it came there;
-    - ``read_gate``, ``reading``: the same for reading.
+    - ``read_gate``, ``reading``: the same for reading; ``find_gate``: for `find` only;
+    - ``deaf``: whether those who wait there do not hear that they are interrupted;
+    - ``committing``: called in the thread when a batch is there for readers, and its writer does not know it yet.
     """
+
+    committing: Callable[[], None] = lambda: None
 
     failing: str | None = None
     unreadable: str | None = None
@@ -32,11 +37,16 @@ class FakeBackend:
     entered: int = 0
     read_gate: threading.Event = field(default_factory=threading.Event)
     reading: int = 0
+    find_gate: threading.Event = field(default_factory=threading.Event)
+    deaf: bool = False
 
     # what tests look at
     batches: list[list[str]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     drops: int = 0
+    given_back: int = 0
+    tidied: int = 0
+    last: int = 0
     trims: list[tuple[Retention, datetime]] = field(default_factory=list)
     readers: list[FakeReader] = field(default_factory=list)
     opened: int = 0
@@ -49,13 +59,23 @@ class FakeBackend:
     def __post_init__(self) -> None:
         self.gate.set()
         self.read_gate.set()
+        self.find_gate.set()
         self._alone = threading.Lock()
+        self._moment = threading.Lock()
+        self.interrupted = threading.Event()
+        self.numbers = count(1)
 
     def write(self, changes: Sequence[Change]) -> None:
+        self._write(changes, next(self.numbers))
+
+    def _write(self, changes: Sequence[Change], number: int) -> None:
         with self.writing():
             self.entered += 1
             self.gate.wait()
             self._fail()
+            if self.interrupted.is_set():
+                self.interrupted.clear()
+                raise StoreError("interrupted")
             msg_ids = [change.msg_id for change in changes]
             assert len(set(msg_ids)) == len(msg_ids), "one change for each record"
             kept = dict(self.kept)
@@ -63,12 +83,15 @@ class FakeBackend:
                 if change.msg_id in self.poison:
                     raise ValueError(f"{change.msg_id} is no record")
                 self._apply(kept, change)
-            self.kept = kept
+            with self._moment:
+                self.kept = kept
+                self.last = number
+            self.committing()
             self.batches.append(msg_ids)
             self.changes += changes
 
     def batch(self) -> ListedBatch:
-        return ListedBatch(self.write)
+        return ListedBatch(next(self.numbers), self._write)
 
     def _apply(self, kept: dict[str, StoredRecord], change: Change) -> None:
         if change.removed:
@@ -87,13 +110,30 @@ class FakeBackend:
                 setattr(record, key, getattr(record, key) + "".join(pieces))
             kept[change.msg_id] = StoredRecord(arrival, record)
 
-    def drop(self, query: Query) -> int:
+    def drop(self, arrivals: Sequence[int]) -> int:
         with self.writing():
             self.drops += 1
             self._fail()
-            going = [msg_id for msg_id, (_, record) in self.kept.items() if record.completed and query.matches(record)]
+            going = [
+                msg_id
+                for msg_id, (arrival, record) in self.kept.items()
+                if arrival in set(arrivals) and record.completed is not None
+            ]
             self.kept = {msg_id: kept for msg_id, kept in self.kept.items() if msg_id not in going}
             return len(going)
+
+    def give_back(self) -> bool:
+        """Two steps, of which the second is the last."""
+        with self.writing():
+            self.given_back += 1
+            return self.given_back % 2 == 1
+
+    def tidy(self) -> None:
+        self.tidied += 1
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+        self.gate.set()
 
     def trim(self, keep: Retention, now: datetime) -> int:
         """One record, or none."""
@@ -102,7 +142,9 @@ class FakeBackend:
             self._fail()
             assert keep.records is not None
             done = sorted(
-                (record.completed, msg_id) for msg_id, (_, record) in self.kept.items() if record.completed is not None
+                (record.received or record.completed, msg_id)
+                for msg_id, (_, record) in self.kept.items()
+                if record.completed is not None
             )
             if len(done) <= keep.records:
                 return 0
@@ -147,14 +189,17 @@ class FakeReader:
         self._backend = backend
         self._seen: dict[str, StoredRecord] | None = None
         self._closed = False
+        self._interrupted = False
         self._alone = threading.Lock()
 
-    def begin(self) -> None:
+    def begin(self) -> int:
         with self._using():
             assert self._seen is None, "end() comes first"
             if self._backend.unreadable == "begin":
                 raise StoreError("begin")
-            self._seen = self._backend.kept
+            with self._backend._moment:
+                self._seen = self._backend.kept
+                return self._backend.last
 
     def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
         with self._using():
@@ -165,13 +210,22 @@ class FakeReader:
                 if msg_id in seen
             }
 
-    def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
+    def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
         with self._using():
+            self._wait(self._backend.find_gate)
             seen = self._look()
             return [
                 Found(place, seen[msg_id].record.as_dict(keys))
                 for place, msg_id in self._places(seen)
                 if msg_id not in skip and query.matches(seen[msg_id].record)
+            ]
+
+    def completed(self, query: Query) -> list[int]:
+        with self._using():
+            return [
+                arrival
+                for arrival, record in self._look().values()
+                if record.completed is not None and not record.note and query.matches(record)
             ]
 
     def history(self) -> list[tuple[Place, str]]:
@@ -182,11 +236,16 @@ class FakeReader:
         with self._using():
             unfinished = []
             for arrival, record in sorted(self._look().values(), key=lambda kept: kept.arrival):
-                if record.completed is None:
+                if record.completed is None and not record.note:
                     record = record.copy()
                     record.content = record.buffers = None
                     unfinished.append(StoredRecord(arrival, record))
             return unfinished
+
+    def notes(self) -> list[StoredRecord]:
+        with self._using():
+            notes = [kept for kept in self._look().values() if kept.record.note]
+            return sorted(notes, key=lambda kept: kept.arrival)
 
     def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         with self._using():
@@ -201,6 +260,9 @@ class FakeReader:
                 if record.owed or moment >= received[-1][0] - window
             ]
 
+    def interrupt(self) -> None:
+        self._interrupted = True
+
     def end(self) -> None:
         with self._using():
             self._seen = None
@@ -213,14 +275,23 @@ class FakeReader:
 
     def _look(self) -> dict[str, StoredRecord]:
         self._backend.reading += 1
-        self._backend.read_gate.wait()
+        self._wait(self._backend.read_gate)
         if self._backend.unreadable:
             raise StoreError(self._backend.unreadable)
         assert self._seen is not None, "begin() comes first"
         return self._seen
 
+    def _wait(self, gate: threading.Event) -> None:
+        while not gate.wait(0.002):
+            if self._interrupted and not self._backend.deaf:
+                raise StoreError("interrupted")
+
     def _places(self, seen: dict[str, StoredRecord]) -> list[tuple[Place, str]]:
-        return sorted((place_of(record.submitted, arrival), msg_id) for msg_id, (arrival, record) in seen.items())
+        return sorted(
+            (place_of(record.submitted, arrival), msg_id)
+            for msg_id, (arrival, record) in seen.items()
+            if not record.note
+        )
 
     @contextmanager
     def _using(self) -> Iterator[None]:

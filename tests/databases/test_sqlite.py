@@ -7,7 +7,6 @@ import re
 import sqlite3
 import stat
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,7 @@ from trio_hub.records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
 
 from ..records import oracle
 from ..records.strategies import packed, queries, record_values, value_of
-from .contract import at, finished, make
+from .contract import at, drop, finished, make
 
 EVERYTHING = Query.everything()
 ALL = Retention(records=0)
@@ -176,7 +175,7 @@ def test_large_buffers(backend: SQLiteBackend, size: int) -> None:
     record = whole(backend, "a")
     assert (record.buffers, record.result_buffers) == (None, (large,))
     check_account(backend)
-    assert backend.drop(EVERYTHING) == 1
+    assert drop(backend, EVERYTHING) == 1
     check_account(backend)
     assert backend.size() < 1 << 18
 
@@ -250,7 +249,7 @@ def test_more_rows_than_a_reader_takes_at_once(backend: SQLiteBackend) -> None:
         assert [row.values["stdout"] for row in rows] == [str(number) for number in range(1234)]
     with reading(backend) as reader:
         assert len(reader.get([f"{number:04}" for number in range(0, 2000, 2)])) == 617
-    assert backend.drop(parse_query({"stdout": {"$glob": "*1"}})) == 124
+    assert drop(backend, parse_query({"stdout": {"$glob": "*1"}})) == 124
     check_account(backend)
 
 
@@ -340,7 +339,7 @@ def test_it_answers_as_the_oracle_does(
             for msg_id, record in model.records.items()
             if record["completed"] is not None and oracle.matches(dropped, record)
         ]
-        assert backend.drop(parse_query(dropped)) == len(gone)
+        assert drop(backend, parse_query(dropped)) == len(gone)
         for msg_id in gone:
             del model.records[msg_id]
         check_account(backend)
@@ -395,10 +394,10 @@ def test_dropping_gives_the_space_back(backend: SQLiteBackend) -> None:
     add(backend, make("unfinished"))
     before = backend.size()
     assert before > 4_000_000
-    assert backend.drop(parse_query({"msg_id": {"$nin": [str(n) for n in range(100)]}})) == 2900
+    assert drop(backend, parse_query({"msg_id": {"$nin": [str(n) for n in range(100)]}})) == 2900
     assert backend.size() < before / 10
-    assert backend.drop(EVERYTHING) == 100
-    assert backend.drop(EVERYTHING) == 0
+    assert drop(backend, EVERYTHING) == 100
+    assert drop(backend, EVERYTHING) == 0
     assert backend.size() <= empty + (1 << 17)
     assert found(backend) == ["unfinished"]
     check_account(backend)
@@ -407,43 +406,9 @@ def test_dropping_gives_the_space_back(backend: SQLiteBackend) -> None:
 def test_dropping_beside_a_reader_waits_for_nobody(backend: SQLiteBackend) -> None:
     add(backend, *(finished(str(n), content={"x": "y" * 1500}) for n in range(300)))
     with reading(backend) as reader:
-        assert backend.drop(EVERYTHING) == 300
+        assert drop(backend, EVERYTHING) == 300
         assert len(reader.history()) == 300
     assert found(backend) == []
-
-
-def test_writing_gets_its_turn_while_much_is_dropped(backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_hub.databases.sqlite.database._DROPPED", 1)
-    add(backend, *(finished(str(n)) for n in range(300)))
-    left = []
-    waiting = threading.Event()
-
-    def write() -> None:
-        waiting.set()
-        add(backend, finished("new"))
-        left.append(len(found(backend)))
-
-    writer = threading.Thread(target=write)
-    connection = backend._connection
-
-    class Observed:
-        """Begins to write when the dropping has begun."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(connection, name)
-
-        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            if statement.startswith("DELETE FROM task") and not waiting.is_set():
-                writer.start()
-                waiting.wait()
-            return connection.execute(statement, *values)
-
-    backend._connection = Observed()  # type: ignore[assignment]
-    assert backend.drop(EVERYTHING) == 300
-    writer.join()
-    backend._connection = connection
-    assert found(backend) == ["new"]
-    check_account(backend)
 
 
 def trimmed(backend: SQLiteBackend, keep: Retention) -> int:
@@ -576,7 +541,7 @@ def fill(path: Path) -> None:
         (lambda path: path.write_text("Dear diary"), ConfigError, "not an SQLite database; name another file"),
         (other_program, ConfigError, "the SQLite database of another program; name another file"),
         (application, ConfigError, "the SQLite database of another program"),
-        (newer, ConfigError, r"newer trio_hub \(version 99 of its tables; this one knows those up to 2\)"),
+        (newer, ConfigError, r"newer trio_hub \(version 99 of its tables; this one knows those up to 3\)"),
         (cut, StoreError, "shorter than it should be, so it is damaged: stop the hub, and put back a copy"),
         (overwritten, StoreError, "damaged: stop the hub, and put back a copy"),
     ],
@@ -645,7 +610,7 @@ def test_damage_that_comes_to_light_later(path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(StoreError, match=r"tasks\.db: .* damaged: stop the hub"):
             backend.write([Change(str(n), changes={"queue": "x"}) for n in range(300)])
         with pytest.raises(StoreError, match=r"tasks\.db: .* damaged: stop the hub"):
-            backend.drop(EVERYTHING)
+            drop(backend, EVERYTHING)
 
 
 def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -689,7 +654,7 @@ def test_a_file_whose_records_have_one_row_each_is_divided(path: Path, monkeypat
         backend.write([Change("b", changes={"result_content": b"{}", "completed": at(0)})])
         assert found(backend) == ["a", "b", "c"]
         check_account(backend)
-        assert backend.drop(EVERYTHING) == 2
+        assert drop(backend, EVERYTHING) == 2
         check_account(backend)
 
 

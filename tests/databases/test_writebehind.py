@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,12 +20,15 @@ from tests.databases.contract import at, finished, make, open_writer
 from tests.databases.fake import FakeBackend
 from tests.databases.sequences import steps, take
 from trio_hub.cli.logs import TextFormatter
+from trio_hub.databases import calls, writer
 from trio_hub.databases.backend import Change, Retention
 from trio_hub.databases.backlog import Backlog
 from trio_hub.databases.batches import NOBODY
 from trio_hub.databases.layers import Layer
-from trio_hub.databases.readers import READERS
-from trio_hub.databases.writebehind import FLUSHES, LAYERS, TRIM_EVERY, TRIM_PAUSE, WriteBehindStore
+from trio_hub.databases.readers import OWN_READERS, USERS_READERS
+from trio_hub.databases.retention import TRIM_EVERY, TRIM_PAUSE
+from trio_hub.databases.writebehind import FLUSHES, WriteBehindStore
+from trio_hub.databases.writer import AFTER_COMMIT, LAYERS
 from trio_hub.errors import StoreError
 from trio_hub.records import MemoryStore, Query
 
@@ -55,6 +60,7 @@ async def at_work(backend: FakeBackend, **settings: Any) -> AsyncIterator[WriteB
         finally:
             backend.gate.set()
             backend.read_gate.set()
+            backend.find_gate.set()
     assert backend.closed
     assert not backend.readers
 
@@ -86,11 +92,17 @@ async def test_what_comes_while_a_batch_is_written_is_the_next_batch() -> None:
         store.update("a", {"queue": "task"})
         await trio.testing.wait_all_tasks_blocked()
         assert backend.entered == 1
-        assert store.backlog == 3
+        assert store.statistics().pending == 3
         backend.gate.set()
         await store.flush()
         assert backend.batches == [["a"], ["c", "b", "a"]]
-        assert (store.batches, store.written, store.backlog, store.backlog_bytes, store.lag) == (2, 4, 0, 0, 0)
+        assert (
+            store.statistics().batches,
+            store.statistics().written,
+            store.statistics().pending,
+            store.statistics().pending_bytes,
+            store.statistics().lag,
+        ) == (2, 4, 0, 0, 0)
 
 
 async def test_a_change_waits_for_others_for_so_long(mock_clock: trio.testing.MockClock) -> None:
@@ -101,10 +113,10 @@ async def test_a_change_waits_for_others_for_so_long(mock_clock: trio.testing.Mo
         mock_clock.jump(0.04)
         await sleeps_for(0.01)
         store.add(make("b"))
-        assert store.lag == pytest.approx(0.04)
+        assert store.statistics().lag == pytest.approx(0.04)
         assert backend.entered == 0
         mock_clock.jump(0.011)
-        await eventually(lambda: store.backlog == 0)
+        await eventually(lambda: store.statistics().pending == 0)
         assert backend.batches == [["a", "b"]]
 
 
@@ -191,12 +203,12 @@ async def test_readers_see_what_was_written_whether_it_is_in_the_database_or_not
                     backend.failing = "the disk is full"
                 case ["work"]:
                     backend.failing = None
-                case ["flush"] | ["drop", _] if backend.failing and (step[0] == "drop" or store.backlog):
+                case ["flush"] | ["drop", _] if backend.failing and (step[0] == "drop" or store.statistics().pending):
                     with pytest.raises(StoreError, match="full"):
                         await take(step, store, oracle)
                 case _:
                     await take(step, store, oracle)
-        assert store.not_persisted == 0
+        assert store.statistics().not_persisted == 0
 
 
 async def test_a_reader_sees_one_moment_whatever_is_committed_while_it_reads() -> None:
@@ -232,7 +244,7 @@ async def test_many_questions_leave_no_more_than_some_layers() -> None:
             store.append("000", "stdout", "x")
             await store.history()
             assert len(store._pending.layers()) <= LAYERS
-        assert store.backlog == 5 * LAYERS
+        assert store.statistics().pending == 5 * LAYERS
         assert (await store.get(["000"]))["000"].stdout == "x" * 5 * LAYERS
         called: list[int] = []
         store.after_commit(lambda: called.append(1))
@@ -257,13 +269,13 @@ async def test_a_few_readers_are_opened_when_needed_and_used_again() -> None:
             order.append(number)
 
         async with trio.open_nursery() as nursery:
-            for number in range(READERS + 3):
+            for number in range(USERS_READERS + 3):
                 nursery.start_soon(ask, number)
                 await trio.testing.wait_all_tasks_blocked(0.005)
-            assert backend.opened == READERS
+            assert backend.opened == USERS_READERS
             backend.read_gate.set()
-        assert sorted(order) == list(range(READERS + 3))
-        assert len(backend.readers) == READERS
+        assert sorted(order) == list(range(USERS_READERS + 3))
+        assert len(backend.readers) == USERS_READERS
 
 
 @pytest.mark.parametrize("where", ["begin", "the disk is gone"])
@@ -305,7 +317,7 @@ async def test_a_reader_that_has_lost_its_database_meanwhile_is_replaced_at_once
         assert old not in backend.readers
 
 
-async def test_who_is_cancelled_while_reading_gives_the_reader_back() -> None:
+async def test_who_is_cancelled_while_reading_is_interrupted_and_its_reader_closed() -> None:
     backend = FakeBackend()
     async with closing(backend) as store:
         store.add(finished("a"))
@@ -314,9 +326,70 @@ async def test_who_is_cancelled_while_reading_gives_the_reader_back() -> None:
             nursery.start_soon(store.history)
             await eventually(lambda: backend.reading == 1)
             nursery.cancel_scope.cancel()
-            backend.read_gate.set()
+        assert not backend.readers
+        backend.read_gate.set()
         assert await store.history() == ["a"]
-        assert (backend.opened, len(backend.readers)) == (1, 1)
+        assert (backend.opened, len(backend.readers)) == (2, 1)
+
+
+async def test_users_questions_do_not_hold_up_those_of_the_hub() -> None:
+    backend = FakeBackend()
+    async with at_work(backend) as store, trio.open_nursery() as nursery:
+        store.add(make("a"))
+        await store.flush()
+        backend.find_gate.clear()
+        for _ in range(2 * USERS_READERS):
+            nursery.start_soon(quietly, partial(store.find, Query.everything()))
+        await eventually(lambda: backend.opened == USERS_READERS)
+        for _ in range(2 * OWN_READERS):
+            assert list(await store.fetch(["a"])) == ["a"]
+        assert [record.msg_id for record in await store.unfinished()] == ["a"]
+        assert await store.notes() == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_reading_goes_on_while_a_batch_is_written() -> None:
+    backend = FakeBackend()
+    async with at_work(backend) as store:
+        store.add(make("a"))
+        store.append("a", "stdout", "x")
+        await store.flush()
+        backend.gate.clear()
+        store.append("a", "stdout", "y")
+        await eventually(lambda: backend.entered == 2)
+        store.append("a", "stdout", "z")
+        for _ in range(LAYERS + 2):
+            assert (await store.fetch(["a"]))["a"].stdout == "xyz"
+            store.append("a", "stderr", "!")
+        backend.gate.set()
+        await store.flush()
+        record = (await store.get(["a"]))["a"]
+        assert (record.stdout, record.stderr) == ("xyz", "!" * (LAYERS + 2))
+
+
+async def test_what_was_just_committed_is_not_seen_twice() -> None:
+    """A reader that begins between a commit and the moment at which the writer hears of it."""
+    backend = FakeBackend()
+    async with at_work(backend) as store:
+        store.add(make("a"))
+        await store.flush()
+        seen: list[str] = []
+        done = threading.Event()
+
+        async def look() -> None:
+            seen.append((await store.fetch(["a"]))["a"].stdout)
+            done.set()
+
+        def committing() -> None:
+            trio.from_thread.run_sync(partial(nursery.start_soon, look))
+            done.wait()
+
+        async with trio.open_nursery() as nursery:
+            backend.committing = committing
+            store.append("a", "stdout", "x")
+            await store.flush()
+        assert seen == ["x"]
+        backend.committing = lambda: None
 
 
 async def test_the_hub_before() -> None:
@@ -352,11 +425,11 @@ async def test_cancelled_while_writing_it_finishes_that_and_the_end_writes_the_r
             store.after_commit(lambda: called.append("b"))
             nursery.cancel_scope.cancel()
             backend.gate.set()
-        assert (backend.batches, called, store.backlog) == ([["a"]], ["a"], 1)
+        assert (backend.batches, called, store.statistics().pending) == ([["a"]], ["a"], 1)
         store.add(make("c"))
         await store.aclose()
         assert (backend.batches, called) == ([["a"], ["b", "c"]], ["a", "b"])
-        assert store.not_persisted == 0
+        assert store.statistics().not_persisted == 0
 
 
 @pytest.mark.parametrize("delay", [0, 3600])
@@ -407,7 +480,7 @@ async def test_while_it_fails_all_is_kept_and_it_is_tried_again_less_and_less_of
             await sleeps_for(0.1 * pause)
             mock_clock.jump(0.1 * pause)
         await sleeps_for(5)
-        assert (store.last_error, store.backlog) == ("the disk is full; make room", 2)
+        assert (store.statistics().last_error, store.statistics().pending) == ("the disk is full; make room", 2)
         (told,) = errors(caplog)
         assert told.endswith('records=2 error="the disk is full; make room"')
         backend.failing = None
@@ -415,10 +488,10 @@ async def test_while_it_fails_all_is_kept_and_it_is_tried_again_less_and_less_of
         assert backend.batches == [["a", "b"]]
         assert backend.kept["a"].record.queue == "7"
         assert errors(caplog)[1].endswith("the task database can be written again records=2 lost=0")
-        assert (store.last_error, store.backlog) == (None, 0)
+        assert (store.statistics().last_error, store.statistics().pending) == (None, 0)
         store.add(make("c"))  # for which there is no pause any more
-        await eventually(lambda: store.backlog == 0)
-        assert store.not_persisted == 0
+        await eventually(lambda: store.statistics().pending == 0)
+        assert store.statistics().not_persisted == 0
 
 
 async def test_a_flush_tries_at_once_and_tells_why_it_failed() -> None:
@@ -443,11 +516,11 @@ async def test_it_is_crowded_from_its_bound_on_until_a_quarter_is_gone() -> None
         assert not store.crowded
         for number in range(11):
             store.add(make(str(number), buffers=[bytes(100_000)]))
-        assert store.backlog_bytes > MIB
+        assert store.statistics().pending_bytes > MIB
         assert store.crowded
         await store.flush()
         assert not store.crowded
-        assert store.not_persisted == 0
+        assert store.statistics().not_persisted == 0
 
 
 def test_crowded_has_hysteresis() -> None:
@@ -455,12 +528,13 @@ def test_crowded_has_hysteresis() -> None:
 
     def hold(size: int) -> None:
         """Have the backlog get this size: by a layer, which is then frozen, and in the place of all others."""
-        backlog.replace(len(backlog.freeze()), Layer({"a": Change("a")}, size))
-        if backlog.size > backlog.limit:
+        backlog.open = Layer({"b": Change("b")})
+        backlog.replace(backlog.freeze(), {"a": Change("a")}, [size // 8] * 8)
+        if backlog.weight > backlog.limit:
             backlog.grown()
 
     seen = []
-    for size in (MIB * 7 // 8, MIB + 1, MIB * 7 // 8, MIB // 2, MIB * 7 // 8):
+    for size in (MIB * 7 // 8, MIB + 8, MIB * 7 // 8, MIB // 2, MIB * 7 // 8):
         hold(size)
         seen.append(backlog.crowded)
     assert seen == [False, True, True, False, False]
@@ -478,7 +552,7 @@ async def test_what_is_written_because_of_a_commit_is_flushed_too() -> None:
         again(0)
         await store.flush_all()
         assert sorted(backend.kept) == ["0", "1", "2", "3"]
-        assert store.backlog == 0
+        assert store.statistics().pending == 0
 
 
 async def test_what_never_ends_is_not_flushed_for_ever() -> None:
@@ -490,7 +564,7 @@ async def test_what_never_ends_is_not_flushed_for_ever() -> None:
 
         again()
         await store.flush_all()
-        assert store.batches == FLUSHES
+        assert store.statistics().batches == FLUSHES
 
 
 async def test_far_beyond_its_bound_the_oldest_finished_records_are_given_up(
@@ -505,7 +579,7 @@ async def test_far_beyond_its_bound_the_oldest_finished_records_are_given_up(
         store.update("early", {"result_buffers": (bytes(100_000),), "completed": at(1)})
         for number in range(40):
             store.add(finished(f"{number:02}", result_buffers=[bytes(100_000)]))
-            assert store.backlog_bytes <= 2 * MIB
+            assert store.statistics().pending_bytes <= 2 * MIB
             if number % 7 == 0:
                 with pytest.raises(StoreError):
                     await store.flush()
@@ -513,21 +587,21 @@ async def test_far_beyond_its_bound_the_oldest_finished_records_are_given_up(
                 await store.history()
         assert store.crowded
         there = await store.history()
-        assert store.not_persisted + len(there) == 42
-        lost = store.not_persisted - 1
+        assert store.statistics().not_persisted + len(there) == 42
+        lost = store.statistics().not_persisted - 1
         assert there == [*(f"{number:02}" for number in range(lost, 40)), "unfinished"]
         assert len([told for told in errors(caplog) if "given up" in told]) == 1
         backend.failing = None
         await store.flush()
         assert sorted(backend.kept) == sorted(there)
-        assert store.not_persisted == lost + 1
+        assert store.statistics().not_persisted == lost + 1
 
 
 async def test_unfinished_records_are_never_given_up_and_cost_no_search_each() -> None:
     async with closing(FakeBackend(), max_backlog=MIB) as store:
         for number in range(60):
             store.add(make(str(number), buffers=[bytes(100_000)]))
-        assert (store.backlog, store.not_persisted) == (60, 0)
+        assert (store.statistics().pending, store.statistics().not_persisted) == (60, 0)
         assert len(store._pending.layers()) < 40
         await store.flush()
 
@@ -542,7 +616,7 @@ async def test_what_the_database_cannot_hold_blocks_nobody_else(caplog: pytest.L
         await store.flush()
         assert called == [1]
         assert list(backend.kept) == [str(number) for number in range(50) if number not in (7, 31)]
-        assert (store.not_persisted, store.backlog, store.written) == (2, 0, 48)
+        assert (store.statistics().not_persisted, store.statistics().pending, store.statistics().written) == (2, 0, 48)
         (told,) = errors(caplog)
         assert told.endswith(
             'cannot hold some records, which are lost task=7 records=2 error="ValueError: 7 is no record"'
@@ -554,7 +628,7 @@ async def test_a_culprit_that_is_alone_goes_too() -> None:
     async with closing(backend) as store:
         store.add(make("a"))
         await store.flush()
-        assert (store.not_persisted, backend.batches) == (1, [[NOBODY]])
+        assert (store.statistics().not_persisted, backend.batches) == (1, [[NOBODY]])
 
 
 async def test_a_database_that_fails_for_all_of_them_makes_no_culprits() -> None:
@@ -564,7 +638,7 @@ async def test_a_database_that_fails_for_all_of_them_makes_no_culprits() -> None
             store.add(make(msg_id))
         with pytest.raises(StoreError, match=f"the task database failed: ValueError: {NOBODY} is no record"):
             await store.flush()
-        assert (store.not_persisted, store.backlog) == (0, 3)
+        assert (store.statistics().not_persisted, store.statistics().pending) == (0, 3)
         backend.poison.clear()
         await store.flush()
         assert list(backend.kept) == ["a", "b", "c"]
@@ -585,7 +659,7 @@ async def test_a_search_for_a_culprit_that_is_interrupted_keeps_the_rest(monkeyp
             store.add(make(msg_id))
         with pytest.raises(StoreError, match="just now"):
             await store.flush()
-        assert (list(backend.kept), store.backlog, store.not_persisted) == (["a", "b"], 1, 1)
+        assert (list(backend.kept), store.statistics().pending, store.statistics().not_persisted) == (["a", "b"], 1, 1)
         monkeypatch.undo()
         await store.flush()
         assert list(backend.kept) == ["a", "b", "d"]
@@ -629,6 +703,7 @@ async def test_calls_come_after_their_batch_and_in_order(caplog: pytest.LogCaptu
         both = ["a", "b"]
         assert called[1:] == [("1", both), "nested", ("2", both), ("3", both), ("4", both), ("from within", both)]
         assert "broken" in caplog.text
+        assert store.failures == {AFTER_COMMIT: 1}
         store.after_commit(call("5"))
         assert called[-1] == ("5", both)
 
@@ -658,16 +733,63 @@ async def test_what_is_written_while_records_are_dropped_stays(monkeypatch: pyte
         store.add(finished("a"))
         original = backend.drop
 
-        def drop(query: Query) -> int:
+        def drop(arrivals: Sequence[int]) -> int:
             trio.from_thread.run_sync(store.add, finished("b"))
             trio.from_thread.run_sync(store.append, "a", "stdout", "x")
-            return original(query)
+            return original(arrivals)
 
         monkeypatch.setattr(backend, "drop", drop)
         assert await store.drop(Query.everything()) == 1
         assert await store.history() == ["b"]
         await store.flush()
         assert await store.history() == ["b"]
+
+
+async def test_a_purge_lets_everybody_have_a_turn_between_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend()
+    backend.write([Change(str(n), finished(str(n))) for n in range(200)])
+    steps: list[int] = []
+    committed_after: list[int] = []
+    original = backend.drop
+
+    def drop(arrivals: Sequence[int]) -> int:
+        steps.append(len(arrivals))
+        if len(steps) == 1:
+            trio.from_thread.run_sync(meanwhile)
+        return original(arrivals)
+
+    def meanwhile() -> None:
+        store.add(finished("0"))  # another record of this msg_id
+        store.update("199", {"completed": None})
+        store.after_commit(lambda: committed_after.append(len(steps)))
+
+    monkeypatch.setattr(backend, "drop", drop)
+    async with at_work(backend) as store:
+        assert await store.drop(Query.everything()) == 199
+        assert len(steps) > 2
+        assert committed_after == [1], "the batch is written before the second step"
+        assert await store.history() == ["199", "0"]
+        assert (backend.tidied, backend.given_back) == (1, 2)
+        assert await store.drop(Query.where(msg_id="x")) == 0
+        assert backend.tidied == 1
+
+
+async def test_one_large_record_does_not_crowd_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    backend = FakeBackend()
+    async with closing(backend, max_backlog=MIB) as store:
+        store.add(make("large", buffers=[bytes(5 * MIB)]))
+        store.update("large", {"result_buffers": (bytes(5 * MIB),), "completed": at(1)})
+        assert not store.crowded
+        assert store.statistics().pending_bytes > 10 * MIB
+        await store.history()
+        assert (await store.get(["large"]))["large"].buffer_bytes == 10 * MIB
+        for number in range(3):
+            store.add(make(str(number), buffers=[bytes(5 * MIB)]))
+        assert store.crowded
+        assert store.statistics().not_persisted == 0
+        await store.flush()
+        assert not store.crowded
+    assert not errors(caplog)
 
 
 async def test_old_records_go_step_by_step_and_then_once_a_minute(
@@ -681,7 +803,7 @@ async def test_old_records_go_step_by_step_and_then_once_a_minute(
             await sleeps_for(TRIM_PAUSE)
             mock_clock.jump(TRIM_PAUSE)
         await sleeps_for(TRIM_EVERY)
-        assert (sorted(backend.kept), store.trimmed) == (["c", "d"], 2)
+        assert (sorted(backend.kept), store.statistics().trimmed) == (["c", "d"], 2)
         backend.failing = "full"
         mock_clock.jump(TRIM_EVERY)
         await sleeps_for(TRIM_EVERY)
@@ -717,7 +839,7 @@ async def test_its_task_ends_when_it_is_closed() -> None:
         for store in (idle, failing):
             await nursery.start(store.run)
         failing.add(make("a"))
-        await eventually(lambda: failing.last_error is not None)
+        await eventually(lambda: failing.statistics().last_error is not None)
         assert "cannot write: full, 1 records pending" in repr(failing)
         for store in (idle, failing):
             await store.aclose()
@@ -729,7 +851,7 @@ async def test_what_cannot_be_written_at_the_end_is_counted(caplog: pytest.LogCa
     for msg_id in "abc":
         store.add(make(msg_id))
     await store.aclose()
-    assert store.not_persisted == 3
+    assert store.statistics().not_persisted == 3
     assert errors(caplog)[-1].endswith(
         'not written to the task database, and are lost records=3 reason="the disk is full"'
     )
@@ -748,21 +870,86 @@ async def test_when_there_is_no_time_to_close_it_is_closed_all_the_same(caplog: 
         assert scope.cancelled_caught
         assert backend.closed
         assert not backend.readers
-        assert (store.not_persisted, backend.kept) == (1, {})
+        assert (store.statistics().not_persisted, backend.kept) == (1, {})
         assert errors(caplog)[-1].endswith('are lost records=1 reason="there was no time left"')
 
 
-async def test_closing_waits_for_whoever_reads() -> None:
+async def test_closing_interrupts_whoever_reads() -> None:
     backend = FakeBackend()
-    async with within_limit(), trio.open_nursery() as nursery:
+    async with within_limit():
         store = WriteBehindStore(backend)
         store.add(finished("a"))
         await store.flush()
         backend.read_gate.clear()
-        nursery.start_soon(store.history)
-        await eventually(lambda: backend.reading == 1)
-        nursery.start_soon(store.aclose)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert not backend.closed
-        backend.read_gate.set()
+        async with trio.open_nursery() as nursery:
+            for question in (store.history, partial(store.fetch, ["a"]), partial(store.drop, Query.everything())):
+                nursery.start_soon(refused, question)
+            await eventually(lambda: backend.reading == 3)
+            await store.aclose()
     assert backend.closed
+    assert not backend.readers
+
+
+async def refused(question: Callable[[], Any]) -> None:
+    with pytest.raises(StoreError, match="interrupted"):
+        await question()
+
+
+async def test_a_question_that_does_not_end_is_given_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend(deaf=True)
+    async with within_limit():
+        store = WriteBehindStore(backend)
+        backend.read_gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.history)
+            await eventually(lambda: backend.reading == 1)
+            nursery.cancel_scope.cancel()
+        (told,) = errors(caplog)
+        assert told.endswith('interrupted; the hub goes on without it call="answer a question"')
+        assert len(backend.readers) == 1
+        backend.read_gate.set()  # its thread closes the reader, which nobody else would
+        await eventually(lambda: not backend.readers)
+        await store.aclose()
+    assert backend.closed
+
+
+async def test_a_batch_has_some_time_when_its_writer_is_cancelled_and_is_then_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 0.01)
+    backend = FakeBackend()
+    async with within_limit():
+        store = WriteBehindStore(backend, delay=0)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            backend.gate.clear()
+            store.add(make("a"))
+            await eventually(lambda: backend.entered == 1)
+            nursery.cancel_scope.cancel()
+        assert (backend.kept, store.statistics().pending, store.statistics().last_error) == ({}, 1, "interrupted")
+        await store.aclose()
+        assert list(backend.kept) == ["a"]
+
+
+async def test_a_database_that_hangs_does_not_keep_the_store_from_closing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 0.01)
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend()
+    monkeypatch.setattr(backend, "interrupt", lambda: None)
+    async with within_limit():
+        store = WriteBehindStore(backend)
+        store.add(make("a"))
+        backend.gate.clear()
+        with trio.move_on_after(0.01) as scope:
+            await store.aclose()
+        assert scope.cancelled_caught
+        assert not backend.closed
+        assert store.statistics().not_persisted == 1
+        assert [told.partition(" ")[2] for told in errors(caplog)]
+        backend.gate.set()
+        await eventually(lambda: list(backend.kept) == ["a"])

@@ -35,7 +35,7 @@ class DurableStore(MemoryStore):
 
     - ``auto``: whether everything is committed at once; else `commit` does it;
     - ``failing``: whether reading fails;
-    - ``asked``: the msg_ids of each call of `get`.
+    - ``asked``: the msg_ids of each call of `fetch` and `get`.
     """
 
     durable = True
@@ -96,11 +96,11 @@ class DurableStore(MemoryStore):
         """The records on disk, by msg_id, in the order of arrival."""
         return {kept.record.msg_id: kept.current() for kept in self._disk._records.values()}
 
-    async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+    async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         self.asked.append(list(msg_ids))
         if self.failing:
             raise StoreError("the disk is gone")
-        return await super().get(msg_ids)
+        return await super().fetch(msg_ids)
 
     async def drop(self, query: Any) -> int:
         dropped = await super().drop(query)
@@ -109,7 +109,11 @@ class DurableStore(MemoryStore):
         return dropped
 
     async def unfinished(self) -> list[TaskRecord]:
-        open_records = [kept.current().copy() for kept in self._records.values() if kept.record.completed is None]
+        open_records = [
+            kept.current().copy()
+            for kept in self._records.values()
+            if kept.record.completed is None and not kept.record.note
+        ]
         for record in open_records:
             record.content = record.buffers = None
         return open_records

@@ -511,7 +511,7 @@ def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
     gathered = before.hub.gathering.gathered[msg_id]
     before.answer("a", first, channel="broadcast_out")
     assert before.hub.store.durable
-    before.hub.store.add(note_of_share(gathered, "b", gathered.answers["a"], before.clock()))
+    before.hub.store.add(note_of_share(gathered, "b", gathered.answers["a"]))
     world = crashed(before)
     speak(world, world.client)
     assert outcomes(world) == {msg_id: "ok"}

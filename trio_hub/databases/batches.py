@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import StoreError
 from .backend import Backend, Batch, Change
-from .layers import Changes, joined, merged, size_of
+from .layers import joined
 
-__all__ = ["NOBODY", "Attempt", "write_layers"]
+__all__ = ["NOBODY", "Attempt", "write_batch", "write_in_parts"]
 
 NOBODY = "trio_hub: nobody"
 """The msg_id of no record."""
@@ -17,38 +16,43 @@ NOBODY = "trio_hub: nobody"
 
 @dataclass(slots=True)
 class Attempt:
-    """What came of an attempt to write."""
+    """What came of an attempt to write.
+
+    - ``rest``: what remains to be written;
+    - ``refused``: why which records cannot be written ever;
+    - ``error``: why the database cannot write now.
+    """
 
     rest: dict[str, Change] = field(default_factory=dict)
-    """What remains to be written, and its size in bytes."""
-    size: int = 0
     batches: int = 0
     written: int = 0
     refused: dict[str, Exception] = field(default_factory=dict)
-    """Why which records cannot be written ever."""
     error: StoreError | None = None
 
 
-def write_layers(backend: Backend, layers: Sequence[Changes], batch: Batch | None = None) -> Attempt:
-    """In a thread: write the sum of these layers, which ``batch`` may have taken already.
+def write_batch(batch: Batch, pending: dict[str, Change], *, taken: bool) -> Attempt | None:
+    """In a thread: write these changes, which the batch may have ``taken`` already, in one transaction.
 
-    An error that is no `StoreError` may be the fault of one record. That one is looked for by halves, and left out
-    if the database can write something else.
+    None: an error that may be the fault of one record; nothing was written. See `write_in_parts`.
+    """
+    try:
+        if not taken:
+            for change in pending.values():
+                batch.take(joined(change))
+        batch.write()
+    except StoreError as error:
+        return Attempt(rest=pending, error=error)
+    except Exception:
+        return None
+    return Attempt(batches=1, written=len(pending))
+
+
+def write_in_parts(backend: Backend, pending: dict[str, Change]) -> Attempt:
+    """In a thread: write these changes, of which one or several may be at fault.
+
+    Those are looked for by halves, and left out if the database can write something else.
     """
     attempt = Attempt()
-    pending = merged(layers)
-    if batch is not None:
-        try:
-            batch.write()
-        except StoreError as error:
-            attempt.error = error
-            attempt.rest = pending
-        except Exception:  # once more below, where its cause is looked for
-            pass
-        else:
-            attempt.batches = 1
-            attempt.written = len(pending)
-            return attempt
     todo = [[joined(change) for change in pending.values()]]
     while todo and attempt.error is None:
         changes = todo.pop()
@@ -70,7 +74,6 @@ def write_layers(backend: Backend, layers: Sequence[Changes], batch: Batch | Non
             todo.append(changes)
     remaining = {change.msg_id for changes in todo for change in changes}
     attempt.rest = {msg_id: change for msg_id, change in pending.items() if msg_id in remaining}
-    attempt.size = sum(map(size_of, attempt.rest.values()))
     return attempt
 
 

@@ -38,8 +38,9 @@ __all__ = [
 
 # Buffer lists of this many bytes and more leave the row: who reads records without buffers must not read past them.
 SMALL = 1 << 16
-# No database takes values of any size (SQLite: 1 GB, PostgreSQL: less in one message).
-CHUNK = 1 << 26
+# No database takes values of any size (SQLite: 1 GB, PostgreSQL: less in one message). A driver copies each chunk while
+# it holds Python's lock: a millisecond or two for this many bytes.
+CHUNK = 1 << 22
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -136,6 +137,12 @@ def from_buffers(column: bytes | None, chunks: Iterable[bytes] = ()) -> tuple[by
 
 
 def _joined(chunks: Iterator[bytes], size: int) -> bytes:
-    if size <= CHUNK:
-        return next(chunks) if size else b""
-    return b"".join(next(chunks) for _ in range(-(-size // CHUNK)))
+    """One buffer of its chunks, of whatever size they were when they were written."""
+    if not size:
+        return b""
+    pieces = [next(chunks)]
+    there = len(pieces[0])
+    while there < size:
+        pieces.append(next(chunks))
+        there += len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -6,6 +6,7 @@ written it is frozen: nothing in it changes any more, and threads may look at it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
@@ -32,24 +33,43 @@ _AFTER_ALL = 1 << 64
 class Layer:
     """Changes, the sum for each record, since one point in time.
 
-    - ``size``: how much memory they take, roughly: JSON, buffers, output and the objects themselves, in bytes;
+    - ``weight``: how much memory they take, roughly: JSON, buffers, output and the objects themselves, in bytes; but
+      one change weighs ``most`` at most, and ``unweighed`` is how much more memory there is in larger ones;
     - ``since``: when the first came;
-    - ``calls``: to be made when they, and all before, are committed.
+    - ``calls``: to be made when they, and all before, are committed;
+    - ``batch``: the number of the batch by which they are, or were, written; None before that.
     """
 
-    __slots__ = ("calls", "changes", "since", "size")
+    __slots__ = ("batch", "calls", "changes", "most", "since", "unweighed", "weight")
 
     def __init__(
         self,
         changes: dict[str, Change] | None = None,
-        size: int = 0,
+        weight: int = 0,
         since: float = 0.0,
         calls: list[Callable[[], None]] | None = None,
+        *,
+        most: int = sys.maxsize,
+        unweighed: int = 0,
     ) -> None:
         self.changes = {} if changes is None else changes
-        self.size = size
+        self.weight = weight
+        self.unweighed = unweighed
+        self.most = most
+        self.batch: int | None = None
         self.since = since
         self.calls: list[Callable[[], None]] = [] if calls is None else calls
+
+    @property
+    def size(self) -> int:
+        """How much memory they take, roughly, in bytes."""
+        return self.weight + self.unweighed
+
+    def _weigh(self, size: int) -> None:
+        if size > self.most:
+            self.unweighed += size - self.most
+            size = self.most
+        self.weight += size
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.records.Store.add`."""
@@ -65,7 +85,10 @@ class Layer:
             size += sum(map(len, record.buffers))
         if record.completed is not None or record.stdout or record.stderr:
             size = _size_of_record(record)
-        self.size += size
+        if size > self.most:
+            self._weigh(size)
+        else:
+            self.weight += size
         changes[msg_id] = Change(msg_id, record.copy())
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
@@ -82,7 +105,7 @@ class Layer:
         change = self.changes.get(msg_id)
         if change is None:
             self.changes[msg_id] = Change(msg_id, None, changes.copy())
-            self.size += OVERHEAD + size
+            self._weigh(OVERHEAD + size)
         elif not change.removed:
             if change.appended:
                 for key in TEXT_KEYS & changes.keys():
@@ -91,7 +114,7 @@ class Layer:
                 change.changes.update(changes)
             else:
                 change.record.update(changes)
-            self.size += size
+            self._weigh(size)
 
     def append(self, msg_id: str, key: str, text: str) -> None:
         """See `trio_hub.records.Store.append`."""
@@ -100,15 +123,15 @@ class Layer:
         change = self.changes.get(msg_id)
         if change is None:
             change = self.changes[msg_id] = Change(msg_id)
-            self.size += OVERHEAD
+            self.weight += OVERHEAD
         if not change.removed:
             change.appended.setdefault(key, []).append(text)
-            self.size += len(text)
+            self.weight += len(text)
 
     def discard(self, msg_id: str) -> None:
         """See `trio_hub.records.Store.discard`."""
         self.changes[msg_id] = Change(msg_id, removed=True)
-        self.size += OVERHEAD
+        self.weight += OVERHEAD
 
 
 def is_finished(change: Change) -> bool:
@@ -199,7 +222,7 @@ def _with_output(record: TaskRecord, change: Change) -> TaskRecord:
 
 
 def get_over(layers: Sequence[Changes], reader: Reader, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-    """`trio_hub.records.Store.get`, of what the reader sees with the layers over it."""
+    """`trio_hub.records.Store.fetch`, of what the reader sees with the layers over it."""
     asked = dict.fromkeys(msg_ids)
     pending = merged(layers, asked.keys())
     wanted = [msg_id for msg_id in asked if msg_id not in pending or _is_partial(pending[msg_id])]
@@ -217,9 +240,9 @@ def get_over(layers: Sequence[Changes], reader: Reader, msg_ids: Sequence[str]) 
 def find_over(layers: Sequence[Changes], reader: Reader, query: Query, keys: Sequence[str]) -> list[dict[str, Any]]:
     """`trio_hub.records.Store.find`, of what the reader sees with the layers over it; keys as of `parse_keys`."""
     pending = merged(layers, query.exact_ids)
-    found = reader.find(query, keys, tuple(pending))
+    found = reader.find(query, keys, pending)
     for arrival, record in _pending_records(pending, reader):
-        if query.matches(record):
+        if not record.note and query.matches(record):
             found.append(Found(place_of(record.submitted, arrival), record.as_dict(keys)))
     if pending:
         found.sort(key=attrgetter("place"))
@@ -237,7 +260,7 @@ def history_over(layers: Sequence[Changes], reader: Reader) -> list[str]:
         elif _is_partial(change):
             places.append((place_of(change.changes["submitted"], place[2]), msg_id))
     for arrival, change in enumerate(pending.values(), _AFTER_ALL):
-        if change.record is not None:
+        if change.record is not None and not change.record.note:
             places.append((place_of(change.record.submitted, arrival), change.msg_id))
     if pending:
         places.sort()

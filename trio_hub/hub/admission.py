@@ -283,7 +283,7 @@ class Admission:
             self._intake.hold_back(self.waiting_bytes > WAITING_BYTES)
 
         try:
-            self._host.ask_store(lambda store: store.get(msg_ids), looked_up)
+            self._host.ask_store(lambda store: store.fetch(msg_ids), looked_up)
         except Exception as error:
             attempt = LOOK_UP_ATTEMPTS
             looked_up(self._notices.failed("admission", error))

@@ -166,7 +166,7 @@ class Assignments:
                 self.give_up(task, error, "dependencies")
 
         try:
-            self._host.ask_store(lambda store: store.get(msg_ids), tell)
+            self._host.ask_store(lambda store: store.fetch(msg_ids), tell)
         except Exception as error:
             self.give_up(task, error, "dependencies")
 

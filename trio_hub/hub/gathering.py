@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from ..records import Store
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
@@ -22,7 +21,6 @@ class Gathering:
 
     Args:
         session, store: write messages and records.
-        now: the current time, aware and in UTC.
         notices, answers: the parts of the hub below.
         request_ended: is told how broadcasts ended, since tasks may depend on them.
     """
@@ -31,7 +29,6 @@ class Gathering:
         self,
         session: Session,
         store: Store,
-        now: Callable[[], datetime],
         *,
         notices: Notices,
         answers: Answers,
@@ -39,7 +36,6 @@ class Gathering:
     ) -> None:
         self._session = session
         self._store = store
-        self._now = now
         self._notices = notices
         self._answers = answers
         self._request_ended = request_ended
@@ -57,7 +53,7 @@ class Gathering:
         elif self._store.durable:
             # noted until all answers are in, in case this hub ends before that
             try:
-                self._store.add(note_of_share(broadcast, uuid, answer, self._now()))
+                self._store.add(note_of_share(broadcast, uuid, answer))
             except Exception as error:
                 self._notices.failed("share of a broadcast", error, task=broadcast.header.msg_id)
 

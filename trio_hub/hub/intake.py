@@ -176,7 +176,7 @@ class Intake:
         if not msg_ids:
             return
         try:
-            self._host.ask_store(lambda store: store.get(msg_ids), partial(self._fetched, msg_ids))
+            self._host.ask_store(lambda store: store.fetch(msg_ids), partial(self._fetched, msg_ids))
         except Exception as error:
             self._give_out(msg_ids, self._notices.failed("fetch", error))
 

@@ -91,7 +91,7 @@ class OwedResults:
                 self.clients.owe(session, msg_id)
 
         try:
-            self._host.ask_store(lambda store: store.get(now), deliver)
+            self._host.ask_store(lambda store: store.fetch(now), deliver)
         except Exception as error:
             self._notices.failed("owed results", error, client=session)
             for msg_id in msg_ids:

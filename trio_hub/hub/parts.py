@@ -166,7 +166,7 @@ class Parts:
         self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
         self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)
         self.gathering = gathering = Gathering(
-            session, store, now, notices=notices, answers=answers, request_ended=tasks.request_ended
+            session, store, notices=notices, answers=answers, request_ended=tasks.request_ended
         )
         self.broadcasts = broadcasts = Broadcasts(
             host,

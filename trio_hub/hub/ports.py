@@ -51,7 +51,10 @@ class Host(Protocol):
         """Call `Hub.flush_route` until nothing waits on that route any more, or the engine's time is up."""
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
-        """Carry out a call of the store, and call `then` with the result, or with the exception if it fails."""
+        """Carry out a call of the store, and call `then` with the result, or with the exception if it fails.
+
+        For the hub's own questions: use `Store.fetch` rather than `Store.get`, which may wait for users' queries.
+        """
 
     def hold_intake(self, channels: Sequence[str]) -> None:
         """Stop receiving on these channels of clients for now, and receive on all other channels."""

@@ -86,14 +86,15 @@ class Recovery:
                 # the next hub may presume that the result was sent, since it is older than `JUST_NOW` by then.
                 self._owed.owe(session, msg_id)
         self._expect_engines(records, messages)
-        shares: dict[str, TaskRecord] = yield self._store.get(
-            [
-                sub_msg_id(record.msg_id, uuid)
-                for record in records
-                if record.queue == "broadcast" and record.engine_uuid is None
-                for uuid in self._targets(messages[record.msg_id])
-            ]
-        )
+        shares: dict[str, TaskRecord] = {note.msg_id: note for note in (yield self._store.notes())}
+        named = {
+            sub_msg_id(record.msg_id, uuid)
+            for record in records
+            if record.queue == "broadcast" and record.engine_uuid is None
+            for uuid in self._targets(messages[record.msg_id])
+        }
+        for msg_id in shares.keys() - named:
+            self._store.discard(msg_id)  # the previous hub ended between its last answer and this
         waiting: list[Task] = []
         for record in records:
             message = messages[record.msg_id]
@@ -113,10 +114,10 @@ class Recovery:
     def write_off(self) -> Generator[Awaitable[Any], Any, int]:
         """Answer the unfinished requests in the store with errors. Yields and returns like `take_over`."""
         records: list[TaskRecord] = yield self._store.unfinished()
+        for note in (yield self._store.notes()):
+            self._store.discard(note.msg_id)
         for record in records:
             message = self._message_of(record)
-            for uuid in self._targets(message) if record.queue == "broadcast" and record.engine_uuid is None else ():
-                self._store.discard(sub_msg_id(record.msg_id, uuid))
             self._give_up(
                 record, message, EngineError("the hub ended before it was answered, and was not told to carry on")
             )

@@ -88,7 +88,7 @@ class ReturningEngines:
 
         msg_ids = list({recorded_as(direct): None for direct in now})
         try:
-            self._host.ask_store(lambda store: store.get(msg_ids), send)
+            self._host.ask_store(lambda store: store.fetch(msg_ids), send)
         except Exception as error:
             self._notices.failed("return of an engine", error, engine=engine.id)
             self._sort_out(engine, unsent)

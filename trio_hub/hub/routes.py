@@ -188,7 +188,7 @@ class Routes:
 
         msg_ids = list({recorded_as(direct): None for direct in directs})
         try:
-            self._host.ask_store(lambda store: store.get(msg_ids), send)
+            self._host.ask_store(lambda store: store.fetch(msg_ids), send)
         except Exception as error:
             self._give_up_all(engine, queue, directs, error)
 

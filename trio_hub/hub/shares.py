@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -53,10 +52,10 @@ def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames
     return share.frames
 
 
-def note_of_share(broadcast: Broadcast, uuid: str, answer: Answer, now: datetime) -> TaskRecord:
-    """Return a record of one engine's answer, for a hub that has to carry on before all answers are in."""
+def note_of_share(broadcast: Broadcast, uuid: str, answer: Answer) -> TaskRecord:
+    """Return a note of one engine's answer, for a hub that has to carry on before all answers are in."""
     record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
-    record.completed = record.received = now
+    record.note = True
     record.result_content = msgspec.json.encode(_Noted(answer.content, answer.started))
     record.result_buffers = tuple(answer.buffers)
     return record

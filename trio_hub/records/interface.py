@@ -48,6 +48,9 @@ class StoreStatistics:
 class Store(Protocol):
     """A task database.
 
+    `get`, `find`, `history` and `drop` are for users' queries. `fetch`, `unfinished`, `undelivered` and `notes` are for
+    the hub itself: they never wait for users' queries, however many and slow these are.
+
     - ``durable``: whether it outlives this process;
     - ``crowded``: whether so much is still to be written that the hub should take nothing more for now.
     """
@@ -97,7 +100,13 @@ class Store(Protocol):
         """
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """The records that exist among those asked for, by msg_id: copies, which no later write changes."""
+        """The records that exist among those asked for, by msg_id: copies, which no later write changes.
+
+        Without notes (`TaskRecord.note`), as everything that users see.
+        """
+
+    async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """`get` for the hub itself: finds notes as well, and does not wait for users' queries."""
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """All matching records in the order of `history`, as dicts of decoded values.
@@ -107,13 +116,19 @@ class Store(Protocol):
         """
 
     async def drop(self, query: Query) -> int:
-        """Forget all matching records **that are completed**, and say how many they were."""
+        """Forget all matching records **that are completed**, and say how many they were.
+
+        Done step by step: others read and write in between. Records that come while this is at work stay.
+        """
 
     async def history(self) -> list[str]:
         """All msg_ids, by time of submission (then by arrival); those without one come last."""
 
     async def unfinished(self) -> list[TaskRecord]:
         """Requests of the hub before that are not completed, in the order of arrival, without content and buffers."""
+
+    async def notes(self) -> list[TaskRecord]:
+        """Notes of the hub before (`TaskRecord.note`), in the order of arrival."""
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         """msg_id and client session of results of the hub before that may not have reached their clients.
@@ -131,4 +146,7 @@ class Store(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Flush and release what the backend holds. Idempotent."""
+        """Flush and release what the backend holds. Idempotent.
+
+        Whoever reads at that time gets a `trio_hub.errors.StoreError`.
+        """

@@ -72,6 +72,7 @@ class MemoryStore:
         self._output = OutputLimit(max_output)
         self._records: dict[str, _Stored] = {}
         self._arrivals = 0
+        self._notes: set[str] = set()  # the msg_ids of those that are notes
         # msg_ids of finished tasks, first finished first. (A dict would look for its first item among
         # all that were there before.)
         self._finished: OrderedDict[str, None] = OrderedDict()
@@ -102,6 +103,8 @@ class MemoryStore:
             self._in_order = False
         else:
             self._last_submitted = submitted
+        if record.note:
+            self._notes.add(msg_id)
         if record.completed is not None:
             self._finished[msg_id] = None
             self.finished_bytes += kept.size
@@ -155,6 +158,11 @@ class MemoryStore:
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """See `trio_hub.records.Store.get`."""
+        found = await self.fetch(msg_ids)
+        return {msg_id: record for msg_id, record in found.items() if not record.note} if self._notes else found
+
+    async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """See `trio_hub.records.Store.fetch`."""
         found = {}
         for done, msg_id in enumerate(msg_ids, 1):
             kept = self._records.get(msg_id)
@@ -198,11 +206,17 @@ class MemoryStore:
             self._records = {kept.record.msg_id: kept for kept in ordered}
             self._last_submitted = ordered[-1].record.submitted if ordered else EARLIEST
             self._in_order = True
+        if self._notes:
+            return [msg_id for msg_id in self._records if msg_id not in self._notes]
         return list(self._records)
 
     async def unfinished(self) -> list[TaskRecord]:
         """Always empty: no hub was there before."""
         return []
+
+    async def notes(self) -> list[TaskRecord]:
+        """Return the notes of this hub, since no hub was there before."""
+        return [self._records[msg_id].current().copy() for msg_id in sorted(self._notes, key=self._arrival)]
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         """Always empty: no hub was there before."""
@@ -220,9 +234,14 @@ class MemoryStore:
     def _candidates(self, query: Query) -> list[_Stored]:
         """What may match, as a list of its own: the store may change while the caller goes through it."""
         ids = query.exact_ids
-        if ids is None:
-            return list(self._records.values())
-        return [self._records[msg_id] for msg_id in ids if msg_id in self._records]
+        if ids is not None:
+            return [self._records[msg_id] for msg_id in ids if msg_id in self._records and msg_id not in self._notes]
+        if self._notes:
+            return [kept for msg_id, kept in self._records.items() if msg_id not in self._notes]
+        return list(self._records.values())
+
+    def _arrival(self, msg_id: str) -> int:
+        return self._records[msg_id].arrival
 
     def _has(self, kept: _Stored) -> bool:
         return self._records.get(kept.record.msg_id) is kept
@@ -230,6 +249,7 @@ class MemoryStore:
     def _forget(self, kept: _Stored) -> None:
         msg_id = kept.record.msg_id
         del self._records[msg_id]
+        self._notes.discard(msg_id)
         self._output.forget(msg_id)
         self.total_bytes -= kept.size
         if msg_id in self._finished:

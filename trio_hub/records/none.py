@@ -51,6 +51,10 @@ class NullStore:
         """Always empty."""
         return {}
 
+    async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Always empty."""
+        return {}
+
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Raises `trio_hub.errors.StoreError`."""
         _refuse()
@@ -64,6 +68,10 @@ class NullStore:
         _refuse()
 
     async def unfinished(self) -> list[TaskRecord]:
+        """Always empty."""
+        return []
+
+    async def notes(self) -> list[TaskRecord]:
         """Always empty."""
         return []
 

@@ -72,8 +72,8 @@ DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
 # Text that only ever grows.
 TEXT_KEYS = frozenset(("stdout", "stderr"))
 # What the hub notes for a hub that comes after it. No query sees these.
-HUB_KEYS = ("custody", "owed")
-CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id"}
+HUB_KEYS = ("custody", "owed", "note")
+CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id", "note"}
 # What users see in another form than it is kept in, or as a copy.
 _NOT_AS_KEPT = PACKED_KEYS | BUFFER_KEYS | {"label"}
 
@@ -93,8 +93,10 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
     - those in `DATE_KEYS`: aware `datetime`, in UTC;
     - ``label``: any JSON value.
 
-    Two more are for the hub alone (`HUB_KEYS`), and no query sees them: ``custody``, ``bytes`` or None, and ``owed``,
-    whether the result is still to be delivered to a client that was away when it came.
+    Three more are for the hub alone (`HUB_KEYS`), and no query sees them: ``custody``, ``bytes`` or None; ``owed``,
+    whether the result is still to be delivered to a client that was away when it came; and ``note``, whether this is no
+    task, but a note of the hub for a hub that comes after it. Users never see notes, and nothing but
+    `trio_hub.records.Store.discard` removes a note. A note is never completed.
     """
 
     msg_id: str
@@ -122,6 +124,7 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
     label: Any = None
     custody: bytes | None = None
     owed: bool = False
+    note: bool = False
 
     def __repr__(self) -> str:
         return f"<TaskRecord {self.msg_id} queue={self.queue} completed={self.completed}>"

@@ -16,7 +16,6 @@ def broadcasts_on(bench: Bench) -> tuple[Broadcasts, Gathering]:
     gathering = Gathering(
         bench.session,
         bench.store,
-        bench.clock,
         notices=bench.notices,
         answers=bench.answers,
         request_ended=bench.request_ended,

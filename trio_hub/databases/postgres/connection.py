@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import ConfigError, StoreError
@@ -190,6 +190,15 @@ class Link:
             if self._connection.closed:
                 self.close()
 
+    def interrupt(self) -> None:
+        """End what another thread does with the connection, soon, with an error. Never raises."""
+        import psycopg
+
+        connection = self._connection
+        if connection is not None:
+            with suppress(psycopg.Error, OSError):
+                connection.cancel()
+
     def close(self) -> None:
         """Close the connection; the next call opens another. Never raises."""
         connection, self._connection = self._connection, None
@@ -205,6 +214,8 @@ def told(error: psycopg.Error, address: Address) -> str:
         error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow
     ):
         remedy = "see that it runs and can be reached"
+    elif isinstance(error, errors.QueryCanceled):
+        remedy = "the hub or somebody else has interrupted it"
     elif isinstance(error, errors.DiskFull | errors.OutOfMemory):
         remedy = "make room there"
     elif isinstance(error, errors.InsufficientPrivilege):

@@ -14,12 +14,10 @@ from uuid import UUID
 
 from ...errors import ConfigError, StoreError
 from ...records.history import EARLIEST
-from ...records.query import Query
 from ..backend import Change, ListedBatch, Retention
 from ..columns import text_column
 from .connection import Address, Connection, Link, reason
 from .reading import PostgresReader
-from .rows import matching
 from .schema import check, install
 from .writing import Totals, carry_out, forget, segments
 
@@ -28,7 +26,7 @@ __all__ = ["PostgresBackend", "open_postgres"]
 # A step of `trim`: some milliseconds.
 TRIM_RECORDS = 200
 TRIM_BYTES = 1 << 24
-# From so many records on, `drop` waits until their space is free for others.
+# After so many dropped records, `tidy` waits until their space is free for others.
 VACUUM_FROM = 1000
 
 # What those who forget records wait for, so that two of them do not wait for each other.
@@ -85,6 +83,7 @@ class PostgresBackend:
         self._link = Link(address, _BY_INDEX | {"synchronous_commit": "on" if synchronous else "off"}, self._prepare)
         self._writer: UUID | None = None
         self._batches = count(1)
+        self._dropped = 0  # records whose space is still to be made free
         self._doubt: _Doubt | None = None
         # Texts of a batch that turned out, later, to have been committed: they are not to be appended again.
         self._already: dict[str, dict[str, str]] = {}
@@ -94,7 +93,11 @@ class PostgresBackend:
         self._link.open()
 
     def write(self, changes: Sequence[Change]) -> None:
-        """See `trio_hub.databases.backend.Backend.write`.
+        """See `trio_hub.databases.backend.Backend.write`."""
+        self._write(changes, next(self._batches))
+
+    def _write(self, changes: Sequence[Change], batch: int) -> None:
+        """Carry out a batch.
 
         If the connection breaks just when the batch is committed, nobody knows whether it was. So each batch leaves
         its number, by which this can be found out: at once, or else in the next call, which then appends only what
@@ -107,7 +110,6 @@ class PostgresBackend:
         try:
             with self._link.call(writes=True) as connection:
                 self._settle(connection)
-                batch = next(self._batches)
                 totals = Totals()
                 for segment in segments(changes):
                     totals += carry_out(connection, self._owner, segment, self._already)
@@ -138,26 +140,35 @@ class PostgresBackend:
 
     def batch(self) -> ListedBatch:
         """See `trio_hub.databases.backend.Backend.batch`."""
-        return ListedBatch(self.write)
+        return ListedBatch(next(self._batches), self._write)
 
-    def drop(self, query: Query) -> int:
-        """See `trio_hub.databases.backend.Backend.drop`.
-
-        The space becomes free for other records, and the files get shorter where their ends are empty.
-        """
-        totals = Totals()
-        dropped = 0
+    def drop(self, arrivals: Sequence[int]) -> int:
+        """See `trio_hub.databases.backend.Backend.drop`."""
         with self._link.call() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CLEANING])
-            for kept in matching(connection, query, (), "completed IS NOT NULL"):
-                gone, change = forget(connection, [arrival for arrival, _ in kept], finished=True)
-                dropped += gone
-                totals += change
+            gone, totals = forget(connection, arrivals, finished=True)
             self._add(connection, totals)
             connection.commit()
+        self._dropped += gone
+        return gone
+
+    def give_back(self) -> bool:
+        """See `trio_hub.databases.backend.Backend.give_back`. `tidy` does it all."""
+        return False
+
+    def tidy(self) -> None:
+        """See `trio_hub.databases.backend.Backend.tidy`.
+
+        The space of many dropped records becomes free for other records, and the files get shorter where their ends are
+        empty. Otherwise the server's autovacuum comes by.
+        """
+        dropped, self._dropped = self._dropped, 0
         if dropped >= VACUUM_FROM:
-            self._vacuum()
-        return dropped
+            link = Link(self._address, {}, lambda connection: check(connection, self._address))
+            try:
+                _vacuum(link)
+            finally:
+                link.close()
 
     def trim(self, keep: Retention, now: datetime) -> int:
         """See `trio_hub.databases.backend.Backend.trim`. Does nothing while another hub is at it.
@@ -177,16 +188,16 @@ class PostgresBackend:
                 "SELECT coalesce(sum(records), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM trio_hub.totals"
             )
             oldest = connection.execute(
-                "SELECT arrival, completed, bytes FROM trio_hub.records WHERE completed IS NOT NULL"
-                " ORDER BY completed, arrival LIMIT %s",
+                "SELECT arrival, coalesce(received, completed), bytes FROM trio_hub.records"
+                " WHERE completed IS NOT NULL ORDER BY coalesce(received, completed), arrival LIMIT %s",
                 [TRIM_RECORDS],
             )
             arrivals = []
             freed = 0
-            for arrival, completed, held in oldest:
+            for arrival, dated, held in oldest:
                 too_many = keep.records is not None and number > keep.records
                 too_large = keep.bytes is not None and size > keep.bytes
-                too_old = before is not None and completed < before
+                too_old = before is not None and dated < before
                 if not (too_many or too_large or too_old) or freed >= TRIM_BYTES:
                     break
                 arrivals.append(arrival)
@@ -202,7 +213,11 @@ class PostgresBackend:
 
     def reader(self) -> PostgresReader:
         """Another reader, with a connection of its own."""
-        return PostgresReader(self._address, self._owner)
+        return PostgresReader(self._address, self._owner, lambda: self._writer)
+
+    def interrupt(self) -> None:
+        """See `trio_hub.databases.backend.Backend.interrupt`."""
+        self._link.interrupt()
 
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`: tables and indexes, those of all owners."""
@@ -275,16 +290,17 @@ class PostgresBackend:
         self._already |= doubt.texts
         return True
 
-    def _vacuum(self) -> None:
-        import psycopg
 
-        try:
-            with self._link.call() as connection:
-                connection.autocommit = True
-                try:
-                    connection.execute("VACUUM (SKIP_LOCKED) trio_hub.records, trio_hub.output, trio_hub.chunks")
-                finally:
-                    if not connection.closed:
-                        connection.autocommit = False
-        except (StoreError, psycopg.Error):
-            pass  # they are dropped all the same, and autovacuum comes by
+def _vacuum(link: Link) -> None:
+    import psycopg
+
+    try:
+        with link.call() as connection:
+            connection.autocommit = True
+            try:
+                connection.execute("VACUUM (SKIP_LOCKED) trio_hub.records, trio_hub.output, trio_hub.chunks")
+            finally:
+                if not connection.closed:
+                    connection.autocommit = False
+    except (StoreError, psycopg.Error):
+        pass  # they are dropped all the same, and autovacuum comes by

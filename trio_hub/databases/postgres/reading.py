@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, timedelta
+from uuid import UUID
 
 from ...errors import StoreError
 from ...records.history import EARLIEST, Place, place_of
@@ -20,10 +21,18 @@ __all__ = ["PostgresReader"]
 
 
 class PostgresReader:
-    """A `trio_hub.databases.backend.Reader`. Made by `PostgresBackend.reader`."""
+    """A `trio_hub.databases.backend.Reader`. Made by `PostgresBackend.reader`.
 
-    def __init__(self, address: Address, owner: str) -> None:
+    Args:
+        address: The database.
+        owner: Whose unfinished requests, undelivered results and notes are read.
+        writer: Under what name the backend notes the number of its last batch.
+    """
+
+    def __init__(self, address: Address, owner: str, writer: Callable[[], UUID | None]) -> None:
         self._owner = owner
+        self._writer = writer
+        self._interrupted = False
         self._link = Link(
             address,
             {"plan_cache_mode": "force_custom_plan"},  # for the same reason, but questions are of many kinds
@@ -32,15 +41,15 @@ class PostgresReader:
         )
         self._begun = False
 
-    def begin(self) -> None:
+    def begin(self) -> int:
         """See `trio_hub.databases.backend.Reader.begin`. A connection that was lost since the last time is replaced."""
         was_open = self._link.is_open
         try:
-            self._take_snapshot()
+            return self._take_snapshot()
         except StoreError:
             if self._link.is_open or not was_open:
                 raise
-            self._take_snapshot()
+            return self._take_snapshot()
 
     def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """See `trio_hub.databases.backend.Reader.get`."""
@@ -48,13 +57,23 @@ class PostgresReader:
         with self._snapshot() as connection:
             return {kept.record.msg_id: kept for kept in look_up(connection, ALL_KEYS, "msg_id", columns)}
 
-    def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
+    def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
         """See `trio_hub.databases.backend.Reader.find`."""
         found = []
         with self._snapshot() as connection:
             for kept in matching(connection, query, keys, skip=skip):
+                self._go_on()
                 for arrival, record in kept:
                     found.append(Found(place_of(record.submitted, arrival), record.as_dict(keys)))
+        return found
+
+    def completed(self, query: Query) -> list[int]:
+        """See `trio_hub.databases.backend.Reader.completed`."""
+        found: list[int] = []
+        with self._snapshot() as connection:
+            for kept in matching(connection, query, (), "completed IS NOT NULL"):
+                self._go_on()
+                found += [arrival for arrival, _ in kept]
         return found
 
     def history(self) -> list[tuple[Place, str]]:
@@ -62,9 +81,11 @@ class PostgresReader:
         found: list[tuple[Place, str]] = []
         with self._snapshot() as connection, connection.cursor("history", binary=True) as cursor:
             cursor.execute(
-                "SELECT submitted, arrival, msg_id FROM trio_hub.records ORDER BY submitted NULLS LAST, arrival"
+                "SELECT submitted, arrival, msg_id FROM trio_hub.records WHERE NOT note"
+                " ORDER BY submitted NULLS LAST, arrival"
             )
             while rows := cursor.fetchmany(10 * ROWS):
+                self._go_on()
                 for submitted, arrival, msg_id in rows:
                     moment = None if submitted is None else submitted.replace(tzinfo=UTC)
                     found.append((place_of(moment, arrival), from_text(msg_id)))
@@ -73,14 +94,23 @@ class PostgresReader:
     def unfinished(self) -> list[StoredRecord]:
         """See `trio_hub.databases.backend.Reader.unfinished`."""
         keys = [key for key in ALL_KEYS if key != "content" and key not in BUFFER_KEYS]
+        return self._own(keys, "completed IS NULL AND NOT note")
+
+    def notes(self) -> list[StoredRecord]:
+        """See `trio_hub.databases.backend.Reader.notes`."""
+        return self._own(ALL_KEYS, "note")
+
+    def _own(self, keys: Sequence[str], condition: str) -> list[StoredRecord]:
+        """The records of this hub that meet a condition, in the order of arrival, with these keys."""
         found: list[StoredRecord] = []
-        with self._snapshot() as connection, connection.cursor("unfinished", binary=True) as cursor:
+        with self._snapshot() as connection, connection.cursor("own", binary=True) as cursor:
             cursor.execute(
                 f"SELECT {selected(keys)} FROM trio_hub.records"
-                " WHERE owner = %s AND completed IS NULL ORDER BY arrival".encode(),
+                f" WHERE owner = %s AND {condition} ORDER BY arrival".encode(),
                 [self._owner],
             )
             while rows := cursor.fetchmany(ROWS):
+                self._go_on()
                 found += records(connection, keys, rows)
         return found
 
@@ -105,6 +135,11 @@ class PostgresReader:
             )
             return [(from_text(msg_id), from_text(client)) for msg_id, client in found]
 
+    def interrupt(self) -> None:
+        """See `trio_hub.databases.backend.Reader.interrupt`. What Python does for some rows comes to its end."""
+        self._interrupted = True
+        self._link.interrupt()
+
     def end(self) -> None:
         """See `trio_hub.databases.backend.Reader.end`."""
         self._begun = False
@@ -115,10 +150,18 @@ class PostgresReader:
         self._begun = False
         self._link.close()
 
-    def _take_snapshot(self) -> None:
+    def _take_snapshot(self) -> int:
         with self._link.call(ends=False) as connection:
-            connection.execute("SELECT 1")  # not BEGIN, but the first query decides what is seen
+            # not BEGIN, but the first query decides what is seen
+            row = connection.execute(
+                "SELECT batch FROM trio_hub.batches WHERE writer = %s", [self._writer()]
+            ).fetchone()
             self._begun = True
+        return int(row[0]) if row is not None else 0
+
+    def _go_on(self) -> None:
+        if self._interrupted:
+            raise StoreError("the question to the database was interrupted")
 
     @contextmanager
     def _snapshot(self) -> Iterator[Connection]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from .schema import PREFIX
 __all__ = [
     "ALL_KEYS",
     "COLUMNS",
+    "FLAG_KEYS",
     "MEASURED",
     "ROWS",
     "Column",
@@ -34,6 +35,8 @@ ROWS = 500
 ALL_KEYS = (*RECORD_KEYS, *HUB_KEYS)
 # Keys whose values count as bytes of a record.
 MEASURED = PACKED_KEYS | BUFFER_KEYS | TEXT_KEYS | {"execute_input"}
+# Keys whose values are true or false, and never NULL.
+FLAG_KEYS = frozenset(("owed", "note"))
 _FOUND_BY_PREFIX = frozenset(("client_uuid", "engine_uuid"))
 
 
@@ -59,7 +62,7 @@ def _column(key: str) -> Column:
         return Column("bytea", lambda buffers: buffers_column(buffers)[0])
     if key in DATE_KEYS:
         return Column("timestamptz", _as_is)
-    if key == "owed":
+    if key in FLAG_KEYS:
         return Column("boolean", bool)
     return Column("text", label_column if key == "label" else _text)
 
@@ -171,11 +174,14 @@ def look_up(connection: Connection, keys: Collection[str], column: str, values: 
 
 
 def matching(
-    connection: Connection, query: Query, keys: Collection[str], *more: str, skip: Collection[str] = ()
+    connection: Connection, query: Query, keys: Collection[str], *more: str, skip: Container[str] = ()
 ) -> Iterator[list[StoredRecord]]:
-    """The records that match and fulfil ``more``, in the order of history, in slices; with at least these keys."""
+    """The records that match and fulfil ``more``, in the order of history, in slices; with at least these keys.
+
+    Without notes.
+    """
     terms = prefilter(query)
-    where, values = condition(terms, *more)
+    where, values = condition(terms, "NOT note", *more)
     wanted = {"msg_id", "submitted", *keys}
     first = wanted if terms.exact else {"msg_id", *terms.needs}
     columns = selected(first)

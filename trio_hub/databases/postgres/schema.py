@@ -83,8 +83,15 @@ CREATE TABLE trio_hub.batches (
 );
 """
 
+# Ages go by the hub's clock, and by the engine's only where there is no other date.
+_SECOND = """
+ALTER TABLE trio_hub.records ADD COLUMN note boolean NOT NULL DEFAULT false;
+CREATE INDEX kept ON trio_hub.records (coalesce(received, completed), arrival) WHERE completed IS NOT NULL;
+CREATE INDEX notes ON trio_hub.records (owner, arrival) WHERE note;
+"""
+
 # What leads from each version to the next one, from none to the first. Steps that were published are never changed.
-STEPS = (_FIRST,)
+STEPS = (_FIRST, _SECOND)
 
 _TABLES = {"version", "records", "output", "chunks", "totals", "batches"}
 # "trio_hub", read as a number: what hubs that start at the same time wait for.

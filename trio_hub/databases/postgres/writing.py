@@ -14,7 +14,7 @@ from ...wire.frames import Buffer
 from ..backend import Change
 from ..columns import buffer_chunks, buffers_column, text_column
 from .connection import Connection
-from .rows import COLUMNS, MEASURED, text_bytes
+from .rows import COLUMNS, FLAG_KEYS, MEASURED, text_bytes
 
 __all__ = ["Totals", "carry_out", "forget", "segments"]
 
@@ -142,7 +142,7 @@ def _insert(connection: Connection, owner: str, added: Sequence[TaskRecord], sid
     for key, column in COLUMNS.items():
         values = [getattr(record, key) for record in added]
         # what nobody knows yet, half of all keys, need not be sent
-        blank = False if key == "owed" else None
+        blank = False if key in FLAG_KEYS else None
         if any(value is not blank for value in values):
             keys.append(key)
             arrays.append([column.written(value) for value in values])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime, timedelta
+from heapq import merge
+from itertools import islice
 from pathlib import Path
 from weakref import WeakSet
 
 from ...errors import ConfigError
-from ...records.query import Query
 from ..backend import Change, Retention
 from ..columns import date_column, text_column
 from .file import FileLock, connect, open_file, reporting
@@ -22,19 +22,26 @@ from .writing import BYTES, Statements, forget
 
 __all__ = ["SQLiteBackend", "open_sqlite"]
 
-# What one transaction of `drop` and one step of `trim` forget at most: some milliseconds, and pages of the log.
-_DROPPED = 500
+# What one step of `trim` forgets at most: some milliseconds, and pages of the log.
 _TRIMMED = 200
 _TRIMMED_BYTES = 1 << 24
-# Free pages are given back so many at a time.
+# Free pages are given back so many at a time: after a purge, step by step, and otherwise now and then.
+_VACUUMED_IN_A_STEP = 250
 _VACUUMED = 1000
 
 _STILL_COMPLETED = (
     "SELECT arrival FROM task WHERE arrival IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"
 )
-_OLDEST = f"""
-SELECT arrival, completed, {BYTES} FROM task
-WHERE completed IS NOT NULL ORDER BY completed, arrival LIMIT {_TRIMMED}"""
+# Those that have the date of receipt, and those that have not. (SQLite would sort all, rather than use this index.)
+_OLDEST = [
+    f"""
+    SELECT {date}, arrival, {BYTES} FROM task INDEXED BY {index}
+    WHERE completed IS NOT NULL AND received {condition} ORDER BY {date}, arrival LIMIT {_TRIMMED}"""
+    for date, index, condition in (
+        ("received", "task_received", "IS NOT NULL"),
+        ("completed", "task_not_received", "IS NULL"),
+    )
+]
 
 
 def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQLiteBackend:
@@ -72,18 +79,14 @@ def _cannot_open(path: Path, error: OSError) -> ConfigError:
 
 
 class SQLiteBackend:
-    """See `trio_hub.databases.backend.Backend`. Made by `open_sqlite`.
-
-    What `drop` does, it does bit by bit: when it raises, what it has forgotten by then is gone. In between, `write` and
-    `trim` may be called in another thread.
-    """
+    """See `trio_hub.databases.backend.Backend`. Made by `open_sqlite`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock, owner: str) -> None:
         self.path = path
         self._connection = connection
         self._lock = lock
         self._owner = text_column(owner)
-        self._turns = _Turns()
+        ((self._number,),) = connection.execute("SELECT batch FROM account")
         self._readers: WeakSet[SQLiteReader] = WeakSet()
 
     def write(self, changes: Sequence[Change]) -> None:
@@ -95,25 +98,33 @@ class SQLiteBackend:
 
     def batch(self) -> SQLiteBatch:
         """See `trio_hub.databases.backend.Backend.batch`."""
-        return SQLiteBatch(self._transaction, self._owner)
+        self._number += 1
+        return SQLiteBatch(self._number, self._transaction, self._owner)
 
-    def drop(self, query: Query) -> int:
-        """See `trio_hub.databases.backend.Backend.drop`. Records that come while it is at it stay."""
-        reader = self.reader()
-        try:
-            reader.begin()
-            matching = reader.completed(query)
-        finally:
-            reader.close()
-        dropped = 0
-        for start in range(0, len(matching), _DROPPED):
-            with self._transaction() as connection:
-                listed = json.dumps(matching[start : start + _DROPPED])
-                # meanwhile, some may have been added anew, or taken up again
-                dropped += forget(connection, [row[0] for row in connection.execute(_STILL_COMPLETED, (listed,))])
-        if dropped:
-            self._give_space_back()
-        return dropped
+    def drop(self, arrivals: Sequence[int]) -> int:
+        """See `trio_hub.databases.backend.Backend.drop`."""
+        with self._transaction() as connection:
+            # meanwhile, some may have been taken up again
+            return forget(connection, [row[0] for row in connection.execute(_STILL_COMPLETED, (json.dumps(arrivals),))])
+
+    def give_back(self) -> bool:
+        """See `trio_hub.databases.backend.Backend.give_back`. Pages that SQLite read for that go back to the system."""
+        if self._vacuum(_VACUUMED_IN_A_STEP) > 0:
+            return True
+        with reporting(self.path):
+            # a reader may be looking at what was there before: then the log shrinks later
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.execute("PRAGMA busy_timeout = 5000")
+            self._connection.execute("PRAGMA shrink_memory")
+        return False
+
+    def tidy(self) -> None:
+        """See `trio_hub.databases.backend.Backend.tidy`. Copies the log to the file, by a connection of its own."""
+        with reporting(self.path), closing(connect(self.path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def trim(self, keep: Retention, now: datetime) -> int:
         """See `trio_hub.databases.backend.Backend.trim`. Gives some space back when there is much of it."""
@@ -122,10 +133,11 @@ class SQLiteBackend:
             ((records, size),) = connection.execute("SELECT records, bytes FROM account")
             leaving: list[int] = []
             freed = 0
-            for arrival, completed, bytes_ in connection.execute(_OLDEST).fetchall():
+            oldest = merge(*[connection.execute(statement).fetchall() for statement in _OLDEST])
+            for dated, arrival, bytes_ in islice(oldest, _TRIMMED):
                 excess = keep.records is not None and records - len(leaving) > keep.records
                 excess = excess or (keep.bytes is not None and size - freed > keep.bytes)
-                if freed >= _TRIMMED_BYTES or not (excess or (since is not None and completed < since)):
+                if freed >= _TRIMMED_BYTES or not (excess or (since is not None and dated < since)):
                     break
                 leaving.append(arrival)
                 freed += bytes_
@@ -148,6 +160,11 @@ class SQLiteBackend:
         self._readers.add(reader)
         return reader
 
+    def interrupt(self) -> None:
+        """See `trio_hub.databases.backend.Backend.interrupt`."""
+        with suppress(sqlite3.Error):
+            self._connection.interrupt()
+
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`."""
         total = 0
@@ -159,7 +176,8 @@ class SQLiteBackend:
     def close(self) -> None:
         """See `trio_hub.databases.backend.Backend.close`."""
         for reader in list(self._readers):
-            reader.close()
+            if not reader.interrupted:  # else a thread has it, and closes it
+                reader.close()
         with suppress(sqlite3.Error):
             self._connection.close()
         self._lock.release()
@@ -167,7 +185,7 @@ class SQLiteBackend:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection
-        with self._turns.one(), reporting(self.path):
+        with reporting(self.path):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -178,32 +196,19 @@ class SQLiteBackend:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _give_space_back(self) -> None:
-        """All of it, to the disk, and the pages that were read for it to the system."""
-        while self._vacuum() > 0:
-            pass
-        with self._turns.one(), reporting(self.path):
-            # a reader may be looking at what was there before: then the log shrinks later
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                self._connection.execute("PRAGMA busy_timeout = 5000")
-            self._connection.execute("PRAGMA shrink_memory")
-
     def _give_some_space_back(self) -> None:
         """A little, if more is free than what comes is likely to fill again soon."""
-        with self._turns.one(), reporting(self.path):
+        with reporting(self.path):
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
             ((pages,),) = self._connection.execute("PRAGMA page_count")
         if free > max(_VACUUMED, pages // 4):
-            self._vacuum()
+            self._vacuum(_VACUUMED)
 
-    def _vacuum(self) -> int:
+    def _vacuum(self, pages: int) -> int:
         """Give some free pages back, and say how many are left."""
-        with self._turns.one(), reporting(self.path):
+        with reporting(self.path):
             # (it does one page per step, of which execute() takes no more than one, since there is no row to give)
-            self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUMED})")
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
         return int(free)
 
@@ -211,7 +216,10 @@ class SQLiteBackend:
 class SQLiteBatch:
     """See `trio_hub.databases.backend.Batch`. Made by `SQLiteBackend.batch`."""
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]], owner: str) -> None:
+    def __init__(
+        self, number: int, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]], owner: str
+    ) -> None:
+        self.number = number
         self._transaction = transaction
         self._owner = owner
         self._statements = [Statements(owner)]
@@ -227,20 +235,4 @@ class SQLiteBatch:
         with self._transaction() as connection:
             for statements in self._statements:
                 statements.carry_out(connection)
-
-
-class _Turns:
-    """A lock that nobody takes twice while another waits for it."""
-
-    def __init__(self) -> None:
-        self._next = threading.Lock()
-        self._now = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        with self._next:
-            self._now.acquire()
-        try:
-            yield
-        finally:
-            self._now.release()
+            connection.execute("UPDATE account SET batch = ?", (self.number,))

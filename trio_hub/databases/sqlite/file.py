@@ -71,6 +71,8 @@ def _remedy(error: sqlite3.Error) -> str:
             return "see that this user may write the file and its directory; nothing is lost, the hub tries again"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return "end the program that has it locked; nothing is lost, the hub tries again"
+        case sqlite3.SQLITE_INTERRUPT:
+            return "the hub has interrupted it, since it stops or nobody waits for it any more"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return "the file is damaged: " + _AFTER_DAMAGE
         case _:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ...errors import StoreError
 from ...records.history import Place, place_of
 from ...records.query import Query
 from ...records.record import BUFFER_KEYS, HUB_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
@@ -50,17 +51,19 @@ class SQLiteReader:
         self.path = path
         self._connection = connection
         self._owner = owner
+        self.interrupted = False
 
-    def begin(self) -> None:
+    def begin(self) -> int:
         """See `trio_hub.databases.backend.Reader.begin`."""
         with reporting(self.path):
             self._connection.execute("BEGIN")
             try:
                 # what is seen is what is there at the first read
-                self._connection.execute("SELECT records FROM account").fetchall()
+                ((batch,),) = self._connection.execute("SELECT batch FROM account").fetchall()
             except BaseException:
                 self.end()
                 raise
+        return int(batch)
 
     def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
         """See `trio_hub.databases.backend.Reader.get`."""
@@ -68,14 +71,14 @@ class SQLiteReader:
         with reporting(self.path):
             return {kept.record.msg_id: kept for kept in self._rows(*_where([listed]), _ALL_KEYS)}
 
-    def find(self, query: Query, keys: Sequence[str], skip: Collection[str] = ()) -> list[Found]:
+    def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
         """See `trio_hub.databases.backend.Reader.find`."""
         filter = prefilter(query)
         wanted = frozenset((*keys, "submitted"))
         found: list[Found] = []
         with reporting(self.path):
             if filter.exact:
-                found += _found(self._rows(*_where(filter.terms), wanted), keys, skip)
+                found += _found(self._rows(*_where(filter.terms, "note = 0"), wanted), keys, skip)
             else:
                 # first no more than it takes to tell which match; they may be few
                 matching = list(self._matching(query, filter))
@@ -93,7 +96,7 @@ class SQLiteReader:
                 found += [
                     (place_of(None if submitted is None else from_date(submitted), arrival), from_text(msg_id))
                     for submitted, arrival, msg_id in self._connection.execute(
-                        f"SELECT submitted, arrival, msg_id FROM task WHERE submitted {condition} "
+                        f"SELECT submitted, arrival, msg_id FROM task WHERE submitted {condition} AND note = 0 "
                         "ORDER BY submitted, arrival"
                     )
                 ]
@@ -102,8 +105,13 @@ class SQLiteReader:
     def unfinished(self) -> list[StoredRecord]:
         """See `trio_hub.databases.backend.Reader.unfinished`."""
         with reporting(self.path):
-            where = "WHERE completed IS NULL AND owner = ? ORDER BY arrival"
+            where = "WHERE completed IS NULL AND owner = ? AND note = 0 ORDER BY arrival"
             return list(self._rows(where, [self._owner], _UNFINISHED_KEYS))
+
+    def notes(self) -> list[StoredRecord]:
+        """See `trio_hub.databases.backend.Reader.notes`."""
+        with reporting(self.path):
+            return list(self._rows("WHERE note = 1 AND owner = ? ORDER BY arrival", [self._owner], _ALL_KEYS))
 
     def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         """See `trio_hub.databases.backend.Reader.undelivered`."""
@@ -118,11 +126,17 @@ class SQLiteReader:
         return [(from_text(msg_id), from_text(client)) for _, _, msg_id, client in rows]
 
     def completed(self, query: Query) -> list[int]:
-        """The numbers of arrival of the matching records that are completed."""
+        """See `trio_hub.databases.backend.Reader.completed`."""
         filter = prefilter(query)
         filter = replace(filter, terms=(*filter.terms, Term("completed", "is not null")))
         with reporting(self.path):
             return list(self._matching(query, filter))
+
+    def interrupt(self) -> None:
+        """See `trio_hub.databases.backend.Reader.interrupt`. What Python does for one row comes to its end."""
+        self.interrupted = True
+        with suppress(sqlite3.Error):
+            self._connection.interrupt()
 
     def end(self) -> None:
         """See `trio_hub.databases.backend.Reader.end`."""
@@ -136,14 +150,16 @@ class SQLiteReader:
 
     def _matching(self, query: Query, filter: Prefilter) -> Iterator[int]:
         """The numbers of arrival of the records that pass the terms and match."""
-        where, values = _where(filter.terms)
+        where, values = _where(filter.terms, "note = 0")
         if filter.exact:
             for (arrival,) in self._connection.execute(f"SELECT arrival FROM task {where}", values):
+                self._go_on()
                 yield arrival
         else:
-            # Without an order SQLite may read in that of the msg_ids, from their index, and the rest from all over the
-            # file.
-            where = where or "ORDER BY arrival"
+            if not filter.terms:
+                # Without an order SQLite may read in that of the msg_ids, from their index, and the rest from all over
+                # the file.
+                where += " ORDER BY arrival"
             for arrival, record in self._rows(where, values, filter.needs | {"msg_id"}, large=False):
                 if query.matches(record):
                     yield arrival
@@ -166,6 +182,7 @@ class SQLiteReader:
         while rows := cursor.fetchmany(_SLICE):
             pieces = self._pieces([row[0] for row in rows], mask) if mask else {}
             for arrival, *row in rows:
+                self._go_on()
                 record = TaskRecord("")
                 for key, decode, column in zip(columns, decoders, row, strict=True):
                     if column is not None:
@@ -180,6 +197,11 @@ class SQLiteReader:
                         setattr(record, key, from_buffers(packed, chunks) if large else ())
                 yield StoredRecord(arrival, record)
 
+    def _go_on(self) -> None:
+        """Raise `StoreError` if the reader was interrupted, since `sqlite3` does not tell of that between two rows."""
+        if self.interrupted:
+            raise StoreError(f"{self.path}: the question was interrupted")
+
     def _pieces(self, arrivals: list[int], mask: int) -> dict[tuple[int, int], list[bytes]]:
         """The pieces of these records, of those kinds whose bit is set, by record and kind."""
         pieces: dict[tuple[int, int], list[bytes]] = {}
@@ -188,15 +210,15 @@ class SQLiteReader:
         return pieces
 
 
-def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Collection[str]) -> Iterator[Found]:
+def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Container[str]) -> Iterator[Found]:
     for arrival, record in rows:
         if record.msg_id not in skip:
             yield Found(place_of(record.submitted, arrival), record.as_dict(keys))
 
 
-def _where(terms: Iterable[Term]) -> tuple[str, list[Any]]:
-    """These terms in SQL, and their values."""
-    conditions = []
+def _where(terms: Iterable[Term], *more: str) -> tuple[str, list[Any]]:
+    """These terms and ``more`` conditions in SQL, and the terms' values."""
+    conditions = list(more)
     values: list[Any] = []
     for column, comparison, value in terms:
         encode = CODERS[column][0]

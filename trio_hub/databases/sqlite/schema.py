@@ -8,7 +8,8 @@ does not want it:
 ``request``    the request's dicts and small buffers, written when it comes
 ``result``     the result's, and what an execution shows, written when it comes
 ``piece``      output in the pieces in which it came, and chunks of large buffers
-``account``    one row: how many records arrived so far, and how much of what is finished there is
+``account``    one row: how many records arrived so far, how much of what is finished there is, and the number of the
+               last batch
 =============  ====================================================================================================
 """
 
@@ -152,5 +153,13 @@ _SECOND = (
     "CREATE INDEX task_owed ON task (owner) WHERE owed = 1",
 )
 
+# Records without the date of receipt, which is the hub's, are few, or none: their index costs nothing. So do notes.
+_THIRD = (
+    "ALTER TABLE account ADD COLUMN batch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE task ADD COLUMN note INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX task_not_received ON task (completed) WHERE completed IS NOT NULL AND received IS NULL",
+    "CREATE INDEX task_note ON task (owner) WHERE note = 1",
+)
+
 # The step at index n makes version n + 1 of what version n left. Steps that were released are never changed.
-STEPS: list[Step] = [_FIRST, _SECOND]
+STEPS: list[Step] = [_FIRST, _SECOND, _THIRD]

@@ -74,6 +74,7 @@ def _coder(key: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None
         "label": (label_column, from_label),
         "execute_input": (_utf8, from_utf8),
         "owed": (int, bool),
+        "note": (int, bool),
     }
     return others.get(key)
 

@@ -1,0 +1,269 @@
+"""The writer of a task database: what is pending goes there in batches, again and again if the database fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from ..errors import StoreError
+from ..logs import get_logger
+from ..services import Failures, failed
+from .backend import Backend, Batch, Change
+from .backlog import Backlog
+from .batches import Attempt, write_batch, write_in_parts
+from .calls import Call, in_thread
+from .layers import Layer, joined, merged, size_of
+
+__all__ = ["LAYERS", "Writer"]
+
+log = get_logger("trio_hub.runtime")
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds between two attempts to write, while the database cannot."""
+TAKEN, TAKEN_AT_ONCE = 2000, 50
+"""Changes of a batch up to which the event loop prepares them, and how many in one go: for half a millisecond or so."""
+LAYERS = 8
+"""Each question freezes what is pending into a layer of its own; when there are more than this, they are merged."""
+PATIENCE = 5.0
+"""Seconds that a batch has to be written when the writer is cancelled. After that the batch is interrupted."""
+AFTER_COMMIT = "call after a commit"
+"""What errors of calls after a commit are counted as."""
+
+
+class Writer:
+    """Writes a backlog to a backend, one batch at a time.
+
+    Args:
+        backend: The database.
+        pending: What is to be written.
+        delay: Seconds that a change may wait for others to be written with it.
+        failures: Where errors of calls after a commit are counted.
+
+    Attributes:
+        turn: Held by whoever writes to the database.
+        still: Held by readers while they begin, and by the writer while the layers of the backlog or their batches
+            change, so that a reader knows which layers it sees in the database. Never held for the time of a commit.
+        batches, written: How many batches were committed so far, and how many records changed in them.
+        not_persisted: How many records were lost: given up, or not to be written for a reason of their own.
+        last_error: Why the database cannot be written now; None when it can.
+        closed: Set when the store is closed.
+        stuck: Whether a call of the backend was given up, see `Call`. A thread may still be in it.
+    """
+
+    def __init__(self, backend: Backend, pending: Backlog, delay: float, failures: Failures) -> None:
+        self.turn = trio.Lock()
+        self.still = trio.Lock()
+        self.batches = 0
+        self.written = 0
+        self.not_persisted = 0
+        self.last_error: str | None = None
+        self.closed = trio.Event()
+        self.stuck = False
+        self._backend = backend
+        self._pending = pending
+        self._delay = delay
+        self._failures = failures
+        self._threads = trio.CapacityLimiter(1)
+        self._awake = trio.Event()  # something is to be written, or the store is to be closed
+        self._pause = FIRST_PAUSE
+        self._works_again = trio.Event()
+        # Calls of `after_commit` whose time has come.
+        self._due: deque[Callable[[], None]] = deque()
+        self._calling = False
+
+    def wake(self) -> None:
+        """Write soon, since something is pending now."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """Write nothing more."""
+        self.closed.set()
+        self._awake.set()
+        self._works_again.set()
+
+    def refuse_if_closed(self) -> None:
+        """Raise `StoreError` if the store is closed."""
+        if self.closed.is_set():
+            raise StoreError("the task database is closed, since the hub has stopped")
+
+    # After the commit
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """See `trio_hub.records.Store.after_commit`. An error that the call raises is logged and counted."""
+        layers = self._pending.layers()
+        if layers:
+            layers[-1].calls.append(call)
+        else:
+            self._call([call])
+
+    def _call(self, calls: Sequence[Callable[[], None]]) -> None:
+        self._due.extend(calls)
+        if self._calling:
+            return  # by one of these calls: it comes when the others are done
+        self._calling = True
+        try:
+            while self._due:
+                call = self._due.popleft()
+                try:
+                    call()
+                except Exception as error:
+                    failed(AFTER_COMMIT, error, self._failures)
+        finally:
+            self._calling = False
+
+    # Writing
+
+    async def run(self) -> None:
+        """Write what comes, until `close`; or until cancelled, and then what is pending stays so."""
+        while not self.closed.is_set():
+            await self._wait_for_work()
+            try:
+                await self.commit()
+            except StoreError:  # it was logged
+                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+                with trio.move_on_after(pause):
+                    await self._works_again.wait()
+
+    async def _wait_for_work(self) -> None:
+        while not self._pending.layers() and not self.closed.is_set():
+            self._awake = trio.Event()
+            await self._awake.wait()
+        if self._delay and self.last_error is None:
+            with trio.move_on_after(self._delay):
+                await self.closed.wait()
+
+    async def commit(self) -> None:
+        """Write what is pending now.
+
+        Raises:
+            StoreError: The database cannot be written. Nothing is lost.
+        """
+        async with self.turn:
+            async with self.still:
+                layers = self._pending.freeze()
+                if not layers:
+                    return
+                self.refuse_if_closed()
+                self._pending.busy = len(layers)
+                batch = self._backend.batch()
+                for layer in layers:
+                    layer.batch = batch.number
+            try:
+                attempt = await self._write(layers, batch)
+            finally:
+                self._pending.busy = 0
+            self._account(layers, attempt)
+
+    async def _write(self, layers: Sequence[Layer], batch: Batch) -> Attempt:
+        """Write these layers, in a thread.
+
+        What Python has to do for that is done here, unless it is much: a thread would take turns at it with the event
+        loop, change by change, which costs both more than the work.
+        """
+        changes = [layer.changes for layer in layers]
+        taken = sum(map(len, changes)) <= TAKEN
+        pending = merged(changes) if taken else await in_thread(partial(merged, changes))
+        if taken:
+            try:
+                for number, change in enumerate(pending.values(), 1):
+                    batch.take(joined(change))
+                    if number % TAKEN_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
+            except Exception:  # one of the changes is at fault: which one, is found out below
+                return await self._write_in_parts(layers, pending)
+        attempt = await self._run("write records", partial(write_batch, batch, pending, taken=taken))
+        return await self._write_in_parts(layers, pending) if attempt is None else attempt
+
+    async def _write_in_parts(self, layers: Sequence[Layer], pending: dict[str, Change]) -> Attempt:
+        """Write these layers, of which one or several changes may be at fault."""
+        # what is written of a layer is not to be told by the number of one batch
+        async with self.still:
+            for layer in layers:
+                layer.batch = None
+            return await self._run("write records", partial(write_in_parts, self._backend, pending))
+
+    async def in_turn(self, what: str, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, which writes to the database, when nobody else writes.
+
+        ``what`` it does is for the log.
+        """
+        async with self.turn:
+            self.refuse_if_closed()
+            return await self._run(what, work)
+
+    async def _run(self, what: str, work: Callable[[], T]) -> T:
+        call = Call(what, work, self._backend.interrupt, patience=PATIENCE)
+        try:
+            return await call.run(self._threads)
+        except trio.Cancelled:
+            self.stuck = call.started
+            raise
+
+    def _account(self, layers: Sequence[Layer], attempt: Attempt) -> None:
+        """Take note of what came of writing these layers."""
+        calls = [call for layer in layers for call in layer.calls]
+        self._pending.replace(layers, attempt.rest, map(size_of, attempt.rest.values()))
+        self.batches += attempt.batches
+        self.written += attempt.written
+        if attempt.refused:
+            self._refuse(attempt.refused)
+        if attempt.error is not None:
+            self._fail(attempt.error)
+            raise attempt.error
+        self._succeed(attempt.written)
+        self._call(calls)
+
+    def _refuse(self, refused: Mapping[str, Exception]) -> None:
+        self.not_persisted += len(refused)
+        msg_id, error = next(iter(refused.items()))
+        log.error(
+            "the task database cannot hold some records, which are lost",
+            task=msg_id,
+            records=len(refused),
+            error=f"{type(error).__name__}: {error}",
+        )
+
+    def _fail(self, error: StoreError) -> None:
+        if self.last_error is None:
+            self._works_again = trio.Event()
+            log.error(
+                "the task database cannot be written: records wait in memory, and it will be tried again",
+                records=len(self._pending),
+                error=error,
+            )
+        self.last_error = str(error)
+
+    def _succeed(self, written: int) -> None:
+        self._pause = FIRST_PAUSE
+        if self.last_error is not None:
+            self.last_error = None
+            self._works_again.set()
+            log.warning("the task database can be written again", records=written, lost=self.not_persisted)
+
+    # For readers
+
+    async def pending_layers(self) -> list[Layer]:
+        """Return what is pending now, in layers that will not change any more. Whoever calls this holds ``still``."""
+        pending = self._pending
+        layers = pending.freeze()[pending.busy :]
+        if len(layers) > LAYERS:
+            changes = await in_thread(partial(merged, [layer.changes for layer in layers]))
+            pending.replace(layers, changes)
+        return pending.frozen.copy()
+
+    # The end
+
+    def forget_the_rest(self) -> None:
+        """Take note that what is pending is lost, since the store is closed."""
+        lost = len(self._pending)
+        if lost:
+            self.not_persisted += lost
+            reason = self.last_error or "there was no time left"
+            log.error("records were not written to the task database, and are lost", records=lost, reason=reason)
+        self._pending.clear()

@@ -40,6 +40,7 @@ class Queries:
         host, session, store: the ways to the runtime, to messages and records.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
+        abort: aborts requests, and returns the msg_ids of those that no engine has.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -55,6 +56,7 @@ class Queries:
         answers: Answers,
         engines: Engines,
         tasks: TaskQueue,
+        abort: Callable[[Sequence[str]], list[str]],
         is_pending: Callable[[str], bool],
     ) -> None:
         self._host = host
@@ -66,6 +68,7 @@ class Queries:
         self._answers = answers
         self._engines = engines
         self._tasks = tasks
+        self._abort = abort
         self._is_pending = is_pending
 
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
@@ -226,12 +229,12 @@ class Queries:
         return msg_id
 
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """Abort tasks that no engine has yet, and reply with their msg_ids.
+        """Abort requests that no engine has yet, and reply with their msg_ids.
 
-        A stock client sends this to engines only.
+        A stock client sends this to engines only, on the control channel.
         """
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
-        return Reply("abort_reply", {"status": "ok", "aborted": self._tasks.scheduler.abort(msg_ids)})
+        return Reply("abort_reply", {"status": "ok", "aborted": self._abort(msg_ids)})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Stop the hub in good order, as a client asks. All clients are told."""

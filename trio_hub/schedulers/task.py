@@ -41,12 +41,14 @@ class Timer(Protocol):
 class Worker:
     """An engine as the task queue sees it: what it runs, and when it last got something."""
 
-    __slots__ = ("absent", "ident", "last_used", "lost", "running")
+    __slots__ = ("absent", "feeding", "ident", "last_used", "lost", "running")
 
     def __init__(self, ident: bytes, *, absent: bool = False) -> None:
         self.ident = ident
         self.absent = absent
         """Whether it is still to come back from the time of an earlier hub, and gets nothing before."""
+        self.feeding = False
+        """Whether it is to get more of the queued tasks soon, before any new task."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
         self.lost = False
@@ -73,7 +75,8 @@ class Task:
     ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
     ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``restored`` tasks
     were submitted to an earlier hub, and ``inherited`` ones run where that hub has sent them. ``again`` is whether the
-    task may have been sent to an engine before.
+    task may have been sent to an engine before. ``aborted`` is whether a client has aborted the task: it is not sent to
+    an engine any more.
 
     Raises:
         InvalidDependency: its metadata states a dependency of no known form.
@@ -81,6 +84,7 @@ class Task:
     """
 
     __slots__ = (
+        "aborted",
         "after",
         "again",
         "asked_targets",
@@ -125,6 +129,7 @@ class Task:
         self.raw_header = raw_header
         self.held = 0
         self.again = False
+        self.aborted = False
         self.inherited = False
         self.restored = False
         self.session = session

@@ -38,9 +38,10 @@ def test_a_strict_hub_answers_when_it_is_on_disk() -> None:
     store = DurableStore(auto=False)
     world = World(store=store, strict=True)
     queued = world.submit()
-    assert world.query("abort_request", {"msg_ids": queued})["aborted"] == []
-    store.commit()
     assert world.query("abort_request", {"msg_ids": queued})["aborted"] == [queued]
+    assert world.take("task_in") == []
+    store.commit()
+    assert world.query("abort_request", {"msg_ids": queued})["aborted"] == []
     assert world.take("task_in") == []
     store.commit()
     assert world.replies("task_in") == [{"status": "aborted"}]

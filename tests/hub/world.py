@@ -142,12 +142,12 @@ _PEER_CLOCK = Clock()  # one for all, so that no two messages are the same
 
 
 class Peer:
-    """Writes messages as a client or an engine would."""
+    """Writes messages as a client or an engine would; as a stock client, if it has a `username`."""
 
-    def __init__(self, name: str, key: bytes = KEY, packer: str = "json") -> None:
+    def __init__(self, name: str, key: bytes = KEY, packer: str = "json", username: str = "") -> None:
         self.name = name
         self.ident = name.encode()
-        self.session = Session(key, session_id=name, now=_PEER_CLOCK, packer=packer)
+        self.session = Session(key, session_id=name, now=_PEER_CLOCK, packer=packer, username=username)
 
 
 class World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -33,12 +34,29 @@ class Oracle:
         """Requests elsewhere that have not ended."""
         self.asked: list[tuple[Task, list[str]]] = []
         self.timers: list[FakeTimer] = []
+        self.calls: list[Callable[[], None]] = []
+        """What is to be called soon."""
+        self.requeued: list[str] = []
 
     def is_pending(self, msg_id: str) -> bool:
         return msg_id in self.pending
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         self.asked.append((task, msg_ids))
+
+    def task_requeued(self, task: Task) -> None:
+        self.requeued.append(task.msg_id)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+    def take_turns(self) -> int:
+        """Make all calls, and those that they ask for. How many there were."""
+        turns = 0
+        while self.calls:
+            self.calls.pop(0)()
+            turns += 1
+        return turns
 
     def start_timer(self, task: Task, seconds: float) -> FakeTimer:
         self.timers.append(FakeTimer(task, seconds))

@@ -14,7 +14,7 @@ from ..wire.messages import parse_date
 from .keeping import learn_engines
 from .link import Link, Pending, Reply
 from .notifying import Engines, Notification
-from .packing import pack_call, pack_function, unpack_value_untrusted
+from .packing import pack_call, pack_function, unpack_value_untrusted, unpack_values_untrusted
 
 __all__ = ["Client"]
 
@@ -234,28 +234,39 @@ class Client:
     async def result(self, msg_id: str) -> Any:
         """The value of a call, of whichever client, by its msg_id, as soon as it is there.
 
+        The value of a gathered broadcast is the list of the engines' values, in the order of its targets.
+
         Raises:
             RemoteError: the call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know it.
             SerializationError: the result cannot be unpickled here.
         """
-        return unpack_value_untrusted(await self.result_buffers(msg_id))
+        buffers, counts = await self._finished(msg_id)
+        return unpack_value_untrusted(buffers) if counts is None else unpack_values_untrusted(buffers, counts)
 
     async def result_buffers(self, msg_id: str) -> Frames:
         """The value of a call, not unpickled, as soon as it is there.
 
         Returns:
             What the engine has sent: a pickle, and then the large buffers that it leaves out, in order. Nothing, if
-            the request was not a call, but code to be executed.
+            the request was not a call, but code to be executed. For a gathered broadcast, the same of each engine, in
+            the order of its targets.
 
         Raises:
             RemoteError: as of `result`.
         """
+        return (await self._finished(msg_id))[0]
+
+    async def _finished(self, msg_id: str) -> tuple[Frames, list[int] | None]:
+        """Return the buffers of a call, and for a gathered broadcast the number of buffers of each engine."""
         pause = 0.05
         while True:
             reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
             if msg_id in reply.content.get("completed", ()):
-                _content(Reply(reply.content[msg_id]["result_content"], []))
-                return reply.buffers
+                result = reply.content[msg_id]
+                _content(Reply(result["result_content"], []))
+                metadata = result.get("result_metadata") or {}
+                counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
+                return reply.buffers, counts
             await trio.sleep(pause)  # the protocol has no way to be told
             pause = min(2 * pause, 2.0)
 

@@ -12,6 +12,7 @@ import pickle  # noqa: TID251 - a client trusts its engines, with whose results 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 from ..errors import SerializationError
@@ -26,7 +27,14 @@ except ImportError:
 else:
     _BY_VALUE = True
 
-__all__ = ["LARGE_BUFFER", "PackedFunction", "pack_call", "pack_function", "unpack_value_untrusted"]
+__all__ = [
+    "LARGE_BUFFER",
+    "PackedFunction",
+    "pack_call",
+    "pack_function",
+    "unpack_value_untrusted",
+    "unpack_values_untrusted",
+]
 
 LARGE_BUFFER = 1024
 """Bytes above which a buffer travels in a frame of its own; engines send theirs from the same size on."""
@@ -233,6 +241,20 @@ def unpack_value_untrusted(buffers: Sequence[Buffer]) -> Any:
             f"the result cannot be read here ({type(error).__name__}: {error}): what it consists of has to be "
             "importable here as well"
         ) from error
+
+
+def unpack_values_untrusted(buffers: Sequence[Buffer], counts: Sequence[int]) -> list[Any]:
+    """Return the values of a gathered broadcast, which have so many buffers each. A value without buffers is left out.
+
+    Raises:
+        SerializationError: and nothing else, for what cannot be read here.
+    """
+    if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != len(buffers):
+        raise SerializationError(f"the result has {len(buffers)} buffers, and says that they are {counts!r}"[:200])
+    ends = accumulate(counts)
+    return [
+        unpack_value_untrusted(buffers[end - count : end]) for count, end in zip(counts, ends, strict=True) if count
+    ]
 
 
 def _restored(value: Any, left: Iterator[Buffer]) -> Any:

@@ -150,6 +150,13 @@ class Assignments:
         asked = Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)
         self._answers.fail(asked, uuid, error)
 
+    def task_requeued(self, task: Task) -> None:
+        """Count the memory of a task that waits for an engine once more."""
+        try:
+            self._intake.hold(task)
+        except Exception as error:
+            self._notices.failed("intake", error, task=task.msg_id)
+
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a request with this msg_id waits for its answer, in any queue."""
         return self._is_pending(msg_id)
@@ -169,6 +176,14 @@ class Assignments:
             self._host.ask_store(lambda store: store.fetch(msg_ids), tell)
         except Exception as error:
             self.give_up(task, error, "dependencies")
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Make a call of the scheduler after all others have had their turn."""
+        try:
+            self._host.call_later(0.0, call)
+        except Exception as error:
+            self._notices.failed("scheduler", error)
+            call()
 
     def start_timer(self, task: Task, seconds: float) -> Scope:
         """Start the timer after which a task has waited too long."""

@@ -13,11 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, WireError
+from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Lane, Relay
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
@@ -32,6 +33,7 @@ from .ports import Host
 from .records import init_record
 from .replies import Replies
 from .routes import Routes
+from .scattered import Scattered
 from .shares import check_targets, divided, noted_shares, share_frames
 
 __all__ = ["Broadcasts"]
@@ -44,7 +46,8 @@ class Broadcasts:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
-        notices, replies, intake, answers, admission, routes, engines, announcer, gathering: the parts below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, gathering, scattered: the parts
+            below.
         request_ended: is told how requests ended, since tasks may depend on them.
     """
 
@@ -64,6 +67,7 @@ class Broadcasts:
         engines: Engines,
         announcer: Announcer,
         gathering: Gathering,
+        scattered: Scattered,
         request_ended: Callable[[str, Outcome], None],
     ) -> None:
         self._host = host
@@ -79,6 +83,7 @@ class Broadcasts:
         self._by_ident = engines.by_ident
         self._announcer = announcer
         self._gathering = gathering
+        self._scattered = scattered
         self._request_ended = request_ended
         self.relay = Relay()
         self.submitted = 0
@@ -120,7 +125,10 @@ class Broadcasts:
         self.submitted += 1 if metadata.is_coalescing else len(shares)
         if metadata.is_coalescing:
             self._answers.fail(Asked.by("broadcast_in", idents, msg), None, error)
-        for (uuid, _), share in () if metadata.is_coalescing else zip(metadata.targets, shares, strict=True):
+            self._request_ended(msg.header.msg_id, Outcome(False, None))
+            return
+        self._scattered.begin(idents, msg.header, msg.raw_header, len(shares))
+        for (uuid, _), share in zip(metadata.targets, shares, strict=True):
             self.fail_share(Direct(idents, share.header, share.raw_header, Lane(b"")), uuid, error)
 
     def submit_broadcast(
@@ -129,8 +137,14 @@ class Broadcasts:
         """Send a recorded broadcast to its engines. Never raises."""
         if self._intake.carried_on:
             return
+        withdrawn = self._intake.withdrawn
+        if withdrawn.take(msg.header.msg_id):
+            self._fail_whole(idents, msg, metadata, shares, TaskAborted(NOT_BEGUN))
+            return
         broadcast = None
-        if metadata.is_coalescing:
+        if not metadata.is_coalescing:
+            self._scattered.begin(idents, msg.header, msg.raw_header, len(shares))
+        else:
             broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
             self._gathering.begin(broadcast)
             self._submitted(msg, metadata.label, None)
@@ -153,6 +167,8 @@ class Broadcasts:
         if engine is None or self._intake.stopping:
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
+        elif self._intake.withdrawn.take(share.header.msg_id):
+            self.fail_share(direct, uuid, TaskAborted(NOT_BEGUN))
         elif self.relay.sent(direct):
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 
@@ -181,6 +197,7 @@ class Broadcasts:
                 "broadcast", ident, msg, Asked.of("broadcast_in", direct), metadata.started, status
             )
             self._request_ended(msg_id, Outcome(status == "ok", ident))
+            self._scattered.share_ended(msg_id, direct.lane.ident.decode("utf-8", "replace"))
             return
         try:
             content = self._session.content(msg)
@@ -198,7 +215,8 @@ class Broadcasts:
     def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         """Answer an engine's share of a broadcast with an error, and record the error. Never raises."""
         if direct.broadcast is not None:
-            content = error_content(type(error).__name__, str(error))
+            aborted = isinstance(error, TaskAborted)
+            content = {"status": "aborted"} if aborted else error_content(type(error).__name__, str(error))
             self._gathering.gather(direct.broadcast, engine_uuid, Answer(content, []))
             return
         self._answers.fail(
@@ -210,6 +228,7 @@ class Broadcasts:
             original_msg_id=direct.header.msg_id.removesuffix(sub_msg_id("", engine_uuid)),
         )
         self._request_ended(direct.header.msg_id, Outcome(False, _ident(engine_uuid)))
+        self._scattered.share_ended(direct.header.msg_id, engine_uuid)
 
     # Engines that go
 
@@ -230,6 +249,11 @@ class Broadcasts:
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a broadcast or a share with this msg_id is not answered yet."""
         return msg_id in self.relay.pending or msg_id in self._gathering.gathered
+
+    def shares_of(self, msg_ids: Sequence[str], engine: EngineConnector) -> list[str]:
+        """Return the msg_ids of an engine's unanswered shares of these broadcasts."""
+        shares = (sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids)
+        return [share for share in shares if share in engine.broadcast.pending]
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the shares that an engine has not answered."""
@@ -265,6 +289,7 @@ class Broadcasts:
         self.submitted += 1
         if engine is None:
             raise EngineError("it names no engine")
+        self._scattered.restore_share(message.idents, message.header, message.raw_header, engine.uuid)
         self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.broadcast))
 
     def take_over(self, message: Message, shares: Mapping[str, TaskRecord]) -> None:

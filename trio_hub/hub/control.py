@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import EngineError, HubError
@@ -32,6 +32,8 @@ class ControlChannel:
     Args:
         session: reads and writes messages.
         notices, replies, admission, routes, engines: the parts of the hub below.
+        abort: aborts the requests that an ``abort_request`` to an engine names, as far as the hub has them, and returns
+            the frames for the engine.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ControlChannel:
         admission: Admission,
         routes: Routes,
         engines: Engines,
+        abort: Callable[[Message, EngineConnector | None], Frames],
     ) -> None:
         self._session = session
         self._notices = notices
@@ -51,6 +54,7 @@ class ControlChannel:
         self._routes = routes
         self._engines = engines
         self._by_ident = engines.by_ident
+        self._abort = abort
         self.relay = Relay()
 
     def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
@@ -59,10 +63,13 @@ class ControlChannel:
             return
         sender = idents[:1] + idents[2:]
         engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
+        frames = msg.frames
+        if msg.header.msg_type == "abort_request":
+            frames = self._abort(msg, engine)
         if engine is None:
             self._replies.refuse("control_in", sender, msg, no_such_engine(idents))
         elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
-            self._routes.send(engine, "control_out", [*sender, *msg.frames], msg.header.msg_id)
+            self._routes.send(engine, "control_out", [*sender, *frames], msg.header.msg_id)
         else:
             self._notices.ignore(
                 "duplicate_msg_id", "the request is on its way already", task=msg.header.msg_id, engine=engine.id

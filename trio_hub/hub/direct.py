@@ -7,10 +7,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, WireError
+from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct, Relay
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .admission import Admission
@@ -126,6 +127,8 @@ class DirectQueue:
             engine = self._by_ident.get(idents[1])
             if self._intake.stopping:
                 error = EngineError(STOPPED)
+            elif self._intake.withdrawn.take(header.msg_id):
+                error = TaskAborted(NOT_BEGUN)
             elif engine is None:
                 error = no_such_engine(idents)
             else:
@@ -139,6 +142,7 @@ class DirectQueue:
         except Exception as unexpected:
             error = self._notices.failed("submission of a direct request", unexpected, task=header.msg_id)
         self._answers.fail(Asked.by("mux_in", sender, msg), uuid, error)
+        self._request_ended(header.msg_id, Outcome(False, idents[1]))
 
     # From engines
 

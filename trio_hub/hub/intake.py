@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any, TypeAlias
 
 from ..errors import EngineError, HubError
@@ -15,6 +17,7 @@ from ..wire.messages import Message, Session
 from .custody import custody_of_request, request_frames
 from .notices import Notices
 from .ports import Host
+from .withdrawn import Withdrawn
 
 __all__ = ["STOPPED", "Fetched", "Intake"]
 
@@ -62,9 +65,12 @@ class Intake:
         """Whether the hub stops in such a way that another hub can carry on."""
         self.uncommitted: set[str] = set()
         """The msg_ids of a strict hub's requests that are not on disk yet, and so are not handled yet."""
+        self.withdrawn = Withdrawn()
+        """The requests that were aborted before a queue had them."""
         self.held_bytes = 0
         """Bytes of memory that the frames of queued tasks take up."""
-        self.to_fetch: dict[str, tuple[Task, Fetched]] = {}
+        # Not a dict: it is read from its front, which takes the longer the more a dict has lost there.
+        self.to_fetch: OrderedDict[str, tuple[Task, Fetched]] = OrderedDict()
         """The tasks whose frames are to be read from the store, by msg_id."""
         self._full = False
         self._crowded = False
@@ -171,7 +177,7 @@ class Intake:
             self._fetch()
 
     def _fetch(self) -> None:
-        msg_ids = list(self.to_fetch)[:FETCHED_AT_A_TIME]
+        msg_ids = list(islice(self.to_fetch, FETCHED_AT_A_TIME))
         self._fetching = bool(msg_ids)
         if not msg_ids:
             return

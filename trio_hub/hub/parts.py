@@ -9,6 +9,7 @@ from typing import Any, Required, TypedDict
 
 from ..records import Store
 from ..wire.messages import Session
+from .aborting import Aborting
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers
@@ -32,6 +33,7 @@ from .redelivery import Redelivery
 from .replies import Replies
 from .returning import ReturningEngines
 from .routes import Routes
+from .scattered import Scattered
 from .tasks import TaskQueue
 
 __all__ = ["Parts", "Settings"]
@@ -168,17 +170,26 @@ class Parts:
         self.gathering = gathering = Gathering(
             session, store, notices=notices, answers=answers, request_ended=tasks.request_ended
         )
+        scattered = Scattered(host, session, notices=notices, intake=intake, owed=owed)
         self.broadcasts = broadcasts = Broadcasts(
             host,
             session,
             now,
             channels=broadcast_channels,
             gathering=gathering,
+            scattered=scattered,
             request_ended=tasks.request_ended,
             **below,
         )
+        aborting = Aborting(session, intake=intake, tasks=tasks, broadcasts=broadcasts, is_pending=self.is_pending)
         self.control = ControlChannel(
-            session, notices=notices, replies=replies, admission=admission, routes=routes, engines=engines
+            session,
+            notices=notices,
+            replies=replies,
+            admission=admission,
+            routes=routes,
+            engines=engines,
+            abort=aborting.abort_with,
         )
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.
@@ -207,6 +218,7 @@ class Parts:
             answers=answers,
             engines=engines,
             tasks=tasks,
+            abort=aborting.abort,
             is_pending=self.is_pending,
         )
 

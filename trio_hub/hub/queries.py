@@ -6,6 +6,7 @@ So the handlers are plain synchronous code, and only the runtime waits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import datetime
 from itertools import chain
@@ -24,6 +25,7 @@ from .ports import Host, Query
 from .records import init_record
 from .redelivery import Redelivery
 from .replies import Reply
+from .results import result_of, value_buffers
 from .tasks import TaskQueue
 
 __all__ = ["Queries"]
@@ -38,6 +40,7 @@ class Queries:
         host, session, store: the ways to the runtime, to messages and records.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
+        abort: aborts requests, and returns the msg_ids of those that no engine has.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -53,6 +56,7 @@ class Queries:
         answers: Answers,
         engines: Engines,
         tasks: TaskQueue,
+        abort: Callable[[Sequence[str]], list[str]],
         is_pending: Callable[[str], bool],
     ) -> None:
         self._host = host
@@ -64,6 +68,7 @@ class Queries:
         self._answers = answers
         self._engines = engines
         self._tasks = tasks
+        self._abort = abort
         self._is_pending = is_pending
 
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
@@ -112,7 +117,8 @@ class Queries:
     def get_results(self, client_id: list[bytes], msg: Message) -> Query:
         """Reply with the results of requests; with ``status_only``, only with which are pending and completed."""
         content = self._session.content(msg)
-        msg_ids = sorted(set(_list_of_text(content.get("msg_ids"), "msg_ids")))
+        wanted = Counter(_list_of_text(content.get("msg_ids"), "msg_ids"))
+        msg_ids = sorted(wanted)
         status_only = bool(content.get("status_only"))
         # taken now, since a request may finish while the store is asked
         live = {msg_id for msg_id in msg_ids if self._is_pending(msg_id) or msg_id in self._answers.unsaved}
@@ -133,8 +139,9 @@ class Queries:
             else:
                 completed.append(msg_id)
                 if not status_only:
-                    reply[msg_id] = _result_of(record)
-                    buffers.extend(record.result_buffers or ())
+                    result = reply[msg_id] = result_of(record)
+                    value = value_buffers(record, result, as_recorded=not msg.header.is_stock)
+                    buffers.extend(value * wanted[msg_id])  # a stock client reads a value each time that it has asked
         if status_only:
             self._owed.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])
         return Reply("result_reply", reply, buffers)
@@ -222,12 +229,12 @@ class Queries:
         return msg_id
 
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """Abort tasks that no engine has yet, and reply with their msg_ids.
+        """Abort requests that no engine has yet, and reply with their msg_ids.
 
-        A stock client sends this to engines only.
+        A stock client sends this to engines only, on the control channel.
         """
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
-        return Reply("abort_reply", {"status": "ok", "aborted": self._tasks.scheduler.abort(msg_ids)})
+        return Reply("abort_reply", {"status": "ok", "aborted": self._abort(msg_ids)})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Stop the hub in good order, as a client asks. All clients are told."""
@@ -284,11 +291,3 @@ def _list_of_text(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError(f"{name} must be a list of texts, not {str(value)[:100]!r}")
     return value
-
-
-def _result_of(record: TaskRecord) -> dict[str, Any]:
-    result = record.as_dict(("header", "metadata", "result_metadata", "result_header", "result_content", "received"))
-    # a stock client reads these as dicts
-    result["result_metadata"] = result["result_metadata"] or {}
-    result["io"] = record.as_dict(("execute_input", "execute_result", "error", "stdout", "stderr"))
-    return result

@@ -11,12 +11,13 @@ from functools import partial
 from sys import intern
 from typing import Any
 
-from ..errors import EngineError, HubError, InvalidDependency, WireError
+from ..errors import EngineError, HubError, InvalidDependency, TaskAborted, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.relay import Direct
 from ..schedulers.task import SentBy, Task, TaskState, WorkerState
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
 from .admission import Admission
@@ -130,6 +131,10 @@ class TaskQueue:
                 self._announcer.request_came("task", task.msg_id, task.msg_type, task.session, label, buffers)
             if self._intake.stopping:
                 self._assignments.task_failed(task, None, EngineError(STOPPED))
+                return
+            if self._intake.withdrawn.take(task.msg_id):
+                self._assignments.task_failed(task, None, TaskAborted(NOT_BEGUN))
+                self.request_ended(task.msg_id, Outcome(False, None))
                 return
             self.scheduler.submit(task)
             if task.worker is None and task.state is not TaskState.DONE:

@@ -59,12 +59,20 @@ class Broadcast:
             return {"status": "ok"}
         return next(iter(errors.values())) | {"errors": errors}
 
+    @property
+    def _status(self) -> str:
+        """Return the status of the whole: that of the first engine that failed."""
+        failed = next((answer for uuid, _ in self.targets if not (answer := self.answers[uuid]).ok), None)
+        if failed is None:
+            return "ok"
+        return "aborted" if failed.content.get("status") == "aborted" else "error"
+
     def metadata(self) -> dict[str, Any]:
         """The metadata of the reply; ``buffer_counts`` says how many buffers each target's result has."""
         answers = [self.answers[uuid] for uuid, _ in self.targets]
         started = [answer.started for answer in answers if answer.started is not None]
         return {
-            "status": "ok" if all(answer.ok for answer in answers) else "error",
+            "status": self._status,
             "dependencies_met": True,
             "is_broadcast": True,
             "is_coalescing": True,

@@ -78,11 +78,13 @@ class Timer(Protocol):
 class Worker:
     """An engine as the task queue sees it: what it runs, and when it last got something."""
 
-    __slots__ = ("ident", "last_used", "running", "state")
+    __slots__ = ("feeding", "ident", "last_used", "running", "state")
 
     def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> None:
         self.ident = ident
         self.state = state
+        self.feeding = False
+        """Whether it is to get more of the queued tasks soon, before any new task."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
 
@@ -108,7 +110,7 @@ class Task:
 
     ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
     ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``sent_by`` says
-    which hub has sent it to an engine.
+    which hub has sent it to an engine. ``aborted`` is whether a client has aborted it: then no engine gets it any more.
 
     Raises:
         InvalidDependency: its metadata states a dependency of no known form.
@@ -116,6 +118,7 @@ class Task:
     """
 
     __slots__ = (
+        "aborted",
         "after",
         "asked_targets",
         "follow",
@@ -158,6 +161,7 @@ class Task:
         self.raw_header = raw_header
         self.held = 0
         self.sent_by = SentBy.NOBODY
+        self.aborted = False
         self.session = session
         self.targets: frozenset[bytes] | None = None
         if metadata.targets:

@@ -7,7 +7,8 @@ methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -25,7 +26,11 @@ from .fairqueue import FairQueue
 from .schemes import SCHEMES
 from .task import SentBy, Task, TaskState, Timer, Worker, WorkerState
 
-__all__ = ["Delivery", "TaskScheduler"]
+__all__ = ["AT_A_TIME", "NOT_BEGUN", "Delivery", "TaskScheduler"]
+
+AT_A_TIME = 500
+"""Tasks that the scheduler sends or answers in one go, at most."""
+NOT_BEGUN = "it was aborted before it began"
 
 
 class Delivery(Protocol):
@@ -37,11 +42,17 @@ class Delivery(Protocol):
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """Answer the task with an error; the scheduler has forgotten it."""
 
+    def task_requeued(self, task: Task) -> None:
+        """Keep the task, which has had an engine and waits again."""
+
     def is_pending(self, msg_id: str) -> bool:
         """Whether a request that is not the scheduler's will be told to `TaskScheduler.ended` when it ends."""
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         """Find out how these requests ended, long ago, and tell `TaskScheduler.outcomes_known`."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Make the call after all others have had their turn."""
 
     def start_timer(self, task: Task, seconds: float) -> Timer:
         """Call `TaskScheduler.timed_out` after that time, unless the timer is cancelled before."""
@@ -120,7 +131,7 @@ class TaskScheduler:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
         for task in list(worker.running.values()):
             self._take_back(task)
-            if task.retries > 0 and self._can_run_elsewhere(task):
+            if task.retries > 0 and not task.aborted and self._can_run_elsewhere(task):
                 task.retries -= 1
                 self._place_anew(task)
             else:
@@ -195,7 +206,7 @@ class TaskScheduler:
         assert worker is not None
         ident = worker.ident
         self._take_off(task, worker)
-        final = ok or aborted or (dependencies_met and task.retries <= 0)
+        final = ok or aborted or (dependencies_met and (task.retries <= 0 or task.aborted))
         if final:
             self._forget(task)
         else:
@@ -229,18 +240,34 @@ class TaskScheduler:
             self._feed(worker)
 
     def abort(self, msg_ids: Iterable[str]) -> list[str]:
-        """Give up those of these tasks that no engine has; which they were. To their dependents, they have failed."""
-        found = (self.tasks.get(msg_id) for msg_id in dict.fromkeys(msg_ids))
-        tasks = [task for task in found if task is not None and task.worker is None]
-        self.queue.remove_many(task for task in tasks if task.state is TaskState.QUEUED)
-        self._telling = True  # who depends on one of these may be another of them, which is aborted, too
+        """Abort tasks, and return the msg_ids of those that no engine has.
+
+        To their dependents, aborted tasks have failed. A task that an engine has goes on there, but never elsewhere.
+        """
+        found = [task for msg_id in dict.fromkeys(msg_ids) if (task := self.tasks.get(msg_id)) is not None]
+        left = [task for task in found if task.worker is None and not task.aborted]
+        self.queue.remove_many(task for task in left if task.state is TaskState.QUEUED)
+        for task in found:
+            task.aborted = True
+            if task.worker is None:
+                task.state = TaskState.WAITING  # until it is answered
+        self._answer_aborted(deque(left))
+        return [task.msg_id for task in left]
+
+    def _answer_aborted(self, tasks: deque[Task]) -> None:
+        """Answer aborted tasks, which no engine has: some at a time, between which everybody else has a turn."""
+        telling, self._telling = self._telling, True  # a dependent may be aborted, too, and is then answered as such
         try:
-            for task in tasks:
-                self._fail(task, None, TaskAborted("it was aborted before it began"))
+            for _ in range(min(len(tasks), AT_A_TIME)):
+                task = tasks.popleft()
+                if task.worker is None and task.state is not TaskState.DONE:
+                    self._fail(task, None, TaskAborted(NOT_BEGUN))
         finally:
-            self._telling = False
-        self._tell_news()
-        return [task.msg_id for task in tasks]
+            self._telling = telling
+        if not telling:
+            self._tell_news()
+        if tasks:
+            self._delivery.soon(partial(self._answer_aborted, tasks))
 
     def abandon_all(self, error: HubError) -> None:
         """Give all tasks up. None is run because another has ended so."""
@@ -318,6 +345,8 @@ class TaskScheduler:
 
     def _advance(self, task: Task) -> None:
         """See how far a task has come with its dependencies."""
+        if task.aborted:
+            return  # it is answered by `_answer_aborted`, or by its engine
         after, follow = task.after, task.follow
         if task.state is TaskState.WAITING:
             if (after and after.impossible) or (follow and (follow.impossible or follow.torn)):
@@ -364,10 +393,14 @@ class TaskScheduler:
         must_ask_anew = self._must_ask_anew(task)
         if task.sent_by is SentBy.EARLIER_HUB:
             task.sent_by = SentBy.PERHAPS_EARLIER_HUB
-        if must_ask_anew:
+        if task.aborted:
+            self._fail(task, None, TaskAborted(NOT_BEGUN))
+        elif must_ask_anew:
             self._look_up_dependencies(task)
         else:
             self._place(task)
+        if task.worker is None and task.state is not TaskState.DONE:
+            self._delivery.task_requeued(task)
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
@@ -400,16 +433,31 @@ class TaskScheduler:
         return self.with_room.choose_among(with_room) if with_room else None
 
     def _feed(self, worker: Worker) -> None:
-        """Give queued tasks to a worker that may have room."""
+        """Give queued tasks to a worker that may have room, unless that is being done."""
+        if not worker.feeding:
+            self._feed_some(worker)
+
+    def _feed_some(self, worker: Worker) -> None:
+        """Give a worker queued tasks: some at a time, between which everybody else has a turn.
+
+        Until the worker has got all queued tasks for which it has room, new tasks are queued behind them.
+        """
+        worker.feeding = False
         if worker.state is not WorkerState.USABLE:
             self._update_room(worker)
             return
-        while not self.hwm or len(worker.running) < self.hwm:
+        for _ in range(AT_A_TIME):
+            if self.hwm and len(worker.running) >= self.hwm:
+                return
             task = self.queue.take(worker.ident)
             if task is None:
                 self._update_room(worker)
                 return
             self._assign(task, worker)
+        worker.feeding = len(self.queue) > 0 and (not self.hwm or len(worker.running) < self.hwm)
+        self._update_room(worker)
+        if worker.feeding:
+            self._delivery.soon(partial(self._feed_some, worker))
 
     def _assign(self, task: Task, worker: Worker) -> None:
         self._assignments += 1
@@ -440,7 +488,11 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if worker.state is WorkerState.USABLE and (not self.hwm or len(worker.running) < self.hwm):
+        if (
+            worker.state is WorkerState.USABLE
+            and not worker.feeding
+            and (not self.hwm or len(worker.running) < self.hwm)
+        ):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:

@@ -112,7 +112,7 @@ class Peer:
             now=lambda: datetime.now(UTC),
             packer=info.get("pack", "json"),
             scheme=info.get("signature_scheme", "hmac-sha256"),
-            username="scripted",
+            username="trio-hub-scripted",
         )
         self.channels: dict[str, Channel] = {}
         self.unreadable: list[WireError] = []

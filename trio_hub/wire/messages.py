@@ -21,6 +21,7 @@ from .signing import ReplayWindow, Signer
 __all__ = [
     "MAX_HEADER",
     "MAX_METADATA",
+    "OWN_USERNAME",
     "PROTOCOL_VERSION",
     "BroadcastMetadata",
     "Header",
@@ -33,6 +34,8 @@ __all__ = [
     "parse_date",
 ]
 
+OWN_USERNAME = "trio-hub"
+"""The username in messages of this project's peers begins with this. Stock peers name the user of their process."""
 PROTOCOL_VERSION = "5.3"  # of the Jupyter messaging protocol, as stock sessions state it
 MAX_HEADER = 1 << 20
 """Bytes a header or parent header may have. Stock ones have about 200."""
@@ -46,6 +49,15 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     session: str = ""
     username: str = ""
     date: str | None = None
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether a stock client has written this header.
+
+        A stock client settles the requests of a lost engine itself, and reads results in its own way. False if in
+        doubt.
+        """
+        return self.username != "" and not self.username.startswith(OWN_USERNAME)
 
     def renamed(self, msg_id: str) -> Header:
         """The same header under another msg_id."""
@@ -148,7 +160,7 @@ class Session:
         now: Callable[[], datetime],
         packer: str = "json",
         scheme: str = "hmac-sha256",
-        username: str = "trio-hub",
+        username: str = OWN_USERNAME,
     ) -> None:
         self.session_id = session_id
         self.username = username

@@ -4,6 +4,7 @@ import pytest
 
 from trio_hub.hub.broadcasts import Broadcasts
 from trio_hub.hub.gathering import Gathering
+from trio_hub.hub.scattered import Scattered
 from trio_hub.records.record import TaskRecord
 from trio_hub.schedulers.broadcast import sub_msg_id
 from trio_hub.wire.messages import Message
@@ -26,6 +27,7 @@ def broadcasts_on(bench: Bench) -> tuple[Broadcasts, Gathering]:
         bench.clock,
         channels=("broadcast_out",),
         gathering=gathering,
+        scattered=Scattered(bench.host, bench.session, notices=bench.notices, intake=bench.intake, owed=bench.owed),
         request_ended=bench.request_ended,
         **bench.below,
     )

@@ -15,6 +15,7 @@ def channel_on(bench: Bench) -> ControlChannel:
         admission=bench.admission,
         routes=bench.routes,
         engines=bench.engines,
+        abort=lambda message, engine: message.frames,
     )
     bench.routes.connect({"control_out": channel})
     return channel

@@ -26,6 +26,7 @@ def queries_on(bench: Bench) -> Queries:
         answers=bench.answers,
         engines=bench.engines,
         tasks=tasks,
+        abort=tasks.scheduler.abort,
         is_pending=bench.pending.__contains__,
     )
 

@@ -97,14 +97,12 @@ def error_of(error: RemoteError) -> Answer:
 
 async def fetch(client: Client, msg_id: str, output: Path | None) -> Answer:
     """What `result` tells of a request that has succeeded, as it is in JSON."""
-    from ...client.packing import unpack_value_untrusted
-
     buffers = await client.result_buffers(msg_id)
     told: dict[str, Any] = {"msg_id": msg_id, "status": "ok"}
     if output is not None:
         return told | {"files": [str(path) for path in write_buffers(output, buffers)]}
     if buffers:
-        return told | {"value": repr(unpack_value_untrusted(buffers))}
+        return told | {"value": repr(await client.result(msg_id))}
     # it was executed, not called: its value is what it displayed
     (record,) = await client.db_query({"msg_id": {"$eq": msg_id}}, ["execute_result"])
     data = (record["execute_result"] or {}).get("data") or {}

@@ -1,0 +1,79 @@
+"""Aborting requests: an aborted request that has not begun never begins, wherever it is.
+
+A stock client sends its ``abort_request`` to engines, on the control channel. A stock engine then refuses the requests
+when their turn comes. An engine does not know the requests that wait in the hub, and it does not know the msg_id of a
+broadcast, since its share has a msg_id of its own. So the hub reads each ``abort_request`` that it relays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..errors import WireError
+from ..wire.frames import Frames, to_bytes
+from ..wire.messages import Message, Session
+from .broadcasts import Broadcasts
+from .connector import EngineConnector
+from .intake import Intake
+from .tasks import TaskQueue
+
+__all__ = ["Aborting"]
+
+
+class Aborting:
+    """Aborts the requests that the hub has, and tells engines which of theirs are meant.
+
+    Args:
+        session: reads and writes messages.
+        intake, tasks, broadcasts: the parts of the hub below.
+        is_pending: whether a request with a msg_id waits for its answer, in any queue.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        intake: Intake,
+        tasks: TaskQueue,
+        broadcasts: Broadcasts,
+        is_pending: Callable[[str], bool],
+    ) -> None:
+        self._session = session
+        self._intake = intake
+        self._tasks = tasks
+        self._broadcasts = broadcasts
+        self._is_pending = is_pending
+
+    def abort(self, msg_ids: Sequence[str]) -> list[str]:
+        """Abort requests, and return the msg_ids of those that no engine has.
+
+        A request that the hub has not received yet is aborted when it comes. It is not among the returned msg_ids,
+        unless it is on its way to the disk.
+        """
+        uncommitted = [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id in self._intake.uncommitted]
+        self._intake.withdrawn.note(uncommitted)
+        self._intake.withdrawn.note(msg_id for msg_id in msg_ids if not self._is_pending(msg_id))
+        return self._tasks.scheduler.abort(msg_ids) + uncommitted
+
+    def abort_with(self, msg: Message, engine: EngineConnector | None) -> Frames:
+        """Abort the requests that an ``abort_request`` to an engine names, as far as the hub has them.
+
+        Returns:
+            The frames for the engine. They name its shares of broadcasts as well.
+        """
+        try:
+            content = self._session.content(msg)
+        except WireError:
+            return msg.frames  # the engine says what is wrong
+        msg_ids = content.get("msg_ids")
+        if isinstance(msg_ids, str):
+            msg_ids = [msg_ids]
+        if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
+            return msg.frames
+        self.abort(msg_ids)
+        shares = [] if engine is None else self._broadcasts.shares_of(msg_ids, engine)
+        if not shares:
+            return msg.frames
+        header, parent, metadata = map(to_bytes, msg.frames[2:5])
+        packed = self._session.packer.repacked(msg.raw_content, {"msg_ids": msg_ids + shares})
+        return self._session.seal([header, parent, metadata, packed], msg.frames[6:])

@@ -1,0 +1,104 @@
+"""Results of finished requests, in the form in which stock clients read the reply to a ``result_request``.
+
+A stock client goes through the msg_ids that it has asked for, in the order of the texts, and takes exactly one value
+out of the buffers for each successful ``apply_request``. If a reply had more or fewer buffers than that, each later
+value would go to the wrong msg_id.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from ..records.record import TaskRecord
+from ..wire.frames import Buffer, to_bytes
+from ..wire.messages import error_content
+
+__all__ = ["NO_VALUE", "as_one_value", "result_of", "value_buffers"]
+
+# Opcodes of the pickle format, protocol 3.
+NO_VALUE = b"\x80\x03N."
+"""None, in the form in which a stock client reads a value."""
+_BEGIN = b"\x80\x03]"
+_END = b"."
+# operator.getitem(ipyparallel.serialize.deserialize_object([...]), 0), appended to the list
+_DESERIALIZE = b"coperator\ngetitem\n(cipyparallel.serialize.serialize\ndeserialize_object\n("
+_DESERIALIZED = b"]("
+_DESERIALIZED_END = b"etRK\x00tRa"
+_BYTES = struct.Struct("<cI")
+_LONG_BYTES = struct.Struct("<cQ")
+
+
+def result_of(record: TaskRecord) -> dict[str, Any]:
+    """Return the entry of a finished request in the reply. Its buffers are not in it: see `value_buffers`."""
+    result = record.as_dict(("header", "metadata", "result_metadata", "result_header", "result_content", "received"))
+    # a stock client reads these as dicts
+    for key in ("result_header", "result_metadata"):
+        result[key] = result[key] or {}
+    content = result["result_content"]
+    if not isinstance(content, dict) or not isinstance(content.get("status"), str):
+        result["result_content"] = error_content("HubError", f"the recorded result of {record.msg_id} is damaged")
+    elif content["status"] != "ok" and "ename" not in content:
+        # An aborted request has no error, but a stock client reads one from each result that is not ok.
+        error = (
+            error_content("TaskAborted", "it was aborted before it began")
+            if content["status"] == "aborted"
+            else error_content("HubError", f"the request ended with status {content['status']!r}")
+        )
+        result["result_content"] = error | content
+    result["io"] = record.as_dict(("execute_input", "execute_result", "error", "stdout", "stderr"))
+    return result
+
+
+def value_buffers(record: TaskRecord, result: dict[str, Any], *, as_recorded: bool) -> list[Buffer]:
+    """Return the buffers of a finished request that belong into the reply.
+
+    Args:
+        record: the record of the request.
+        result: its entry, as `result_of` returns it.
+        as_recorded: whether the buffers of a gathered broadcast stay as the engines sent them, one value after the
+            other. If not, they become one value: the list of the engines' values.
+    """
+    if result["result_content"]["status"] != "ok":
+        return []
+    buffers = list(record.result_buffers or ())
+    if as_recorded:
+        return buffers
+    if result["result_header"].get("msg_type") != "apply_reply":
+        return []
+    counts = result["result_metadata"].get("buffer_counts")
+    if result["result_metadata"].get("is_coalescing") and _fits(counts, buffers):
+        return [as_one_value(counts, buffers)]
+    return buffers or [NO_VALUE]
+
+
+def _fits(counts: Any, buffers: list[Buffer]) -> bool:
+    return (
+        isinstance(counts, list)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and sum(counts) == len(buffers)
+    )
+
+
+def as_one_value(counts: list[int], buffers: list[Buffer]) -> bytes:
+    """Return a pickle of the list of values that a stock client reads from these buffers.
+
+    The hub unpickles nothing. The pickle has the buffers as they are, and calls the function with which a stock client
+    reads values (``ipyparallel.serialize.serialize.deserialize_object``) once for each value.
+
+    Args:
+        counts: the number of buffers of each value; a value without buffers is left out.
+        buffers: the buffers of all values, in order.
+    """
+    parts: list[Buffer] = [_BEGIN]
+    rest = iter(buffers)
+    for count in filter(None, counts):
+        parts.append(_DESERIALIZE + _DESERIALIZED)
+        for _ in range(count):
+            data = to_bytes(next(rest))
+            # BINBYTES, or BINBYTES8 (protocol 4) for what has no place in it
+            head = _BYTES.pack(b"B", len(data)) if len(data) < 1 << 32 else _LONG_BYTES.pack(b"\x8e", len(data))
+            parts += (head, data)
+        parts.append(_DESERIALIZED_END)
+    parts.append(_END)
+    return b"".join(parts)

@@ -53,7 +53,7 @@ def _class_of(ename: str) -> type[RemoteError] | None:
             {"__str__": _text, "__reduce__": _reduced, "__module__": __name__},
         )
         made(ename, "")
-    except TypeError:  # such as UnicodeDecodeError, which is not made of a text
+    except Exception:  # such as UnicodeDecodeError, which is not made of a text
         return None
     return made
 

@@ -72,7 +72,10 @@ class ClientThread:
         self._thread.start()
         try:
             ready.result()
-        except BaseException:  # also KeyboardInterrupt
+        except Exception:
+            self.join()
+            raise
+        except BaseException:  # such as KeyboardInterrupt: the thread ends when it has connected, or has failed to
             self.close()
             raise
 

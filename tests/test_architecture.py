@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "client": {"errors", "logs", "wire", "config", "transport"},
     "__init__": {"errors", "config", "runtime", "client"},
+    "joblib": {"client"},
 }
 # What needs no event loop, no socket and no clock.
 PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}

@@ -27,7 +27,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .client import Client, EngineJoined, EngineLeft, HubStopped, Notification, connect
+    from .client import Client, EngineJoined, EngineLeft, Executor, HubStopped, Notification, connect
     from .config import HubConfig
     from .runtime import DatabaseStatistics, HubFactory, RunningHub, Statistics, serve_hub
 
@@ -42,6 +42,7 @@ __all__ = [
     "EngineJoined",
     "EngineLeft",
     "EventsLost",
+    "Executor",
     "HubClosedError",
     "HubConfig",
     "HubError",
@@ -64,7 +65,9 @@ __all__ = [
 _LATE = (
     {"HubConfig": "config"}
     | dict.fromkeys(("DatabaseStatistics", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime")
-    | dict.fromkeys(("Client", "EngineJoined", "EngineLeft", "HubStopped", "Notification", "connect"), "client")
+    | dict.fromkeys(
+        ("Client", "EngineJoined", "EngineLeft", "Executor", "HubStopped", "Notification", "connect"), "client"
+    )
 )
 
 

@@ -6,6 +6,8 @@ name under which the hub counts it.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigError",
     "ConnectionFileError",
@@ -108,6 +110,9 @@ class RemoteError(HubError):
         self.evalue = evalue
         self.traceback = traceback
         self.engine = engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.ename, self.evalue, self.traceback, self.engine)
 
 
 # What follows travels to clients by class name (`ename`), and stock clients know these names.

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import joblib
 import numpy
 import pytest
 import trio
 import trio.testing
 
-from trio_hub import Client, EngineJoined, RemoteError, connect
+from trio_hub import Client, EngineJoined, Executor, RemoteError, connect
+from trio_hub.joblib import ExecutorBackend
 
 from ..interop.conftest import LIMIT, Cluster, start_cluster, wait_until
 
@@ -71,6 +73,26 @@ async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path)
             await client.apply(int, targets=0)
             records = await client.db_query({"queue": "mux"}, keys=["result_content"])
             assert [record["result_content"]["status"] for record in records].count("aborted") == 1
+
+
+def test_an_executor(start_cluster: Callable[..., Cluster]) -> None:
+    cluster = start_cluster(2)
+    offset = 1
+
+    def shifted(number: int) -> int:
+        return number + offset
+
+    with Executor(profile_dir=cluster.profile_dir) as executor:
+        assert executor.submit(shifted, 1).result(LIMIT) == 2
+        assert list(executor.map(shifted, range(30), timeout=LIMIT)) == list(range(1, 31))
+        assert list(executor.map(shifted, range(30), chunksize=7, timeout=LIMIT)) == list(range(1, 31))
+        with pytest.raises(ZeroDivisionError) as caught:
+            executor.submit(divmod, 1, 0).result(LIMIT)
+        assert "ZeroDivisionError" in str(caught.value.__cause__)
+        array = numpy.arange(100_000.0)
+        assert (executor.submit(numpy.negative, array).result(LIMIT) == -array).all()
+        with joblib.parallel_config(backend=ExecutorBackend(executor)):
+            assert joblib.Parallel()(joblib.delayed(shifted)(number) for number in range(30)) == list(range(1, 31))
 
 
 async def joined(client: Client, number: int) -> None:

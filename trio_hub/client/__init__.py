@@ -1,7 +1,8 @@
-"""A client for Trio programs: it asks hubs, and engines through them. `connect` opens one."""
+"""Clients, which ask hubs, and engines through them: `connect` for Trio programs, and `Executor` for all others."""
 
 from .client import Client
 from .connecting import connect
+from .executor import Executor
 from .notifying import EngineJoined, EngineLeft, HubStopped, Notification
 
-__all__ = ["Client", "EngineJoined", "EngineLeft", "HubStopped", "Notification", "connect"]
+__all__ = ["Client", "EngineJoined", "EngineLeft", "Executor", "HubStopped", "Notification", "connect"]

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..errors import EngineError, RemoteError
-from ..wire.frames import Buffer, Frames
+from ..errors import RemoteError
+from ..wire.frames import Frames
 from ..wire.messages import parse_date
+from .calls import Calls, content_of, value_of
 from .keeping import learn_engines
 from .link import Link, Pending, Reply
-from .notifying import Engines, Notification
+from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function, unpack_value_untrusted, unpack_values_untrusted
 
 __all__ = ["Client"]
 
 T = TypeVar("T")
-Targets = int | str | Sequence[int | str] | None
 
 LEAST_IN_FLIGHT = 16
 """Calls that `Client.map` keeps under way at least, however few engines there are."""
@@ -41,6 +41,7 @@ class Client:
     def __init__(self, link: Link, engines: Engines) -> None:
         self._link = link
         self._engines = engines
+        self._calls = Calls(link, engines)
 
     def __repr__(self) -> str:
         return f"<Client {self.session} of {self.address}>"
@@ -102,12 +103,12 @@ class Client:
             SerializationError: the call cannot be pickled, or its result not be unpickled.
         """
         call = pack_call(pack_function(function), args, kwargs)
-        pending = self._submit(call, None if targets is None else (await self._uuids(targets))[0])
+        pending = self._calls.start(call, to=None if targets is None else (await self._uuids(targets))[0])
         try:
             reply = await pending.wait()
         finally:
-            self._withdraw([pending])
-        value: T = _value(reply)
+            self._calls.withdraw([pending])
+        value: T = value_of(reply)
         return value
 
     async def map(
@@ -150,7 +151,7 @@ class Client:
                     except StopIteration:
                         more = False
                         break
-                    pending = self._submit(pack_call(packed, args, {}), None)
+                    pending = self._calls.start(pack_call(packed, args, {}))
                     if not ordered:
                         pending.on_end = ended.send_nowait
                     under_way[pending.msg_id] = pending
@@ -159,35 +160,9 @@ class Client:
                 pending = next(iter(under_way.values())) if ordered else await next_ended.receive()
                 reply = await pending.wait()
                 del under_way[pending.msg_id]
-                yield _value(reply)
+                yield value_of(reply)
         finally:
-            self._withdraw(under_way.values())
-
-    def _submit(self, call: Sequence[Buffer], uuid: str | None) -> Pending:
-        channel = "task" if uuid is None else "mux"
-        return self._link.ask(channel, "apply_request", {}, to=uuid, buffers=call, repeatable=uuid is None)
-
-    def _withdraw(self, calls: Iterable[Pending]) -> None:
-        """Nobody waits for these any more: what has not begun yet is not to begin.
-
-        It never waits, so that it can be done when cancelled. So the hub is asked to drop what it has, and every engine
-        that may have got a call meanwhile, or from a hub that cannot be asked, is told to refuse it.
-        """
-        queued: list[str] = []
-        by_engine: dict[str, list[str]] = {}
-        for pending in calls:
-            if pending.done:
-                continue
-            if pending.to is None:
-                queued.append(pending.msg_id)
-            for uuid in self._engines.uuids.values() if pending.to is None else (pending.to,):
-                by_engine.setdefault(uuid, []).append(pending.msg_id)
-            self._link.give_up(pending)
-        if self._link.lost is None:
-            if queued:
-                self._link.give_up(self._link.ask("registration", "abort_request", {"msg_ids": queued}))
-            for uuid, msg_ids in by_engine.items():
-                self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
+            self._calls.withdraw(under_way.values())
 
     # Asking the hub
 
@@ -263,7 +238,7 @@ class Client:
             reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
             if msg_id in reply.content.get("completed", ()):
                 result = reply.content[msg_id]
-                _content(Reply(result["result_content"], []))
+                content_of(Reply(result["result_content"], []))
                 metadata = result.get("result_metadata") or {}
                 counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
                 return reply.buffers, counts
@@ -334,24 +309,16 @@ class Client:
         asked = [self._link.ask("control", msg_type, content, to=uuid, repeatable=repeatable) for uuid in uuids]
         try:
             for pending in asked:
-                _content(await pending.wait())
+                content_of(await pending.wait())
         finally:
             for pending in asked:
                 self._link.give_up(pending)
 
     async def _uuids(self, targets: Targets) -> list[str]:
         """Raises `EngineError`."""
-        if targets is None:
-            return list(self._engines.uuids.values())
-        wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
-        known = self._engines.uuids
-        if any(one not in known and one not in known.values() for one in wanted):
+        if targets is not None and not self._engines.are_known(targets):
             await learn_engines(self._link, self._engines)  # one may have come just now
-        for one in wanted:
-            if one not in known and one not in known.values():
-                there = ", ".join(str(id) for id in sorted(known)) or "none"
-                raise EngineError(f"there is no engine {one!r}; those there are: {there}")
-        return [known[one] if isinstance(one, int) else one for one in wanted]
+        return self._engines.uuids_of(targets)
 
     async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
         return (await self._ask(msg_type, content, repeatable=repeatable)).content
@@ -362,30 +329,5 @@ class Client:
             reply = await pending.wait()
         finally:
             self._link.give_up(pending)
-        _content(reply)
+        content_of(reply)
         return reply
-
-
-def _content(reply: Reply) -> dict[str, Any]:
-    """What was answered. Raises `RemoteError`."""
-    content = reply.content
-    status = content.get("status")
-    if status == "ok":
-        return content
-    if status == "aborted":
-        raise RemoteError("TaskAborted", "it was withdrawn before it began")
-    engine_info = content.get("engine_info")
-    engine = engine_info.get("engine_id") if isinstance(engine_info, dict) else None
-    traceback = content.get("traceback")
-    raise RemoteError(
-        str(content.get("ename", "")),
-        str(content.get("evalue", "")),
-        "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or ""),
-        engine if isinstance(engine, int) else None,
-    )
-
-
-def _value(reply: Reply) -> Any:
-    _content(reply)
-    buffers: Frames = reply.buffers
-    return unpack_value_untrusted(buffers)

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import trio
 import zmq
@@ -15,12 +15,12 @@ from ..config.connectionfiles import read_connection_file
 from ..errors import ConfigError, HubLostError
 from ..transport.blocks import serving
 from .client import Client
-from .finding import address_in, connection_file_path
+from .finding import HubAddress, address_in, connection_file_path
 from .keeping import keep, learn_engines
 from .link import Link
 from .notifying import Engines
 
-__all__ = ["connect"]
+__all__ = ["Where", "connect", "open_link"]
 
 LINGER = 1000
 """Milliseconds that what was sent last has to leave, when the client is closed."""
@@ -64,18 +64,50 @@ async def connect(
         ConfigError: the arguments contradict each other, or name what is not known.
         HubLostError: the hub does not answer.
     """
-    for name, seconds in (("answer_within", answer_within), ("lost_after", lost_after)):
-        if not 0 < seconds < 1e6:
-            raise ConfigError(f"{name} is {seconds!r}: it has to be a positive number of seconds, below 1,000,000")
-    if connection_info is None:
-        path = connection_file_path(profile, profile_dir, cluster_id, connection_file, os.environ)
-        source, info = str(path), read_connection_file(path)
-    elif profile is not None or profile_dir is not None or connection_file is not None or cluster_id:
-        raise ConfigError("connection_info says all: leave out profile, profile_dir, cluster_id and connection_file")
-    else:
-        source, info = "connection_info", dict(connection_info)
-    address = await address_in(info, source, curve_keys)
     context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
+    try:
+        async with open_link(
+            context,
+            profile=profile,
+            profile_dir=profile_dir,
+            cluster_id=cluster_id,
+            connection_file=connection_file,
+            connection_info=connection_info,
+            curve_keys=curve_keys,
+            answer_within=answer_within,
+            lost_after=lost_after,
+        ) as (link, engines):
+            yield Client(link, engines)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(context.term)  # waits for what lingers, so not here
+
+
+class Where(TypedDict):
+    """The arguments of `connect`."""
+
+    profile: str | None
+    profile_dir: str | os.PathLike[str] | None
+    cluster_id: str
+    connection_file: str | os.PathLike[str] | None
+    connection_info: Mapping[str, Any] | None
+    curve_keys: tuple[str, str] | None
+    answer_within: float
+    lost_after: float
+
+
+@asynccontextmanager
+async def open_link(
+    context: zmq.Context[zmq.Socket[Any]], **where: Unpack[Where]
+) -> AsyncGenerator[tuple[Link, Engines], None]:
+    """A link to a running hub, and the engines that the hub has, for the length of the block.
+
+    Args:
+        context: for the sockets. The caller terminates it afterwards, which waits for messages that still leave.
+        where: as of `connect`, and so are the errors.
+    """
+    answer_within, lost_after = where["answer_within"], where["lost_after"]
+    address = await _address(where)
     engines = Engines()
     link = None
     try:
@@ -89,14 +121,27 @@ async def connect(
                 await learn_engines(link, engines)
             if scope.cancelled_caught:
                 raise HubLostError(
-                    f"no answer from {address.url('registration')} within {answer_within:g} s: is the hub of {source} "
-                    "still running, and is its key the one in that file?"
+                    f"no answer from {address.url('registration')} within {answer_within:g} s: is the hub of "
+                    f"{address.source} still running, and is its key the one in that file?"
                 )
             nursery.start_soon(keep, link, engines, lost_after, name="client: keep")
-            yield Client(link, engines)
+            yield link, engines
     finally:
         engines.close()
         if link is not None:
             link.close(LINGER)
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(context.term)  # waits for what lingers, so not here
+
+
+async def _address(where: Where) -> HubAddress:
+    """Return the hub's address. Raises `ConnectionFileError` and `ConfigError`."""
+    for name, seconds in (("answer_within", where["answer_within"]), ("lost_after", where["lost_after"])):
+        if not 0 < seconds < 1e6:
+            raise ConfigError(f"{name} is {seconds!r}: it has to be a positive number of seconds, below 1,000,000")
+    profile, profile_dir, cluster_id = where["profile"], where["profile_dir"], where["cluster_id"]
+    connection_file, connection_info = where["connection_file"], where["connection_info"]
+    if connection_info is None:
+        path = connection_file_path(profile, profile_dir, cluster_id, connection_file, os.environ)
+        return await address_in(read_connection_file(path), str(path), where["curve_keys"])
+    if profile is not None or profile_dir is not None or connection_file is not None or cluster_id:
+        raise ConfigError("connection_info says all: leave out profile, profile_dir, cluster_id and connection_file")
+    return await address_in(dict(connection_info), "connection_info", where["curve_keys"])

@@ -37,7 +37,19 @@ class Pending:
     whether it may be carried out twice.
     """
 
-    __slots__ = ("_done", "_error", "_reply", "channel", "frames", "msg_id", "on_end", "repeatable", "sent_at", "to")
+    __slots__ = (
+        "_error",
+        "_event",
+        "_reply",
+        "channel",
+        "done",
+        "frames",
+        "msg_id",
+        "on_end",
+        "repeatable",
+        "sent_at",
+        "to",
+    )
 
     def __init__(self, msg_id: str, channel: str, to: str | None, frames: Frames, repeatable: bool) -> None:
         self.msg_id = msg_id
@@ -47,16 +59,13 @@ class Pending:
         self.repeatable = repeatable
         self.sent_at = 0
         self.on_end: Callable[[Pending], None] | None = None
-        self._done = trio.Event()
+        self.done = False
+        self._event: trio.Event | None = None
         self._reply: Reply | None = None
         self._error: HubError | None = None
 
     def __repr__(self) -> str:
         return f"<Pending {self.msg_id}>"
-
-    @property
-    def done(self) -> bool:
-        return self._done.is_set()
 
     def end(self, outcome: Reply | HubError) -> None:
         """It is answered, or will not be. Once."""
@@ -65,7 +74,9 @@ class Pending:
         else:
             self._reply = outcome
         self.frames = []
-        self._done.set()
+        self.done = True
+        if self._event is not None:
+            self._event.set()
         if self.on_end is not None:
             self.on_end(self)
 
@@ -75,7 +86,15 @@ class Pending:
         Raises:
             HubLostError, RequestLostError: there will be none.
         """
-        await self._done.wait()
+        if self.done:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._event = trio.Event()
+            await self._event.wait()
+        return self.outcome()
+
+    def outcome(self) -> Reply:
+        """Return the answer of a request that is ``done``. Raises `HubLostError` and `RequestLostError`."""
         if self._error is not None:
             raise self._error
         assert self._reply is not None
@@ -162,6 +181,7 @@ class Link:
         content: dict[str, Any],
         *,
         to: str | None = None,
+        metadata: dict[str, Any] | None = None,
         buffers: Sequence[Buffer] = (),
         repeatable: bool = True,
         though_lost: bool = False,
@@ -173,6 +193,7 @@ class Link:
             msg_type: ends in ``_request``.
             content: of the message.
             to: the uuid of the engine, for ``mux`` and ``control``.
+            metadata: of the message.
             buffers: go behind the content.
             repeatable: whether it may be sent again if nobody knows what became of it.
             though_lost: to find out whether the hub is back.
@@ -183,7 +204,7 @@ class Link:
         if self.lost is not None and not though_lost:
             raise HubLostError(self.lost)
         header = self.session.new_header(msg_type)
-        frames = self.session.write(msg_type, content, buffers=buffers, header=header)
+        frames = self.session.write(msg_type, content, metadata=metadata, buffers=buffers, header=header)
         pending = Pending(header["msg_id"], channel, to, frames, repeatable)
         self.pending[pending.msg_id] = pending
         self._send(pending)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 import trio
 
-from ..errors import EventsLost
+from ..errors import EngineError, EventsLost
 
-__all__ = ["EngineJoined", "EngineLeft", "Engines", "HubStopped", "Notification"]
+__all__ = ["EngineJoined", "EngineLeft", "Engines", "HubStopped", "Notification", "Targets"]
 
 BUFFERED = 10_000
 """Notifications kept for a reader that is slow."""
@@ -34,6 +34,8 @@ class HubStopped(msgspec.Struct, frozen=True, gc=False):
     """The hub was told to stop, for good."""
 
 
+Targets: TypeAlias = int | str | Sequence[int | str] | None
+"""Engines, by id or uuid: one, several, or None for all."""
 Notification: TypeAlias = EngineJoined | EngineLeft | HubStopped
 
 
@@ -87,6 +89,22 @@ class Engines:
         for id, uuid in uuids.items():
             self.publish(EngineJoined(id, uuid))
 
+    def are_known(self, targets: Targets) -> bool:
+        """Return whether there are engines of all these ids and uuids."""
+        return all(one in self.uuids or one in self.uuids.values() for one in _listed(targets))
+
+    def uuids_of(self, targets: Targets) -> list[str]:
+        """Return the uuids of the engines with these ids or uuids; of all engines for None. Raises `EngineError`."""
+        known = self.uuids
+        if targets is None:
+            return list(known.values())
+        wanted = _listed(targets)
+        for one in wanted:
+            if one not in known and one not in known.values():
+                there = ", ".join(str(id) for id in sorted(known)) or "none"
+                raise EngineError(f"there is no engine {one!r}; those there are: {there}")
+        return [known[one] if isinstance(one, int) else one for one in wanted]
+
     async def notifications(self) -> AsyncGenerator[Notification, None]:
         """First the engines there are, as `EngineJoined`, then what happens, until the client is closed.
 
@@ -116,3 +134,9 @@ class Engines:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
+
+
+def _listed(targets: Targets) -> list[int | str]:
+    if targets is None:
+        return []
+    return [targets] if isinstance(targets, (int, str)) else list(targets)

@@ -1,0 +1,97 @@
+"""Calls of functions on engines: sending, withdrawing, and reading their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..errors import RemoteError
+from ..wire.frames import Buffer
+from .link import Link, Pending, Reply
+from .notifying import Engines
+from .packing import unpack_value_untrusted
+
+__all__ = ["Calls", "content_of", "value_of"]
+
+
+class Calls:
+    """Starts and withdraws calls, without waiting.
+
+    Args:
+        link: the sockets of the client.
+        engines: the engines that the client knows.
+    """
+
+    def __init__(self, link: Link, engines: Engines) -> None:
+        self._link = link
+        self._engines = engines
+
+    def start(self, call: Sequence[Buffer], *, to: str | None = None, among: Sequence[str] | None = None) -> Pending:
+        """Send a call.
+
+        Args:
+            call: the buffers that `pack_call` has returned.
+            to: the uuid of the engine to be called directly. By default the hub chooses an engine.
+            among: the uuids of the engines that the hub may choose from. By default these are all engines.
+
+        Raises:
+            HubLostError: the hub is away.
+        """
+        if to is not None:
+            return self._link.ask("mux", "apply_request", {}, to=to, buffers=call, repeatable=False)
+        metadata = None if among is None else {"targets": list(among)}
+        return self._link.ask("task", "apply_request", {}, metadata=metadata, buffers=call)
+
+    def withdraw(self, calls: Iterable[Pending]) -> None:
+        """Have these calls not begin, and ignore their replies.
+
+        This never waits, so that a cancelled task can do it.
+        """
+        unfinished = [pending for pending in calls if not pending.done]
+        self.refuse(unfinished)
+        for pending in unfinished:
+            self._link.give_up(pending)
+
+    def refuse(self, calls: Iterable[Pending]) -> None:
+        """Have these calls not begin. Each call is still answered: as aborted, or with the result of a call that runs.
+
+        The hub drops the calls that it still has. Each engine that may have a call already is told to refuse the call.
+        A hub that cannot abort calls, or that chooses an engine later, is the reason that all engines are told.
+        """
+        queued: list[str] = []
+        by_engine: dict[str, list[str]] = {}
+        for pending in calls:
+            if pending.to is None:
+                queued.append(pending.msg_id)
+            for uuid in self._engines.uuids.values() if pending.to is None else (pending.to,):
+                by_engine.setdefault(uuid, []).append(pending.msg_id)
+        if self._link.lost is None:
+            if queued:
+                self._link.give_up(self._link.ask("registration", "abort_request", {"msg_ids": queued}))
+            for uuid, msg_ids in by_engine.items():
+                self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
+
+
+def content_of(reply: Reply) -> dict[str, Any]:
+    """Return the content of a reply. Raises `RemoteError` if the content reports an error."""
+    content = reply.content
+    status = content.get("status")
+    if status == "ok":
+        return content
+    if status == "aborted":
+        raise RemoteError("TaskAborted", "it was withdrawn before it began")
+    engine_info = content.get("engine_info")
+    engine = engine_info.get("engine_id") if isinstance(engine_info, dict) else None
+    traceback = content.get("traceback")
+    raise RemoteError(
+        str(content.get("ename", "")),
+        str(content.get("evalue", "")),
+        "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or ""),
+        engine if isinstance(engine, int) else None,
+    )
+
+
+def value_of(reply: Reply) -> Any:
+    """Return the value that a call has returned. Raises `RemoteError` and `SerializationError`."""
+    content_of(reply)
+    return unpack_value_untrusted(reply.buffers)

@@ -1,0 +1,232 @@
+"""`Executor`: the engines of a cluster behind the interface of `concurrent.futures`."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent import futures
+from contextlib import closing
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar
+
+import zmq
+
+from ..errors import SerializationError
+from ..transport.sockets import LARGE_FRAME
+from ..wire.frames import Frames
+from .connecting import Where
+from .handover import AnyFuture, ClientThread
+from .notifying import Targets
+from .packing import pack_call, pack_function
+
+__all__ = ["Executor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Executor(futures.Executor):
+    """A `concurrent.futures.Executor` whose calls run on the engines of a cluster.
+
+    ::
+
+        with trio_hub.Executor(profile="default") as executor:
+            print(list(executor.map(pow, range(10), range(10))))
+
+    An executor connects when it is made, and has a thread for its client. It can be used from all threads, also beside
+    a running event loop. Calls wait at the hub for engines; calls and their futures outlive a restart of the hub. When
+    the interpreter ends, it waits for calls that are not finished, as it does for executors of the standard library.
+
+    What differs from `concurrent.futures.ProcessPoolExecutor`:
+
+    - Functions are sent by value if cloudpickle is installed. Arguments are packed by ``submit``, so that a later
+      change of an argument has no effect. If something cannot be packed, the future has a `SerializationError`.
+    - An exception of a function is a `RemoteError`, with the engine's traceback as its cause. If the exception's class
+      is one of Python's own, such as `ValueError`, the error belongs to that class, too.
+    - ``cancel()`` of a future succeeds as long as there is no result. A call that has not begun does not begin then.
+      A call that runs goes on, and its result is ignored. ``running()`` is never true, since the hub does not tell
+      clients when calls begin.
+    - If the hub does not answer for ``lost_after`` seconds, futures have a `HubLostError`.
+
+    Args:
+        profile, profile_dir, cluster_id, connection_file, connection_info, curve_keys, answer_within, lost_after: as of
+            `connect`.
+        targets: the engines that the hub may choose from, by id or uuid: one, or several. By default these are all
+            engines, also engines that join later.
+
+    Raises:
+        ConnectionFileError: there is no connection file, or it cannot be used.
+        ConfigError: the arguments contradict each other, or name what is not known.
+        HubLostError: the hub does not answer.
+        EngineError: there is no engine with this id or uuid.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str | None = None,
+        profile_dir: str | os.PathLike[str] | None = None,
+        cluster_id: str = "",
+        connection_file: str | os.PathLike[str] | None = None,
+        connection_info: Mapping[str, Any] | None = None,
+        curve_keys: tuple[str, str] | None = None,
+        answer_within: float = 10.0,
+        lost_after: float = 60.0,
+        targets: Targets = None,
+    ) -> None:
+        where = Where(
+            profile=profile,
+            profile_dir=profile_dir,
+            cluster_id=cluster_id,
+            connection_file=connection_file,
+            connection_info=connection_info,
+            curve_keys=curve_keys,
+            answer_within=answer_within,
+            lost_after=lost_after,
+        )
+        self._client = ClientThread(where, targets)
+        # An executor that nobody has any more lets its thread end when all calls are finished.
+        weakref.finalize(self, self._client.close).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<trio_hub.Executor with {len(self.engines)} engines>"
+
+    @property
+    def engines(self) -> dict[int, str]:
+        """The uuids of the engines that there are, by id."""
+        return dict(self._client.engines.uuids)
+
+    @property
+    def _max_workers(self) -> int:
+        """The number of engines, where other libraries look for the number of workers of an executor."""
+        return max(1, len(self.engines))
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> futures.Future[T]:
+        """Call a function on an engine.
+
+        Args:
+            fn: sent by value if cloudpickle is installed, else by name.
+            args, kwargs: of the call; see `Client.apply`.
+
+        Raises:
+            RuntimeError: the executor was shut down, or belongs to another process.
+        """
+        future: futures.Future[T] = futures.Future()
+        try:
+            call = _kept(pack_call(pack_function(fn), args, kwargs))
+        except SerializationError as error:
+            future.set_exception(error)
+        else:
+            self._client.submit(future, call)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call a function on engines for each item, and return an iterator of the results, in order.
+
+        When the iteration ends early, calls that have not begun are withdrawn.
+
+        Args:
+            fn: as of `submit`. It is packed once.
+            iterables: as of `map`. Without a `buffersize`, all items are taken at once.
+            timeout: seconds from now until which a result may be waited for; then the iterator raises `TimeoutError`.
+            chunksize: items that one call handles. For quick functions, a larger number takes less time.
+            buffersize: calls whose results were not taken yet, at most. Items are then taken as results are, so
+                iterables may be endless. (The standard library has this since Python 3.14.)
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        items = zip(*iterables, strict=False)
+        if chunksize == 1:
+            return self._results(fn, items, buffersize, end)
+        # Engines need no code of ours: a call of `list` with `map(fn, items)` is all that they get.
+        lengths: deque[int] = deque()
+        chunks = ((map(fn, *zip(*chunk, strict=True)),) for chunk in _chunks(items, chunksize, lengths))
+        return _items(self._results(list, chunks, buffersize, end), lengths)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more calls.
+
+        Args:
+            wait: whether to return only when all calls are finished and the connections are closed.
+            cancel_futures: whether calls are withdrawn that no engine has begun. Their futures are cancelled.
+        """
+        self._client.close(refuse=cancel_futures)
+        if wait:
+            self._client.join()
+
+    def _results(
+        self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], buffersize: int | None, end: float | None
+    ) -> Generator[Any, None, None]:
+        """Begin to call a function for items, and return an iterator of what it returns."""
+        failure: SerializationError | None = None
+        try:
+            packed = pack_function(fn)
+        except SerializationError as error:
+            failure = error
+
+        def begin(args: tuple[Any, ...]) -> AnyFuture:
+            future: AnyFuture = futures.Future()
+            try:
+                if failure is not None:
+                    raise failure
+                call = _kept(pack_call(packed, args, {}))
+            except SerializationError as error:
+                future.set_exception(error)
+            else:
+                self._client.submit(future, call)
+            return future
+
+        begun = map(begin, items)
+        return _in_order(deque(islice(begun, buffersize)), begun, end)
+
+
+def _in_order(waiting: deque[AnyFuture], more: Iterator[AnyFuture], end: float | None) -> Generator[Any, None, None]:
+    """Yield the results of futures, and begin one more call for each result."""
+    future = None
+    try:
+        while waiting:
+            future = waiting.popleft()
+            value = future.result(None if end is None else end - time.monotonic())
+            waiting.extend(islice(more, 1))
+            yield value
+    finally:
+        for left in (future, *waiting):
+            if left is not None:
+                left.cancel()
+
+
+def _chunks(items: Iterator[tuple[Any, ...]], size: int, lengths: deque[int]) -> Iterator[list[tuple[Any, ...]]]:
+    """Divide items into lists of this size, and note the lengths of the lists."""
+    while chunk := list(islice(items, size)):
+        lengths.append(len(chunk))
+        yield chunk
+
+
+def _items(chunks: Generator[list[Any], None, None], lengths: deque[int]) -> Iterator[Any]:
+    with closing(chunks):
+        for chunk in chunks:
+            yield from chunk
+            if len(chunk) != lengths.popleft():
+                raise RuntimeError("the function has raised StopIteration, which ended its chunk of items")
+
+
+def _kept(call: Frames) -> Frames:
+    """Copy what is large to where ZeroMQ sends it from, so that it stays what it is until it is sent, or sent again."""
+    for place, buffer in enumerate(call):
+        if len(buffer) >= LARGE_FRAME:
+            copied: Any = zmq.Frame(buffer, copy=True)  # pyzmq's stubs do not say that it is a buffer
+            call[place] = copied
+    return call

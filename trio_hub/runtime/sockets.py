@@ -106,13 +106,13 @@ class Channel:
         if self.closed:
             return False
         send = self._send
-        left = len(frames)
+        last = frames[-1]
         try:
-            for frame in frames:
-                left -= 1
-                # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it
-                # received itself are shared.
-                send(frame, _MORE if left else _NOBLOCK, type(frame) is not _FRAME)
+            # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it received
+            # itself are shared.
+            for frame in frames[:-1]:
+                send(frame, _MORE, type(frame) is not _FRAME)
+            send(last, _NOBLOCK, type(last) is not _FRAME)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
@@ -131,6 +131,7 @@ class Channel:
         """
         receive = self._receive
         handle = self.handle
+        known = self.known
         received = 0
         while not self.closed and (held or not self._held) and (budget is None or received < budget):
             if self._unfinished is None:
@@ -156,7 +157,7 @@ class Channel:
                 frames = unfinished
             received += 1
             if handle is not None and frames:
-                if self.known is not None and frames[0] not in self.known:
+                if known is not None and frames[0] not in known:
                     self.introduce(frames[0])
                 handle(frames)
             # Often one is all there is, and to be told so by an exception costs several times as much.

@@ -27,7 +27,7 @@ __all__ = ["LARGE_FRAME", "MAX_FRAMES", "Channel", "Receiver", "monitor_of"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
-_BUDGET = 4
+_BUDGET = 8
 """Messages received at most from one socket before others have their turn: half a millisecond."""
 _PARTS_AT_A_TIME = 1000
 """Frames of one message received at most before others have their turn: about a millisecond."""

@@ -117,10 +117,10 @@ class DirectQueue:
         self.submitted += 1
         sender = idents[:1] + idents[2:]
         header = msg.header
-        uuid = idents[1].decode("utf-8", "replace")
         error: HubError
         try:
             if self._host.listening:
+                uuid = idents[1].decode("utf-8", "replace")
                 self._announcer.request_came(
                     "mux", header.msg_id, header.msg_type, header.session, label, msg.buffers, uuid
                 )
@@ -141,7 +141,7 @@ class DirectQueue:
                 return
         except Exception as unexpected:
             error = self._notices.failed("submission of a direct request", unexpected, task=header.msg_id)
-        self._answers.fail(Asked.by("mux_in", sender, msg), uuid, error)
+        self._answers.fail(Asked.by("mux_in", sender, msg), idents[1].decode("utf-8", "replace"), error)
         self._request_ended(header.msg_id, Outcome(False, idents[1]))
 
     # From engines

@@ -289,8 +289,8 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
         record = self.current()
         grown = 0
         for key, value in changes.items():
-            measure = _MEASURES.get(key)
-            if measure is not None:
+            if key in _MEASURES:
+                measure = _MEASURES[key]
                 if value:
                     grown += measure(value)
                 if before := getattr(record, key):
@@ -311,7 +311,11 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
 
 
 def _size_of(record: TaskRecord) -> int:
-    return sum([measure(value) for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True) if value])
+    size = 0
+    for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True):
+        if value:
+            size += measure(value)
+    return size
 
 
 def _place(kept: _Stored) -> Place:

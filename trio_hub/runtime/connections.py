@@ -21,7 +21,7 @@ from ..logs import get_logger
 from ..services import Failures, going_on
 from ..transport.sockets import Channel
 from ..transport.tcp import ConnectionMonitor, end_connection
-from ..wire.frames import Frames, to_bytes
+from ..wire.frames import Buffer, to_bytes
 
 __all__ = ["WATCHER", "Connections"]
 
@@ -68,6 +68,9 @@ class Connections:
             ConnectionMonitor(channel.socket, partial(self._has_ended, name), partial(self._was_accepted, name))
             for name, channel in channels.items()
         ]
+        for name, channel in channels.items():
+            channel.known = self._heard[name]
+            channel.introduce = partial(self._introduce, name)
 
     @property
     def monitors(self) -> list[Channel]:
@@ -78,22 +81,13 @@ class Connections:
         """Return the number of connections of a channel."""
         return len(self._open[name])
 
-    def listen(self, name: str, handle: Callable[[Frames], None]) -> Callable[[Frames], None]:
-        """Return a message handler that also notes the connection of each message's sender."""
-        heard = self._heard[name]
-        channel = self._channels[name]
-        names = self._names[name]
-
-        def handle_and_note(frames: Frames) -> None:
-            ident = frames[0]
-            if ident not in heard:
-                fd = channel.peer_fd()
-                if fd in self._open[name]:
-                    heard[to_bytes(ident)] = fd
-                    names[fd] = to_bytes(ident)
-            handle(frames)
-
-        return handle_and_note
+    def _introduce(self, name: str, first: Buffer) -> None:
+        """Note the connection of the sender of the message that is being received, which begins with this frame."""
+        fd = self._channels[name].peer_fd()
+        if fd in self._open[name]:
+            ident = to_bytes(first)
+            self._heard[name][ident] = fd
+            self._names[name][fd] = ident
 
     def _was_accepted(self, name: str, fd: int) -> None:
         self._forget(name, fd)  # the end of its earlier connection may not have been reported

@@ -253,10 +253,6 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     for name, channel in channels.items():
         channel.refused = partial(_refused, hub, name)
     heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
-    for name in factory.engine_channels:
-        handle = channels[name].handle
-        assert handle is not None
-        channels[name].handle = host.connections.listen(name, handle)
     for guard in factory.guards:
         guard.counts = hub.notices.ignored
     receiving = [guard.channel for guard in factory.guards] + host.connections.monitors

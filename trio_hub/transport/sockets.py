@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,12 +27,12 @@ __all__ = ["LARGE_FRAME", "MAX_FRAMES", "Channel", "Receiver", "monitor_of"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
-_BUDGET = 4
+_BUDGET = 8
 """Messages received at most from one socket before others have their turn: half a millisecond."""
 _PARTS_AT_A_TIME = 1000
 """Frames of one message received at most before others have their turn: about a millisecond."""
-_FEW_FRAMES = 64
-"""Frames that nearly all messages have at most; those of a longer one are counted as they are received."""
+_FEW_FRAMES = range(64)
+"""As many frames as nearly all messages have at most; those of a longer one are counted as they are received."""
 MAX_FRAMES = 100_000
 """Frames that a message may have at most. Each buffer of a request or result is a frame."""
 
@@ -63,6 +63,10 @@ class Channel:
         self.socket = socket
         self.handle = handle
         self.name = name
+        self.known: Container[Buffer] | None = None
+        """The first frames of the peers that `introduce` need not be told of; None if it is to be told of nobody."""
+        self.introduce: Callable[[Buffer], None] = lambda first: None
+        """Called with the first frame of a message from a peer that is not `known`, before the message is handled."""
         self.max_frames = MAX_FRAMES
         self.refused: Callable[[int], None] = lambda frames: None
         self.latest: Any = None
@@ -102,13 +106,13 @@ class Channel:
         if self.closed:
             return False
         send = self._send
-        left = len(frames)
+        last = frames[-1]
         try:
-            for frame in frames:
-                left -= 1
-                # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it
-                # received itself are shared.
-                send(frame, _MORE if left else _NOBLOCK, type(frame) is not _FRAME)
+            # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it received
+            # itself are shared.
+            for frame in frames[:-1]:
+                send(frame, _MORE, type(frame) is not _FRAME)
+            send(last, _NOBLOCK, type(last) is not _FRAME)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
@@ -126,31 +130,35 @@ class Channel:
             Whether there may be more.
         """
         receive = self._receive
-        received = 0
         handle = self.handle
+        known = self.known
+        received = 0
         while not self.closed and (held or not self._held) and (budget is None or received < budget):
-            if self._unfinished is not None:
-                unfinished = self._receive_rest(self._unfinished)
-                if unfinished is None:
-                    return True
-                frames = unfinished
-            else:
+            if self._unfinished is None:
                 try:
                     frame = receive(_NOBLOCK, False)
                 except zmq.Again:
                     return False
                 self.latest = frame
-                frames = [frame.bytes if len(frame) < LARGE_FRAME else frame]
-                left = _FEW_FRAMES
-                while frame.more and left:  # all parts of a message arrive together
-                    frame = receive(_NOBLOCK, False)
+                frames: Frames = [frame.bytes if len(frame) < LARGE_FRAME else frame]
+                for _ in _FEW_FRAMES:
+                    if not frame.more:
+                        break
+                    frame = receive(_NOBLOCK, False)  # all parts of a message arrive together
                     frames.append(frame.bytes if len(frame) < LARGE_FRAME else frame)
-                    left -= 1
-                if frame.more:
-                    self._unfinished = _Unfinished(frames)
-                    continue
+                else:
+                    if frame.more:
+                        self._unfinished = _Unfinished(frames)
+                        continue
+            else:
+                unfinished = self._receive_rest(self._unfinished)
+                if unfinished is None:
+                    return True
+                frames = unfinished
             received += 1
             if handle is not None and frames:
+                if known is not None and frames[0] not in known:
+                    self.introduce(frames[0])
                 handle(frames)
             # Often one is all there is, and to be told so by an exception costs several times as much.
             if received == 1 and not self._has_message():

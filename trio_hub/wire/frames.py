@@ -6,7 +6,7 @@ On the wire: ``[identity…, b"<IDS|MSG>", signature, header, parent, metadata, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import WireError
 
@@ -44,4 +44,9 @@ def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
         raise WireError("no_delimiter", f"no delimiter among {len(frames)} frames") from None
     if len(frames) - index < 6:
         raise WireError("too_few_frames", f"{len(frames) - index - 1} frames after the delimiter, need 5")
-    return [part if type(part) is bytes else bytes(part) for part in frames[:index]], list(frames[index:])
+    idents: list[Any] = [*frames[:index]]
+    for ident in idents:
+        if type(ident) is not bytes:
+            idents = [*map(to_bytes, idents)]
+            break
+    return idents, [*frames[index:]]

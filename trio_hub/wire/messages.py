@@ -197,7 +197,7 @@ class Session:
             WireError: and nothing else, whatever the frames are.
         """
         idents, frames = split_untrusted(frames)
-        _, signature, header, parent, metadata, content, *_ = frames
+        _, signature, header, parent, metadata, content = frames[:6]
         if len(header) > MAX_HEADER or len(parent) > MAX_HEADER:
             raise WireError("too_large", f"a header of {max(len(header), len(parent))} bytes; {MAX_HEADER} at most")
         if len(metadata) > MAX_METADATA:

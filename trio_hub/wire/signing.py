@@ -79,31 +79,33 @@ class ReplayWindow:
         self.on_lap: Callable[[], None] = lambda: None
         """Called when the ring is full once more, before the marks that are in it begin to make room for others."""
         self._ring: Ring | None = None
-        self._at = 0
+        self._at = self._last = 0
 
     def __len__(self) -> int:
         return len(self.recent)
 
     def remember(self, signature: bytes) -> None:
         """Raises `WireError` (``replayed``) if the signature, in hexadecimal, was seen before."""
-        if not self.note(signature):
-            raise WireError("replayed", "a message with this signature has been received before")
-
-    def note(self, signature: bytes) -> bool:
-        """Remember a signature in hexadecimal. Return False if it is known already."""
         # 64 bits tell so few apart, and nobody without the key can choose them. 0 is an empty place in the ring.
         mark = int(signature[:16], 16) or 1
         if not self.recent.remember(mark, True):
-            return False
+            raise WireError("replayed", "a message with this signature has been received before")
         ring = self._ring
         if ring is not None:
             at = self._at
-            following = at + 1 if at + 1 < len(ring) else 0
+            following = at + 1 if at < self._last else 0
             if following == 0:
                 self.on_lap()
             ring[following] = 0
             ring[at] = mark
             self._at = following
+
+    def note(self, signature: bytes) -> bool:
+        """Remember a signature in hexadecimal. Return False if it is known already."""
+        try:
+            self.remember(signature)
+        except WireError:
+            return False
         return True
 
     def keep_in(self, ring: Ring) -> None:
@@ -119,6 +121,7 @@ class ReplayWindow:
             if mark:
                 self.recent.remember(mark, True)
         self._ring = ring
+        self._last = len(ring) - 1
 
     def leave_ring(self) -> None:
         """Use the ring no more."""

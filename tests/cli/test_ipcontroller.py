@@ -170,7 +170,7 @@ def test_saying_what_is_so_anyway_is_no_remark(run: Run) -> None:
         (["--log-level=loud"], "--log-level is 'loud': expected one of 0, 10"),
         (["--log-level=15"], "--log-level is '15': expected one of 0, 10"),
         (["--ports=10-x"], "--ports is '10-x': expected ports"),
-        (["--ports=10,10"], "--ports is .*port 10 is named twice"),
+        (["--ports=10,10"], "--ports is .*port 10 is given twice"),
         (["--IPController.mux=(1,)"], "--IPController.mux is .*: expected two ports"),
         (["--IPController.mux=(1"], "--IPController.mux is .*: expected two ports"),
         (["--IPController.reuse_files=maybe"], "--IPController.reuse_files is 'maybe': expected true or false"),

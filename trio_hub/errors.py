@@ -1,8 +1,4 @@
-"""The errors of trio_hub: one small tree, so that callers can catch what they mean.
-
-`HubError` is the root. `WireError` is what unreadable bytes become, and nothing else; its `kind` is the
-name under which the hub counts it.
-"""
+"""The errors of trio_hub, all derived from `HubError`."""
 
 from __future__ import annotations
 
@@ -31,25 +27,25 @@ __all__ = [
 
 
 class HubError(Exception):
-    """Anything that trio_hub itself found wrong."""
+    """The base class of all errors that trio_hub raises."""
 
 
 class ConfigError(HubError):
-    """A setting has a name or a value that cannot be used; the message names it and the remedy."""
+    """A setting has an unknown name or an unusable value. The message names the setting and the remedy."""
 
 
 class ConnectionFileError(HubError):
-    """A connection file, or another file by which a hub carries on, cannot be used; the message names it."""
+    """A connection file, or another file that a hub needs to restart, cannot be used. The message names the file."""
 
 
 class HubClosedError(HubError):
-    """The hub has stopped, or is stopping, and can no longer do what was asked."""
+    """The hub has stopped or is stopping, so it does not carry out the call."""
 
 
 class WireError(HubError):
-    """Bytes from the network that are not a message of ours.
+    """Bytes from the network are not a valid message.
 
-    `kind` is one of `KINDS`: a short, stable name, used as a counter's label.
+    `kind` is one of `KINDS`: a short, stable name, under which the hub counts the error.
     """
 
     KINDS = (
@@ -70,38 +66,41 @@ class WireError(HubError):
 
 
 class StoreError(HubError):
-    """A task database cannot do what was asked (damaged, full, unreachable)."""
+    """A task database cannot carry out an operation; for example, it is damaged, full, or cannot be reached."""
 
 
 class QueryError(HubError):
-    """A database query that is not in the query language; the message names the part that is not."""
+    """A database query is invalid. The message names the invalid part."""
 
 
-# What a client meets.
+# Errors that clients raise.
 
 
 class EventsLost(HubError):
-    """A reader of events was too slow, and has missed some."""
+    """A reader of events was too slow, and has missed some events."""
 
 
 class HubLostError(HubError):
-    """A client cannot reach its hub, or has not for too long; the message says where that is, and the remedy."""
+    """A client cannot reach its hub, or has not reached it for too long.
+
+    The message names the hub's address and the remedy.
+    """
 
 
 class RequestLostError(HubError):
-    """The hub came back without a request, which it may have passed on to an engine, or not."""
+    """The hub was restarted and does not know the request. An engine may have run the request, or not."""
 
 
 class SerializationError(HubError):
-    """A value cannot be pickled or unpickled here; the message names it and the remedy."""
+    """The client cannot pickle or unpickle a value. The message names the value and the remedy."""
 
 
 class RemoteError(HubError):
-    """An engine, or the hub, has answered with an error.
+    """An engine or the hub has answered with an error.
 
     - ``ename``, ``evalue``: the name of the exception's class, and its text;
-    - ``traceback``: as the engine printed it, perhaps with colours; may be empty;
-    - ``engine``: the id of the engine; None if it was the hub that answered.
+    - ``traceback``: the traceback as the engine printed it, perhaps with colour codes; may be empty;
+    - ``engine``: the id of the engine; None if the hub answered.
     """
 
     def __init__(self, ename: str, evalue: str, traceback: str = "", engine: int | None = None) -> None:
@@ -115,28 +114,28 @@ class RemoteError(HubError):
         return type(self), (self.ename, self.evalue, self.traceback, self.engine)
 
 
-# What follows travels to clients by class name (`ename`), and stock clients know these names.
+# The hub sends the following errors to clients by class name (`ename`). Stock clients know these names.
 
 
 class EngineError(HubError):
-    """An engine is unknown, or died before it answered."""
+    """An engine is unknown, or was lost before it answered."""
 
 
 class InvalidDependency(HubError):
-    """A task depends on a task that this hub has never seen, or on itself."""
+    """A dependency of a task is malformed, or names the task itself or a request that the hub does not know."""
 
 
 class ImpossibleDependency(HubError):
-    """No engine can ever satisfy what the task asks for."""
+    """No engine can ever meet the dependencies or targets of a task."""
 
 
 class RequestRefused(HubError):
-    """The hub does not pass a message on: it is no request, or a request of this msg_id has come before."""
+    """The hub does not pass on a message: it is not a request, or a request with this msg_id was received before."""
 
 
 class TaskAborted(HubError):
-    """The task was withdrawn before any engine had it."""
+    """The task was aborted before it was sent to an engine."""
 
 
 class TaskTimeout(HubError):
-    """The task's own time limit passed before its dependencies were met."""
+    """The time limit of a task passed before its dependencies were met."""

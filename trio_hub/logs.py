@@ -1,10 +1,10 @@
-"""How everything here logs: a message that is always the same text, and what varies as fields beside it.
+"""Logging: each log message is a constant text, and the values that vary are fields of the log record.
 
-``log.info("engine registered", engine=3, uuid="…")`` makes a record whose message can be counted and searched for, and
-whose fields are its attributes, as ``extra`` of the standard library would make them: any handler can show them. No
-handler is set up here; that is for the command, or for whoever embeds a hub.
+``log.info("engine registered", engine=3, uuid="…")`` makes a log record whose message is easy to count and to search
+for. The fields are attributes of the log record, like those of ``extra`` in the standard library, so any handler can
+show them. This module sets up no handler. The command does, or the program that embeds a hub.
 
-Field names and levels are told, and checked, in the reference of the documentation.
+docs/reference/logs.md lists all field names and levels; a test compares it with the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OPTIONS = ("exc_info", "stack_info", "stacklevel")
 
 
 class FieldLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose keyword arguments are fields of the record. A field that is None is left out."""
+    """A logger whose keyword arguments become fields of the log record. A field that is None is left out."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
@@ -28,7 +28,7 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def _shown(value: object) -> object:
-    """Identities are bytes on the wire, and nearly always text."""
+    # identities of engines are bytes, and nearly always text
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 

@@ -115,24 +115,30 @@ def test_what_has_an_equal_is_that(run: Run, arguments: list[str], settings: dic
         (["--init"], "--init: no config file is written"),
         (["--log-url=tcp://127.0.0.1:1"], "--log-url: logs are not published"),
         (["--transport=ipc"], "--transport: all connections are TCP"),
-        (["--Session.packer=pickle"], "--Session.packer: messages are packed as json, orjson or msgpack; json is used"),
-        (["--Session.packer=json", "--Session.unpacker=msgpack"], "--Session.unpacker: .*; --Session.packer counts"),
-        (["--ident=x"], "--ident: the hub draws its own session id"),
-        (["--MongoDB.database=x"], "--MongoDB.database: there is no MongoDB store; .* .--sqlitedb., in PostgreSQL"),
-        (["--SQLiteDB.filename=x.db"], "--SQLiteDB.filename: records are not kept in SQLite; --sqlitedb asks for that"),
+        (["--Session.packer=pickle"], "--Session.packer: the packer can be json, orjson or msgpack; json is used"),
+        (["--Session.packer=json", "--Session.unpacker=msgpack"], "--Session.unpacker: .*; --Session.packer is used"),
+        (["--ident=x"], "--ident: the hub chooses its own session id"),
+        (["--MongoDB.database=x"], "--MongoDB.database: MongoDB is not supported; .* .--sqlitedb., PostgreSQL"),
+        (["--SQLiteDB.filename=x.db"], "--SQLiteDB.filename: records are not kept in SQLite; use --sqlitedb for that"),
         (["--SQLiteDB.location=/x"], "--SQLiteDB.location: records are not kept in SQLite"),
-        (["--SQLiteDB.table=x"], "--SQLiteDB.table: a file has one table, .*; to keep some apart, name another file"),
-        (["--pnig=3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
-        (["--pnig", "3"], r"--pnig: no option of ipcontroller; did you mean --ping\?"),
-        (["--usethread"], r"--usethread: no option of ipcontroller; did you mean --usethreads\?"),
-        (["--xyzzy"], "--xyzzy: no option of ipcontroller"),
-        (["--TaskScheduler.hmw=3"], r"--TaskScheduler.hmw: no trait of ipcontroller; did you mean TaskScheduler.hwm\?"),
-        (["--TaskSheduler.hwm=3"], r"--TaskSheduler.hwm: no trait of ipcontroller; did you mean TaskScheduler.hwm\?"),
-        (["--Hub.registration_timeout=3"], "--Hub.registration_timeout: no trait of ipcontroller"),
-        (["--IPEngine.timeout=3"], "--IPEngine.timeout: no class of ipcontroller"),
-        (["extra"], "extra: an argument without an option"),
-        (["--", "--hwm=3"], "--hwm=3: an argument without an option"),
-        (["--profile=a", "--profile-dir=b"], "--profile: --profile-dir counts more"),
+        (["--SQLiteDB.table=x"], "--SQLiteDB.table: a file has one table, .*; to separate them, use another file"),
+        (["--pnig=3"], r"--pnig: ipcontroller has no such option; did you mean --ping\?"),
+        (["--pnig", "3"], r"--pnig: ipcontroller has no such option; did you mean --ping\?"),
+        (["--usethread"], r"--usethread: ipcontroller has no such option; did you mean --usethreads\?"),
+        (["--xyzzy"], "--xyzzy: ipcontroller has no such option"),
+        (
+            ["--TaskScheduler.hmw=3"],
+            r"--TaskScheduler.hmw: ipcontroller has no such trait; did you mean TaskScheduler.hwm\?",
+        ),
+        (
+            ["--TaskSheduler.hwm=3"],
+            r"--TaskSheduler.hwm: ipcontroller has no such trait; did you mean TaskScheduler.hwm\?",
+        ),
+        (["--Hub.registration_timeout=3"], "--Hub.registration_timeout: ipcontroller has no such trait"),
+        (["--IPEngine.timeout=3"], "--IPEngine.timeout: ipcontroller has no such class"),
+        (["extra"], "extra: not an option"),
+        (["--", "--hwm=3"], "--hwm=3: not an option"),
+        (["--profile=a", "--profile-dir=b"], "--profile: --profile-dir takes precedence"),
     ],
 )  # fmt: skip
 def test_what_has_none_is_named(run: Run, arguments: list[str], remark: str) -> None:
@@ -140,7 +146,7 @@ def test_what_has_none_is_named(run: Run, arguments: list[str], remark: str) -> 
     assert changed(translation) == {}
     (found,) = translation.remarks
     assert re.fullmatch(f"{remark}.*", found), found
-    assert translation.warning() == f"these have no effect here: {found}"
+    assert translation.warning() == f"these settings have no effect here: {found}"
 
 
 def test_all_remarks_are_in_one_warning(run: Run) -> None:
@@ -157,8 +163,8 @@ def test_saying_what_is_so_anyway_is_no_remark(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mongodb"], "--mongodb is 'MongoDB': this hub keeps no records there; records can be .*SQLite.*PostgreSQL"),
-        (["--IPController.db_class=lab.OurDB"], "--IPController.db_class is 'lab.OurDB': this hub keeps no records"),
+        (["--mongodb"], "--mongodb is 'MongoDB', which is not supported: use .*SQLite.*PostgreSQL"),
+        (["--IPController.db_class=lab.OurDB"], "--IPController.db_class is 'lab.OurDB', which is not supported"),
         (["--hwm"], "--hwm needs a value"),
         (["--hwm", "--debug"], "--hwm needs a value"),
         (["--debug=1"], "--debug takes no value"),
@@ -170,14 +176,14 @@ def test_saying_what_is_so_anyway_is_no_remark(run: Run) -> None:
         (["--log-level=loud"], "--log-level is 'loud': expected one of 0, 10"),
         (["--log-level=15"], "--log-level is '15': expected one of 0, 10"),
         (["--ports=10-x"], "--ports is '10-x': expected ports"),
-        (["--ports=10,10"], "--ports is .*port 10 is named twice"),
+        (["--ports=10,10"], "--ports is .*port 10 is given twice"),
         (["--IPController.mux=(1,)"], "--IPController.mux is .*: expected two ports"),
         (["--IPController.mux=(1"], "--IPController.mux is .*: expected two ports"),
         (["--IPController.reuse_files=maybe"], "--IPController.reuse_files is 'maybe': expected true or false"),
         (["--IPController.broadcast_scheduler_depth=99"], "depth is 99: expected a whole number from 0 to 10"),
         (["--Session.key=two words"], "--Session.key is not usable: expected printable"),
         (["--keyfile=/nowhere/key"], "--keyfile: cannot read a key from /nowhere/key"),
-        (["--config=nowhere.py"], "--config: there is no nowhere.py"),
+        (["--config=nowhere.py"], "--config: nowhere.py is neither in .* nor in the working directory"),
         (["--cluster-id=a b"], "--cluster-id is 'a b': expected a name without spaces"),
     ],
 )
@@ -239,8 +245,8 @@ def test_the_file_of_ipcontroller_is_left_alone_and_that_is_told_once(run: Run, 
     path = profile / "tasks.sqlite" if located else profile / "db" / "tasks.sqlite"
     assert translation.config().database.path == path
     assert translation.warning() == (
-        "these have no effect here: --usethread: no option of ipcontroller; did you mean --usethreads?. "
-        f"task records go to {path}; {profile / 'tasks.db'}, which is in ipcontroller's format, is left alone"
+        "these settings have no effect here: --usethread: ipcontroller has no such option; did you mean --usethreads?. "
+        f"task records are written to {path}; {profile / 'tasks.db'}, which has ipcontroller's format, is not used"
     )
 
 
@@ -269,8 +275,8 @@ def test_limits_of_memory_are_not_those_of_a_disk(run: Run, arguments: list[str]
     config = translation.config()
     assert (config.db_max_records, config.db_max_bytes) == (None, None)
     assert translation.remarks == [
-        "--DictDB.record_limit: this is about records in memory; TRIO_HUB_DB_MAX_RECORDS limits those on disk",
-        "--DictDB.size_limit: this is about records in memory; TRIO_HUB_DB_MAX_BYTES limits those on disk",
+        "--DictDB.record_limit: this limits only records in memory; use TRIO_HUB_DB_MAX_RECORDS for records on disk",
+        "--DictDB.size_limit: this limits only records in memory; use TRIO_HUB_DB_MAX_BYTES for records on disk",
     ]
     assert run("--DictDB.record_limit=1024", *arguments, **variables).remarks == []
 
@@ -353,9 +359,9 @@ def test_a_file_sets_traits_and_names_those_it_misspells(run: Run, profile: Path
     assert changed(translation) == {"ping": 1.5, "client_ports": (11, 12), "ports": (20, 21, 22), "key": "sesame"}
     assert translation.files == [file]
     assert translation.remarks == [
-        f"HeartMonitor.max_heartmonitor_mises in {file}: no trait of ipcontroller; "
+        f"HeartMonitor.max_heartmonitor_mises in {file}: ipcontroller has no such trait; "
         "did you mean HeartMonitor.max_heartmonitor_misses?",
-        f"Cluster.n in {file}: no class of ipcontroller",
+        f"Cluster.n in {file}: ipcontroller has no such class",
     ]
     assert translation.settings["ping"].label == f"HeartMonitor.period in {file}"
 
@@ -421,7 +427,7 @@ def test_a_file_cannot_choose_the_profile_it_is_in(run: Run, profile: Path) -> N
     translation = run()
     assert translation.config().profile_dir == profile
     assert translation.remarks == [
-        f"{name} in {file}: which profile it is must be known before its files are read"
+        f"{name} in {file}: config files are read when the profile is known, so they cannot choose it"
         for name in ("ProfileDir.location", "IPController.profile")
     ]
 
@@ -441,9 +447,9 @@ def test_a_database_can_be_the_class_itself(run: Run, profile: Path) -> None:
         ("c.IPController.reuse_files = 1", "IPController.reuse_files in {file} is 1: expected true or false"),
         ("c.IPController.mux = 5", "IPController.mux in {file} is 5: expected two ports"),
         ("c.Session.key = 5", "Session.key in {file} is not usable: expected ASCII text"),
-        ("\n1 / 0", "{file}, line 2, fails: ZeroDivisionError"),
-        ("\n\nc.X = (", "{file}, line 3, fails: SyntaxError"),
-        ("raise RuntimeError('no')", "{file}, line 1, fails: RuntimeError: no"),
+        ("\n1 / 0", "{file}, line 2, raised ZeroDivisionError"),
+        ("\n\nc.X = (", "{file}, line 3, raised SyntaxError"),
+        ("raise RuntimeError('no')", "{file}, line 1, raised RuntimeError: no"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(run: Run, profile: Path, text: str, message: str) -> None:

@@ -14,7 +14,7 @@ from trio_hub.cli.ipcontroller import VERSION
 
 from .process import command, run
 
-NOTHING_DONE = "these have no effect here: "
+NOTHING_DONE = "these settings have no effect here: "
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_it_logs_to_a_file_and_works_where_it_is_told(tmp_path: Path, home: dict
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mongodb"], "Error: --mongodb is 'MongoDB': .* in an SQLite file .*, in PostgreSQL"),
+        (["--mongodb"], "Error: --mongodb is 'MongoDB', .* an SQLite file .*, PostgreSQL"),
         (["--ping=soon"], "Error: --ping is 'soon': expected a whole number"),
         (["--work-dir=/nowhere/at/all"], "Error: .*No such file or directory: '/nowhere/at/all'"),
         (
@@ -161,12 +161,12 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path, home: dict[str, 
 @pytest.mark.parametrize(
     ("arguments", "line", "value"),
     [
-        ([], "# curve is not set, and off, since only this machine reaches the hub  # default", False),
-        (["--ip=*"], "# curve is not set, and on, since the hub listens on *  # default", True),
+        ([], "# curve is not set: encryption is off, since only this machine reaches the hub  # default", False),
+        (["--ip=*"], "# curve is not set: encryption is on, since the hub listens on *  # default", True),
         (
             ["--ip=10.0.0.1", "--client-ip=lo", "--reuse=true"],
-            "# curve is not set, and on, since the hub listens on 10.0.0.1; connection files that are there count more"
-            "  # default",
+            "# curve is not set: encryption is on, since the hub listens on 10.0.0.1; "
+            "existing connection files take precedence  # default",
             True,
         ),
         (["--ip=*", "--curve=false"], "curve = false  # --curve", False),
@@ -210,7 +210,8 @@ def test_ten_traits_of_a_file_are_shown_and_the_misspelt_one_is_named(tmp_path: 
         assert shown[setting] == value
         assert re.search(rf"^{setting} = .*  # {re.escape(f'{name} in {file}')}$", out, re.MULTILINE)
     assert err == (
-        f"Warning: {NOTHING_DONE}TaskScheduler.hmw in {file}: no trait of ipcontroller; did you mean TaskScheduler.hwm?"
+        f"Warning: {NOTHING_DONE}TaskScheduler.hmw in {file}: ipcontroller has no such trait; "
+        "did you mean TaskScheduler.hwm?"
     )
     assert [path.name for path in profile.iterdir()] == [file.name]
 

@@ -146,7 +146,7 @@ def _sets(flag: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return "a fresh key" if value is FRESH_KEY else f"`{value!r}`"
+    return "a new key" if value is FRESH_KEY else f"`{value!r}`"
 
 
 @pytest.mark.parametrize("title", expected_tables())

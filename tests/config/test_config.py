@@ -288,7 +288,7 @@ def test_which_database_it_is(settings: Any, database: str) -> None:
 
 
 def test_a_file_without_a_place_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is no profile_dir for its file: set it, or use sqlite:///PATH"):
+    with pytest.raises(ConfigError, match="no profile_dir is set for its file: set profile_dir, or use sqlite:///PATH"):
         HubConfig(db="sqlite").database  # noqa: B018 - a property that raises
 
 
@@ -329,7 +329,7 @@ def test_a_database_in_a_file_is_relative_to_the_file(toml: Any) -> None:
 
 
 def test_what_takes_the_place_of_mongodb_is_told() -> None:
-    with pytest.raises(ConfigError, match="there is no MongoDB store: records go to SQLite or PostgreSQL"):
+    with pytest.raises(ConfigError, match="MongoDB is not supported: use sqlite or postgresql"):
         HubConfig(db="mongodb://h")
 
 
@@ -349,9 +349,9 @@ def test_engines_are_restored_at_the_ports_they_know() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"curve": True, "curve_publickey": "a" * 40}, "curve_publickey is set, and curve_secretkey is not"),
-        ({"curve_allowed_keys": "keys"}, "curve_allowed_keys is set, and curve is off"),
-        ({"scheme": "pure", "hwm": 2}, "hwm is 2, and scheme is pure, which has no limit"),
+        ({"curve": True, "curve_publickey": "a" * 40}, "curve_publickey is set without curve_secretkey"),
+        ({"curve_allowed_keys": "keys"}, "curve_allowed_keys is set, but curve is off"),
+        ({"scheme": "pure", "hwm": 2}, "hwm is 2, but the scheme pure has no limit"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: Any, message: str) -> None:
@@ -389,9 +389,9 @@ def test_connections_are_encrypted_beyond_this_machine_unless_told_otherwise(set
 
 def test_encryption_is_settled_before_what_goes_with_it_is_checked() -> None:
     assert HubConfig(ip="*", curve_allowed_keys=Path("keys")).encrypted
-    with pytest.raises(ConfigError, match="curve_allowed_keys is set, and curve is off"):
+    with pytest.raises(ConfigError, match="curve_allowed_keys is set, but curve is off"):
         HubConfig(ip="*", curve=False, curve_allowed_keys=Path("keys"))
-    with pytest.raises(ConfigError, match="curve_publickey is set, and curve_secretkey is not"):
+    with pytest.raises(ConfigError, match="curve_publickey is set without curve_secretkey"):
         HubConfig(ip="*", curve_publickey=Z85)
 
 
@@ -674,7 +674,7 @@ def test_what_cannot_be_a_profile_is_refused(
             {},
             {"TRIO_HUB_PORTS": "5,5"},
             "",
-            r"^TRIO_HUB_PORTS is \(5, 5\) \(port 5 is named twice\): expected",
+            r"^TRIO_HUB_PORTS is \(5, 5\) \(port 5 is given twice\): expected",
         ),
         ({}, {"TRIO_HUB_ENGINE_COMMAND": "'a"}, "", r"^TRIO_HUB_ENGINE_COMMAND is \"'a\": expected a list"),
         ({}, {"TRIO_HUB_DB_MAX_BYTES": "much"}, "", r"^TRIO_HUB_DB_MAX_BYTES is 'much': expected"),
@@ -700,7 +700,7 @@ def test_what_cannot_be_a_profile_is_refused(
             {},
             {"TRIO_HUB_XYZZY": ""},
             "",
-            r"TRIO_HUB_XYZZY is not a setting: known are TRIO_HUB_BROADCAST_PORTS, .*",
+            r"TRIO_HUB_XYZZY is not a setting: the settings are TRIO_HUB_BROADCAST_PORTS, .*",
         ),
         ({}, {}, "pnig = 1", r"^'pnig' in .*hub\.toml is not a setting: did you mean ping\?$"),
         ({}, {}, "[hub]\nping = 1", r"^'hub' in .*hub\.toml is not a setting"),

@@ -62,13 +62,13 @@ def test_one_file_alone_is_not_enough(tmp_path: Path, index: int) -> None:
     [
         ({"key": None}, "'key' is missing"),
         ({"key": ""}, "no key"),
-        ({"location": 5}, "'location' is missing, or no text"),
+        ({"location": 5}, "'location' is missing or is not a text"),
         ({"interface": "ipc:///tmp/x"}, "TCP only"),
         ({"unpack": "msgpack"}, "'pack' and 'unpack' differ"),
-        ({"ssh": 5}, "'ssh' is no text"),
-        ({"curve_serverkey": []}, "'curve_serverkey' is no text"),
-        ({"mux": 0}, "'mux' is 0, and no port"),
-        ({"mux": 65536}, "and no port"),
+        ({"ssh": 5}, "'ssh' is not a text"),
+        ({"curve_serverkey": []}, "'curve_serverkey' is not a text"),
+        ({"mux": 0}, "'mux' is 0, not a port"),
+        ({"mux": 65536}, "not a port"),
         ({"task": True}, "'task' is True"),
         ({"broadcast": "x"}, "'broadcast' is 'x'"),
     ],
@@ -80,13 +80,13 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, side: str, change: d
     with pytest.raises(ConnectionFileError, match=re.escape(complaint)) as caught:
         read_connection_files(*paths)
     assert str(paths[side == "engine"]) in str(caught.value)
-    assert "remove both to begin anew" in str(caught.value)
+    assert "or remove both, and the hub writes new ones" in str(caught.value)
 
 
 @pytest.mark.parametrize("ports", [[], [0], 7, [1, "2"]])
 def test_engines_have_a_list_of_broadcast_ports(tmp_path: Path, ports: Any) -> None:
     client, engine = infos()
-    with pytest.raises(ConnectionFileError, match="no list of ports"):
+    with pytest.raises(ConnectionFileError, match="not a list of ports"):
         read_connection_files(*written(tmp_path, client, engine | {"broadcast": ports}))
 
 
@@ -95,5 +95,5 @@ def test_engines_have_a_list_of_broadcast_ports(tmp_path: Path, ports: Any) -> N
 )
 def test_files_that_do_not_belong_together(tmp_path: Path, change: dict[str, Any]) -> None:
     client, engine = infos()
-    with pytest.raises(ConnectionFileError, match="is not that of"):
+    with pytest.raises(ConnectionFileError, match="differs from the one in"):
         read_connection_files(*written(tmp_path, client, engine | change))

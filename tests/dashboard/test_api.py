@@ -241,7 +241,7 @@ async def test_what_cannot_be_listed_is_named() -> None:
     async with site() as at:
         for query, part in (
             ("query={", "no JSON"),
-            ("query=5", "needs an object"),
+            ("query=5", "expected an object"),
             ("query=%7B%22nonsense%22:1%7D", "nonsense"),
             ("query=%7B%22label%22:%7B%22$what%22:1%7D%7D", "$what"),
             ("limit=1001", "1000 at most"),

@@ -39,7 +39,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(t
 
 
 def test_pickle_is_refused_with_the_reason() -> None:
-    with pytest.raises(ConfigError, match="'pickle' is refused: unpickling a header runs whatever code"):
+    with pytest.raises(ConfigError, match="'pickle' is refused: unpickling a header runs any code"):
         packer_named("pickle")
 
 

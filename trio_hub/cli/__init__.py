@@ -1,4 +1,4 @@
-"""`trio-hub ...`: the commands, one module each, loaded when it is called."""
+"""`trio-hub ...`: the commands. Each command is in a module of its own, which is loaded when the command is called."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from .. import __version__
 
 __all__ = ["main"]
 
-# Name, where it is, and what it does: told here, so that the list of commands needs none of them loaded.
+# Name, module and function, and summary of each command. So the list of commands is printed without loading them.
 COMMANDS = {
-    "serve": ("serve:serve", "Run a hub until it is told to stop."),
+    "serve": ("serve:serve", "Run a hub until it is stopped."),
     "ipcontroller": ("ipcontroller:ipcontroller", "Run a hub with the command line and config files of ipcontroller."),
-    "config": ("config_show:config", "Look at settings."),
+    "config": ("config_show:config", "Show settings."),
     "demo": ("demo:demo", "Show a hub at work: real engines, real tasks, figures."),
-    "status": ("asking.looking:status", "Show how a hub does, on one screen."),
-    "top": ("top.command:top", "Watch a hub at work."),
-    "engines": ("asking.looking:engines", "List the engines, and what each has to do."),
+    "status": ("asking.looking:status", "Show the state of a hub on one screen."),
+    "top": ("top.command:top", "Watch a hub, updated continuously."),
+    "engines": ("asking.looking:engines", "List the engines and their load."),
     "tasks": ("asking.tasks:tasks", "List requests."),
-    "task": ("asking.tasks:task", "Tell the whole story of a request."),
+    "task": ("asking.tasks:task", "Show all details of a request."),
     "result": ("asking.waiting:result", "Wait for a request, and print its value."),
-    "wait": ("asking.waiting:wait", "Wait for requests, for engines, or until there is nothing to do."),
-    "abort": ("asking.changing:abort", "Withdraw requests that have not begun."),
+    "wait": ("asking.waiting:wait", "Wait for requests, for engines, or until the cluster is idle."),
+    "abort": ("asking.changing:abort", "Abort requests that have not started."),
     "resubmit": ("asking.changing:resubmit", "Run requests again, as new tasks."),
-    "purge": ("asking.changing:purge", "Let the hub forget finished requests."),
+    "purge": ("asking.changing:purge", "Delete the records of finished requests."),
     "shutdown": ("asking.changing:shutdown", "Stop engines, or all engines and the hub."),
-    "completion": ("completion:completion", "Print a script that makes a shell complete this command."),
+    "completion": ("completion:completion", "Print a completion script for a shell."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that loads a command when it is called, so that ``--help`` and ``--version`` are quick."""
+    """A group that loads a command only when it is called, so that ``--help`` and ``--version`` are quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -63,5 +63,5 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="trio-hub")
 def main() -> None:
     """The hub of an IPython Parallel cluster, in one process on Trio."""
-    if isinstance(sys.stdout, TextIOWrapper):  # as Python does for stderr: texts of others, and paths, may be anything
+    if isinstance(sys.stdout, TextIOWrapper):  # as Python does for stderr: paths and other texts may not be encodable
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""``trio-hub completion``: what makes a shell complete this command's words."""
+"""``trio-hub completion``: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["completion"]
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that makes a shell complete commands, options, and the names of profiles and clusters."""
+    """Print a shell script. With it, the shell completes commands, options, and the names of profiles and clusters."""
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(context.find_root().command, {}, "trio-hub", "_TRIO_HUB_COMPLETE").source())

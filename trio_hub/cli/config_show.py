@@ -1,4 +1,4 @@
-"""``trio-hub config show``: the settings that a command would use, and where each comes from."""
+"""``trio-hub config show``: print the settings that a command would use, and the source of each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .translate import translate
 __all__ = ["config"]
 
 HELP = """\
-Print the settings that a hub would use, and where each comes from.
+Print the settings that a hub would use, and the source of each.
 
-Takes the options of `trio-hub serve`, or, after --ipcontroller, those of `trio-hub ipcontroller`. What is printed is
-TOML that --config accepts; keys are hidden. Nothing is started and nothing is written.
+Accepts the options of `trio-hub serve`, or, after --ipcontroller, those of `trio-hub ipcontroller`. The output is
+TOML that --config accepts, without keys. No hub is started, and no file is written.
 """
 
 
 class Show(RawCommand):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options"):
-            formatter.write_dl([("--ipcontroller ...", "What follows is a command line of ipcontroller.")])
+            formatter.write_dl([("--ipcontroller ...", "The following arguments are those of ipcontroller.")])
 
 
 @click.pass_context
@@ -46,7 +46,7 @@ def _show_ipcontroller(words: list[str], context: click.Context) -> None:
     at = words.index("--ipcontroller")
     if at:
         raise click.UsageError(
-            f"{words[0]} stands before --ipcontroller: give what is for ipcontroller after it", context
+            f"{words[0]} stands before --ipcontroller: put the options of ipcontroller after it", context
         )
     translation = translate(words[1:], os.environ)
     print_settings(translation.config(), translation=translation)
@@ -61,7 +61,7 @@ def _show_serve(words: list[str], context: click.Context) -> None:
     print_settings(config, given=given, environ=os.environ, file=file)
 
 
-@click.group("config", help="Look at settings.")
+@click.group("config", help="Show settings.")
 def config() -> None:
     pass
 

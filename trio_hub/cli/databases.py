@@ -1,4 +1,4 @@
-"""Where ``ipcontroller``'s settings about databases lead, which is known when all others are."""
+"""The settings about databases of ``ipcontroller``, which are translated after all others."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .translation import Translation
 
 __all__ = ["settle_database"]
 
-# What ipcontroller takes for "not set".
+# The defaults of ipcontroller. A setting with this value counts as not set.
 FILENAME = "tasks.db"
 LIMITS = {"db_max_records": 1024, "db_max_bytes": 1 << 30}
 
 
 def settle_database(translation: Translation) -> None:
-    """Choose the file of an SQLite database; and leave alone what is on disk, where the limits are those of memory.
+    """Choose the file of an SQLite database. Ignore the limits of records in memory if records are on disk.
 
     Raises:
-        ConfigError: the settings do not go together, or there cannot be such a file.
+        ConfigError: The settings contradict each other, or the file cannot be used.
     """
     config = translation.config()
     if config.db == "sqlite":
@@ -28,17 +28,17 @@ def settle_database(translation: Translation) -> None:
         for name, usual in (("filename", FILENAME), ("location", "")):
             given = translation.sqlite.get(name)
             if given is not None and given.value != usual:
-                translation.remark(given.label, "records are not kept in SQLite; --sqlitedb asks for that")
+                translation.remark(given.label, "records are not kept in SQLite; use --sqlitedb for that")
     if config.database.scheme in ("sqlite", "postgresql"):
         for setting, usual_limit in LIMITS.items():
             limit = translation.settings.pop(setting, None)
             if limit is not None and limit.value != usual_limit:
-                remedy = f"TRIO_HUB_{setting.upper()} limits those on disk"
-                translation.remark(limit.label, f"this is about records in memory; {remedy}")
+                remedy = f"use TRIO_HUB_{setting.upper()} for records on disk"
+                translation.remark(limit.label, f"this limits only records in memory; {remedy}")
 
 
 def _choose_file(translation: Translation, config: HubConfig) -> None:
-    """A name that was given is the file's; without one it is ours, since that of ipcontroller is its own file's."""
+    """Use the given file name; by default our own name, since ipcontroller's default name is for its own format."""
     own, profile = config.database.path, config.profile_dir
     assert own is not None
     assert profile is not None
@@ -56,5 +56,5 @@ def _choose_file(translation: Translation, config: HubConfig) -> None:
         translation.set("db", f"sqlite:///{path}", location.label, shown=location.value)
     theirs = directory / FILENAME
     if os.path.lexists(theirs):
-        note = f"task records go to {path}; {theirs}, which is in ipcontroller's format, is left alone"
+        note = f"task records are written to {path}; {theirs}, which has ipcontroller's format, is not used"
         translation.notes.append(note)

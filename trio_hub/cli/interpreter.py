@@ -1,4 +1,4 @@
-"""Python's interpreter, as a process wants it that does nothing but serve a hub."""
+"""Settings of the Python interpreter for a process that only serves a hub."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ import trio
 __all__ = ["collect_rarely", "give_memory_back", "switch_often", "tidy_at_rest"]
 
 _THRESHOLDS = (2_000, 2, 1_000)
-"""See `gc.set_threshold`. Python's own are 700, 10 and 10. The first two are low, so that a collection takes some
-milliseconds and no more; the third is high, since the rest is looked at when there is no work, see `tidy_at_rest`."""
+"""See `gc.set_threshold`. Python's defaults are 700, 10 and 10. The first two are low, so that a collection takes only
+some milliseconds. The third is high, since full collections happen when there is no work, see `tidy_at_rest`."""
 _SWITCH_INTERVAL = 1e-4
-"""Seconds, see `sys.setswitchinterval`. Python's own is 0.005."""
+"""Seconds, see `sys.setswitchinterval`. Python's default is 0.005."""
 _LOOK_PERIOD = 1.0
-"""Seconds from one look at whether the process is at rest to the next."""
+"""Seconds between two checks whether the process is at rest."""
 _REST = 0.1
-"""Of a core; a process that takes less is at rest. (Two thousand engines that do nothing take 0.02.)"""
+"""A process that uses less than this part of a core is at rest. (Two thousand idle engines use 0.02.)"""
 _WORTH = 0.25
-"""Seconds of work since memory was given back for the last time, from which on there may be some again."""
+"""Seconds of CPU time since memory was last given back, after which it is worth doing so again."""
 _AT_REST = 0.1
-"""How much work a second of CPU is that was used at rest: most of it leaves nothing."""
+"""The weight of CPU time that was used at rest, since most of it leaves no memory to give back."""
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library; others have no such function
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # exists only in the GNU C library
 
 
 def collect_rarely() -> None:
-    """Look at what is there now never again, and at what comes less often.
+    """Exclude all present objects from garbage collection, and collect other objects less often.
 
-    Nearly all that a hub makes is freed without the collector, as soon as nobody refers to it. Looking for cycles among
-    what every task leaves for a while took up to a tenth of what a task costs. What the start has left in cycles, some
-    200 kB, stays: to look for it would keep the first clients waiting.
+    Nearly all objects of a hub are freed without the collector, as soon as nothing refers to them. Searching them for
+    cycles took up to a tenth of the time of a task. The start leaves some 200 kB in cycles, which are not freed, since
+    searching for them would delay the first clients.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
 
 
 def switch_often() -> None:
-    """Let a thread that runs Python give way to another within a moment.
+    """Make threads that run Python code switch more often.
 
-    Each call of ZeroMQ lets other threads run. One that decodes ten thousand records for somebody's query would have
-    the event loop wait for Python's five milliseconds after each frame.
+    Each call of ZeroMQ releases the interpreter lock. With Python's default, the event loop would then wait 5 ms after
+    each frame for a thread that decodes the records of a large query.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 async def tidy_at_rest() -> None:
-    """Give memory back whenever the process comes to rest after it has worked, for ever.
+    """Give memory back to the system each time the process comes to rest after work. Never returns.
 
-    While it works, what was freed is used again. A purge of a hundred thousand records, or five hundred engines that
-    have gone, leave some hundred megabytes which it may never need again.
+    While the process works, it reuses freed memory. But a purge of a hundred thousand records, or the loss of five
+    hundred engines, frees some hundred megabytes that the process may never need again.
     """
     used = time.process_time()
     worked = 0.0
@@ -70,10 +70,10 @@ async def tidy_at_rest() -> None:
 
 
 def give_memory_back() -> None:
-    """What was freed goes back to the system, as far as nothing else is in the same pieces of memory.
+    """Return freed memory to the system, as far as no objects are left in the same blocks of memory.
 
-    Python keeps some freed objects of many kinds for later, each of which keeps a piece of memory from going; a
-    collection lets go of them. The C library returns by itself only what is free at the end of its memory.
+    Python keeps freed objects of many types for reuse, and each keeps a block of memory in use; a full collection
+    releases them. The C library by itself returns only the free memory at the end of its heap.
     """
     gc.collect()
     if _trim is not None:

@@ -1,4 +1,4 @@
-"""``trio-hub ipcontroller``: ``serve`` for those who have command lines and config files of ``ipcontroller``."""
+"""``trio-hub ipcontroller``: serve a hub with the command line and the config files of ``ipcontroller``."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ log = get_logger("trio_hub.cli")
 HELP = """\
 Run a hub with the command line, the config files and the environment of ipcontroller.
 
-What has an equal here is done in the same way. What has none is named in one warning, and so is what looks
-misspelt. Values that cannot be used are refused.
+Settings that exist in both programs have the same effect. One warning names all settings that have no effect
+here, and all that are probably misspelt. Unusable values are refused.
 """
 EPILOG = """\
-Options are given as --name=value or --name value, and every trait as --Class.trait=value. They count most; then
-the environment's TRIO_HUB_* (see trio-hub serve), then ipcontroller_config.py in the profile directory, then
-IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_SESSION_KEY, IPP_ENABLE_CURVE, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY.
+Options are given as --name=value or --name value, and every trait as --Class.trait=value. If several sources give
+a setting, the first of these applies: options; the environment variables TRIO_HUB_* (see trio-hub serve);
+ipcontroller_config.py in the profile directory; the environment variables IPP_PROFILE_DIR, IPP_CLUSTER_ID,
+IPP_SESSION_KEY, IPP_ENABLE_CURVE, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY.
 Config files need traitlets: pip install 'trio-hub[cluster]'.
 
 """
 VERSION = "9.2.0"
-VERSION_HELP = "show which ipcontroller this stands in for"
+VERSION_HELP = "show the version of ipcontroller that this command replaces"
 
 
 class IPController(RawCommand):
@@ -63,7 +64,7 @@ def _what_is(trait: Trait) -> str:
 
 
 def profile_that_exists(translation: Translation, config: HubConfig) -> Path:
-    """The profile's directory. Raises `ConfigError` if it is missing and must not be made."""
+    """Return the profile directory. Raises `ConfigError` if it is missing and must not be created."""
     directory = config.profile_dir
     assert directory is not None
     create = translation.process.get("auto_create", Given(True, ""))
@@ -73,11 +74,11 @@ def profile_that_exists(translation: Translation, config: HubConfig) -> Path:
 
 
 def prepare(translation: Translation, config: HubConfig, stack: ExitStack) -> None:
-    """Do what concerns the process: log files, logs, and the working directory.
+    """Set up the process: log files, logging, and the working directory.
 
     Raises:
-        ConfigError: the profile directory is missing, and must not be made.
-        OSError: a file or a directory cannot be used.
+        ConfigError: The profile directory is missing and must not be created.
+        OSError: A file or a directory cannot be used.
     """
     from .logs import set_up_logs
 
@@ -95,11 +96,11 @@ def prepare(translation: Translation, config: HubConfig, stack: ExitStack) -> No
         os.chdir(process["work_dir"])
     set_up_logs(config.log_level, config.log_format)
     if text := translation.warning():
-        log.warning("not all that ipcontroller is told is done here as there", what=text)
+        log.warning("some settings of ipcontroller have no effect, or another effect", what=text)
 
 
 def clean_logs(directory: Path, cluster_id: str) -> None:
-    """Remove the log files of former controllers of this cluster."""
+    """Remove the log files of earlier controllers of this cluster."""
     own = re.compile(rf"ipcontroller-({re.escape(cluster_id)}-)?\d+\.(log|err|out)")
     for path in directory.glob("ipcontroller-*"):
         if own.fullmatch(path.name):

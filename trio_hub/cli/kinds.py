@@ -1,4 +1,4 @@
-"""The types of ipcontroller's traits: what values they take, and how the command line writes them."""
+"""The types of ipcontroller's traits: the values they accept, and how values are written on the command line."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of trait: how the command line's words become a value, and what values from a file are accepted.
+    """A type of trait.
 
-    `read` gets every word that was given, since options of some kinds add up. Both raise `ValueError`.
+    `read` returns the value of the words on the command line. It is given all words, since some options can be
+    repeated. `check` checks a value from a config file, and returns it in its final form. Both raise `ValueError`.
     """
 
     accepts: str
@@ -39,7 +40,7 @@ class Kind:
 
 
 def _unquoted(text: str) -> str:
-    """Without the quotes that scripts leave around a value, which traitlets takes off, too."""
+    """Return a value without quotes around it, which some scripts leave there, and which traitlets removes too."""
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
     return text
@@ -59,7 +60,7 @@ def _check_text(value: Any) -> Any:
 
 class _FreshKey:
     def __repr__(self) -> str:
-        return "a fresh key"
+        return "a new key"
 
 
 FRESH_KEY = _FreshKey()
@@ -115,7 +116,7 @@ TEXT = Kind("text", _read_text, _check_text)
 BYTES = Kind("ASCII text", _read_bytes, _check_key)
 INTEGER = Kind("a whole number", lambda words: int(words[-1]), _check_integer)
 BOOLEAN = Kind("true or false", _read_boolean, _check_boolean)
-PORTS = Kind("ports and ranges of them", lambda words: parse_ports(",".join(map(_unquoted, words))), _check_ports)
+PORTS = Kind("ports and ranges of ports", lambda words: parse_ports(",".join(map(_unquoted, words))), _check_ports)
 PAIR = Kind("two ports", _read_pair, _check_pair)
 ANYTHING = Kind("anything", lambda words: words[-1], _anything)
 

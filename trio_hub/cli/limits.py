@@ -1,4 +1,4 @@
-"""The limit of open files, which is what bounds the number of engines."""
+"""The limit of open files, which limits the number of engines."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ __all__ = ["DESCRIPTORS_PER_ENGINE", "engines_within", "raise_open_files_limit"]
 log = get_logger("trio_hub.cli")
 
 DESCRIPTORS_PER_ENGINE = 8
-"""A stock engine's connections: registration, two for the heartbeat, mux, task, control, broadcast, iopub."""
+"""The connections of a stock engine: registration, two for the heartbeat, mux, task, control, broadcast, iopub."""
 DESCRIPTORS_OF_THE_HUB = 100
-"""Roughly, with its listening sockets, ZeroMQ's own and a few clients."""
+"""An estimate of the hub's other descriptors: listening sockets, ZeroMQ's own descriptors, and a few clients."""
 
 
 def engines_within(open_files: int) -> int:
-    """About how many engines fit into that many open files."""
+    """Return an estimate of the number of engines that are possible with this limit of open files."""
     return max(0, (open_files - DESCRIPTORS_OF_THE_HUB) // DESCRIPTORS_PER_ENGINE)
 
 
 def raise_open_files_limit() -> None:
-    """Raise the soft limit of open files to the hard one, and log how many engines that is enough for."""
+    """Raise the soft limit of open files to the hard limit, and log the number of engines that it allows."""
     try:
         import resource
-    except ImportError:  # where there is no such limit
+    except ImportError:  # systems without such limits
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:  # some systems have a lower limit than they tell
+        except (OSError, ValueError) as error:  # some systems report a higher limit than they allow
             log.warning("the limit of open files cannot be raised", limit=soft, error=error)
         else:
             soft = hard

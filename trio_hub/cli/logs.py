@@ -1,4 +1,4 @@
-"""Logs of a command: to stderr, for people or for programs, and never a flood of the same complaint."""
+"""Logging of a command: to stderr, for people or for programs, with a limit on repeated messages."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from typing import TextIO
 __all__ = ["JournalFormatter", "JsonFormatter", "KindLimit", "TextFormatter", "set_up_logs"]
 
 MESSAGE, VALUE, TRACEBACK = 2_000, 2_000, 12_000
-"""Characters that are shown of a message, a field and a traceback."""
+"""The maximum number of characters of a message, of a field and of a traceback."""
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _CUT = "… {} more characters …"
-# What comes from the network may be quoted: it cannot forge a line, steer a terminal, nor turn the text around.
+# Log lines may contain text from the network. These escapes keep it from forging lines, controlling a terminal, or
+# reversing the direction of text.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 _CONTROLS |= {ord("\n"): "\\n", ord("\t"): "\\t"}
 _IN_TRACEBACKS = {code: shown for code, shown in _CONTROLS.items() if code != ord("\n")}
 _BARE = re.compile(r"[^\s\"=\\]+")
 _PASSWORDS = ((re.compile(r"(://[^/\s:@]*:)[^/\s]+@"), r"\1***@"), (re.compile(r"(password=)[^&\s]+", re.I), r"\1***"))
-# See sd-daemon(3): how lines on stderr tell the journal what they are worth.
+# The priorities of lines on stderr for the journal, see sd-daemon(3).
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
 def set_up_logs(level: str, form: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Log to stderr, in the form ``text`` or ``json``: ours from `level` up, others' from warnings up.
+    """Log to stderr, in the form ``text`` or ``json``.
 
-    Where stderr is systemd's journal, that is told each line's level.
+    Messages of trio_hub are logged from `level` up, messages of other packages from warnings up. If stderr leads to
+    systemd's journal, each line begins with its priority.
     """
     handler = logging.StreamHandler()
     formatter = JsonFormatter() if form == "json" else TextFormatter()
@@ -46,10 +48,11 @@ def set_up_logs(level: str, form: str, environ: Mapping[str, str] = os.environ) 
 
 
 class KindLimit(logging.Filter):
-    """Lets one record of a kind through in `period` seconds, and tells in the next how many it held back.
+    """Passes at most one log record of each kind in `period` seconds.
 
-    A record has a kind if it was logged with the field ``kind``, as those about messages of others are:
-    who sends garbage in a loop shall not fill the disk. The next record's ``suppressed`` is that number.
+    The kind of a record is its field ``kind``. Records without it always pass. Records about received messages have
+    it, so that a peer that sends garbage in a loop cannot fill the disk. The field ``suppressed`` of the next record
+    that passes is the number of records that were dropped before it.
     """
 
     def __init__(self, clock: Callable[[], float], period: float = 5.0) -> None:
@@ -78,7 +81,7 @@ class KindLimit(logging.Filter):
 class TextFormatter(logging.Formatter):
     """``2026-11-03 14:05:06.789 INFO    trio_hub.hub: engine registered engine=3 uuid=…``, in local time.
 
-    One line; but a traceback follows on lines of its own, which are indented, as no others are.
+    A record is one line. A traceback follows on lines of its own; only these are indented.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -88,7 +91,7 @@ class TextFormatter(logging.Formatter):
         line = " ".join(words).translate(_CONTROLS)
         if details := self._details(record):
             line += "\n" + indent(details.translate(_IN_TRACEBACKS), "    ")
-        return line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can be written nowhere
+        return line.encode("utf-8", "backslashreplace").decode()  # UTF-8 has no form for lone surrogates
 
     def _details(self, record: logging.LogRecord) -> str:
         found = [self.formatException(record.exc_info)] if record.exc_info else []
@@ -97,7 +100,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(TextFormatter):
-    """A line of JSON an event: ``ts`` (UTC), ``level``, ``logger``, ``message``, every field, and ``exception``."""
+    """One line of JSON per record: ``ts`` (UTC), ``level``, ``logger``, ``message``, every field, ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -115,7 +118,7 @@ class JsonFormatter(TextFormatter):
 
 
 class JournalFormatter(logging.Formatter):
-    """What another formatter makes, with the level before each line, as the journal wants it and takes it off."""
+    """The output of another formatter with the priority before each line. The journal reads and removes it."""
 
     def __init__(self, form: logging.Formatter) -> None:
         super().__init__()
@@ -127,10 +130,13 @@ class JournalFormatter(logging.Formatter):
 
 
 def _is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Whether a stream leads to the journal: then JOURNAL_STREAM has its device and inode, see systemd.exec(5)."""
+    """Return whether a stream leads to the journal.
+
+    JOURNAL_STREAM contains the device and inode number of the journal's stream, see systemd.exec(5).
+    """
     if stream is None:
         return False
-    with suppress(OSError, ValueError):  # it is closed, or no file
+    with suppress(OSError, ValueError):  # the stream is closed, or is not a file
         found = os.fstat(stream.fileno())
         return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
     return False
@@ -139,7 +145,7 @@ def _is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
 def _message(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
-    except Exception:  # of others: its arguments do not fit
+    except Exception:  # a message of another package whose arguments do not fit
         message = f"{record.msg!r} of {record.args!r}"
     return _text(message, MESSAGE)
 
@@ -149,17 +155,17 @@ def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether JSON has it, in a size and form that every reader takes."""
+    """Return whether a value can be written as JSON in a form that every reader accepts."""
     if isinstance(value, float):
-        return value - value == 0  # not infinite, nor "not a number"
+        return value - value == 0  # false for infinities and NaN
     return value is None or isinstance(value, bool) or (type(value) is int and abs(value) < 2**63)
 
 
 def _text(value: object, limit: int) -> str:
-    """A value in words, without passwords in addresses; of what is longer than `limit`, both ends."""
+    """Return a value as text, without passwords in URLs. The middle of a text longer than `limit` is cut out."""
     try:
         text = str(value)
-    except Exception as error:  # whatever it is, the line about it is worth more
+    except Exception as error:  # a field that cannot be shown must not prevent the log line
         return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
     for pattern, instead in _PASSWORDS:
         text = pattern.sub(instead, text)

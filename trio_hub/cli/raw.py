@@ -1,4 +1,4 @@
-"""A command whose arguments are not click's: those of another program."""
+"""A command whose arguments follow the rules of another program, not those of click."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RawCommand"]
 
 
 class RawCommand(click.Command):
-    """A command that reads its arguments itself, but for those that ask for help or the version."""
+    """A command that parses its arguments itself, except those that ask for help or the version."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         before_dashes = args[: args.index("--")] if "--" in args else args
@@ -26,7 +26,7 @@ class RawCommand(click.Command):
         return []
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """For those who ask click what it would make of a command line: this command takes every option."""
+        """Return a parser that accepts every option, for click's shell completion."""
         parser = super().make_parser(ctx)
         parser.ignore_unknown_options = True
         return parser

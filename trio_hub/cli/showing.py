@@ -1,4 +1,4 @@
-"""Settings on paper: as TOML or JSON, each with its source, and keys hidden."""
+"""Print settings as TOML or JSON, each with its source, and without keys."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HIDDEN = "hidden"
 
 
 def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> dict[str, str]:
-    """Where each setting comes from, by the order in which `load_config` looks.
+    """Return the source of each setting, by the same rules as `load_config`.
 
-    `given` tells it for those of the command line.
+    `given` contains the sources of the settings from the command line.
     """
     found: dict[str, str] = {}
     if file is None and environ.get(f"{PREFIX}CONFIG"):
@@ -52,7 +52,7 @@ def print_settings(
     translation: Translation | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print them to stdout, and what a translation could not do to stderr."""
+    """Print settings to stdout. If they were translated, print the warning of the translation to stderr."""
     if translation is not None:
         given = {name: value.label for name, value in translation.settings.items()}
         environ = translation.environ
@@ -105,12 +105,12 @@ def _line(name: str, value: Any, origin: str) -> str:
 
 
 def _encryption(config: HubConfig) -> str:
-    """What comes of `curve` if it is not set. A comment, for it changes with the address."""
+    """Return a comment that says whether connections are encrypted if `curve` is not set."""
     exposed = " and ".join(config.exposed_addresses)
     text = f"on, since the hub listens on {exposed}" if exposed else "off, since only this machine reaches the hub"
     if config.reuse:
-        text += "; connection files that are there count more"
-    return f"# curve is not set, and {_printable(text)}  # {DEFAULT}"
+        text += "; existing connection files take precedence"
+    return f"# curve is not set: encryption is {_printable(text)}  # {DEFAULT}"
 
 
 def _toml(value: Any) -> str:

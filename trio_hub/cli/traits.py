@@ -1,7 +1,7 @@
-"""Every trait and option of ``ipcontroller`` 9.2, and what becomes of it here: one table for code, docs and tests.
+"""Every trait and option of ``ipcontroller`` 9.2 and its translation, in one table for code, docs and tests.
 
-A trait becomes settings of `HubConfig`, or something that the command does (a working directory, a log file), or a
-remark: what it asks for is not done, and why. Nothing else happens to a trait, so none is ignored in silence.
+A trait is translated into settings of `HubConfig`, into an action of the command (such as opening a log file), or into
+a remark that says why it has no effect. So no trait is ignored silently.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["ALIASES", "FLAGS", "SECTIONS", "TRAITS", "Flag", "Trait"]
 @dataclass(frozen=True)
 class Trait:
     name: str
-    """``HeartMonitor.period``."""
+    """The class and the name, such as ``HeartMonitor.period``."""
     kind: Kind
     settings: tuple[str, ...]
-    """What it is in `HubConfig`."""
+    """The fields of `HubConfig` that the trait sets."""
     does: str
-    """What it is that the command itself does."""
+    """The effect of the trait on the command itself."""
     note: str
-    """How, where it is not plain; or, without both of the above, why nothing is done."""
+    """Details of the translation; or, for a trait without `settings` and `does`, the reason why it has no effect."""
     apply: Callable[[Translation, Any, str], None]
 
 
 def _to(
     name: str, kind: Kind, setting: str, note: str = "", *, convert: Callable[[Any], object] | None = None
 ) -> Trait:
-    """A trait that is a setting of ours; `convert` may return None, for "not set"."""
+    """Return a trait that sets one setting. `convert` may return None, which means "not set"."""
 
     def apply(translation: Translation, value: Any, label: str) -> None:
         converted = convert(value) if convert is not None else value
@@ -49,7 +49,7 @@ def _to(
 def _pool(name: str, kind: Kind, setting: str, note: str = "") -> Trait:
     def apply(translation: Translation, value: Any, label: str) -> None:
         ports = [value] if isinstance(value, int) else value
-        translation.add_ports(setting, [port for port in ports if port != 0], label)  # 0 is "not set" there
+        translation.add_ports(setting, [port for port in ports if port != 0], label)  # 0 means "not set"
 
     return Trait(name, kind, (setting,), "", note, apply)
 
@@ -62,7 +62,7 @@ def _process(name: str, kind: Kind, does: str, note: str = "", *, settings: tupl
 
 
 def _not_here(name: str, why: str, *defaults: object) -> Trait:
-    """A trait that nothing is done about, unless it only says what is so anyway."""
+    """Return a trait without effect. A value other than the `defaults` gives a remark."""
 
     def apply(translation: Translation, value: Any, label: str) -> None:
         if all(str(value).lower() != str(default).lower() for default in defaults):
@@ -77,18 +77,18 @@ def _special(
     return lambda apply: Trait(name, kind, (setting,), "", note, apply)
 
 
-# What needs more than a line
+# Traits that need a function of their own
 
 
-@_special("Session.key", BYTES, "key", "An empty key, which would turn signing off, is not used.")
+@_special("Session.key", BYTES, "key", "An empty key, which would turn off signing, is ignored.")
 def _session_key(translation: Translation, value: Any, label: str) -> None:
     if value:
         translation.set("key", secrets.token_hex(16) if value is FRESH_KEY else value, label)
     else:
-        translation.remark(label, "messages are always signed; clients and engines find the key in their files")
+        translation.remark(label, "messages are always signed; clients and engines read the key from their files")
 
 
-@_special("Session.keyfile", TEXT, "key", "The file's content; it counts more than `Session.key`.")
+@_special("Session.keyfile", TEXT, "key", "The contents of the file are the key; takes precedence over `Session.key`.")
 def _session_keyfile(translation: Translation, value: Any, label: str) -> None:
     if not value:
         return
@@ -100,18 +100,18 @@ def _session_keyfile(translation: Translation, value: Any, label: str) -> None:
 
 
 _PACKERS = ("json", "orjson", "msgpack")
-_PACKER_NOTE = "`json`, `orjson` or `msgpack`; with any other, `json` is used, and pickles never are."
+_PACKER_NOTE = "`json`, `orjson` or `msgpack`. For any other value, `json` is used. `pickle` is never used."
 
 
 def _pack(translation: Translation, value: Any, label: str) -> None:
     name = value.lower()
     before = translation.settings.get("packer")
     if name not in _PACKERS:
-        translation.remark(label, "messages are packed as json, orjson or msgpack; json is used")
+        translation.remark(label, "the packer can be json, orjson or msgpack; json is used")
     elif before is None:
         translation.set("packer", name, label)
     elif before.value != name:
-        translation.remark(label, f"messages are packed and unpacked in the same way; {before.label} counts")
+        translation.remark(label, f"packer and unpacker must be the same; {before.label} is used")
 
 
 _CLASSES = {
@@ -122,8 +122,8 @@ _CLASSES = {
 }
 _SHORT = {name.rpartition(".")[2].lower(): database for name, database in _CLASSES.items()}
 _STORES = (
-    "records can be in memory (--dictdb), in an SQLite file (--sqlitedb), in PostgreSQL "
-    "(TRIO_HUB_DB=postgresql://...) or nowhere (--nodb)"
+    "use memory (--dictdb), an SQLite file (--sqlitedb), PostgreSQL (TRIO_HUB_DB=postgresql://...) or no database "
+    "(--nodb)"
 )
 
 
@@ -131,17 +131,17 @@ _STORES = (
     "IPController.db_class",
     DATABASE,
     "db",
-    "`DictDB` is `memory`, which is the default here, too; `NoDB` is `none`, `SQLiteDB` is `sqlite`; `MongoDB` and "
-    "other classes are refused. PostgreSQL is there as well, by `TRIO_HUB_DB`.",
+    "`DictDB`, the default of both, is `memory`; `NoDB` is `none`; `SQLiteDB` is `sqlite`. `MongoDB` and other classes "
+    "are refused. PostgreSQL is chosen with `TRIO_HUB_DB`.",
 )
 def _db_class(translation: Translation, value: Any, label: str) -> None:
     database = _CLASSES.get(value) or _SHORT.get(value.lower())
     if database is None or database == "MongoDB":
-        raise ConfigError(f"{label} is {value!r}: this hub keeps no records there; {_STORES}")
+        raise ConfigError(f"{label} is {value!r}, which is not supported: {_STORES}")
     translation.set("db", database, label)
 
 
-@_special("TaskScheduler.hwm", INTEGER, "hwm", "Nothing with the scheme `pure`, as there.")
+@_special("TaskScheduler.hwm", INTEGER, "hwm", "Has no effect with the scheme `pure`, as in ipcontroller.")
 def _hwm(translation: Translation, value: Any, label: str) -> None:
     scheme = translation.settings.get("scheme")
     if scheme is not None and scheme.value == "pure" and value > 1:
@@ -155,14 +155,14 @@ def _tcp(name: str) -> Trait:
 
 
 _PROFILE = ("profile_dir",)
-_PROFILE_NOTE = "Not from a config file, which is read when the profile is known."
-_DEPRECATED = "Deprecated there, too."
-_LINES = "the form of log lines is fixed; TRIO_HUB_LOG_FORMAT=json gives lines for programs"
-_PYTHON_OBJECTS = "the hub passes the messages' buffers on as they are"
-_NO_MONITOR = "no socket is there for a monitor: it is the same process"
-_NO_CONFIG = "no config file is written; `ipython profile create --parallel` does that"
-_NO_MONGO = f"there is no MongoDB store; {_STORES}"
-_IN_MEMORY = "Only for records in memory, and only finished tasks count."
+_PROFILE_NOTE = "Not in a config file, since config files are read when the profile is known."
+_DEPRECATED = "Deprecated in ipcontroller too."
+_LINES = "the format of log lines is fixed; TRIO_HUB_LOG_FORMAT=json gives JSON lines for programs"
+_PYTHON_OBJECTS = "the hub passes on buffers unchanged"
+_NO_MONITOR = "there is no monitor socket, since the hub is one process"
+_NO_CONFIG = "no config file is written; use `ipython profile create --parallel`"
+_NO_MONGO = f"MongoDB is not supported; {_STORES}"
+_IN_MEMORY = "Only for records in memory. Only records of finished tasks count."
 
 
 def _table() -> dict[str, Trait]:
@@ -174,25 +174,25 @@ def _table() -> dict[str, Trait]:
             "ProfileDir.location",
             TEXT,
             "",
-            f"Counts more than the profile's name. {_PROFILE_NOTE}",
+            f"Takes precedence over the profile's name. {_PROFILE_NOTE}",
             settings=_PROFILE,
         ),
-        _process(f"{app}.ipython_dir", TEXT, "where profiles are, as `IPYTHONDIR`", _PROFILE_NOTE),
+        _process(f"{app}.ipython_dir", TEXT, "the directory of profiles, as `IPYTHONDIR`", _PROFILE_NOTE),
         _process(
             f"{app}.auto_create",
             BOOLEAN,
-            "whether a missing profile directory is made",
-            f"If not, a missing one is refused. {_PROFILE_NOTE}",
+            "whether a missing profile directory is created",
+            f"If not, a missing directory is an error. {_PROFILE_NOTE}",
         ),
-        _process(f"{app}.extra_config_file", TEXT, "one more config file", "It must exist."),
+        _process(f"{app}.extra_config_file", TEXT, "another config file", "It must exist."),
         _not_here(f"{app}.copy_config_files", _NO_CONFIG, False),
         _not_here(f"{app}.overwrite", _NO_CONFIG, False),
         _not_here(f"{app}.add_ipython_dir_to_sys_path", "the hub imports no code from there", False),
         _to(f"{app}.cluster_id", TEXT, "cluster_id"),
         # addresses and ports
         _to(f"{app}.ip", TEXT, "ip"),
-        _to(f"{app}.client_ip", TEXT, "client_ip", "Counts more than `ip`, wherever either is set."),
-        _to(f"{app}.engine_ip", TEXT, "engine_ip", "Counts more than `ip`, wherever either is set."),
+        _to(f"{app}.client_ip", TEXT, "client_ip", "Takes precedence over `ip`, whatever their sources."),
+        _to(f"{app}.engine_ip", TEXT, "engine_ip", "Takes precedence over `ip`, whatever their sources."),
         _not_here(f"{app}.monitor_ip", _NO_MONITOR, "127.0.0.1"),
         *(_tcp(f"{app}.{side}transport") for side in ("", "client_", "engine_", "monitor_")),
         _to(f"{app}.location", TEXT, "location"),
@@ -208,43 +208,41 @@ def _table() -> dict[str, Trait]:
         _to(f"{app}.engine_ssh_server", TEXT, "engine_ssh_server"),
         # connection files and security
         _to(f"{app}.reuse_files", BOOLEAN, "reuse"),
-        _to(f"{app}.restore_engines", BOOLEAN, "restore", "Brings `reuse` with it."),
+        _to(f"{app}.restore_engines", BOOLEAN, "restore", "Implies `reuse`."),
         _not_here(
             f"{app}.client_json_file", "connection files are named by the cluster id", "ipcontroller-client.json"
         ),
         _not_here(
             f"{app}.engine_json_file", "connection files are named by the cluster id", "ipcontroller-engine.json"
         ),
-        _to(f"{app}.enable_curve", BOOLEAN, "curve", "Messages are signed all the same."),
+        _to(f"{app}.enable_curve", BOOLEAN, "curve", "Messages are signed in either case."),
         _to(f"{app}.curve_publickey", BYTES, "curve_publickey", convert=lambda key: key or None),
         _to(f"{app}.curve_secretkey", BYTES, "curve_secretkey", convert=lambda key: key or None),
         _session_key,
         _session_keyfile,
         _to("Session.signature_scheme", TEXT, "signature_scheme"),
         Trait("Session.packer", TEXT, ("packer",), "", _PACKER_NOTE, _pack),
-        Trait("Session.unpacker", TEXT, ("packer",), "", "As `Session.packer`, which counts more.", _pack),
-        _not_here("Session.session", "the hub draws its own session id", ""),
+        Trait("Session.unpacker", TEXT, ("packer",), "", "As `Session.packer`, which takes precedence.", _pack),
+        _not_here("Session.session", "the hub chooses its own session id", ""),
         _not_here("Session.username", "the hub's messages do not name a user"),
         _not_here("Session.metadata", "the hub adds no metadata to its messages", {}),
         _not_here("Session.debug", "messages are not logged", False),
         _not_here("Session.check_pid", "the hub does not fork", True),
-        _not_here("Session.digest_history_size", "how replays are refused is not adjustable", 65536),
-        _not_here("Session.copy_threshold", "frames are copied or shared by the hub's own rule", 65536),
+        _not_here("Session.digest_history_size", "the size of the replay window is fixed", 65536),
+        _not_here("Session.copy_threshold", "the hub decides itself which frames it copies", 65536),
         _not_here("Session.buffer_threshold", _PYTHON_OBJECTS, 1024),
         _not_here("Session.item_threshold", _PYTHON_OBJECTS, 64),
         # engines
-        _to(
-            f"{app}.registration_timeout", INTEGER, "registration_timeout", "0 is not set.", convert=lambda s: s or None
-        ),
+        _to(f"{app}.registration_timeout", INTEGER, "registration_timeout", "0: not set.", convert=lambda s: s or None),
         _to(
             "HeartMonitor.period",
             INTEGER,
             "ping",
-            "Milliseconds there, seconds here.",
+            "Milliseconds in ipcontroller, seconds here.",
             convert=lambda milliseconds: milliseconds / 1000,
         ),
         _to("HeartMonitor.max_heartmonitor_misses", INTEGER, "max_heartmonitor_misses"),
-        _not_here("HeartMonitor.debug", "single heartbeats are not logged", False),
+        _not_here("HeartMonitor.debug", "heartbeats are not logged", False),
         # tasks
         _to("TaskScheduler.scheme_name", TEXT, "scheme"),
         _hwm,
@@ -252,7 +250,7 @@ def _table() -> dict[str, Trait]:
             f"{app}.broadcast_scheduler_depth",
             DEPTH,
             "broadcast_ports",
-            "A depth of N is 2**N ports.",
+            "A depth of N means 2**N ports.",
             convert=lambda depth: 2**depth,
         ),
         _not_here(f"{app}.use_threads", "all schedulers run in one thread of one process", False),
@@ -260,12 +258,12 @@ def _table() -> dict[str, Trait]:
         _db_class,
         _to("DictDB.record_limit", INTEGER, "db_max_records", _IN_MEMORY),
         _to("DictDB.size_limit", INTEGER, "db_max_bytes", _IN_MEMORY),
-        _not_here("DictDB.cull_fraction", "no more records are dropped than the limits ask for"),
-        _file("filename", "The file's name. `tasks.db`, the default there, stands for a name of our own."),
-        _file("location", "The file's directory. Without it, that of the profile."),
+        _not_here("DictDB.cull_fraction", "the hub drops no more records than the limits require"),
+        _file("filename", "The name of the file. `tasks.db`, ipcontroller's default, means the hub's default name."),
+        _file("location", "The directory of the file. Default: the profile directory."),
         _not_here(
             "SQLiteDB.table",
-            "a file has one table, with the records of earlier hubs, too; to keep some apart, name another file",
+            "a file has one table, which also contains the records of earlier hubs; to separate them, use another file",
             "ipython-tasks",
         ),
         *(_not_here(f"MongoDB.{name}", _NO_MONGO) for name in ("connection_args", "connection_kwargs", "database")),
@@ -273,14 +271,14 @@ def _table() -> dict[str, Trait]:
         _to(f"{app}.log_level", LEVEL, "log_level", "By name or number; 0 is `debug`."),
         _process(f"{app}.log_to_file", BOOLEAN, "a log file", "`ipcontroller-ID-PID.log` in the profile's `log`."),
         _process(f"{app}.clean_logs", BOOLEAN, "removal of old log files", "Those of the same cluster id."),
-        _not_here(f"{app}.log_url", "logs are not published by ZeroMQ; they go to stderr, or to a file", ""),
+        _not_here(f"{app}.log_url", "logs are not published by ZeroMQ; they are written to stderr or to a file", ""),
         _not_here(f"{app}.log_format", _LINES),
         _not_here(f"{app}.log_datefmt", _LINES),
         _not_here(f"{app}.logging_config", _LINES, {}),
         _process(f"{app}.work_dir", TEXT, "the working directory"),
-        _not_here(f"{app}.verbose_crash", "a fault of the hub's is logged with its traceback", False),
-        _process(f"{app}.show_config", BOOLEAN, "what `trio-hub config show` prints", "Then it ends."),
-        _process(f"{app}.show_config_json", BOOLEAN, "the same, as JSON", "Then it ends."),
+        _not_here(f"{app}.verbose_crash", "unexpected errors are always logged with their tracebacks", False),
+        _process(f"{app}.show_config", BOOLEAN, "the output of `trio-hub config show`", "No hub is started."),
+        _process(f"{app}.show_config_json", BOOLEAN, "the same output as JSON", "No hub is started."),
     ]
     return {trait.name: trait for trait in traits}
 
@@ -301,14 +299,14 @@ def _pair(name: str) -> Trait:
 
 
 TRAITS = _table()
-"""By name. Earlier ones are applied first."""
+"""The traits by name, in the order in which they are applied."""
 
 _APP = ("IPController",)
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Application": _APP,
     "BaseIPythonApplication": _APP,
     "BaseParallelApplication": _APP,
-    "IPControllerApp": _APP,  # this and the next were names of IPController before IPython Parallel 7
+    "IPControllerApp": _APP,  # IPController had this and the next name before IPython Parallel 7
     "HubFactory": _APP,
     "IPController": _APP,
     "ProfileDir": ("ProfileDir",),
@@ -324,7 +322,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Hub": (),
     "BroadcastScheduler": (),
 }
-"""The classes that a config section can speak about: its own and those that inherit from it. Later ones count more."""
+"""The classes whose traits a config section can set: its own class and the classes that inherit from it.
+
+If several sections set a trait, the last of them in this table applies.
+"""
 
 ALIASES = {
     "profile": "IPController.profile",
@@ -351,7 +352,7 @@ ALIASES = {
     "clean-logs": "IPController.clean_logs",
     "log-url": "IPController.log_url",
 }
-"""Options that take a value, without their dashes."""
+"""Options with a value, without their dashes, and the trait that each sets."""
 
 
 @dataclass(frozen=True)
@@ -365,25 +366,27 @@ def _database(name: str) -> tuple[tuple[str, object], ...]:
 
 
 FLAGS = {
-    "reuse": Flag((("IPController.reuse_files", True),), "start with the connection files that are there"),
+    "reuse": Flag((("IPController.reuse_files", True),), "reuse the existing connection files"),
     "restore": Flag(
         (("IPController.restore_engines", True), ("IPController.reuse_files", True)),
-        "also take up the engines of the hub before",
+        "also take over the engines of the earlier hub",
     ),
     "dictdb": Flag(_database("DictDB"), "keep task records in memory (the default)"),
     "nodb": Flag(_database("NoDB"), "keep no task records"),
-    "sqlitedb": Flag(_database("SQLiteDB"), "keep task records in an SQLite file, of our own format"),
-    "mongodb": Flag(_database("MongoDB"), "refused: there is no MongoDB store, but SQLite and PostgreSQL"),
-    "secure": Flag((("Session.key", FRESH_KEY), ("Session.keyfile", "")), "sign messages with a fresh key"),
-    "no-secure": Flag((("Session.key", ""), ("Session.keyfile", "")), "messages are signed all the same"),
-    "usethreads": Flag((("IPController.use_threads", True),), "there is one process anyway"),
+    "sqlitedb": Flag(_database("SQLiteDB"), "keep task records in an SQLite file, in the hub's own format"),
+    "mongodb": Flag(_database("MongoDB"), "refused: MongoDB is not supported; use SQLite or PostgreSQL"),
+    "secure": Flag((("Session.key", FRESH_KEY), ("Session.keyfile", "")), "sign messages with a new key"),
+    "no-secure": Flag((("Session.key", ""), ("Session.keyfile", "")), "no effect: messages are always signed"),
+    "usethreads": Flag((("IPController.use_threads", True),), "no effect: the hub is one process"),
     "log-to-file": Flag((("IPController.log_to_file", True),), "log to a file in the profile"),
     "debug": Flag((("IPController.log_level", 10),), "log everything"),
-    "quiet": Flag((("IPController.log_level", 50),), "log nearly nothing, not even what this warns about"),
+    "quiet": Flag((("IPController.log_level", 50),), "log critical errors only, and no warnings"),
     "init": Flag(
         (("IPController.copy_config_files", True), ("IPController.auto_create", True)), "no config file is written"
     ),
-    "show-config": Flag((("IPController.show_config", True),), "print the settings, and where they come from"),
-    "show-config-json": Flag((("IPController.show_config_json", True),), "the same, as JSON"),
+    "show-config": Flag((("IPController.show_config", True),), "print the settings and their sources"),
+    "show-config-json": Flag(
+        (("IPController.show_config_json", True),), "print the settings and their sources as JSON"
+    ),
 }
-"""Options without a value. They count more than those with one, as they do in ipcontroller."""
+"""Options without a value. They take precedence over options with a value, as in ipcontroller."""

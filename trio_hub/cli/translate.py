@@ -1,7 +1,7 @@
-"""From ``ipcontroller``'s command line, config files and environment to a `Translation`.
+"""Translate the command line, config files and environment of ``ipcontroller`` into a `Translation`.
 
-The places add up as they do there: IPP_* variables count least, then the config files, then the command line.
-This project's own TRIO_HUB_* variables come between the last two.
+The order of precedence is ipcontroller's: the command line, then the config files, then the IPP_* variables. The
+TRIO_HUB_* variables of this project come after the command line and before the config files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPOKEN_OF = {
     for name in TRAITS
     if name.partition(".")[0] in classes
 }
-"""Every way to name a trait in a config, and the trait that it is."""
+"""The trait that each "Section.trait" in a config sets."""
 CHOOSES_PROFILE = {
     "IPController.profile",
     "ProfileDir.location",
@@ -37,7 +37,7 @@ CHOOSES_PROFILE = {
 }
 
 Values = dict[str, Given]
-"""By section and trait, like ``"Application.log_level"``."""
+"""Values by section and trait, such as ``"Application.log_level"``."""
 
 
 # The command line
@@ -45,7 +45,7 @@ Values = dict[str, Given]
 
 @dataclass
 class CommandLine:
-    """`flags` holds what options without a value set, which count more than the others."""
+    """A parsed command line. `flags` holds the values of options without a value, which take precedence."""
 
     values: Values = field(default_factory=dict)
     flags: Values = field(default_factory=dict)
@@ -53,12 +53,12 @@ class CommandLine:
 
 
 def parse_arguments(arguments: Sequence[str]) -> CommandLine:
-    """Read ``--name value``, ``--name=value``, ``--flag`` and ``--Class.trait=value``.
+    """Parse ``--name value``, ``--name=value``, ``--flag`` and ``--Class.trait=value``.
 
-    What is no option is a remark, as ipcontroller only warns of it.
+    Unknown options and other arguments become remarks, since ipcontroller only warns of them.
 
     Raises:
-        ConfigError: an option has no value, or one that its trait cannot take, or is a flag with one.
+        ConfigError: An option has no value or an unusable value, or a flag has a value.
     """
     result = CommandLine()
     words: dict[str, list[str]] = {}
@@ -68,10 +68,10 @@ def parse_arguments(arguments: Sequence[str]) -> CommandLine:
         token = rest.pop(0)
         option, equals, value = token.partition("=")
         if token == "--":
-            result.remarks += [f"{each}: an argument without an option" for each in rest]
+            result.remarks += [f"{each}: not an option" for each in rest]
             break
         if re.match(r"--?[A-Za-z]", token) is None:
-            result.remarks.append(f"{token}: an argument without an option")
+            result.remarks.append(f"{token}: not an option")
             continue
         name = _in_full(option.lstrip("-"))
         is_flag = name in FLAGS and not equals and not (name in ALIASES and _is_value(rest))
@@ -80,7 +80,7 @@ def parse_arguments(arguments: Sequence[str]) -> CommandLine:
             continue
         if name in FLAGS and name not in ALIASES:
             raise ConfigError(f"{option} takes no value")
-        known = ALIASES.get(name) or ".".join(name.split(".")[-2:])  # of a class within a class, the inner one
+        known = ALIASES.get(name) or ".".join(name.split(".")[-2:])  # for a class within a class, the inner one
         if not equals:
             if _is_value(rest):
                 value = rest.pop(0)
@@ -102,7 +102,7 @@ def _is_value(rest: Sequence[str]) -> bool:
 
 
 def _in_full(name: str) -> str:
-    """The option that is meant by its beginning, if it has a dash in it: ``profile-d``, but not ``profil``."""
+    """Complete an abbreviated option, if the abbreviation contains a dash: ``profile-d``, but not ``profil``."""
     if "-" not in name or name in ALIASES or name in FLAGS:
         return name
     options = {option for option in (*ALIASES, *FLAGS) if option.startswith(name)}
@@ -122,14 +122,15 @@ def _refusal(trait: Trait, value: object, label: str) -> ConfigError:
 
 
 def _no_such(name: str) -> str:
-    """What to say of an option or a trait that nobody knows."""
+    """Return the remark about an unknown option or trait, with a similar name if there is one."""
     section, dot, _ = name.rpartition(".")
     if not dot:
         near = _nearest(name, [*ALIASES, *FLAGS])
-        return "no option of ipcontroller" + (f"; did you mean --{near}?" if near else "")
+        return "ipcontroller has no such option" + (f"; did you mean --{near}?" if near else "")
     same_section = [known for known in SPOKEN_OF if known.startswith(f"{section}.")]
     near = _nearest(name, same_section) or _nearest(name, list(SPOKEN_OF))
-    what = "no trait of ipcontroller" if section in SECTIONS or near else "no class of ipcontroller"
+    kind = "trait" if section in SECTIONS or near else "class"
+    what = f"ipcontroller has no such {kind}"
     return what + (f"; did you mean {near}?" if near else "")
 
 
@@ -143,7 +144,7 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
 
 
 def config_directories(profile_dir: Path) -> list[Path]:
-    """Where config files are looked for; the first counts most."""
+    """Return the directories of config files. The first takes precedence."""
     shared = [Path("/usr/local/etc/ipython"), Path("/etc/ipython")]
     of_this_python = Path(sys.prefix) / "etc" / "ipython"
     if of_this_python not in shared and sys.prefix != "/usr":
@@ -152,7 +153,7 @@ def config_directories(profile_dir: Path) -> list[Path]:
 
 
 def find_config_files(directories: Sequence[Path]) -> list[Path]:
-    """The files to read; later ones count more."""
+    """Return the config files to read. Later files take precedence."""
     return [
         path
         for name in ("ipython_config", "ipcontroller_config")
@@ -163,26 +164,26 @@ def find_config_files(directories: Sequence[Path]) -> list[Path]:
 
 
 def find_extra_file(extra: Given, directories: Sequence[Path]) -> Path:
-    """The file that ``--config`` names. Raises `ConfigError` if it is not there."""
+    """Return the file that ``--config`` names. Raises `ConfigError` if it does not exist."""
     name = Path(extra.value).expanduser()
     for directory in (*directories, Path()):
         for path in (directory / name, directory / f"{name}.py", directory / f"{name}.json"):
             if path.is_file():
                 return path.absolute()
-    raise ConfigError(f"{extra.label}: there is no {name}, neither in {directories[0]} nor here")
+    raise ConfigError(f"{extra.label}: {name} is neither in {directories[0]} nor in the working directory")
 
 
 def load_file(path: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """What a config file sets, as ("Class.trait", value).
+    """Yield the settings of a config file, as ("Class.trait", value).
 
     Raises:
-        ConfigError: traitlets is missing, or the file fails.
+        ConfigError: traitlets is missing, or the file raises an exception.
     """
     try:
         from traitlets.config.loader import JSONFileConfigLoader
     except ImportError:
         raise ConfigError(
-            f"{path} cannot be read without traitlets: pip install 'trio-hub[cluster]', "
+            f"{path} cannot be read without traitlets: run pip install 'trio-hub[cluster]', "
             "or use `trio-hub serve` and its own settings"
         ) from None
     try:
@@ -190,9 +191,9 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Any
             config = JSONFileConfigLoader(path.name, str(path.parent)).load_config()
         else:
             config = _python_loader(environ)(path.name, str(path.parent)).load_config()
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the file is a user's code, which may raise anything
         where = _line_in(path, error)
-        raise ConfigError(f"{path}{where} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{path}{where} raised {type(error).__name__}: {error}") from error
     yield from _flat(config)
 
 
@@ -200,7 +201,7 @@ def _python_loader(environ: Mapping[str, str]) -> Any:
     from traitlets.config.loader import PyFileConfigLoader
 
     class ProfileAware(PyFileConfigLoader):
-        """Knows ``load_subconfig("x.py", profile="other")``, as IPython's own does."""
+        """Supports ``load_subconfig("x.py", profile="other")``, as IPython's loader does."""
 
         def load_subconfig(self, fname: str, path: str | None = None, profile: str | None = None) -> None:
             if profile is not None:
@@ -229,10 +230,10 @@ def _flat(section: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
         full = f"{name}.{key}" if name else key
         if isinstance(value, Config):
-            yield from _flat(value, key)  # within a class, a class: it is the inner one that has the trait
+            yield from _flat(value, key)  # a class within a class: the inner class has the trait
         elif not isinstance(value, LazyConfigValue):
             yield full, value
-        elif value.to_dict():  # else it was only looked at
+        elif value.to_dict():  # otherwise it was only read
             yield full, value.get_value([])
 
 
@@ -240,10 +241,10 @@ def _flat(section: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def translate(arguments: Sequence[str], environ: Mapping[str, str]) -> Translation:
-    """What ``ipcontroller`` would have made of them.
+    """Translate a command line and environment of ``ipcontroller``, and the config files that they lead to.
 
     Raises:
-        ConfigError: naming what cannot be used, and where it was found.
+        ConfigError: A setting cannot be used. The message names the setting and its source.
     """
     line = parse_arguments(arguments)
     on_line = line.values | line.flags
@@ -265,7 +266,7 @@ def translate(arguments: Sequence[str], environ: Mapping[str, str]) -> Translati
 
 
 def _by_trait(values: Values) -> Values:
-    """What counts for each trait, of what is given to its class and to those that it inherits from."""
+    """Return the value that applies to each trait. A setting of a subclass takes precedence over its base class's."""
     rank = list(SECTIONS)
     ordered = sorted(values, key=lambda name: rank.index(name.partition(".")[0]))
     return {SPOKEN_OF[name]: values[name] for name in ordered}
@@ -276,7 +277,7 @@ def _in_order(values: Values) -> Iterator[tuple[str, Given]]:
 
 
 def _choose_profile(translation: Translation, chosen: Values, environ: Mapping[str, str]) -> None:
-    """Settle the profile directory, which has to be known before the files in it can be read."""
+    """Set the profile directory, which must be known before the config files in it can be read."""
     translation.environ = dict(environ)
     ipython_dir = chosen.get("IPController.ipython_dir")
     if ipython_dir is not None and ipython_dir.value:
@@ -285,21 +286,21 @@ def _choose_profile(translation: Translation, chosen: Values, environ: Mapping[s
     if location is not None and location.value:
         translation.set("profile_dir", location.value, location.label)
         if profile is not None:
-            translation.remark(profile.label, f"{location.label} counts more")
+            translation.remark(profile.label, f"{location.label} takes precedence")
     elif profile is not None and profile.value:
         found = load_config({"profile": profile.value}, _about_profiles(translation.environ), None)
         translation.set("profile_dir", found.profile_dir, profile.label)
 
 
 def _about_profiles(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that have a say in where the profile is: the others are only right together with the files."""
+    """Return the variables that choose the profile. Others may be valid only together with the config files."""
     names = ["IPYTHONDIR", "HOME", "XDG_CONFIG_HOME", "IPP_PROFILE_DIR"]
     names += [PREFIX + name for name in ("PROFILE", "PROFILE_DIR", "CONFIG")]
     return {name: environ[name] for name in names if name in environ}
 
 
 def _load_files(translation: Translation, extra: Given | None) -> Values:
-    """What the config files set, and remarks on what nobody knows in them."""
+    """Return the values in the config files. Unknown settings in them become remarks."""
     chosen = translation.settings.get("profile_dir")
     options = {"profile_dir": chosen.value} if chosen is not None else {}
     profile_dir = load_config(options, _about_profiles(translation.environ), None).profile_dir
@@ -316,10 +317,12 @@ def _load_files(translation: Translation, extra: Given | None) -> Values:
             label = f"{name} in {path}"
             trait = SPOKEN_OF.get(name)
             if trait is None:
-                if path.stem != "ipython_config" or name.partition(".")[0] in SECTIONS:  # the others are not for us
+                if (
+                    path.stem != "ipython_config" or name.partition(".")[0] in SECTIONS
+                ):  # other settings are for IPython
                     translation.remark(label, _no_such(name))
             elif trait in CHOOSES_PROFILE:
-                translation.remark(label, "which profile it is must be known before its files are read")
+                translation.remark(label, "config files are read when the profile is known, so they cannot choose it")
             else:
                 values[name] = Given(value, label, in_file=True)
                 if trait == "IPController.extra_config_file" and extra is None:

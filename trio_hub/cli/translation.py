@@ -1,4 +1,4 @@
-"""What becomes of ipcontroller's settings: ours, the process's, and remarks."""
+"""The result of translating ipcontroller's settings: settings of the hub and of the process, and remarks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ __all__ = ["SECRET", "Given", "Translation"]
 
 SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
 DEFAULTS: dict[str, object] = {"db": "memory", "curve": False}
-"""The defaults of ipcontroller that are other than ours.
+"""The defaults of ipcontroller that differ from ours.
 
-A drop-in writes no database that nobody asked for; and the engines and clients of an ipcontroller are not encrypted
-unless somebody asks for that.
+A replacement of ipcontroller does not write a database, and does not encrypt connections, unless a setting says so.
 """
 
 
 @dataclass(frozen=True)
 class Given:
-    """A value, and where it was found: ``--hwm``, ``TaskScheduler.hwm in /…/ipcontroller_config.py``."""
+    """A value and its source, such as ``--hwm`` or ``TaskScheduler.hwm in /…/ipcontroller_config.py``."""
 
     value: Any
     label: str
@@ -32,31 +31,37 @@ class Given:
 
 @dataclass
 class Translation:
-    """What a command line and its config files come to. `settings` are under the names of `HubConfig`'s fields."""
+    """The translation of a command line and its config files. `settings` has the names of `HubConfig`'s fields."""
 
     settings: dict[str, Given] = field(default_factory=dict)
     process: dict[str, Given] = field(default_factory=dict)
-    """What concerns the process and not the hub: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
+    """Settings of the process: ``work_dir``, ``log_to_file``, ``clean_logs``, ``auto_create``…"""
     remarks: list[str] = field(default_factory=list)
-    """What is not done, each as "where: why"."""
+    """The settings that have no effect, each as "source: reason"."""
     notes: list[str] = field(default_factory=list)
-    """What is done in another way than one might think."""
+    """Effects that users may not expect."""
     sqlite: dict[str, Given] = field(default_factory=dict)
-    """Which file ``SQLiteDB`` was to have: its ``filename``, its ``location``."""
+    """The settings of ``SQLiteDB``: ``filename`` and ``location``."""
     files: list[Path] = field(default_factory=list)
     """The config files that were read."""
     environ: dict[str, str] = field(default_factory=dict)
 
     def config(self) -> HubConfig:
-        """The settings of the hub. Raises `ConfigError`."""
+        """Return the settings of the hub. Raises `ConfigError`."""
         given = {name: given.value for name, given in self.settings.items()}
         return load_config(given, self.environ, None, defaults=DEFAULTS)
 
     def set(self, name: str, value: object, label: str, *, shown: object = None) -> None:
-        """Give a setting, checked. `shown` is the value as it was written, where that is another.
+        """Check and set a setting.
+
+        Args:
+            name: The name of the setting.
+            value: Its value.
+            label: The source of the value.
+            shown: The value as the user has written it, if that differs from `value`.
 
         Raises:
-            ConfigError: naming `label`.
+            ConfigError: The value cannot be used. The message names `label`.
         """
         try:
             checked = RULES[name].check(value)
@@ -67,7 +72,7 @@ class Translation:
         self.settings[name] = Given(checked, label)
 
     def add_ports(self, name: str, ports: Sequence[int], label: str) -> None:
-        """Append to a pool."""
+        """Append ports to a setting that is a list of ports."""
         if not ports:
             return
         before = self.settings.get(name)
@@ -80,6 +85,6 @@ class Translation:
         self.remarks.append(f"{label}: {why}")
 
     def warning(self) -> str:
-        """The one warning about all that is not done, or not as one might think; empty if there is nothing."""
-        told = ["these have no effect here: " + "; ".join(self.remarks)] if self.remarks else []
+        """Return one text with all remarks and notes; empty if there are none."""
+        told = ["these settings have no effect here: " + "; ".join(self.remarks)] if self.remarks else []
         return ". ".join(told + self.notes)

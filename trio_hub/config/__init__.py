@@ -1,4 +1,4 @@
-"""The settings of a hub: `HubConfig`, what each accepts, and where a command finds them."""
+"""The settings of a hub: `HubConfig`, the rules that check each setting, and the places where settings come from."""
 
 from .rules import DATABASES, DatabaseURL, Rule, parse_ports, split_address
 from .settings import DURABILITIES, LOG_FORMATS, LOG_LEVELS, RULES, SCHEMES, HubConfig, shown_value

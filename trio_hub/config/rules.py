@@ -1,4 +1,4 @@
-"""What settings accept: for each kind of value a rule that checks it, and reads it from text."""
+"""The rules of settings: a rule checks the values of one kind, and reads them from text."""
 
 from __future__ import annotations
 
@@ -47,31 +47,33 @@ __all__ = [
 ]
 
 DATABASES = ("sqlite", "memory", "none")
-"""Those that have a name; others have a URL."""
+"""The task databases that are chosen by name. Others are chosen by URL."""
 
 
 class Remark(ValueError):
-    """What is wrong with a value, where that is more than its not being what is accepted."""
+    """A value cannot be used; the text says why. Shown in addition to what the setting accepts."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one setting accepts.
+    """The values that a setting accepts.
 
-    `check` returns the value in its final form, `from_text` reads what a shell can give. Both raise
-    `ValueError` (or `TypeError`) for what cannot be used.
+    `check` returns a value in its final form. `from_text` reads a value from the text of an option or an environment
+    variable. Both raise `ValueError` or `TypeError` for a value that cannot be used.
     """
 
     accepts: str
     check: Callable[[Any], Any]
     from_text: Callable[[str], Any] = str
     metavar: str = "TEXT"
-    """What a command's help calls the value."""
+    """The name of the value in the help of a command."""
     choices: tuple[str, ...] = ()
-    """The accepted values, where they are few."""
+    """The accepted values, if they can be listed."""
 
 
 def whole(least: int) -> Rule:
+    """Return the rule for whole numbers from `least` on."""
+
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError
@@ -81,6 +83,8 @@ def whole(least: int) -> Rule:
 
 
 def seconds(*, zero: bool, none: bool = False) -> Rule:
+    """Return the rule for finite numbers of seconds above 0, or also 0 (`zero`), or also None (`none`)."""
+
     def check(value: Any) -> float | None:
         if none and value is None:
             return None
@@ -94,6 +98,8 @@ def seconds(*, zero: bool, none: bool = False) -> Rule:
 
 
 def choice(names: tuple[str, ...]) -> Rule:
+    """Return the rule for one of several names."""
+
     def check(value: Any) -> str:
         if value not in names:
             raise ValueError
@@ -103,6 +109,8 @@ def choice(names: tuple[str, ...]) -> Rule:
 
 
 def text(accepts: str, pattern: str) -> Rule:
+    """Return the rule for texts that a regular expression matches as a whole."""
+
     def check(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
             raise ValueError
@@ -112,7 +120,7 @@ def text(accepts: str, pattern: str) -> Rule:
 
 
 def checked_by(function: Callable[[str], object], accepts: str) -> Rule:
-    """By what will use the value: its own `ConfigError` says best what is wrong with it."""
+    """Return the rule for texts that a function accepts. The text of its `ConfigError` becomes the `Remark`."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
@@ -131,14 +139,14 @@ def _check_address(value: Any) -> str:
         raise ValueError
     if ":" in value:
         bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        return f"[{ipaddress.IPv6Address(bare)}]"  # as it stands in a URL
+        return f"[{ipaddress.IPv6Address(bare)}]"  # the form of an IPv6 address in a URL
     if re.fullmatch(r"\*|[\w.-]+", value, re.ASCII) is None:
         raise ValueError
     return "127.0.0.1" if value == "localhost" else value  # ZeroMQ binds to addresses, not to host names
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine's own users reach an address, in the form that `ADDRESS` gives it."""
+    """Return whether an address, as `ADDRESS` returns it, can be reached from this machine only."""
     try:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:  # the name of an interface
@@ -157,7 +165,7 @@ def check_path(value: Any) -> Path | None:
 
 
 def parse_ports(text: str) -> tuple[int, ...]:
-    """The ports in a text like ``10000-10020,11000``, in its order. Raises `ValueError`."""
+    """Return the ports in a text like ``10000-10020,11000``, in the order of the text. Raises `ValueError`."""
     ports: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = part.partition("-")
@@ -179,7 +187,7 @@ def _check_ports(value: Any) -> tuple[int, ...]:
             ports.append(entry)
     twice = sorted({port for port in ports if ports.count(port) > 1})
     if twice:
-        raise Remark(f"port {twice[0]} is named twice")
+        raise Remark(f"port {twice[0]} is given twice")
     return tuple(ports)
 
 
@@ -205,7 +213,7 @@ def check_dashboard(value: Any) -> str | None:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """The host, without brackets, and the port of an ``ADDRESS:PORT`` such as the setting ``dashboard``."""
+    """Split an ``ADDRESS:PORT``, such as the setting ``dashboard``, into the host, without brackets, and the port."""
     host, _, port = address.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -272,7 +280,7 @@ class DatabaseURL(str):
 
     @property
     def shown(self) -> str:
-        """It without passwords. What could be one, though it is not where it should be, is left out, too."""
+        """The URL without passwords. Parts that might contain a password in a malformed URL are left out too."""
         start, separator, rest = str(self).partition("://")
         if not separator or start == "sqlite":
             return str(self)
@@ -288,7 +296,7 @@ class DatabaseURL(str):
 
     @property
     def path(self) -> Path | None:
-        """The file of an SQLite database; None if its place is not told."""
+        """The file of an SQLite database; None if the URL has no path, and for other databases."""
         return Path(self.removeprefix(SQLITE)) if self.startswith(SQLITE) else None
 
 
@@ -312,7 +320,7 @@ def check_database(value: Any) -> DatabaseURL | None:
             raise Remark(str(error)) from error
         return DatabaseURL(f"{SQLITE}{path.absolute()}")
     if value.lower().startswith("mongodb"):
-        raise Remark("there is no MongoDB store: records go to SQLite or PostgreSQL")
+        raise Remark("MongoDB is not supported: use sqlite or postgresql")
     raise ValueError
 
 
@@ -346,7 +354,7 @@ def or_none(rule: Rule) -> Rule:
     return replace(rule, check=lambda value: None if value is None else rule.check(value))
 
 
-BYTES = Rule("a number of bytes above 0, also like 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES")
+BYTES = Rule("a number of bytes above 0, such as 1000000, 512MiB or 2GiB", _check_bytes, _bytes_from_text, "BYTES")
 
 
 _ADDRESS_IS = "an IP address or the name of a network interface, or * for all of them"
@@ -354,7 +362,7 @@ ADDRESS = Rule(_ADDRESS_IS, _check_address, metavar="ADDRESS")
 ADDRESS_OR_EMPTY = Rule(
     f"{_ADDRESS_IS}, or nothing", lambda value: _check_address(value) if value != "" else "", metavar="ADDRESS"
 )
-PORTS = Rule("ports from 1 to 65535 and ranges of them, like 10000-10020,11000", _check_ports, parse_ports, "PORTS")
+PORTS = Rule("ports from 1 to 65535 and ranges of ports, such as 10000-10020,11000", _check_ports, parse_ports, "PORTS")
 DASHBOARD = Rule(
     "[ADDRESS:]PORT, with an IP address (an IPv6 address in brackets) or * for all of them",
     check_dashboard,

@@ -1,4 +1,4 @@
-"""`HubConfig`: every setting of a hub, checked once, and never changed afterwards."""
+"""`HubConfig`: all settings of a hub. They are checked once, and never change afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 T = TypeVar("T")
 
 SCHEMES = ("leastload", "lru", "plainrandom", "pure", "twobin", "weighted")
-"""Those of `trio_hub.schedulers.schemes`, which this module must not import; a test compares the two."""
+"""The names of `trio_hub.schedulers.schemes.SCHEMES`. This module must not import that one; a test compares the two."""
 
 DURABILITIES = ("relaxed", "strict")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -44,91 +44,102 @@ def _setting(default: T, rule: Rule, doc: str, *, secret: bool = False) -> T:
 
 @dataclass(frozen=True, kw_only=True)
 class HubConfig:
-    """The settings of one hub. Each has a default, and each is checked when the object is made.
+    """The settings of one hub. Each has a default. All are checked when the object is made.
 
     Raises:
-        ConfigError: naming the setting, the value, and what is accepted.
+        ConfigError: A value cannot be used. The message names the setting, the value, and the accepted values.
     """
 
     profile_dir: Path | None = _setting(
         None,
         Rule("a directory", rules.check_path, metavar="DIR"),
-        "The IPython profile directory. Connection files go into its `security` directory; it is made if it "
-        "is missing. None: no file is written, for a hub within another program.",
+        "The IPython profile directory. It is created if it is missing. Connection files are written into its "
+        "`security` directory. None: no files are written, for a hub inside another program.",
     )
     cluster_id: str = _setting(
         "",
         rules.text("a name without spaces and slashes", r"[^\s/\\\0]*"),
-        "Tells several hubs of one profile apart: it becomes part of the connection files' names.",
+        "A name that is part of the names of the connection files, so that one profile can have several hubs.",
     )
     ip: str = _setting("127.0.0.1", rules.ADDRESS, "The address that all sockets listen on.")
     client_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address for clients, where it is another than `ip`. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for clients listen on. Empty: `ip`."
     )
     engine_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address for engines, where it is another than `ip`. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for engines listen on. Empty: `ip`."
     )
     location: str = _setting(
         "",
         rules.text("a host name or address", r"[^\s/\0]*"),
-        "The name under which other machines reach this one, written to the connection files. Empty: this "
-        "host's own name.",
+        "The host name or address by which other machines reach the hub, written into the connection files. Empty: the "
+        "name of this host.",
     )
     ports: tuple[int, ...] = _setting((), rules.PORTS, "The TCP ports to listen on. Empty: the system chooses.")
     client_ports: tuple[int, ...] = _setting(
-        (), rules.PORTS, "Ports for clients, taken before those of `ports`. Without either the system chooses."
+        (),
+        rules.PORTS,
+        "TCP ports for the sockets for clients, used before those of `ports`. If both are empty, the system chooses.",
     )
     engine_ports: tuple[int, ...] = _setting(
         (),
         rules.PORTS,
-        "Ports for engines and registration, taken before those of `ports`. Without either the system chooses.",
+        "TCP ports for the sockets for engines and for registration, used before those of `ports`. If both are empty, "
+        "the system chooses.",
     )
     ssh_server: str = _setting(
         "",
         rules.SSH_SERVER,
-        "The host through which clients reach the hub by ssh, written to their connection file. Empty: none.",
+        "The ssh server through which clients connect to the hub, written into their connection file. Empty: none.",
     )
     engine_ssh_server: str = _setting(
         "",
         rules.SSH_SERVER,
-        "The host through which engines reach the hub by ssh, written to their connection file. Empty: none.",
+        "The ssh server through which engines connect to the hub, written into their connection file. Empty: none.",
     )
     broadcast_ports: int = _setting(
-        1, rules.whole(1), "Ports to which the engines' connections for broadcasts are spread."
+        1, rules.whole(1), "The number of ports over which engines' connections for broadcasts are distributed."
     )
     reuse: bool = _setting(
         False,
         rules.BOOLEAN,
-        "Whether to start with the key and ports of the connection files that are there, and to leave them at the end; "
-        "and, with a database on disk, to carry on with what the hub before has not answered.",
+        "Whether to use the key, ports and addresses of existing connection files, and to keep the files when the hub "
+        "stops. With a database on disk, the hub also continues the requests that an earlier hub has not answered.",
     )
     restore: bool = _setting(
         False,
         rules.BOOLEAN,
-        "Whether to take up the engines that the hub before had, with their ids; `reuse` goes with it.",
+        "Whether to take over the engines of an earlier hub, with their ids. Implies `reuse`.",
     )
-    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds from one heartbeat to the next.")
+    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds between heartbeat pings.")
     max_heartmonitor_misses: int = _setting(
-        10, rules.whole(1), "An engine that leaves more heartbeats in a row than this unanswered is lost."
+        10, rules.whole(1), "An engine that misses more heartbeats in a row than this is lost."
     )
     registration_timeout: float | None = _setting(
         None,
         rules.seconds(zero=False, none=True),
-        "Seconds that a new engine has to answer its first heartbeat, and any engine to be reached by what is sent to "
-        "it. None: 10 heartbeats, at least 30 s.",
+        "Seconds within which a new engine must answer its first heartbeat, and within which the hub must be able to "
+        "send to an engine. None: 10 times `ping`, at least 30 s.",
     )
     stranded_grace: float = _setting(
         5.0,
         rules.seconds(zero=True),
-        "Seconds in which results of a lost engine are still taken, before its tasks go to others or fail.",
+        "Seconds for which the hub still accepts results of a lost engine. Then its tasks are retried on other "
+        "engines, or fail.",
     )
     stop_grace: float = _setting(
-        5.0, rules.seconds(zero=True), "Seconds that local engines, and then the database, have to finish at the stop."
+        5.0,
+        rules.seconds(zero=True),
+        "Seconds that local engines, and then the database, have to finish when the hub stops.",
     )
     hwm: int = _setting(
-        1, rules.whole(0), "Load-balanced tasks that an engine has at a time, waiting ones included. 0: no limit."
+        1,
+        rules.whole(0),
+        "The maximum number of tasks that an engine has at a time: one is running, the others wait at the engine. "
+        "0: no limit.",
     )
-    scheme: str = _setting("leastload", rules.choice(SCHEMES), "How the engine of a load-balanced task is chosen.")
+    scheme: str = _setting(
+        "leastload", rules.choice(SCHEMES), "The rule by which the hub chooses the engine for a task."
+    )
     db: DatabaseURL | str | None = _setting(
         None,
         Rule(
@@ -136,143 +147,152 @@ class HubConfig:
             rules.check_database,
             metavar="DATABASE",
         ),
-        "Where task records are kept: in an SQLite file (in the profile's `db` directory, or at a path), in "
-        "PostgreSQL, in memory until the hub stops, or not at all (none). None: sqlite, or memory without a profile "
-        "directory.",
+        "The task database: an SQLite file (in the profile's `db` directory, or at a path), PostgreSQL, memory (until "
+        "the hub stops), or none. None: sqlite, or memory without a profile directory.",
     )
     durability: str = _setting(
         "relaxed",
         rules.choice(DURABILITIES),
-        "When records reach the disk: within 50 ms (relaxed); or requests before an engine sees them, and results "
-        "before a client does (strict).",
+        "When records are written to disk. relaxed: within 50 ms. strict: a request before it is sent to an engine, "
+        "and a result before it is sent to a client.",
     )
     db_keep: float | None = _setting(
         None,
         Rule(
-            "a time like 30d, 12h, 90m or a number of seconds", rules.check_duration, rules.duration_from_text, "TIME"
+            "a time such as 30d, 12h, 90m or a number of seconds",
+            rules.check_duration,
+            rules.duration_from_text,
+            "TIME",
         ),
-        "How long records of finished tasks are kept. None: for ever.",
+        "How long records of finished tasks are kept. None: no limit.",
     )
     db_max_records: int | None = _setting(
         None,
         rules.or_none(rules.whole(1)),
-        "Records of finished tasks to keep; the oldest are dropped first. None: 100,000 in memory, any number on disk.",
+        "The maximum number of records of finished tasks. The oldest are dropped first. None: 100,000 in memory, no "
+        "limit on disk.",
     )
     db_max_bytes: int | None = _setting(
         None,
         rules.or_none(rules.BYTES),
-        "Bytes of finished tasks' records to keep; the oldest are dropped first. None: 1 GiB in memory, any number on "
-        "disk.",
+        "The maximum size of the records of finished tasks, in bytes. The oldest are dropped first. None: 1 GiB in "
+        "memory, no limit on disk.",
     )
     queue_memory: int = _setting(
         256 * 2**20,
         rules.BYTES,
-        "Bytes of memory for queued tasks. With a database on disk, those beyond it come back from there when their "
-        "turn comes; without, clients have to wait until there is room.",
+        "Bytes of memory for queued tasks. Beyond it, with a database on disk, tasks are read back from the database "
+        "when an engine is to run them; without one, the hub reads no requests until there is room.",
     )
     max_message_frames: int = _setting(
         100_000,
         rules.whole(100),
-        "Frames that a message may have: six, and one for each buffer. A longer one is thrown away, unread.",
+        "The maximum number of frames of a message: six, and one for each buffer. The hub drops a message with more.",
     )
     max_message_bytes: int = _setting(
         64 * 2**30,
         rules.BYTES,
-        "Bytes that each frame of a message may have. ZeroMQ closes the connection of a peer that sends a longer one.",
+        "The maximum size of each frame of a message, in bytes. ZeroMQ closes the connection of a peer that sends a "
+        "larger one.",
     )
     subscriber_queue: int = _setting(
         64 * 2**20,
         rules.BYTES,
-        "Bytes of memory for the output, and for the notifications, that a client does not read in time. Beyond it the "
-        "oldest are dropped for that client.",
+        "Bytes of memory, for each client, for output that the client does not read in time; and as many for "
+        "notifications. Beyond that, the hub drops the oldest messages for that client.",
     )
     engines: int = _setting(
-        0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
+        0,
+        rules.whole(0),
+        "The number of engines that the hub starts on this machine. It restarts them when they die, and stops them "
+        "when it stops.",
     )
     engine_command: tuple[str, ...] = _setting(
         (),
         Rule(
-            "a list of words, the program first",
+            "a list of words that begins with the program",
             rules.check_command,
             lambda text: tuple(shlex.split(text)),
             "COMMAND",
         ),
-        "The command that starts a local engine. Empty: ipyparallel's own, under this Python.",
+        "The command that starts a local engine. Empty: ipyparallel's engine, run by the hub's Python.",
     )
     key: str | None = _setting(
         None,
         Rule("printable ASCII without spaces, at least one character", rules.check_key),
-        "The key that signs every message. None: a fresh random one.",
+        "The key that signs every message. None: a new random key.",
         secret=True,
     )
     packer: str = _setting(
         "json",
         rules.checked_by(packer_named, "one of json, orjson, msgpack"),
-        "How messages are serialised: json, orjson or msgpack.",
+        "The serialisation of messages: json, orjson or msgpack.",
     )
     signature_scheme: str = _setting(
         "hmac-sha256",
-        rules.checked_by(lambda scheme: Signer(b"", scheme), "hmac- and the name of a hash"),
-        "How messages are signed: hmac- and the name of a hash of Python's hashlib.",
+        rules.checked_by(lambda scheme: Signer(b"", scheme), "hmac- followed by the name of a hash"),
+        "The signature scheme of messages: hmac- followed by the name of a hash in Python's hashlib.",
     )
     curve: bool | None = _setting(
         None,
         rules.or_none(rules.BOOLEAN),
-        "Whether all connections are encrypted with CurveZMQ; messages are signed all the same. None: they are "
-        "if the address for clients or that for engines is not a loopback address; with `reuse`, as the connection "
-        "files say.",
+        "Whether all connections are encrypted with CurveZMQ. Messages are signed in either case. None: encrypted if "
+        "the address for clients or the address for engines is not a loopback address; with `reuse`, as in the "
+        "connection files.",
     )
     curve_publickey: str | None = _setting(
-        None, rules.CURVE_KEY, "The hub's public CURVE key, if `curve` is on. None: that of `curve_secretkey`."
+        None, rules.CURVE_KEY, "The hub's public CURVE key, if `curve` is on. None: derived from `curve_secretkey`."
     )
     curve_secretkey: str | None = _setting(
         None,
         rules.CURVE_KEY,
-        "The hub's secret CURVE key, if `curve` is on. None: a fresh one, or with `reuse` that of the hub before.",
+        "The hub's secret CURVE key, if `curve` is on. None: a new key, or with `reuse` the key of the earlier hub.",
         secret=True,
     )
     curve_allowed_keys: Path | None = _setting(
         None,
         Rule("a file", rules.check_path, metavar="FILE"),
-        "A file with the public CURVE keys of the clients and engines that may connect, one a line. None: any may.",
+        "A file with the public CURVE keys of the clients and engines that may connect, one per line. None: all may.",
     )
     dashboard: str | None = _setting(
         None,
         rules.DASHBOARD,
-        "Where metrics and the status are served over HTTP; without an address only to this machine. Port 0: the "
-        "system chooses. None: nowhere.",
+        "The address and port of the dashboard (HTTP). Without an address, it can be reached from this machine only. "
+        "Port 0: the system chooses. None: no dashboard.",
     )
     dashboard_token: str | None = _setting(
         None,
         rules.TOKEN,
-        "What whoever asks the dashboard has to know. None: a fresh random one.",
+        "The secret that every request to the dashboard must contain. None: a new random token.",
         secret=True,
     )
     dashboard_admin: bool = _setting(
         False,
         rules.BOOLEAN,
-        "Whether the dashboard may also act: abort, resubmit and purge tasks, and stop engines and the hub.",
+        "Whether the dashboard's users may also abort, resubmit and purge tasks, and stop engines and the hub.",
     )
-    log_level: str = _setting("info", rules.choice(LOG_LEVELS), "The least serious messages that are logged.")
-    log_format: str = _setting("text", rules.choice(LOG_FORMATS), "Log lines for people (text) or for programs (json).")
+    log_level: str = _setting("info", rules.choice(LOG_LEVELS), "The lowest level of messages that are logged.")
+    log_format: str = _setting(
+        "text", rules.choice(LOG_FORMATS), "The format of log lines: text for people, json for programs."
+    )
 
     def __post_init__(self) -> None:
         for name in RULES:
             object.__setattr__(self, name, checked(name, getattr(self, name), name))
         if self.restore:
-            object.__setattr__(self, "reuse", True)  # engines come back to the ports and the key they know
+            object.__setattr__(self, "reuse", True)  # the engines return to the ports and the key that they know
         if self.scheme == "pure":
             if self.hwm > 1:
-                raise ConfigError(f"hwm is {self.hwm}, and scheme is pure, which has no limit: leave out one of them")
+                raise ConfigError(f"hwm is {self.hwm}, but the scheme pure has no limit: leave out one of the two")
             object.__setattr__(self, "hwm", 0)
         if self.encrypted and self.curve_publickey is not None and self.curve_secretkey is None:
-            raise ConfigError("curve_publickey is set, and curve_secretkey is not: set both, or the latter only")
+            raise ConfigError("curve_publickey is set without curve_secretkey: set both, or only curve_secretkey")
         if self.curve_allowed_keys is not None and not self.encrypted:
-            raise ConfigError("curve_allowed_keys is set, and curve is off: set it too, or nobody is kept out")
+            raise ConfigError("curve_allowed_keys is set, but curve is off, so any client could connect: set curve too")
 
     @property
     def registration_timeout_seconds(self) -> float:
-        """`registration_timeout`, or what it is when it is None."""
+        """`registration_timeout` in seconds; the default derived from `ping` if it is None."""
         if self.registration_timeout is not None:
             return self.registration_timeout
         return max(30.0, 10 * self.ping)
@@ -284,43 +304,45 @@ class HubConfig:
 
     @property
     def database(self) -> DatabaseURL:
-        """`db`, or what it is when it is None; an SQLite database with its path."""
+        """`db`, or the default if it is None. The URL of an SQLite database includes its path."""
         database = (
             DatabaseURL(self.db) if self.db is not None else DatabaseURL("sqlite" if self.profile_dir else "memory")
         )
         if database != "sqlite":
             return database
         if self.profile_dir is None:
-            raise ConfigError("db is sqlite, and there is no profile_dir for its file: set it, or use sqlite:///PATH")
+            raise ConfigError(
+                "db is sqlite, but no profile_dir is set for its file: set profile_dir, or use sqlite:///PATH"
+            )
         name = f"tasks-{self.cluster_id}.sqlite" if self.cluster_id else "tasks.sqlite"
         return DatabaseURL(f"{rules.SQLITE}{self.profile_dir / 'db' / name}")
 
     @property
     def client_address(self) -> str:
-        """What clients' sockets listen on."""
+        """The address that the sockets for clients listen on."""
         return self.client_ip or self.ip
 
     @property
     def engine_address(self) -> str:
-        """What engines' sockets listen on."""
+        """The address that the sockets for engines listen on."""
         return self.engine_ip or self.ip
 
     @property
     def exposed_addresses(self) -> tuple[str, ...]:
-        """The addresses, of clients' and engines' sockets, that can be reached from other machines."""
+        """The addresses of the sockets for clients and engines that can be reached from other machines."""
         both = dict.fromkeys((self.client_address, self.engine_address))
         return tuple(address for address in both if not rules.is_loopback(address))
 
     @property
     def encrypted(self) -> bool:
-        """`curve`, or what it is when it is None and there are no connection files to go by."""
+        """`curve`, or the default if it is None and no connection files are reused."""
         return bool(self.exposed_addresses) if self.curve is None else self.curve
 
 
 RULES: dict[str, Rule] = {entry.name: entry.metadata["rule"] for entry in fields(HubConfig)}
 _SECRET = {entry.name for entry in fields(HubConfig) if entry.metadata["secret"]}
 
-if HubConfig.__doc__ is not None:  # it is under python -OO
+if HubConfig.__doc__ is not None:  # it is None under python -OO
     HubConfig.__doc__ += "\n    Attributes:\n" + "".join(
         f"        {entry.name}: {entry.metadata['doc']} Default: ``{entry.default!r}``.\n"
         for entry in fields(HubConfig)
@@ -328,7 +350,7 @@ if HubConfig.__doc__ is not None:  # it is under python -OO
 
 
 def checked(name: str, value: object, label: str) -> Any:
-    """The value in its final form. Raises `ConfigError`, which calls the setting by its `label`."""
+    """Check a value and return it in its final form. Raises `ConfigError`, which names the setting by its `label`."""
     rule = RULES[name]
     try:
         return rule.check(value)
@@ -337,11 +359,12 @@ def checked(name: str, value: object, label: str) -> Any:
 
 
 def shown_value(name: str, value: object) -> str:
-    """A value, usable or not, of a setting that is not secret, as messages show it: without passwords."""
+    """Return a value of a setting, which may be invalid, as text for a message. Passwords in URLs are left out."""
     return repr(DatabaseURL(value) if name == "db" and isinstance(value, str) else value)
 
 
 def refusal(name: str, value: object, label: str, error: Exception) -> ConfigError:
+    """Return the error for a value that a setting does not accept. The values of secret settings are not shown."""
     shown = "not usable" if name in _SECRET else shown_value(name, value)
     remark = f" ({error})" if isinstance(error, rules.Remark) else ""
     return ConfigError(f"{label} is {shown}{remark}: expected {RULES[name].accepts}")

@@ -1,8 +1,8 @@
-"""`load_config`: where the settings of a command come from.
+"""`load_config`: read the settings of a command from their sources.
 
-Where several places give one, the first of these counts: the command line, the environment (``TRIO_HUB_*``, then
-IPython Parallel's own ``IPP_*``), the TOML file, the default. A name that is no setting, a wrong type and a bad value
-are refused, and the message tells the place.
+If several sources give a setting, the first of these applies: the command line, the environment (``TRIO_HUB_*``, then
+IPython Parallel's ``IPP_*``), the TOML file, the default. An unknown name or an unusable value raises an error, which
+names the source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["PREFIX", "STOCK_VARIABLES", "load_config", "profile_directory"]
 class _Given:
     value: object
     label: str  # "--ping", "TRIO_HUB_PING", "ping in /etc/trio-hub.toml"
-    is_text: bool  # as from a shell, to be read by the rule's from_text
+    is_text: bool  # whether the value is text from a shell, which the rule's from_text must read
 
 
 PREFIX = "TRIO_HUB_"
@@ -48,16 +48,20 @@ def load_config(
     *,
     defaults: Mapping[str, object] | None = None,
 ) -> HubConfig:
-    """The settings of a command.
+    """Read the settings of a command.
 
-    `cli` holds the options that were given, under the names of `HubConfig`'s fields, as text or as values;
-    None means that an option was not given. It, the environment and the file may name a ``profile`` instead
-    of a ``profile_dir``. `file` is the TOML file, else the variable ``TRIO_HUB_CONFIG`` names one. Without
-    any profile it is IPython's ``profile_default``. Empty variables count as not set. `defaults` are for a command
-    whose defaults are other than those of `HubConfig`.
+    Each source may give a ``profile`` instead of a ``profile_dir``. If no source gives either, IPython's
+    ``profile_default`` is used.
+
+    Args:
+        cli: The options of the command line, by the names of `HubConfig`'s fields, as text or as values. None means
+            that an option was not given.
+        environ: The environment variables. An empty variable counts as not set.
+        file: The TOML file. If None, the file that the variable ``TRIO_HUB_CONFIG`` names, if it is set.
+        defaults: The defaults of the command, if they differ from those of `HubConfig`.
 
     Raises:
-        ConfigError: naming the setting, where it was found, and what is accepted.
+        ConfigError: A setting cannot be used. The message names the setting, its source, and the accepted values.
     """
     file_label = "--config"
     if file is None and environ.get(f"{PREFIX}CONFIG"):
@@ -75,7 +79,7 @@ def load_config(
 
 
 def profile_directory(name: str, environ: Mapping[str, str]) -> Path:
-    """The directory of the profile of that name, where IPython looks for it; it need not exist."""
+    """Return the directory in which IPython looks for the profile of that name. It need not exist."""
     home = Path(environ.get("HOME") or Path.home())
     if environ.get("IPYTHONDIR"):
         base = Path(environ["IPYTHONDIR"]).expanduser()
@@ -83,18 +87,18 @@ def profile_directory(name: str, environ: Mapping[str, str]) -> Path:
         base = home / ".ipython"
         legacy = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "ipython"
         if not base.exists() and os.access(legacy, os.W_OK):
-            base = legacy  # where very old IPythons had it, and where new ones still find it
+            base = legacy  # the directory of very old IPython versions, which new versions still use
     return (base / f"profile_{name}").absolute()
 
 
 def _with_profile_dir(layer: dict[str, _Given], environ: Mapping[str, str]) -> dict[str, _Given]:
-    """The layer with its ``profile`` turned into a ``profile_dir``."""
+    """Return the settings of one source with ``profile`` replaced by ``profile_dir``."""
     profile = layer.get("profile")
     if profile is None:
         return layer
     if "profile_dir" in layer:
         other = layer["profile_dir"].label
-        raise ConfigError(f"{profile.label} and {other} exclude each other: give one of them")
+        raise ConfigError(f"{profile.label} and {other} exclude each other: give only one of them")
     if not isinstance(profile.value, str) or re.fullmatch(r"[^\s/\\\0]+", profile.value) is None:
         raise ConfigError(f"{profile.label} is {profile.value!r}: expected a name without spaces and slashes")
     directory = _Given(profile_directory(profile.value, environ), profile.label, is_text=False)
@@ -144,20 +148,22 @@ def _from_stock_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _from_file(path: Path, label: str) -> dict[str, _Given]:
-    import tomllib  # late: most hubs have no such file
+    import tomllib  # imported here because most hubs have no such file
 
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{label}: cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are among these
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"{label}: {path} is not TOML: {error}") from error
     layer = {}
     for name, value in table.items():
         if name not in _NAMES:
             raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
         if name in _PATHS and isinstance(value, str):
-            value = path.absolute().parent / Path(value).expanduser()  # relative to the file, wherever we run
+            value = (
+                path.absolute().parent / Path(value).expanduser()
+            )  # relative to the file, not to the working directory
         if name == "db" and isinstance(value, str) and re.match(f"{rules.SQLITE}[^~]", value):
             value = f"{rules.SQLITE}{path.absolute().parent / value.removeprefix(rules.SQLITE)}"
         layer[name] = _Given(value, f"{name} in {path}", is_text=False)
@@ -165,8 +171,8 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
 
 
 def _unknown(what: str, name: str, names: tuple[str, ...]) -> str:
-    # Compared without the prefix, which would make any two variables look alike.
+    # Names are compared without the prefix, since the prefix makes all variables similar.
     bare = {known.removeprefix(PREFIX).lower(): known for known in names}
     near = [bare[match] for match in difflib.get_close_matches(name.removeprefix(PREFIX).lower(), bare, n=1)]
-    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(names))
+    hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(sorted(names))
     return f"{what} is not a setting: {hint}"

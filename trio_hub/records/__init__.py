@@ -1,4 +1,4 @@
-"""Records of requests: what they are, the query language, the interface of a task database, and the ones in memory."""
+"""Records of requests, the query language, the interface of task databases, and the databases without a disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of the history: by time of submission, then by arrival."""
+"""The order of the history: records are ordered by time of submission, then by arrival."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeAlias
 __all__ = ["EARLIEST", "Place", "place_of"]
 
 Place: TypeAlias = tuple[bool, datetime, int]
-"""A record's place in the history: whether its time of submission is unknown, that time, and its arrival's number."""
+"""The sort key of a record in the history: whether its time of submission is unknown, that time, its arrival number."""
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def place_of(submitted: datetime | None, arrival: int) -> Place:
-    """Return a record's place in the history."""
+    """Return the sort key of a record in the history."""
     return submitted is None, submitted or EARLIEST, arrival

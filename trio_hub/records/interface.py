@@ -1,8 +1,8 @@
-"""What a task database is to the hub: one interface for all backends.
+"""The interface of a task database, which all backends implement.
 
-Writing never waits: `add`, `update` and `append` take effect in the order they were called, at once for
-whoever reads through the same store, and on disk (where there is one) after `flush`. Reading may wait for a
-disk, so it is `async`; a backend without one just does not wait.
+Writing never waits. `add`, `update` and `append` take effect in the order of the calls: at once for readers of the
+same store, and on disk (if there is one) at the latest when `flush` returns. Reading is `async`, since it may wait for
+a disk.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .record import TaskRecord
 
 __all__ = ["Checkpoint", "Store", "StoreStatistics", "no_checkpoint"]
 
-# What a long computation awaits now and then, so that others get their turn: `trio.lowlevel.checkpoint`, say.
-# The store may have changed when it returns.
+# A function that a long computation awaits now and then, so that other tasks can run, such as
+# `trio.lowlevel.checkpoint`. The store may have changed when it returns.
 Checkpoint: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def no_checkpoint() -> None:
-    """A `Checkpoint` for callers that need none: does not wait."""
+    """Return at once. A `Checkpoint` for callers that need none."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """How a task database does. Counts are since it was opened. Without a disk behind it, nothing waits to be written.
+    """The numbers of a task database. Counters start at 0 when it is opened.
 
-    See `trio_hub.DatabaseStatistics` for what each number says; ``size`` is None for a database that does not know its
-    own size, in bytes.
+    `trio_hub.DatabaseStatistics` describes each number. ``size`` is in bytes; None if the database does not know it.
+    In a database without a disk, no changes wait to be written.
     """
 
     size: int | None = 0
@@ -51,8 +51,8 @@ class Store(Protocol):
     `get`, `find`, `history` and `drop` are for users' queries. `fetch`, `unfinished`, `undelivered` and `notes` are for
     the hub itself: they never wait for users' queries, however many and slow these are.
 
-    - ``durable``: whether it outlives this process;
-    - ``crowded``: whether so much is still to be written that the hub should take nothing more for now.
+    - ``durable``: whether its records outlive this process;
+    - ``crowded``: whether so many changes wait to be written that the hub should accept no new requests for now.
     """
 
     @property
@@ -62,91 +62,99 @@ class Store(Protocol):
     def crowded(self) -> bool: ...
 
     def statistics(self) -> StoreStatistics:
-        """Return the database's numbers now."""
+        """Return the present numbers of the database."""
 
     async def run(self) -> None:
-        """Do what the database has to do beside its calls, until it is closed or this is cancelled.
+        """Do the background work of the database until it is closed or this call is cancelled.
 
-        A database without such work returns at once. Called once, in the hub's nursery.
+        A database without background work returns at once. The hub calls this once, in its nursery.
         """
 
     def add(self, record: TaskRecord) -> None:
-        """Keep a new record; one that exists under its msg_id is replaced, and arrives anew.
+        """Add a new record. It replaces a record with the same msg_id, and gets a new arrival number.
 
-        The store keeps the values of this moment: what is done to the object later does not reach it.
+        The store keeps the present values. Later changes of the object do not affect the stored record.
         """
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
-        """Change keys of a record (values as in `TaskRecord`); an unknown msg_id changes nothing.
+        """Change keys of a record. The values have the types of `TaskRecord`. An unknown msg_id is ignored.
 
-        Raises `AttributeError`, and changes nothing, for ``msg_id`` and for a key that no record has.
+        Raises `AttributeError`, and changes nothing, for the key ``msg_id`` and for keys that records do not have.
         """
 
     def append(self, msg_id: str, key: str, text: str) -> None:
-        """Append to ``stdout`` or ``stderr`` without rewriting what is there; an unknown msg_id: nothing.
+        """Append a text to ``stdout`` or ``stderr`` of a record without rewriting it. An unknown msg_id is ignored.
 
-        What goes beyond `trio_hub.records.output.MAX_OUTPUT` characters of one record is not kept; the text says so.
+        Output beyond `trio_hub.records.output.MAX_OUTPUT` characters is not kept; a note in the record says so.
 
         Raises `AttributeError` for any other key.
         """
 
     def discard(self, msg_id: str) -> None:
-        """Forget a record, completed or not; an unknown msg_id: nothing."""
+        """Forget a record, completed or not. An unknown msg_id is ignored."""
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call that when all that was written before is as durable as this backend can make it; in the order of calls.
+        """Call a function when all earlier changes are as durable as this backend can make them.
 
-        Without a disk to wait for, that is at once. It is not called if the hub ends before.
+        Without a disk, the function is called at once. Functions are called in the order in which they were passed.
+        They are not called if the hub ends before.
         """
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """The records that exist among those asked for, by msg_id: copies, which no later write changes.
+        """Return the records with these msg_ids, by msg_id. Unknown msg_ids and notes (`TaskRecord.note`) are left out.
 
-        Without notes (`TaskRecord.note`), as everything that users see.
+        The records are copies, which later changes do not affect.
         """
 
     async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """`get` for the hub itself: finds notes as well, and does not wait for users' queries."""
+        """Like `get`, but for the hub itself: finds notes as well, and does not wait for users' queries."""
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """All matching records in the order of `history`, as dicts of decoded values.
+        """Return all matching records, in the order of `history`, as dicts of decoded values.
 
-        ``keys=None`` gives every key but the buffers; ``msg_id`` is always among them. The dicts are the
-        caller's own. Raises `trio_hub.errors.QueryError` for a key that no record has.
+        Args:
+            query: The conditions.
+            keys: The keys of the dicts, to which ``msg_id`` is added. None means all keys except the buffers.
+
+        Raises:
+            QueryError: A key that records do not have.
         """
 
     async def drop(self, query: Query) -> int:
-        """Forget all matching records **that are completed**, and say how many they were.
+        """Forget all matching records **that are completed**. Return their number.
 
-        Done step by step: others read and write in between. Records that come while this is at work stay.
+        This is done step by step: others read and write in between. Records that come meanwhile stay.
         """
 
     async def history(self) -> list[str]:
-        """All msg_ids, by time of submission (then by arrival); those without one come last."""
+        """Return all msg_ids, by time of submission, then by arrival.
+
+        Records without a time of submission come last.
+        """
 
     async def unfinished(self) -> list[TaskRecord]:
-        """Requests of the hub before that are not completed, in the order of arrival, without content and buffers."""
+        """Return the records of the earlier hub that are not completed, by arrival, without content and buffers."""
 
     async def notes(self) -> list[TaskRecord]:
         """Notes of the hub before (`TaskRecord.note`), in the order of arrival."""
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
-        """msg_id and client session of results of the hub before that may not have reached their clients.
+        """Return the msg_id and client session of each result of the earlier hub that may not have reached its client.
 
-        They were marked as ``owed``, or were received within the window before that hub's last result.
+        Such a result is marked as ``owed``, or was received within `window` before the last result of that hub.
         """
 
     async def flush(self) -> None:
-        """Return when everything written so far is as durable as this backend can make it."""
+        """Wait until all changes so far are as durable as this backend can make them."""
 
     async def flush_all(self) -> None:
-        """Flush, and flush again what calls of `after_commit` have written meanwhile, until nothing is left.
+        """Flush repeatedly, until the functions passed to `after_commit` have made no further changes.
 
-        After several rounds in which something was left, this returns all the same.
+        Returns after several rounds even if there are further changes.
         """
 
     async def aclose(self) -> None:
-        """Flush and release what the backend holds. Idempotent.
+        """Flush, and release all resources of the backend. Idempotent.
 
-        Whoever reads at that time gets a `trio_hub.errors.StoreError`.
+        Calls that read at that time raise a `trio_hub.errors.StoreError`.
         """

@@ -1,16 +1,16 @@
-"""What each operator of the query language asks of a value: one predicate for each.
+"""The operators of the query language, each as a predicate on one value.
 
-The rules are MongoDB's, with values taken as wholes: a list equals a list, and only ``$all`` looks into it.
+The rules are those of MongoDB, except that values are compared as a whole: only ``$all`` looks at the items of a list.
 
 - Numbers are equal by value (``1`` and ``1.0``); ``true`` is not ``1``; NaN equals NaN; dicts are equal
-  whatever the order of their keys. All of this holds inside lists and dicts as well.
-- A missing value is None, and None equals None only.
-- ``$lt $gt $lte $gte`` hold between two numbers, two texts (by code point), two dates or two bools. Between
-  other pairs, and with None on either side, they are false. NaN is neither less nor greater than anything.
-- ``$all`` sees a value that is not a list as a list of that one value. An empty ``$all`` matches nothing.
+  whatever the order of their keys. These rules also apply inside lists and dicts.
+- A missing value is None. None equals only None.
+- ``$lt $gt $lte $gte`` compare two numbers, two texts (by code point), two dates or two bools. For other pairs, and
+  if a side is None, they are false. NaN is neither less nor greater than anything.
+- ``$all`` treats a value that is not a list as a list of one item. An empty ``$all`` matches nothing.
 - ``$mod`` drops the fraction of a number, and the remainder has the sign of the number, as in C and SQL.
 
-Predicates never raise, whatever the value.
+Predicates never raise an exception, whatever the value.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Predicate: TypeAlias = Callable[[Any], bool]
 
 
 def predicate(name: str, operand: Any) -> Predicate:
-    """The predicate of the operator ``name`` (one of `OPERATORS`) with an operand that was checked."""
+    """Return the predicate of an operator (one of `OPERATORS`) with an operand that was checked."""
     return _MAKERS[name](operand)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal. Recurses no deeper than the shallower of the two."""
+    """Return whether two values are equal. Recurses no deeper than the shallower of the two."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict):
@@ -58,7 +58,7 @@ def _unless(check: Predicate) -> Predicate:
 
 
 def _equal(operand: Any) -> Predicate:
-    # the usual operands, for which Python's equality is ours, are compared without calling back into Python
+    # For the usual operands, Python's equality has the same rules, and a C function compares them faster.
     return partial(operator.eq if operand is None or isinstance(operand, str) else same, operand)
 
 
@@ -67,13 +67,13 @@ def _ordered(compare: Callable[[Any, Any], Any], bound: Any) -> Predicate:
         return _never
     if _is_nan(bound):
         return _is_nan if compare in (operator.le, operator.ge) else _never
-    # bool first, since it is an int to isinstance()
+    # bool comes first, since isinstance(True, int) is true
     kinds = next(kinds for kinds in ((bool,), (int, float), (str,), (datetime,)) if isinstance(bound, kinds))
     return lambda value: type(value) in kinds and bool(compare(value, bound))
 
 
 def _one_of(operands: Sequence[Any]) -> Predicate:
-    # Long lists are lists of msg_ids, as a rule, so texts are looked up rather than compared.
+    # Long lists usually contain msg_ids, so texts are looked up in a set instead of compared one by one.
     hashed = frozenset(operand for operand in operands if isinstance(operand, str | datetime))
     others = [operand for operand in operands if not isinstance(operand, str | datetime)]
 

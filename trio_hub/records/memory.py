@@ -1,8 +1,8 @@
-"""The task database that lives in memory, within bounds.
+"""The task database in memory.
 
-The bounds, on number and on bytes, are for finished tasks: those that finished first are culled first. Records
-of unfinished tasks are never culled, since somebody is waiting for each, and do not count: a great burst of new
-tasks costs no result of the old ones, and finds room for its own.
+The number and the size of the records of finished tasks are limited. The records of the tasks that finished first are
+culled first. Records of unfinished tasks are never culled, since clients wait for them, and do not count towards the
+limits. So a large burst of new tasks does not push out the results of earlier tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["MemoryStore"]
 
 # Readers await their checkpoint after this many records (0.02 to 1 ms of work).
 SLICE = 100
-# Handing out a record means decoding its JSON: as much work as looking at so many.
+# Returning a record requires decoding its JSON, which takes as long as checking this many records.
 COST_OF_MATCH = 10
 
 
@@ -34,20 +34,19 @@ class MemoryStore:
     """A `trio_hub.records.Store` in memory.
 
     Args:
-        max_records: Number of finished tasks above which their records are culled.
-        max_bytes: Size of these records above which they are culled: buffers, JSON text, source code and
-            output (as UTF-8), in bytes. The half kilobyte or so that Python needs for each record besides
-            is not counted.
+        max_records: The maximum number of records of finished tasks. Further records are culled.
+        max_bytes: The maximum size of these records in bytes: buffers, JSON text, source code and output (as UTF-8).
+            The overhead of Python objects, about half a kilobyte per record, is not counted.
         max_output: See `trio_hub.records.output.OutputLimit`.
-        checkpoint: Awaited by readers after every 500 records or so, so that they do not hog an event loop.
+        checkpoint: Awaited by readers after every 100 records at most, so that they do not block the event loop.
 
     Attributes:
-        total_bytes: Size of all records now, as above.
-        finished_bytes: Size of those of finished tasks.
-        culled: How many records were culled so far.
+        total_bytes: The present size of all records in bytes, counted as for `max_bytes`.
+        finished_bytes: The part of it that belongs to records of finished tasks.
+        culled: The number of records culled so far.
 
     Raises:
-        ConfigError: A bound is not positive.
+        ConfigError: A limit is not positive.
     """
 
     durable = False
@@ -72,11 +71,11 @@ class MemoryStore:
         self._output = OutputLimit(max_output)
         self._records: dict[str, _Stored] = {}
         self._arrivals = 0
-        self._notes: set[str] = set()  # the msg_ids of those that are notes
-        # msg_ids of finished tasks, first finished first. (A dict would look for its first item among
-        # all that were there before.)
+        self._notes: set[str] = set()  # the msg_ids of the records that are notes
+        # The msg_ids of finished tasks, in the order in which they finished. (Finding the first item of a plain dict
+        # takes time in the number of items removed before it.)
         self._finished: OrderedDict[str, None] = OrderedDict()
-        # Whether `_records` is in the order of `history`, and the last time of submission in it.
+        # Whether `_records` is in the order of `history`; and the time of submission of the last record.
         self._in_order = True
         self._last_submitted: datetime | None = EARLIEST
 
@@ -88,7 +87,7 @@ class MemoryStore:
         return StoreStatistics(size=self.total_bytes, trimmed=self.culled)
 
     async def run(self) -> None:
-        """See `trio_hub.records.Store.run`. There is nothing to do."""
+        """See `trio_hub.records.Store.run`. There is no background work."""
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.records.Store.add`."""
@@ -113,7 +112,7 @@ class MemoryStore:
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.records.Store.update`."""
         if not changes.keys() <= CHANGEABLE_KEYS:
-            raise AttributeError(f"records have no key to be changed named {set(changes) - CHANGEABLE_KEYS}")
+            raise AttributeError(f"records have no changeable keys {set(changes) - CHANGEABLE_KEYS}")
         kept = self._records.get(msg_id)
         if kept is None:
             return
@@ -153,7 +152,7 @@ class MemoryStore:
             self._forget(kept)
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Calls it: there is nothing more durable than memory here."""
+        """Call the function at once. Nothing in this database is more durable than memory."""
         call()
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
@@ -173,7 +172,7 @@ class MemoryStore:
         return found
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """See `trio_hub.records.Store.find`. Records that come while it waits for its turn are not found."""
+        """See `trio_hub.records.Store.find`. Records that are added while this waits at a checkpoint are not found."""
         wanted = parse_keys(keys)
         found = []
         work = 0
@@ -189,7 +188,7 @@ class MemoryStore:
         return [values for _, values in found]
 
     async def drop(self, query: Query) -> int:
-        """See `trio_hub.records.Store.drop`. Records that come while it waits for its turn stay."""
+        """See `trio_hub.records.Store.drop`. Records that are added while this waits at a checkpoint stay."""
         dropped = 0
         for done, kept in enumerate(self._candidates(query), 1):
             if self._has(kept) and kept.record.completed is not None and query.matches(kept.current()):
@@ -200,7 +199,7 @@ class MemoryStore:
         return dropped
 
     async def history(self) -> list[str]:
-        """See `trio_hub.records.Store.history`. Sorts only if records came out of order since the last time."""
+        """See `trio_hub.records.Store.history`. Sorts only if records were added out of order since the last call."""
         if not self._in_order:
             ordered = sorted(self._records.values(), key=_place)
             self._records = {kept.record.msg_id: kept for kept in ordered}
@@ -211,7 +210,7 @@ class MemoryStore:
         return list(self._records)
 
     async def unfinished(self) -> list[TaskRecord]:
-        """Always empty: no hub was there before."""
+        """Return an empty list: records of an earlier hub do not exist in memory."""
         return []
 
     async def notes(self) -> list[TaskRecord]:
@@ -219,20 +218,20 @@ class MemoryStore:
         return [self._records[msg_id].current().copy() for msg_id in sorted(self._notes, key=self._arrival)]
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
-        """Always empty: no hub was there before."""
+        """Return an empty list: results of an earlier hub do not exist in memory."""
         return []
 
     async def flush(self) -> None:
-        """There is nothing more durable than memory here."""
+        """Return at once. Nothing in this database is more durable than memory."""
 
     async def flush_all(self) -> None:
-        """See `trio_hub.records.Store.flush_all`. There is nothing to write."""
+        """Return at once. Nothing waits to be written."""
 
     async def aclose(self) -> None:
-        """Holds nothing that must be released."""
+        """Return at once. There is nothing to release."""
 
     def _candidates(self, query: Query) -> list[_Stored]:
-        """What may match, as a list of its own: the store may change while the caller goes through it."""
+        """Return the records that may match, as a new list, since the store may change while the caller iterates."""
         ids = query.exact_ids
         if ids is not None:
             return [self._records[msg_id] for msg_id in ids if msg_id in self._records and msg_id not in self._notes]
@@ -263,21 +262,21 @@ class MemoryStore:
 
 
 class _Stored(msgspec.Struct, eq=False, gc=False):
-    """A record in the store: its number of arrival, its size in bytes, and output not yet joined to it."""
+    """A record in the store, with its arrival number, its size in bytes, and output that is not yet joined to it."""
 
     record: TaskRecord
     arrival: int
     size: int
-    # Output comes in many small pieces; adding each to one long text would copy that text every time.
+    # Output comes in many small pieces. Appending each piece to the text at once would copy the text every time.
     tails: dict[str, list[str]] | None = None
 
     @property
     def place(self) -> Place:
-        """What `MemoryStore.history` sorts by."""
+        """The sort key of `MemoryStore.history`."""
         return place_of(self.record.submitted, self.arrival)
 
     def current(self) -> TaskRecord:
-        """The record with all output in it."""
+        """Join the pending output to the record, and return the record."""
         if self.tails is not None:
             for key, pieces in self.tails.items():
                 setattr(self.record, key, getattr(self.record, key) + "".join(pieces))
@@ -295,7 +294,7 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
                     grown += measure(value)
                 if before := getattr(record, key):
                     grown -= measure(before)
-        # only now, so that a value of a wrong type changes nothing
+        # After measuring, so that a value of a wrong type changes nothing.
         record.update(changes)
         self.size += grown
         return grown
@@ -327,11 +326,11 @@ def _buffers_bytes(buffers: Sequence[Any]) -> int:
 
 
 def _text_bytes(text: str) -> int:
-    # lone surrogates come out of JSON, so they must be counted somehow
+    # JSON can contain lone surrogates, so the text may have no UTF-8 form
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-# How the values that count are measured, if there is one.
+# The functions that measure values, for the keys that count towards a record's size. They are not called for None.
 _MEASURES: dict[str, Callable[[Any], int]] = {
     **dict.fromkeys(sorted(PACKED_KEYS), len),
     **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),

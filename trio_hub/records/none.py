@@ -1,4 +1,4 @@
-"""The task database that keeps nothing, for hubs that should use as little memory as can be."""
+"""The task database that keeps nothing, for hubs that should use as little memory as possible."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ __all__ = ["NullStore"]
 
 
 class NullStore:
-    """A `trio_hub.records.Store` that forgets everything at once.
+    """A `trio_hub.records.Store` that keeps no records.
 
-    No record is ever known, so `get` finds none and `drop` drops none. But an empty answer to `find` or
-    `history` would look like "nothing has run", so those raise `trio_hub.errors.StoreError`.
+    `get` finds no records and `drop` drops none. `find` and `history` raise `trio_hub.errors.StoreError`, since an
+    empty result would suggest that nothing has run.
     """
 
     durable = False
     crowded = False
 
     def statistics(self) -> StoreStatistics:
-        """Nothing was kept, so each number is 0."""
+        """Return statistics in which each number is 0."""
         return StoreStatistics()
 
     async def run(self) -> None:
-        """Nothing to do."""
+        """Return at once. There is no background work."""
 
     def add(self, record: TaskRecord) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def append(self, msg_id: str, key: str, text: str) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def discard(self, msg_id: str) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Calls it."""
+        """Call the function at once."""
         call()
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """Always empty."""
+        """Return an empty dict."""
         return {}
 
     async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
@@ -56,19 +56,19 @@ class NullStore:
         return {}
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Raises `trio_hub.errors.StoreError`."""
+        """Raise `trio_hub.errors.StoreError`."""
         _refuse()
 
     async def drop(self, query: Query) -> int:
-        """Always 0."""
+        """Return 0."""
         return 0
 
     async def history(self) -> list[str]:
-        """Raises `trio_hub.errors.StoreError`."""
+        """Raise `trio_hub.errors.StoreError`."""
         _refuse()
 
     async def unfinished(self) -> list[TaskRecord]:
-        """Always empty."""
+        """Return an empty list."""
         return []
 
     async def notes(self) -> list[TaskRecord]:
@@ -76,17 +76,17 @@ class NullStore:
         return []
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
-        """Always empty."""
+        """Return an empty list."""
         return []
 
     async def flush(self) -> None:
-        """Nothing to write."""
+        """Return at once. There is nothing to write."""
 
     async def flush_all(self) -> None:
-        """Nothing to write."""
+        """Return at once. There is nothing to write."""
 
     async def aclose(self) -> None:
-        """Nothing to release."""
+        """Return at once. There is nothing to release."""
 
 
 def _refuse() -> NoReturn:

@@ -1,4 +1,4 @@
-"""How much of the output of a request is recorded: the same for all backends."""
+"""The limit of recorded output of a request, which is the same for all backends."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from .record import TEXT_KEYS
 __all__ = ["MAX_OUTPUT", "NOT_RECORDED", "OutputLimit"]
 
 MAX_OUTPUT = 16 * 2**20
-"""Characters of ``stdout``, and of ``stderr``, that are recorded of one request."""
+"""The number of characters of ``stdout``, and of ``stderr``, that are recorded for each request."""
 NOT_RECORDED = "\n[trio_hub: the rest of the output was not recorded]\n"
-"""What a record says in the place of the rest."""
+"""The note in a record in place of the output beyond the limit."""
 _REMEMBERED = 10_000
-"""Requests whose lengths of output are remembered, those that have printed last. Others are counted anew."""
+"""The number of requests, those that printed last, whose output is counted. The count of others starts again at 0."""
 
 
 class OutputLimit:
-    """Cuts the output of each request that is appended to its record.
+    """Cuts output that is to be appended to records, so that no record exceeds the limit.
 
     Args:
-        limit: characters of ``stdout``, and of ``stderr``, of each request.
+        limit: The number of characters of ``stdout``, and of ``stderr``, for each request.
     """
 
     def __init__(self, limit: int = MAX_OUTPUT) -> None:
         self.limit = limit
-        # By msg_id and key, the characters still to be recorded, -1 after the note; who has printed last is at the end.
+        # By msg_id and key: how many more characters are recorded; -1 after the note. The last to print is at the end.
         self._left: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     def recorded(self, msg_id: str, key: str, text: str) -> str:
-        """Return what is to be appended to a record instead of this text: all of it, its beginning, or nothing.
+        """Return the part of a text to append to a record: all of it, its beginning and the note, or an empty text.
 
-        Raises `AttributeError` for a key that is not ``stdout`` or ``stderr``.
+        Raises `AttributeError` for a key other than ``stdout`` or ``stderr``.
         """
         if key not in TEXT_KEYS:
-            raise AttributeError(f"{key!r} is not text to append to")
+            raise AttributeError(f"cannot append text to {key!r}")
         outputs = self._left.get(msg_id)
         if outputs is None:
             outputs = self._left[msg_id] = {}
@@ -50,5 +50,5 @@ class OutputLimit:
         return text[:left] + NOT_RECORDED if left >= 0 else ""
 
     def forget(self, msg_id: str) -> None:
-        """A record is replaced or forgotten: its output begins anew."""
+        """Start counting a request's output again at 0, because its record is replaced or forgotten."""
         self._left.pop(msg_id, None)

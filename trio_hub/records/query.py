@@ -1,14 +1,14 @@
-"""The query language of task databases, parsed once into a small checked form.
+"""The query language of task databases. Queries are checked and parsed once.
 
-A query is a dict, as in ``client.db_query({"engine_uuid": "…", "completed": {"$gte": "2024-05-01"}})``. Every
-entry must hold, so ``{}`` matches every record.
+A query is a dict, as in ``client.db_query({"engine_uuid": "…", "completed": {"$gte": "2024-05-01"}})``. All
+entries must match, so ``{}`` matches every record.
 
-- The key is one of the 23 record keys, or a dotted path into one that holds JSON: ``header.msg_type``,
+- The key is one of the 23 record keys, or a dotted path into a key that holds JSON: ``header.msg_type``,
   ``result_content.ename``, ``label.run.number``. A path leads through dicts only, not through lists.
-- The value is a dict of operators, all of which must hold; or it is anything else, also a dict without ``$``
-  keys, and the record's value must equal it.
+- The value is a dict of operators, all of which must match. Any other value, including a dict without ``$`` keys, must
+  be equal to the record's value.
 
-What the operators mean is told in `trio_hub.records.matching`. What they need:
+`trio_hub.records.matching` defines the operators. Their operands are:
 
 ===============================  ==============================================================
 ``$eq $ne``                      any value
@@ -19,9 +19,9 @@ What the operators mean is told in `trio_hub.records.matching`. What they need:
 ``$glob``                        a pattern with ``* ? [seq] [!seq]``; case matters
 ===============================  ==============================================================
 
-The four date keys hold dates, so they are compared with dates (or None) only: a `datetime`, or ISO 8601 text,
-as JSON has it. A date without a zone is taken to be UTC. Dates *inside* JSON (``header.date``) are text. Of
-buffers one can only ask whether they exist.
+The four date keys hold dates, so they are compared only with dates or None. A date is a `datetime`, or ISO 8601 text
+from JSON. A date without a zone is in UTC. Dates *inside* JSON (``header.date``) are text. For buffers, a query can
+only ask whether they exist.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .record import BUFFER_KEYS, DATE_KEYS, PACKED_KEYS, RECORD_KEYS, TaskRecord
 
 __all__ = ["Condition", "Query", "parse_keys", "parse_query"]
 
-# Values nested deeper than this are refused, so that comparing them cannot exhaust the stack.
+# Operands nested deeper than this are refused, so that comparing them cannot exhaust the stack.
 MAX_DEPTH = 64
 
 _DEFAULT_KEYS = tuple(key for key in RECORD_KEYS if key not in BUFFER_KEYS)
@@ -47,10 +47,10 @@ _KNOWN_KEYS = ", ".join(RECORD_KEYS)
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that must hold: the value at ``path`` passes ``operator`` with ``value``.
+    """One condition of a query: the record's value at ``path`` passes ``operator`` with the operand ``value``.
 
-    ``path`` starts with a record key. ``value`` is checked: a tuple for ``$in $nin $all``, two ints for
-    ``$mod``, a bool for ``$exists``, aware UTC datetimes wherever ``path`` is a date key.
+    ``path`` starts with a record key. ``value`` is checked: it is a tuple for ``$in $nin $all``, two ints for
+    ``$mod``, a bool for ``$exists``. For a date key, it contains aware datetimes in UTC.
     """
 
     path: tuple[str, ...]
@@ -60,25 +60,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Query:
-    """Conditions that must all hold. Made by `parse_query`, `Query.where` or `Query.everything`."""
+    """Conditions that must all match. Made by `parse_query`, `Query.where` or `Query.everything`."""
 
     conditions: tuple[Condition, ...] = ()
 
     @classmethod
     def everything(cls) -> Query:
-        """The query that every record matches."""
+        """Return the query that matches every record."""
         return cls()
 
     @classmethod
     def where(cls, **exact: Any) -> Query:
-        """The query for records whose keys have exactly these values."""
+        """Return the query for records whose keys have exactly these values."""
         return parse_query({key: {"$eq": value} for key, value in exact.items()})
 
     @cached_property
     def exact_ids(self) -> frozenset[str] | None:
         """The only msg_ids that can match, or None if the query does not list them.
 
-        A backend looks these up rather than scan; it still has to check the other conditions.
+        A backend looks up these msg_ids instead of scanning all records. It must still check the other conditions.
         """
         ids: frozenset[str] | None = None
         for condition in self.conditions:
@@ -89,7 +89,7 @@ class Query:
         return ids
 
     def matches(self, record: TaskRecord) -> bool:
-        """Whether all conditions hold for a record. Decodes a JSON key once, and only when it gets to it."""
+        """Return whether a record matches all conditions. Decodes each JSON key at most once, and only when needed."""
         decoded: dict[str, Any] = {}
         for key, parts, check in self._plan:
             value = getattr(record, key)
@@ -111,13 +111,13 @@ class Query:
 
 
 def parse_query(raw: object) -> Query:
-    """Check a query and put it into its parsed form; what was passed in is not referred to later.
+    """Check and parse a query. The result keeps no reference to `raw`.
 
     Raises:
-        QueryError: naming the part that is not in the language, and what would be.
+        QueryError: The query is invalid. The message names the invalid part and the remedy.
     """
     if not isinstance(raw, dict):
-        raise QueryError(f"query: needs an object, not {_type(raw)}; {{}} matches everything")
+        raise QueryError(f"query: expected an object, not {_type(raw)}; {{}} matches everything")
     conditions = []
     for key, wanted in raw.items():
         path = _parse_path(key)
@@ -128,20 +128,20 @@ def parse_query(raw: object) -> Query:
 
 
 def parse_keys(raw: object) -> tuple[str, ...]:
-    """The record keys that a reader of records asks for: ``msg_id`` first, each once.
+    """Check a list of record keys. Return ``msg_id`` followed by the other keys, each once.
 
-    None means every key but the buffers.
+    None means all keys except the buffers.
 
     Raises:
-        QueryError: not a list, or a key that no record has.
+        QueryError: `raw` is not a list, or contains a key that records do not have.
     """
     if raw is None:
         return _DEFAULT_KEYS
     if not isinstance(raw, list | tuple):
-        raise QueryError(f"keys: needs a list of record keys, not {_type(raw)}")
+        raise QueryError(f"keys: expected a list of record keys, not {_type(raw)}")
     for key in raw:
         if not isinstance(key, str) or key not in RECORD_KEYS:
-            raise QueryError(f"keys: no record has the key {_quoted(key)}; there are {_KNOWN_KEYS}")
+            raise QueryError(f"keys: records have no key {_quoted(key)}; the keys are {_KNOWN_KEYS}")
     return tuple(dict.fromkeys(("msg_id", *raw)))
 
 
@@ -149,16 +149,16 @@ def _parse_path(key: object) -> tuple[str, ...]:
     where = f"query[{_quoted(key)}]"
     root, *parts = key.split(".") if isinstance(key, str) else [""]
     if root not in RECORD_KEYS:
-        raise QueryError(f"{where}: no record has this key; there are {_KNOWN_KEYS}")
+        raise QueryError(f"{where}: records have no such key; the keys are {_KNOWN_KEYS}")
     if parts and root not in PACKED_KEYS and root != "label":
-        raise QueryError(f"{where}: {root} holds no JSON, so no path leads into it; ask for {root!r}")
+        raise QueryError(f"{where}: {root} does not hold JSON, so a path cannot lead into it; use {root!r}")
     if not all(parts):
-        raise QueryError(f"{where}: a part of this path is empty; write it like 'header.msg_type'")
+        raise QueryError(f"{where}: a part of this path is empty; write a path such as 'header.msg_type'")
     return (root, *parts)
 
 
 def _operations(key: str, wanted: object) -> Iterator[tuple[str, object]]:
-    """What is asked of one key, as pairs of operator and operand."""
+    """Yield the conditions on one key, as pairs of operator and operand."""
     names = list(wanted) if isinstance(wanted, dict) else []
     operators = [name for name in names if isinstance(name, str) and name.startswith("$")]
     if not isinstance(wanted, dict) or not operators:
@@ -168,34 +168,34 @@ def _operations(key: str, wanted: object) -> Iterator[tuple[str, object]]:
     for name in names:
         if name not in operators:
             raise QueryError(
-                f"{where}: {_quoted(name)} is no operator, but {_quoted(operators[0])} is; "
+                f"{where}: {_quoted(name)} is not an operator, but {_quoted(operators[0])} is; "
                 "use operators only, or put an exact value into {'$eq': …}"
             )
         if name not in OPERATORS:
-            raise QueryError(f"{where}: no operator {_quoted(name)}; there are {' '.join(OPERATORS)}")
+            raise QueryError(f"{where}: unknown operator {_quoted(name)}; the operators are {' '.join(OPERATORS)}")
         yield name, wanted[name]
 
 
 def _checked(path: tuple[str, ...], name: str, operand: object, where: str) -> Any:
-    """The operand as a `Condition` holds it."""
+    """Check an operand, and return it in the form that a `Condition` holds."""
     key = path[0]
     if name == "$exists":
         if isinstance(operand, int) and operand in (0, 1):
             return bool(operand)
-        raise QueryError(f"{where}: needs true or false, not {_type(operand)}")
+        raise QueryError(f"{where}: expected true or false, not {_type(operand)}")
     if key in BUFFER_KEYS:
-        raise QueryError(f"{where}: buffers cannot be compared; ask {{'$exists': true}}")
+        raise QueryError(f"{where}: buffers cannot be compared; use {{'$exists': true}}")
     if name in ("$mod", "$glob"):
         if key in DATE_KEYS:
             raise QueryError(f"{where}: {key} is a date; compare it with $gte and $lt")
         return _checked_mod(operand, where) if name == "$mod" else _checked_glob(operand, where)
     if name in ("$in", "$nin", "$all"):
         if not isinstance(operand, list | tuple):
-            raise QueryError(f"{where}: needs a list, not {_type(operand)}")
+            raise QueryError(f"{where}: expected a list, not {_type(operand)}")
         return tuple(_checked_value(key, value, where) for value in operand)
     value = _checked_value(key, operand, where)
     if name not in ("$eq", "$ne") and isinstance(value, dict | list):
-        raise QueryError(f"{where}: needs something with an order (number, text, date), not {_type(operand)}")
+        raise QueryError(f"{where}: expected a value with an order (number, text, date), not {_type(operand)}")
     return value
 
 
@@ -205,7 +205,7 @@ def _checked_mod(operand: object, where: str) -> tuple[int, int]:
         if divisor != 0:
             return divisor, remainder
         raise QueryError(f"{where}: the divisor must not be zero")
-    raise QueryError(f"{where}: needs [divisor, remainder], two whole numbers")
+    raise QueryError(f"{where}: expected [divisor, remainder], two whole numbers")
 
 
 def _is_whole(value: object) -> bool:
@@ -215,7 +215,7 @@ def _is_whole(value: object) -> bool:
 def _checked_glob(operand: object, where: str) -> str:
     if isinstance(operand, str):
         return operand
-    raise QueryError(f"{where}: needs a pattern, as text with * ? [seq], not {_type(operand)}")
+    raise QueryError(f"{where}: expected a pattern, a text with * ? [seq], not {_type(operand)}")
 
 
 def _checked_value(key: str, value: object, where: str) -> Any:
@@ -225,36 +225,36 @@ def _checked_value(key: str, value: object, where: str) -> Any:
 
 
 def _checked_date(key: str, value: object, where: str) -> datetime | None:
-    """The date in UTC."""
+    """Return a date in UTC, or None for None."""
     if value is None:
         return None
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(moment, datetime):
-            # the year 9999 has hours that are in no year of UTC: OverflowError
+            # OverflowError: a date at the end of the year 9999 may be after it in UTC
             return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise QueryError(f"{where}: {key} is a date, so needs one like '2024-05-01T12:00Z', not {_quoted(value)}")
+    raise QueryError(f"{where}: {key} is a date; expected one such as '2024-05-01T12:00Z', not {_quoted(value)}")
 
 
 def _checked_json(key: str, value: object, where: str, depth: int) -> Any:
-    """A copy of a JSON value, so that the caller's own may change."""
+    """Return a copy of a JSON value, so that the caller may change the original."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth == 0:
-        raise QueryError(f"{where}: the value is nested more than {MAX_DEPTH} deep")
+        raise QueryError(f"{where}: the value has more than {MAX_DEPTH} levels of nesting")
     if isinstance(value, list | tuple):
         return [_checked_json(key, item, where, depth - 1) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return {name: _checked_json(key, item, where, depth - 1) for name, item in value.items()}
     if isinstance(value, datetime):
-        raise QueryError(f"{where}: {key} holds no datetime; dates inside JSON are text, compare with text")
-    raise QueryError(f"{where}: needs a JSON value, not {_type(value)}")
+        raise QueryError(f"{where}: {key} does not hold dates; dates inside JSON are text, so compare with text")
+    raise QueryError(f"{where}: expected a JSON value, not {_type(value)}")
 
 
 def _quoted(value: object) -> str:
-    """A key for an error message: readable, and of bounded length, whatever it is."""
+    """Return a key of any type as a short, readable text for an error message."""
     return f"{value[:60]!r}" if isinstance(value, str) else _type(value)
 
 

@@ -1,7 +1,7 @@
-"""One task's record: what was asked, by whom, of whom, and what came of it.
+"""The record of a request: the request, its client and engine, its result and output.
 
-The 23 keys are those of IPython Parallel's task database, as its clients' ``db_query`` and ``get_result``
-expect them.
+The 23 keys are those of IPython Parallel's task database, which stock clients expect in the answers to ``db_query``
+and ``get_result``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RECORD_KEYS = (
     "stderr",
     "label",
 )
-# JSON objects, kept as the JSON text (UTF-8) they arrived in, and decoded only when somebody asks.
+# JSON objects. They are kept as JSON text (UTF-8) and decoded only for readers.
 PACKED_KEYS = frozenset(
     (
         "header",
@@ -69,33 +69,33 @@ PACKED_KEYS = frozenset(
 )
 BUFFER_KEYS = frozenset(("buffers", "result_buffers"))
 DATE_KEYS = frozenset(("submitted", "started", "completed", "received"))
-# Text that only ever grows.
+# Texts that the hub only appends to.
 TEXT_KEYS = frozenset(("stdout", "stderr"))
-# What the hub notes for a hub that comes after it. No query sees these.
+# Keys for the hub after a restart. Queries do not see them.
 HUB_KEYS = ("custody", "owed", "note")
 CHANGEABLE_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS)) - {"msg_id", "note"}
-# What users see in another form than it is kept in, or as a copy.
+# Keys whose values users get in a form different from the stored one, or as a copy.
 _NOT_AS_KEPT = PACKED_KEYS | BUFFER_KEYS | {"label"}
 
 _decode = msgspec.json.Decoder().decode
 
 
-# Nothing in a record refers to it, so that the garbage collector need not look at each.
+# Nothing in a record refers back to the record, so the garbage collector need not track records.
 class TaskRecord(msgspec.Struct, eq=False, gc=False):
-    """A task's record as the hub keeps it while the task is alive, and as stores are given it.
+    """The record of a request, as the hub and the stores keep it.
 
-    Every attribute is None until it is known, except ``stdout`` and ``stderr``, which are ``""``.
+    Every attribute is None until it is known, except ``stdout`` and ``stderr``, which are ``""`` at first.
 
     - ``msg_id``, ``client_uuid`` (the client's session), ``engine_uuid``, ``queue`` (``"task"``, ``"mux"``,
       ``"broadcast"``), ``resubmitted`` (the msg_id it was resubmitted as), ``execute_input``: ``str``;
-    - those in `PACKED_KEYS`: JSON text of an object, as ``bytes``;
-    - those in `BUFFER_KEYS`: a tuple of buffers;
-    - those in `DATE_KEYS`: aware `datetime`, in UTC;
+    - the keys in `PACKED_KEYS`: JSON text of an object, as ``bytes``;
+    - the keys in `BUFFER_KEYS`: a tuple of buffers;
+    - the keys in `DATE_KEYS`: an aware `datetime` in UTC;
     - ``label``: any JSON value.
 
-    Three more are for the hub alone (`HUB_KEYS`), and no query sees them: ``custody``, ``bytes`` or None; ``owed``,
-    whether the result is still to be delivered to a client that was away when it came; and ``note``, whether this is no
-    task, but a note of the hub for a hub that comes after it. Users never see notes, and nothing but
+    Three more attributes are for the hub only (`HUB_KEYS`), and queries do not see them: ``custody``, ``bytes`` or None;
+    ``owed``, whether the result is still to be sent to its client, which was away when the result came; and ``note``,
+    whether this is not a task but a note of the hub for the hub after a restart. Users never see notes, and only
     `trio_hub.records.Store.discard` removes a note. A note is never completed.
     """
 
@@ -131,20 +131,20 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
 
     @property
     def buffer_bytes(self) -> int:
-        """Size of all its buffers, request and result, in bytes."""
+        """The size of all buffers of the request and of the result, in bytes."""
         return sum(map(len, self.buffers or ())) + sum(map(len, self.result_buffers or ()))
 
     def copy(self) -> TaskRecord:
-        """Another record with the same values, which are shared: nobody changes them in place."""
+        """Return a copy that shares the values with this record. Values are never changed in place."""
         return msgspec.structs.replace(self)
 
     def update(self, changes: dict[str, Any]) -> None:
-        """Set the keys given; an unknown key is an `AttributeError`."""
+        """Set the given keys. Raises `AttributeError` for an unknown key."""
         for key, value in changes.items():
             setattr(self, key, value)
 
     def as_dict(self, keys: Iterable[str] = RECORD_KEYS) -> dict[str, Any]:
-        """A new dict of the keys given, JSON text decoded; buffers are shared, not copied."""
+        """Return a new dict of the given keys, with decoded JSON. Buffers are shared, not copied."""
         values = {key: getattr(self, key) for key in keys}
         for key in _NOT_AS_KEPT.intersection(values):
             values[key] = unpacked(key, values[key])
@@ -152,17 +152,17 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
 
 
 def unpacked(key: str, value: Any) -> Any:
-    """The value of a record's key as users see it: JSON text decoded, buffer tuples as lists, and its own.
+    """Return the value of a record's key in the form that users get: decoded JSON, buffers as a list, or a copy.
 
-    Contents pass through the hub unread, so what should be JSON may be anything. Text that cannot be decoded
-    is given as a `str`, bytes that are no UTF-8 escaped in it, so that one such record spoils no query.
+    The hub does not read contents, so a value that should be JSON may be any bytes. A value that cannot be decoded is
+    returned as a `str`, with bytes that are not UTF-8 escaped, so that such a record does not make queries fail.
     """
     if value is None:
         return None
     if key in PACKED_KEYS:
         try:
             return _decode(value)
-        except (ValueError, RecursionError):  # msgspec has errors of its own kind, which are ValueErrors
+        except (ValueError, RecursionError):  # the errors of msgspec are ValueErrors
             return _unpacked_slowly(value)
     if key in BUFFER_KEYS:
         return list(value)
@@ -170,7 +170,7 @@ def unpacked(key: str, value: Any) -> Any:
 
 
 def _unpacked_slowly(value: bytes) -> Any:
-    """For what msgspec does not read: all else that a stock Session may write (NaN, lone surrogates), and no JSON."""
+    """Decode JSON that msgspec refuses and stock sessions may write (NaN, lone surrogates), or return it as text."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -178,5 +178,5 @@ def _unpacked_slowly(value: bytes) -> Any:
 
 
 def empty_record() -> dict[str, Any]:
-    """A dict with all 23 record keys and nothing in it."""
+    """Return a dict with all 23 record keys and empty values."""
     return dict.fromkeys(RECORD_KEYS) | {"stdout": "", "stderr": ""}

@@ -1,7 +1,7 @@
-"""Broadcasts whose answers are gathered: one request to many engines, one reply with all of their results.
+"""Gathered broadcasts: one request to many engines, and one reply with the results of all engines.
 
-A broadcast that is not gathered needs nothing of this: each of its engines is sent a request of its own, and
-answers that.
+A broadcast that is not gathered does not use this module: each engine gets a request of its own, and the client gets
+each reply.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ __all__ = ["Answer", "Broadcast", "sub_msg_id"]
 
 
 def sub_msg_id(msg_id: str, uuid: str) -> str:
-    """The msg_id under which one engine is sent its share; stock clients wait for answers by this name."""
+    """Return the msg_id of one engine's share of a broadcast. Stock clients expect replies to this msg_id."""
     return f"{msg_id}_{uuid}"
 
 
 class Answer(NamedTuple):
-    """What one engine made of a broadcast; `content` is that of its reply, or of the error in its place."""
+    """The answer of one engine to a broadcast.
+
+    - ``content``: the content of the engine's reply, or of the error that the hub puts in its place;
+    - ``buffers``: the buffers of the reply;
+    - ``started``: when the engine began, as ISO 8601 text; None if unknown.
+    """
 
     content: dict[str, Any]
     buffers: Frames
@@ -32,7 +37,10 @@ class Answer(NamedTuple):
 
 
 class Broadcast:
-    """A gathered broadcast that is on its way: ``targets`` are pairs of uuid and engine id, in the client's order."""
+    """A gathered broadcast that is not answered by all engines yet.
+
+    ``targets`` are pairs of uuid and engine id, in the order in which the client gave them.
+    """
 
     __slots__ = ("answers", "header", "idents", "raw_header", "targets")
 
@@ -44,15 +52,15 @@ class Broadcast:
         self.answers: dict[str, Answer] = {}
 
     def answered(self, uuid: str, answer: Answer) -> bool:
-        """One engine has answered, or never will. Whether it was the last."""
+        """Store the answer of one engine, or the error in its place. Return whether all engines have answered now."""
         self.answers[uuid] = answer
         return len(self.answers) == len(self.targets)
 
     def content(self) -> dict[str, Any]:
-        """The content of the reply: ok if all are.
+        """Return the content of the reply. Its status is ok if all engines succeeded.
 
-        Otherwise that of the first engine that failed, in the order of the targets, as a client that asked them
-        one after the other would see it; and ``errors`` has all of them, by uuid.
+        Otherwise it is the content of the first engine that failed, in the order of the targets, and its key
+        ``errors`` holds the contents of all engines that failed, by uuid.
         """
         errors = {uuid: self.answers[uuid].content for uuid, _ in self.targets if not self.answers[uuid].ok}
         if not errors:
@@ -68,7 +76,7 @@ class Broadcast:
         return "aborted" if failed.content.get("status") == "aborted" else "error"
 
     def metadata(self) -> dict[str, Any]:
-        """The metadata of the reply; ``buffer_counts`` says how many buffers each target's result has."""
+        """Return the metadata of the reply. ``buffer_counts`` is the number of buffers of each target's result."""
         answers = [self.answers[uuid] for uuid, _ in self.targets]
         started = [answer.started for answer in answers if answer.started is not None]
         return {
@@ -82,5 +90,5 @@ class Broadcast:
         } | ({"started": min(started)} if started else {})
 
     def buffers(self) -> Frames:
-        """All results, in the order of the targets."""
+        """Return the buffers of all results, in the order of the targets."""
         return [buffer for uuid, _ in self.targets for buffer in self.answers[uuid].buffers]

@@ -1,8 +1,10 @@
-"""Dependencies between tasks: what a task waits for, and what follows from how that ended.
+"""Dependencies between tasks.
 
-A task may run only *after* other tasks, and only where others ran (*follow*). Both are given as msg_ids, or as
-``{"dependencies": [msg_id, …], "all": bool, "success": bool, "failure": bool}``: whether all must end the
-desired way, or any one of them; and which ways are desired. An integer will do for a bool, as in Python.
+A task can depend on other tasks in two ways: it runs only *after* they have ended, or it *follows* them, that is, it
+runs only on an engine on which they ran. Both dependencies are given as msg_ids, or as
+``{"dependencies": [msg_id, …], "all": bool, "success": bool, "failure": bool}``. ``success`` and ``failure`` say which
+outcomes are desired. ``all`` says whether all of the tasks must have a desired outcome, or any one of them. An integer
+is accepted as a bool, as in Python.
 """
 
 from __future__ import annotations
@@ -15,22 +17,22 @@ from ..wire.recent import Recent
 __all__ = ["Condition", "Outcome", "Outcomes", "parse_dependency"]
 
 REMEMBERED = 16_384
-"""Outcomes that are remembered here, at least. What ended before these is asked of the store."""
+"""The least number of outcomes to remember. Earlier outcomes are looked up in the task database."""
 
 
 class Outcome(NamedTuple):
-    """How a request ended: whether well, and on which engine (None if no engine answered)."""
+    """The outcome of a request: whether it succeeded, and on which engine it ran (None if no engine answered)."""
 
     ok: bool
     engine: bytes | None
 
 
 class Condition:
-    """One dependency of one task, and how far it is met.
+    """One dependency of one task, and its state.
 
-    - ``open``: the msg_ids that have not ended yet, as far as is known;
-    - ``met``, ``impossible``: at most one of them is true, and neither ever becomes false again;
-    - ``engines``: where those ran that ended the desired way.
+    - ``open``: the msg_ids of the requests that are not known to have ended;
+    - ``met``, ``impossible``: at most one of the two is true; once true, it stays true;
+    - ``engines``: the engines on which the requests with a desired outcome ran.
     """
 
     __slots__ = ("all", "engines", "failure", "impossible", "met", "open", "success")
@@ -46,11 +48,11 @@ class Condition:
 
     @property
     def torn(self) -> bool:
-        """Whether all of them should be followed, and they ran on different engines."""
+        """Whether all requests should be followed, and they ran on different engines, so that no engine qualifies."""
         return self.all and len(self.engines) > 1
 
     def ended(self, msg_id: str, outcome: Outcome) -> None:
-        """One of those that are open has ended."""
+        """Update the state after one of the open requests has ended."""
         self.open.discard(msg_id)
         desired = self.success if outcome.ok else self.failure
         if desired and outcome.engine is not None:
@@ -67,10 +69,10 @@ class Condition:
 
 
 def parse_dependency(raw: Any, name: str) -> Condition | None:
-    """The condition that a task's metadata states under ``after`` or ``follow``; None if there is none.
+    """Parse the value of ``after`` or ``follow`` in a task's metadata. Return None if it names no request.
 
     Raises:
-        InvalidDependency: it is of no known form.
+        InvalidDependency: The value has no known form.
     """
     if not raw:
         return None
@@ -79,14 +81,17 @@ def parse_dependency(raw: Any, name: str) -> Condition | None:
         given = {flag: raw.get(flag, default) for flag, default in _FLAGS.items()}
         unknown = raw.keys() - _FLAGS.keys() - {"dependencies"}
         if unknown or not all(isinstance(value, int) for value in given.values()):
-            raise InvalidDependency(f"{name}: a dependency has the keys dependencies, all, success and failure")
+            raise InvalidDependency(
+                f"{name}: a dependency has the keys dependencies, all, success and failure; the last three are true or "
+                "false"
+            )
         flags = {flag: bool(value) for flag, value in given.items()}
         if not (flags["success"] or flags["failure"]):
-            raise InvalidDependency(f"{name}: a dependency must be on success or on failure, or on both")
+            raise InvalidDependency(f"{name}: success, failure or both must be true")
         raw = raw.get("dependencies", [])
     ids = [raw] if isinstance(raw, str) else raw
     if not isinstance(ids, list) or not all(isinstance(msg_id, str) for msg_id in ids):
-        raise InvalidDependency(f"{name}: a dependency is on msg_ids, not on {str(raw)[:100]!r}")
+        raise InvalidDependency(f"{name}: expected msg_ids, not {str(raw)[:100]!r}")
     return Condition(frozenset(ids), **flags) if ids else None
 
 
@@ -94,16 +99,16 @@ _FLAGS = {"all": True, "success": True, "failure": False}
 
 
 class Outcomes:
-    """The latest outcomes, by msg_id: a bounded memory, so that few questions reach the store.
+    """The latest outcomes, by msg_id, so that few outcomes are looked up in the task database.
 
-    At least `size` and at most twice as many, see `Recent`.
+    At least `size` outcomes are remembered, and at most twice as many, see `Recent`.
     """
 
     def __init__(self, size: int = REMEMBERED) -> None:
         self.size = size
         self._recent: Recent[Outcome] = Recent(size)
         self._kinds: dict[Outcome, Outcome] = {}
-        """One of each, for all requests that have ended so."""
+        """Equal outcomes share one object, which saves memory."""
 
     def __len__(self) -> int:
         return len(self._recent)
@@ -112,14 +117,14 @@ class Outcomes:
         return self._recent.find(_mark_of(msg_id))
 
     def remember(self, msg_id: str, outcome: Outcome) -> None:
-        """How a request has ended; the first time counts, as long as that is known."""
+        """Remember how a request has ended. If an outcome of the request is remembered already, that one stays."""
         kinds = self._kinds
         if outcome not in kinds:
-            if len(kinds) >= self.size:  # engines have come and gone
+            if len(kinds) >= self.size:  # each new engine adds outcomes
                 kinds.clear()
             kinds[outcome] = outcome
         self._recent.remember(_mark_of(msg_id), kinds[outcome])
 
 
 def _mark_of(msg_id: str) -> int:
-    return hash(msg_id) & 0xFFFF_FFFF_FFFF_FFFF  # which is secret in each process, so nobody can make two the same
+    return hash(msg_id) & 0xFFFF_FFFF_FFFF_FFFF  # randomised per process, so nobody can choose msg_ids that collide

@@ -1,8 +1,8 @@
-"""The queue of tasks that wait for an engine: round-robin over client sessions, first-in-first-out within one.
+"""The queue of tasks: round-robin over client sessions, and first-in-first-out within each session.
 
 So a burst of 100,000 tasks from one client delays another client's next task by one task, not by 100,000.
-Tasks that only some engines may run never block those behind them: within a session they wait in *pools*,
-one for each set of engines allowed, and an engine looks only into pools that allow it.
+A task that only some engines may run does not block the tasks behind it: each session has a *pool* of tasks for each
+set of allowed engines, and only allowed engines take tasks from a pool.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PoolKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes]]
 
 
 class FairQueue:
-    """Queued tasks. Pushing and taking cost O(1) in engines and in queued tasks.
+    """The queued tasks. Pushing a task and taking a task cost O(1) in engines and in queued tasks.
 
-    Pushing one behind which others are queued already costs O(log n) in these.
+    Pushing a task whose place is in front of other queued tasks costs O(log n) in the number of such tasks.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class FairQueue:
             yield from session
 
     def push(self, task: Task) -> None:
-        """Add a task: at the end, or, if it has waited before or elsewhere, where its number belongs."""
+        """Add a task at the end of its pool, or in front of the tasks with higher numbers that are queued already."""
         queue = self._sessions.get(task.session)
         if queue is None:
             queue = self._sessions[task.session] = _SessionQueue()
@@ -47,7 +47,7 @@ class FairQueue:
         self._length += 1
 
     def take(self, ident: bytes) -> Task | None:
-        """Remove and return the next task that the engine may run; the session's turn is over with that."""
+        """Remove and return the next task that the engine may run; None if there is none. Ends the session's turn."""
         for name, queue in self._sessions.items():
             task = queue.take(ident)
             if task is not None:
@@ -60,7 +60,7 @@ class FairQueue:
         return None
 
     def remove(self, task: Task) -> None:
-        """Remove a task that is queued here. Costs O(1) for a task at the front of its pool."""
+        """Remove a queued task. Costs O(1) for a task at the front of its pool."""
         queue = self._sessions[task.session]
         queue.remove(task)
         self._length -= 1
@@ -68,7 +68,7 @@ class FairQueue:
             del self._sessions[task.session]
 
     def remove_many(self, tasks: Iterable[Task]) -> None:
-        """Remove tasks that are queued here: O(n) in all that are queued with them, however many they are."""
+        """Remove queued tasks. Costs O(n) in the number of tasks that are queued in the same sessions."""
         gone: dict[str, list[Task]] = {}
         for task in tasks:
             gone.setdefault(task.session, []).append(task)
@@ -80,10 +80,13 @@ class FairQueue:
                 del self._sessions[name]
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
-        """Remove and return, oldest first, the tasks that this engine might have run, and none of the others may.
+        """Remove and return, oldest first, the tasks that only this engine may run. Called when the engine has gone.
 
-        For an engine that has gone, with the identities of those that remain. Tasks that any engine may run,
-        and none has refused yet, are not among them, even if none remains.
+        A task that any engine may run, and that no engine has refused, stays queued even if no engine remains.
+
+        Args:
+            ident: The engine that has gone.
+            others: The engines that remain.
         """
         taken: list[Task] = []
         for name, queue in list(self._sessions.items()):
@@ -96,7 +99,7 @@ class FairQueue:
 
 
 class _SessionQueue:
-    """One session's tasks: those for any engine, and pools of those for some."""
+    """The tasks of one session: a pool of tasks for any engine, and a pool for each set of allowed engines."""
 
     __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools")
 
@@ -197,10 +200,10 @@ class _SessionQueue:
 
 
 class _Pool:
-    """Tasks for the same engines, by number.
+    """Tasks for the same engines, ordered by number.
 
-    Most come in that order. The others, which waited elsewhere first, are kept apart in a heap, since there may be
-    thousands of them that belong behind thousands.
+    Most tasks are pushed in the order of their numbers. The others, which waited for something else first, are kept in
+    a heap, since there may be thousands of them.
     """
 
     __slots__ = ("_in_order", "_late")
@@ -233,7 +236,7 @@ class _Pool:
             heapq.heappush(self._late, (task.number, task))
 
     def pop(self) -> None:
-        """Remove the first."""
+        """Remove the first task."""
         if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
             heapq.heappop(self._late)
         else:

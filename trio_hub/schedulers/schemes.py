@@ -1,8 +1,8 @@
-"""Schemes: which of the engines with room gets the next task.
+"""Schemes: the rules by which the scheduler chooses an engine for a task among the engines with room.
 
-A scheme holds only the workers that have room. Its steps cost at most O(log engines); a task that has been
-refused by *r* engines costs O(r log engines) more. The names and rules are those of IPython Parallel's
-TaskScheduler: https://ipyparallel.readthedocs.io/en/latest/tutorial/task.html#schedulers
+A scheme holds only the workers that have room. Each of its methods costs at most O(log engines); for a task that *r*
+engines have refused, O(r log engines) more. The names and rules are those of IPython Parallel's TaskScheduler:
+https://ipyparallel.readthedocs.io/en/latest/tutorial/task.html#schedulers
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ __all__ = ["SCHEMES", "Scheme"]
 
 
 class Scheme(ABC):
-    """The workers with room, and the rule by which one is chosen."""
+    """The workers with room, and the rule by which one of them is chosen."""
 
     bounded: ClassVar[bool] = True
-    """Whether `hwm` says who has room. If not, everybody always has."""
+    """Whether `hwm` limits the tasks of an engine. If not, each engine always has room."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
 
     @abstractmethod
     def add(self, worker: Worker) -> None:
-        """The worker has room, under its present load."""
+        """Add a worker that has room, with its present load."""
 
     @abstractmethod
     def discard(self, worker: Worker) -> None:
-        """The worker is full, gone, or about to change its load. One that is not here is ignored."""
+        """Remove a worker that is full, has gone, or is about to change its load. An unknown worker is ignored."""
 
     @abstractmethod
     def __contains__(self, worker: object) -> bool: ...
 
     @abstractmethod
     def choose(self, task: Task) -> Worker | None:
-        """The worker that gets a task without targets, or None if none with room may run it."""
+        """Choose a worker for a task without targets. Return None if no worker with room may run the task."""
 
     @abstractmethod
     def choose_among(self, workers: list[Worker]) -> Worker:
-        """The worker among these, of which each has room; for a task with targets."""
+        """Choose one of these workers for a task with targets. All of them have room."""
 
 
 class _Heap(Scheme):
-    """The worker with the smallest key; entries of workers that left are skipped when they come up."""
+    """Chooses the worker with the smallest key. Heap entries of removed workers are skipped when they reach the top."""
 
     def __init__(self, rng: Random) -> None:
         super().__init__(rng)
@@ -57,7 +57,7 @@ class _Heap(Scheme):
 
     @abstractmethod
     def key(self, worker: Worker) -> int:
-        """What is compared first; then the time of last use."""
+        """Return the number by which workers are compared first. Workers with equal keys are compared by last use."""
 
     def add(self, worker: Worker) -> None:
         self._tickets = ticket = self._tickets + 1
@@ -95,27 +95,27 @@ class _Heap(Scheme):
 
 
 class LeastLoad(_Heap):
-    """The lowest load; among equals, the least recently used."""
+    """Chooses the worker with the lowest load; among equals, the least recently used one."""
 
     def key(self, worker: Worker) -> int:
         return len(worker.running)
 
 
 class LRU(_Heap):
-    """The least recently used, whatever its load."""
+    """Chooses the least recently used worker, whatever its load."""
 
     def key(self, worker: Worker) -> int:
         return 0
 
 
 class Pure(LRU):
-    """In turn, whatever is outstanding, as a ZeroMQ DEALER does it."""
+    """Chooses each worker in turn, whatever its outstanding tasks, as a ZeroMQ DEALER socket does."""
 
     bounded = False
 
 
 class PlainRandom(Scheme):
-    """Any, with equal chances."""
+    """Chooses a random worker. All workers have the same chance."""
 
     def __init__(self, rng: Random) -> None:
         super().__init__(rng)
@@ -141,7 +141,7 @@ class PlainRandom(Scheme):
     def choose(self, task: Task) -> Worker | None:
         if not self._workers:
             return None
-        for _ in range(16):  # few engines refuse a task, so this finds another; if not, all are looked at
+        for _ in range(16):  # few engines refuse a task, so this usually finds another; if not, all are checked
             worker = self._pick(self._workers)
             if task.accepts(worker.ident):
                 return worker
@@ -159,7 +159,7 @@ class PlainRandom(Scheme):
 
 
 class TwoBin(PlainRandom):
-    """Two at random; of these, the least recently used."""
+    """Picks two workers at random, and chooses the less recently used one."""
 
     def _pick(self, workers: list[Worker]) -> Worker:
         one, other = workers[self._index(workers)], workers[self._index(workers)]
@@ -167,15 +167,15 @@ class TwoBin(PlainRandom):
 
 
 class Weighted(PlainRandom):
-    """Two at random, an engine's chances being the inverse of its load; of these, the less loaded."""
+    """Picks two workers at random, weighted by 1 / (load + 1), and chooses the one with the lower load."""
 
     def _pick(self, workers: list[Worker]) -> Worker:
         one, other = self._sample(workers), self._sample(workers)
         return one if one.load <= other.load else other
 
     def _sample(self, workers: list[Worker]) -> Worker:
-        # Rejection sampling: an idle worker is always taken, one of load n with probability 1/(n + 1). Where
-        # all are heavily loaded the weights hardly differ, so giving up after a few tries changes nothing.
+        # Rejection sampling: a worker with load n is accepted with probability 1/(n + 1), an idle one always. If all
+        # workers are heavily loaded, their weights hardly differ, so giving up after 16 tries makes no difference.
         for _ in range(16):
             worker = workers[self._index(workers)]
             if self._rng.random() * (worker.load + 1) < 1:

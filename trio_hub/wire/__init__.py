@@ -1,5 +1,5 @@
 """Bytes: frames in, typed messages out, and back.
 
-Pure functions and small objects: no Trio, no ZeroMQ, no clock. What cannot be read raises
-`trio_hub.errors.WireError`, whatever the bytes were.
+Pure functions and small objects: no Trio, no ZeroMQ, no clock. Bytes that are not a valid message raise
+`trio_hub.errors.WireError` and no other exception.
 """

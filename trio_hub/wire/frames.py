@@ -1,4 +1,4 @@
-"""Where a multipart message divides: routing identities, the delimiter, and the six parts of a message.
+"""The frames of a multipart message, and how to split off the routing identities.
 
 On the wire: ``[identity…, b"<IDS|MSG>", signature, header, parent, metadata, content, buffer…]``.
 """
@@ -16,24 +16,24 @@ DELIMITER = b"<IDS|MSG>"
 
 
 class _LargeFrame(Protocol):
-    """A frame that is kept where it was received: sized, and readable through the buffer protocol."""
+    """A frame that stays in the memory where it was received. It has a length and supports the buffer protocol."""
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 
-# Small frames are bytes. Large ones may stay in the memory they arrived in (``zmq.Frame``, ``memoryview``).
+# Small frames are bytes. Large frames may stay in the memory where they were received (``zmq.Frame``, ``memoryview``).
 Buffer: TypeAlias = bytes | memoryview | _LargeFrame
 Frames: TypeAlias = list[Buffer]
 
 
 def to_bytes(frame: Buffer) -> bytes:
-    """The frame as bytes; a copy unless it is bytes already."""
+    """Return a frame as bytes: a copy, unless the frame is bytes already."""
     return frame if type(frame) is bytes else bytes(frame)
 
 
 def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
-    """Divide a multipart message into the identities before the delimiter, and the frames from it on.
+    """Split a multipart message into the identities before the delimiter, and the frames from the delimiter on.
 
     Raises:
         WireError: ``no_delimiter`` or ``too_few_frames``.

@@ -1,6 +1,6 @@
-"""Messages: typed headers and metadata, and the session that reads and writes them.
+"""Messages: typed headers and metadata, and the session that reads and writes messages.
 
-The structs name only the fields that the hub needs; all others pass through unread.
+The structs have only the fields that the hub needs. The hub passes on all other fields without reading them.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 
 OWN_USERNAME = "trio-hub"
 """The username in messages of this project's peers begins with this. Stock peers name the user of their process."""
-PROTOCOL_VERSION = "5.3"  # of the Jupyter messaging protocol, as stock sessions state it
+PROTOCOL_VERSION = "5.3"  # the version of the Jupyter messaging protocol that stock sessions state
 MAX_HEADER = 1 << 20
-"""Bytes a header or parent header may have. Stock ones have about 200."""
+"""The greatest size of a header or parent header, in bytes. Headers of stock sessions have about 200 bytes."""
 MAX_METADATA = 64 << 20
-"""Bytes a metadata dict may have. A task with 100,000 dependencies needs about 6 MB."""
+"""The greatest size of a metadata dict, in bytes. A task with 100,000 dependencies needs about 6 MB."""
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -60,12 +60,12 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return self.username != "" and not self.username.startswith(OWN_USERNAME)
 
     def renamed(self, msg_id: str) -> Header:
-        """The same header under another msg_id."""
+        """Return a copy of this header with another msg_id."""
         return msgspec.structs.replace(self, msg_id=msg_id)
 
 
 class ParentHeader(msgspec.Struct, frozen=True, gc=False):
-    """The header that a message answers; all empty if it answers none."""
+    """The header of the message that this message answers. All fields are empty if it answers no message."""
 
     msg_id: str = ""
     msg_type: str = ""
@@ -73,10 +73,10 @@ class ParentHeader(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
-    """What the metadata of a request says to the scheduler. Dependencies keep their raw form here."""
+    """The metadata of a task that the scheduler reads. `after` and `follow` are not parsed here."""
 
     targets: list[str] | None = None
-    retries: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = 0  # what the hub notes has 64 bits
+    retries: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = 0  # stored as 64-bit integers
     after: Any = None
     follow: Any = None
     timeout: float | None = None
@@ -84,7 +84,7 @@ class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class BroadcastMetadata(msgspec.Struct, frozen=True, gc=False):
-    """What the metadata of a broadcast says: whom it is for, as uuid and engine id, and whether to gather."""
+    """The metadata of a broadcast: its targets, as pairs of uuid and engine id, and whether answers are gathered."""
 
     targets: list[tuple[str, int]]
     is_coalescing: bool = False
@@ -92,7 +92,7 @@ class BroadcastMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
-    """What the metadata of a reply says to the scheduler."""
+    """The metadata of a reply that the scheduler reads."""
 
     status: str | None = None
     engine: str | None = None
@@ -101,18 +101,18 @@ class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class ErrorContent(msgspec.Struct, frozen=True, gc=False):
-    """What the content of a reply says that reports an error."""
+    """The content of a reply that reports an error: the name of the exception's class, and its text."""
 
     ename: str = ""
     evalue: str = ""
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
-    """A message that has been verified, with its routing identities.
+    """A message whose signature has been verified, with its routing identities.
 
-    ``frames`` are those from the delimiter on, just as they came, ready to be sent on:
-    ``[delimiter, signature, header, parent, metadata, content, buffer…]``. ``date`` is that of a client's request, once
-    it has been parsed.
+    - ``frames``: the frames from the delimiter on, as they were received, so that the hub can send them on:
+      ``[delimiter, signature, header, parent, metadata, content, buffer…]``;
+    - ``date``: the date in a client's request; None until that date has been parsed.
     """
 
     idents: list[bytes]
@@ -139,17 +139,18 @@ _NO_PARENT = ParentHeader()
 
 
 class Session:
-    """Reads and writes messages under one key.
+    """Reads and writes messages that are signed with one key.
 
     Args:
-        key: the shared secret; empty for no signatures.
-        packer: name of the serialisation, see `packer_named`.
-        scheme: name of the signature scheme, see `Signer`.
-        session_id: names this session in the headers it writes.
-        now: gives the current time, aware and in UTC.
+        key: The shared secret. Messages are not signed if the key is empty.
+        packer: The name of the serialisation, see `packer_named`.
+        scheme: The name of the signature scheme, see `Signer`.
+        session_id: The session in the headers of messages that this object writes.
+        now: Returns the current time, aware and in UTC.
+        username: The username in these headers.
 
     Raises:
-        ConfigError: for a packer or scheme that is unknown or unsafe.
+        ConfigError: The packer or the scheme is unknown or unsafe.
     """
 
     def __init__(
@@ -168,9 +169,10 @@ class Session:
         self.packer: Packer = packer_named(packer)
         self.signer = Signer(key, scheme)
         self.replays = ReplayWindow()
-        """All messages that were read or made here."""
+        """The signatures of all messages that this session has read or made."""
         self.lasting = ReplayWindow()
-        """The messages among them that were read as `lasting`: they leave no record, and there are few of them."""
+        """The signatures of the messages that were read as `lasting`. These messages are few, and leave no record by
+        which the hub could recognise a replay."""
         self._numbers = itertools.count(1)
         self._header = self.packer.decoder(Header)
         self._parent = self.packer.decoder(ParentHeader)
@@ -186,22 +188,24 @@ class Session:
     # Reading
 
     def read_untrusted(self, frames: Sequence[Buffer], *, lasting: bool = False) -> Message:
-        """The message in the frames: verified, not seen before, with a readable header and parent.
+        """Read a message: verify its signature, check that it is no replay, and decode its header and parent header.
 
         Args:
-            frames: identities, and a message from the delimiter on.
-            lasting: whether the message is remembered until as many others were read that are `lasting`, too, however
-                many others there are.
+            frames: Routing identities, and a message from the delimiter on.
+            lasting: Whether to remember the signature in `lasting` too. There, only other lasting messages can push
+                the signature out.
 
         Raises:
-            WireError: and nothing else, whatever the frames are.
+            WireError: The frames are no valid message. No other exception is raised.
         """
         idents, frames = split_untrusted(frames)
         _, signature, header, parent, metadata, content = frames[:6]
         if len(header) > MAX_HEADER or len(parent) > MAX_HEADER:
-            raise WireError("too_large", f"a header of {max(len(header), len(parent))} bytes; {MAX_HEADER} at most")
+            raise WireError(
+                "too_large", f"a header of {max(len(header), len(parent))} bytes; the limit is {MAX_HEADER}"
+            )
         if len(metadata) > MAX_METADATA:
-            raise WireError("too_large", f"metadata of {len(metadata)} bytes; {MAX_METADATA} at most")
+            raise WireError("too_large", f"metadata of {len(metadata)} bytes; the limit is {MAX_METADATA}")
         if self.signer.key:
             signature = to_bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
@@ -211,8 +215,8 @@ class Session:
         return self.read_trusted(idents, frames)
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
-        """The message in frames from the delimiter on that were verified when they came. Raises `WireError`."""
-        # Nearly all frames are bytes already. To ask `to_bytes` for each would take as long as all else here.
+        """Read frames, from the delimiter on, that were verified when they were received. Raises `WireError`."""
+        # Nearly all frames are bytes already. Calling `to_bytes` for each would double the time of this function.
         header, parent, metadata = frames[2], frames[3], frames[4]
         if type(header) is not bytes:
             header = bytes(header)
@@ -230,31 +234,34 @@ class Session:
         )
 
     def task_metadata(self, message: Message) -> TaskMetadata:
-        """Raises `WireError`."""
+        """Decode the metadata of a task. Raises `WireError`."""
         return self._task_metadata(message.raw_metadata)
 
     def broadcast_metadata(self, message: Message) -> BroadcastMetadata:
-        """Raises `WireError`."""
+        """Decode the metadata of a broadcast. Raises `WireError`."""
         return self._broadcast_metadata(message.raw_metadata)
 
     def result_metadata(self, message: Message) -> ResultMetadata:
-        """Raises `WireError`."""
+        """Decode the metadata of a reply. Raises `WireError`."""
         return self._result_metadata(message.raw_metadata)
 
     def header(self, message: Message) -> dict[str, Any]:
-        """The whole header dict. Raises `WireError`."""
+        """Decode the whole header. Raises `WireError`."""
         return self._dict(message.raw_header)
 
     def metadata(self, message: Message) -> dict[str, Any]:
-        """The whole metadata dict. Raises `WireError`."""
+        """Decode the whole metadata. Raises `WireError`."""
         return self._dict(message.raw_metadata)
 
     def content(self, message: Message) -> dict[str, Any]:
-        """The content dict. Raises `WireError`."""
+        """Decode the content. Raises `WireError`."""
         return self._dict(message.raw_content)
 
     def error_in(self, frames: Frames) -> tuple[str, str]:
-        """Type and text of the error that a message's content reports: the first line, at most 200 characters."""
+        """Return the name and the text of the error in a reply's content; two empty texts if it cannot be read.
+
+        The name is cut after 100 characters. The text is cut after its first line, and after 200 characters.
+        """
         try:
             error = self._error(to_bytes(frames[5]))
         except WireError:
@@ -274,13 +281,13 @@ class Session:
         header: dict[str, Any] | None = None,
         noted: bool = True,
     ) -> Frames:
-        """A message from the delimiter on.
+        """Make a message. Return its frames from the delimiter on.
 
         Args:
-            msg_type, content, metadata, buffers: what the message says.
-            parent: the packed header that is answered.
-            header: a header of the caller's own instead of a new one.
-            noted: whether to `note` the message; a thread must leave that to the thread that reads.
+            msg_type, content, metadata, buffers: The parts of the message.
+            parent: The packed header of the message that this message answers.
+            header: The header; None for a new header.
+            noted: Whether to `note` the message. Only the thread that reads messages may note them.
         """
         pack = self.packer.pack
         if header is None:
@@ -302,24 +309,28 @@ class Session:
         }
 
     def seal(self, parts: Sequence[Buffer], buffers: Sequence[Buffer] = ()) -> Frames:
-        """The four packed dicts as a new message, from the delimiter on, which is noted."""
+        """Sign four packed dicts, and `note` the new message. Return its frames from the delimiter on."""
         frames = self.sign(parts, buffers)
         self.note(frames)
         return frames
 
     def sign(self, parts: Sequence[Buffer], buffers: Sequence[Buffer] = ()) -> Frames:
-        """The four packed dicts, signed, from the delimiter on: a message that there was before, or is to be noted."""
+        """Sign four packed dicts without noting the message. Return its frames from the delimiter on.
+
+        For a message that was noted before, or that the caller notes later.
+        """
         return [DELIMITER, self.signer.sign(parts), *parts, *buffers]
 
     def remember_lasting(self, message: Message) -> None:
-        """Remember a message that was read as one that is `lasting`. Raises `WireError` (``replayed``)."""
+        """Remember a message, which was read already, in `lasting`. Raises `WireError` (``replayed``)."""
         if self.signer.key:
             self.lasting.remember(to_bytes(message.frames[1]))
 
     def note(self, frames: Frames, *, lasting: bool = False) -> None:
-        """Count a message that was made here as read: if the message comes back, it is a replay.
+        """Remember a message that this session has made: if the message is received later, it is a replay.
 
-        A message that comes back is no message of the peer's: the buffers, which are not signed, may be a stranger's.
+        Such a message does not come from a peer. An attacker has sent it back, perhaps with other buffers, since
+        buffers are not signed.
         """
         if self.signer.key:
             signature = to_bytes(frames[1])
@@ -329,7 +340,7 @@ class Session:
 
 
 def parse_date(text: str | None) -> datetime | None:
-    """ISO 8601 text as an aware date in UTC; None if it is not such a date. Naive dates are UTC."""
+    """Parse an ISO 8601 date. Return an aware date in UTC, or None for any other text. A date without a zone is UTC."""
     if not text:
         return None
     try:
@@ -340,17 +351,17 @@ def parse_date(text: str | None) -> datetime | None:
         return date.replace(tzinfo=UTC)
     try:
         return date if date.tzinfo is UTC else date.astimezone(UTC)
-    except OverflowError:  # year 1 or 9999, moved across the end of time
+    except OverflowError:  # in UTC, the date is before year 1 or after year 9999
         return None
 
 
 def error_content(
     ename: str, evalue: str, *, traceback: Sequence[str] = (), engine_info: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The content of a reply that reports an error, as stock clients unwrap it.
+    """Return the content of a reply that reports an error, in the form that stock clients expect.
 
-    An empty ``engine_info`` also tells them that no output of an engine will follow. The texts are made `printable`, so
-    that each packer can write them.
+    An empty ``engine_info`` also tells clients that no output of an engine will follow. The texts are made `printable`,
+    so that each packer can write them.
     """
     ename, evalue = printable(ename), printable(evalue)
     return {

@@ -1,8 +1,8 @@
-"""Packers: how the dicts of a message become bytes, by the names that connection files give them.
+"""Packers: how the dicts of a message become bytes. Connection files name the packer.
 
-What a packer writes of odd values, and which values it refuses, is the rule in `trio_hub.wire.plain`.
-Typed decoding goes through msgspec; what it refuses and the standard library accepts (NaN, lone surrogates,
-a byte-order mark) is read by the standard library instead, so that no message is lost to a stricter reader.
+`trio_hub.wire.plain` says how values without a form in JSON are packed, and which values a packer refuses.
+msgspec decodes the dicts. JSON that msgspec refuses and the standard library accepts (NaN, lone surrogates, a
+byte-order mark) is decoded by the standard library, so that the hub reads each message that stock sessions read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["Packer", "packer_named"]
 
 T = TypeVar("T")
 
-# Bytes nobody controls can make a decoder raise these; each of them means "malformed".
+# The exceptions that a decoder can raise for arbitrary bytes. Each of them means "malformed".
 _MALFORMED = (ValueError, RecursionError, TypeError, OverflowError, MemoryError)
-# What an encoder raises for values of types it knows: lone surrogates, numbers too large, nesting too deep.
+# The exceptions that an encoder raises for values of known types: lone surrogates, large numbers, deep nesting.
 _UNPACKABLE = (ValueError, RecursionError, OverflowError)
 
 
 def _refused(value: Any, why: str) -> str | int:
-    """An `Instead` for `trio_hub.wire.plain.plain` that refuses what msgspec does not know. Raises `TypeError`."""
+    """Return a value as msgspec writes it. Raises `TypeError` for a type that msgspec does not know. An `Instead`."""
     found = standard(value)
     if found is None:
         raise TypeError(why)
@@ -35,12 +35,12 @@ def _refused(value: Any, why: str) -> str | int:
 
 
 def _encode_msgpack(value: Any) -> bytes:
-    # Stock sessions send dates as text. msgspec would make timestamps of them, unless it is made to see text.
+    # Stock sessions send dates as text. msgspec would encode them as timestamps, so they are converted to text first.
     return msgspec.msgpack.encode(msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview)))
 
 
 class Packer:
-    """One serialisation of dicts: ``json`` (also as ``orjson``, the same bytes) or ``msgpack``."""
+    """One serialisation of dicts: ``json``, ``orjson`` (which writes the same bytes as ``json``), or ``msgpack``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -52,15 +52,15 @@ class Packer:
         if self.is_json:
             self._encode_raw = msgspec.json.Encoder().encode
             self._decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-        else:  # in MessagePack, a key need not be a text
+        else:  # in MessagePack, a key can be any value
             self._encode_raw = msgspec.msgpack.Encoder().encode
             self._decode_raw = msgspec.msgpack.Decoder(dict[Any, msgspec.Raw]).decode
 
     def pack(self, value: Any) -> bytes:
-        """The value as bytes. Dates become ISO 8601 text; in JSON, bytes become base64, NaN and infinities null.
+        """Pack a value. Dates become ISO 8601 text. In JSON, bytes become base64, and NaN and infinities become null.
 
         Raises:
-            TypeError: and nothing else, for what cannot be packed (which may well have come from a message).
+            TypeError: The value cannot be packed. No other exception is raised, since the value may be a peer's.
         """
         try:
             try:
@@ -73,13 +73,13 @@ class Packer:
             raise TypeError(f"cannot be packed as {self.name}: {str(error)[:200]}") from None
 
     def repacked(self, data: bytes, changes: dict[str, Any]) -> bytes:
-        """Return a packed dict with some keys changed or added. All other values stay the bytes that they are.
+        """Return a packed dict with some keys changed or added. The bytes of all other values stay as they are.
 
-        So values that could not be unpacked and packed again, which somebody may have sent, do no harm.
+        So the dict may contain values that could not be packed again.
 
         Raises:
-            TypeError: a value in `changes` cannot be packed.
-            WireError: (``malformed``) the bytes are no dict.
+            TypeError: A value in `changes` cannot be packed.
+            WireError: The bytes are no dict (``malformed``).
         """
         packed = {key: msgspec.Raw(self.pack(value)) for key, value in changes.items()}
         try:
@@ -90,18 +90,19 @@ class Packer:
             raise WireError("malformed", f"not a dict in {self.name}: {str(error)[:200]}") from None
 
     def packed_part(self, value: Any) -> Any:
-        """What takes the place of a value in a larger one, so that packing that one is quick. Raises `TypeError`.
+        """Pack a value once, so that larger values that contain it are packed quickly. Raises `TypeError`.
 
-        Only JSON can be put together so; else it is the value itself.
+        Returns:
+            An object to use in place of the value: the packed JSON, or for other packers the value itself.
         """
         return msgspec.Raw(self.pack(value)) if self.is_json else value
 
     def unpack_untrusted(self, data: bytes) -> Any:
-        """The plain value in the bytes. Raises `WireError` (``malformed``)."""
+        """Unpack bytes into lists, dicts and plain values. Raises `WireError` (``malformed``)."""
         return self.decoder(Any)(data)
 
     def decoder(self, wanted: type[T]) -> Callable[[bytes], T]:
-        """A function from bytes to `wanted`, which raises `WireError` (``malformed``, ``wrong_type``) only."""
+        """Return a function that unpacks bytes into `wanted`, or raises `WireError` (``malformed``, ``wrong_type``)."""
         decode = msgspec.json.Decoder(wanted).decode if self.is_json else msgspec.msgpack.Decoder(wanted).decode
 
         def decode_untrusted(data: bytes) -> T:
@@ -123,7 +124,7 @@ class Packer:
             raise WireError("wrong_type", f"unexpected contents: {str(error)[:200]}") from None
 
     def to_json(self, data: bytes) -> bytes:
-        """The packed dict as JSON text, which is how records keep it. Raises `WireError`."""
+        """Return a packed dict as JSON text, the form that records store. Raises `WireError`."""
         if self.is_json:
             return data
         try:
@@ -132,14 +133,14 @@ class Packer:
             raise WireError("malformed", f"cannot be recorded as JSON: {str(error)[:200]}") from None
 
     def from_json(self, data: bytes) -> bytes:
-        """The inverse of `to_json`."""
+        """Return JSON text as a packed dict: the inverse of `to_json`."""
         return data if self.is_json else self.pack(json.loads(data))
 
 
 def _with_members(data: bytes, members: dict[str, msgspec.Raw]) -> bytes:
-    """Return JSON text of an object, which msgspec does not read, with members added at its end.
+    """Return the JSON text of an object with members added at its end. For text that msgspec cannot decode.
 
-    If the object has a member of the same name already, then all readers that clients and engines use take the last.
+    If the object has two members of one name, then all JSON readers that clients and engines use take the last one.
     """
     text = data.rstrip(b" \t\r\n")
     begin = text.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
@@ -153,16 +154,16 @@ def _with_members(data: bytes, members: dict[str, msgspec.Raw]) -> bytes:
 
 
 def packer_named(name: str) -> Packer:
-    """The packer that a connection file names.
+    """Return the packer of that name: ``json``, ``orjson`` or ``msgpack``.
 
     Raises:
-        ConfigError: for a packer that is unknown, or unsafe.
+        ConfigError: The packer is unknown or unsafe.
     """
     if name in ("json", "orjson", "msgpack"):
         return Packer(name)
     if name == "pickle":
         raise ConfigError(
-            "packer 'pickle' is refused: unpickling a header runs whatever code the sender put into it, before "
-            "anything about the message is known. Use json, orjson or msgpack."
+            "packer 'pickle' is refused: unpickling a header runs any code that the sender has put into it, before "
+            "the hub has verified the message. Use json, orjson or msgpack."
         )
     raise ConfigError(f"packer {name!r} is not known: use json, orjson or msgpack")

@@ -9,16 +9,16 @@ value                            what is written
 a lone surrogate                 its escape, ``\udcff``, which JSON readers read as the same lone surrogate;
                                  two that follow each other are read as the character they make
 NaN and infinities               ``null``
-an integer of > 4,300 digits     a text that says so, where people read it; else the value is refused
-a MessagePack extension          a text with its type and size, where people read it; else the value is refused
-nesting beyond `MAX_DEPTH`       a text that says so, where people read it; else the value is refused
-another object                   a text that names its class, where people read it; else the value is refused
+an integer of > 4,300 digits     for people: a text that says so; in a message: the value is refused
+a MessagePack extension          for people: a text with its type and size; in a message: the value is refused
+nesting beyond `MAX_DEPTH`       for people: a text that says so; in a message: the value is refused
+another object                   for people: a text that names its class; in a message: the value is refused
 ===============================  ======================================================================================
 
-"Where people read it" means the dashboard and the command: they call `json_bytes` and `json_text`, which never fail.
-Messages are packed by `trio_hub.wire.packers.Packer.pack`, which refuses such a value with a `TypeError`; MessagePack
-has no form for lone surrogates and for integers beyond 64 bits, so it refuses these, too. Bytes that are only relayed
-or recorded are not decoded, so nothing in them is ever replaced.
+"For people" means on the dashboard and in the command's output, which are written with `json_bytes` and `json_text`;
+these functions never fail. Messages are packed by `trio_hub.wire.packers.Packer.pack`, which refuses such a value with
+a `TypeError`. MessagePack has no form for lone surrogates and for integers beyond 64 bits, so `Packer.pack` refuses
+these too. The hub relays and records bytes without decoding them, so it never replaces a value in them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ import msgspec
 __all__ = ["MAX_DEPTH", "described", "json_bytes", "json_text", "plain", "printable", "standard"]
 
 MAX_DEPTH = 200
-"""Levels of nested lists and dicts that `plain` looks into."""
+"""The number of levels of nested lists and dicts that `plain` writes."""
 
 Instead: TypeAlias = Callable[[Any, str], Any]
-"""Gets a value without a form in JSON, and the reason; returns a plain value to write instead, or raises."""
+"""A function that is given a value without a form in JSON, and the reason. It returns a plain value to write instead,
+or raises an exception."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,7 +66,7 @@ def plain(value: Any, instead: Instead, depth: int = 0) -> Any:
 
     Args:
         value: Anything.
-        instead: Called for each value, within `value`, that JSON has no form for.
+        instead: Called for each value within `value` that has no form in JSON.
         depth: The levels of lists and dicts around the value.
     """
     match value:
@@ -93,7 +94,7 @@ def plain(value: Any, instead: Instead, depth: int = 0) -> Any:
 
 
 def described(value: Any, why: str) -> str | int:
-    """Return a date, bytes or the like as `standard` does; for any other value a text for people. An `Instead`."""
+    """Return the form that `standard` gives a value; if there is none, a text that describes it. An `Instead`."""
     found = standard(value)
     if found is not None:
         return found
@@ -103,7 +104,7 @@ def described(value: Any, why: str) -> str | int:
 
 
 def standard(value: Any) -> str | int | None:
-    """Return a date, UUID, enum, bytes or the like as msgspec writes it; None for what msgspec does not know."""
+    """Return a date, UUID, enum, bytes or similar value as msgspec writes it; None for a type unknown to msgspec."""
     if isinstance(value, int | dict | list | tuple | set | frozenset):
         return None
     try:

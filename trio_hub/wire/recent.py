@@ -1,4 +1,4 @@
-"""What has been seen lately, by 64-bit marks, in memory that is bounded and all in one piece."""
+"""A bounded, compact memory of the latest 64-bit marks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ __all__ = ["Recent"]
 T = TypeVar("T")
 
 _LEAST = 64
-"""Places in a generation that has just begun; a power of two, as all numbers of places are."""
+"""The number of places in a new hash table. It must be a power of two."""
 _FACTOR = 4
-"""By which it grows when half of them are taken."""
+"""A hash table grows by this factor when half of its places are taken. It must be a power of two."""
 
 
 class Recent(Generic[T]):
-    """The latest marks, at least `size` and at most twice as many, and something that each stands for.
+    """The latest marks, at least `size` and at most twice as many, and a value for each mark.
 
-    Two generations: when the younger is full, the older is forgotten at once, so that remembering is O(1) and memory is
-    bounded. They are hash tables in arrays of plain numbers, which take up a quarter of what a set of objects does. And
-    small objects that live for long, made one by one among millions that do not, would hold on to most of the memory
-    that these have taken up. (What marks stand for had better be few objects, of which many marks have the same.)
+    A mark is a number from 0 to 2**64 - 1 whose last bits are practically random. The values should be few objects,
+    each shared by many marks.
 
-    A mark is a number from 0 to 2**64 - 1 whose last bits are as good as random.
+    There are two generations of marks. When the younger one is full, the older one is forgotten at once. So remembering
+    a mark takes O(1), and memory is bounded. A generation is a hash table in an array of plain numbers. The array needs
+    a quarter of the memory of a set of objects. It also avoids fragmentation: small objects that live long, created
+    among millions that do not, would keep most of the memory of the others from being reused.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.turns = 0
-        """How often the older generation has been forgotten."""
+        """How often the older generation was forgotten."""
         self._young: _Generation[T] = _Generation(_LEAST)
         self._old: _Generation[T] = _Generation(_LEAST)
 
@@ -37,19 +38,19 @@ class Recent(Generic[T]):
         return self._young.count + self._old.count
 
     def find(self, mark: int) -> T | None:
-        """What a mark stands for; None if it is not known (any more)."""
-        mark = mark or 1  # 0 is an empty place
+        """Return the value of a mark; None if the mark is unknown or forgotten."""
+        mark = mark or 1  # 0 means an empty place
         young, old = self._young, self._old
         found = young.values[young.place_of(mark)]
         return found if found is not None else old.values[old.place_of(mark)]
 
     def remember(self, mark: int, value: T) -> bool:
-        """Remember what a mark stands for, which is never None.
+        """Remember a mark and its value, which must not be None.
 
         Returns:
-            False if the mark is known already: then it stands for what it did before.
+            False if the mark is known already; then it keeps its value.
         """
-        # This is done for every message, so both generations are looked through right here.
+        # Called for every message, so the search through both generations is written out here.
         mark = mark or 1
         old = self._old
         marks = old.marks
@@ -87,7 +88,7 @@ class Recent(Generic[T]):
 
 
 class _Generation(Generic[T]):
-    """A hash table with open addressing; a mark is at its own place, or at the first free one behind that."""
+    """A hash table with open addressing. A mark is at its own place, or at the first free place after it."""
 
     __slots__ = ("count", "last", "marks", "values")
 
@@ -98,7 +99,7 @@ class _Generation(Generic[T]):
         self.values: list[T | None] = [None] * places
 
     def place_of(self, mark: int) -> int:
-        """Where a mark is; or, if it is not there, an empty place for it."""
+        """Return the place of a mark, or an empty place for a mark that is not in the table."""
         marks = self.marks
         last = self.last
         place = mark & last
@@ -107,14 +108,14 @@ class _Generation(Generic[T]):
         return place
 
     def put(self, mark: int, value: T | None) -> None:
-        """A mark that is not there, for which there is room."""
+        """Add a mark. The mark must not be in the table, and the table must have an empty place."""
         place = self.place_of(mark)
         self.marks[place] = mark
         self.values[place] = value
         self.count += 1
 
     def grown(self) -> _Generation[T]:
-        """The same with more room."""
+        """Return a copy with more places."""
         grown: _Generation[T] = _Generation(_FACTOR * len(self.marks))
         marks, values, last = grown.marks, grown.values, grown.last
         for mark, value in zip(self.marks, self.values, strict=True):

@@ -1,4 +1,4 @@
-"""Message signatures: who may speak, and that nobody says the same thing twice."""
+"""Message signatures, and the replay window, which detects messages that are received twice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from .recent import Recent
 __all__ = ["REPLAY_WINDOW", "ReplayWindow", "Ring", "Signer"]
 
 REPLAY_WINDOW = 65_536
-"""Signatures remembered at least; stock sessions remember as many (jupyter_client: ``digest_history_size``)."""
+"""The least number of signatures to remember. Stock sessions remember as many (``digest_history_size`` in
+jupyter_client)."""
 
 
 class Signer:
-    """HMAC over the four dicts of a message, in hexadecimal (scheme ``hmac-HASH``, HASH as in `hashlib`).
+    """Signs and verifies messages: HMAC over the four dicts of a message, in hexadecimal (RFC 2104).
 
-    The keyed inner and outer hashes are prepared once and copied for each message, which takes half the time
-    of a new `hmac.HMAC` (RFC 2104 gives the construction). An empty key means no signatures at all.
+    The scheme is ``hmac-HASH``, with the name of a hash in `hashlib`. Messages are not signed if the key is empty.
+    The keyed inner and outer hashes are prepared once and copied for each message. That takes half the time of a
+    new `hmac.HMAC`.
     """
 
     def __init__(self, key: bytes, scheme: str = "hmac-sha256") -> None:
@@ -29,7 +31,7 @@ class Signer:
         if prefix != "hmac" or name not in hashlib.algorithms_guaranteed or name.startswith("shake"):
             raise ConfigError(
                 f"signature_scheme {scheme!r} is not known: "
-                "use hmac-sha256, or hmac- with another hash of Python's hashlib"
+                "use hmac-sha256, or hmac- followed by another hash of Python's hashlib"
             )
         self.key = key
         self.scheme = scheme
@@ -41,7 +43,7 @@ class Signer:
         self._outer = hashlib.new(name, bytes(byte ^ 0x5C for byte in key))
 
     def sign(self, parts: Sequence[Buffer]) -> bytes:
-        """The signature of header, parent header, metadata and content."""
+        """Return the signature of the four dicts: header, parent header, metadata and content."""
         if not self.key:
             return b""
         inner = self._inner.copy()
@@ -52,13 +54,13 @@ class Signer:
         return outer.hexdigest().encode("ascii")
 
     def verify_untrusted(self, signature: bytes, parts: Sequence[Buffer]) -> None:
-        """Raises `WireError` (``bad_signature``) unless the signature is that of the parts."""
+        """Check the signature of the four dicts of a message. Raises `WireError` (``bad_signature``)."""
         if self.key and not compare_digest(self.sign(parts), signature):
-            raise WireError("bad_signature", "the signature is not that of the message under this hub's key")
+            raise WireError("bad_signature", "the signature was not made with this hub's key")
 
 
 class Ring(Protocol):
-    """Places for numbers of 64 bits, such as an ``array("Q")``."""
+    """A sequence of 64-bit numbers, such as an ``array("Q")``."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[int]: ...
@@ -68,16 +70,16 @@ class Ring(Protocol):
 class ReplayWindow:
     """The latest signatures, at least `size` and at most twice as many, see `Recent`.
 
-    Only verified signatures may be shown to it, or a forger could fill it.
+    Only verified signatures may be remembered. Otherwise an attacker without the key could fill the window.
 
-    A ring keeps the latest marks where the next process finds them: see `keep_in`.
+    A ring can keep the latest marks in memory that outlives the process, see `keep_in`.
     """
 
     def __init__(self, size: int = REPLAY_WINDOW) -> None:
         self.size = size
         self.recent: Recent[bool] = Recent(size)
         self.on_lap: Callable[[], None] = lambda: None
-        """Called when the ring is full once more, before the marks that are in it begin to make room for others."""
+        """Called each time the end of the ring is reached, before new marks replace those at its beginning."""
         self._ring: Ring | None = None
         self._at = self._last = 0
 
@@ -85,8 +87,8 @@ class ReplayWindow:
         return len(self.recent)
 
     def remember(self, signature: bytes) -> None:
-        """Raises `WireError` (``replayed``) if the signature, in hexadecimal, was seen before."""
-        # 64 bits tell so few apart, and nobody without the key can choose them. 0 is an empty place in the ring.
+        """Remember a signature in hexadecimal. Raises `WireError` (``replayed``) if it is known already."""
+        # 64 bits suffice: signatures are few, and nobody without the key can choose them. 0 means an empty place.
         mark = int(signature[:16], 16) or 1
         if not self.recent.remember(mark, True):
             raise WireError("replayed", "a message with this signature has been received before")
@@ -109,11 +111,11 @@ class ReplayWindow:
         return True
 
     def keep_in(self, ring: Ring) -> None:
-        """Remember the marks that are in a ring, and keep the latest marks there from now on.
+        """Remember the marks in a ring, and from now on write new marks into the ring.
 
         Args:
-            ring: numbers of 64 bits, 0 where it is empty. The place behind the newest mark is always empty. Whatever
-                else is in the ring counts as a mark, so a damaged ring does no harm.
+            ring: 64-bit numbers, with 0 for an empty place. The place after the newest mark is always empty. Any
+                other number counts as a mark, so a damaged ring does no harm.
         """
         marks = list(ring)
         self._at = marks.index(0) if 0 in marks else 0
@@ -124,6 +126,6 @@ class ReplayWindow:
         self._last = len(ring) - 1
 
     def leave_ring(self) -> None:
-        """Use the ring no more."""
+        """Stop writing marks into the ring."""
         self._ring = None
         self.on_lap = lambda: None

@@ -24,9 +24,9 @@ async def test_abort(tmp_path: Path) -> None:
         result = await it.ask("abort", finished, "nobody", queued, queued)
         assert result.exit_code == 1
         assert result.stdout.splitlines() == [
-            f"{queued} is not to begin",
+            f"{queued} was aborted, if it had not started",
             f"{finished} has finished already",
-            "nobody is not known to the hub",
+            "nobody is unknown to the hub",
         ]
 
 
@@ -40,7 +40,7 @@ async def test_resubmit(tmp_path: Path) -> None:
         new = (await it.ask_json("resubmit", old))["resubmitted"][old]
         assert (await it.ask("result", new)).stdout == "1024\n"
         text = (await it.ask("resubmit", old)).stdout
-        assert text.startswith(f"{old} is ")
+        assert text.startswith(f"{old} was resubmitted as ")
         result = await it.ask("resubmit", old, "nobody")
         assert result.exit_code == 1
         assert "No such msg(s): ['nobody']" in result.stderr

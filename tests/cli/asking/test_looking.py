@@ -121,25 +121,25 @@ async def test_tasks(tmp_path: Path) -> None:
             [waiting, "waiting"],
         ]
         assert lines[2].endswith("night [2J-1  ZeroDivisionError: integer division or modulo by zero")
-        assert (await it.ask("tasks", "--label", "nothing")).stderr == "no such requests\n"
+        assert (await it.ask("tasks", "--label", "nothing")).stderr == "no matching requests\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["tasks", "nonsense"], "it is not JSON"),
-        (["tasks", "[1]"], "it has to be a JSON object"),
+        (["tasks", "[1]"], "it is not a JSON object"),
         (["tasks", "--since", "someday"], "'someday' is neither a date"),
         (["tasks", "--limit", "0"], "--limit"),
-        (["tasks", '{"label": "a"}', "--label", "b"], "QUERY says already which label: leave out --label"),
+        (["tasks", '{"label": "a"}', "--label", "b"], "QUERY already has a condition on label: leave out --label"),
         (["tasks", "--profile=a", "--profile-dir=b"], "profile and profile_dir each say"),
-        (["purge", "--older-than", "-3"], "'-3' is no duration"),
+        (["purge", "--older-than", "-3"], "'-3' is not a duration"),
         (["wait", "--engines", "1", "a"], "but not both"),
-        (["shutdown"], "say what to stop"),
-        (["shutdown", "--engine", "1", "--hub"], "say what to stop"),
-        (["purge"], "say what to purge"),
-        (["purge", "a", "--all"], "say what to purge"),
-        (["top"], "this is no terminal"),
+        (["shutdown"], "give --engine ID, --engines or --hub"),
+        (["shutdown", "--engine", "1", "--hub"], "give --engine ID, --engines or --hub"),
+        (["purge"], "give exactly one of MSG_IDs"),
+        (["purge", "a", "--all"], "give exactly one of MSG_IDs"),
+        (["top"], "this is not a terminal"),
         (["completion", "tcsh"], "tcsh"),
     ],
 )
@@ -154,7 +154,7 @@ async def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         result = await it.ask("tasks", "--engine", "7")
         assert result.exit_code == 1
-        assert result.stderr.startswith("trio-hub: there is no engine 7; those there are: 0")
+        assert result.stderr.startswith("trio-hub: no engine 7 is registered (registered: 0")
 
 
 async def test_a_query_that_the_hub_refuses(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_scrolling() -> None:
 def test_paused() -> None:
     lines = lines_of(snapshot(), 80, 24, View(paused=True))
     assert lines[0].endswith("  paused")
-    assert "p go on" in lines[-1]
+    assert "p continue" in lines[-1]
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 5), (1, 1), (80, 3)])

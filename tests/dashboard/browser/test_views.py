@@ -178,7 +178,7 @@ def test_tasks_are_found(cluster: Cluster, open_page: Opening) -> None:
     query.fill('{"label": "vic')
     expect(page.locator("#query-error")).to_contain_text("This is not a query")
     query.fill('{"nonsense": 1}')
-    expect(page.locator("#query-error")).to_contain_text("no record has this key")
+    expect(page.locator("#query-error")).to_contain_text("records have no such key")
     expect(query).to_have_attribute("aria-invalid", "true")
     query.fill('{"label": {"$glob": "vic*"}}')
     expect(page.locator("#query-error")).to_be_empty()

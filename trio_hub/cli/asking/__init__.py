@@ -1,1 +1,1 @@
-"""Commands that ask a running hub, of either kind, and print what it says."""
+"""Commands that ask a running hub (trio-hub or ipcontroller) and print its answers."""

@@ -1,4 +1,4 @@
-"""``trio-hub abort``, ``resubmit``, ``purge`` and ``shutdown``: commands after which things are not as before."""
+"""``trio-hub abort``, ``resubmit``, ``purge`` and ``shutdown``: commands that change something."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["abort", "purge", "resubmit", "shutdown"]
 
 AT_A_TIME = 500
-"""Requests that a hub is told of in one message."""
+"""The maximum number of requests in one message to the hub."""
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask first.")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Go on, if that is the user's wish. Asked on stderr, so that stdout has nothing but the answer."""
+    """Ask the user for confirmation unless `yes`. Asks on stderr, so that stdout contains only the answer."""
     if not yes:
         click.confirm(question, abort=True, err=True)
 
@@ -43,9 +43,9 @@ def requests(number: int) -> str:
 @click.argument("msg_ids", nargs=-1, required=True, metavar="MSG_ID...")
 @asks_hub
 def abort(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
-    """Withdraw requests, of whichever client. Those that an engine has begun go on.
+    """Abort requests, of any client. Requests that an engine has started continue.
 
-    Who waits for one is told that it was aborted. Exits with 1 if one of them is unknown, or finished already.
+    The client of an aborted request gets an error. Exits with 1 if a request is unknown or has finished already.
     """
     from .session import ask
 
@@ -65,7 +65,11 @@ def abort(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
     if as_json:
         print_json(answer)
     else:
-        meaning = {"told": "is not to begin", "finished": "has finished already", "unknown": "is not known to the hub"}
+        meaning = {
+            "told": "was aborted, if it had not started",
+            "finished": "has finished already",
+            "unknown": "is unknown to the hub",
+        }
         for name, what in meaning.items():
             for msg_id in answer[name]:
                 click.echo(f"{msg_id} {what}")
@@ -78,7 +82,7 @@ def abort(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
 def resubmit(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
     """Run requests again, as new tasks, and print their new msg_ids.
 
-    If the hub has no record of one of them, none is run.
+    If the hub has no record of one of them, none of them is run.
     """
     from .session import ask
 
@@ -90,7 +94,7 @@ def resubmit(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
         print_json({"resubmitted": resubmitted})
     else:
         for old, new in resubmitted.items():
-            click.echo(f"{old} is {new}")
+            click.echo(f"{old} was resubmitted as {new}")
 
 
 @click.command(
@@ -102,9 +106,14 @@ def resubmit(where: Where, as_json: bool, msg_ids: tuple[str, ...]) -> None:
     ),
 )
 @click.argument("msg_ids", nargs=-1, metavar="[MSG_ID]...")
-@click.option("--query", type=options.query, metavar="JSON", help="Those that match a query, as of `tasks`.")
-@click.option("--older-than", type=options.duration, metavar="TIME", help="Those finished so long ago, as 30d.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--query", type=options.query, metavar="JSON", help="Purge the requests that match a query, see `tasks`.")
+@click.option(
+    "--older-than",
+    type=options.duration,
+    metavar="TIME",
+    help="Purge the requests that finished longer ago than this, such as 30d.",
+)
+@click.option("--all", "everything", is_flag=True, help="Purge all finished requests.")
 @yes_option
 @asks_hub
 def purge(
@@ -116,14 +125,14 @@ def purge(
     everything: bool,
     yes: bool,
 ) -> None:
-    """Let the hub forget finished requests, and their results.
+    """Delete the records of finished requests, including their results.
 
-    Those that are not finished stay. It asks first, unless --yes is given.
+    Unfinished requests stay. The command asks for confirmation unless --yes is given.
     """
     from .session import ask
 
     if sum([bool(msg_ids), query is not None, older_than is not None, everything]) != 1:
-        raise click.UsageError("say what to purge: MSG_IDs, --query, --older-than or --all, one of them")
+        raise click.UsageError("give exactly one of MSG_IDs, --query, --older-than and --all")
     if everything:
         confirm("Purge all finished requests?", yes)
 
@@ -171,20 +180,22 @@ def _tell_purged(number: int | None, as_json: bool) -> None:
 @click.command(
     "shutdown", epilog=example("trio-hub shutdown --engine 3", "trio-hub shutdown --engines", "trio-hub shutdown --hub")
 )
-@click.option("--engine", "some", multiple=True, metavar="ID", help="This engine: its id or uuid; may be repeated.")
-@click.option("--engines", "every", is_flag=True, help="All engines.")
-@click.option("--hub", is_flag=True, help="All engines, and then the hub.")
+@click.option(
+    "--engine", "some", multiple=True, metavar="ID", help="Stop the engine with this id or uuid; may be repeated."
+)
+@click.option("--engines", "every", is_flag=True, help="Stop all engines.")
+@click.option("--hub", is_flag=True, help="Stop all engines, and then the hub.")
 @yes_option
 @asks_hub
 def shutdown(where: Where, as_json: bool, some: tuple[str, ...], every: bool, hub: bool, yes: bool) -> None:
     """Stop engines, or all engines and the hub.
 
-    It asks first, unless --yes is given.
+    The command asks for confirmation unless --yes is given.
     """
     from .session import ask
 
     if bool(some) + (every or hub) != 1:
-        raise click.UsageError("say what to stop: --engine ID, --engines or --hub")
+        raise click.UsageError("give --engine ID, --engines or --hub")
     targets = [int(engine) if engine.isdecimal() else engine for engine in some] or None
 
     async def there(client: Client) -> int:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["engines", "status"]
 
 LATEST = 100
-"""Finished requests that `status` counts by state."""
+"""The number of finished requests that `status` counts by state."""
 
 
 @click.command("status", epilog=example("trio-hub status --profile-dir my-cluster", "trio-hub status --json"))
 @asks_hub
 def status(where: Where, as_json: bool) -> None:
-    """Show how a hub does, on one screen.
+    """Show the state of a hub on one screen.
 
-    What the hub does not tell is shown as "-" (null in JSON).
+    Unknown values are shown as "-" (null in JSON).
     """
     from .session import ask, file_of
 
@@ -41,7 +41,7 @@ def status(where: Where, as_json: bool) -> None:
 
 
 async def look(client: Client, file: str) -> dict[str, Any]:
-    """What `status` tells, as it is in JSON."""
+    """Return what `status` shows, in the form of its JSON."""
     from ...errors import RemoteError
     from .records import ROW_KEYS, find_latest, load_of, state_of
 
@@ -101,7 +101,7 @@ def show_status(seen: dict[str, Any]) -> None:
 @click.command("engines", epilog=example("trio-hub engines", "trio-hub engines --json"))
 @asks_hub
 def engines(where: Where, as_json: bool) -> None:
-    """List the engines, and what each has to do."""
+    """List the engines and their load."""
     from .records import load_of
     from .session import ask
 
@@ -118,7 +118,7 @@ def engines(where: Where, as_json: bool) -> None:
 
 
 def engine_rows(load: Load, uuids: dict[int, str]) -> list[dict[str, Any]]:
-    """An engine each, as it is in JSON."""
+    """Return one row per engine, in the form of the JSON."""
     from .records import is_busy
 
     return [

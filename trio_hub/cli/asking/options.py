@@ -1,4 +1,4 @@
-"""What the commands that ask a hub have in common: where the hub is, and in which form to print."""
+"""The options that all commands that ask a hub have: where the hub is, and the form of the output."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 A_QUERY = '\'{"queue": "mux"}\''
 ANSWER_WITHIN = 5.0
-"""Seconds that a hub has to answer for the first time."""
+"""Seconds within which the hub must answer for the first time."""
 
 
 def example(*lines: str) -> str:
-    """The end of a help text, with the command lines as they are."""
+    """Return the end of a help text, with examples of command lines."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where the hub is, as the command line says it; and seconds that it has to answer for the first time."""
+    """The options that say where the hub is, and the seconds within which it must answer for the first time."""
 
     profile: str | None = None
     profile_dir: Path | None = None
@@ -45,35 +45,38 @@ class Where:
 
 
 def duration(value: str | float) -> float:
-    """A duration above 0, as ``90``, ``1.5h``, ``30d``, in seconds. Raises `click.BadParameter`."""
+    """Return the seconds of a duration above 0, such as ``90``, ``1.5h`` or ``30d``. Raises `click.BadParameter`."""
     try:
         seconds = check_duration(value)
     except ValueError:
         seconds = None
     if seconds is None:
-        raise click.BadParameter(f"{value!r} is no duration: give seconds, or a number with s, m, h, d or w, as 30d")
+        raise click.BadParameter(f"{value!r} is not a duration: give seconds, or a number with s, m, h, d or w, as 30d")
     return seconds
 
 
 def moment(value: str) -> datetime:
-    """A date in ISO 8601 (without a zone, of this machine's), or how long ago it was. Raises `click.BadParameter`."""
+    """Return the date of an ISO 8601 text or of a duration before now. Raises `click.BadParameter`.
+
+    A date without a zone is in this machine's zone.
+    """
     with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(value).astimezone(UTC)
     try:
         return datetime.now(UTC) - timedelta(seconds=duration(value))
     except click.BadParameter:
-        message = f"{value!r} is neither a date like 2026-05-01T12:00 nor a duration like 2h"
+        message = f"{value!r} is neither a date such as 2026-05-01T12:00 nor a duration such as 2h"
         raise click.BadParameter(message) from None
 
 
 def query(value: str) -> dict[str, Any]:
-    """A query of the hub's query language, as JSON. Raises `click.BadParameter`."""
+    """Return a query in the hub's query language from its JSON text. Raises `click.BadParameter`."""
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"it is not JSON ({error}): give an object, as {A_QUERY}") from error
+        raise click.BadParameter(f"it is not JSON ({error}): give an object such as {A_QUERY}") from error
     if not isinstance(parsed, dict):
-        raise click.BadParameter(f"it has to be a JSON object, as {A_QUERY}")
+        raise click.BadParameter(f"it is not a JSON object: give one such as {A_QUERY}")
     return parsed
 
 
@@ -94,40 +97,40 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         "--profile",
         metavar="NAME",
         shell_complete=_profiles,
-        help="The IPython profile that the hub was started in.  [default: default]",
+        help="The IPython profile of the hub.  [default: default]",
     ),
     click.option(
         "--profile-dir",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIRECTORY",
-        help="The same, as a path.",
+        help="The IPython profile directory of the hub.",
     ),
     click.option(
         "--cluster-id",
         metavar="ID",
         default="",
         shell_complete=_cluster_ids,
-        help="The hub's cluster id, where a profile has several hubs.",
+        help="The cluster id of the hub, if the profile has several hubs.",
     ),
     click.option(
         "--connection-file",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="The client's connection file itself.",
+        help="The connection file for clients of the hub.",
     ),
     click.option(
         "--answer-within",
         type=duration,
         default=ANSWER_WITHIN,
         metavar="TIME",
-        help=f"How long the hub may take to answer for the first time.  [default: {ANSWER_WITHIN:g} s]",
+        help=f"The time within which the hub must answer for the first time.  [default: {ANSWER_WITHIN:g} s]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
 ]
 
 
 def asks_hub(function: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that say where the hub is, as its first argument, a `Where`; and ``as_json``."""
+    """Add the common options to a command. Its function gets a `Where` as its first argument, and ``as_json``."""
 
     @functools.wraps(function)
     def called(

@@ -1,4 +1,4 @@
-"""How answers are printed: as JSON, or as text in columns, with colour where there is a terminal for it."""
+"""Print answers as JSON, or as text in columns, with colours on a terminal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STATE_STYLES = {
 
 
 def print_json(document: Any) -> None:
-    """Print a value on one line of stdout. Dates are ISO 8601 text; see `trio_hub.wire.plain` for other odd values."""
+    """Print a value as JSON on one line of stdout. Dates become ISO 8601 text. See also `trio_hub.wire.plain`."""
     click.echo(json_text(document, _shown))
 
 
@@ -48,14 +48,14 @@ def _shown(value: Any, why: str) -> str | int:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """It prints what it is given: colours only where there is a terminal, and NO_COLOR does not forbid them."""
+    """Return a console that prints texts unchanged, with colours on a terminal unless NO_COLOR is set."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def progress() -> Progress:
-    """Bars on stderr, if that is a terminal. Nothing else there ever moves."""
+    """Return progress bars on stderr. They are shown only if stderr is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     bars = console(stderr=True)
@@ -67,17 +67,17 @@ def progress() -> Progress:
         console=bars,
         disable=not bars.is_terminal,
         transient=True,
-        auto_refresh=False,  # that would be a thread
+        auto_refresh=False,  # automatic refreshing would start a thread
     )
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: Collection[str] = ()) -> list[Text]:
-    """Rows of text under their titles, each column as wide as its widest cell, the last as long as it is.
+    """Return the lines of a table: the titles and the rows. Each column is as wide as its widest cell.
 
     Args:
-        titles: of the columns.
-        rows: a cell for each.
-        right: the titles of columns that are aligned at the right.
+        titles: The titles of the columns.
+        rows: The rows, each with one cell per column.
+        right: The titles of the columns that are aligned at the right.
     """
     from rich.text import Text
 
@@ -99,18 +99,18 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: 
 
 
 def one_line(value: object) -> str:
-    """Text that came from elsewhere, without what would move a cursor or break a line."""
+    """Return a value as text on one line, without control characters. For text from other programs."""
     text = value if isinstance(value, str) else "" if value is None else json_text(value)
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def count(number: float | None) -> str:
-    """``12,345``; "-" for what is not known."""
+    """Return a number such as ``12,345``; "-" for None."""
     return "-" if number is None else f"{number:,}"
 
 
 def duration(seconds: float | None) -> str:
-    """At most six characters: ``0.012s``, ``4.20s``, ``61s``, ``12m05s``, ``3h07m``, ``12d``."""
+    """Return a duration in at most six characters: ``0.012s``, ``4.20s``, ``61s``, ``12m05s``, ``3h07m``, ``12d``."""
     if seconds is None:
         return "-"
     seconds = max(0.0, seconds)
@@ -128,7 +128,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(moment: datetime | None) -> str:
-    """``12:34:56`` of today, ``05-01 12:34`` of another day, in this machine's zone; "-" for what is not known."""
+    """Return a time in this machine's zone: ``12:34:56`` today, ``05-01 12:34`` on other days; "-" for None."""
     if moment is None:
         return "-"
     here = moment.astimezone()

@@ -1,4 +1,4 @@
-"""Requests as commands show them, and how a hub is asked for no more of them than is wanted."""
+"""The requests and the load that commands show, and the queries for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 STATES = ("waiting", "running", "ok", "error", "aborted")
-"""Waiting for an engine; with an engine, begun or next in its queue; and the three ends."""
+"""The states of a request: waiting for an engine; sent to an engine; and the three outcomes."""
 ROW_KEYS = (
     "queue",
     "submitted",
@@ -38,15 +38,16 @@ ROW_KEYS = (
 )
 """The record keys that `row_of` needs."""
 
-# Seconds that `find_latest` looks back, step by step. Protocols have no "the last hundred": time stands for it.
+# The seconds that `find_latest` looks back, step by step. The protocol has no query for "the last hundred" records.
 _STEPS = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400)
 
 
 class Load(NamedTuple):
-    """What there is to do.
+    """The load of a cluster.
 
-    - ``engines``: ``{"queue", "tasks", "completed"}`` of each, by id;
-    - ``waiting``: the tasks that no engine has yet; None if an ipcontroller has no engines, when it does not tell.
+    - ``engines``: by engine id, the numbers ``{"queue", "tasks", "completed"}`` of requests of each engine;
+    - ``waiting``: the number of tasks that no engine has yet; None for an ipcontroller without engines, which does not
+      report it.
     """
 
     engines: dict[int, dict[str, int]]
@@ -74,7 +75,7 @@ def is_busy(engine: Mapping[str, int]) -> bool:
 
 
 async def load_of(client: Client) -> Load:
-    """One cheap query, whatever the hub has to do."""
+    """Ask the hub for the load of its cluster. This query is cheap, whatever the load."""
     try:
         status = await client.queue_status()
     except RemoteError as error:
@@ -86,7 +87,10 @@ async def load_of(client: Client) -> Load:
 
 
 def window(since: datetime | None, until: datetime | None) -> dict[str, Any]:
-    """The condition that a date is in this time. That it is known is said first: an ipcontroller compares in order."""
+    """Return the condition that a date is known and in a period.
+
+    "Known" comes first, since an ipcontroller checks operators in order and fails for unknown dates otherwise.
+    """
     bounds = {"$gte": since, "$lt": until}
     return {"$ne": None} | {name: bound.isoformat() for name, bound in bounds.items() if bound is not None}
 
@@ -100,10 +104,10 @@ async def find_latest(
     by: str = "submitted",
     since: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """At least the latest records that match, in order, if there are so many; or all there are since then.
+    """Return the latest matching records in order: at least `enough`, or all of them, or all since a date.
 
-    The hub is asked for ever longer times back, each time only for what it has not told yet, until there are enough:
-    however large its database is, it reads few records that nobody wants.
+    The hub is asked for longer and longer periods before now, each time only for the new part, until there are enough
+    records. So the hub reads few unneeded records, however large its database is.
     """
     found: list[dict[str, Any]] = []
     now = datetime.now(UTC)
@@ -120,7 +124,7 @@ async def find_latest(
 
 
 def state_of(record: Mapping[str, Any]) -> str:
-    """One of `STATES`."""
+    """Return the state of a request, one of `STATES`."""
     if record["completed"] is None:
         return "waiting" if record["engine_uuid"] is None else "running"
     status = (record.get("result_content") or {}).get("status")
@@ -128,7 +132,7 @@ def state_of(record: Mapping[str, Any]) -> str:
 
 
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:
-    """What is told of a request, as it is in JSON."""
+    """Return what commands show of a request, in the form of their JSON."""
     ids = {uuid: id for id, uuid in engines.items()}
     state = state_of(record)
     started, completed = record["started"], record["completed"]

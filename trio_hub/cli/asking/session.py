@@ -1,4 +1,4 @@
-"""A command's time with its hub: connected, asked, and every way in which that can fail made an exit code."""
+"""Connect a command to its hub, and turn failures into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["Failure", "ask", "complain", "file_of"]
 T = TypeVar("T")
 
 LOST_AFTER = 20.0
-"""Seconds without an answer after which a command gives up the hub that it is connected to."""
+"""Seconds without an answer from a connected hub after which a command gives up."""
 
 
 class Failure(Exception):
-    """A command cannot do what it was told to, or the answer is no: what to say, and the exit code."""
+    """A command fails. Has the message for the user and the exit code."""
 
     def __init__(self, message: str, code: int = codes.FAILED) -> None:
         super().__init__(message)
@@ -34,15 +34,15 @@ class Failure(Exception):
 
 
 def file_of(where: Where) -> str:
-    """The connection file that is meant. Raises `ConfigError`."""
+    """Return the path of the connection file that the options choose. Raises `ConfigError`."""
     path = connection_file_path(where.profile, where.profile_dir, where.cluster_id, where.connection_file, os.environ)
     return str(path)
 
 
 def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after: float = LOST_AFTER) -> T:
-    """What comes of a function that is called with a client of the hub.
+    """Call a function with a client of the hub, and return its result.
 
-    What goes wrong ends the process: one line on stderr, and one of `codes`.
+    A failure ends the process with one line on stderr and one of `codes`.
     """
 
     async def connected() -> T:
@@ -65,7 +65,7 @@ def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after:
     except ConfigError as error:
         _fail(str(error), codes.BAD_USAGE)
     except ConnectionFileError as error:
-        remedy = "Start one with `trio-hub serve`, or name another with --profile, --cluster-id or --connection-file."
+        remedy = "Start a hub with `trio-hub serve`, or choose one with --profile, --cluster-id or --connection-file."
         _fail(f"{error} {remedy}", codes.NO_HUB)
     except HubLostError as error:
         _fail(str(error), codes.NO_HUB)
@@ -74,7 +74,7 @@ def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after:
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
+    """Print a message as one line on stderr."""
     click.echo("trio-hub: " + " ".join(message.split()), err=True)
 
 

@@ -28,12 +28,14 @@ UNFINISHED = {"waiting", "running"}
     ),
 )
 @click.argument("query", type=options.query, required=False)
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these; may be repeated.")
-@click.option("--engine", metavar="ID", help="Only those that this engine has or had: its id or uuid.")
-@click.option("--label", metavar="LABEL", help="Only those with this label, in which * and ? stand for anything.")
-@click.option("--limit", type=click.IntRange(1), default=50, metavar="N", help="The latest N.  [default: 50]")
 @click.option(
-    "--since", type=options.moment, metavar="WHEN", help="Only those submitted since a date, or in the last 2h."
+    "--state", "states", type=click.Choice(STATES), multiple=True, help="Only requests in this state; may be repeated."
+)
+@click.option("--engine", metavar="ID", help="Only requests that this engine has or had: its id or uuid.")
+@click.option("--label", metavar="LABEL", help="Only requests with this label; * and ? match any characters.")
+@click.option("--limit", type=click.IntRange(1), default=50, metavar="N", help="Only the latest N.  [default: 50]")
+@click.option(
+    "--since", type=options.moment, metavar="WHEN", help="Only requests submitted since a date, or since e.g. 2h ago."
 )
 @asks_hub
 def tasks(
@@ -48,7 +50,7 @@ def tasks(
 ) -> None:
     """List requests, the latest last: load-balanced tasks, direct calls and broadcasts.
 
-    QUERY is one of the hub's query language, as JSON.
+    QUERY is a query in the hub's query language, as JSON.
     """
     from .records import ROW_KEYS, find_latest, row_of, state_of
     from .session import ask
@@ -57,7 +59,7 @@ def tasks(
     for key, option in (("label", label), ("engine_uuid", engine), ("submitted", since)):
         if key in asked and option is not None:
             name = {"engine_uuid": "engine", "submitted": "since"}.get(key, key)
-            raise click.UsageError(f"QUERY says already which {key}: leave out --{name}")
+            raise click.UsageError(f"QUERY already has a condition on {key}: leave out --{name}")
     wanted = set(states)
 
     async def question(client: Client) -> list[dict[str, Any]]:
@@ -79,13 +81,17 @@ def tasks(
     if as_json:
         print_json({"tasks": rows})
     elif not rows:
-        console(stderr=True).print("no such requests")
+        console(stderr=True).print("no matching requests")
     else:
         show_tasks(rows)
 
 
 def uuid_of(client: Client, engine: str) -> str:
-    """That of an engine that is there, by its id; or the text itself, which may be that of one that is gone."""
+    """Return the uuid of a registered engine by its id; any other text unchanged, as the uuid of some engine.
+
+    Raises:
+        Failure: No registered engine has this id.
+    """
     from .session import Failure
 
     if not engine.isdecimal():
@@ -94,14 +100,14 @@ def uuid_of(client: Client, engine: str) -> str:
         return client.engines[int(engine)]
     except KeyError:
         there = ", ".join(map(str, sorted(client.engines))) or "none"
-        message = f"there is no engine {engine}; those there are: {there}. One that is gone is known by its uuid"
+        message = f"no engine {engine} is registered (registered: {there}); for an earlier engine, give its uuid"
         raise Failure(message) from None
 
 
 def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
-    """What a hub can be asked about these states; more than what is wanted may match.
+    """Return a condition for the hub on these states. It may also match requests in other states.
 
-    With paths, which only a trio-hub knows, the condition can name the status that is within a record's result.
+    With `paths`, which only a trio-hub supports, the condition includes the status in the result of a record.
     """
     if not states:
         return {}
@@ -149,14 +155,14 @@ def show_tasks(rows: list[dict[str, Any]]) -> None:
 @click.argument("msg_id")
 @asks_hub
 def task(where: Where, as_json: bool, msg_id: str) -> None:
-    """Tell the whole story of a request: when, where, what it printed, and its error with the traceback."""
+    """Show all details of a request: its times, its engine, its output, and its error with the traceback."""
     from .records import row_of
     from .session import Failure, ask
 
     async def question(client: Client) -> dict[str, Any]:
         found = await client.db_query({"msg_id": {"$eq": msg_id}})
         if not found:
-            raise Failure(f"the hub has no record of {msg_id}: it never had, or it was dropped or purged")
+            raise Failure(f"the hub has no record of {msg_id}: it is unknown, or its record was dropped or purged")
         (record,) = found
         row = row_of(record, client.engines)
         content = record["result_content"] or {}
@@ -193,7 +199,7 @@ def show_task(row: dict[str, Any]) -> None:
         ("took", duration(row["seconds"])),
     ]
     if row["resubmitted"]:
-        lines.append(("again as", row["resubmitted"]))
+        lines.append(("new msg_id", row["resubmitted"]))
     out.print(Text.assemble(f"{'state':<10}  ", (row["state"], STATE_STYLES[row["state"]])))
     for name, value in lines:
         out.print(f"{name:<10}  {value}")
@@ -216,7 +222,7 @@ def moment(date: datetime | None) -> str:
 
 
 def error_text(error: dict[str, Any] | None) -> str:
-    """The traceback as the engine printed it, if there is one; else what is known."""
+    """Return the text of an error: the traceback as the engine printed it, and the error's name if it is not in it."""
     if error is None:
         return ""
     traceback = error["traceback"]

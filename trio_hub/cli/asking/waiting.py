@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["result", "wait"]
 
 Answer: TypeAlias = dict[str, Any]
-"""What is printed as JSON."""
+"""The answer of a command, in the form of its JSON."""
 
-TIMEOUT_HELP = "Give up after so long, as 90 or 5m, with exit code 4.  [default: never]"
+TIMEOUT_HELP = "Give up after this time, such as 90 or 5m, with exit code 4.  [default: never]"
 LOST_AFTER = 60.0
-"""Seconds that the hub may be away while a command waits: time enough to start it again."""
+"""Seconds that the hub may be away while a command waits. This is long enough to restart a hub."""
 AT_A_TIME = 500
-"""Requests of which the hub is asked in one query whether they are finished."""
+"""The maximum number of requests in one query."""
 IDLE_TWICE = 2
-"""Times in a row that a cluster has to be idle: a task on its way from one queue to the next is in neither."""
+"""How often in a row the cluster must be idle, since a task on its way between two queues is in neither of them."""
 
 
 @click.command(
@@ -44,22 +44,22 @@ IDLE_TWICE = 2
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write what the engine has sent to a file, and do not unpickle it. Large buffers, which it sends apart from "
-    "the pickle, go to FILE.1, FILE.2 and so on.",
+    help="Write the pickled value to a file, and do not unpickle it. Large buffers, which the engine sends separately, "
+    "are written to FILE.1, FILE.2 and so on.",
 )
 @click.option("--timeout", type=options.duration, metavar="TIME", help=TIMEOUT_HELP)
 @asks_hub
 def result(where: Where, as_json: bool, msg_id: str, output: Path | None, timeout: float | None) -> None:
-    """Wait for a request, of whichever client, and print its value.
+    """Wait for a request, of any client, and print its value.
 
-    The value is a pickle that came from the cluster, and unpickling runs code that is in it: ask only a cluster that
-    you trust, or use --output.
+    The value comes from the cluster as a pickle, and unpickling runs the code in it. Use this command only with
+    clusters that you trust, or use --output.
     """
     from ...errors import RemoteError
     from .session import ask, complain
 
     async def question(client: Client) -> Answer:
-        return await within(timeout, f"the result of {msg_id}", lambda: fetch(client, msg_id, output))
+        return await within(timeout, f"{msg_id} has not finished", lambda: fetch(client, msg_id, output))
 
     async def told(client: Client) -> Answer:
         try:
@@ -86,7 +86,7 @@ def result(where: Where, as_json: bool, msg_id: str, output: Path | None, timeou
 
 
 def is_outcome(error: RemoteError) -> bool:
-    """Whether that is what became of the request, and not the hub's word that it knows no such request."""
+    """Return whether an error is the outcome of the request, and not the hub's answer that the request is unknown."""
     return not (error.engine is None and error.ename == "KeyError" and "No such message" in error.evalue)
 
 
@@ -96,21 +96,21 @@ def error_of(error: RemoteError) -> Answer:
 
 
 async def fetch(client: Client, msg_id: str, output: Path | None) -> Answer:
-    """What `result` tells of a request that has succeeded, as it is in JSON."""
+    """Wait for a request, and return what `result` prints if it has succeeded, in the form of its JSON."""
     buffers = await client.result_buffers(msg_id)
     told: dict[str, Any] = {"msg_id": msg_id, "status": "ok"}
     if output is not None:
         return told | {"files": [str(path) for path in write_buffers(output, buffers)]}
     if buffers:
         return told | {"value": repr(await client.result(msg_id))}
-    # it was executed, not called: its value is what it displayed
+    # code that was executed, not a function that was called: the value is the displayed result
     (record,) = await client.db_query({"msg_id": {"$eq": msg_id}}, ["execute_result"])
     data = (record["execute_result"] or {}).get("data") or {}
     return told | {"value": str(data.get("text/plain", ""))}
 
 
 def write_buffers(output: Path, buffers: list[Any]) -> list[Path]:
-    """A file for each; the first has the name that was asked for. Raises `Failure`."""
+    """Write each buffer to a file. The first file has the given path. Raises `Failure`."""
     from .session import Failure
 
     paths = [output, *(output.with_name(f"{output.name}.{number}") for number in range(1, len(buffers)))]
@@ -135,12 +135,12 @@ def write_buffers(output: Path, buffers: list[Any]) -> list[Path]:
 @click.option("--timeout", type=options.duration, metavar="TIME", help=TIMEOUT_HELP)
 @asks_hub
 def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | None, timeout: float | None) -> None:
-    """Wait for requests to finish, for engines to come, or until there is nothing to do.
+    """Wait for requests to finish, for engines to register, or until the cluster is idle.
 
-    Without MSG_ID and --engines it waits until no request is queued or runs. An ipcontroller without
-    engines does not tell what is queued: the wait goes on until one comes.
+    Without MSG_ID and --engines, it waits until no request is queued or running. An ipcontroller without
+    engines does not report its queue, so the command waits until an engine is registered.
 
-    Exits with 1 if a request that was waited for has failed.
+    Exits with 1 if one of the requests has failed.
     """
     from .session import ask
 
@@ -151,11 +151,12 @@ def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | N
         with progress() as bars:
             if engines is not None:
                 number = engines
-                what = f"{number} engines"
+                what = f"fewer than {number} engines are registered"
                 return await within(timeout, what, lambda: engines_joined(client, number, bars))
             if msg_ids:
-                return await within(timeout, "all requests", lambda: all_finished(client, list(msg_ids), bars))
-            return await within(timeout, "an idle cluster", lambda: idle(client, bars))
+                what = "not all requests have finished"
+                return await within(timeout, what, lambda: all_finished(client, list(msg_ids), bars))
+            return await within(timeout, "the cluster is still busy", lambda: idle(client, bars))
 
     answer = ask(where, question, lost_after=LOST_AFTER)
     if as_json:
@@ -167,14 +168,14 @@ def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | N
 
 
 async def within(seconds: float | None, what: str, wait: Callable[[], Awaitable[Answer]]) -> Answer:
-    """What comes of the wait. Raises `Failure` when it takes longer than so many seconds."""
+    """Return the result of `wait`. Raises `Failure` after so many seconds, with `what` as the present state."""
     import trio
 
     from .session import Failure
 
     with trio.move_on_after(float("inf") if seconds is None else seconds):
         return await wait()
-    raise Failure(f"waited {seconds:g} s in vain for {what}", codes.TIMED_OUT)
+    raise Failure(f"timed out after {seconds:g} s: {what}", codes.TIMED_OUT)
 
 
 async def engines_joined(client: Client, number: int, bars: Progress) -> Answer:
@@ -204,14 +205,14 @@ async def all_finished(client: Client, msg_ids: list[str], bars: Progress) -> An
         bars.update(bar, completed=len(msg_ids) - len(left), refresh=True)
         if not left:
             break
-        await trio.sleep(pause)  # the protocol has no way to be told
+        await trio.sleep(pause)  # the protocol has no notification for this
         pause = min(2 * pause, 2.0)
     failed = []
     for start in range(0, len(msg_ids), AT_A_TIME):
         chosen = {"msg_id": {"$in": msg_ids[start : start + AT_A_TIME]}}
         try:
             records = await client.db_query(chosen, ["completed", "engine_uuid", "result_content"])
-        except RemoteError:  # a hub that keeps no records does not tell what became of them
+        except RemoteError:  # a hub without records does not know the outcomes
             return {"finished": len(set(msg_ids)), "failed": None}
         failed += [record["msg_id"] for record in records if state_of(record) != "ok"]
     return {"finished": len(set(msg_ids)), "failed": failed}

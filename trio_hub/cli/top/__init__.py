@@ -1,1 +1,1 @@
-"""``trio-hub top``: a hub at work, watched from a terminal."""
+"""``trio-hub top``: show a hub in a terminal, updated continuously."""

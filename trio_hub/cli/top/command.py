@@ -1,4 +1,4 @@
-"""``trio-hub top``."""
+"""The command ``trio-hub top``, and its keys."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ if TYPE_CHECKING:
 __all__ = ["top"]
 
 PIPE_SIZE = (100, 30)
-"""Columns and lines of a picture that goes to no terminal."""
+"""The columns and lines of a picture that is not printed to a terminal."""
 
 HELP = """\
-Watch a hub at work: its engines, its rates, and what has finished last.
+Watch a hub: its engines, its rates, and the requests that finished last.
 
 \b
 Keys:
   q             quit
-  p             pause, and go on
+  p             pause or continue
   s             sort the engines by id, load, rate, completed
-  up, down      scroll the engines, also by PgUp and PgDn
+  up, down      scroll the engines, also with PgUp and PgDn
 """
 
 
 @click.command("top", help=HELP, epilog=example("trio-hub top --interval 5", "trio-hub top --count 2 --json"))
-@click.option("--interval", type=duration, default=2.0, metavar="TIME", help="Between two looks.  [default: 2 s]")
+@click.option(
+    "--interval", type=duration, default=2.0, metavar="TIME", help="The time between two updates.  [default: 2 s]"
+)
 @click.option(
     "--count",
     type=click.IntRange(1),
     metavar="N",
-    help="Print so many pictures one after another, and end. Needs no terminal. With --json, a line each.",
+    help="Print N pictures one after another, and exit. Needs no terminal. With --json, print one line each.",
 )
 @asks_hub
 def top(where: Where, as_json: bool, interval: float, count: int | None) -> None:
@@ -52,7 +54,7 @@ def top(where: Where, as_json: bool, interval: float, count: int | None) -> None
     from .snapshot import Watch
 
     if count is None and not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError("this is no terminal: give --count N or --json, or look once, with `trio-hub status`")
+        raise click.UsageError("this is not a terminal: use --count N or --json, or `trio-hub status`")
 
     async def question(client: Client) -> None:
         watch = Watch(client)
@@ -81,7 +83,7 @@ async def pictures(watch: Watch, interval: float, count: int | None, show: Calla
 
 
 def as_document(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as it is in JSON."""
+    """Return a snapshot in the form of the JSON."""
     document = asdict(snapshot)
     totals = {name: getattr(snapshot, name) for name in ("tasks", "direct", "completed")}
     return document | totals
@@ -93,13 +95,13 @@ def print_picture(snapshot: Snapshot) -> None:
 
     out = console()
     width, height = out.size if out.is_terminal else PIPE_SIZE
-    for line in draw(snapshot, View(), width, height)[:-1]:  # there are no keys to press
+    for line in draw(snapshot, View(), width, height)[:-1]:  # without the line of keys
         line.rstrip()
         out.print(line)
 
 
 async def live(watch: Watch, interval: float) -> None:
-    """Show the hub until the user has seen enough."""
+    """Show the hub until the user quits."""
     import trio
     from rich.live import Live
 
@@ -147,7 +149,7 @@ async def follow_size(watch: Watch, view: View, screen: Live) -> None:
 
 
 async def obey(watch: Watch, view: View, screen: Live, keys: Keys) -> None:
-    """Do what keys say, until one says to quit."""
+    """Carry out the commands of keys until the user quits."""
     from .picture import engine_lines
 
     while True:

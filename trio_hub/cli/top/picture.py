@@ -1,4 +1,4 @@
-"""The picture that `top` draws of a snapshot: as many lines as the screen has at most, and none wider than it."""
+"""The picture that `top` draws of a snapshot. It fits the lines and columns of the screen."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ SORTS: dict[str, Callable[[EngineRow], Any]] = {
     "rate": lambda engine: (-(engine.rate or 0.0), engine.id),
     "completed": lambda engine: (-engine.completed, engine.id),
 }
-"""What engines can be sorted by, in the order in which the key ``s`` goes through them."""
+"""The orders of engines. The key ``s`` goes through them."""
 
 HEADER = 4
-"""Lines above the engines."""
+"""The number of lines above the engines."""
 AROUND = 4
-"""Lines that are neither header, nor an engine, nor below the engines: titles, a line between, and the keys."""
+"""The number of other lines: two lines of titles, an empty line, and the line of keys."""
 LEAST_BELOW = 5
-"""Lines that engines leave for requests."""
+"""The number of lines for requests that engines leave free."""
 SHORT_ID = 16
-"""Columns for a msg_id where there is no room for all of it: it differs from others in its end."""
+"""The columns for a shortened msg_id. Its end is shown, since msg_ids differ at the end."""
 
 
 @dataclass
 class View:
-    """What the user has chosen to see."""
+    """What the user has chosen with keys."""
 
     sort: str = "id"
     first: int = 0
-    """The place of the first engine on the screen."""
+    """The index of the first engine on the screen."""
     paused: bool = False
 
     def scroll(self, lines: int, snapshot: Snapshot, height: int) -> None:
@@ -52,7 +52,7 @@ class View:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, for screens that are so wide. A width of 0 is what is left of the line."""
+    """A column of a table, for screens of certain widths. A width of 0 means the rest of the line."""
 
     title: str
     width: int
@@ -86,13 +86,13 @@ REQUESTS = (
 
 
 def engine_lines(snapshot: Snapshot, height: int) -> int:
-    """How many engines there is room for."""
+    """Return the number of engines that fit on a screen."""
     room = height - HEADER - AROUND - LEAST_BELOW
     return max(1, min(len(snapshot.engines), room))
 
 
 def draw(snapshot: Snapshot, view: View, width: int, height: int) -> list[Text]:
-    """The lines of a screen of so many columns and lines."""
+    """Return the lines of a picture for a screen of `width` columns and `height` lines."""
     lines = header(snapshot, view)
     engines = sorted(snapshot.engines, key=SORTS[view.sort])
     shown = engine_lines(snapshot, height)
@@ -152,13 +152,13 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int, **titled: str) -> list[Text]:
-    """The titles and the rows.
+    """Return the lines of a table: the titles and the rows.
 
     Args:
-        columns: of the table; a screen has room for some of them.
-        rows: a cell for every column.
-        width: of the screen.
-        titled: other titles, by those of the columns.
+        columns: The columns of the table. Those that suit the width of the screen are shown.
+        rows: The rows, each with one cell per column.
+        width: The columns of the screen.
+        titled: Titles that replace those of columns, by the title of the column.
     """
     chosen = [place for place, column in enumerate(columns) if column.from_width <= width < column.below_width]
     left = width - sum(columns[place].width + 1 for place in chosen)
@@ -196,7 +196,10 @@ def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
 
 
 def running_for(engine: EngineRow, snapshot: Snapshot) -> str:
-    """``<2.00s``: less than that; ``>12s``: it ran already when it was first seen; "-" where nothing can be told."""
+    """Return how long an engine's request has been running; "-" if unknown.
+
+    ``<2.00s`` means less than this. ``>12s`` means more than this, since the request was running at the first look.
+    """
     if engine.since is None:
         return "-"
     seconds = (snapshot.at - engine.since).total_seconds()
@@ -228,4 +231,4 @@ def short(msg_id: str) -> str:
 
 def keys(view: View, first: int, shown: int, engines: int) -> Text:
     place = f"engines {first + 1}-{first + shown} of {count(engines)}, by {view.sort}" if engines else "no engines"
-    return Text(f"q quit  p {'go on' if view.paused else 'pause'}  s sort  ↑↓ PgUp PgDn scroll   {place}", "reverse")
+    return Text(f"q quit  p {'continue' if view.paused else 'pause'}  s sort  ↑↓ PgUp PgDn scroll   {place}", "reverse")

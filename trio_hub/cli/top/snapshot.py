@@ -1,7 +1,8 @@
-"""What `top` shows: what a hub has answered, and what follows from the differences of two answers.
+"""The snapshots that `top` shows: the answers of a hub, and the rates computed from two consecutive answers.
 
-However busy the hub and however large its database, looking costs it little: a query of counters, the requests that
-engines have, as long as these are few, and what has finished in a time so short that a few hundred are expected.
+The queries cost a hub little, however busy it is and however large its database: one query for counters, one for the
+requests at engines (only if they are few), and one for the requests finished in a period so short that a few hundred
+are expected.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["EngineRow", "Snapshot", "Watch"]
 
 FEW = 500
-"""Requests that a query may be expected to answer with."""
+"""The maximum number of requests that a query is expected to return."""
 KEPT = 200
-"""Finished requests that are shown at most; and of the failed ones among them as many again."""
+"""The maximum number of finished requests to keep, and of failed requests."""
 FIRST_LOOK = 50
-"""Finished requests that the first snapshot tells of."""
+"""The number of finished requests in the first snapshot."""
 
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -33,9 +34,11 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class EngineRow:
-    """An engine. ``since`` is when its running request was first seen, and ``earlier`` that it may have begun before.
+    """An engine in a snapshot.
 
-    ``running`` is the msg_id of the first submitted of the requests that it has, and ``label`` its label.
+    - ``running``, ``label``: the msg_id and the label of the request that was submitted first among the engine's;
+    - ``since``: when that request was first seen at the engine;
+    - ``earlier``: whether the request may have started before that.
     """
 
     id: int
@@ -56,11 +59,12 @@ class EngineRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A hub at one moment. None is what is not known; rates are per second.
+    """The state of a hub at one moment. None means unknown. Rates are per second.
 
-    ``seconds`` is the time since the snapshot before. ``latest`` and ``failures`` are finished requests as `row_of`
-    gives them, the latest first; ``sampled`` tells that more have finished than were asked for, so that ``failed`` is
-    an estimate. ``trouble`` is why there are no records.
+    - ``seconds``: the time since the previous snapshot;
+    - ``latest``, ``failures``: finished requests as `row_of` returns them, the latest first;
+    - ``sampled``: whether the hub was asked for only some of the finished requests, so that ``failed`` is an estimate;
+    - ``trouble``: why there are no records.
     """
 
     address: str
@@ -95,17 +99,17 @@ class Snapshot:
 
 @dataclass
 class Watch:
-    """Takes one snapshot after another, and remembers what the next needs."""
+    """Takes snapshots, and remembers what the next snapshot needs."""
 
     client: Client
     last: Snapshot | None = None
     _received: datetime | None = None
-    """The hub's time of the last result that was told of."""
+    """When the hub received the last result that it has reported, by its clock."""
     _latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     _failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     async def look(self) -> Snapshot:
-        """A new snapshot. Raises `HubLostError`."""
+        """Take a new snapshot. Raises `HubLostError`."""
         now = datetime.now(UTC)
         load = await load_of(self.client)
         uuids = self.client.engines
@@ -143,7 +147,7 @@ class Watch:
         return self.last
 
     def _submitted(self, load: Load, finished: float | None, seconds: float | None) -> float | None:
-        """What has finished, and what there is more to do than before, was submitted."""
+        """Return the rate of submitted requests: the finished ones plus the increase of the unfinished ones."""
         last = self.last
         if last is None or seconds is None or finished is None or load.waiting is None or last.waiting is None:
             return None
@@ -151,7 +155,7 @@ class Watch:
         return max(0.0, finished + (unfinished - last.waiting - last.tasks - last.direct) / seconds)
 
     async def _running(self, load: Load) -> dict[str, list[dict[str, Any]]]:
-        """What each engine has, by uuid, the oldest first; nothing, if that is too much to ask for."""
+        """Return the requests of each engine, by uuid, the oldest first; an empty dict if there are too many."""
         if not 0 < load.tasks + load.direct <= FEW:
             return {}
         condition = {"completed": {"$eq": None}, "engine_uuid": {"$ne": None}}
@@ -161,7 +165,7 @@ class Watch:
         return running
 
     async def _finished(self, rate: float | None, seconds: float | None, now: datetime) -> tuple[float | None, bool]:
-        """Ask what has finished lately: failures per second, and whether they are those of a sample."""
+        """Ask for the latest finished requests. Return the failures per second, and whether that is an estimate."""
         covered = seconds
         sampled = False
         if self._received is None:

@@ -1,4 +1,4 @@
-"""The terminal that `top` has to itself for a while: keys that are read at once, and a screen that is given back."""
+"""The keyboard of a terminal, with keys that are read at once, and whose settings are restored afterwards."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ KEYS = {
     "p": "pause",
     "s": "sort",
 }
-"""What keys send, and what they are called here."""
+"""The characters that keys send, and the names of the keys."""
 
 # A key is a sequence that begins with ESC, or one character.
 _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|[\s\S]")
 
 
 class Keys:
-    """The keys that are pressed. `keyboard` makes it."""
+    """Reads the keys that the user presses. Made by `keyboard`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     async def pressed(self) -> list[str]:
-        """The next keys, by their names in `KEYS`; others are left out. ``quit``, when the terminal is gone."""
+        """Wait for keys. Return their names in `KEYS`, without other keys; ``quit`` if the terminal is gone."""
         await trio.lowlevel.wait_readable(self._descriptor)
         try:
             data = os.read(self._descriptor, 1024)
@@ -57,7 +57,7 @@ class Keys:
 
 @contextmanager
 def keyboard(descriptor: int) -> Iterator[Keys]:
-    """A terminal that hands over each key at once and shows none, until the end of the block."""
+    """Set a terminal to pass on each key at once without showing it, until the end of the block."""
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     try:

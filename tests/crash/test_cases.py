@@ -14,7 +14,8 @@ import zmq
 
 from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_engines
 from trio_hub.testing.peer import serving
-from trio_hub.transport.sockets import Channel
+from trio_hub.transport.channel import Channel
+from trio_hub.transport.receiver import receive_from
 from trio_hub.wire.frames import Frames
 
 from .processes import HubProcess, hub_process
@@ -40,7 +41,7 @@ async def disconnection(engine: ScriptedEngine) -> AsyncGenerator[trio.Event, No
     socket = engine.channels["shell"].socket
     with Channel(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED), lose) as events:
         async with serving() as nursery:
-            nursery.start_soon(events.run)
+            nursery.start_soon(receive_from, events)
             yield disconnected
         socket.disable_monitor()
 

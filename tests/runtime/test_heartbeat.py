@@ -11,7 +11,7 @@ import trio.testing
 from tests.hub.world import World
 from trio_hub.runtime.connections import Connections
 from trio_hub.runtime.heartbeat import Heartbeat
-from trio_hub.transport.sockets import Channel
+from trio_hub.transport.channel import Channel
 from trio_hub.wire.frames import Frames
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import zmq
 
-from trio_hub.transport.sockets import Channel
+from trio_hub.transport.channel import Channel
 from trio_hub.wire.frames import Frames
 
 

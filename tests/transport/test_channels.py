@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import zmq
 
-from trio_hub.transport.sockets import _PARTS_AT_A_TIME, Channel
+from trio_hub.transport.channel import PARTS_AT_A_TIME, Channel
 from trio_hub.wire.frames import Frames
 
 
@@ -45,13 +45,13 @@ def test_a_message_arrives_whole_however_many_frames_it_has(frames: int) -> None
 
 def test_a_long_message_is_received_in_slices() -> None:
     with connected() as (channel, dealer, handled, _):
-        dealer.send_multipart([b""] * (3 * _PARTS_AT_A_TIME))
+        dealer.send_multipart([b""] * (3 * PARTS_AT_A_TIME))
         slices = 1
         while channel.drain(4):
             slices += 1
             assert channel.is_readable(), "so it is this channel's turn again"
         assert slices == 3
-        assert [len(frames) for frames in handled] == [3 * _PARTS_AT_A_TIME + 1]
+        assert [len(frames) for frames in handled] == [3 * PARTS_AT_A_TIME + 1]
 
 
 @pytest.mark.parametrize("more", [0, 1, 5000])

@@ -12,7 +12,7 @@ import trio
 import zmq
 
 from trio_hub.transport.publisher import MAX_SUBSCRIPTION, Publisher
-from trio_hub.transport.sockets import Receiver
+from trio_hub.transport.receiver import Receiver
 from trio_hub.transport.subscribers import MAX_PREFIXES, ROOM
 from trio_hub.transport.tcp import bytes_written, end_connection
 

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import zmq
 
 from ..errors import SerializationError
-from ..transport.sockets import LARGE_FRAME
+from ..transport.channel import LARGE_FRAME
 from ..wire.frames import Frames
 from .connecting import Where
 from .handover import AnyFuture, ClientThread

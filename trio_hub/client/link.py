@@ -11,7 +11,8 @@ import zmq
 
 from ..errors import HubError, HubLostError, WireError
 from ..logs import get_logger
-from ..transport.sockets import Channel, Receiver, monitor_of
+from ..transport.channel import Channel, monitor_of
+from ..transport.receiver import Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from .finding import HubAddress

@@ -93,7 +93,7 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
     - the keys in `DATE_KEYS`: an aware `datetime` in UTC;
     - ``label``: any JSON value.
 
-    Three more attributes are for the hub only (`HUB_KEYS`), and queries do not see them: ``custody``, ``bytes`` or None;
+    Three more are for the hub only (`HUB_KEYS`), and queries do not see them: ``custody``, ``bytes`` or None;
     ``owed``, whether the result is still to be sent to its client, which was away when the result came; and ``note``,
     whether this is not a task but a note of the hub for the hub after a restart. Users never see notes, and only
     `trio_hub.records.Store.discard` removes a note. A note is never completed.

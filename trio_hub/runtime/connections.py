@@ -19,7 +19,7 @@ import trio
 
 from ..logs import get_logger
 from ..services import Failures, going_on
-from ..transport.sockets import Channel
+from ..transport.channel import Channel
 from ..transport.tcp import ConnectionMonitor, end_connection
 from ..wire.frames import Buffer, to_bytes
 

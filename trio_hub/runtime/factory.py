@@ -16,8 +16,9 @@ import zmq
 from ..config import HubConfig
 from ..errors import ConfigError
 from ..logs import get_logger
+from ..transport.channel import Channel
 from ..transport.publisher import Publisher
-from ..transport.sockets import Channel, Receiver
+from ..transport.receiver import Receiver
 from ..transport.zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
 from .restore import Known
 from .security import Security

@@ -17,7 +17,7 @@ import trio
 import zmq
 
 from ..hub import Hub
-from ..transport.sockets import Channel
+from ..transport.channel import Channel
 from ..transport.tcp import end_connection
 from ..wire.frames import Frames, to_bytes
 from .connections import Connections

@@ -19,7 +19,8 @@ from ..hub.ports import Query, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
 from ..services import Failures
-from ..transport.sockets import LARGE_FRAME, Channel, Receiver
+from ..transport.channel import LARGE_FRAME, Channel
+from ..transport.receiver import Receiver
 from ..wire.frames import Frames
 from ..wire.messages import Message
 from .connections import Connections

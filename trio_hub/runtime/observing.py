@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..hub.events import Event
 from ..services import Failures, failed
-from ..transport.sockets import Channel
+from ..transport.channel import Channel
 from ..wire.frames import Frames
 
 __all__ = ["Observer", "Observers"]

@@ -10,7 +10,8 @@ from typing import Any
 import trio
 import zmq
 
-from ..transport.sockets import Channel
+from ..transport.channel import Channel
+from ..transport.receiver import receive_from
 from ..wire.frames import Buffer, Frames
 from .engine import ScriptedEngine
 from .peer import Peer, Received, new_uuid, open_context, serving
@@ -148,7 +149,7 @@ class ScriptedClient(Peer):
         monitor = channel.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         with Channel(monitor, lambda frames: connected.set(), name=f"{name} monitor") as events:
             async with serving() as nursery:
-                nursery.start_soon(events.run)
+                nursery.start_soon(receive_from, events)
                 channel.socket.connect(self.url(self.info[name]))
                 await connected.wait()
             channel.socket.disable_monitor()

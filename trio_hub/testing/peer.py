@@ -14,7 +14,8 @@ import zmq
 
 from ..errors import WireError
 from ..transport.blocks import serving
-from ..transport.sockets import Channel, Receiver
+from ..transport.channel import Channel
+from ..transport.receiver import Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from ..wire.signing import Signer

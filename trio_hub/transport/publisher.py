@@ -25,7 +25,7 @@ import zmq
 
 from ..logs import get_logger
 from ..wire.frames import Buffer
-from .sockets import Channel
+from .channel import Channel
 from .subscribers import Publication, Subscriber, Subscribers, wire_size
 from .tcp import ConnectionMonitor, bytes_written, end_connection, peer_of
 
@@ -155,8 +155,8 @@ class Publisher(Channel):
 
     def _look_again(self) -> None:
         """Have the receiver look at the socket again: any use of the socket may clear the sign of a subscription."""
-        if self._receiver is not None:
-            self._receiver.look_again(self)
+        if self.receiver is not None:
+            self.receiver.look_again(self)
 
     def _send_to(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         send = self._send

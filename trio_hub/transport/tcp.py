@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from ..wire.frames import Frames, to_bytes
-from .sockets import Channel, monitor_of
+from .channel import Channel, monitor_of
 
 __all__ = ["ConnectionMonitor", "bytes_written", "end_connection", "peer_of"]
 

@@ -10,7 +10,7 @@ from zmq.utils import z85
 
 from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
-from .sockets import Channel, monitor_of
+from .channel import Channel, monitor_of
 
 __all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
 

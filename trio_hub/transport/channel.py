@@ -1,35 +1,29 @@
-"""ZeroMQ sockets on Trio.
+"""`Channel`: a ZeroMQ socket in a Trio program.
 
-A ZeroMQ socket has one descriptor, which is edge-triggered and only ever becomes readable; any send or receive may
-consume the edge, and after each of them the truth is in the socket, not in its descriptor. Hence the two rules here:
+A ZeroMQ socket has one descriptor. It is edge-triggered and only ever becomes readable. Any send or receive may consume
+the edge; then only the socket itself knows whether there is a message. Hence two rules:
 
-1. one task receives (`Receiver.run`), for many sockets: it drains each until it would block, and waits when none is
-   left to be drained;
-2. anybody may send, at once; but a socket that was sent on is to be looked at once more before that task waits.
+1. one task receives from many sockets (`trio_hub.transport.receiver.Receiver`): from each socket until there is nothing
+   left, and it waits when no socket has anything left;
+2. any task may send, at once; but that one task then has to look at the socket once more before it waits.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import select
 from collections.abc import Callable, Container, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-import anyio
-import trio
 import zmq
 
 from ..wire.frames import Buffer, Frames
 
-__all__ = ["LARGE_FRAME", "MAX_FRAMES", "Channel", "Receiver", "monitor_of"]
+__all__ = ["LARGE_FRAME", "MAX_FRAMES", "PARTS_AT_A_TIME", "Channel", "Watcher", "monitor_of"]
 
 LARGE_FRAME = 65_536
 """Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
-_BUDGET = 8
-"""Messages received at most from one socket before others have their turn: half a millisecond."""
-_PARTS_AT_A_TIME = 1000
+PARTS_AT_A_TIME = 1000
 """Frames of one message received at most before others have their turn: about a millisecond."""
 _FEW_FRAMES = range(64)
 """As many frames as nearly all messages have at most; those of a longer one are counted as they are received."""
@@ -43,6 +37,22 @@ _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _SRCFD = int(zmq.SRCFD)
 _FRAME: type = zmq.Frame
+
+
+class Watcher(Protocol):
+    """A receiver, as its channels call it."""
+
+    def watch(self, channel: Channel) -> None:
+        """Look at a channel now, and whenever its descriptor is readable."""
+
+    def unwatch(self, channel: Channel) -> None:
+        """Do the opposite of `watch`."""
+
+    def look_again(self, channel: Channel) -> None:
+        """Look at a channel before waiting, since the edge that tells of a message may have been consumed."""
+
+    def remove(self, channel: Channel) -> None:
+        """Forget a channel, which is being closed."""
 
 
 class Channel:
@@ -81,8 +91,9 @@ class Channel:
         self._send: Callable[[Buffer, int, bool], Any] = core.send
         self._receive: Callable[[int, bool], Any] = core.recv
         self._getsockopt: Callable[[int], int] = core.get
-        self._receiver: Receiver | None = None
-        self._held = False
+        self.receiver: Watcher | None = None
+        self.held = False
+        """Whether nothing is received for now, see `hold`."""
         self._unfinished: _Unfinished | None = None
 
     def __repr__(self) -> str:
@@ -119,8 +130,8 @@ class Channel:
             sent = False
         else:
             sent = True
-        if self._receiver is not None:
-            self._receiver.look_again(self)
+        if self.receiver is not None:
+            self.receiver.look_again(self)
         return sent
 
     def drain(self, budget: int | None = None, *, held: bool = False) -> bool:
@@ -133,7 +144,7 @@ class Channel:
         handle = self.handle
         known = self.known
         received = 0
-        while not self.closed and (held or not self._held) and (budget is None or received < budget):
+        while not self.closed and (held or not self.held) and (budget is None or received < budget):
             if self._unfinished is None:
                 try:
                     frame = receive(_NOBLOCK, False)
@@ -163,13 +174,13 @@ class Channel:
             # Often one is all there is, and to be told so by an exception costs several times as much.
             if received == 1 and not self._has_message():
                 return False
-        return not self.closed and (held or not self._held)
+        return not self.closed and (held or not self.held)
 
     def _receive_rest(self, unfinished: _Unfinished) -> Frames | None:
         """Receive more of a message of many frames. Returns it when it is whole, empty if it is too long; else None."""
         receive = self._receive
         frames = unfinished.frames
-        for _ in range(_PARTS_AT_A_TIME):
+        for _ in range(PARTS_AT_A_TIME):
             frame = receive(_NOBLOCK, False)
             unfinished.count += 1
             if unfinished.count > self.max_frames:
@@ -185,13 +196,13 @@ class Channel:
 
     def is_readable(self) -> bool:
         """Whether there is something to receive now."""
-        return not self._held and self._has_message()
+        return not self.held and self._has_message()
 
     def touch(self) -> None:
         """Have ZeroMQ do now what it has to do for this socket, such as let go of connections that have ended."""
         self._has_message()
-        if self._receiver is not None:
-            self._receiver.look_again(self)  # the sign that a message has arrived may be gone
+        if self.receiver is not None:
+            self.receiver.look_again(self)  # the sign that a message has arrived may be gone
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)
@@ -215,30 +226,24 @@ class Channel:
 
     def hold(self) -> None:
         """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""
-        if not self._held:
-            self._held = True
-            if self._receiver is not None:
-                self._receiver.unwatch(self)
+        if not self.held:
+            self.held = True
+            if self.receiver is not None:
+                self.receiver.unwatch(self)
 
     def release(self) -> None:
         """Receive again."""
-        if self._held:
-            self._held = False
-            if self._receiver is not None:
-                self._receiver.watch(self)
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive until the channel is closed, with a receiver of its own."""
-        with Receiver() as receiver:
-            receiver.add(self)
-            await receiver.run(task_status=task_status)
+        if self.held:
+            self.held = False
+            if self.receiver is not None:
+                self.receiver.watch(self)
 
     def close(self, linger: int) -> None:
         """Close the socket; what was sent has `linger` milliseconds to leave. Idempotent."""
         if not self.closed:
             self.closed = True
-            if self._receiver is not None:
-                self._receiver.remove(self)
+            if self.receiver is not None:
+                self.receiver.remove(self)
             self.socket.close(linger)
 
 
@@ -248,167 +253,6 @@ class _Unfinished:
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         self.count = len(frames)
-
-
-class Receiver:
-    """Receives from many channels in one task, in turns.
-
-    Their descriptors are watched by one epoll, and the task waits for that one's. So what it costs to wait, and to be
-    woken, is paid once for all that has arrived meanwhile, and not for each channel.
-
-    Each channel on which much arrives gets its share of the messages, one channel after the other; and before each of
-    them, it is the turn of those on which something has arrived just now. So what comes now and then, such as a call,
-    waits for a few messages of a burst, and not for all that is done in a round.
-    """
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        # Others write to it when the task is to come round: cheaper than a scope to be cancelled each time it waits.
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._bell, select.EPOLLIN)
-        self._watched: dict[int, Channel] = {}
-        self._channels: set[Channel] = set()
-        # All three are received from without waiting: those that have something, and did not have it before; those that
-        # had more than their share, in order; and those that were sent on, if they have something.
-        self._new: dict[Channel, None] = {}
-        self._left: dict[Channel, None] = {}
-        self._sent: set[Channel] = set()
-        # Whether messages are being handled, and what is to be called after that.
-        self._handling = False
-        self._later: list[Callable[[], None]] = []
-        # Whether the task waits, and nobody has rung yet; if not, it will come round by itself.
-        self._waiting = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def add(self, channel: Channel) -> None:
-        """Receive from this one, too, until it is closed.
-
-        Raises:
-            anyio.BusyResourceError: another receiver does.
-        """
-        if channel.closed:
-            return
-        if channel._receiver is not None:
-            raise anyio.BusyResourceError("receiving from")
-        if not channel._held:
-            self.watch(channel)
-        channel._receiver = self
-        self._channels.add(channel)
-
-    def remove(self, channel: Channel) -> None:
-        """Receive from this one no more. One that is not here is ignored."""
-        if channel in self._channels:
-            self.unwatch(channel)
-            self._channels.discard(channel)
-            channel._receiver = None
-            self._wake()  # it may have been the last
-
-    def watch(self, channel: Channel) -> None:
-        """Look at a channel now, and whenever its descriptor says so."""
-        self._epoll.register(channel.fd, select.EPOLLIN)
-        self._watched[channel.fd] = channel
-        self._new[channel] = None
-        self._wake()
-
-    def unwatch(self, channel: Channel) -> None:
-        """The opposite of `watch`."""
-        if self._watched.pop(channel.fd, None) is not None:
-            self._epoll.unregister(channel.fd)
-        self._new.pop(channel, None)
-        self._left.pop(channel, None)
-        self._sent.discard(channel)
-
-    def look_again(self, channel: Channel) -> None:
-        """A channel was sent on, which may have consumed the edge that would have told of a message."""
-        self._sent.add(channel)
-        if self._waiting and channel.is_readable():
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting:
-            self._waiting = False
-            os.eventfd_write(self._bell, 1)
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive until all channels are closed. One task at a time may do this."""
-        task_status.started()
-        while self._channels:
-            self._look_at_sent()
-            if self._new or self._left:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._wait()
-            left = tuple(self._left)  # whatever is left over from here on has had its share of this round
-            self._receive_new()
-            for channel in left:
-                if channel in self._left:  # else what was received meanwhile has ended or held it
-                    del self._left[channel]
-                    self._receive(channel)
-                    self._receive_new()
-
-    def _receive_new(self) -> None:
-        """Receive from all channels of which it has turned out since the last time that they have something."""
-        self._look_at_sent()
-        for fd, _ in self._epoll.poll(0):
-            if fd == self._bell:
-                os.eventfd_read(self._bell)
-            elif (channel := self._watched[fd]) not in self._left:
-                self._new[channel] = None
-        new, self._new = self._new, {}
-        for channel in new:
-            self._receive(channel)
-
-    def _look_at_sent(self) -> None:
-        while self._sent:
-            channel = self._sent.pop()
-            if channel not in self._left and channel.is_readable():
-                self._new[channel] = None
-
-    def _receive(self, channel: Channel) -> None:
-        self._handling = True
-        try:
-            if channel.drain(_BUDGET):
-                self._left[channel] = None
-        finally:
-            self._handling = False
-            self.catch_up()
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Call that when the messages that were received together are handled; at once, if none is being handled."""
-        if self._handling:
-            self._later.append(call)
-        else:
-            call()
-
-    def catch_up(self) -> None:
-        """Make all calls that are to be made `soon`, in order."""
-        if self._later:
-            calls, self._later = self._later, []
-            for call in calls:
-                call()
-
-    async def _wait(self) -> None:
-        """Wait until there may be something to receive."""
-        self._waiting = True
-        try:
-            await anyio.wait_readable(self._epoll.fileno())
-        finally:
-            self._waiting = False
-
-    def close(self) -> None:
-        """Receive from nobody any more, once `run` has ended; the channels stay open. Idempotent."""
-        for channel in list(self._channels):
-            self.remove(channel)
-        if not self._epoll.closed:
-            self._epoll.close()
-            os.close(self._bell)
 
 
 def monitor_of(socket: zmq.Socket[Any], events: int) -> zmq.Socket[Any]:

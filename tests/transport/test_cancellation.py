@@ -16,10 +16,10 @@ import trio
 import trio.testing
 import zmq
 
-from trio_hub.transport.sockets import _BUDGET, LARGE_FRAME, Channel, Receiver
+from tests.runtime.support import LIMIT, Footprint, within_limit
+from trio_hub.transport.channel import LARGE_FRAME, Channel
+from trio_hub.transport.receiver import BUDGET, Receiver, receive_from
 from trio_hub.wire.frames import Frames
-
-from .support import LIMIT, Footprint, within_limit
 
 Pair = tuple[Channel, Channel]
 OpenPair = Callable[..., Pair]
@@ -85,7 +85,7 @@ async def test_a_cancelled_reader_loses_no_message(open_pair: OpenPair) -> None:
             try:
                 with cancelling.scope:
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(bound.run)
+                        nursery.start_soon(receive_from, bound)
                         await trio.lowlevel.checkpoint()
                         connected.send([b"%d" % sent])
                         sent += 1
@@ -94,7 +94,7 @@ async def test_a_cancelled_reader_loses_no_message(open_pair: OpenPair) -> None:
             finally:
                 trio.lowlevel.remove_instrument(cancelling)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(bound.run)
+            nursery.start_soon(receive_from, bound)
             while len(received) < sent:
                 await trio.testing.wait_all_tasks_blocked(0.002)
             bound.close(linger=0)
@@ -108,12 +108,12 @@ async def test_a_cancelled_wait_leaves_the_channel_usable(open_pair: OpenPair) -
     async with within_limit():
         for _ in range(3):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(bound.run)
+                nursery.start_soon(receive_from, bound)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
-        assert bound._receiver is None
+        assert bound.receiver is None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(bound.run)
+            nursery.start_soon(receive_from, bound)
             connected.send([b"after"])
             while not received:
                 await trio.testing.wait_all_tasks_blocked(0.002)
@@ -133,7 +133,7 @@ async def test_a_cancellation_from_the_handler_comes_after_the_message(open_pair
             nursery.cancel_scope.cancel()
 
         bound.handle = handle
-        nursery.start_soon(bound.run)
+        nursery.start_soon(receive_from, bound)
     assert received
     bound.handle = received.append
     bound.drain()
@@ -149,7 +149,7 @@ async def test_a_cancellation_from_the_handler_comes_after_the_message(open_pair
 async def test_closing_wakes_the_reader(open_pair: OpenPair) -> None:
     bound, _ = open_pair()
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(bound.run)
+        nursery.start_soon(receive_from, bound)
         await trio.testing.wait_all_tasks_blocked()
         bound.close(linger=0)
         bound.close(linger=0)
@@ -169,11 +169,11 @@ async def test_a_handler_may_close_its_channel(open_pair: OpenPair) -> None:
         bound.handle = handle
         async with within_limit(), trio.open_nursery() as nursery:
             if waiting:
-                nursery.start_soon(bound.run)
+                nursery.start_soon(receive_from, bound)
                 await trio.testing.wait_all_tasks_blocked()
             connected.send([b"1"])
             connected.send([b"2"])
-            nursery.start_soon(bound.run) if not waiting else None
+            nursery.start_soon(receive_from, bound) if not waiting else None
         assert handled == [[b"1"]]
 
 
@@ -183,7 +183,7 @@ async def test_a_closed_channel(open_pair: OpenPair) -> None:
         pass
     assert bound.closed
     async with within_limit():
-        await bound.run()
+        await receive_from(bound)
     assert bound.send([b"x"]) is False
     assert bound.drain() is False
     assert connected.closed is False
@@ -194,7 +194,7 @@ async def test_closing_while_another_task_is_about_to_wait(open_pair: OpenPair) 
         bound, connected = open_pair()
         connected.send([b"x"])
         async with within_limit(), trio.open_nursery() as nursery:
-            nursery.start_soon(bound.run)
+            nursery.start_soon(receive_from, bound)
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             bound.close(linger=0)
@@ -228,8 +228,8 @@ async def test_only_one_task_may_receive(open_pair: OpenPair) -> None:
 
     async def receive_twice() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(bound.run)
-            nursery.start_soon(bound.run)
+            nursery.start_soon(receive_from, bound)
+            nursery.start_soon(receive_from, bound)
 
     async with within_limit():
         with pytest.RaisesGroup(anyio.BusyResourceError):
@@ -248,8 +248,8 @@ async def test_sending_to_nobody_is_told(context: zmq.Context[Any], open_pair: O
     dealer.handle = received.append
     router.handle = lambda frames: None
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(dealer.run)
-        nursery.start_soon(router.run)
+        nursery.start_soon(receive_from, dealer)
+        nursery.start_soon(receive_from, router)
         while not router.send([b"dealer", b"hello", b"there"]):
             await trio.testing.wait_all_tasks_blocked(0.002)
         while not received:
@@ -294,8 +294,8 @@ async def test_a_send_from_another_task_does_not_take_the_readers_wake_up(open_p
                 await trio.lowlevel.checkpoint()
 
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(router.run)
-        nursery.start_soon(dealer.run)
+        nursery.start_soon(receive_from, router)
+        nursery.start_soon(receive_from, dealer)
         dealer.send([b"first"])
         while not at_dealer:
             await trio.testing.wait_all_tasks_blocked(0.002)
@@ -328,8 +328,8 @@ async def test_a_request_at_a_time_never_stalls(open_pair: OpenPair) -> None:
 
     dealer.handle = again
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(router.run)
-        nursery.start_soon(dealer.run)
+        nursery.start_soon(receive_from, router)
+        nursery.start_soon(receive_from, dealer)
         dealer.send([b"x"])
     assert left == 0
 
@@ -349,7 +349,7 @@ async def test_two_senders_do_not_mix_their_frames(open_pair: OpenPair) -> None:
             await trio.lowlevel.checkpoint()
 
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(bound.run)
+        nursery.start_soon(receive_from, bound)
         async with trio.open_nursery() as sending:
             sending.start_soon(send, b"one")
             sending.start_soon(send, b"two")
@@ -369,7 +369,7 @@ async def test_one_busy_channel_does_not_starve_others(open_pair: OpenPair) -> N
     turns = 0
     bound.handle = lambda frames: handled.__setitem__(0, handled[0] + 1)
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(bound.run)
+        nursery.start_soon(receive_from, bound)
         while handled[0] < 5000:
             before = handled[0]
             await trio.lowlevel.checkpoint()
@@ -396,8 +396,8 @@ async def test_large_frames_pass_uncopied(open_pair: OpenPair) -> None:
     first[0].handle = pass_on
     second[0].handle = received.append
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(first[0].run)
-        nursery.start_soon(second[0].run)
+        nursery.start_soon(receive_from, first[0])
+        nursery.start_soon(receive_from, second[0])
         small = b"s" * (LARGE_FRAME - 1)
         first[1].send([b"head", payload, small, payload[:LARGE_FRAME]])
         while not received:
@@ -421,7 +421,7 @@ async def test_channels_leave_nothing_behind() -> None:
         context: zmq.Context[Any] = zmq.Context()
         with Channel(context.socket(zmq.ROUTER)) as channel:
             async with within_limit(), trio.open_nursery() as nursery:
-                nursery.start_soon(channel.run)
+                nursery.start_soon(receive_from, channel)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
         context.term()
@@ -483,7 +483,7 @@ async def test_what_has_just_come_goes_before_the_rest_of_a_flood(open_pair: Ope
             flood.send([b"x"])
         while len(handled) < 1002:
             await trio.testing.wait_all_tasks_blocked(0.002)
-    assert handled.index("quiet", 1) <= 1 + _BUDGET
+    assert handled.index("quiet", 1) <= 1 + BUDGET
 
 
 async def test_a_receiver_ends_when_all_channels_are_closed(open_pair: OpenPair) -> None:
@@ -522,7 +522,7 @@ async def test_a_held_channel_is_received_from_when_it_is_released(open_pair: Op
         free.handle = lambda frames: free.hold()
         to_free.send([b"1"])
         to_free.send([b"2"])
-        while not free._held:
+        while not free.held:
             await trio.testing.wait_all_tasks_blocked(0.002)
         free.handle = lambda frames: received.append(bytes(frames[0]))
         free.release()
@@ -586,7 +586,7 @@ async def test_a_receiver_that_is_closed_leaves_the_channels_open(open_pair: Ope
     receiver.remove(bound)
     connected.send([b"x"])
     async with within_limit(), trio.open_nursery() as nursery:
-        nursery.start_soon(bound.run)
+        nursery.start_soon(receive_from, bound)
         while not received:
             await trio.testing.wait_all_tasks_blocked(0.002)
         nursery.cancel_scope.cancel()

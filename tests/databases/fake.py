@@ -128,8 +128,8 @@ class FakeBackend:
             self.given_back += 1
             return self.given_back % 2 == 1
 
-    def tidy(self) -> None:
-        self.tidied += 1
+    def tidy(self, *, done: bool) -> None:
+        self.tidied += done
 
     def interrupt(self) -> None:
         self.interrupted.set()

@@ -213,6 +213,7 @@ class FakeReader:
     def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
         with self._using():
             self._wait(self._backend.find_gate)
+            assert not isinstance(skip, Sequence) or not skip, "each record is looked up in it"
             seen = self._look()
             return [
                 Found(place, seen[msg_id].record.as_dict(keys))

@@ -142,7 +142,7 @@ def run(path: Path, records: int, batch: int, purge: int, synchronous: bool) -> 
     leaving = reader.completed(oldest)
     reader.close()
     figures["purged"] = sum(backend.drop(leaving[start : start + 500]) for start in range(0, len(leaving), 500))
-    backend.tidy()
+    backend.tidy(done=True)
     while backend.give_back():
         pass
     figures["s purge"] = round(time.perf_counter() - began, 2)

@@ -111,7 +111,7 @@ def drop(backend: Backend, query: Query, *, step: int = 100) -> int:
         reader.close()
     dropped = sum(backend.drop(arrivals[start : start + step]) for start in range(0, len(arrivals), step))
     if dropped:
-        backend.tidy()
+        backend.tidy(done=True)
         while backend.give_back():
             pass
     return dropped

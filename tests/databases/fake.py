@@ -128,8 +128,8 @@ class FakeBackend:
             self.given_back += 1
             return self.given_back % 2 == 1
 
-    def tidy(self) -> None:
-        self.tidied += 1
+    def tidy(self, *, done: bool) -> None:
+        self.tidied += done
 
     def interrupt(self) -> None:
         self.interrupted.set()
@@ -213,6 +213,7 @@ class FakeReader:
     def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
         with self._using():
             self._wait(self._backend.find_gate)
+            assert not isinstance(skip, Sequence) or not skip, "each record is looked up in it"
             seen = self._look()
             return [
                 Found(place, seen[msg_id].record.as_dict(keys))

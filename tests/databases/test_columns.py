@@ -99,6 +99,7 @@ def test_buffers_come_back(buffers: list[bytes] | None, kind: Any) -> None:
         assert large is (sum(map(len, buffers or ())) >= 60)
         chunks = [bytes(chunk) for chunk in buffer_chunks(given or ())] if large else []
         assert all(0 < len(chunk) <= 7 for chunk in chunks)
+        patch.setattr(columns, "CHUNK", 5)  # files keep the chunks of the version that wrote them
         assert from_buffers(column, chunks) == (None if buffers is None else tuple(buffers))
 
 

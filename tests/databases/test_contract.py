@@ -286,6 +286,49 @@ async def test_a_dropped_record_stays_away(store: Store) -> None:
     assert await store.get(["a"]) == {}
 
 
+# Notes of the hub
+
+
+async def test_notes_of_the_hub_are_not_for_users(store: Store) -> None:
+    note = make("note", submitted=at(1), engine_uuid="e", buffers=[b"x"])
+    note.note = True
+    store.add(make("a", submitted=at(0), engine_uuid="e"))
+    store.add(note)
+    store.add(finished("b", submitted=at(2), engine_uuid="e"))
+    for flushed in (False, True):
+        if flushed:
+            await store.flush()
+        assert await store.history() == ["a", "b"]
+        for query in ({}, {"engine_uuid": "e"}, {"msg_id": {"$in": ["note", "a", "b"]}}, {"buffers": {"$exists": True}}):
+            assert set(await found(store, query)) <= {"a", "b"}
+        assert await found(store, {"engine_uuid": {"$glob": "*"}}) == ["a", "b"]
+        assert await found(store, {"msg_id": "note"}) == []
+        assert list(await store.get(["note", "a"])) == ["a"]
+        assert set(await store.fetch(["note", "a", "unknown"])) == {"note", "a"}
+        assert await store.drop(parse_query({"msg_id": "note"})) == 0
+    assert await store.drop(Query.everything()) == 1
+    (kept,) = await store.notes()
+    assert (kept.msg_id, kept.note, [bytes(buffer) for buffer in kept.buffers or ()]) == ("note", True, [b"x"])
+    assert "note" not in [record.msg_id for record in await store.unfinished()]
+    with pytest.raises(AttributeError, match="note"):
+        store.update("a", {"note": True})
+    store.update("note", {"engine_uuid": "f"})
+    assert (await store.fetch(["note"]))["note"].engine_uuid == "f"
+    store.discard("note")
+    await store.flush()
+    assert await store.notes() == []
+    assert await store.fetch(["note"]) == {}
+
+
+async def test_a_note_can_become_a_task_and_a_task_a_note(store: Store) -> None:
+    note = make("a")
+    note.note = True
+    for record, history, notes in ((make("a"), ["a"], 0), (note, [], 1), (make("a"), ["a"], 0)):
+        store.add(record)
+        assert await store.history() == history
+        assert len(await store.notes()) == notes
+
+
 async def test_flush_and_close(store: Store) -> None:
     store.add(make("a"))
     await store.flush()

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -377,6 +378,52 @@ def test_trim_goes_by_number_bytes_and_age_the_oldest_first(
         steps.append(gone)
     assert steps == [3, 3, 3, 2]
     assert set(ids(backend)) == {"0", "open"}
+
+
+def test_trim_goes_by_the_clock_of_the_hub(backend: PostgresBackend) -> None:
+    """``completed`` is by the engine's clock, which may be wrong; the first two records have nothing else."""
+    backend.write(add(finished("1", completed=at(1)), finished("4", completed=at(4)), make("open", received=at(0))))
+    wrong = {"0": (9, 0), "2": (-99_999, 2), "3": (99_999, 3), "5": (-99_999, 5)}
+    backend.write(add(*(finished(name, completed=at(c), received=at(r)) for name, (c, r) in wrong.items())))
+    for left in ("12345", "2345", "345", "45", "5", ""):
+        assert backend.trim(Retention(records=len(left)), at(0)) == 1
+        assert sorted(ids(backend)) == [*left, "open"]
+    backend.write(add(finished("behind", completed=at(-200_000), received=at(900))))
+    assert backend.trim(Retention(age=timedelta(seconds=500)), at(1000)) == 0
+
+
+def test_a_question_can_be_interrupted(backend: PostgresBackend) -> None:
+    reader = backend.reader()
+    reader.begin()
+    errors: list[StoreError] = []
+
+    def ask() -> None:
+        try:
+            with reader._snapshot() as connection:
+                connection.execute("SELECT pg_sleep(60)")
+        except StoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while thread.is_alive():
+        reader.interrupt()
+        thread.join(0.01)
+    assert "has interrupted it" in str(errors[0])
+    reader.close()
+
+
+def test_each_batch_has_a_number_that_readers_see(backend: PostgresBackend) -> None:
+    reader = backend.reader()
+    for _ in range(2):
+        batch = backend.batch()
+        batch.take(Change("x", removed=True))
+        assert reader.begin() < batch.number
+        reader.end()
+        batch.write()
+        assert reader.begin() == batch.number
+        reader.end()
+    reader.close()
 
 
 def test_a_step_of_trim_stops_at_so_many_bytes(backend: PostgresBackend, monkeypatch: pytest.MonkeyPatch) -> None:

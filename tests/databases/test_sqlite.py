@@ -7,8 +7,9 @@ import re
 import sqlite3
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,94 @@ def test_trimming_by_age(backend: SQLiteBackend) -> None:
     assert trimmed(backend, Retention(age=timedelta(seconds=997))) == 3
     assert found(backend) == ["3", "4", "unfinished"]
     assert trimmed(backend, Retention(age=timedelta.max)) == 0
+
+
+def test_trimming_goes_by_the_clock_of_the_hub(backend: SQLiteBackend) -> None:
+    """``completed`` is by the engine's clock, which may be wrong; the first two records have nothing else."""
+    add(backend, finished("1", completed=at(1)), finished("4", completed=at(4)), make("unfinished"))
+    wrong = {"0": (9, 0), "2": (-99_999, 2), "3": (99_999, 3), "5": (-99_999, 5)}
+    add(backend, *(finished(name, completed=at(c), received=at(r)) for name, (c, r) in wrong.items()))
+    add(backend, make("received", received=at(0)))
+    for left in ("12345", "2345", "345", "45", "5", ""):
+        assert backend.trim(Retention(records=len(left)), at(0)) == 1
+        assert sorted(found(backend)) == [*left, "received", "unfinished"]
+        check_account(backend)
+    add(backend, finished("behind", completed=at(-200_000), received=at(900)))
+    add(backend, finished("ahead", completed=at(200_000), received=at(100)))
+    assert trimmed(backend, Retention(age=timedelta(seconds=500))) == 1
+    assert sorted(found(backend)) == ["behind", "received", "unfinished"]
+
+
+def test_what_a_purge_finds_may_be_taken_up_again_meanwhile(backend: SQLiteBackend) -> None:
+    add(backend, *(finished(str(n)) for n in range(4)))
+    with reading(backend) as reader:
+        arrivals = reader.completed(EVERYTHING)
+    backend.write([Change("1", changes={"completed": None}), Change("2", removed=True)])
+    add(backend, finished("3"))
+    assert [backend.drop(arrivals[:2]), backend.drop(arrivals[2:])] == [1, 0]
+    assert sorted(found(backend)) == ["1", "3"]
+    check_account(backend)
+
+
+def test_each_batch_has_a_number_that_readers_see(path: Path) -> None:
+    last = 0
+    for _ in range(2):
+        with opened(path) as backend:
+            for _ in range(3):
+                batch = backend.batch()
+                assert batch.number > last
+                last = batch.number
+                batch.take(Change("x", removed=True))
+                batch.write()
+                reader = backend.reader()
+                assert reader.begin() == last
+                backend.write([Change("x", removed=True)])
+                reader.close()
+
+
+def test_a_question_can_be_interrupted(backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(backend, *(make(str(n)) for n in range(3)))
+    asked, go_on = threading.Event(), threading.Event()
+
+    def matches(query: Query, record: TaskRecord) -> bool:
+        asked.set()
+        return go_on.wait(10)
+
+    monkeypatch.setattr(Query, "matches", matches)
+    reader = backend.reader()
+    reader.begin()
+    errors: list[StoreError] = []
+
+    def ask() -> None:
+        try:
+            reader.find(parse_query({"content.x": 1}), ("msg_id",))
+        except StoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    reader.interrupt()
+    go_on.set()
+    thread.join(10)
+    assert "interrupted" in str(errors[0])
+    reader.close()
+
+
+def test_a_question_that_sqlite_works_on_can_be_interrupted(backend: SQLiteBackend) -> None:
+    reader = backend.reader()
+    count = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+    def ask() -> None:
+        with suppress(sqlite3.OperationalError):
+            reader._connection.execute(count)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while thread.is_alive():
+        reader.interrupt()
+        thread.join(0.001)
+    reader.close()
 
 
 def test_trimming_by_bytes(backend: SQLiteBackend) -> None:

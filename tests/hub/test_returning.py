@@ -17,7 +17,7 @@ from trio_hub.schedulers.broadcast import sub_msg_id
 from trio_hub.wire.messages import Message
 
 from .durable import DurableStore, Notes, answer_probes, crashed, frames_sent, probes, running_on, speak
-from .world import Peer, World
+from .world import Peer, World, run_now
 
 
 def durable_world(**settings: Any) -> World:
@@ -518,6 +518,44 @@ def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
     world.answer("b", second, channel="broadcast_out")
     assert run_history(world) == [msg_id]
     nothing_left(world)
+
+
+def test_notes_of_shares_are_not_for_users_and_outlive_a_purge() -> None:
+    before = durable_world()
+    for uuid in "ab":
+        before.engine(uuid)
+    msg_id = broadcast(before, ["a", "b"], gather=True)
+    [first, second] = requests(before, "broadcast_out")
+    before.answer("a", first, channel="broadcast_out")
+    share = sub_msg_id(msg_id, "a")
+    assert run_history(before) == [msg_id]
+    assert [found["msg_id"] for found in before.query("db_request", {"query": {}})["records"]] == [msg_id]
+    assert before.query("result_request", {"msg_ids": [share]})["status"] == "error"
+    assert before.query("queue_request", {"verbose": True})["0"]["completed"] == []
+    for purge in ({"msg_ids": "all"}, {"engine_ids": [0]}):
+        assert before.query("purge_request", purge)["status"] == "ok"
+    world = crashed(before)
+    assert run_history(world) == [msg_id]
+    world.answer("b", second, channel="broadcast_out")
+    speak(world, world.client)
+    assert outcomes(world) == {msg_id: "ok"}
+    nothing_left(world)
+    assert run_now(world.hub.store.notes()) == []
+
+
+@pytest.mark.parametrize("carry_on", [True, False])
+def test_notes_that_no_broadcast_needs_any_more_go_at_the_next_start(carry_on: bool) -> None:
+    """The last hub ended between recording the answer of a broadcast and forgetting the notes of its shares."""
+    before = durable_world()
+    for uuid in "ab":
+        before.engine(uuid)
+    msg_id = broadcast(before, ["a", "b"], gather=True)
+    [first, _] = requests(before, "broadcast_out")
+    before.answer("a", first, channel="broadcast_out")
+    before.hub.store.update(msg_id, {"completed": before.clock(), "received": before.clock()})
+    world = crashed(before, carry_on=carry_on)
+    assert run_now(world.hub.store.notes()) == []
+    assert run_history(world) == [msg_id]
 
 
 def test_a_noted_share_that_is_damaged_is_asked_for_again() -> None:

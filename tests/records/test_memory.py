@@ -24,6 +24,15 @@ from .strategies import packed
 T = TypeVar("T")
 
 
+def test_records_are_culled_in_the_order_in_which_the_hub_heard_of_their_ends() -> None:
+    """``completed`` is by the engine's clock, which may be wrong."""
+    store = MemoryStore(max_records=2)
+    for number, completed in enumerate((3, -99_999, 99_999, 1)):
+        store.add(make(str(number)))
+        store.update(str(number), {"completed": at(completed)})
+    assert at_once(store.history()) == ["2", "3"]
+
+
 def at_once(work: Coroutine[Any, Any, T]) -> T:
     """The result of an async function that does not wait for anything."""
     try:

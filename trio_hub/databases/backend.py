@@ -184,10 +184,11 @@ class Backend(Protocol):
         Each step takes some milliseconds, if the database can do that.
         """
 
-    def tidy(self) -> None:
-        """Do what is to be done between the last `drop` and `give_back`, and may take long.
+    def tidy(self, *, done: bool) -> None:
+        """Do what a purge makes necessary and what may take long, so that a commit need not do it.
 
-        May be called while another thread writes.
+        Called between some steps of a purge, and with ``done`` between its last `drop` and `give_back`. May be called
+        while another thread writes.
         """
 
     def trim(self, keep: Retention, now: datetime) -> int:

@@ -23,6 +23,8 @@ TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 """Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
 STEP = 0.005
 """Seconds that one step of a purge should take. Strict hubs' tasks wait for so long, and for the disk."""
+TIDY_EVERY = 0.25
+"""Seconds of a purge after which the database is tidied between two steps."""
 FIRST_STEP, LONGEST_STEP = 50, 500
 """Records that the first step of a purge drops, and those that a step drops at most."""
 
@@ -52,6 +54,7 @@ class Dropping:
             StoreError: The database cannot be written now. What was dropped until then stays so.
         """
         backend, dropped, start, step = self._backend, 0, 0, FIRST_STEP
+        tidied = trio.current_time()
         while start < len(arrivals):
             some = arrivals[start : start + step]
             seconds, gone = await self._writer.in_turn("drop records", partial(_timed, backend, some))
@@ -59,8 +62,11 @@ class Dropping:
             start += len(some)
             # as many as there is time for: some are larger than others, and some disks slower
             step = max(1, min(LONGEST_STEP, 2 * step, int(len(some) * STEP / max(seconds, 1e-6))))
+            if trio.current_time() > tidied + TIDY_EVERY:
+                await in_thread(partial(backend.tidy, done=False))
+                tidied = trio.current_time()
         if dropped:
-            await in_thread(backend.tidy)
+            await in_thread(partial(backend.tidy, done=True))
             while await self._writer.in_turn("give space back", backend.give_back):
                 pass
         return dropped

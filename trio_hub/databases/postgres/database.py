@@ -156,12 +156,14 @@ class PostgresBackend:
         """See `trio_hub.databases.backend.Backend.give_back`. `tidy` does it all."""
         return False
 
-    def tidy(self) -> None:
+    def tidy(self, *, done: bool) -> None:
         """See `trio_hub.databases.backend.Backend.tidy`.
 
         The space of many dropped records becomes free for other records, and the files get shorter where their ends are
         empty. Otherwise the server's autovacuum comes by.
         """
+        if not done:
+            return
         dropped, self._dropped = self._dropped, 0
         if dropped >= VACUUM_FROM:
             link = Link(self._address, {}, lambda connection: check(connection, self._address))

@@ -63,7 +63,8 @@ def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQ
     except OSError as error:
         raise _cannot_open(path, error) from error
     try:
-        return SQLiteBackend(path, open_file(path, synchronous=synchronous), lock, owner)
+        connection = open_file(path, synchronous=synchronous)
+        return SQLiteBackend(path, connection, lock, owner, synchronous=synchronous)
     except OSError as error:
         lock.release()
         raise _cannot_open(path, error) from error
@@ -81,9 +82,12 @@ def _cannot_open(path: Path, error: OSError) -> ConfigError:
 class SQLiteBackend:
     """See `trio_hub.databases.backend.Backend`. Made by `open_sqlite`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock, owner: str) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: FileLock, owner: str, *, synchronous: bool
+    ) -> None:
         self.path = path
         self._connection = connection
+        self._synchronous = synchronous
         self._lock = lock
         self._owner = text_column(owner)
         ((self._number,),) = connection.execute("SELECT batch FROM account")
@@ -102,15 +106,27 @@ class SQLiteBackend:
         return SQLiteBatch(self._number, self._transaction, self._owner)
 
     def drop(self, arrivals: Sequence[int]) -> int:
-        """See `trio_hub.databases.backend.Backend.drop`."""
-        with self._transaction() as connection:
-            # meanwhile, some may have been taken up again
-            return forget(connection, [row[0] for row in connection.execute(_STILL_COMPLETED, (json.dumps(arrivals),))])
+        """See `trio_hub.databases.backend.Backend.drop`.
+
+        Does not wait for the disk, as whoever waits for this to end would have to: `give_back` does.
+        """
+        if self._synchronous:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with self._transaction() as connection:
+                # meanwhile, some may have been taken up again
+                still = connection.execute(_STILL_COMPLETED, (json.dumps(arrivals),))
+                return forget(connection, [row[0] for row in still])
+        finally:
+            if self._synchronous:
+                self._connection.execute("PRAGMA synchronous = FULL")
 
     def give_back(self) -> bool:
         """See `trio_hub.databases.backend.Backend.give_back`. Pages that SQLite read for that go back to the system."""
         if self._vacuum(_VACUUMED_IN_A_STEP) > 0:
             return True
+        with self._transaction() as connection:  # with which the steps of `drop` are on the disk, if need be
+            connection.execute("UPDATE account SET batch = batch")
         with reporting(self.path):
             # a reader may be looking at what was there before: then the log shrinks later
             self._connection.execute("PRAGMA busy_timeout = 0")
@@ -121,7 +137,7 @@ class SQLiteBackend:
             self._connection.execute("PRAGMA shrink_memory")
         return False
 
-    def tidy(self) -> None:
+    def tidy(self, *, done: bool) -> None:
         """See `trio_hub.databases.backend.Backend.tidy`. Copies the log to the file, by a connection of its own."""
         with reporting(self.path), closing(connect(self.path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

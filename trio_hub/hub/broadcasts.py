@@ -80,6 +80,7 @@ class Broadcasts:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
+        self._engines = engines
         self._by_ident = engines.by_ident
         self._announcer = announcer
         self._gathering = gathering
@@ -165,6 +166,8 @@ class Broadcasts:
         engine = self._by_ident.get(_ident(uuid))
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
         if engine is None or self._intake.stopping:
+            if engine is None and share.header.is_stock and self._engines.changes.has_left(uuid):
+                self._leave_to_client(direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
         elif self._intake.withdrawn.take(share.header.msg_id):
@@ -235,7 +238,14 @@ class Broadcasts:
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.relay.strand(engine.broadcast):
+            if direct.header.is_stock:
+                self._leave_to_client(direct)
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
+
+    def _leave_to_client(self, direct: Direct) -> None:
+        """Note that a stock client settles a share itself; or a gathered broadcast as soon as one engine has left."""
+        asked: Direct | Broadcast = direct if direct.broadcast is None else direct.broadcast
+        asked.idents = self._answers.owed.settled_by_client(asked.idents, asked.header.session, asked.header.msg_id)
 
     def engine_settled(self, engine: EngineConnector) -> None:
         """Do nothing: all shares were answered when the engine was lost."""

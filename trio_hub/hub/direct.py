@@ -65,7 +65,9 @@ class DirectQueue:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
+        self._engines = engines
         self._by_ident = engines.by_ident
+        self._owed = answers.owed
         self._announcer = announcer
         self._request_ended = request_ended
         self.relay = Relay()
@@ -131,6 +133,8 @@ class DirectQueue:
                 error = TaskAborted(NOT_BEGUN)
             elif engine is None:
                 error = no_such_engine(idents)
+                if header.is_stock and self._engines.changes.has_left(uuid):
+                    sender = self._owed.settled_by_client(sender, header.session, header.msg_id)
             else:
                 if self.relay.sent(Direct(sender, header, msg.raw_header, engine.mux)):
                     self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
@@ -187,6 +191,8 @@ class DirectQueue:
         for direct in self.relay.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
+            if direct.header.is_stock:
+                direct.idents = self._owed.settled_by_client(direct.idents, direct.header.session, msg_id)
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:

@@ -48,6 +48,20 @@ class OwedResults:
             except Exception as error:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
+    def settled_by_client(self, idents: list[bytes], session: str, msg_id: str) -> list[bytes]:
+        """Note that a stock client settles a request itself, since it is told that the engine has left.
+
+        A second answer would make the client print "got stale result" with the whole message. But a client whose
+        connections are broken at this time may never be told. So the client is owed the answer if it comes back on a
+        new connection soon.
+
+        Returns:
+            The identities to which the answer is sent: none.
+        """
+        if idents:
+            self.clients.presume_settled(session, msg_id, self._session.now())
+        return []
+
     def settled(self, msg_id: str) -> None:
         """Note in the record, for later hubs, that a result is no longer owed. Never raises."""
         try:
@@ -57,7 +71,7 @@ class OwedResults:
 
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
         """Note the identity from which a client speaks, and send the results that are owed to it."""
-        if idents and self.clients.heard(session, channel, idents[0]):
+        if idents and self.clients.heard(session, channel, idents[0], self._session.now):
             self.deliver_owed(channel, idents[0], session, self.clients.settle(session))
 
     def asked_about(self, session: str, records: list[TaskRecord]) -> None:

@@ -15,6 +15,7 @@ from .announcer import Announcer
 from .answers import Answers
 from .assignments import Assignments
 from .broadcasts import Broadcasts
+from .changes import EngineChanges
 from .control import ControlChannel
 from .direct import DirectQueue
 from .engines import Engines
@@ -134,8 +135,9 @@ class Parts:
         )
         self.routes = routes = Routes(host, session, notices)
         heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
+        changes = EngineChanges(session, now, repeat_losses=scheme != "pure")
         self.engines = engines = Engines(
-            host, session, replies, notices, heartmonitor, hb_period=hb_period, engine_info=engine_info or {}
+            host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
         )
         self.hearts = Hearts(heartmonitor, engines, notices, now)
         # The queues.

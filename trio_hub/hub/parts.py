@@ -183,7 +183,9 @@ class Parts:
             request_ended=tasks.request_ended,
             **below,
         )
-        aborting = Aborting(session, intake=intake, tasks=tasks, broadcasts=broadcasts, is_pending=self.is_pending)
+        self.aborting = aborting = Aborting(
+            session, intake=intake, tasks=tasks, broadcasts=broadcasts, is_pending=self.is_pending
+        )
         self.control = ControlChannel(
             session,
             notices=notices,

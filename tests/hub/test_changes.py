@@ -13,7 +13,7 @@ from .world import Peer, World
 def told(world: World) -> list[tuple[str, int, str]]:
     """What the next subscriber is told."""
     found: list[tuple[str, int, str]] = []
-    for frames in world.hub.client_subscribed():
+    for frames in world.hub.engines.changes.client_subscribed():
         message = world.read(frames)
         content: dict[str, Any] = world.content(message)
         found.append((message.header.msg_type.removesuffix("_notification"), content["id"], content["uuid"]))
@@ -32,7 +32,7 @@ def test_registrations_after_the_answer_and_before_the_subscription() -> None:
     assert ask(world) == {"0": "a"}
     world.engine("b")
     assert ("registration", 1, "b") in told(world)
-    assert len({bytes(frames[1]) for _ in range(2) for frames in world.hub.client_subscribed()}) == 4, (
+    assert len({bytes(frames[1]) for _ in range(2) for frames in world.hub.engines.changes.client_subscribed()}) == 4, (
         "a session refuses a message that it has seen"
     )
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..errors import WireError
+from ..schedulers.broadcast import sub_msg_id
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, Session
-from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .intake import Intake
 from .tasks import TaskQueue
@@ -25,7 +25,7 @@ class Aborting:
 
     Args:
         session: reads and writes messages.
-        intake, tasks, broadcasts: the parts of the hub below.
+        intake, tasks: the parts of the hub below.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -35,13 +35,11 @@ class Aborting:
         *,
         intake: Intake,
         tasks: TaskQueue,
-        broadcasts: Broadcasts,
         is_pending: Callable[[str], bool],
     ) -> None:
         self._session = session
         self._intake = intake
         self._tasks = tasks
-        self._broadcasts = broadcasts
         self._is_pending = is_pending
 
     def abort(self, msg_ids: Sequence[str]) -> list[str]:
@@ -71,7 +69,8 @@ class Aborting:
         if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
             return msg.frames
         self.abort(msg_ids)
-        shares = [] if engine is None else self._broadcasts.shares_of(msg_ids, engine)
+        shares = [] if engine is None else [sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids]
+        shares = [share for share in shares if engine is not None and share in engine.broadcast.pending]
         if not shares:
             return msg.frames
         header, parent, metadata = map(to_bytes, msg.frames[2:5])

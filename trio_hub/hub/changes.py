@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ..wire.frames import Frames
 from ..wire.messages import Session
+from .notices import Notices
 
 __all__ = ["MOST", "RECENT", "EngineChanges"]
 
@@ -42,12 +43,14 @@ class EngineChanges:
     Args:
         session: writes notifications.
         now: the current time, aware and in UTC.
+        notices: counts and logs errors.
         repeat_losses: whether unregistrations are told once more at all. With the ``pure`` scheme a stock client ends
             its task queue at any unregistration.
     """
 
-    def __init__(self, session: Session, now: Callable[[], datetime], *, repeat_losses: bool) -> None:
+    def __init__(self, session: Session, now: Callable[[], datetime], notices: Notices, *, repeat_losses: bool) -> None:
         self._session = session
+        self._notices = notices
         self._now = now
         self._repeat_losses = repeat_losses
         self._changes: OrderedDict[int, _Change] = OrderedDict()
@@ -99,7 +102,14 @@ class EngineChanges:
             self._told.append(now)
 
     def client_subscribed(self) -> list[Frames]:
-        """Return the notifications that a new subscriber may have missed, in order, as new messages."""
+        """Return the notifications that a new subscriber may have missed, in order, as new messages. Never raises."""
+        try:
+            return self._missed()
+        except Exception as error:
+            self._notices.failed("notification", error)
+            return []
+
+    def _missed(self) -> list[Frames]:
         now = self._now()
         while self._told and now - self._told[0] > RECENT:
             self._told.popleft()

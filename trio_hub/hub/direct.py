@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.relay import Direct, Relay
+from ..schedulers.relay import Direct, Lane, Relay
 from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
@@ -67,7 +67,6 @@ class DirectQueue:
         self._routes = routes
         self._engines = engines
         self._by_ident = engines.by_ident
-        self._owed = answers.owed
         self._announcer = announcer
         self._request_ended = request_ended
         self.relay = Relay()
@@ -134,7 +133,9 @@ class DirectQueue:
             elif engine is None:
                 error = no_such_engine(idents)
                 if header.is_stock and self._engines.changes.has_left(uuid):
-                    sender = self._owed.settled_by_client(sender, header.session, header.msg_id)
+                    direct = Direct(sender, header, msg.raw_header, Lane(b""))
+                    self._answers.owed.leave_to_client(direct)
+                    sender = direct.idents
             else:
                 if self.relay.sent(Direct(sender, header, msg.raw_header, engine.mux)):
                     self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
@@ -192,7 +193,7 @@ class DirectQueue:
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
             if direct.header.is_stock:
-                direct.idents = self._owed.settled_by_client(direct.idents, direct.header.session, msg_id)
+                self._answers.owed.leave_to_client(direct)
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:

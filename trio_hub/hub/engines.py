@@ -244,7 +244,7 @@ class Engines:
         return self.alive.get(engine_id) or next(registering, None)
 
     def lose_engine(self, engine: EngineConnector, reason: str) -> None:
-        """Remove an engine from the tables, announce its loss, and begin its grace."""
+        """Remove an engine from the tables, answer its requests, announce its loss, and begin its grace."""
         if engine.state is not EngineState.ALIVE:
             return
         engine.state = EngineState.LOST
@@ -256,7 +256,6 @@ class Engines:
         log.info(
             "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
         )
-        # The clients that do not settle the engine's requests themselves get the answers before the notification.
         for watcher in self._watchers:
             self._tell(watcher.engine_lost, engine)
         self._replies.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Unpack
 from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
 from ..records import Store
-from ..wire.frames import Buffer, Frames
+from ..wire.frames import Buffer
 from ..wire.messages import Message, Session
 from .answers import QUEUES
 from .connector import EngineConnector
@@ -209,14 +209,6 @@ class Hub:
         except Exception as error:
             self.notices.failed("end of an engine", error, engine=engine.id)
             return True
-
-    def client_subscribed(self) -> list[Frames]:
-        """Return the messages that a new subscriber to notifications may have missed. Never raises."""
-        try:
-            return self.engines.changes.client_subscribed()
-        except Exception as error:
-            self.notices.failed("notification", error)
-            return []
 
     def flush_route(self, engine: EngineConnector, channel: str) -> bool:
         """Send the messages that wait for an engine on a channel, see `Routes.flush`. False if it cannot be reached."""

@@ -32,6 +32,7 @@ from .queries import Queries
 from .recovery import Recovery
 from .redelivery import Redelivery
 from .replies import Replies
+from .restored import RestoredBroadcasts
 from .returning import ReturningEngines
 from .routes import Routes
 from .scattered import Scattered
@@ -135,7 +136,7 @@ class Parts:
         )
         self.routes = routes = Routes(host, session, notices)
         heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
-        changes = EngineChanges(session, now, repeat_losses=scheme != "pure")
+        changes = EngineChanges(session, now, notices, repeat_losses=scheme != "pure")
         self.engines = engines = Engines(
             host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
         )
@@ -183,8 +184,9 @@ class Parts:
             request_ended=tasks.request_ended,
             **below,
         )
-        self.aborting = aborting = Aborting(
-            session, intake=intake, tasks=tasks, broadcasts=broadcasts, is_pending=self.is_pending
+        self.aborting = aborting = Aborting(session, intake=intake, tasks=tasks, is_pending=self.is_pending)
+        self.restored = RestoredBroadcasts(
+            session, engines=engines, gathering=gathering, scattered=scattered, broadcasts=broadcasts
         )
         self.control = ControlChannel(
             session,
@@ -207,7 +209,7 @@ class Parts:
             engines=engines,
             tasks=tasks,
             direct=direct,
-            broadcasts=broadcasts,
+            broadcasts=self.restored,
         )
         returning = ReturningEngines(
             host, notices=notices, routes=routes, direct=direct, broadcasts=broadcasts, scheduler=tasks.scheduler

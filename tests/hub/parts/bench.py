@@ -93,7 +93,7 @@ class Bench:
             self.replies,
             self.notices,
             self.heartmonitor,
-            EngineChanges(self.session, self.clock, repeat_losses=True),
+            EngineChanges(self.session, self.clock, self.notices, repeat_losses=True),
             hb_period=3000,
             engine_info={"interface": "tcp://*"},
         )

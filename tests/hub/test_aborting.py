@@ -9,7 +9,7 @@ import pytest
 from trio_hub.hub.events import TaskFinished
 from trio_hub.hub.withdrawn import Withdrawn
 
-from .durable import DurableStore
+from .durable import DurableStore, crashed
 from .test_broadcasting import broadcast, shares
 from .world import Peer, World
 
@@ -173,6 +173,46 @@ def test_requests_on_their_way_to_the_disk_are_aborted() -> None:
     sent = world.take()
     assert [message.parent.msg_id for _, message in sent] == [task, call, dependent]
     assert world.content(sent[2][1])["ename"] == "ImpossibleDependency"
+
+
+def everything(world: World, uuid: str) -> list[str]:
+    """The msg_ids of a task, a direct request, and a gathered broadcast that only this engine may have."""
+    return [world.submit(targets=[uuid]), world.call(uuid), broadcast(world, uuid, gather=True)]
+
+
+def test_requests_that_wait_for_the_connection_of_an_engine_are_aborted_at_once() -> None:
+    world = World()
+    world.engine("a")
+    world.host.unreachable.add(b"a")
+    world.take()
+    msg_ids = everything(world, "a")
+    stock_abort(world, "a", *msg_ids)
+    assert {world.content(message)["status"] for _, message in world.take()} == {"aborted"}
+    assert not any(map(world.hub.is_pending, msg_ids))
+    world.host.unreachable.clear()
+    for engine, channel in world.host.to_reach:
+        assert world.hub.flush_route(engine, channel)
+    assert named(world) == [[*msg_ids, f"{msg_ids[2]}_a"]]
+    assert world.take() == [], "only the abort goes to the engine"
+
+
+def test_requests_that_an_earlier_hub_has_left() -> None:
+    store = DurableStore()
+    world = World(store=store, strict=True)
+    world.engine("a")
+    runs, queued = world.submit(), world.submit()
+    world = crashed(world)
+    new = world.call("a")
+    world.take()
+    stock_abort(world, "a", runs, queued, new)
+    assert [message.parent.msg_id for _, message in world.take("mux_in")] == [new]
+    assert not world.hub.is_pending(queued)
+    assert world.record(queued)["result_content"] == {"status": "aborted"}
+    assert world.hub.is_pending(runs), "the engine may run it"
+    [engine] = world.hub.engines.alive.values()
+    world.hub.lose_engine(engine, "heart")
+    world.hub.handle_stranded(engine)
+    assert world.record(runs)["result_content"]["ename"] == "EngineError"
 
 
 @pytest.mark.parametrize("content", [{}, {"msg_ids": 5}, {"msg_ids": [5]}, {"msg_ids": []}])

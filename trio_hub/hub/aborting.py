@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import WireError
+from ..errors import TaskAborted, WireError
 from ..schedulers.broadcast import sub_msg_id
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, Session
 from .connector import EngineConnector
 from .intake import Intake
+from .routes import Routes
 from .tasks import TaskQueue
 
 __all__ = ["Aborting"]
@@ -25,7 +27,7 @@ class Aborting:
 
     Args:
         session: reads and writes messages.
-        intake, tasks: the parts of the hub below.
+        intake, routes, tasks: the parts of the hub below.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -34,11 +36,13 @@ class Aborting:
         session: Session,
         *,
         intake: Intake,
+        routes: Routes,
         tasks: TaskQueue,
         is_pending: Callable[[str], bool],
     ) -> None:
         self._session = session
         self._intake = intake
+        self._routes = routes
         self._tasks = tasks
         self._is_pending = is_pending
 
@@ -71,6 +75,8 @@ class Aborting:
         self.abort(msg_ids)
         shares = [] if engine is None else [sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids]
         shares = [share for share in shares if engine is not None and share in engine.broadcast.pending]
+        if engine is not None:
+            self._routes.withdraw(engine, {*msg_ids, *shares}, TaskAborted(NOT_BEGUN))
         if not shares:
             return msg.frames
         header, parent, metadata = map(to_bytes, msg.frames[2:5])

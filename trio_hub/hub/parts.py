@@ -184,7 +184,9 @@ class Parts:
             request_ended=tasks.request_ended,
             **below,
         )
-        self.aborting = aborting = Aborting(session, intake=intake, tasks=tasks, is_pending=self.is_pending)
+        self.aborting = aborting = Aborting(
+            session, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
+        )
         self.restored = RestoredBroadcasts(
             session, engines=engines, gathering=gathering, scattered=scattered, broadcasts=broadcasts
         )

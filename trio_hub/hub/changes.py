@@ -53,6 +53,7 @@ class EngineChanges:
         self._notices = notices
         self._now = now
         self._repeat_losses = repeat_losses
+        self.most = MOST
         self._changes: OrderedDict[int, _Change] = OrderedDict()
         self._sessions: OrderedDict[str, None] = OrderedDict()
         self._told: deque[datetime] = deque()
@@ -74,7 +75,7 @@ class EngineChanges:
         self._changes.pop(engine_id, None)
         self._changes[engine_id] = _Change(now, msg_type, engine_id, uuid)
         oldest = next(iter(self._changes.values()))
-        while len(self._changes) > MOST or now - oldest.time > RECENT:
+        while len(self._changes) > self.most or now - oldest.time > RECENT:
             self._changes.popitem(last=False)
             oldest = next(iter(self._changes.values()))
 

@@ -95,12 +95,17 @@ class EngineChanges:
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
         now = self._now()
+        self._forget_told(now)
         while self._ahead and now - self._ahead[0] > AHEAD:
             self._ahead.popleft()
         if self._ahead:
             self._ahead.popleft()
         else:
             self._told.append(now)
+
+    def _forget_told(self, now: datetime) -> None:
+        while self._told and now - self._told[0] > RECENT:
+            self._told.popleft()
 
     def client_subscribed(self) -> list[Frames]:
         """Return the notifications that a new subscriber may have missed, in order, as new messages. Never raises."""
@@ -112,8 +117,7 @@ class EngineChanges:
 
     def _missed(self) -> list[Frames]:
         now = self._now()
-        while self._told and now - self._told[0] > RECENT:
-            self._told.popleft()
+        self._forget_told(now)
         # Nobody knows whose subscription this is. So the one that is told first is taken to be the last to subscribe.
         since = self._told[0] if self._told else None
         if self._told:

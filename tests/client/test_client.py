@@ -27,8 +27,9 @@ from trio_hub import (
     SerializationError,
     connect,
 )
+from trio_hub.client.packing import pack_call, pack_function
 from trio_hub.config.connectionfiles import connection_paths, read_connection_file, write_connection_file
-from trio_hub.testing import ignore, open_engine, open_hub
+from trio_hub.testing import ignore, open_client, open_engine, open_hub
 
 from ..runtime.support import Footprint, eventually, within_limit
 from .support import cluster, compute
@@ -212,6 +213,22 @@ async def test_queries() -> None:
             await client.result(msg_id)
         with pytest.raises(RemoteError, match="QueryError"):
             await client.db_query({"msg_id": {"$nonsense": 1}})
+
+
+async def test_the_result_of_a_gathered_broadcast_is_a_list() -> None:
+    async with cluster(2) as (hub, client, engines), open_client(hub.client_info) as other:
+        msg_id = other.send(
+            "broadcast",
+            "apply_request",
+            metadata={
+                "targets": [[engine.uuid, number] for number, engine in enumerate(engines)],
+                "is_broadcast": True,
+                "is_coalescing": True,
+            },
+            buffers=pack_call(pack_function(sorted), [[b"y" * 5000, b"x"]], {}),
+        )
+        assert await client.result(msg_id) == [[b"x", b"y" * 5000]] * 2
+        assert len(await client.result_buffers(msg_id)) == 4
 
 
 async def test_a_result_that_is_not_there_yet() -> None:

@@ -299,7 +299,12 @@ async def test_notes_of_the_hub_are_not_for_users(store: Store) -> None:
         if flushed:
             await store.flush()
         assert await store.history() == ["a", "b"]
-        for query in ({}, {"engine_uuid": "e"}, {"msg_id": {"$in": ["note", "a", "b"]}}, {"buffers": {"$exists": True}}):
+        for query in (
+            {},
+            {"engine_uuid": "e"},
+            {"msg_id": {"$in": ["note", "a", "b"]}},
+            {"buffers": {"$exists": True}},
+        ):
             assert set(await found(store, query)) <= {"a", "b"}
         assert await found(store, {"engine_uuid": {"$glob": "*"}}) == ["a", "b"]
         assert await found(store, {"msg_id": "note"}) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_hub.hub.clients import Clients
+from trio_hub.hub.clients import MAY_RETURN, Clients
 
 
 def test_a_session_is_where_it_was_heard_last() -> None:
@@ -64,3 +66,29 @@ def test_the_count_is_that_of_what_is_owed(steps: list[tuple[str, str, int]]) ->
             clients.settle(session)
         assert clients.owed == sum(map(len, clients._owed.values())) <= 8
         assert all(clients._owed.values())
+
+
+def test_a_client_on_a_new_connection_is_owed_what_it_may_not_have_settled() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    clients = Clients()
+    clients.heard("s", "mux_in", b"1", lambda: now)
+    clients.presume_settled("s", "old", now)
+    now += MAY_RETURN
+    clients.presume_settled("s", "new", now)
+    clients.presume_settled("t", "another's", now)
+    assert not clients.heard("s", "mux_in", b"1", lambda: now), "its connection is the same"
+    assert not clients.heard("s", "task_in", b"1", lambda: now), "it never had one here"
+    now += timedelta(seconds=1)
+    assert clients.heard("s", "mux_in", b"2", lambda: now)
+    assert clients.settle("s") == ["new"]
+    assert not clients.heard("s", "mux_in", b"3", lambda: now), "once"
+
+
+def test_only_so_many_are_presumed_settled() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    clients = Clients(results=2)
+    clients.heard("s", "mux_in", b"1")
+    for number in range(4):
+        clients.presume_settled("s", str(number), now)
+    clients.heard("s", "mux_in", b"2", lambda: now)
+    assert clients.settle("s") == ["2", "3"]

@@ -429,3 +429,23 @@ def test_clients_take_turns_on_disk_too() -> None:
         [(_, request)] = world.take("task_out")
         run(request)
     assert order == [submitted[0], submitted[3], submitted[1], submitted[2]]
+
+
+def test_tasks_that_are_queued_again_take_up_memory() -> None:
+    world = World()
+    engines = [world.engine("a"), world.engine("b")]
+    again, other, queued = (world.submit(buffers=(bytes(SIZE),), retries=1) for _ in range(3))
+    one = world.hub.intake.held_bytes
+    assert one > SIZE
+    world.hub.lose_engine(engines[0], "heart")
+    world.hub.handle_stranded(engines[0])
+    assert SIZE < world.hub.intake.held_bytes - one < 2 * SIZE
+    for request in (other, again, queued):
+        answered(world, request)
+    assert world.hub.intake.held_bytes == 0
+
+
+def answered(world: World, msg_id: str) -> None:
+    """The engine b answers a task that it was sent."""
+    [request] = [message for name, message in world.take("task_out") if message.header.msg_id == msg_id][-1:]
+    world.answer("b", request)

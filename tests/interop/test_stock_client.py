@@ -202,3 +202,93 @@ def test_a_client_that_waits_when_the_hub_stops_is_answered(start_cluster: Start
     with pytest.raises(ipp.RemoteError, match="stopped"):
         waiting.get(timeout=LIMIT)
     assert cluster.process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_nothing_is_outstanding_after_a_broadcast(start_cluster: StartCluster, gather: bool) -> None:
+    cluster = start_cluster(2)
+    rc = cluster.client()
+    rc.wait_for_engines(2, timeout=LIMIT)
+    view = rc.broadcast_view(is_coalescing=gather)
+    big = b"x" * 100_000
+    asked = view.apply_async(lambda value: [value, {"key": value}], big)
+    assert asked.get(timeout=LIMIT) == [[big, {"key": big}]] * 2
+    if not gather:
+        view.execute("a = 1", block=True)
+    plain = rc.load_balanced_view().apply_async(lambda: "plain")
+    assert plain.get(timeout=LIMIT) == "plain"
+    other = cluster.client()
+    found = other.get_result([*asked.msg_ids, *plain.msg_ids]).get(timeout=LIMIT)
+    assert found == [[[big, {"key": big}]] * 2, "plain"] if gather else [[big, {"key": big}]] * 2 + ["plain"]
+    assert rc.wait(timeout=LIMIT)
+    assert not rc.outstanding
+    rc.purge_everything()
+    assert rc.hub_history() == []
+
+
+def test_an_engine_dies_and_its_client_hears_of_it_once(
+    start_cluster: StartCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster = start_cluster(2)
+    rc = cluster.client()
+    rc.wait_for_engines(2, timeout=LIMIT)
+    pid = rc[0].apply_sync(os.getpid)
+    gate = str(cluster.client_file.with_name("gate"))
+
+    def wait_for(path: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.01)
+
+    direct = [rc[0].apply_async(wait_for, gate) for _ in range(10)]
+    gathered = rc.broadcast_view(is_coalescing=True).apply_async(wait_for, gate)
+    scattered = rc.broadcast_view(is_coalescing=False).apply_async(wait_for, gate)
+    os.kill(pid, signal.SIGKILL)
+    for asked in (*direct, gathered):
+        with pytest.raises(ipp.RemoteError, match="died while running"):
+            asked.get(timeout=LIMIT)
+    open(gate, "w").close()
+    with pytest.raises(ipp.CompositeError):
+        scattered.get(timeout=LIMIT)
+    assert rc.wait(timeout=LIMIT)
+    msg_ids = [msg_id for asked in (*direct, gathered) for msg_id in asked.msg_ids]
+    other = cluster.client()
+    wait_until(lambda: not other.result_status(msg_ids)["pending"], "the hub has recorded the end of all")
+    rc.queue_status()  # what the hub had sent before has arrived when this is answered, or soon after
+    assert rc[1].apply_sync(os.getpid) != pid
+    assert "stale" not in capfd.readouterr().out
+
+
+def test_aborted_tasks_never_run(start_cluster: StartCluster) -> None:
+    cluster = start_cluster(1)
+    rc = cluster.client()
+    rc.wait_for_engines(1, timeout=LIMIT)
+    view = rc.load_balanced_view()
+    ran, gate = cluster.client_file.with_name("ran"), str(cluster.client_file.with_name("gate"))
+
+    def wait_for(path: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.01)
+
+    def run(path: str) -> None:
+        open(path, "w").close()
+
+    running = view.apply_async(wait_for, gate)
+    wait_until(lambda: rc.queue_status()[0]["tasks"] == 1, "the engine has the first task")
+    queued = [view.apply_async(run, str(ran)) for _ in range(200)]
+    gathered = rc.broadcast_view(is_coalescing=True).apply_async(run, str(ran))
+    wait_until(lambda: rc.queue_status()[0]["queue"] == 1, "the engine has its share")
+    rc.abort([*queued, gathered], block=True)
+    for asked in queued:
+        with pytest.raises(ipp.error.TaskAborted):
+            asked.get(timeout=LIMIT)
+    open(gate, "w").close()
+    running.get(timeout=LIMIT)
+    with pytest.raises(ipp.error.TaskAborted):
+        gathered.get(timeout=LIMIT)
+    assert not ran.exists()

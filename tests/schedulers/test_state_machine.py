@@ -57,6 +57,8 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         self.live: dict[bytes, Worker] = {}
         self.lost: list[Worker] = []
         self.settled: list[Worker] = []
+        self.aborted: set[str] = set()
+        """What was aborted while it ran: it goes on there, and nowhere else."""
         self.idle_since_abandoned: set[Worker] = set()
         """What makes room by `abandon` is not filled before the engine's next answer: the engine is busy still."""
         for ident in IDENTS[:engines]:
@@ -70,6 +72,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         assert self.live.setdefault(worker.ident, worker) is worker
         assert self.answers[msg_id] == 0
         assert msg_id not in self.runs_on
+        assert msg_id not in self.aborted
         assert self.hwm == 0 or self.load(worker) < self.hwm
         assert task.targets is None or worker.ident in task.targets
         assert worker.ident not in self.unmet_on[msg_id]
@@ -171,6 +174,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
     def abort(self, data: st.DataObject) -> None:
         msg_ids = data.draw(st.lists(st.sampled_from([*self.tasks, "unknown"]), max_size=6))
         queued = {task.msg_id for task in self.scheduler.queue}
+        self.aborted.update(self.runs_on.keys() & msg_ids)
         assert self.scheduler.abort(msg_ids) == [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id in queued]
 
     # Answers
@@ -188,7 +192,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         retries = task.retries
         del self.runs_on[msg_id]
         self.idle_since_abandoned.discard(worker)
-        wanted = how == "ok" or (how == "failed" and retries <= 0)
+        wanted = how == "ok" or (how == "failed" and (retries <= 0 or msg_id in self.aborted))
         if how == "unmet":
             self.unmet_on[msg_id].add(worker.ident)
         elif not wanted:

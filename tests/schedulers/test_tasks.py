@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,7 @@ import pytest
 from trio_hub.errors import ConfigError, EngineError, HubError
 from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.schedulers.task import Task, TaskState, Worker, WorkerState
-from trio_hub.schedulers.tasks import TaskScheduler
+from trio_hub.schedulers.tasks import AT_A_TIME, TaskScheduler
 
 from .making import Bench, Recorder, make_task
 
@@ -564,3 +565,86 @@ def test_a_great_many_are_aborted_at_once() -> None:
     names = [bench.submit(str(number)).msg_id for number in range(30_000)]
     assert bench.scheduler.abort(names[::-3]) == names[::-3]
     assert len(bench.queued()) == 20_000
+
+
+# What is long is done in slices
+
+
+def test_an_engine_gets_thousands_of_tasks_in_slices_and_in_order() -> None:
+    bench = Bench(hwm=0)
+    count = 3 * AT_A_TIME + 1
+    for number in range(count):
+        bench.submit(str(number))
+    bench.add("a")
+    assert len(bench.recorder.assigned) == AT_A_TIME
+    bench.submit("late")
+    assert len(bench.recorder.assigned) == AT_A_TIME, "those before it come first"
+    bench.answer("a", "0")
+    assert len(bench.recorder.assigned) == AT_A_TIME, "an answer begins no second row of slices"
+    assert bench.recorder.take_turns() == 4 - 1
+    assert [msg_id for msg_id, _ in bench.recorder.assigned] == [*map(str, range(count)), "late"]
+    bench.submit("next")
+    assert bench.recorder.assigned[-1] == ("next", "a")
+
+
+def test_two_engines_share_what_is_given_out_in_slices() -> None:
+    bench = Bench(hwm=0)
+    for number in range(4 * AT_A_TIME):
+        bench.submit(str(number))
+    bench.add("a")
+    bench.add("b")
+    bench.recorder.take_turns()
+    given = Counter(engine for _, engine in bench.recorder.assigned)
+    assert given == {"a": 2 * AT_A_TIME, "b": 2 * AT_A_TIME}
+
+
+def test_an_engine_that_is_lost_between_two_slices_gets_no_more() -> None:
+    bench = Bench(hwm=0)
+    for number in range(2 * AT_A_TIME):
+        bench.submit(str(number))
+    bench.add("a")
+    bench.remove("a")
+    bench.recorder.take_turns()
+    assert len(bench.recorder.assigned) == AT_A_TIME
+    assert len(bench.scheduler.queue) == AT_A_TIME
+
+
+def test_thousands_of_tasks_are_aborted_at_once_and_answered_in_slices() -> None:
+    bench = Bench()
+    msg_ids = [str(number) for number in range(2 * AT_A_TIME)]
+    for msg_id in msg_ids:
+        bench.submit(msg_id)
+    bench.submit("dependent", after=[msg_ids[0]])
+    assert bench.scheduler.abort([*msg_ids, "dependent"]) == [*msg_ids, "dependent"]
+    assert len(bench.recorder.failed) == AT_A_TIME
+    bench.add("a")
+    assert bench.recorder.assigned == []
+    assert bench.scheduler.abort(msg_ids) == [], "they were aborted before"
+    bench.recorder.take_turns()
+    assert [msg_id for msg_id, _, _ in bench.recorder.failed] == [*msg_ids, "dependent"]
+    assert {error for _, _, error in bench.recorder.failed} == {"TaskAborted"}
+    assert not bench.scheduler.tasks
+
+
+def test_a_task_that_is_aborted_at_an_engine_is_run_nowhere_else() -> None:
+    bench = Bench("ab")
+    for number in range(4):
+        bench.submit(str(number), retries=3)
+    assert bench.scheduler.abort(["0", "1"]) == []
+    assert bench.answer("a", "0", ok=False), "its error is its client's"
+    bench.scheduler.run_again(bench.scheduler.tasks["1"])
+    assert bench.recorder.failed == [("1", None, "TaskAborted")]
+    assert bench.scheduler.abort(["2", "3"]) == []
+    bench.remove("b")
+    bench.settle("b")
+    assert bench.recorder.failed[1][2] == "EngineError"
+
+
+def test_a_task_that_waits_again_is_told() -> None:
+    bench = Bench("ab")
+    bench.submit("0", retries=1)
+    bench.submit("1")
+    bench.answer("a", "0", ok=False)
+    assert bench.recorder.requeued == ["0"]
+    bench.answer("b", "1")
+    assert bench.recorder.requeued == ["0"]

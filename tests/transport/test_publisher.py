@@ -228,6 +228,30 @@ async def test_who_has_subscribed_before_is_heard_before() -> None:
             spin_until(lambda: len(scene.subscribers) == 1, lambda: scene.publish(b"early"))
 
 
+async def test_a_new_subscriber_alone_is_greeted_once_and_first() -> None:
+    async with stage() as scene, scene.listener() as early:
+        scene.publisher.greet = lambda: [[b"", b"<IDS|MSG>", number(i)] for i in range(3)]
+        async with scene.listener(b"", b"more") as late:
+            scene.publish(b"news")
+            await eventually(lambda: late.texts[-1:] == [b"news"])
+            assert late.texts == [*map(number, range(3)), b"news"]
+            late.socket.unsubscribe(b"more")
+            late.socket.subscribe(b"more")
+            scene.publish(b"again")
+            await eventually(lambda: late.texts[-1:] == [b"again"])
+            assert len(late.texts) == 5
+            await eventually(lambda: early.texts == [b"news", b"again"])
+
+
+async def test_a_greeting_waits_for_a_subscriber_that_does_not_read() -> None:
+    async with stage() as scene:
+        scene.publisher.greet = lambda: [[b"", b"<IDS|MSG>", number(i) + bytes(MB)] for i in range(20)]
+        async with scene.listener(room=1) as sleeper:
+            assert scene.subscribers.waiting_bytes > MB
+            await eventually(lambda: len(sleeper.read()) == 20)
+            assert sleeper.texts == [number(i) for i in range(20)]
+
+
 async def test_who_leaves_takes_along_what_waits() -> None:
     async with stage() as scene:
         async with scene.listener(room=1):

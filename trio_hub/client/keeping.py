@@ -38,10 +38,10 @@ async def learn_engines(link: Link, engines: Engines) -> None:
 
 
 def _compare(reply: Reply, engines: Engines, heard: int) -> None:
-    """See to what notifications have not told, unless one came meanwhile: it may know more than this reply."""
+    """See to what notifications have not told. Those that came meanwhile may know more than this reply."""
     found = reply.content.get("engines")
-    if isinstance(found, dict) and engines.heard == heard:
-        engines.replace({int(id): str(uuid) for id, uuid in found.items()})
+    if isinstance(found, dict):
+        engines.replace({int(id): str(uuid) for id, uuid in found.items()}, heard)
 
 
 async def _watch(link: Link, engines: Engines, lost_after: float) -> None:

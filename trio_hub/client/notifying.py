@@ -48,6 +48,8 @@ class Engines:
     def __init__(self) -> None:
         self.uuids: dict[int, str] = {}
         self.heard = 0
+        self._heard_of: dict[int, int] = {}
+        """By engine id, the value of ``heard`` after the last notification of this id."""
         self._readers: set[trio.MemorySendChannel[Notification]] = set()
         self._closed = False
 
@@ -76,18 +78,28 @@ class Engines:
         if msg_type == "shutdown_notification":
             self.publish(HubStopped())
         elif isinstance(id, int) and isinstance(uuid, str):
+            self._heard_of[id] = self.heard
             if msg_type == "registration_notification":
                 self.publish(EngineJoined(id, uuid))
             elif msg_type == "unregistration_notification":
                 self.publish(EngineLeft(id, uuid))
 
-    def replace(self, uuids: dict[int, str]) -> None:
-        """These are all engines there are: tell what has changed."""
+    def replace(self, uuids: dict[int, str], heard: int) -> None:
+        """Take over the engines that the hub has listed, and tell what has changed.
+
+        Args:
+            uuids: all engines, by id.
+            heard: the value of ``heard`` when the hub was asked. The list may be older than a later notification, so
+                the list says nothing about the engines of later notifications.
+        """
+        later = {id for id, number in self._heard_of.items() if number > heard}
+        self._heard_of = {id: self._heard_of[id] for id in later}
         for id, uuid in list(self.uuids.items()):
-            if uuids.get(id) != uuid:
+            if id not in later and uuids.get(id) != uuid:
                 self.publish(EngineLeft(id, uuid))
         for id, uuid in uuids.items():
-            self.publish(EngineJoined(id, uuid))
+            if id not in later:
+                self.publish(EngineJoined(id, uuid))
 
     def are_known(self, targets: Targets) -> bool:
         """Return whether there are engines of all these ids and uuids."""

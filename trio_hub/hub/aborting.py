@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import WireError
+from ..errors import TaskAborted, WireError
+from ..schedulers.broadcast import sub_msg_id
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, Session
-from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .intake import Intake
+from .routes import Routes
 from .tasks import TaskQueue
 
 __all__ = ["Aborting"]
@@ -25,7 +27,7 @@ class Aborting:
 
     Args:
         session: reads and writes messages.
-        intake, tasks, broadcasts: the parts of the hub below.
+        intake, routes, tasks: the parts of the hub below.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -34,14 +36,14 @@ class Aborting:
         session: Session,
         *,
         intake: Intake,
+        routes: Routes,
         tasks: TaskQueue,
-        broadcasts: Broadcasts,
         is_pending: Callable[[str], bool],
     ) -> None:
         self._session = session
         self._intake = intake
+        self._routes = routes
         self._tasks = tasks
-        self._broadcasts = broadcasts
         self._is_pending = is_pending
 
     def abort(self, msg_ids: Sequence[str]) -> list[str]:
@@ -71,7 +73,10 @@ class Aborting:
         if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
             return msg.frames
         self.abort(msg_ids)
-        shares = [] if engine is None else self._broadcasts.shares_of(msg_ids, engine)
+        shares = [] if engine is None else [sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids]
+        shares = [share for share in shares if engine is not None and share in engine.broadcast.pending]
+        if engine is not None:
+            self._routes.withdraw(engine, {*msg_ids, *shares}, TaskAborted(NOT_BEGUN))
         if not shares:
             return msg.frames
         header, parent, metadata = map(to_bytes, msg.frames[2:5])

@@ -95,7 +95,7 @@ class Answers:
         self._notices = notices
         self._redelivery = redelivery
         self._presumed = redelivery.sessions
-        self._owed = owed
+        self.owed = owed
         self._strict = strict
         self.unsaved: set[str] = set()
         """Requests of a strict hub that are answered, and whose answers are not on disk yet."""
@@ -256,12 +256,12 @@ class Answers:
             )
         except Exception as error:
             self._notices.failed("delivery", error, task=msg_id, client=session)
-        self._owed.owe(session, msg_id)
+        self.owed.owe(session, msg_id)
 
     def _sent_elsewhere(self, channel: str, idents: list[bytes], session: str, frames: Frames) -> bool:
         return any(
             self._host.send(other, [place, *idents[1:], *frames])
-            for other, place in self._owed.clients.places(session, channel)
+            for other, place in self.owed.clients.places(session, channel)
             if (other, place) != (channel, idents[0])
         )
 

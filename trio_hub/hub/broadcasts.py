@@ -8,7 +8,7 @@ order of the targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from .records import init_record
 from .replies import Replies
 from .routes import Routes
 from .scattered import Scattered
-from .shares import check_targets, divided, noted_shares, share_frames
+from .shares import check_targets, divided, share_frames
 
 __all__ = ["Broadcasts"]
 
@@ -80,6 +80,7 @@ class Broadcasts:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
+        self._engines = engines
         self._by_ident = engines.by_ident
         self._announcer = announcer
         self._gathering = gathering
@@ -165,6 +166,8 @@ class Broadcasts:
         engine = self._by_ident.get(_ident(uuid))
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
         if engine is None or self._intake.stopping:
+            if engine is None and share.header.is_stock and self._engines.changes.has_left(uuid):
+                self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
         elif self._intake.withdrawn.take(share.header.msg_id):
@@ -235,6 +238,8 @@ class Broadcasts:
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.relay.strand(engine.broadcast):
+            if direct.header.is_stock:
+                self._answers.owed.leave_to_client(direct.broadcast or direct)
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:
@@ -249,11 +254,6 @@ class Broadcasts:
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a broadcast or a share with this msg_id is not answered yet."""
         return msg_id in self.relay.pending or msg_id in self._gathering.gathered
-
-    def shares_of(self, msg_ids: Sequence[str], engine: EngineConnector) -> list[str]:
-        """Return the msg_ids of an engine's unanswered shares of these broadcasts."""
-        shares = (sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids)
-        return [share for share in shares if share in engine.broadcast.pending]
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the shares that an engine has not answered."""
@@ -284,34 +284,9 @@ class Broadcasts:
 
     # After a restart
 
-    def take_over_share(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
-        """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if `engine` is None."""
+    def count_restored(self) -> None:
+        """Count a broadcast, or a share that is not gathered, that an earlier hub has received."""
         self.submitted += 1
-        if engine is None:
-            raise EngineError("it names no engine")
-        self._scattered.restore_share(message.idents, message.header, message.raw_header, engine.uuid)
-        self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.broadcast))
-
-    def take_over(self, message: Message, shares: Mapping[str, TaskRecord]) -> None:
-        """Carry on with a gathered broadcast of an earlier hub, given its notes of answers. Raises `WireError`."""
-        self.submitted += 1
-        header = message.header
-        targets = self._session.broadcast_metadata(message).targets
-        broadcast = Broadcast(message.idents, header, message.raw_header, targets)
-        self._gathering.begin(broadcast)
-        for uuid, answer in noted_shares(broadcast, shares):
-            broadcast.answered(uuid, answer)
-        missing = [uuid for uuid, _ in targets if uuid not in broadcast.answers]
-        if not missing:
-            self._gathering.finish_broadcast(broadcast)
-        for uuid in missing:
-            engine = self._by_ident.get(_ident(uuid))
-            renamed = header.renamed(sub_msg_id(header.msg_id, uuid))
-            direct = Direct(message.idents, renamed, message.raw_header, _lane_of(engine), broadcast)
-            if engine is not None:
-                self.relay.restore(direct)
-            else:
-                self.fail_share(direct, uuid, EngineError(f"Engine {uuid} is not registered (any more)"))
 
 
 def _ident(uuid: str) -> bytes:

@@ -8,8 +8,13 @@ a channel that also carries results.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
-__all__ = ["Clients"]
+__all__ = ["MAY_RETURN", "Clients"]
+
+MAY_RETURN = timedelta(minutes=10)
+"""How long a client that comes back on a new connection may not have been told that an engine has left."""
 
 
 class Clients:
@@ -26,20 +31,26 @@ class Clients:
         self._results = results
         self._places: OrderedDict[str, dict[str, bytes]] = OrderedDict()
         self._owed: OrderedDict[str, dict[str, None]] = OrderedDict()
+        self._presumed: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
         self.owed = 0
         """How many results wait."""
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def heard(self, session: str, channel: str, ident: bytes) -> bool:
-        """Note from which identity a session speaks on a channel. Return whether any result is owed to the session."""
+    def heard(self, session: str, channel: str, ident: bytes, now: Callable[[], datetime] | None = None) -> bool:
+        """Note from which identity a session speaks on a channel. Return whether any result is owed to the session.
+
+        ``now`` tells the current time; it is needed for results that the session is presumed to have settled.
+        """
         places = self._places.get(session)
         if places is None:
             places = self._places[session] = {}
             if len(self._places) > self._sessions:
                 self._places.popitem(last=False)
         if places.get(channel) != ident:
+            if now is not None and self._presumed and channel in places:
+                self._came_back(session, now())
             places[channel] = ident
             self._places.move_to_end(session)
         return self.owed > 0 and session in self._owed
@@ -58,6 +69,21 @@ class Clients:
         while self.owed > self._results:
             _, given_up = self._owed.popitem(last=False)
             self.owed -= len(given_up)
+
+    def presume_settled(self, session: str, msg_id: str, now: datetime) -> None:
+        """Note a result that the session does not wait for, unless its connections are broken."""
+        presumed = self._presumed
+        presumed[msg_id] = session, now
+        while len(presumed) > self._results or now - next(iter(presumed.values()))[1] > MAY_RETURN:
+            presumed.popitem(last=False)
+
+    def _came_back(self, session: str, now: datetime) -> None:
+        """Owe a session, whose connection was broken, the results that it may not have settled."""
+        for msg_id, (owner, noted) in list(self._presumed.items()):
+            if owner == session:
+                del self._presumed[msg_id]
+                if now - noted <= MAY_RETURN:
+                    self.owe(session, msg_id)
 
     def settle(self, session: str) -> list[str]:
         """Return the msg_ids of the results that are owed to a session, oldest first, and forget that they are owed."""

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.relay import Direct, Relay
+from ..schedulers.relay import Direct, Lane, Relay
 from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
@@ -65,6 +65,7 @@ class DirectQueue:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
+        self._engines = engines
         self._by_ident = engines.by_ident
         self._announcer = announcer
         self._request_ended = request_ended
@@ -131,6 +132,10 @@ class DirectQueue:
                 error = TaskAborted(NOT_BEGUN)
             elif engine is None:
                 error = no_such_engine(idents)
+                if header.is_stock and self._engines.changes.has_left(uuid):
+                    direct = Direct(sender, header, msg.raw_header, Lane(b""))
+                    self._answers.owed.leave_to_client(direct)
+                    sender = direct.idents
             else:
                 if self.relay.sent(Direct(sender, header, msg.raw_header, engine.mux)):
                     self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
@@ -187,6 +192,8 @@ class DirectQueue:
         for direct in self.relay.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
+            if direct.header.is_stock:
+                self._answers.owed.leave_to_client(direct)
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:

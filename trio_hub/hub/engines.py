@@ -8,6 +8,7 @@ from typing import Any
 
 from ..logs import get_logger
 from ..wire.messages import Message, Session
+from .changes import EngineChanges
 from .connector import EngineConnector, EngineState
 from .events import (
     EngineRegistered,
@@ -42,6 +43,7 @@ class Engines:
         replies: sends replies and notifications.
         notices: counts and logs ignored messages and errors.
         heartmonitor: counts the heartbeats.
+        changes: keeps the recent changes for clients that may have missed them.
         hb_period: milliseconds between pings; sent to engines that register.
         engine_info: connection info for engines; sent to engines that register.
     """
@@ -53,6 +55,7 @@ class Engines:
         replies: Replies,
         notices: Notices,
         heartmonitor: HeartMonitor,
+        changes: EngineChanges,
         *,
         hb_period: int,
         engine_info: dict[str, Any],
@@ -62,6 +65,7 @@ class Engines:
         self._replies = replies
         self._notices = notices
         self._heartmonitor = heartmonitor
+        self.changes = changes
         self._hb_period = hb_period
         self.engine_info = engine_info
         self.alive: dict[int, EngineConnector] = {}
@@ -153,6 +157,7 @@ class Engines:
         self.engines_registered += 1
         log.info("engine registered", engine=engine.id, uuid=engine.uuid)
         self._replies.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
+        self.changes.engine_came(engine.id, engine.uuid)
         if self._host.listening:
             self._notices.tell(EngineRegistered(engine.id, engine.uuid))
         self._joined(engine)
@@ -239,7 +244,7 @@ class Engines:
         return self.alive.get(engine_id) or next(registering, None)
 
     def lose_engine(self, engine: EngineConnector, reason: str) -> None:
-        """Remove an engine from the tables, announce its loss, and begin its grace."""
+        """Remove an engine from the tables, answer its requests, announce its loss, and begin its grace."""
         if not engine.state.is_registered:
             return
         engine.state = EngineState.LOST
@@ -251,11 +256,10 @@ class Engines:
         log.info(
             "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
         )
-        # Stock clients settle their direct requests themselves when they hear of the unregistration, and stumble
-        # over an answer that comes after it. So the answers go out first.
         for watcher in self._watchers:
             self._tell(watcher.engine_lost, engine)
         self._replies.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})
+        self.changes.engine_left(engine.id, engine.uuid)
         if self._host.listening:
             self._notices.tell(EngineUnregistered(engine.id, engine.uuid, reason))
         engine.end_scope()  # the engine's life

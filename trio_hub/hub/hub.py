@@ -65,7 +65,7 @@ class Hub:
         self.engines, self.hearts, self.labels = parts.engines, parts.hearts, parts.labels
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
-        self.recovery, self.queries = parts.recovery, parts.queries
+        self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
         self.is_pending = parts.is_pending
         self.result_queues = parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".

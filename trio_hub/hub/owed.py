@@ -7,6 +7,8 @@ from typing import Any
 from ..errors import HubError, WireError
 from ..records import Store
 from ..records.record import TaskRecord
+from ..schedulers.broadcast import Broadcast
+from ..schedulers.relay import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Session, error_content
 from .clients import Clients
@@ -33,6 +35,7 @@ class OwedResults:
     def __init__(self, host: Host, session: Session, store: Store, notices: Notices, redelivery: Redelivery) -> None:
         self._host = host
         self._session = session
+        self._now = session.now
         self._durable = store.durable
         self._update = store.update
         self._notices = notices
@@ -48,6 +51,17 @@ class OwedResults:
             except Exception as error:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
+    def leave_to_client(self, request: Direct | Broadcast) -> None:
+        """Send no answer to a request of a stock client, which settles it itself when told that the engine has left.
+
+        A second answer would make the client print "got stale result" with the whole message. But a client whose
+        connections are broken at this time may never be told. So the client is owed the answer if it comes back on a
+        new connection soon.
+        """
+        if request.idents:
+            self.clients.presume_settled(request.header.session, request.header.msg_id, self._now())
+            request.idents = []
+
     def settled(self, msg_id: str) -> None:
         """Note in the record, for later hubs, that a result is no longer owed. Never raises."""
         try:
@@ -57,7 +71,7 @@ class OwedResults:
 
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
         """Note the identity from which a client speaks, and send the results that are owed to it."""
-        if idents and self.clients.heard(session, channel, idents[0]):
+        if idents and self.clients.heard(session, channel, idents[0], self._now):
             self.deliver_owed(channel, idents[0], session, self.clients.settle(session))
 
     def asked_about(self, session: str, records: list[TaskRecord]) -> None:

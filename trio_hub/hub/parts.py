@@ -15,6 +15,7 @@ from .announcer import Announcer
 from .answers import Answers
 from .assignments import Assignments
 from .broadcasts import Broadcasts
+from .changes import EngineChanges
 from .control import ControlChannel
 from .direct import DirectQueue
 from .engines import Engines
@@ -31,6 +32,7 @@ from .queries import Queries
 from .recovery import Recovery
 from .redelivery import Redelivery
 from .replies import Replies
+from .restored import RestoredBroadcasts
 from .returning import ReturningEngines
 from .routes import Routes
 from .scattered import Scattered
@@ -134,8 +136,9 @@ class Parts:
         )
         self.routes = routes = Routes(host, session, notices)
         heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
+        changes = EngineChanges(session, now, notices, repeat_losses=scheme != "pure")
         self.engines = engines = Engines(
-            host, session, replies, notices, heartmonitor, hb_period=hb_period, engine_info=engine_info or {}
+            host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
         )
         self.hearts = Hearts(heartmonitor, engines, notices, now)
         # The queues.
@@ -181,7 +184,12 @@ class Parts:
             request_ended=tasks.request_ended,
             **below,
         )
-        aborting = Aborting(session, intake=intake, tasks=tasks, broadcasts=broadcasts, is_pending=self.is_pending)
+        self.aborting = aborting = Aborting(
+            session, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
+        )
+        self.restored = RestoredBroadcasts(
+            session, engines=engines, gathering=gathering, scattered=scattered, broadcasts=broadcasts
+        )
         self.control = ControlChannel(
             session,
             notices=notices,
@@ -203,7 +211,7 @@ class Parts:
             engines=engines,
             tasks=tasks,
             direct=direct,
-            broadcasts=broadcasts,
+            broadcasts=self.restored,
         )
         returning = ReturningEngines(
             host, notices=notices, routes=routes, direct=direct, broadcasts=broadcasts, scheduler=tasks.scheduler

@@ -74,6 +74,7 @@ class Queries:
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Reply with the uuids of all engines by id. The addresses are in the client's connection file."""
         engines = {str(engine.id): engine.uuid for engine in self._engines.alive.values()}
+        self._engines.changes.client_asked(msg.header.session)
         log.info("client connected", client=msg.header.session)
         return Reply("connection_reply", {"status": "ok", "engines": engines})
 
@@ -117,8 +118,7 @@ class Queries:
     def get_results(self, client_id: list[bytes], msg: Message) -> Query:
         """Reply with the results of requests; with ``status_only``, only with which are pending and completed."""
         content = self._session.content(msg)
-        wanted = Counter(_list_of_text(content.get("msg_ids"), "msg_ids"))
-        msg_ids = sorted(wanted)
+        msg_ids = sorted(wanted := Counter(_list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
         # taken now, since a request may finish while the store is asked
         live = {msg_id for msg_id in msg_ids if self._is_pending(msg_id) or msg_id in self._answers.unsaved}
@@ -140,8 +140,8 @@ class Queries:
                 completed.append(msg_id)
                 if not status_only:
                     result = reply[msg_id] = result_of(record)
-                    value = value_buffers(record, result, as_recorded=not msg.header.is_stock)
-                    buffers.extend(value * wanted[msg_id])  # a stock client reads a value each time that it has asked
+                    # a stock client reads a value each time that it has asked
+                    buffers += wanted[msg_id] * value_buffers(record, result, as_recorded=not msg.header.is_stock)
         if status_only:
             self._owed.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])
         return Reply("result_reply", reply, buffers)

@@ -18,7 +18,6 @@ from ..schedulers.broadcast import sub_msg_id
 from ..schedulers.task import Task
 from ..wire.messages import Message, Session
 from .answers import Answers, Asked
-from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .custody import custody_of, identities, request_frames
 from .direct import DirectQueue
@@ -26,6 +25,7 @@ from .engines import Engines
 from .notices import Notices
 from .owed import OwedResults
 from .redelivery import Redelivery
+from .restored import RestoredBroadcasts
 from .tasks import TaskQueue
 
 __all__ = ["Recovery"]
@@ -56,7 +56,7 @@ class Recovery:
         engines: Engines,
         tasks: TaskQueue,
         direct: DirectQueue,
-        broadcasts: Broadcasts,
+        broadcasts: RestoredBroadcasts,
     ) -> None:
         self._session = session
         self._store = store

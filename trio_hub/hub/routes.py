@@ -71,11 +71,11 @@ class Routes:
             if engine.state is not EngineState.ALIVE and engine.state.is_coming_back:
                 engine.parked.append((channel, frames, msg_id))
             elif channel in engine.routes:
-                engine.routes[channel].parked.append(frames)
+                engine.routes[channel].parked.append((frames, msg_id))
             elif not self._host.send(channel, [engine.ident, *frames]) and engine.state is EngineState.ALIVE:
                 route = Route()
                 self._host.reach_engine(engine, channel)
-                route.parked.append(frames)
+                route.parked.append((frames, msg_id))
                 engine.routes[channel] = route
         except Exception as error:
             self._not_sent(engine, channel, msg_id, error)
@@ -84,6 +84,23 @@ class Routes:
         reason = self._notices.failed("send", error, engine=engine.id, task=msg_id, channel=channel)
         self.probes.pop(msg_id, None)
         self._queues[channel].give_up(engine.ident, msg_id, reason)
+
+    def withdraw(self, engine: EngineConnector, msg_ids: Container[str], error: HubError) -> None:
+        """Answer with the error the requests among these that wait for an engine's connection. They are not sent."""
+        withdrawn: list[tuple[str, str]] = []
+        kept = []
+        for parked in engine.parked:
+            channel, _, msg_id = parked
+            if msg_id in msg_ids:
+                withdrawn.append((channel, msg_id))
+            else:
+                kept.append(parked)
+        engine.parked = kept
+        for channel, route in engine.routes.items():
+            withdrawn += [(channel, msg_id) for _, msg_id in route.parked if msg_id in msg_ids]
+            route.parked = [(frames, msg_id) for frames, msg_id in route.parked if msg_id not in msg_ids]
+        for channel, msg_id in withdrawn:
+            self._queues[channel].give_up(engine.ident, msg_id, error)
 
     def flush(self, engine: EngineConnector, channel: str) -> bool:
         """Send the messages that wait for an engine on a channel, in order; on a suspect route, only the question.
@@ -98,7 +115,7 @@ class Routes:
             return route.question is not None or self._ask_for_proof(engine, channel, route)
         sent = 0
         try:
-            for frames in route.parked:
+            for frames, _ in route.parked:
                 if not self._host.send(channel, [engine.ident, *frames]):
                     break
                 sent += 1

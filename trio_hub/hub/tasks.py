@@ -132,7 +132,7 @@ class TaskQueue:
             if self._intake.stopping:
                 self._assignments.task_failed(task, None, EngineError(STOPPED))
                 return
-            if self._intake.withdrawn.take(task.msg_id):
+            if task.msg_id in self._intake.withdrawn.msg_ids and self._intake.withdrawn.take(task.msg_id):
                 self._assignments.task_failed(task, None, TaskAborted(NOT_BEGUN))
                 self.request_ended(task.msg_id, Outcome(False, None))
                 return

@@ -20,19 +20,19 @@ class Withdrawn:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self._msg_ids: dict[str, None] = {}
+        self.msg_ids: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self._msg_ids)
+        return len(self.msg_ids)
 
     def note(self, msg_ids: Iterable[str]) -> None:
         """Note msg_ids that a client has aborted."""
-        noted = self._msg_ids
+        noted = self.msg_ids
         noted.update(dict.fromkeys(msg_ids))
         surplus = len(noted) - self._limit
         if surplus > 0:
-            self._msg_ids = dict.fromkeys(list(noted)[surplus:])
+            self.msg_ids = dict.fromkeys(list(noted)[surplus:])
 
     def take(self, msg_id: str) -> bool:
         """Return whether this request was aborted, and forget that: a client may send it once more."""
-        return self._msg_ids.pop(msg_id, self) is None
+        return self.msg_ids.pop(msg_id, self) is None

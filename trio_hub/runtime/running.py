@@ -103,7 +103,7 @@ class RunningHub:
         Their clients get the answer of an aborted task, and what depends on them is told of a failure. What an engine
         has already is left alone.
         """
-        return self.core.tasks.scheduler.abort(msg_ids)
+        return self.core.aborting.abort(msg_ids)
 
     async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
         """Run recorded requests again, as new tasks: their new msg_ids, by the old ones.

@@ -141,6 +141,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 deliveries=deliveries,
                 forgotten=seen.forgotten if seen is not None else None if config.key is None else started,
             )
+            factory.publishers["notification"].greet = hub.engines.changes.client_subscribed
             host.connections = Connections(
                 {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost, failures
             )

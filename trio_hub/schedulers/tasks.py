@@ -433,31 +433,34 @@ class TaskScheduler:
         return self.with_room.choose_among(with_room) if with_room else None
 
     def _feed(self, worker: Worker) -> None:
-        """Give queued tasks to a worker that may have room, unless that is being done."""
-        if not worker.feeding:
-            self._feed_some(worker)
-
-    def _feed_some(self, worker: Worker) -> None:
-        """Give a worker queued tasks: some at a time, between which everybody else has a turn.
+        """Give queued tasks to a worker that may have room: some at a time, between which everybody else has a turn.
 
         Until the worker has got all queued tasks for which it has room, new tasks are queued behind them.
         """
-        worker.feeding = False
         if worker.state is not WorkerState.USABLE:
             self._update_room(worker)
             return
-        for _ in range(AT_A_TIME):
-            if self.hwm and len(worker.running) >= self.hwm:
-                return
+        if worker.feeding:
+            return
+        left = AT_A_TIME
+        while not self.hwm or len(worker.running) < self.hwm:
             task = self.queue.take(worker.ident)
             if task is None:
                 self._update_room(worker)
                 return
             self._assign(task, worker)
-        worker.feeding = len(self.queue) > 0 and (not self.hwm or len(worker.running) < self.hwm)
+            left -= 1
+            if not left:
+                worker.feeding = len(self.queue) > 0
+                self._update_room(worker)
+                if worker.feeding:
+                    self._delivery.soon(partial(self._feed_on, worker))
+                return
+
+    def _feed_on(self, worker: Worker) -> None:
+        worker.feeding = False
         self._update_room(worker)
-        if worker.feeding:
-            self._delivery.soon(partial(self._feed_some, worker))
+        self._feed(worker)
 
     def _assign(self, task: Task, worker: Worker) -> None:
         self._assignments += 1

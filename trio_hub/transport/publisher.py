@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -24,7 +24,7 @@ import trio
 import zmq
 
 from ..logs import get_logger
-from ..wire.frames import Buffer
+from ..wire.frames import Buffer, Frames
 from .channel import Channel
 from .subscribers import Publication, Subscriber, Subscribers, wire_size
 from .tcp import ConnectionMonitor, bytes_written, end_connection, peer_of
@@ -67,7 +67,8 @@ class Publisher(Channel):
     ended connections, and to run `keep_sending`.
 
     - ``subscribers``: the subscribers, and the messages that wait for them;
-    - ``counts``: the number of connections that were ended, as ``subscription_refused``.
+    - ``counts``: the number of connections that were ended, as ``subscription_refused``;
+    - ``greet``: returns the messages that only a new subscriber is sent, before all others; None for no messages.
 
     Args:
         socket: an XPUB socket that is not bound yet.
@@ -79,6 +80,10 @@ class Publisher(Channel):
         super().__init__(socket, lambda frames: None, name=name)  # `drain` is this class's own
         self.subscribers = Subscribers(limit, partial(secrets.token_bytes, TOKEN_BYTES))
         self.counts: Counter[str] = Counter()
+        self.greet: Callable[[], Sequence[Frames]] | None = None
+        # The connections that have subscribed: each is greeted once, however often it subscribes.
+        self._greeted: set[int] = set()
+        self._newcomers: list[int] = []
         socket.setsockopt(zmq.XPUB_MANUAL, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION)
         socket.sndhwm = 0
@@ -232,7 +237,24 @@ class Publisher(Channel):
             self._handling = False
             while frame.more:
                 frame = self._receive(_NOBLOCK, False)
+            if self._newcomers:
+                self._greet_newcomers()
         return False
+
+    def _greet_newcomers(self) -> None:
+        newcomers, self._newcomers = self._newcomers, []
+        for fd in newcomers:
+            subscriber = self.subscribers[fd]
+            for frames in () if self.greet is None else self.greet():
+                topic = subscriber.topic_for(frames)
+                if topic is None:
+                    continue
+                size = wire_size(frames)
+                if not subscriber.waiting and (subscriber.has_room(size) or self._makes_room(fd, subscriber, size)):
+                    self._send_to(topic, frames)
+                    subscriber.held += size
+                else:
+                    self._wait(fd, subscriber, Publication(list(frames)))
 
     def _heard(self, frame: zmq.Frame) -> None:
         """Handle a subscription or unsubscription."""
@@ -272,6 +294,9 @@ class Publisher(Channel):
         if not prefix:
             self._set_topic(zmq.SUBSCRIBE, self.subscribers.common_topic)
         self.subscribers[fd].written(bytes_written(fd))
+        if fd not in self._greeted:
+            self._greeted.add(fd)
+            self._newcomers.append(fd)
 
     def _set_topic(self, option: int, topic: bytes) -> None:
         """Set a topic of the connection whose subscription was received last."""
@@ -293,6 +318,7 @@ class Publisher(Channel):
 
     def _ended(self, fd: int) -> None:
         self.subscribers.forget(fd)
+        self._greeted.discard(fd)
         if not self.closed and not self._handling:
             self._getsockopt(_EVENTS)  # lets ZeroMQ release what it holds for that connection
             self._look_again()

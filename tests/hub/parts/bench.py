@@ -12,6 +12,7 @@ from trio_hub.hub.admission import Admission
 from trio_hub.hub.announcer import Announcer
 from trio_hub.hub.answers import Answers
 from trio_hub.hub.assignments import Assignments
+from trio_hub.hub.changes import EngineChanges
 from trio_hub.hub.engines import Engines
 from trio_hub.hub.intake import Intake
 from trio_hub.hub.labels import Labels
@@ -92,6 +93,7 @@ class Bench:
             self.replies,
             self.notices,
             self.heartmonitor,
+            EngineChanges(self.session, self.clock, self.notices, repeat_losses=True),
             hb_period=3000,
             engine_info={"interface": "tcp://*"},
         )

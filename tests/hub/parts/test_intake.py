@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
 from trio_hub.errors import EngineError, HubError
 from trio_hub.hub.records import init_record
 from trio_hub.schedulers.task import Task
@@ -53,3 +57,25 @@ def test_a_host_that_cannot_hold_channels_fails_nothing() -> None:
     bench.host.hold_intake = None  # type: ignore[assignment]
     bench.intake.hold(Task("x", [], [b"x" * 60]))
     assert bench.notices.internal_errors == {"intake": 1}
+
+
+def test_a_million_tasks_are_fetched_in_linear_time() -> None:
+    """Looking at the first of a dict takes the longer the more was removed from its front."""
+    bench = Bench(DurableStore(), memory=0)
+    fetched: list[str] = []
+    tasks = [Task(str(number), [], None) for number in range(20_000)]
+    for task in tasks:
+        bench.intake.fetch(task, lambda task, frames: fetched.append(task.msg_id))
+    steps = 0
+
+    class Counted(OrderedDict[str, Any]):
+        def __iter__(self) -> Iterator[str]:
+            for msg_id in super().__iter__():
+                nonlocal steps
+                steps += 1
+                yield msg_id
+
+    bench.intake.to_fetch = Counted(bench.intake.to_fetch)
+    bench.host.answer()
+    assert fetched == [task.msg_id for task in tasks]
+    assert steps <= len(tasks), "each is looked at once"

@@ -40,7 +40,7 @@ def recovery_of(world: World) -> Recovery:
         engines=hub.engines,
         tasks=hub.tasks,
         direct=hub.direct,
-        broadcasts=hub.broadcasts,
+        broadcasts=hub.parts.restored,
     )
 
 

@@ -19,8 +19,9 @@ from ..hub.ports import Query, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
 from ..services import Failures
+from ..transport.publisher import Publisher
 from ..transport.sockets import LARGE_FRAME, Channel, Receiver
-from ..wire.frames import Frames
+from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
 from .connections import Connections
 from .dask import DaskSupervisor
@@ -87,6 +88,10 @@ class RuntimeHost:
     def send(self, channel: str, frames: Frames) -> bool:
         self.receiver.catch_up()
         return self.channels[channel].send(frames)
+
+    def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
+        publisher = self.channels[channel]
+        return not isinstance(publisher, Publisher) or publisher.is_wanted(frames)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.receiver.soon(call)

@@ -187,6 +187,7 @@ async def dask(directory: Path) -> AsyncGenerator[Client, None]:
 @asynccontextmanager
 async def parsl(directory: Path) -> AsyncGenerator[Client, None]:
     parsl, executors = import_module("parsl"), import_module("parsl.executors")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where its commands are
     executor = executors.HighThroughputExecutor(max_workers_per_node=WORKERS, address="127.0.0.1")
     config = import_module("parsl.config").Config(executors=[executor], run_dir=str(directory))
     with parsl.load(config):
@@ -281,7 +282,7 @@ def measured(name: str, calls: int) -> dict[str, float]:
     arguments = ["-m", "benchmarks.end_to_end", "--contender", name, "--calls", str(calls)]
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip()[-2000:])
+        raise RuntimeError(done.stderr.strip()[-4000:])
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -303,7 +304,8 @@ def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]
             "# End to end\n",
             "What users of a cluster feel, beside other systems: two workers on one machine, calls that do nothing.",
             "This page was written by `python -m benchmarks.end_to_end --write PAGE.md`.\n",
-            f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns; in brackets, the least and the most.",
+            f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
+            "In brackets: the least and the most.",
             "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
             "manager of a ProcessPoolExecutor are in the client's process.)\n",
             table(("", *(title for title, _ in FIGURES.values())), rows),

@@ -307,7 +307,8 @@ def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]
             f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
             "In brackets: the least and the most.",
             "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
-            "manager of a ProcessPoolExecutor are in the client's process.)\n",
+            "manager of a ProcessPoolExecutor are in the client's process; Parsl detaches its workers, which are not",
+            "counted.)\n",
             table(("", *(title for title, _ in FIGURES.values())), rows),
             table(("", ""), list(machine.items())),
         ]

@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy
 import trio
 
@@ -232,7 +233,7 @@ def contenders() -> list[Contender]:
         Contender("trio-hub, stock engines, connect", partial(trio_client, STOCK_ENGINE), stock),
         Contender("trio-hub, stock engines, Executor", partial(our_executor, STOCK_ENGINE), stock),
     ]
-    if "engine" in command.commands:
+    if "engine" in command.list_commands(click.Context(command)):
         found += [
             Contender("trio-hub, own engines, stock client", partial(stock_client, HUB, OUR_ENGINE), stock),
             Contender("trio-hub, own engines, connect", partial(trio_client, OUR_ENGINE)),

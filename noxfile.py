@@ -101,6 +101,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 
+@nox.session(name="bench-end-to-end")
+def bench_end_to_end(session: nox.Session) -> None:
+    """Whole clusters beside Dask, Parsl, Ray and process pools, for instance `-- --rounds 3 --write PAGE.md`."""
+    install(session, "peers")
+    session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+
+
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types: mypy --strict."""

@@ -39,6 +39,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 EMBEDDING = DOCS / "how-to" / "embed.md"
 FROM_TRIO = DOCS / "tutorial" / "from-trio.md"
+FROM_FUTURES = DOCS / "tutorial" / "from-concurrent-futures.md"
 SCRIPTED = DOCS / "how-to" / "test-with-scripted-engines.md"
 RECORDS = DOCS / "reference" / "records.md"
 TUTORIAL = DOCS / "tutorial" / "first-cluster.md"
@@ -374,6 +375,24 @@ def test_the_examples_that_are_programs(page: Path, number: int, tmp_path: Path)
     assert process.returncode == 0, (tmp_path / "program.log").read_text()
     check_output(expected, printed)
     assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
+
+
+@pytest.mark.interop
+def test_the_tutorial_of_the_executor(tmp_path: Path) -> None:
+    """Its command, and its programs one after the other, print what it says."""
+    (command,) = (text for _, text in code_blocks(FROM_FUTURES, "bash"))
+    program, *options = shlex.split(command)
+    assert program == ".venv/bin/trio-hub"
+    with quiet_process(tmp_path, sys.executable, "-m", "trio_hub", *options) as hub:
+        assert hub.stdout is not None
+        assert hub.stdout.readline().startswith("trio-hub ready")
+        for number, (block, expected) in enumerate(examples(FROM_FUTURES)):
+            script = tmp_path / f"program{number}.py"
+            script.write_text(block)
+            with quiet_process(tmp_path, sys.executable, script) as client:
+                printed, _ = client.communicate(timeout=120)
+            assert client.returncode == 0, (tmp_path / f"program{number}.log").read_text()
+            check_output(expected, printed)
 
 
 RUNNER = """

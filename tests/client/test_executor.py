@@ -499,7 +499,11 @@ def run_script(cluster: Background, script: str, *, exit_code: int = 0) -> str:
     """Run a script to its end, with `executor` connected. Returns what it prints."""
     start = f"import sys, trio_hub\nexecutor = trio_hub.Executor(connection_info={cluster.info!r})\n"
     done = subprocess.run(
-        [sys.executable, "-c", start + textwrap.dedent(script)], capture_output=True, text=True, timeout=LIMIT
+        # Python 3.12 and later warn of a fork beside threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", start + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == exit_code, done.stderr
     assert not done.stderr

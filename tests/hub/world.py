@@ -12,7 +12,7 @@ from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
 from trio_hub.hub.ports import Query, StoreCall
 from trio_hub.records import MemoryStore, Store
-from trio_hub.wire.frames import Frames, to_bytes
+from trio_hub.wire.frames import Buffer, Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
 
 KEY = b"secret"
@@ -41,6 +41,7 @@ class FakeHost:
 
     def __init__(self) -> None:
         self.listening = True
+        self.has_subscribers = True
         self.sent: list[tuple[str, Frames]] = []
         self.unreachable: set[bytes] = set()
         self.gone: set[bytes] = set()
@@ -57,6 +58,9 @@ class FakeHost:
         self.held: tuple[str, ...] = ()
         """The channels on which nothing is received for now."""
         self.deferred: list[tuple[Message, Query]] | None = None
+
+    def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
+        return self.has_subscribers
 
     def send(self, channel: str, frames: Frames) -> bool:
         first = to_bytes(frames[0])

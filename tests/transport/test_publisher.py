@@ -413,3 +413,17 @@ def test_a_connection_of_another_port_is_not_ended() -> None:
             end_connection(999_999, socket)
             ours.sendall(b"still here")
             assert theirs.recv(100) == b"still here"
+
+
+async def test_what_is_wanted() -> None:
+    async with stage() as on:
+        assert not on.publisher.is_wanted([b"engine.0.status", b"x"])
+        with on.peer() as listener:
+            listener.socket.subscribe(b"engine.1")
+            await eventually(lambda: on.publisher.is_wanted([b"engine.1.status", b"x"]))
+            assert not on.publisher.is_wanted([b"engine.0.status", b"x"])
+            listener.socket.subscribe(b"")
+            await eventually(lambda: on.publisher.is_wanted([b"engine.0.status", b"x"]))
+        await eventually(lambda: not on.publisher.is_wanted([b"engine.1.status", b"x"]))
+        on.publisher.close(0)
+        assert not on.publisher.is_wanted([b"engine.1.status", b"x"])

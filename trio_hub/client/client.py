@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 LEAST_IN_FLIGHT = 16
 """Calls that `Client.map` keeps under way at least, however few engines there are."""
+AT_ONCE = 16
+"""Results that are there already, and that `Client.map` yields before other tasks have their turn."""
 HUB_ABORTS = 5.0
 """Seconds that a hub has to say what it has aborted; one that does not know how may not answer."""
 _DATES = ("submitted", "started", "completed", "received")
@@ -142,6 +144,7 @@ class Client:
         items = zip(*iterables, strict=False)
         more = True
         under_way: dict[str, Pending] = {}
+        taken = 0
         ended, next_ended = trio.open_memory_channel[Pending](limit)
         try:
             while True:
@@ -158,9 +161,13 @@ class Client:
                 if not under_way:
                     return
                 pending = next(iter(under_way.values())) if ordered else await next_ended.receive()
-                reply = await pending.wait()
+                if pending.done and taken % AT_ONCE:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    await pending.wait()
+                taken += 1
                 del under_way[pending.msg_id]
-                yield value_of(reply)
+                yield value_of(pending.outcome())
         finally:
             self._calls.withdraw(under_way.values())
 

@@ -68,7 +68,6 @@ class ClientThread:
         self._calls: Calls | None = None
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="trio_hub.Executor", daemon=True)
-        _running.add(self)
         self._thread.start()
         try:
             ready.result()
@@ -135,6 +134,7 @@ class ClientThread:
     # The thread
 
     def _run(self, ready: Future[None]) -> None:
+        _running.add(self)
         context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
         error: BaseException | None = None
         try:

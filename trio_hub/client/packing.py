@@ -42,6 +42,8 @@ _MAX_ITEMS = 64
 """Items from which on an engine does not look into a container."""
 _STOCK = "ipyparallel.serialize.canning"
 _PROTOCOL = pickle.DEFAULT_PROTOCOL  # an engine's Python may be older than this one
+_PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
+"""Types whose values every pickler writes in the same way."""
 
 PackedFunction = Frames
 
@@ -210,6 +212,8 @@ def _canned(value: Any) -> _Canned | None:
 
 
 def _pickled(value: Any, what: str, remedy: str) -> bytes:
+    if type(value) in _PLAIN:  # a pickler of our own costs ten times as much as this
+        return pickle.dumps(value, _PROTOCOL)
     into = io.BytesIO()
     try:
         _CallPickler(into, _PROTOCOL).dump(value)

@@ -66,13 +66,11 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
-        self.is_pending = parts.is_pending
-        self.result_queues = parts.result_queues
+        self.is_pending, self.result_queues = parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
         self._read = session.read_untrusted
-        # Ways in whose unexpected errors only need to be reported.
-        hearts, engines = parts.hearts, parts.engines
+        hearts, engines = parts.hearts, parts.engines  # their unexpected errors only need to be reported
         self.handle_pong = guarded(parts.notices, "heartbeat", hearts.handle_pong)
         self.weigh_hearts = guarded(parts.notices, "heartbeat", hearts.weigh_hearts)
         self.purge_unheard = guarded(parts.notices, "restored engines", hearts.purge_unheard)
@@ -117,6 +115,8 @@ class Hub:
     def dispatch_monitor_traffic(self, channel: str, frames: Sequence[Buffer]) -> None:
         """Read a message that arrived on a queue or on iopub, and call its handler. Never raises."""
         try:
+            if channel == "iopub" and not self.output.is_of_use(frames):
+                return
             msg = self._read(frames, lasting=channel == "control_in")
             if not msg.idents and channel != "iopub":  # on iopub they are topics, which may be missing
                 raise WireError("no_identity", "no routing identity before the delimiter")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import WireError
 from ..records import Store
+from ..wire.frames import Buffer
 from ..wire.messages import Message, Session
 from .engines import Engines
 from .notices import Notices
@@ -29,6 +32,17 @@ class Output:
         self._store = store
         self._notices = notices
         self._engines = engines
+
+    def is_of_use(self, frames: Sequence[Buffer]) -> bool:
+        """Return whether a message that has arrived concerns anybody; it is not verified yet.
+
+        A message that no client wants, and that is neither recorded nor counted nor tells of a shutdown, needs no
+        further work. Most are the statuses that follow each result.
+        """
+        if self._host.is_wanted("iopub_out", frames):
+            return True
+        msg_type = self._session.msg_type_untrusted(frames)
+        return msg_type in _OUTPUT or msg_type is None or msg_type.endswith(("_request", "_reply"))
 
     def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
         """Pass a message that an engine has published on to all clients, and record it if it is output."""

@@ -12,7 +12,7 @@ from ..errors import HubError
 from ..records import Store
 from ..records.record import TaskRecord
 from ..schedulers.relay import Direct
-from ..wire.frames import Frames
+from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
 from .connector import EngineConnector, Scope
 from .events import Event
@@ -34,6 +34,9 @@ class Host(Protocol):
 
     def send(self, channel: str, frames: Frames) -> bool:
         """Send a message on a channel. Return False if the peer that the first frame names is not connected."""
+
+    def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
+        """Return whether any peer has subscribed to a message on a channel on which the hub publishes."""
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call ``call`` after all messages that have come together are handled, and before anything else is sent.

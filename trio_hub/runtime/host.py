@@ -20,8 +20,9 @@ from ..hub.replies import Reply
 from ..logs import get_logger
 from ..services import Failures
 from ..transport.channel import LARGE_FRAME, Channel
+from ..transport.publisher import Publisher
 from ..transport.receiver import Receiver
-from ..wire.frames import Frames
+from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
 from .connections import Connections
 from .dask import DaskSupervisor
@@ -88,6 +89,10 @@ class RuntimeHost:
     def send(self, channel: str, frames: Frames) -> bool:
         self.receiver.catch_up()
         return self.channels[channel].send(frames)
+
+    def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
+        publisher = self.channels[channel]
+        return not isinstance(publisher, Publisher) or publisher.is_wanted(frames)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.receiver.soon(call)

@@ -103,10 +103,7 @@ class Publisher(Channel):
         """Publish a message, without waiting. Return False if the channel is closed."""
         if self.closed:
             return False
-        now = perf_counter()
-        if now - self._heard_at > HEARING_PERIOD:
-            self._heard_at = now
-            self._hear()
+        self._hear_now_and_then()
         subscribers = self.subscribers
         if subscribers:
             size = wire_size(frames)
@@ -116,6 +113,19 @@ class Publisher(Channel):
                 self._send_to_each(frames, size)
             self._look_again()
         return True
+
+    def is_wanted(self, frames: Sequence[Buffer]) -> bool:
+        """Return whether any subscriber has asked for a message."""
+        if self.closed:
+            return False
+        self._hear_now_and_then()
+        return any(subscriber.topic_for(frames) is not None for _, subscriber in self.subscribers)
+
+    def _hear_now_and_then(self) -> None:
+        now = perf_counter()
+        if now - self._heard_at > HEARING_PERIOD:
+            self._heard_at = now
+            self._hear()
 
     def _all_have_room(self, size: int) -> bool:
         for fd, subscriber in self.subscribers:

@@ -95,9 +95,15 @@ class Receiver:
         self._sent.discard(channel)
 
     def look_again(self, channel: Channel) -> None:
-        """A channel was sent on, which may have consumed the edge that would have told of a message."""
-        self._sent.add(channel)
-        if self._waiting and channel.is_readable():
+        """Look at a channel before waiting: it was sent on, which may have consumed the edge that tells of a message.
+
+        While the task waits, a channel that has no message now needs no other look: a message that comes later has an
+        edge of its own.
+        """
+        if not self._waiting:
+            self._sent.add(channel)
+        elif channel.is_readable():
+            self._sent.add(channel)
             self._wake()
 
     def _wake(self) -> None:

@@ -64,6 +64,12 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, msg_id=msg_id)
 
 
+class _Kind(msgspec.Struct, frozen=True, gc=False):
+    """The type of a message alone."""
+
+    msg_type: str
+
+
 class ParentHeader(msgspec.Struct, frozen=True, gc=False):
     """The header of the message that this message answers. All fields are empty if it answers no message."""
 
@@ -175,6 +181,7 @@ class Session:
         which the hub could recognise a replay."""
         self._numbers = itertools.count(1)
         self._header = self.packer.decoder(Header)
+        self._kind = self.packer.decoder(_Kind)
         self._parent = self.packer.decoder(ParentHeader)
         self._task_metadata = self.packer.decoder(TaskMetadata)
         self._broadcast_metadata = self.packer.decoder(BroadcastMetadata)
@@ -213,6 +220,14 @@ class Session:
             if lasting:
                 self.lasting.remember(signature)
         return self.read_trusted(idents, frames)
+
+    def msg_type_untrusted(self, frames: Sequence[Buffer]) -> str | None:
+        """The type that a message claims to have, before the message is verified; None if that cannot be read."""
+        try:
+            header = frames[frames.index(DELIMITER) + 2]
+            return self._kind(to_bytes(header)).msg_type if len(header) <= MAX_HEADER else None
+        except (WireError, ValueError, IndexError):
+            return None
 
     def read_trusted(self, idents: list[bytes], frames: Frames) -> Message:
         """Read frames, from the delimiter on, that were verified when they were received. Raises `WireError`."""

@@ -7,6 +7,7 @@ import pytest
 from trio_hub.hub import EngineState
 from trio_hub.hub.output import Output
 from trio_hub.records.record import TaskRecord
+from trio_hub.wire.frames import DELIMITER, Buffer
 from trio_hub.wire.messages import Message
 
 from ..world import Peer
@@ -46,6 +47,30 @@ def test_what_is_odd_is_counted() -> None:
     output.monitor_iopub_message([b"topic"], published(bench, "apply_reply", {}))
     assert bench.notices.wire_errors == {"wrong_type": 1}
     assert bench.notices.ignored == {"not_output": 1}
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "alone", "subscribed"),
+    [
+        *(("status", False, True), ("comm_msg", False, True)),
+        *(("stream", True, True), ("shutdown_reply", True, True), ("apply_reply", True, True)),
+    ],
+)
+def test_what_nobody_wants_is_of_no_use(msg_type: str, alone: bool, subscribed: bool) -> None:
+    bench = Bench()
+    output = output_on(bench)
+    frames = [b"topic", *Peer("a").session.write(msg_type, {})]
+    assert output.is_of_use(frames) is subscribed
+    bench.host.has_subscribers = False
+    assert output.is_of_use(frames) is alone
+
+
+@pytest.mark.parametrize("frames", [[], [b"topic"], [DELIMITER, b""], [DELIMITER, b"", b"{"], [DELIMITER, b"", b"{}"]])
+def test_what_cannot_be_read_is_looked_at(frames: list[Buffer]) -> None:
+    """So that it is counted."""
+    bench = Bench()
+    bench.host.has_subscribers = False
+    assert output_on(bench).is_of_use(frames)
 
 
 def test_an_engine_that_says_that_it_ends_is_lost() -> None:

@@ -75,6 +75,9 @@ def setting_options() -> list[click.Parameter]:
             click.Option(
                 [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
                 type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
+                # `--force` alone says what it means, as it does with other programs.
+                is_flag=False,
+                flag_value="true" if entry.name == "force" else None,
                 metavar=None if rule.choices else rule.metavar,
                 help=doc + shown,
             )

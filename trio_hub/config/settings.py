@@ -107,6 +107,12 @@ class HubConfig:
         rules.BOOLEAN,
         "Whether to take up the engines that the hub before had, with their ids; `reuse` goes with it.",
     )
+    force: bool = _setting(
+        False,
+        rules.BOOLEAN,
+        "Whether to start although another hub, or ipcontroller, is running with the same profile and cluster id. This "
+        "hub then replaces the connection files, which the other hub no longer removes.",
+    )
     ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds from one heartbeat to the next.")
     max_heartmonitor_misses: int = _setting(
         10, rules.whole(1), "An engine that leaves more heartbeats in a row than this unanswered is lost."
@@ -187,7 +193,10 @@ class HubConfig:
         "oldest are dropped for that client.",
     )
     engines: int = _setting(
-        0, rules.whole(0), "Engines to start on this machine, to restart when they die, and to stop with the hub."
+        0,
+        rules.whole(0),
+        "Engines to run on this machine: the hub starts them again when they die, unless they were told to stop, and stops "
+        "them at its own end.",
     )
     engine_command: tuple[str, ...] = _setting(
         (),

@@ -178,7 +178,13 @@ class Parts:
             **below,
         )
         self.control = ControlChannel(
-            session, notices=notices, replies=replies, admission=admission, routes=routes, engines=engines
+            session,
+            notices=notices,
+            replies=replies,
+            admission=admission,
+            routes=routes,
+            engines=engines,
+            intake=intake,
         )
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
 from ..wire.connection import connection_paths, is_private, read_connection_files, write_private_file
+from .children import LocalEngines, SavedProcess
+from .processes import boot_id
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
 
@@ -155,11 +157,17 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 
 @dataclass(frozen=True)
 class SavedEngines:
-    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids."""
+    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids.
+
+    ``local`` are the processes of local engines, by process id, and ``boot`` is the boot of the system in which they
+    run (`trio_hub.runtime.processes.boot_id`).
+    """
 
     engines: dict[int, str]
     next_id: int
     places: dict[int, tuple[str | None, int | None]]
+    local: dict[int, SavedProcess] = field(default_factory=dict)
+    boot: str = ""
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -176,6 +184,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
         if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
             raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
         places = {int(engine_id): (host, pid) for engine_id, (host, pid) in state.get("places", {}).items()}
+        local = {int(pid): SavedProcess(**process) for pid, process in state.get("local", {}).items()}
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -183,7 +192,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places)
+        return SavedEngines(engines, next_id, places, local, state.get("boot", ""))
     return None
 
 
@@ -194,18 +203,27 @@ class EngineStateFile:
         path: of the file.
         hub: whose engines they are.
         changed: the event that is set when engines next come or go.
+        local: the engines that the hub runs.
     """
 
-    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event]) -> None:
+    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event], local: LocalEngines) -> None:
         self.path = path
         self._hub = hub
         self._changed = changed
+        self._local = local
+        self._boot = boot_id()
         self._written = self._now()  # what an earlier hub has left is kept until there is something better
 
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
         places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
-        return SavedEngines(engines, self._hub.engines.next_engine_id, places)
+        return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot)
+
+    def adopt(self) -> None:
+        """Have the local engines of the hub before looked after, as far as they still run."""
+        state = read_engine_state(self.path)
+        if state is not None and state.boot == self._boot:
+            self._local.adopt(state.local)
 
     def restore(self) -> bool:
         """Take up the engines that the file names. Whether there are any."""
@@ -236,8 +254,11 @@ class EngineStateFile:
             self._write(state)
 
     def _write(self, state: SavedEngines) -> None:
+        told = asdict(state)
+        if not state.local:
+            del told["local"], told["boot"]
         try:
-            write_private_file(self.path, json.dumps(asdict(state)))
+            write_private_file(self.path, json.dumps(told))
         except OSError as error:  # it is tried again when the engines have changed
             log.warning(
                 "cannot write the file without which engines cannot be restored",

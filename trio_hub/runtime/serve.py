@@ -28,6 +28,7 @@ from .delivered import DeliveryNotes
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
+from .profilelock import ProfileLock, lock_profile
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .running import RunningHub
 from .security import Security, secure
@@ -92,6 +93,15 @@ def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | N
 
 
 async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) -> None:
+    lock = await lock_profile(config)  # before anything is read or written there
+    try:
+        await _serve_profile(config, lock, task_status)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_status: trio.TaskStatus[RunningHub]) -> None:
     config, known = take_up_connection_files(config)
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
@@ -144,6 +154,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             host.connections = Connections(
                 {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost, failures
             )
+            host.local_engines = local = _local_engines(host, factory, security, config)
             factory.on_close(host.connections.close)
             if seen is not None:
                 seen.follow(hub.admission.freshness.latest)
@@ -158,22 +169,22 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, config, host.hurried, failures=failures)
-                if config.engines:
-                    users.start_soon(_run_local_engines, services, host, factory, security, config)
+                services.start_soon(_hurry, host, local)  # a service, since it must live while engines are being ended
+                users.start_soon(local.run, name="local engines")
                 log.info("hub is listening", address=factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops", reason=host.stop_reason)
-                engines_at_stop = len(hub.engines.alive)
+                staying = len(hub.engines.alive) - local.registered
                 _stop_serving(host, config)
                 users.cancel_scope.cancel()
-            if config.engines and config.reuse:
-                await _hear_last_words(host, engines_at_stop - config.engines)
+            if config.reuse:
+                await _hear_last_words(host, staying)
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             try:
-                await _close(config, factory, store, running, host, state_file, seen)
+                await _close(config, factory, store, running, host, state_file, seen, lock)
             finally:
                 if seen is not None:
                     seen.close()
@@ -189,7 +200,9 @@ async def _take_over(
     state_file = None
     if config.profile_dir is not None:
         path = engine_state_path(config.profile_dir, config.cluster_id)
-        state_file = EngineStateFile(path, hub, lambda: host.engines_changed)
+        state_file = EngineStateFile(path, hub, lambda: host.engines_changed, host.local_engines)
+        if config.reuse:
+            state_file.adopt()
     unfinished = hub.store.durable and len(await hub.store.unfinished()) > 0
     if state_file is not None and (config.restore or (config.reuse and unfinished)):
         state_file.restore()
@@ -211,10 +224,8 @@ async def _take_over(
     return state_file
 
 
-async def _run_local_engines(
-    services: trio.Nursery, host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig
-) -> None:
-    """Run the engines that belong to this hub until cancelled; then end them, within the grace."""
+def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig) -> LocalEngines:
+    """Return the supervisor of the engines that belong to this hub."""
     engines = LocalEngines(
         config.engines,
         factory.engine_info,
@@ -223,15 +234,16 @@ async def _run_local_engines(
         cluster_id=config.cluster_id,
         grace=config.stop_grace,
         failures=host.failures,
+        lost=host.local_engine_ended,
+        changed=host.tell_change,
     )
     security.give_to_engines(engines.environment)
+    return engines
 
-    async def hurry() -> None:
-        await host.hurried.wait()
-        engines.hurry()
 
-    services.start_soon(hurry)  # a service, since it must live while the engines are being ended
-    await engines.run()
+async def _hurry(host: RuntimeHost, engines: LocalEngines) -> None:
+    await host.hurried.wait()
+    engines.hurry()
 
 
 async def _hear_last_words(host: RuntimeHost, left: int) -> None:
@@ -291,6 +303,7 @@ async def _close(
     host: RuntimeHost | None,
     state_file: EngineStateFile | None,
     seen: SeenMessages | None,
+    lock: ProfileLock | None,
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
     try:
@@ -308,6 +321,8 @@ async def _close(
                 await store.aclose()
         finally:
             await _release(factory)
+            if lock is not None:  # as soon as this hub counts as stopped, the next may come
+                lock.release()
             if running is not None:
                 running.mark_stopped()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -19,6 +20,7 @@ from tests.store.fake import FakeBackend
 from tests.store.sequences import steps, take
 from trio_hub.cli.logs import TextFormatter
 from trio_hub.errors import StoreError
+from trio_hub.runtime import recordreaders, recordwriter
 from trio_hub.runtime.recordbatch import NOBODY
 from trio_hub.runtime.recordreaders import READERS
 from trio_hub.runtime.recordwriter import FLUSHES, LAYERS, TRIM_EVERY, TRIM_PAUSE, RecordWriter
@@ -305,7 +307,7 @@ async def test_a_reader_that_has_lost_its_database_meanwhile_is_replaced_at_once
         assert old not in backend.readers
 
 
-async def test_who_is_cancelled_while_reading_gives_the_reader_back() -> None:
+async def test_a_reading_whose_caller_is_cancelled_is_interrupted(caplog: pytest.LogCaptureFixture) -> None:
     backend = FakeBackend()
     async with closing(backend) as store:
         store.add(finished("a"))
@@ -314,9 +316,62 @@ async def test_who_is_cancelled_while_reading_gives_the_reader_back() -> None:
             nursery.start_soon(store.history)
             await eventually(lambda: backend.reading == 1)
             nursery.cancel_scope.cancel()
-            backend.read_gate.set()
+        assert (backend.interrupts, backend.readers) == (1, [])
+        assert "a query was interrupted" in caplog.text
         assert await store.history() == ["a"]
-        assert (backend.opened, len(backend.readers)) == (1, 1)
+
+
+async def test_a_reading_that_heeds_no_interrupt_is_left_to_its_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recordreaders, "GIVE_UP", 0.01)
+    backend = FakeBackend()
+    backend.heeds_interrupts = False
+    async with closing(backend) as store:
+        backend.read_gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.history)
+            await eventually(lambda: backend.reading == 1)
+            nursery.cancel_scope.cancel()
+        assert len(backend.readers) == 1
+        assert "a query was given up" in caplog.text
+        backend.read_gate.set()
+        await eventually(lambda: not backend.readers)
+        assert await store.history() == []
+
+
+async def test_a_reading_that_is_cancelled_before_it_began_leaves_the_reader_usable() -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        await store.history()
+        with trio.CancelScope() as scope:
+            reader = await store._readers.begin()
+            scope.cancel()
+            await store._readers.answer(reader, lambda reader: reader.history())
+        assert scope.cancelled_caught
+        assert await store.history() == []
+        assert (backend.opened, len(backend.readers), backend.interrupts) == (1, 1, 0)
+
+
+async def test_a_database_that_does_not_close_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recordwriter, "RELEASE_LIMIT", 0.01)
+    backend = FakeBackend()
+    answers = threading.Event()
+    closed = threading.Event()
+
+    def close() -> None:
+        backend.closed = True
+        answers.wait()
+        closed.set()
+
+    monkeypatch.setattr(backend, "close", close)
+    async with closing(backend):
+        pass
+    assert "the task database was not closed in time" in caplog.text
+    answers.set()
+    await eventually(closed.is_set)
 
 
 async def test_the_hub_before() -> None:

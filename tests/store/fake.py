@@ -31,6 +31,7 @@ class FakeBackend:
     entered: int = 0
     read_gate: threading.Event = field(default_factory=threading.Event)
     reading: int = 0
+    heeds_interrupts: bool = True
 
     # what tests look at
     batches: list[list[str]] = field(default_factory=list)
@@ -39,6 +40,7 @@ class FakeBackend:
     trims: list[tuple[Keep, datetime]] = field(default_factory=list)
     readers: list[FakeReader] = field(default_factory=list)
     opened: int = 0
+    interrupts: int = 0
     closed: bool = False
     busy: int = 0
 
@@ -146,6 +148,7 @@ class FakeReader:
         self._backend = backend
         self._seen: dict[str, Kept] | None = None
         self._closed = False
+        self._interrupted = False
         self._alone = threading.Lock()
 
     def begin(self) -> None:
@@ -202,6 +205,12 @@ class FakeReader:
         with self._using():
             self._seen = None
 
+    def interrupt(self) -> None:
+        self._backend.interrupts += 1
+        if self._backend.heeds_interrupts:
+            self._interrupted = True
+            self._backend.read_gate.set()
+
     def close(self) -> None:
         with self._using():
             assert not self._closed
@@ -211,6 +220,8 @@ class FakeReader:
     def _look(self) -> dict[str, Kept]:
         self._backend.reading += 1
         self._backend.read_gate.wait()
+        if self._interrupted:
+            raise StoreError("interrupted")
         if self._backend.unreadable:
             raise StoreError(self._backend.unreadable)
         assert self._seen is not None, "begin() comes first"

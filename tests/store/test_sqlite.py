@@ -773,3 +773,42 @@ def test_usual_queries_use_an_index(backend: SQLiteBackend, raw: dict[str, Any],
         (statement,) = statements
         plan = " ".join(row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
     assert re.search(index, plan), plan
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"content.list": {"$all": [1] * 50}},  # compared here
+        {},  # read only
+    ],
+)
+def test_a_question_can_be_interrupted(path: Path, query: dict[str, Any]) -> None:
+    with opened(path) as backend:
+        backend.write([Change(str(n), finished(str(n), content={"list": [1] * 50})) for n in range(3)])
+        with reading(backend) as reader:
+            assert len(reader.find(parse_query(query), ())) == 3
+            reader.interrupt()
+            with pytest.raises(StoreError, match="the question was given up"):
+                reader.find(parse_query(query), ())
+
+
+def test_an_interrupt_reaches_sqlite_itself(path: Path) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with opened(path) as backend, reading(backend) as reader:
+        began = threading.Event()
+        told: list[Exception] = []
+
+        def ask() -> None:
+            reader._connection.set_progress_handler(began.set, 1)
+            try:
+                reader._connection.execute(endless).fetchall()
+            except sqlite3.OperationalError as error:
+                told.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert began.wait(30)
+        reader.interrupt()
+        asking.join(30)
+        assert str(told[0]) == "interrupted"
+        reader._connection.set_progress_handler(None, 0)

@@ -48,7 +48,8 @@ Each option can also be set in the environment (--log-level as TRIO_HUB_LOG_LEVE
 fresh random one. The command line counts most, then the environment, then the file. IPP_PROFILE_DIR,
 IPP_CLUSTER_ID and IPP_SESSION_KEY count after TRIO_HUB_*.
 
-One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once.
+One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once. SIGHUP (a closed terminal) stops it in
+order, too, unless it is ignored, as by nohup.
 
 """
     + codes.EXIT_CODES_HELP

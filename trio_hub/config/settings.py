@@ -195,8 +195,8 @@ class HubConfig:
     engines: int = _setting(
         0,
         rules.whole(0),
-        "Engines to run on this machine: the hub starts them again when they die, unless they were told to stop, and stops "
-        "them at its own end.",
+        "Engines to run on this machine: the hub starts them again when they die, unless they were told to stop, and "
+        "stops them at its own end.",
     )
     engine_command: tuple[str, ...] = _setting(
         (),

@@ -239,7 +239,7 @@ class Engines:
         return self.alive.get(engine_id) or next(registering, None)
 
     def lose_engine(self, engine: EngineConnector, reason: str, cause: str | None = None) -> None:
-        """Remove an engine from the tables, announce its loss, and begin its grace. ``cause``: how its process ended."""
+        """Remove an engine from the tables, announce its loss, and begin its grace. ``cause``: see its connector."""
         engine.cause = cause or engine.cause
         if engine.state is not EngineState.ALIVE:
             return

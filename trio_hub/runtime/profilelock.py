@@ -204,7 +204,7 @@ def _owner_of(port: int) -> int | None:
     link = f"socket:[{_listeners().get(port)}]"
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if any(os.readlink(entry.path) == link for entry in os.scandir(directory / "fd")):
+            if any(os.readlink(directory / "fd" / entry) == link for entry in os.listdir(directory / "fd")):
                 return int(directory.name)
     return None
 

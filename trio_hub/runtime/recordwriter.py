@@ -44,6 +44,8 @@ TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 """Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
 FLUSHES = 10
 """How often `RecordWriter.flush_all` flushes at most: what is called after a commit may write once, or twice."""
+RELEASE_LIMIT = 5.0
+"""Seconds that closing the database may take: a disk or a server that does not answer must not keep the hub."""
 TELL_EVERY = 60.0
 """Seconds between two messages that records were given up."""
 
@@ -476,8 +478,11 @@ class RecordWriter:
                 reason = self.last_error or "there was no time left"
                 log.error("records were not written to the task database, and are lost", records=lost, reason=reason)
             self._pending = Backlog(self._pending.bound)
-            await trio.to_thread.run_sync(self._release, limiter=self._writing)
+            with trio.move_on_after(RELEASE_LIMIT) as limit:
+                await trio.to_thread.run_sync(self._release, limiter=self._writing, abandon_on_cancel=True)
             self._released = True
+            if limit.cancelled_caught:
+                log.error("the task database was not closed in time: it ends with this process", seconds=RELEASE_LIMIT)
             log.info("task database closed", records=self.written, lost=self.not_persisted)
 
     def _release(self) -> None:

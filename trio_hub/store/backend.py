@@ -110,6 +110,12 @@ class Reader(Protocol):
     def end(self) -> None:
         """The opposite of `begin`. Never raises."""
 
+    def interrupt(self) -> None:
+        """Have the reading that is under way raise `StoreError` soon. Called in another thread than that. Never raises.
+
+        The reader is not used for anything else afterwards than `end` and `close`.
+        """
+
     def close(self) -> None:
         """Release what the reader holds. Never raises."""
 

@@ -383,6 +383,10 @@ class PostgresReader:
         self._begun = False
         self._link.rollback()
 
+    def interrupt(self) -> None:
+        """See `trio_hub.store.backend.Reader.interrupt`."""
+        self._link.interrupt()
+
     def close(self) -> None:
         """See `trio_hub.store.backend.Reader.close`."""
         self._begun = False

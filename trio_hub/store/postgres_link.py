@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ConfigError, StoreError
@@ -175,6 +175,15 @@ class Link:
             # interrupted, perhaps in the middle of an exchange
             self.close()
             raise
+
+    def interrupt(self) -> None:
+        """Ask the server to end what it does on this connection. Called in any thread. Never raises."""
+        import psycopg
+
+        connection = self._connection
+        if connection is not None:
+            with suppress(psycopg.Error, OSError):
+                connection.cancel()
 
     def rollback(self) -> None:
         """End the transaction. Never raises."""

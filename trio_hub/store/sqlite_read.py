@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ..errors import StoreError
 from .backend import Found, Kept, Place, place_of
 from .columns import from_buffers, from_date, from_text
 from .prefilter import Prefilter, Term, prefilter
@@ -49,6 +50,7 @@ class SQLiteReader:
         self.path = path
         self._connection = connection
         self._owner = owner
+        self._interrupted = False
 
     def begin(self) -> None:
         """See `trio_hub.store.backend.Reader.begin`."""
@@ -128,6 +130,17 @@ class SQLiteReader:
         with suppress(sqlite3.Error):
             self._connection.execute("ROLLBACK")
 
+    def interrupt(self) -> None:
+        """See `trio_hub.store.backend.Reader.interrupt`."""
+        self._interrupted = True
+        with suppress(sqlite3.Error):
+            self._connection.interrupt()
+
+    def _go_on(self) -> None:
+        """Raise `StoreError` after `interrupt`: SQLite itself notices it only while it looks for a row."""
+        if self._interrupted:
+            raise StoreError(f"{self.path}: the question was given up")
+
     def close(self) -> None:
         """See `trio_hub.store.backend.Reader.close`."""
         with suppress(sqlite3.Error):
@@ -144,6 +157,7 @@ class SQLiteReader:
             # file.
             where = where or "ORDER BY arrival"
             for arrival, record in self._rows(where, values, filter.needs | {"msg_id"}, large=False):
+                self._go_on()
                 if query.matches(record):
                     yield arrival
 
@@ -161,6 +175,7 @@ class SQLiteReader:
         mask = sum(1 << kind for _, kind in (*texts, *(buffers if large else ())))
         cursor = self._connection.execute(f"SELECT {', '.join(['arrival', *columns])} FROM {tables} {where}", values)
         while rows := cursor.fetchmany(_SLICE):
+            self._go_on()
             pieces = self._pieces([row[0] for row in rows], mask) if mask else {}
             for arrival, *row in rows:
                 record = TaskRecord("")

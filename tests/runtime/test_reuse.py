@@ -196,7 +196,7 @@ async def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
             ConfigError, match=rf"port {hub.client_info['registration']}, which the connection files in"
         ):
             await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True, force=True))
-        assert len(files_of(tmp_path)) == 3, "those of the hub that runs"
+        assert len(files_of(tmp_path)) == 4, "those of the hub that runs, and its lock"
         async with open_client(hub.client_info) as client:
             await client.query("queue_request")
     with (

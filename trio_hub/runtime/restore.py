@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
     }
     for name in ("client_ip", "engine_ip"):
         wanted = getattr(config, name) or config.ip
-        if wanted not in (default.ip, getattr(taken_up, name)):
+        if wanted not in (default.ip, getattr(taken_up, name), *_interfaces()):
             _tell_difference(known, name if getattr(config, name) else "ip", wanted, getattr(taken_up, name))
     for name, value in differences.items():
         if getattr(config, name) not in (getattr(default, name), value):
@@ -140,6 +141,11 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
         outside = sorted({info[name] for name in names} - set(pool)) if pool else []
         if outside:
             _tell_difference(known, f"{side}_ports or ports", "a pool", outside)
+
+
+def _interfaces() -> list[str]:
+    """Return the names of this machine's interfaces. The connection files have addresses in their place."""
+    return [name for _, name in socket.if_nameindex()]
 
 
 def _tell_difference(known: Known, setting: str, value: object, found: object) -> None:

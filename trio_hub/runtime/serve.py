@@ -168,7 +168,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 raise ConfigError(f"db: {error}") from error
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
-                host.dask = DaskSupervisor(users, config, host.hurried, failures=failures)
+                host.dask = DaskSupervisor(users, factory.bound_config, host.hurried, failures=failures)
                 services.start_soon(_hurry, host, local)  # a service, since it must live while engines are being ended
                 users.start_soon(local.run, name="local engines")
                 log.info("hub is listening", address=factory.client_url("registration"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import sqlite3
@@ -747,6 +749,41 @@ def test_an_error_of_the_disk_says_that_the_hub_tries_again(path: Path, code: in
     error.sqlite_errorcode = code
     with pytest.raises(StoreError, match=r"disk I/O error; .*the hub tries again"), files.reporting(path):
         raise error
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY])
+def test_a_hub_that_is_starting_does_not_promise_to_try_again(path: Path, code: int) -> None:
+    error = sqlite3.OperationalError("some error")
+    error.sqlite_errorcode = code
+    with pytest.raises(StoreError, match="some error; ") as told, files.reporting(path, starting=True):
+        raise error
+    assert "again" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (sqlite3.SQLITE_IOERR_SHMMAP, "cannot share memory between processes"),
+        (sqlite3.SQLITE_IOERR_SHMOPEN, "cannot share memory between processes"),
+        (sqlite3.SQLITE_IOERR_LOCK, "has no file locks that SQLite can use"),
+        (sqlite3.SQLITE_PROTOCOL, "has no file locks that SQLite can use"),
+    ],
+)
+def test_a_file_system_that_lacks_what_sqlite_needs_is_named_at_the_start(path: Path, code: int, what: str) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    expected = f"its file system {what}.*--db sqlite:////var/tmp/"
+    with pytest.raises(StoreError, match=expected), files.reporting(path, starting=True):
+        raise error
+
+
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigError, match=r"has no file locks, as is often .*--db sqlite:////var/tmp/"):
+        open_sqlite(path)
 
 
 # --- speed depends on these

@@ -7,7 +7,6 @@ ipcontroller, knows no such lock; it is noticed by the ports that its connection
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -23,13 +22,12 @@ from ..config import HubConfig
 from ..errors import ConfigError, ConnectionFileError
 from ..logs import get_logger
 from ..wire.connection import CLIENT_CHANNELS, connection_paths, read_connection_files
+from .filesystems import lacking
 
 __all__ = ["ProfileLock", "lock_profile"]
 
 log = get_logger("trio_hub.runtime")
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What the system says where a file system has no locks."""
 CONNECT_LIMIT = 0.5
 """Seconds that a controller on another machine has to accept connections."""
 _LISTEN = "0A"
@@ -62,7 +60,7 @@ class ProfileLock:
             log.warning(
                 "the profile cannot be locked: a second hub of the same name would not be noticed",
                 path=path,
-                error=error.strerror or error,
+                error=lacking(error) or error.strerror or error,
             )
 
     def _try(self) -> bool:

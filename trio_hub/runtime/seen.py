@@ -22,6 +22,7 @@ from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
 from ..wire.signing import REPLAY_WINDOW
+from .filesystems import lacking
 
 __all__ = ["SeenMessages", "open_seen"]
 
@@ -77,7 +78,7 @@ class SeenMessages:
             raise
         except OSError as error:
             raise ConnectionFileError(
-                f"cannot use {path}, which notes what this hub has been sent: {error.strerror}"
+                f"cannot use {path}, which notes what this hub has been sent: {lacking(error) or error.strerror}"
             ) from error
         boot = _boot()
         if not is_intact:

@@ -26,6 +26,7 @@ from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
 from .delivered import DeliveryNotes
 from .factory import HubFactory
+from .filesystems import warn_of_network_file_systems
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
 from .profilelock import ProfileLock, lock_profile
@@ -102,6 +103,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
 
 
 async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_status: trio.TaskStatus[RunningHub]) -> None:
+    warn_of_network_file_systems(config)
     config, known = take_up_connection_files(config)
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)

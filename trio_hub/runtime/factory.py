@@ -120,6 +120,13 @@ class HubFactory:
         return f"{self.engine_info['interface']}:{port if index is None else port[index]}"
 
     @property
+    def ports(self) -> set[int]:
+        """The ports on which the sockets listen."""
+        names = {key for _, _, _, key, _ in _SOCKETS} - {"broadcast"}
+        ports = {info[name] for info in (self.client_info, self.engine_info) for name in names if name in info}
+        return ports | {self.client_info["broadcast"], *self.engine_info["broadcast"]}
+
+    @property
     def bound_config(self) -> HubConfig:
         """The configuration with the addresses of the interfaces that it names, after `bind`."""
         addresses = {

@@ -25,6 +25,7 @@ from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
 from .delivered import DeliveryNotes
+from .descriptors import DescriptorGuard
 from .factory import HubFactory
 from .filesystems import warn_of_network_file_systems
 from .heartbeat import Heartbeat
@@ -283,6 +284,8 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
+    descriptors = DescriptorGuard(factory.ports)
+    services.start_soon(keep_running, "file descriptors", descriptors.run, host.failures, name="file descriptors")
     for watcher in (host.connections.tell, host.connections.release):
         services.start_soon(keep_running, WATCHER, watcher, host.failures, name=WATCHER)
 

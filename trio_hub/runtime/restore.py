@@ -218,6 +218,8 @@ class EngineStateFile:
         self._changed = changed
         self._local = local
         self._boot = boot_id()
+        self._is_read = False
+        self._left: SavedEngines | None = None
         self._written = self._now()  # what an earlier hub has left is kept until there is something better
 
     def _now(self) -> SavedEngines:
@@ -227,13 +229,20 @@ class EngineStateFile:
 
     def adopt(self) -> None:
         """Have the local engines of the hub before looked after, as far as they still run."""
-        state = read_engine_state(self.path)
+        state = self._before()
         if state is not None and state.boot == self._boot:
             self._local.adopt(state.local)
 
+    def _before(self) -> SavedEngines | None:
+        """Return what the hub before has left, which is read once."""
+        if not self._is_read:
+            self._is_read = True
+            self._left = read_engine_state(self.path)
+        return self._left
+
     def restore(self) -> bool:
         """Take up the engines that the file names. Whether there are any."""
-        state = read_engine_state(self.path)
+        state = self._before()
         if state is None:
             return False
         self._hub.restore_engines(state.engines, state.next_id)

@@ -6,6 +6,8 @@ import os
 import select
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from trio_hub.store import RECORD_KEYS, Query, TaskRecord, parse_keys, parse_que
 from trio_hub.store import postgres as module
 from trio_hub.store.backend import Backend, Change, Keep, Reader
 from trio_hub.store.columns import CHUNK, SMALL
-from trio_hub.store.postgres import PostgresBackend, open_postgres
+from trio_hub.store.postgres import PostgresBackend, PostgresReader, open_postgres
 from trio_hub.store.postgres_link import Link
 from trio_hub.store.record import CHANGEABLE_KEYS
 
@@ -854,3 +856,33 @@ def test_the_server_ends_with_the_process_that_started_it(postgres_server: Serve
         assert poll.poll(60_000), "it runs on"
         os.close(descriptor)
     assert not Path(directory).exists()
+
+
+def test_a_question_can_be_interrupted(backend: PostgresBackend, postgres_url: str) -> None:
+    told: list[StoreError] = []
+
+    def asleep() -> bool:
+        with psycopg.connect(postgres_url) as connection:
+            ((number,),) = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3600)' AND state = 'active'"
+            )
+            return int(number) > 0
+
+    with reading(backend) as reader:
+        assert isinstance(reader, PostgresReader)
+
+        def ask() -> None:
+            try:
+                with reader._snapshot() as connection:
+                    connection.execute("SELECT pg_sleep(3600)")
+            except StoreError as error:
+                told.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 30
+        while not asleep():
+            assert time.monotonic() < deadline
+        reader.interrupt()
+        asking.join(30)
+        assert "canceling statement due to user request" in str(told[0])

@@ -15,9 +15,9 @@ nox.options.error_on_missing_interpreters = False  # a Python that is not instal
 nox.options.sessions = ["lint", "typing", "tests"]
 
 ROOT = Path(__file__).parent
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # pyenv shows only its current Python, unless told of the others that it has.
-if installed := [path.name for path in Path(os.environ.get("PYENV_ROOT", "")).glob("versions/3.1[123].*")]:
+if installed := [path.name for path in Path(os.environ.get("PYENV_ROOT", "")).glob("versions/3.1[1234].*")]:
     os.environ.setdefault("PYENV_VERSION", ":".join(installed))
 STOCK_TESTS = 467  # as many of ipyparallel's tests as pass with its own controller: 462, and 5 that need MPI
 GROUPS = nox.project.load_toml("pyproject.toml")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -15,3 +17,17 @@ def test_ci_runs_the_readmes_test_command() -> None:
     command = block[1]
     assert "\n" not in command, "one command line"
     assert f"\n{command} || exit\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_each_python_that_is_claimed_is_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    claimed = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    sessions = re.search(r"^PYTHONS = (\[.*\])$", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+    assert sessions is not None
+    tested = json.loads(sessions[1])
+    assert claimed
+    assert set(claimed) <= set(tested)
+    first, *others = tested
+    script = (ROOT / ".ci" / "run").read_text()
+    assert f"python{first} -m venv" in script
+    assert f" -s {' '.join(f'tests-{version}' for version in others)}\n" in script

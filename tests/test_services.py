@@ -253,7 +253,7 @@ async def test_a_supervisor_of_an_engine_that_fails_starts_anew(
 ) -> None:
     runs = 0
 
-    async def run_once(self: LocalEngines) -> int:
+    async def run_once(self: LocalEngines, place: object) -> int:
         nonlocal runs
         runs += 1
         if runs == 1:

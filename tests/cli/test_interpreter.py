@@ -34,7 +34,8 @@ def test_what_was_there_at_the_start_is_not_looked_at_again() -> None:
     assert gc.get_freeze_count() == 0
     collect_rarely()
     assert gc.get_freeze_count() > 10_000
-    assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold()[0] >= before[0], "Python's own is 700, and from 3.13 on 2,000"
+    assert gc.get_threshold()[2] > before[2], "what lives long is looked at when there is nothing to do"
     assert gc.isenabled(), "cycles are found all the same"
 
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -260,3 +261,72 @@ def test_the_list_of_commands_is_true() -> None:
     assert code == 0
     for name in re.findall(r"^  ([a-z]\S*)  ", out.partition("Commands:")[2], re.MULTILINE):
         assert run(name, "--help")[0] == 0
+
+
+# Terminals and files that its output goes to
+
+
+def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
+    with command("serve", f"--profile-dir={tmp_path}") as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.signal(signal.SIGHUP)
+        hub.signal(signal.SIGHUP)
+        assert hub.wait() == 0
+    assert "received a signal, stopping signal=SIGHUP" in "\n".join(hub.stderr)
+    assert "at once" not in "\n".join(hub.stderr)
+    assert list((tmp_path / "security").iterdir()) == []
+
+
+def test_with_nohup_a_closed_terminal_is_no_reason_to_stop(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
+    try:
+        with command("serve", f"--profile-dir={tmp_path}") as hub:
+            hub.wait_line("stdout", "^trio-hub ready: ")
+            hub.signal(signal.SIGHUP)
+            hub.signal(signal.SIGTERM)
+            assert hub.wait() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "SIGHUP" not in "\n".join(hub.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1", "utf-8"])
+@pytest.mark.parametrize("name", ["Köln", "東京", "\udcff"], ids=["umlaut", "kanji", "no text"])
+def test_it_can_print_any_path_in_any_encoding(encoding: str, name: str, tmp_path: Path) -> None:
+    profile = tmp_path / name
+    program = [sys.executable, "-m", "trio_hub", "serve", f"--profile-dir={profile}", "--log-level=error"]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": encoding}
+    ) as hub:
+        assert hub.stdout is not None
+        assert hub.stderr is not None
+        assert hub.stdout.readline().startswith(b"trio-hub ready: connect with ")
+        hub.terminate()
+        assert hub.stderr.read() == b""
+        assert hub.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize(
+    "redirections", ["", ">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"]
+)
+def test_it_serves_wherever_its_output_goes(redirections: str, tmp_path: Path) -> None:
+    """And what engines write to stderr goes into none of its files."""
+    run_it = f"exec {sys.executable} -m trio_hub serve --profile-dir={tmp_path} --engines=1 {redirections}"
+    engine = f"{sys.executable} -c 'import os, time; os.write(2, b\"from the engine\"); time.sleep(1000)'"
+    client_file = tmp_path / "security" / "ipcontroller-client.json"
+    with subprocess.Popen(
+        ["sh", "-c", run_it],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TRIO_HUB_ENGINE_COMMAND": engine},
+    ) as hub:
+        try:
+            deadline = time.monotonic() + LIMIT
+            while not client_file.exists():
+                assert hub.poll() is None
+                assert time.monotonic() < deadline
+            for descriptor in range(3):
+                assert os.readlink(f"/proc/{hub.pid}/fd/{descriptor}").startswith(("/dev/", "pipe:"))
+        finally:
+            hub.terminate()
+            assert hub.wait(LIMIT) == 0

@@ -498,6 +498,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         engine_ssh_server = "gate:2222"
         reuse = true
         restore = true
+        force = true
         curve = true
         curve_publickey = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
         curve_secretkey = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -543,6 +544,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "engine_ssh_server": "gate:2222",
         "reuse": "1",
         "restore": "Yes",
+        "force": "on",
         "curve": "on",
         "curve_publickey": "a" * 40,
         "curve_secretkey": "b" * 40,

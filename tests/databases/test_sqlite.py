@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import sqlite3
@@ -803,6 +805,41 @@ def test_an_error_of_the_disk_says_that_the_hub_tries_again(path: Path, code: in
         raise error
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY])
+def test_a_hub_that_is_starting_does_not_promise_to_try_again(path: Path, code: int) -> None:
+    error = sqlite3.OperationalError("some error")
+    error.sqlite_errorcode = code
+    with pytest.raises(StoreError, match="some error; ") as told, files.reporting(path, starting=True):
+        raise error
+    assert "again" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (sqlite3.SQLITE_IOERR_SHMMAP, "cannot share memory between processes"),
+        (sqlite3.SQLITE_IOERR_SHMOPEN, "cannot share memory between processes"),
+        (sqlite3.SQLITE_IOERR_LOCK, "has no file locks that SQLite can use"),
+        (sqlite3.SQLITE_PROTOCOL, "has no file locks that SQLite can use"),
+    ],
+)
+def test_a_file_system_that_lacks_what_sqlite_needs_is_named_at_the_start(path: Path, code: int, what: str) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    expected = f"its file system {what}.*--db sqlite:////var/tmp/"
+    with pytest.raises(StoreError, match=expected), files.reporting(path, starting=True):
+        raise error
+
+
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigError, match=r"has no file locks, as is often .*--db sqlite:////var/tmp/"):
+        open_sqlite(path)
+
+
 # --- speed depends on these
 
 
@@ -827,3 +864,25 @@ def test_usual_queries_use_an_index(backend: SQLiteBackend, raw: dict[str, Any],
         (statement,) = statements
         plan = " ".join(row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
     assert re.search(index, plan), plan
+
+
+def test_an_interrupt_reaches_sqlite_itself(path: Path) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with opened(path) as backend, reading(backend) as reader:
+        began = threading.Event()
+        told: list[Exception] = []
+
+        def ask() -> None:
+            reader._connection.set_progress_handler(began.set, 1)
+            try:
+                reader._connection.execute(endless).fetchall()
+            except sqlite3.OperationalError as error:
+                told.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert began.wait(30)
+        reader.interrupt()
+        asking.join(30)
+        assert str(told[0]) == "interrupted"
+        reader._connection.set_progress_handler(None, 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from trio_hub import ConfigError, HubConfig, StoreError, serve_hub
+from trio_hub.databases.backend import Found
 from trio_hub.databases.sqlite.database import open_sqlite
+from trio_hub.databases.sqlite.reading import SQLiteReader
 from trio_hub.databases.sqlite.writing import Statements
 from trio_hub.databases.writebehind import WriteBehindStore
+from trio_hub.testing import open_client, open_hub
 
 from .support import cluster, eventually, within_limit
 
@@ -60,3 +64,22 @@ async def test_a_hub_goes_on_while_its_database_cannot_be_written(
             assert numbers.lag > 0
         await eventually(lambda: hub.statistics().database.pending == 0)
         assert hub.statistics().database.last_error is None
+
+
+async def test_a_stop_does_not_wait_for_a_slow_query(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    began = threading.Event()
+
+    def find(self: SQLiteReader, *arguments: object) -> list[Found]:
+        began.set()
+        while True:  # as slow as can be
+            self._go_on()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SQLiteReader, "find", find)
+        config = HubConfig(profile_dir=tmp_path)
+        async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
+            client.send("registration", "db_request", {"query": {}})
+            await eventually(began.is_set)
+            hub.shutdown()
+            await hub.wait_stopped()
+    assert "a query was interrupted" in caplog.text

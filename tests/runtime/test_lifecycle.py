@@ -599,3 +599,38 @@ async def test_the_handle() -> None:
         for info in (hub.client_info, hub.engine_info):
             assert info["key"] == "secret-of-mine"
             assert info["location"] == "here"
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("settings", "client", "engine"),
+    [
+        ({"ip": "lo"}, "127.0.0.1", "127.0.0.1"),
+        ({"engine_ip": "lo", "client_ip": "127.0.0.2"}, "127.0.0.2", "127.0.0.1"),
+        ({"engine_ip": "*", "client_ip": "lo", "curve": False}, "127.0.0.1", "*"),
+        ({"ip": "0.0.0.0", "curve": False}, "0.0.0.0", "0.0.0.0"),
+        ({"ip": "[::1]"}, "[::1]", "[::1]"),
+    ],
+)
+async def test_connection_files_have_the_address_of_an_interface(
+    settings: dict[str, Any], client: str, engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = HubConfig(profile_dir=tmp_path, db="memory", reuse=True, **settings)
+    caplog.set_level("WARNING", "trio_hub.runtime")
+    infos = []
+    for _ in range(2):  # with fresh files, and with those of the hub before
+        async with (
+            within_limit(),
+            open_hub(config) as hub,
+            open_client(hub.client_info) as asking,
+            open_engine(hub.engine_info),
+        ):
+            await hub.wait_engines(1)
+            await asking.reply(asking.submit(b"work"))
+            assert hub.client_info["interface"] == f"tcp://{client}"
+            assert hub.engine_info["interface"] == f"tcp://{engine}"
+            infos.append((hub.client_info, hub.engine_info))
+    assert infos[0] == infos[1]
+    assert "say something else than a setting" not in caplog.text

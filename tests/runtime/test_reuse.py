@@ -195,11 +195,13 @@ async def test_another_key_is_refused(tmp_path: Path) -> None:
 
 async def test_a_port_that_is_in_use_is_named(tmp_path: Path) -> None:
     async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True)) as hub:
+        with pytest.raises(ConfigError, match="a hub is running in this profile"):
+            await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
         with pytest.raises(
             ConfigError, match=rf"port {hub.client_info['registration']}, which the connection files in"
         ):
-            await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True))
-        assert len(files_of(tmp_path)) == 3, "those of the hub that runs"
+            await serve_hub(HubConfig(profile_dir=tmp_path, db="memory", reuse=True, force=True))
+        assert len(files_of(tmp_path)) == 4, "those of the hub that runs, and its lock"
         async with open_client(hub.client_info) as client:
             await client.query("queue_request")
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -59,9 +60,23 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
+def _hold_standard_descriptors() -> None:
+    """Open what was closed of stdin, stdout and stderr, as /dev/null.
+
+    Else the system gives their numbers to the next files and sockets, and whoever writes to stderr by its number, such
+    as an engine that the hub starts, would write into those.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 @click.group("trio-hub", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trio-hub")
 def main() -> None:
     """The hub of an IPython Parallel cluster, in one process on Trio."""
+    _hold_standard_descriptors()
     if isinstance(sys.stdout, TextIOWrapper):  # as Python does for stderr: paths and other texts may not be encodable
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -12,8 +12,9 @@ import trio
 __all__ = ["collect_rarely", "give_memory_back", "switch_often", "tidy_at_rest"]
 
 _THRESHOLDS = (2_000, 2, 1_000)
-"""See `gc.set_threshold`. Python's defaults are 700, 10 and 10. The first two are low, so that a collection takes only
-some milliseconds. The third is high, since full collections happen when there is no work, see `tidy_at_rest`."""
+"""See `gc.set_threshold`. Python's defaults are 700, 10 and 10; from 3.13 on 2,000, 10, 10. The first two are low, so
+that a collection takes only some milliseconds. The third is high, since full collections happen when there is no work,
+see `tidy_at_rest`."""
 _SWITCH_INTERVAL = 1e-4
 """Seconds, see `sys.setswitchinterval`. Python's default is 0.005."""
 _LOOK_PERIOD = 1.0

@@ -90,7 +90,7 @@ class _Stopper:
         self._hub = hub
 
     async def heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        with trio.open_signal_receiver(*_stop_signals()) as received:
             task_status.started()
             first = await anext(received)
             log.info("received a signal, stopping", signal=signal.Signals(first).name)
@@ -99,10 +99,18 @@ class _Stopper:
                 return
             self._hub.shutdown(signal.Signals(first).name)
             second = await anext(received)
+            while second == signal.SIGHUP:  # a terminal that closes may send several
+                second = await anext(received)
             log.warning("received another signal, stopping at once", signal=signal.Signals(second).name)
             self.code = codes.after_signal(second)
             self._hub.shutdown(at_once=True)
             self._everything.cancel()
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop the hub. SIGHUP (a closed terminal) is one, unless it is ignored, as by nohup."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    return signals if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*signals, signal.SIGHUP]
 
 
 def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
@@ -121,6 +129,7 @@ def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
         print(line, flush=True)
         if dashboard is not None:  # not logged, since whoever may read logs need not know the token
             print(f"dashboard: {dashboard.url}", flush=True)
-    except (OSError, ValueError) as error:  # nobody reads our output, or it is closed: no reason not to serve
+    except (OSError, ValueError) as error:
+        # Nobody reads our output, its disk is full, it is closed, or it has no such character: no reason not to serve.
         log.warning("cannot write to stdout", error=getattr(error, "strerror", error), line=line)
         sys.stdout = None  # or the interpreter would fail to flush it at its end

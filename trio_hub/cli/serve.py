@@ -48,7 +48,8 @@ Each option can also be set in the environment (--log-level as TRIO_HUB_LOG_LEVE
 fresh random one. The command line counts most, then the environment, then the file. IPP_PROFILE_DIR,
 IPP_CLUSTER_ID and IPP_SESSION_KEY count after TRIO_HUB_*.
 
-One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once.
+One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once. SIGHUP (a closed terminal) stops it in
+order, too, unless it is ignored, as by nohup.
 
 """
     + codes.EXIT_CODES_HELP
@@ -75,6 +76,9 @@ def setting_options() -> list[click.Parameter]:
             click.Option(
                 [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
                 type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
+                # `--force` alone says what it means, as it does with other programs.
+                is_flag=False,
+                flag_value="true" if entry.name == "force" else None,
                 metavar=None if rule.choices else rule.metavar,
                 help=doc + shown,
             )

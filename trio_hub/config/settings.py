@@ -110,6 +110,12 @@ class HubConfig:
         rules.BOOLEAN,
         "Whether to take over the engines of an earlier hub, with their ids. Implies `reuse`.",
     )
+    force: bool = _setting(
+        False,
+        rules.BOOLEAN,
+        "Whether to start although another hub, or ipcontroller, is running with the same profile and cluster id. This "
+        "hub then replaces the connection files, which the other hub no longer removes.",
+    )
     ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds between heartbeat pings.")
     max_heartmonitor_misses: int = _setting(
         10, rules.whole(1), "An engine that misses more heartbeats in a row than this is lost."
@@ -204,8 +210,8 @@ class HubConfig:
     engines: int = _setting(
         0,
         rules.whole(0),
-        "The number of engines that the hub starts on this machine. It restarts them when they die, and stops them "
-        "when it stops.",
+        "The number of engines that the hub starts on this machine. It restarts them when they die, unless they were "
+        "told to stop, and stops them when it stops.",
     )
     engine_command: tuple[str, ...] = _setting(
         (),

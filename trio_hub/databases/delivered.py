@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..errors import ConfigError
+from .filesystems import lacking
 
 __all__ = ["SentResults"]
 
@@ -47,7 +48,8 @@ class SentResults:
                 os.posix_fallocate(file.fileno(), 0, _SIZE)
                 self._map = mmap.mmap(file.fileno(), _SIZE)
         except OSError as error:
-            raise ConfigError(f"cannot use {path}, which notes what clients were sent: {error.strerror}") from error
+            why = lacking(error) or error.strerror
+            raise ConfigError(f"cannot use {path}, which notes what clients were sent: {why}") from error
         self._map[: len(_MAGIC)] = _MAGIC
         kept = self._map[_START:]
         self._earlier = {kept[at : at + _ENTRY] for at in range(0, len(kept), _ENTRY)} - {bytes(_ENTRY)}

@@ -97,11 +97,14 @@ class EngineConnector:
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
-    - ``routes``: the channels, by name, on which messages for it wait.
+    - ``routes``: the channels, by name, on which messages for it wait;
+    - ``told_to_stop``: whether somebody has asked it to end, so that nobody starts it again;
+    - ``cause``: how its process ended, such as ``killed by signal 9 (SIGKILL)``; empty where that is not known.
     """
 
     __slots__ = (
         "broadcast",
+        "cause",
         "completed",
         "control",
         "host",
@@ -113,6 +116,7 @@ class EngineConnector:
         "routes",
         "scope",
         "state",
+        "told_to_stop",
         "uuid",
         "worker",
     )
@@ -133,6 +137,8 @@ class EngineConnector:
         """Messages, with their channels and msg_ids, that wait while the engine is coming back."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
+        self.told_to_stop = False
+        self.cause = ""
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"
@@ -170,7 +176,8 @@ def no_such_engine(idents: list[bytes]) -> EngineError:
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
     """Return the error for a request that a lost engine has not answered."""
-    return EngineError(f"Engine {engine.id} died while running task {msg_id}")
+    cause = f": {engine.cause}" if engine.cause else ""
+    return EngineError(f"Engine {engine.id} died while running task {msg_id}{cause}")
 
 
 def lost_on_its_way(engine: EngineConnector, msg_id: str, cause: str) -> EngineError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import EngineError, HubError
+from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.relay import Direct, Relay
@@ -14,6 +14,7 @@ from ..wire.messages import Message, Session, error_content
 from .admission import Admission
 from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
 from .engines import Engines
+from .intake import STOPPED, Intake
 from .notices import Notices
 from .replies import Replies, reply_type
 from .routes import Routes
@@ -31,7 +32,7 @@ class ControlChannel:
 
     Args:
         session: reads and writes messages.
-        notices, replies, admission, routes, engines: the parts of the hub below.
+        notices, replies, admission, routes, engines, intake: the parts of the hub below.
         abort: aborts the requests that an ``abort_request`` to an engine names, as far as the hub has them, and returns
             the frames for the engine.
     """
@@ -45,6 +46,7 @@ class ControlChannel:
         admission: Admission,
         routes: Routes,
         engines: Engines,
+        intake: Intake,
         abort: Callable[[Message, EngineConnector | None], Frames],
     ) -> None:
         self._session = session
@@ -53,6 +55,7 @@ class ControlChannel:
         self._admit = admission.admit
         self._routes = routes
         self._engines = engines
+        self._intake = intake
         self._by_ident = engines.by_ident
         self._abort = abort
         self.relay = Relay()
@@ -62,6 +65,9 @@ class ControlChannel:
         if not admitted and not self._admit("control_in", idents, msg, self.relay_control_request):
             return
         sender = idents[:1] + idents[2:]
+        if self._intake.stopping:
+            self._replies.refuse("control_in", sender, msg, EngineError(STOPPED))
+            return
         engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
         frames = msg.frames
         if msg.header.msg_type == "abort_request":
@@ -69,14 +75,25 @@ class ControlChannel:
         if engine is None:
             self._replies.refuse("control_in", sender, msg, no_such_engine(idents))
         elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
+            engine.told_to_stop = engine.told_to_stop or self._asks_to_stop(msg)
             self._routes.send(engine, "control_out", [*sender, *frames], msg.header.msg_id)
         else:
             self._notices.ignore(
                 "duplicate_msg_id", "the request is on its way already", task=msg.header.msg_id, engine=engine.id
             )
 
+    def _asks_to_stop(self, msg: Message) -> bool:
+        """Return whether a request asks an engine to end, and not to start again."""
+        if msg.header.msg_type != "shutdown_request":
+            return False
+        try:
+            return not self._session.content(msg).get("restart")
+        except WireError:  # the engine gets it all the same, and will not understand it either
+            return False
+
     def shutdown_engine(self, engine: EngineConnector) -> None:
         """Ask an engine to end, as a client would. The hub forwards the engine's answer to nobody."""
+        engine.told_to_stop = True
         header = self._session.new_header("shutdown_request")
         frames = self._session.write("shutdown_request", {"restart": False}, header=header)
         self._session.note(frames, lasting=True)

@@ -27,7 +27,7 @@ __all__ = ["LOSSES", "Engines"]
 
 log = get_logger("trio_hub.hub")
 
-LOSSES = ("heart", "request", "shutdown", "unreachable")
+LOSSES = ("ended", "heart", "request", "shutdown", "unreachable")
 """The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
 MAX_UUID = 255
 """Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
@@ -243,8 +243,12 @@ class Engines:
         registering = (engine for engine in self.incoming_registrations.values() if engine.id == engine_id)
         return self.alive.get(engine_id) or next(registering, None)
 
-    def lose_engine(self, engine: EngineConnector, reason: str) -> None:
-        """Remove an engine from the tables, answer its requests, announce its loss, and begin its grace."""
+    def lose_engine(self, engine: EngineConnector, reason: str, cause: str | None = None) -> None:
+        """Remove an engine from the tables, answer its requests, announce its loss, and begin its grace.
+
+        ``cause``: see `EngineConnector`.
+        """
+        engine.cause = cause or engine.cause
         if not engine.state.is_registered:
             return
         engine.state = EngineState.LOST

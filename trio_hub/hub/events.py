@@ -41,7 +41,7 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone. ``reason`` is ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``."""
+    """An engine is gone. ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``."""
 
     id: int
     uuid: str

@@ -197,6 +197,7 @@ class Parts:
             admission=admission,
             routes=routes,
             engines=engines,
+            intake=intake,
             abort=aborting.abort_with,
         )
         self.output = Output(host, session, store, notices, engines)

@@ -24,7 +24,7 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
 from .assignments import Assignments
-from .connector import EngineConnector, EngineState
+from .connector import EngineConnector, EngineState, died_while_running
 from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
@@ -200,7 +200,7 @@ class TaskQueue:
     def engine_settled(self, engine: EngineConnector) -> None:
         """Run the unanswered tasks of a lost engine elsewhere, or answer them with errors."""
         if engine.worker is not None:
-            self.scheduler.settle(engine.worker)
+            self.scheduler.settle(engine.worker, partial(died_while_running, engine))
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return whether an engine runs tasks."""

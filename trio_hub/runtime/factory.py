@@ -9,6 +9,7 @@ import errno
 import math
 import socket as dns
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -103,6 +104,8 @@ class HubFactory:
         self._curve = security.hub_keys
         self._allowed_keys = security.allowed_keys
         self._known = known
+        self._bound_as: dict[str, str] = {}
+        """The address that ZeroMQ has made of each address that was asked for, but for wildcards."""
         self._on_close: list[Callable[[], None]] = []
         # A copy of each pool, from which ports are taken
         self._pools = {"client": list(config.client_ports), "engine": list(config.engine_ports)}
@@ -116,6 +119,22 @@ class HubFactory:
         """Return the ZeroMQ address of a channel for engines. ``broadcast`` has several, which need an index."""
         port = self.engine_info[channel]
         return f"{self.engine_info['interface']}:{port if index is None else port[index]}"
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports on which the sockets listen."""
+        names = {key for _, _, _, key, _ in _SOCKETS} - {"broadcast"}
+        ports = {info[name] for info in (self.client_info, self.engine_info) for name in names if name in info}
+        return ports | {self.client_info["broadcast"], *self.engine_info["broadcast"]}
+
+    @property
+    def bound_config(self) -> HubConfig:
+        """The configuration with the addresses of the interfaces that it names, after `bind`."""
+        addresses = {
+            "client_ip": self.client_info["interface"].removeprefix("tcp://"),
+            "engine_ip": self.engine_info["interface"].removeprefix("tcp://"),
+        }
+        return replace(self.config, **addresses)
 
     def bind(self) -> None:
         """Bind all sockets.
@@ -152,6 +171,9 @@ class HubFactory:
                 self.engine_info[key] = port
             if "client" in sides:
                 self.client_info[key] = port
+        # An interface's name, such as lo, says nothing to others: they are told its address.
+        self.engine_info["interface"] = f"tcp://{self._bound_as.get(config.engine_address, config.engine_address)}"
+        self.client_info["interface"] = f"tcp://{self._bound_as.get(config.client_address, config.client_address)}"
 
     def _bind(
         self, name: str, kind: int, sides: tuple[str, ...], key: str, identity: bytes, index: int | None = None
@@ -296,6 +318,9 @@ class HubFactory:
                 f"ip: cannot listen on {url}{origin}: {error.strerror}. Use an address of this machine, or 127.0.0.1 "
                 "for local use only, or * for all interfaces."
             ) from error
+        asked, bound = (_address_in(one) for one in (url, _last_endpoint(socket)))
+        if asked not in _WILDCARDS:
+            self._bound_as[asked] = bound
         return True
 
     @property
@@ -320,6 +345,11 @@ class HubFactory:
         """Release ZeroMQ's threads and descriptors. Blocks until the lingering messages have left."""
         self.receiver.close()
         self.context.term()
+
+
+def _address_in(url: str) -> str:
+    """Return the address in ``tcp://ADDRESS:PORT``."""
+    return url.removeprefix("tcp://").rpartition(":")[0]
 
 
 def _last_endpoint(socket: zmq.Socket[Any]) -> str:

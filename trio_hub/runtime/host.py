@@ -24,6 +24,7 @@ from ..transport.publisher import Publisher
 from ..transport.receiver import Receiver
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
+from .children import LocalEngines
 from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
@@ -46,12 +47,13 @@ class RuntimeHost:
 
     ``failures`` counts how often each service has failed (`trio_hub.services`).
 
-    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections``; and ``dask`` when
-    there is room for it.
+    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections`` and
+    ``local_engines``; and ``dask`` when there is room for it.
     """
 
     hub: Hub
     connections: Connections
+    local_engines: LocalEngines
     dask: DaskSupervisor
 
     def __init__(
@@ -101,6 +103,7 @@ class RuntimeHost:
         return self.channels["query"].peer_address()
 
     def start_engine(self, engine: EngineConnector) -> None:
+        self.local_engines.meet(engine)
         self.nursery.start_soon(self._engine_life, engine, name=f"engine {engine.id}")
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
@@ -160,6 +163,10 @@ class RuntimeHost:
         """An engine's connection has broken, see `Connections`."""
         if channel != "hb_pong":  # whose silence is noticed by itself
             self.hub.connection_lost(channel, ident, others)
+
+    def local_engine_ended(self, engine: EngineConnector, cause: str) -> None:
+        """The process of a local engine has ended, see `LocalEngines`."""
+        self.hub.lose_engine(engine, "ended", cause)
 
     def tell_change(self) -> None:
         self.engines_changed.set()

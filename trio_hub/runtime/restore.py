@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ..config.connectionfiles import connection_paths, is_private, read_connecti
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
+from .children import LocalEngines, SavedProcess
+from .processes import boot_id
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
 
@@ -125,7 +128,7 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
     }
     for name in ("client_ip", "engine_ip"):
         wanted = getattr(config, name) or config.ip
-        if wanted not in (default.ip, getattr(taken_up, name)):
+        if wanted not in (default.ip, getattr(taken_up, name), *_interfaces()):
             _tell_difference(known, name if getattr(config, name) else "ip", wanted, getattr(taken_up, name))
     for name, value in differences.items():
         if getattr(config, name) not in (getattr(default, name), value):
@@ -138,6 +141,11 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
         outside = sorted({info[name] for name in names} - set(pool)) if pool else []
         if outside:
             _tell_difference(known, f"{side}_ports or ports", "a pool", outside)
+
+
+def _interfaces() -> list[str]:
+    """Return the names of this machine's interfaces. The connection files have addresses in their place."""
+    return [name for _, name in socket.if_nameindex()]
 
 
 def _tell_difference(known: Known, setting: str, value: object, found: object) -> None:
@@ -155,11 +163,17 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 
 @dataclass(frozen=True)
 class SavedEngines:
-    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids."""
+    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids.
+
+    ``local`` are the processes of local engines, by process id, and ``boot`` is the boot of the system in which they
+    run (`trio_hub.runtime.processes.boot_id`).
+    """
 
     engines: dict[int, str]
     next_id: int
     places: dict[int, tuple[str | None, int | None]]
+    local: dict[int, SavedProcess] = field(default_factory=dict)
+    boot: str = ""
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -176,6 +190,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
         if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
             raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
         places = {int(engine_id): (host, pid) for engine_id, (host, pid) in state.get("places", {}).items()}
+        local = {int(pid): SavedProcess(**process) for pid, process in state.get("local", {}).items()}
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -183,7 +198,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places)
+        return SavedEngines(engines, next_id, places, local, state.get("boot", ""))
     return None
 
 
@@ -194,22 +209,40 @@ class EngineStateFile:
         path: of the file.
         hub: whose engines they are.
         changed: the event that is set when engines next come or go.
+        local: the engines that the hub runs.
     """
 
-    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event]) -> None:
+    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event], local: LocalEngines) -> None:
         self.path = path
         self._hub = hub
         self._changed = changed
+        self._local = local
+        self._boot = boot_id()
+        self._is_read = False
+        self._left: SavedEngines | None = None
         self._written = self._now()  # what an earlier hub has left is kept until there is something better
 
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
         places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
-        return SavedEngines(engines, self._hub.engines.next_engine_id, places)
+        return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot)
+
+    def adopt(self) -> None:
+        """Have the local engines of the hub before looked after, as far as they still run."""
+        state = self._before()
+        if state is not None and state.boot == self._boot:
+            self._local.adopt(state.local)
+
+    def _before(self) -> SavedEngines | None:
+        """Return what the hub before has left, which is read once."""
+        if not self._is_read:
+            self._is_read = True
+            self._left = read_engine_state(self.path)
+        return self._left
 
     def restore(self) -> bool:
         """Take up the engines that the file names. Whether there are any."""
-        state = read_engine_state(self.path)
+        state = self._before()
         if state is None:
             return False
         self._hub.restore_engines(state.engines, state.next_id)
@@ -236,8 +269,11 @@ class EngineStateFile:
             self._write(state)
 
     def _write(self, state: SavedEngines) -> None:
+        told = asdict(state)
+        if not state.local:
+            del told["local"], told["boot"]
         try:
-            write_private_file(self.path, json.dumps(asdict(state)))
+            write_private_file(self.path, json.dumps(told))
         except OSError as error:  # it is tried again when the engines have changed
             log.warning(
                 "cannot write the file without which engines cannot be restored",

@@ -79,7 +79,10 @@ class RunningHub:
     def statistics(self) -> Statistics:
         """Its numbers now."""
         published = self._subscribers
-        return statistics_of(self._host.hub, self.config.database, self.connections, published, self._host.failures)
+        host = self._host
+        return statistics_of(
+            host.hub, self.config.database, self.connections, published, host.failures, host.local_engines
+        )
 
     @property
     def service_failures(self) -> Failures:

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..config import HubConfig
+from ..databases.filesystems import lacking
 from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
@@ -77,7 +78,7 @@ class SeenMessages:
             raise
         except OSError as error:
             raise ConnectionFileError(
-                f"cannot use {path}, which notes what this hub has been sent: {error.strerror}"
+                f"cannot use {path}, which notes what this hub has been sent: {lacking(error) or error.strerror}"
             ) from error
         boot = _boot()
         if not is_intact:

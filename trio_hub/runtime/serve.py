@@ -14,6 +14,7 @@ import trio
 from ..config import HubConfig
 from ..config.connectionfiles import ENGINE_CHANNELS, remove_connection_file, write_connection_file
 from ..databases.delivered import SentResults
+from ..databases.filesystems import warn_of_network_file_systems
 from ..errors import ConfigError, HubError, StoreError, WireError
 from ..hub import Hub
 from ..hub.events import HubStopping
@@ -26,9 +27,11 @@ from .connections import WATCHER, Connections
 from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
+from .descriptors import DescriptorGuard
 from .factory import HubFactory
 from .heartbeat import Heartbeat
 from .host import RuntimeHost, carry_out
+from .profilelock import ProfileLock, lock_profile
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .running import RunningHub
 from .security import Security, secure
@@ -92,6 +95,16 @@ def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | N
 
 
 async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) -> None:
+    lock = await lock_profile(config)  # before anything is read or written there
+    try:
+        await _serve_profile(config, lock, task_status)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_status: trio.TaskStatus[RunningHub]) -> None:
+    warn_of_network_file_systems(config)
     config, known = take_up_connection_files(config)
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
@@ -145,6 +158,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
             host.connections = Connections(
                 {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost, failures
             )
+            host.local_engines = local = _local_engines(host, factory, security, config)
             factory.on_close(host.connections.close)
             if seen is not None:
                 seen.follow(hub.admission.freshness.latest)
@@ -158,23 +172,23 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
                 raise ConfigError(f"db: {error}") from error
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
-                host.dask = DaskSupervisor(users, config, host.hurried, failures=failures)
-                if config.engines:
-                    users.start_soon(_run_local_engines, services, host, factory, security, config)
+                host.dask = DaskSupervisor(users, factory.bound_config, host.hurried, failures=failures)
+                services.start_soon(_hurry, host, local)  # a service, since it must live while engines are being ended
+                users.start_soon(local.run, name="local engines")
                 log.info("hub is listening", address=factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops", reason=host.stop_reason)
-                engines_at_stop = len(hub.engines.alive)
+                staying = len(hub.engines.alive) - local.registered
                 _stop_serving(host, config)
                 users.cancel_scope.cancel()
-            if config.engines and config.reuse:
-                await _hear_last_words(host, engines_at_stop - config.engines)
+            if config.reuse:
+                await _hear_last_words(host, staying)
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             try:
-                await _close(config, factory, store, running, host, state_file, seen)
+                await _close(config, factory, store, running, host, state_file, seen, lock)
             finally:
                 if seen is not None:
                     seen.close()
@@ -190,7 +204,9 @@ async def _take_over(
     state_file = None
     if config.profile_dir is not None:
         path = engine_state_path(config.profile_dir, config.cluster_id)
-        state_file = EngineStateFile(path, hub, lambda: host.engines_changed)
+        state_file = EngineStateFile(path, hub, lambda: host.engines_changed, host.local_engines)
+        if config.reuse:
+            state_file.adopt()
     unfinished = hub.store.durable and len(await hub.store.unfinished()) > 0
     if state_file is not None and (config.restore or (config.reuse and unfinished)):
         state_file.restore()
@@ -212,10 +228,8 @@ async def _take_over(
     return state_file
 
 
-async def _run_local_engines(
-    services: trio.Nursery, host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig
-) -> None:
-    """Run the engines that belong to this hub until cancelled; then end them, within the grace."""
+def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig) -> LocalEngines:
+    """Return the supervisor of the engines that belong to this hub."""
     engines = LocalEngines(
         config.engines,
         factory.engine_info,
@@ -224,15 +238,16 @@ async def _run_local_engines(
         cluster_id=config.cluster_id,
         grace=config.stop_grace,
         failures=host.failures,
+        lost=host.local_engine_ended,
+        changed=host.tell_change,
     )
     security.give_to_engines(engines.environment)
+    return engines
 
-    async def hurry() -> None:
-        await host.hurried.wait()
-        engines.hurry()
 
-    services.start_soon(hurry)  # a service, since it must live while the engines are being ended
-    await engines.run()
+async def _hurry(host: RuntimeHost, engines: LocalEngines) -> None:
+    await host.hurried.wait()
+    engines.hurry()
 
 
 async def _hear_last_words(host: RuntimeHost, left: int) -> None:
@@ -266,6 +281,8 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
+    descriptors = DescriptorGuard(factory.ports)
+    services.start_soon(keep_running, "file descriptors", descriptors.run, host.failures, name="file descriptors")
     for watcher in (host.connections.tell, host.connections.release):
         services.start_soon(keep_running, WATCHER, watcher, host.failures, name=WATCHER)
 
@@ -288,6 +305,7 @@ async def _close(
     host: RuntimeHost | None,
     state_file: EngineStateFile | None,
     seen: SeenMessages | None,
+    lock: ProfileLock | None,
 ) -> None:
     """Answer those who wait, flush what is recorded, and release everything, within the grace."""
     try:
@@ -305,6 +323,8 @@ async def _close(
                 await store.aclose()
         finally:
             await _release(factory)
+            if lock is not None:  # as soon as this hub counts as stopped, the next may come
+                lock.release()
             if running is not None:
                 running.mark_stopped()
 

@@ -11,6 +11,7 @@ from ..config import DatabaseURL
 from ..hub import Hub
 from ..services import Failures
 from ..transport.subscribers import Subscribers
+from .children import LocalEngines
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 
@@ -80,7 +81,11 @@ class Statistics:
     engines_registered: int
     """Engines that became usable."""
     engines_lost: dict[str, int]
-    """Engines that are gone, by reason: ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
+    """Engines that are gone, by reason: ``ended``, ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
+    local_engines: int
+    """Engines that the hub was asked to run on its machine."""
+    local_engines_missing: tuple[str, ...]
+    """A sentence for each of these that cannot be used now: which one, and why."""
     heartbeats_missed: int
     """Pings that an engine did not answer in their period."""
     sessions: int
@@ -106,7 +111,12 @@ class Statistics:
 
 
 def statistics_of(
-    hub: Hub, database: DatabaseURL, connections: str, published: Collection[Subscribers], failures: Failures
+    hub: Hub,
+    database: DatabaseURL,
+    connections: str,
+    published: Collection[Subscribers],
+    failures: Failures,
+    local: LocalEngines,
 ) -> Statistics:
     """Return the hub's numbers now.
 
@@ -116,6 +126,7 @@ def statistics_of(
         connections: ``encrypted`` or ``open``.
         published: the subscribers of each channel that has some.
         failures: errors of services, by name.
+        local: the engines that the hub runs.
     """
     scheduler = hub.tasks.scheduler
     return Statistics(
@@ -137,6 +148,8 @@ def statistics_of(
         lost=len(hub.engines.lost),
         engines_registered=hub.engines.engines_registered,
         engines_lost=dict(hub.engines.engines_lost),
+        local_engines=local.n,
+        local_engines_missing=local.missing(),
         heartbeats_missed=hub.hearts.heartmonitor.missed,
         sessions=len(hub.owed.clients),
         submitted_by_queue=dict(hub.submitted),

@@ -127,8 +127,11 @@ class TaskScheduler:
             self._telling = False
         self._tell_news()
 
-    def settle(self, worker: Worker) -> None:
-        """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
+    def settle(self, worker: Worker, died: Callable[[str], HubError] | None = None) -> None:
+        """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it.
+
+        ``died`` returns the error for the task with a msg_id.
+        """
         for task in list(worker.running.values()):
             self._take_back(task)
             if task.retries > 0 and not task.aborted and self._can_run_elsewhere(task):
@@ -136,7 +139,8 @@ class TaskScheduler:
                 self._place_anew(task)
             else:
                 uuid = worker.ident.decode("utf-8", "replace")
-                self._fail(task, worker, EngineError(f"Engine {uuid} died while running task {task.msg_id}"))
+                unnamed = f"Engine {uuid} died while running task {task.msg_id}"
+                self._fail(task, worker, EngineError(unnamed) if died is None else died(task.msg_id))
 
     def _can_run_elsewhere(self, task: Task) -> bool:
         if self._must_ask_anew(task):

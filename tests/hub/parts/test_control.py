@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from trio_hub.errors import EngineError
 from trio_hub.hub.control import ControlChannel
+from trio_hub.hub.intake import STOPPED
 from trio_hub.wire.messages import Message
 
 from .bench import Bench
@@ -16,6 +21,7 @@ def channel_on(bench: Bench) -> ControlChannel:
         routes=bench.routes,
         engines=bench.engines,
         abort=lambda message, engine: message.frames,
+        intake=bench.intake,
     )
     bench.routes.connect({"control_out": channel})
     return channel
@@ -77,3 +83,34 @@ def test_all_are_answered_when_the_hub_stops() -> None:
     channel.stop(EngineError("stopped"))
     assert not channel.is_pending(msg.header.msg_id)
     assert len(bench.contents("control_in")) == 1
+
+
+def test_what_comes_when_the_hub_is_stopping_is_refused_at_once() -> None:
+    bench = Bench()
+    channel = channel_on(bench)
+    bench.engine()
+    bench.intake.close(carried_on=False)
+    asked(bench, channel)
+    assert [content["evalue"] for content in bench.contents("control_in")] == [STOPPED]
+    assert bench.sent("control_out") == []
+
+
+@pytest.mark.parametrize(("content", "told"), [({}, True), ({"restart": False}, True), ({"restart": True}, False)])
+def test_who_asks_an_engine_to_stop_is_remembered(content: dict[str, Any], told: bool) -> None:
+    bench = Bench()
+    channel = channel_on(bench)
+    engine = bench.engine()
+    asked(bench, channel, "abort_request")
+    assert not engine.told_to_stop
+    channel.relay_control_request([b"client", b"a"], bench.message("shutdown_request", content))
+    assert engine.told_to_stop is told
+    channel.relay_control_request([b"client", b"a"], bench.message("shutdown_request", {"restart": True}))
+    assert engine.told_to_stop is told, "it may have begun to stop"
+
+
+def test_the_page_asks_an_engine_to_stop() -> None:
+    bench = Bench()
+    channel = channel_on(bench)
+    engine = bench.engine()
+    channel.shutdown_engine(engine)
+    assert engine.told_to_stop

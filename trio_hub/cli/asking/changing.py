@@ -190,7 +190,8 @@ def _tell_purged(number: int | None, as_json: bool) -> None:
 def shutdown(where: Where, as_json: bool, some: tuple[str, ...], every: bool, hub: bool, yes: bool) -> None:
     """Stop engines, or all engines and the hub.
 
-    The command asks for confirmation unless --yes is given.
+    The command asks for confirmation unless --yes is given. A local engine (trio-hub serve --engines) that was stopped
+    in this way is not started again.
     """
     from .session import ask
 

@@ -4,6 +4,7 @@ import { bytes, count, plural, rate, seconds } from "./format.js";
 
 const LATE = 10; // seconds that the database may be behind
 const LAGGING = 0.25; // seconds that the event loop may be late
+const NAMED = 3; // engines that one line names
 const DESCRIPTORS = 0.8; // of those that the process may have
 
 /** `{level: "bad"|"warn", text, href}` each; the worst first. */
@@ -16,6 +17,14 @@ export function attention(overview) {
 
   if (waiting > 0 && now.engines === 0)
     say("bad", `${plural(waiting, "task waits", "tasks wait")}, and no engine is alive.`, "#/engines");
+  const missing = now.local_engines_missing ?? [];
+  if (missing.length > 0)
+    say(
+      "warn",
+      `${count(missing.length)} of ${plural(now.local_engines, "local engine")} cannot be used: ` +
+        `${missing.slice(0, NAMED).join("; ")}${missing.length > NAMED ? "; and others" : ""}.`,
+      "#/engines",
+    );
   if (database.last_error) say("bad", `The database cannot be written: ${database.last_error}`);
   if (database.not_persisted > 0)
     say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: they could not be written.`);

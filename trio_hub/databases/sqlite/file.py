@@ -6,6 +6,7 @@ turns, and each would take the other's unfinished tasks for its own.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -18,6 +19,10 @@ from .schema import APPLICATION_ID, STEPS
 
 __all__ = ["FileLock", "connect", "open_file", "reporting"]
 
+LOCAL = "sqlite:////var/tmp/trio-hub/tasks.sqlite"
+"""A file that is on a local disk nearly everywhere, for advice."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What the system says of `flock` where a file system has no locks."""
 # Files up to this size are checked as a whole when they are opened: some 100 ms.
 CHECKED_AS_A_WHOLE = 1 << 24
 
@@ -40,6 +45,11 @@ class FileLock:
                 f"{database}: another hub keeps its records in this file; give each hub a file of its own, "
                 "or end the other one first"
             ) from None
+        except OSError as error:
+            self.release()
+            if error.errno in NO_LOCKS:
+                raise ConfigError(f"{database}: {_lacks('has no file locks')}") from error
+            raise
         except BaseException:
             self.release()
             raise
@@ -52,25 +62,33 @@ class FileLock:
 
 
 @contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """What goes wrong with the database becomes a `StoreError` with the file, the reason, and the remedy."""
+def reporting(path: Path, *, starting: bool = False) -> Iterator[None]:
+    """What goes wrong with the database becomes a `StoreError` with the file, the reason, and the remedy.
+
+    A hub that is ``starting`` does not try again.
+    """
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}; {_remedy(error)}") from error
+        raise StoreError(f"{path}: {error}; {_remedy(error, starting=starting)}") from error
 
 
-def _remedy(error: sqlite3.Error) -> str:
-    # the low byte is the kind of error, the rest tells more about where
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
+def _remedy(error: sqlite3.Error, *, starting: bool) -> str:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    again = "" if starting else "; nothing is lost, the hub tries again"
+    if code in _NO_SHARED_MEMORY and starting:
+        return _lacks(_CANNOT_SHARE)
+    if (code in _NO_LOCKS or code == sqlite3.SQLITE_PROTOCOL) and starting:
+        return _lacks("has no file locks that SQLite can use")
+    match code & 0xFF:  # the kind of error; the rest tells more about where
         case sqlite3.SQLITE_FULL:
-            return "free some space on its disk; nothing is lost, the hub tries again"
+            return f"free some space on its disk{again}"
         case sqlite3.SQLITE_IOERR:
-            return "see that its disk works and has space; nothing is lost, the hub tries again"
+            return f"see that its disk works and has space{again}"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return "see that this user may write the file and its directory; nothing is lost, the hub tries again"
+            return f"see that this user may write the file and its directory{again}"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return "end the program that has it locked; nothing is lost, the hub tries again"
+            return f"end the program that has it locked{again}"
         case sqlite3.SQLITE_INTERRUPT:
             return "the hub has interrupted it, since it stops or nobody waits for it any more"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
@@ -79,6 +97,22 @@ def _remedy(error: sqlite3.Error) -> str:
             return "if it says so again, the file may be damaged: " + _AFTER_DAMAGE
 
 
+def _lacks(what: str) -> str:
+    """Return what the file system lacks, and the remedy."""
+    return (
+        f"its file system {what}, as is often the case in home directories on the network; name a file on a local "
+        f"disk: --db {LOCAL}"
+    )
+
+
+_CANNOT_SHARE = "cannot share memory between processes, which SQLite needs to write a log"
+_NO_SHARED_MEMORY = {
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+_NO_LOCKS = {sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK, sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK}
 _AFTER_DAMAGE = (
     "stop the hub, and put back a copy of it, or save what can be read with the sqlite3 command's .recover, or move it "
     "away to begin with an empty one"
@@ -95,7 +129,7 @@ def open_file(path: Path, *, synchronous: bool) -> sqlite3.Connection:
     _check(path)
     # with these permissions before there is anything in it; what SQLite puts beside it gets the same
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    with reporting(path):
+    with reporting(path, starting=True):
         connection = connect(path)
         try:
             # Debian's SQLite overwrites with zeros what is deleted: twice the work of giving it back
@@ -162,7 +196,7 @@ def _check(path: Path) -> None:
         raise StoreError(f"{path}: the file is shorter than it should be, so it is damaged: {_AFTER_DAMAGE}")
     # without a log, SQLite needs to put nothing beside the file, where it would stay
     how = "mode=ro" if has_log else "mode=ro&immutable=1"
-    with reporting(path), closing(connect(path, how)) as connection:
+    with reporting(path, starting=True), closing(connect(path, how)) as connection:
         _version(connection, path)
         if size <= CHECKED_AS_A_WHOLE:
             ((told,),) = connection.execute("PRAGMA quick_check(1)")
@@ -199,10 +233,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("VACUUM")  # or else it would not be, where the file was there already
     ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
     if mode != "wal":
-        raise ConfigError(
-            f"{path}: this file system cannot share memory between processes, which SQLite needs to write a log; "
-            "name a file on a local disk"
-        )
+        raise ConfigError(f"{path}: {_lacks(_CANNOT_SHARE)}")
     if version == len(STEPS):
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,216 @@
+"""One hub at a time for each profile and cluster id: a lock, and a look at who has the connection files.
+
+Two hubs of the same name would overwrite and remove each other's connection files. So a hub locks a file before it
+writes anything else. The lock ends with the process, however that ends. A controller of another kind, such as
+ipcontroller, knows no such lock; it is noticed by the ports that its connection files name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..config import HubConfig
+from ..config.connectionfiles import CLIENT_CHANNELS, connection_paths, read_connection_files
+from ..databases.filesystems import lacking
+from ..errors import ConfigError, ConnectionFileError
+from ..logs import get_logger
+
+__all__ = ["ProfileLock", "lock_profile"]
+
+log = get_logger("trio_hub.runtime")
+
+CONNECT_LIMIT = 0.5
+"""Seconds that a controller on another machine has to accept connections."""
+_LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+_REMEDY = (
+    "Stop it first, or give this hub a cluster id of its own (--cluster-id). With --force (TRIO_HUB_FORCE=1) this hub "
+    "starts all the same, and clients and engines that come from then on find this hub only."
+)
+
+
+class ProfileLock:
+    """The lock of one profile and cluster id. It is had, or not, from the start; `release` ends it.
+
+    - ``is_held``: whether this hub has the lock. False if another hub has it, or the file system knows no locks;
+    - ``owner``: which hub has the lock, in words; empty if none other has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_held = False
+        self.owner = ""
+        self._descriptor: int | None = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while not self._try():
+                pass
+        except OSError as error:
+            self.release()
+            # What cannot be written here cannot be written anywhere in the profile: that tells the reason later.
+            log.warning(
+                "the profile cannot be locked: a second hub of the same name would not be noticed",
+                path=path,
+                error=lacking(error) or error.strerror or error,
+            )
+
+    def _try(self) -> bool:
+        """Lock the file; False if its last owner has removed it meanwhile. Raises `OSError`."""
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.owner = _described(os.pread(self._descriptor, 4096, 0))
+            self.release()
+            return True
+        if not self._is_current():
+            self.release()
+            return False
+        self.is_held = True
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(about).encode(), 0)
+        return True
+
+    def _is_current(self) -> bool:
+        """Return whether the locked file is still the one that others will find."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Let another hub have the lock. Idempotent."""
+        if self._descriptor is None:
+            return
+        if self.is_held:
+            with suppress(OSError):
+                self.path.unlink()  # while it is locked: who has opened it finds that it is gone
+        os.close(self._descriptor)
+        self._descriptor = None
+        self.is_held = False
+
+
+async def lock_profile(config: HubConfig) -> ProfileLock | None:
+    """Lock the profile of a hub, before anything is written there. None without a profile.
+
+    Raises:
+        ConfigError: another hub is running there, and ``force`` is off; the text names that hub.
+    """
+    if config.profile_dir is None:
+        return None
+    name = f"trio-hub-{config.cluster_id}.lock" if config.cluster_id else "trio-hub.lock"
+    lock = ProfileLock(config.profile_dir / "pid" / name)
+    try:
+        other = lock.owner or await _other_controller(config)
+        if other:
+            where = f"profile {config.profile_dir}" + (f", cluster id {config.cluster_id!r}" * bool(config.cluster_id))
+            if not config.force:
+                raise ConfigError(f"a hub is running in this {where}: {other}. {_REMEDY}")
+            log.warning("another hub is running in this profile, and loses its connection files", owner=other)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _described(content: bytes) -> str:
+    """Return who has a lock, from what is written in its file."""
+    try:
+        about = json.loads(content)
+        since = datetime.fromisoformat(about["since"]).astimezone().isoformat(" ", "seconds")
+        where = "" if about["host"] == socket.gethostname() else f" on {about['host']}"
+        return f"trio-hub with pid {int(about['pid'])}{where}, since {since}"
+    except (ValueError, TypeError, KeyError):  # it has only just begun
+        return "a trio-hub that is starting"
+
+
+async def _other_controller(config: HubConfig) -> str:
+    """Return who listens on the ports that the connection files name; empty if nobody does, or there are no files."""
+    assert config.profile_dir is not None
+    client_file, engine_file = connection_paths(config.profile_dir, config.cluster_id)
+    try:
+        infos = read_connection_files(client_file, engine_file)
+    except ConnectionFileError:  # not those of a hub at work; whoever needs them says what is wrong
+        return ""
+    if infos is None:
+        return ""
+    client = infos[0]
+    ports = sorted({client[name] for name in CLIENT_CHANNELS})
+    here = client["location"] in ("", socket.gethostname(), "localhost", "127.0.0.1")
+    if not (_all_listening(ports) if here else await _all_accept(_host_of(client), ports)):
+        return ""
+    pid = _owner_of(client["registration"]) if here else None
+    who = f"pid {pid}, {_command_of(pid)}" if pid is not None else f"at {client['location']}:{client['registration']}"
+    since = datetime.fromtimestamp(client_file.stat().st_mtime).astimezone().isoformat(" ", "seconds")
+    return f"the controller that wrote {client_file} ({who}; since {since})"
+
+
+def _host_of(info: dict[str, Any]) -> str:
+    """Return the name by which clients on this machine reach a controller on another machine."""
+    address = str(info["interface"]).removeprefix("tcp://").strip("[]")
+    return str(info["location"]) if address in ("*", "0.0.0.0", "::") else address
+
+
+async def _all_accept(host: str, ports: list[int]) -> bool:
+    """Return whether somebody on another machine accepts connections on all these ports."""
+    accepted = 0
+
+    async def knock(port: int) -> None:
+        nonlocal accepted
+        with suppress(OSError):
+            stream = await trio.open_tcp_stream(host, port)
+            accepted += 1
+            await stream.aclose()
+
+    with trio.move_on_after(CONNECT_LIMIT):
+        async with trio.open_nursery() as nursery:
+            for port in ports:
+                nursery.start_soon(knock, port)
+    return accepted == len(ports)
+
+
+def _listeners() -> dict[int, str]:
+    """Return the inodes of the listening TCP sockets of this machine, by port."""
+    found = {}
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path("/proc/net", name).read_text("ascii").splitlines()[1:]:
+                words = line.split()
+                if words[3] == _LISTEN:
+                    found[int(words[1].rpartition(":")[2], 16)] = words[9]
+    return found
+
+
+def _all_listening(ports: list[int]) -> bool:
+    """Return whether somebody on this machine listens on all these ports. One alone may be anybody's by now."""
+    return set(ports) <= _listeners().keys()
+
+
+def _owner_of(port: int) -> int | None:
+    """Return the process that listens on a port, if it is one of this user's."""
+    link = f"socket:[{_listeners().get(port)}]"
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(os.readlink(directory / "fd" / entry) == link for entry in os.listdir(directory / "fd")):
+                return int(directory.name)
+    return None
+
+
+def _command_of(pid: int) -> str:
+    """Return the program of a process, as ``ps`` shows it, cut short."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return "ended"
+    return " ".join(word for word in words[:3] if word)[:120]

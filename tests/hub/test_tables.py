@@ -63,7 +63,7 @@ def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int
 
 
 def small_world(store: Store | None = None, **settings: Any) -> World:
-    """A world whose hub has a short memory of what it remembers within bounds."""
+    """A world whose hub has a short memory of all that it remembers within bounds."""
     world = World(store=store or NullStore(), **settings)
     world.hub.tasks.scheduler.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)

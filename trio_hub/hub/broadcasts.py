@@ -23,10 +23,11 @@ from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
-from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .gathering import Gathering
 from .intake import STOPPED, Intake
+from .late import LateResults
 from .notices import Notices
 from .ports import Host
 from .records import init_record
@@ -44,7 +45,7 @@ class Broadcasts:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
-        notices, replies, intake, answers, admission, routes, engines, announcer, gathering: the parts below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, gathering: parts below.
         request_ended: is told how requests ended, since tasks may depend on them.
     """
 
@@ -63,6 +64,7 @@ class Broadcasts:
         routes: Routes,
         engines: Engines,
         announcer: Announcer,
+        late_results: LateResults,
         gathering: Gathering,
         request_ended: Callable[[str, Outcome], None],
     ) -> None:
@@ -77,6 +79,7 @@ class Broadcasts:
         self._admit = admission.admit
         self._routes = routes
         self._by_ident = engines.by_ident
+        self._gone, self._late_results = engines.gone, late_results
         self._announcer = announcer
         self._gathering = gathering
         self._request_ended = request_ended
@@ -107,8 +110,7 @@ class Broadcasts:
                     record = init_record(share, packer, queue="broadcast", now=self._now(), label=metadata.label)
                     record.engine_uuid = uuid
                     self._intake.record(record, idents, share)
-            submit = partial(self.submit_broadcast, idents, msg, metadata, shares)
-            self._intake.when_recorded(msg.header.msg_id, submit)
+            self._intake.when_recorded(msg.header.msg_id, partial(self.submit_broadcast, idents, msg, metadata, shares))
         except Exception as error:
             reason = self._notices.failed("broadcast request", error, task=msg.header.msg_id)
             self._fail_whole(idents, msg, metadata, shares, reason)
@@ -152,7 +154,7 @@ class Broadcasts:
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
         if engine is None or self._intake.stopping:
             stopping = self._intake.stopping
-            self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
+            self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
         elif self.relay.sent(direct):
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 
@@ -168,18 +170,15 @@ class Broadcasts:
         msg_id = msg.parent.msg_id
         direct = self.relay.pending.get(msg_id)
         if direct is None or direct.lane.ident != ident:
-            if not self._routes.heard_probe(ident, msg_id):
-                self._notices.ignore(
-                    "unexpected_result", "a reply to a broadcast it was not asked", uuid=ident, task=msg_id
-                )
+            if not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
+                self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
             return
         metadata = self._answers.metadata_of(msg)
         if direct.broadcast is None:
             status = metadata.status or self._answers.status_in_content(msg)
             self._answered(ident, msg_id, status)
-            self._answers.save_result(
-                "broadcast", ident, msg, Asked.of("broadcast_in", direct), metadata.started, status
-            )
+            asked = Asked.of("broadcast_in", direct)
+            self._answers.save_result("broadcast", ident, msg, asked, metadata.started, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
             return
         try:
@@ -216,6 +215,8 @@ class Broadcasts:
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.relay.strand(engine.broadcast):
+            if direct.broadcast is None:
+                self._late_results.expect(engine, direct.header.msg_id)
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:
@@ -286,7 +287,7 @@ class Broadcasts:
             if engine is not None:
                 self.relay.restore(direct)
             else:
-                self.fail_share(direct, uuid, EngineError(f"Engine {uuid} is not registered (any more)"))
+                self.fail_share(direct, uuid, self._gone.no_such_engine(_ident(uuid)))
 
 
 def _ident(uuid: str) -> bytes:

@@ -18,7 +18,6 @@ __all__ = [
     "Scope",
     "died_while_running",
     "lost_on_its_way",
-    "no_such_engine",
 ]
 
 
@@ -41,7 +40,8 @@ class EngineState(Enum):
     LOST = "lost"
     """Unregistered, for any reason; late results are still accepted (the grace). Next: `SETTLED`."""
     SETTLED = "settled"
-    """The hub keeps nothing for the engine any more."""
+    """Nothing that the engine was asked is open any more. If the engine may return, and has proven that it is back:
+    `ALIVE`."""
     STALLED = "stalled"
     """The engine's heart was not heard within the registration timeout, or the engine left before."""
 
@@ -97,16 +97,20 @@ class EngineConnector:
     - ``pending``: the msg_ids that it has been sent and has not answered;
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
-    - ``routes``: the channels, by name, on which messages for it wait.
+    - ``routes``: the channels, by name, on which messages for it wait;
+    - ``cause``: why it is gone, as errors say it; empty if it is not gone;
+    - ``may_return``: whether it is gone and usable again when its heart is heard.
     """
 
     __slots__ = (
         "broadcast",
+        "cause",
         "completed",
         "control",
         "host",
         "id",
         "ident",
+        "may_return",
         "mux",
         "parked",
         "pid",
@@ -133,6 +137,8 @@ class EngineConnector:
         """Messages, with their channels and msg_ids, that wait while the engine is coming back."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
+        self.cause = ""
+        self.may_return = False
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"
@@ -161,16 +167,10 @@ class Probe(NamedTuple):
     last: bool
 
 
-def no_such_engine(idents: list[bytes]) -> EngineError:
-    """Return the error for a request to an unknown engine, which is the second of the identities."""
-    if len(idents) < 2:
-        return EngineError("the message names no engine")
-    return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")
-
-
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
     """Return the error for a request that a lost engine has not answered."""
-    return EngineError(f"Engine {engine.id} died while running task {msg_id}")
+    cause = f": {engine.cause}" if engine.cause else ""
+    return EngineError(f"Engine {engine.id} died while running task {msg_id}{cause}")
 
 
 def lost_on_its_way(engine: EngineConnector, msg_id: str, cause: str) -> EngineError:

@@ -12,7 +12,7 @@ from ..store.record import TaskRecord
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, error_content
 from .admission import Admission
-from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .notices import Notices
 from .replies import Replies, reply_type
@@ -59,8 +59,10 @@ class ControlChannel:
             return
         sender = idents[:1] + idents[2:]
         engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
-        if engine is None:
-            self._replies.refuse("control_in", sender, msg, no_such_engine(idents))
+        if len(idents) < 2:
+            self._replies.refuse("control_in", sender, msg, EngineError("the message names no engine"))
+        elif engine is None:
+            self._replies.refuse("control_in", sender, msg, self._engines.gone.no_such_engine(idents[1]))
         elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
             self._routes.send(engine, "control_out", [*sender, *msg.frames], msg.header.msg_id)
         else:

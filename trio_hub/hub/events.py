@@ -41,7 +41,10 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone. ``reason`` is ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``."""
+    """An engine is gone.
+
+    ``reason`` is ``"heart"``, ``"request"``, ``"shutdown"``, ``"unreachable"`` or ``"process"``. The log says more.
+    """
 
     id: int
     uuid: str
@@ -56,7 +59,7 @@ class EngineSettled(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineReturned(msgspec.Struct, frozen=True, gc=False):
-    """The heart of an engine that was registered with an earlier hub is heard."""
+    """The heart of an engine of an earlier hub is heard, or an engine that was gone is usable again."""
 
     id: int
     uuid: str

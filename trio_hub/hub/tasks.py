@@ -23,10 +23,11 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
 from .assignments import Assignments
-from .connector import EngineConnector, EngineState
+from .connector import EngineConnector, EngineState, died_while_running
 from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
+from .late import LateResults
 from .notices import Notices
 from .ports import Host
 from .records import init_record
@@ -44,7 +45,8 @@ class TaskQueue:
     Args:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer, assignments: the parts below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, assignments: the parts
+            below.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TaskQueue:
         routes: Routes,
         engines: Engines,
         announcer: Announcer,
+        late_results: LateResults,
         assignments: Assignments,
     ) -> None:
         self._host = host
@@ -73,6 +76,7 @@ class TaskQueue:
         self._admit = admission.admit
         self._routes = routes
         self._by_ident = engines.by_ident
+        self._late_results = late_results
         self._announcer = announcer
         self._assignments = assignments
         self.scheduler = assignments.scheduler
@@ -145,7 +149,7 @@ class TaskQueue:
         msg_id = msg.parent.msg_id
         task = self.scheduler.running_on(ident, msg_id) or self._adopted(ident, msg_id)
         if task is None:
-            if not self._routes.heard_probe(ident, msg_id):
+            if not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
                 self._notices.ignore(
                     "unexpected_result", "a reply to a task that it does not run", uuid=ident, task=msg_id
                 )
@@ -195,7 +199,12 @@ class TaskQueue:
     def engine_settled(self, engine: EngineConnector) -> None:
         """Run the unanswered tasks of a lost engine elsewhere, or answer them with errors."""
         if engine.worker is not None:
-            self.scheduler.settle(engine.worker)
+            self.scheduler.settle(engine.worker, partial(self._stranded, engine))
+
+    def _stranded(self, engine: EngineConnector, msg_id: str) -> EngineError:
+        """Return the error for a task that a lost engine has not answered, and that no other engine may run."""
+        self._late_results.expect(engine, msg_id)
+        return died_while_running(engine, msg_id)
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return whether an engine runs tasks."""

@@ -23,6 +23,7 @@ from ..wire.messages import Message
 from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
+from .heartbeat import Heartbeat
 from .observing import Observer, Observers
 from .services import Failures
 from .sockets import LARGE_FRAME, Channel, Receiver
@@ -48,12 +49,13 @@ class RuntimeHost:
 
     ``failures`` counts how often each service has failed (`trio_hub.runtime.services`).
 
-    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections``; and ``dask`` when
-    there is room for it.
+    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections`` and
+    ``heartbeat``; and ``dask`` when there is room for it.
     """
 
     hub: Hub
     connections: Connections
+    heartbeat: Heartbeat
     dask: DaskSupervisor
 
     def __init__(
@@ -103,6 +105,9 @@ class RuntimeHost:
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.nursery.start_soon(self._reach_engine, engine, channel, name=f"reach engine {engine.id} on {channel}")
+
+    def ask_heart(self, engine: EngineConnector) -> None:
+        self.heartbeat.ask(engine)
 
     def run_query(self, message: Message, query: Query) -> None:
         self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")

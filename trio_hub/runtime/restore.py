@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_s
 
 log = get_logger("trio_hub.runtime")
 
+MAX_TOLD = 100
+"""Characters of a wrong entry of a file that are logged."""
 WRITE_GAP = 0.05
 """Seconds between two writes of the engine state: a thousand registrations are a few writes."""
 
@@ -159,7 +161,7 @@ class SavedEngines:
 
     engines: dict[int, str]
     next_id: int
-    places: dict[int, tuple[str | None, int | None]]
+    places: Mapping[int, Sequence[Any]]
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -171,11 +173,12 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     """What the file says; None, and a warning that names it, if it cannot be read. None, too, if there is none."""
     try:
         state = json.loads(path.read_bytes())
-        engines = {int(engine_id): uuid for engine_id, uuid in state["engines"].items()}
+        engines = dict(_rows(path, state["engines"]))
+        places = {engine_id: place for engine_id, place in _rows(path, state.get("places", {})) if _is_place(place)}
         next_id = state["next_id"]
-        if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
-            raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
-        places = {int(engine_id): (host, pid) for engine_id, (host, pid) in state.get("places", {}).items()}
+        if type(next_id) is not int or next_id < 0:
+            log.warning("the next engine id in the file is no id", path=path, next_id=next_id)
+            next_id = 0
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -185,6 +188,22 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     else:
         return SavedEngines(engines, next_id, places)
     return None
+
+
+def _rows(path: Path, table: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+    """The rows of a table of the file, by engine id. A row whose name is no id is told, and costs no other row."""
+    for name, value in table.items():
+        try:
+            yield int(name), value
+        except ValueError as error:
+            log.warning("an engine is not restored", engine=name[:MAX_TOLD], path=path, error=error)
+
+
+def _is_place(place: Any) -> bool:
+    match place:
+        case [str() | None, int() | None]:
+            return True
+    return False
 
 
 class EngineStateFile:
@@ -207,16 +226,23 @@ class EngineStateFile:
         places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
         return SavedEngines(engines, self._hub.engines.next_engine_id, places)
 
-    def restore(self) -> bool:
-        """Take up the engines that the file names. Whether there are any."""
+    def restore(self, *, expect: bool) -> None:
+        """Take up the engines that the file names: at once if they are expected, else when their hearts are heard.
+
+        An engine that has unfinished requests is expected in any case, see `trio_hub.hub.recovery`.
+        """
         state = read_engine_state(self.path)
         if state is None:
-            return False
-        self._hub.restore_engines(state.engines, state.next_id)
-        for engine in self._hub.engines.alive.values():
+            return
+        if expect:
+            self._hub.restore_engines(state.engines, state.next_id)
+        else:
+            self._hub.remember_engines(state.engines)
+        known = self._hub.engines
+        engines = [*known.alive.values(), *known.gone]
+        for engine in engines:
             engine.host, engine.pid = state.places.get(engine.id, (None, None))
-        log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines.alive), path=self.path)
-        return bool(self._hub.engines.alive)
+        log.info("restored engines; their hearts are awaited", engines=len(engines), path=self.path)
 
     async def keep(self) -> None:
         """Write the file when engines come or go, for ever; not more often than makes sense."""

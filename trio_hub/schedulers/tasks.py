@@ -7,7 +7,7 @@ methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Protocol
 
@@ -116,8 +116,11 @@ class TaskScheduler:
             self._telling = False
         self._tell_news()
 
-    def settle(self, worker: Worker) -> None:
-        """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it."""
+    def settle(self, worker: Worker, error_of: Callable[[str], EngineError] | None = None) -> None:
+        """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it.
+
+        ``error_of`` gives the error of a task that fails, by its msg_id.
+        """
         for task in list(worker.running.values()):
             self._take_back(task)
             if task.retries > 0 and self._can_run_elsewhere(task):
@@ -125,7 +128,8 @@ class TaskScheduler:
                 self._place_anew(task)
             else:
                 uuid = worker.ident.decode("utf-8", "replace")
-                self._fail(task, worker, EngineError(f"Engine {uuid} died while running task {task.msg_id}"))
+                died = EngineError(f"Engine {uuid} died while running task {task.msg_id}")
+                self._fail(task, worker, died if error_of is None else error_of(task.msg_id))
 
     def _can_run_elsewhere(self, task: Task) -> bool:
         if self._must_ask_anew(task):

@@ -15,6 +15,7 @@ from trio_hub.hub.assignments import Assignments
 from trio_hub.hub.engines import Engines
 from trio_hub.hub.intake import Intake
 from trio_hub.hub.labels import Labels
+from trio_hub.hub.late import LateResults
 from trio_hub.hub.notices import Notices
 from trio_hub.hub.owed import OwedResults
 from trio_hub.hub.redelivery import Redelivery
@@ -96,12 +97,23 @@ class Bench:
             engine_info={"interface": "tcp://*"},
         )
         self.announcer = Announcer(self.notices, Labels())
+        self.late_results = LateResults(self.answers, self.notices)
         self.ended: list[tuple[str, Outcome]] = []
 
     @property
     def below(self) -> dict[str, Any]:
         """What the queues of recorded requests are given."""
-        names = ("notices", "replies", "intake", "answers", "admission", "routes", "engines", "announcer")
+        names = (
+            "notices",
+            "replies",
+            "intake",
+            "answers",
+            "admission",
+            "routes",
+            "engines",
+            "announcer",
+            "late_results",
+        )
         return {name: getattr(self, name) for name in names}
 
     def request_ended(self, msg_id: str, outcome: Outcome) -> None:

@@ -52,6 +52,10 @@ class Recorder(Oracle):
         super().__init__()
         self.assigned: list[tuple[str, str]] = []
         self.failed: list[tuple[str, str | None, str]] = []
+        self.queued_again: list[str] = []
+
+    def task_queued_again(self, task: Task) -> None:
+        self.queued_again.append(task.msg_id)
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         self.assigned.append((task.msg_id, worker.ident.decode()))

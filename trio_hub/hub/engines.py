@@ -218,12 +218,12 @@ class Engines:
         self._returned(engine)
 
     def purge_stalled_registration(self, engine: EngineConnector) -> None:
-        """End the registration of an engine whose heart was not heard in time. The engine may come back."""
+        """Forget an engine whose heart was not heard in time."""
         if self.incoming_registrations.get(engine.ident) is not engine:
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
-        self.gone.remember(engine, "its heart was not heard in time after its registration", may_return=True)
+        self.gone.remember(engine, "its heart was not heard in time after its registration", may_return=False)
         self.registrations["stalled"] += 1
         log.warning("registration stalled, purged", engine=engine.id, uuid=engine.uuid)
         if self._host.listening:

@@ -17,6 +17,7 @@ __all__ = [
     "RegistrationStalled",
     "TaskAssigned",
     "TaskFinished",
+    "TaskQueued",
     "TaskSubmitted",
 ]
 
@@ -96,6 +97,12 @@ class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
     engine_uuid: str
 
 
+class TaskQueued(msgspec.Struct, frozen=True, gc=False):
+    """A task that had an engine waits for another engine: the engine died, or has failed or refused the task."""
+
+    msg_id: str
+
+
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
 
@@ -124,6 +131,7 @@ Event: TypeAlias = (
     | RegistrationStalled
     | TaskSubmitted
     | TaskAssigned
+    | TaskQueued
     | TaskFinished
     | HubStopping
 )

@@ -91,7 +91,7 @@ class Goodbyes:
             self._engines.lose_engine(engine, "request", cause, may_return=may_return)
         else:
             self._engines.purge_stalled_registration(engine)
-            engine.may_return = engine.may_return and may_return
+            engine.may_return = may_return
             engine.end_scope()
 
 

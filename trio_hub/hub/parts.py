@@ -148,6 +148,7 @@ class Parts:
             host,
             session,
             store,
+            now,
             rng,
             hwm=hwm,
             scheme=scheme,

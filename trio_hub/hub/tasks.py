@@ -104,7 +104,8 @@ class TaskQueue:
     def record_and_submit(self, record: TaskRecord, task: Task, msg: Message, label: Any) -> None:
         """Record a task, and give it to the scheduler: now or, if strict, when it is on disk. Never raises."""
         try:
-            self._intake.record(record, task.idents, msg)
+            since = self._now().timestamp() if task.timeout else None
+            self._intake.record(record, task.idents, msg, since)
             self._intake.when_recorded(task.msg_id, partial(self.submit_task, task, label))
         except Exception as error:
             self.submitted += 1
@@ -262,9 +263,8 @@ class TaskQueue:
             task.retries = custody.retries
         task.refused = frozenset(custody.refused)
         task.unmet = frozenset(custody.unmet)
-        if task.timeout and record.submitted is not None:
-            waited = (self._now() - record.submitted).total_seconds()
-            task.timeout = max(task.timeout - max(waited, 0.0), 0.001)
+        if record.engine_uuid is None and custody.since is not None:  # else it had an engine: a wait begins anew
+            task.waited = max(self._now().timestamp() - custody.since, 0.0)
         if engine is None or engine.worker is None:
             return task
         self.scheduler.inherit(task, engine.worker)

@@ -14,7 +14,7 @@ import zmq
 from ..config import HubConfig
 from ..errors import HubClosedError, HubError
 from ..hub import EngineConnector, Hub
-from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
+from ..hub.events import Event, TaskAssigned, TaskFinished, TaskQueued, TaskSubmitted
 from ..hub.ports import Query, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
@@ -283,6 +283,8 @@ def _trace(event: Event) -> None:
             log.debug("task submitted", task=msg_id, queue=queue)
         case TaskAssigned(msg_id, uuid):
             log.debug("task assigned", task=msg_id, uuid=uuid)
+        case TaskQueued(msg_id):
+            log.debug("task queued again", task=msg_id)
         case TaskFinished(msg_id, uuid, status):
             log.debug("task finished", task=msg_id, uuid=uuid, status=status)
 

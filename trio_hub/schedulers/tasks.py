@@ -37,6 +37,9 @@ class Delivery(Protocol):
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """Answer the task with an error; the scheduler has forgotten it."""
 
+    def task_queued_again(self, task: Task) -> None:
+        """Note that a task that had an engine waits for another: it is in the queue, or waits for a dependency."""
+
     def is_pending(self, msg_id: str) -> bool:
         """Whether a request that is not the scheduler's will be told to `TaskScheduler.ended` when it ends."""
 
@@ -350,7 +353,8 @@ class TaskScheduler:
 
     def _start_timer(self, task: Task) -> None:
         if task.timeout and task.timer is None:
-            task.timer = self._delivery.start_timer(task, task.timeout)
+            left = max(task.timeout - task.waited, 0.001) if task.waited else task.timeout
+            task.timer = self._delivery.start_timer(task, left)
 
     def _stop_timer(self, task: Task) -> None:
         if task.timer is not None:
@@ -368,10 +372,13 @@ class TaskScheduler:
         must_ask_anew = self._must_ask_anew(task)
         if task.sent_by is SentBy.EARLIER_HUB:
             task.sent_by = SentBy.PERHAPS_EARLIER_HUB
+        task.waited = 0.0  # the wait begins anew
         if must_ask_anew:
             self._look_up_dependencies(task)
         else:
             self._place(task)
+        if task.worker is None and task.state is not TaskState.DONE:
+            self._delivery.task_queued_again(task)
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""

@@ -124,6 +124,7 @@ class Bench:
             self.host,
             self.session,
             self.store,
+            self.clock,
             Random(1),
             hwm=1,
             scheme="leastload",

@@ -278,14 +278,13 @@ async def test_a_nanny_of_an_engine_that_had_the_id_before_is_not_believed() -> 
 
 async def test_an_engine_that_was_taken_for_ended_is_usable_when_its_heart_is_heard() -> None:
     async with cluster(1, ping=0.1) as (hub, client, (engine,)):
-        await client.notification("registration_notification", id=engine.id)
         engine.beating = False
         client.send("registration", "unregistration_request", {"id": engine.id})
         await client.notification("unregistration_notification", id=engine.id)
         error = (await client.reply(client.call(engine))).content["evalue"]
         assert "somebody has unregistered it" in error
         engine.beating = True
-        await client.notification("registration_notification", id=engine.id, uuid=engine.uuid)
+        await hub.wait_engines(1)
         assert hub.engines == {engine.id: engine.uuid}
         assert (await client.reply(client.call(engine, b"x"))).buffers == [b"x"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from trio_hub.hub import EngineConnector, EngineState
@@ -233,8 +235,9 @@ def wait(world: World, seconds: float) -> None:
 def test_a_timeout_goes_by_the_clock_of_the_hub(hours: int) -> None:
     before = World(store=DurableStore())
     submitted = before.client.session.now
+    before.clock.time = submitted()  # `crashed` does not set it back
     client = Peer("client")
-    client.session.now = lambda: submitted().replace(hour=12 + hours)
+    client.session.now = lambda: submitted() + timedelta(hours=hours)
     task = before.submit(client, timeout=10.0)
     wait(before, 4.0)
     world = crashed(before)

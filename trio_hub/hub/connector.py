@@ -68,7 +68,7 @@ class Route:
     There is a route only while something is wrong: the engine cannot be reached, or its connection broke and the hub
     does not know yet whether the engine is at the other end of the new connection.
 
-    - ``parked``: the messages that wait, in order;
+    - ``parked``: the messages that wait, in order, with their msg_ids;
     - ``suspect``: whether messages wait until the engine has answered a question of the hub with a signed message;
     - ``question``: the msg_id of that question, once it has been sent;
     - ``scope``: the cancel scope of the pause of the route's task; cancelling it ends the pause.
@@ -77,7 +77,7 @@ class Route:
     __slots__ = ("parked", "question", "scope", "suspect")
 
     def __init__(self, *, suspect: bool = False) -> None:
-        self.parked: list[Frames] = []
+        self.parked: list[tuple[str, Frames]] = []
         self.suspect = suspect
         self.question: str | None = None
         self.scope: Scope | None = None

@@ -80,11 +80,11 @@ class Routes:
             if engine.state is not EngineState.ALIVE and engine.state.is_coming_back:
                 engine.parked.append((channel, frames, msg_id))
             elif channel in engine.routes:
-                engine.routes[channel].parked.append(frames)
+                engine.routes[channel].parked.append((msg_id, frames))
             elif not self._host.send(channel, [engine.ident, *frames]) and engine.state is EngineState.ALIVE:
                 route = Route()
                 self._host.reach_engine(engine, channel)
-                route.parked.append(frames)
+                route.parked.append((msg_id, frames))
                 engine.routes[channel] = route
         except Exception as error:
             self._not_sent(engine, channel, msg_id, error)
@@ -107,7 +107,7 @@ class Routes:
             return route.question is not None or self._ask_for_proof(engine, channel, route)
         sent = 0
         try:
-            for frames in route.parked:
+            for _, frames in route.parked:
                 if not self._host.send(channel, [engine.ident, *frames]):
                     break
                 sent += 1
@@ -132,14 +132,18 @@ class Routes:
             self.send(engine, channel, frames, header["msg_id"])
 
     def _ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
-        """Send an engine a question that only the engine can answer. Return False if it cannot be reached."""
+        """Send an engine a question that only the engine can answer. Return False if it cannot be reached.
+
+        The answer says what became of the requests that the engine was sent before, and nothing of those that wait.
+        """
         header = self._session.new_header(PROBE)
         frames = self._session.write(PROBE, {}, header=header)
-        msg_ids = dict.fromkeys(self._queues[channel].outstanding(engine))
+        waiting = {msg_id for msg_id, _ in route.parked}
+        msg_ids = [msg_id for msg_id in self._queues[channel].outstanding(engine) if msg_id not in waiting]
         if not self._host.send(channel, [engine.ident, *frames]):
             return False
         route.question = header["msg_id"]
-        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED, False)
+        self.probes[header["msg_id"]] = Probe(engine, channel, dict.fromkeys(msg_ids), DISCONNECTED, False)
         return True
 
     def heard_probe(self, ident: bytes, msg_id: str) -> bool:

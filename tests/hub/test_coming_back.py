@@ -264,3 +264,34 @@ def test_a_wait_that_begins_anew_has_its_full_time() -> None:
     assert not third.hub.engines.alive
     [(_, seconds, _)] = third.host.timers
     assert seconds == pytest.approx(0.5, abs=0.2)
+
+
+# Engines of an earlier hub that had nothing to do
+
+
+def test_only_engines_that_a_request_may_need_are_expected() -> None:
+    before = World(store=DurableStore())
+    for uuid in ("busy", "target", "idle"):
+        before.engine(uuid)
+    before.call("busy")
+    before.submit(targets=["target"])
+    engines = {engine.id: engine.uuid for engine in before.hub.engines.alive.values()}
+    world = crashed(before, engines={}, remembered=engines)
+    assert {engine.id: engine.uuid for engine in world.hub.engines.alive.values()} == {0: "busy", 1: "target"}
+    [idle] = world.hub.engines.gone
+    assert world.register("newcomer")["id"] == 3
+    come_back(world, idle)
+    assert world.hub.engines.alive[2].uuid == "idle"
+
+
+def test_all_engines_are_expected_that_a_task_may_have_to_follow() -> None:
+    before = World(store=DurableStore())
+    for uuid in ("a", "b"):
+        before.engine(uuid)
+    first = before.submit(targets=["a"])
+    [request] = requests(before)
+    before.submit(follow=[first], after=[before.call("b")])
+    before.answer("a", request)
+    world = crashed(before, engines={}, remembered={0: "a", 1: "b"})
+    assert [engine.uuid for engine in world.hub.engines.alive.values()] == ["a", "b"]
+    assert len(world.hub.engines.gone) == 0

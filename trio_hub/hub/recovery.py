@@ -174,12 +174,28 @@ class Recovery:
         except WireError:
             return []
 
+    def _wanted_by(self, message: Message | None) -> list[str]:
+        """Return the remembered engines of which a task may need a certain one: its targets, or all if it follows."""
+        try:
+            metadata = None if message is None else self._session.task_metadata(message)
+        except WireError:
+            return []
+        if metadata is None or not (metadata.targets or metadata.follow):
+            return []
+        targets = metadata.targets or ()
+        return [engine.uuid for engine in self._engines.gone if metadata.follow or engine.uuid in targets]
+
     def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
-        """Restore the engines that have requests but are in no list: they may have come just before the hub ended."""
+        """Restore the engines that may have requests, and the engines without which a task could never run.
+
+        An engine that has requests may be in no list: it may have come just before the hub ended.
+        """
         uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
         for record in records:
             if record.queue == "broadcast" and record.engine_uuid is None:
                 uuids.update(self._targets(messages[record.msg_id]))
+            elif record.queue == "task":
+                uuids.update(self._wanted_by(messages[record.msg_id]))
         for uuid in sorted(uuids):
             if self._engine_of(uuid) is None:
                 known = self._engines.gone.of(uuid.encode("utf-8", "replace"))

@@ -564,3 +564,30 @@ def test_a_great_many_are_aborted_at_once() -> None:
     names = [bench.submit(str(number)).msg_id for number in range(30_000)]
     assert bench.scheduler.abort(names[::-3]) == names[::-3]
     assert len(bench.queued()) == 20_000
+
+
+def test_a_task_that_waits_again_is_told() -> None:
+    bench = Bench("ab")
+    for name in ("1", "2"):
+        bench.submit(name, retries=1)
+    bench.remove("a")
+    bench.settle("a")
+    assert bench.recorder.queued_again == ["1"]
+    assert bench.queued() == ["1"]
+    bench.answer("b", "2", ok=False)
+    assert bench.recorder.queued_again == ["1", "2"], "b takes the task that was there first"
+    assert bench.where() == {"1": "b"}
+    bench.remove("b")
+    bench.settle("b")
+    assert bench.recorder.queued_again == ["1", "2"], "it has no retries left"
+
+
+def test_time_that_was_waited_before_counts_once() -> None:
+    bench = Bench()
+    task = make_task("1", timeout=5.0, retries=1)
+    task.waited = 2.0
+    bench.scheduler.submit(task)
+    bench.add("a")
+    bench.remove("a")
+    bench.settle("a")
+    assert [timer.seconds for timer in bench.recorder.timers] == [3.0, 5.0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..wire.messages import Message, Session
-from .connector import EngineConnector
+from .connector import EngineConnector, EngineState
 from .engines import Engines
 from .notices import Notices
 from .ports import Host
@@ -86,10 +86,10 @@ class Goodbyes:
             self._unregister(engine, cause, may_return=True)
 
     def _unregister(self, engine: EngineConnector, cause: str, *, may_return: bool) -> None:
-        """Lose an engine that was unregistered, or end its registration."""
+        """Lose an engine that was unregistered, or end its registration, unless it is gone already."""
         if engine.state.is_registered:
             self._engines.lose_engine(engine, "request", cause, may_return=may_return)
-        else:
+        elif engine.state is EngineState.REGISTERING:
             self._engines.purge_stalled_registration(engine)
             engine.may_return = may_return
             engine.end_scope()

@@ -365,6 +365,25 @@ async def test_without_restore_idle_engines_are_usable_when_they_are_heard(how: 
                     assert newcomer.id == 3
 
 
+@pytest.mark.parametrize("restore", [True, False], ids=["restore", "reuse"])
+async def test_an_engine_that_was_lost_comes_back_to_the_next_hub(restore: bool, tmp_path: Path) -> None:
+    config = HubConfig(profile_dir=tmp_path, restore=restore, reuse=True, ping=0.1, max_heartmonitor_misses=2)
+    async with within_limit(), open_hub(config) as hub, engines_of(hub, 2) as (cut_off, dead):
+        known = {cut_off.id: cut_off.uuid}
+        cut_off.beating = dead.beating = False
+        dead.leave()
+        await eventually(lambda: not hub.engines)
+        hub.shutdown()
+        await hub.wait_stopped()
+        async with open_hub(config) as second:
+            assert second.engines == {}
+            cut_off.beating = dead.beating = True
+            await second.wait_engines(1)
+            assert second.engines == known
+            async with open_engine(second.engine_info) as newcomer:
+                assert newcomer.id not in known
+
+
 # The state file
 
 

@@ -98,6 +98,7 @@ class EngineConnector:
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
     - ``routes``: the channels, by name, on which messages for it wait;
+    - ``loss``: the reason for which this hub has lost it last, one of `trio_hub.hub.engines.LOSSES`; empty if it has not;
     - ``cause``: why it is gone, as errors say it; empty if it is not gone;
     - ``may_return``: whether it is gone and usable again when its heart is heard.
     """
@@ -110,6 +111,7 @@ class EngineConnector:
         "host",
         "id",
         "ident",
+        "loss",
         "may_return",
         "mux",
         "parked",
@@ -137,6 +139,7 @@ class EngineConnector:
         """Messages, with their channels and msg_ids, that wait while the engine is coming back."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
+        self.loss = ""
         self.cause = ""
         self.may_return = False
 

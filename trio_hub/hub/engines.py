@@ -249,7 +249,7 @@ class Engines:
         """
         if not engine.state.is_registered:
             return
-        engine.state = EngineState.LOST
+        engine.state, engine.loss = EngineState.LOST, reason
         may_return = reason in ("heart", "unreachable") if may_return is None else may_return
         self.gone.remember(engine, cause or _CAUSES[reason], may_return=may_return)
         del self.alive[engine.id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +157,16 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 
 @dataclass(frozen=True)
 class SavedEngines:
-    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids."""
+    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids.
+
+    ``gone`` are the uuids by id of engines that were lost, and that may come back. Engines for which a goodbye was said are
+    not among them: their ids are free for others.
+    """
 
     engines: dict[int, str]
     next_id: int
     places: Mapping[int, Sequence[Any]]
+    gone: dict[int, str] = field(default_factory=dict)
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -174,6 +179,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     try:
         state = json.loads(path.read_bytes())
         engines = dict(_rows(path, state["engines"]))
+        gone = dict(_rows(path, state.get("gone", {})))
         places = {engine_id: place for engine_id, place in _rows(path, state.get("places", {})) if _is_place(place)}
         next_id = state["next_id"]
         if type(next_id) is not int or next_id < 0:
@@ -186,7 +192,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places)
+        return SavedEngines(engines, next_id, places, gone)
     return None
 
 
@@ -224,7 +230,12 @@ class EngineStateFile:
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
         places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
-        return SavedEngines(engines, self._hub.engines.next_engine_id, places)
+        gone = {
+            engine.id: engine.uuid
+            for engine in self._hub.engines.gone
+            if engine.may_return and engine.loss != "request"
+        }
+        return SavedEngines(engines, self._hub.engines.next_engine_id, places, gone)
 
     def restore(self, *, expect: bool) -> None:
         """Take up the engines that the file names: at once if they are expected, else when their hearts are heard.
@@ -238,6 +249,7 @@ class EngineStateFile:
             self._hub.restore_engines(state.engines, state.next_id)
         else:
             self._hub.remember_engines(state.engines)
+        self._hub.remember_engines(state.gone)
         known = self._hub.engines
         engines = [*known.alive.values(), *known.gone]
         for engine in engines:
@@ -263,7 +275,10 @@ class EngineStateFile:
 
     def _write(self, state: SavedEngines) -> None:
         try:
-            write_private_file(self.path, json.dumps(asdict(state)))
+            saved = asdict(state)
+            if not state.gone:
+                del saved["gone"]
+            write_private_file(self.path, json.dumps(saved))
         except OSError as error:  # it is tried again when the engines have changed
             log.warning(
                 "cannot write the file without which engines cannot be restored",

@@ -98,7 +98,7 @@ class EngineConnector:
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
     - ``routes``: the channels, by name, on which messages for it wait;
-    - ``loss``: the reason for which this hub has lost it last, one of `trio_hub.hub.engines.LOSSES`; empty if it has not;
+    - ``loss``: why this hub has lost it last, one of `trio_hub.hub.engines.LOSSES`; empty if it has not;
     - ``cause``: why it is gone, as errors say it; empty if it is not gone;
     - ``may_return``: whether it is gone and usable again when its heart is heard.
     """

@@ -159,8 +159,8 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 class SavedEngines:
     """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids.
 
-    ``gone`` are the uuids by id of engines that were lost, and that may come back. Engines for which a goodbye was said are
-    not among them: their ids are free for others.
+    ``gone`` are the uuids by id of engines that were lost, and that may come back. Engines for which a goodbye was said
+    are not among them: their ids are free for others.
     """
 
     engines: dict[int, str]

@@ -40,7 +40,7 @@ log = get_logger("trio_hub.runtime")
 
 STATE_FILE = "engine state file"
 """The service's name."""
-LAST_WORDS = 1.0 + HEART_ANSWER
+LAST_WORDS = 1.0 + 2 * HEART_ANSWER
 """Seconds that nannies of local engines have to say that these are gone, and their hearts to stay silent."""
 LINGER = 1000
 """Milliseconds that the last replies have to leave when the hub stops."""

@@ -146,6 +146,8 @@ class Assignments:
             self._update(task.msg_id, {"engine_uuid": None})
             if self._host.listening:
                 self._notices.tell(TaskQueued(task.msg_id))
+            if task.sent_by is SentBy.NOBODY and not task.timeout:
+                return  # no engine has had it: the notes in its record are still right
             if self._durable and task.frames is None:
                 self._host.ask_store(lambda store: store.get([task.msg_id]), partial(self._note_custody, task))
             elif self._durable:

@@ -91,9 +91,9 @@ class ReturningEngines:
         if self._engines.gone.that_may_return(engine.ident) is not engine:
             return
         self._engines.handle_stranded(engine)
+        self._host.start_engine(engine)
         self._engines.gone.forget(engine.ident)
         engine.cause, engine.may_return = "", False
-        self._host.start_engine(engine)
         log.info("engine is back", engine=engine.id, uuid=engine.uuid)
         self._engines.make_usable(engine, EngineReturned(engine.id, engine.uuid))
         for channel in ("mux_out", self._broadcasts.channel_of(engine), "control_out"):

@@ -144,11 +144,19 @@ class Notes:
         return msg_id in self.earlier
 
 
-def crashed(world: World, *, engines: dict[int, str] | None = None, carry_on: bool = True, **settings: Any) -> World:
+def crashed(
+    world: World,
+    *,
+    engines: dict[int, str] | None = None,
+    remembered: dict[int, str] | None = None,
+    carry_on: bool = True,
+    **settings: Any,
+) -> World:
     """The world of the next hub, after this one was killed: it has what was committed, and the notes.
 
     Args:
         engines: those in the list of engines; None: all that the last hub had.
+        remembered: those that are taken up only when their hearts are heard.
         carry_on: whether it takes over, or writes off, what the last has left.
     """
     old = world.hub
@@ -169,6 +177,7 @@ def crashed(world: World, *, engines: dict[int, str] | None = None, carry_on: bo
     if engines is None:
         engines = {engine.id: engine.uuid for engine in old.engines.alive.values()}
     successor.hub.restore_engines(engines, old.engines.next_engine_id)
+    successor.hub.remember_engines(remembered or {})
     steps = successor.hub.recovery.take_over() if carry_on else successor.hub.recovery.write_off()
     carry_out(steps)
     return successor

@@ -155,10 +155,11 @@ def test_heartbeats_that_answer_no_ping_are_harmless(frames: list[bytes]) -> Non
     assert not world.hub.engines.alive
 
 
-def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless() -> None:
+@pytest.mark.parametrize("reason", ["request", "shutdown", "ended"])
+def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless(reason: str) -> None:
     world = World()
     engine = world.engine("a")
-    world.hub.lose_engine(engine, "heart")
+    world.hub.lose_engine(engine, reason)
     world.beat("a")
     world.hub.hearts.handle_heart_failure(b"a")
     assert world.hub.notices.ignored["unknown_heart"] == 1
@@ -219,9 +220,27 @@ def test_a_nanny_unregisters_its_engine(sender: bytes, content: dict[str, object
     world.register("a")
     if registered:
         world.beat("a")
-    world.hub.dispatch_query([sender, *Peer("nanny").session.write("unregistration_request", content)])
-    assert world.host.started[0].state is (EngineState.LOST if registered else EngineState.STALLED)
-    assert not world.hub.notices.ignored
+    for _ in range(2):
+        world.hub.dispatch_query([sender, *Peer("nanny").session.write("unregistration_request", content)])
+    [engine] = world.host.started
+    if content.get("uuid") is None:
+        assert engine.state is (EngineState.ALIVE if registered else EngineState.REGISTERING)
+        assert world.host.asked_hearts == [engine], "once"
+        world.heart_asked(answered=False)
+        assert not world.hub.notices.ignored
+    assert engine.state is (EngineState.LOST if registered else EngineState.STALLED)
+
+
+def test_a_goodbye_that_says_only_an_id_is_not_believed_if_the_heart_beats() -> None:
+    """The id may be another engine's now: the hub was started anew, or the engine has asked for the id."""
+    world = World()
+    engine = world.engine("new")
+    for times in (1, 2):
+        world.hub.dispatch_query([NOBODY, *Peer("nanny").session.write("unregistration_request", {"id": 0})])
+        world.heart_asked(answered=True)
+        assert engine.state is EngineState.ALIVE
+        assert world.hub.notices.ignored == {"other_engine": times}
+    assert not world.hub.goodbyes.doubted
 
 
 @pytest.mark.parametrize("registered", [True, False])

@@ -76,6 +76,21 @@ class HubMachine(RuleBasedStateMachine):
         if self.engines:
             self.world.beat(data.draw(st.sampled_from(self.engines)).uuid)  # of whatever state
 
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        """A gone engine is heard, and proves that it is back."""
+        engine = self.pick(data, EngineState.LOST, EngineState.SETTLED, EngineState.STALLED)
+        if engine is None or self.hub.engines.gone.that_may_return(engine.ident) is not engine:
+            return
+        self.world.beat(engine.uuid)
+        self.hub.flush_route(engine, "task_out")
+        for probe_id in [msg_id for msg_id, probe in self.hub.routes.probes.items() if probe.engine is engine]:
+            self.collect()
+            for channel, request in list(self.delivered):
+                if request.header.msg_id == probe_id:
+                    self.world.answer(engine.uuid, request, channel=channel)
+                    assert engine.state is EngineState.ALIVE
+
     @rule()
     def weigh(self) -> None:
         self.hub.weigh_hearts()
@@ -243,7 +258,8 @@ class HubMachine(RuleBasedStateMachine):
             if engine.state is not EngineState.ALIVE:
                 assert not engine.mux.pending
                 assert not engine.broadcast.pending
-                assert not engine.routes
+                assert engine.routes.keys() <= {"task_out"}, "where a gone engine has to prove that it is back"
+                assert not any(route.parked for route in engine.routes.values())
 
     @invariant()
     def no_engine_with_room_leaves_a_task_waiting_that_it_may_run(self) -> None:

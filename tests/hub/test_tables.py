@@ -70,6 +70,8 @@ def small_world(store: Store | None = None, **settings: Any) -> World:
     world.hub.session.lasting = ReplayWindow(size=1)
     world.hub.owed.clients = Clients(sessions=2)
     world.hub.engines.changes.most = 1
+    world.hub.engines.gone._limit = 2
+    world.hub.parts.late_results._limit = 2
     return world
 
 
@@ -143,6 +145,12 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
         world.beat(engine.uuid)
     answer_some(world, rng, kept, 1.0)  # too late, unless it is the engine that stays
     answer_until_nothing_comes(world, rng)
+    for engine in [engine for engine in hub.engines.alive.values() if engine.uuid != "stays"]:  # it has come back
+        hub.lose_engine(engine, "request")
+        hub.handle_stranded(engine)
+    for engine, channel in world.host.to_reach:  # as if the time were up in which it can be reached
+        hub.routes.close_route(engine, channel)
+    world.host.to_reach.clear()
     for _, _, time_is_up in world.host.timers:
         time_is_up()
     world.host.timers.clear()
@@ -168,6 +176,10 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
         "hub.notices.ignored",
         "hub.labels._names",
         "hub.tasks.scheduler.outcomes._kinds",
+        # the last engines that have gone, and what they may still answer
+        "hub.broadcasts._gone._by_id",
+        "hub.broadcasts._gone._by_ident",
+        "hub.broadcasts._late_results._idents",
     }
     assert not world.hub.tasks.scheduler.tasks
     assert world.hub.tasks_submitted == world.hub.tasks_completed + world.hub.tasks_failed

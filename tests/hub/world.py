@@ -46,6 +46,8 @@ class FakeHost:
         self.unreachable: set[bytes] = set()
         self.gone: set[bytes] = set()
         self.started: list[EngineConnector] = []
+        self.asked_hearts: list[EngineConnector] = []
+        """The engines whose hearts were asked; a test says with `World.heart_asked` which have answered."""
         self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
@@ -78,6 +80,9 @@ class FakeHost:
     def start_engine(self, engine: EngineConnector) -> None:
         engine.scope = FakeScope()
         self.started.append(engine)
+
+    def ask_heart(self, engine: EngineConnector) -> None:
+        self.asked_hearts.append(engine)
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.to_reach.append((engine, channel))
@@ -217,6 +222,12 @@ class World:
 
     def beat(self, uuid: str) -> None:
         self.hub.handle_pong([uuid.encode(), self.hub.hearts.heartmonitor.ping()])
+
+    def heart_asked(self, *, answered: bool) -> None:
+        """The time is up for the hearts that were asked."""
+        asked, self.host.asked_hearts = self.host.asked_hearts, []
+        for engine in asked:
+            self.hub.heart_asked(engine, answered=answered)
 
     def engine(self, uuid: str, **content: Any) -> EngineConnector:
         """An engine that is alive."""

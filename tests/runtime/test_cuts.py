@@ -105,6 +105,23 @@ async def test_an_engine_whose_heart_is_swallowed_is_lost_and_its_work_is_answer
         assert hub.statistics().engines_lost["heart"] == 1
 
 
+async def test_an_engine_that_was_cut_off_for_too_long_is_usable_again_under_its_id() -> None:
+    async with networked() as (hub, client, engine, network), open_engine(hub.engine_info) as other:
+        await hub.wait_engines(2)
+        known = hub.engines
+        network.refusing = True
+        network.reset()
+        await client.notification("unregistration_notification", id=engine.id)
+        assert "its heart was silent for" in (await client.reply(client.call(engine))).content["evalue"]
+        network.refusing = False
+        await hub.wait_engines(2)
+        assert hub.engines == known
+        for msg_id in (client.call(engine), client.call(other), client.control(engine, "clear_request")):
+            assert (await client.reply(msg_id)).content["status"] == "ok"
+        tasks = [client.submit(b"task") for _ in range(10)]
+        assert {(await client.reply(task)).content["status"] for task in tasks} == {"ok"}
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_tasks_whose_answers_are_lost_on_the_way_are_run_again(way: str) -> None:
     async with networked() as (hub, client, engine, network):

@@ -27,7 +27,7 @@ from trio_hub.testing import (
 )
 from trio_hub.wire.frames import DELIMITER, Frames
 
-from .support import cluster, eventually, settled, within_limit
+from .support import cluster, eventually, free_ports, settled, within_limit
 from .test_registration import next_of
 
 QUICK: dict[str, Any] = {"ping": 0.05, "max_heartmonitor_misses": 8, "stranded_grace": 0}
@@ -207,6 +207,22 @@ async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
         dying.die()
         assert ename(await client.reply(abort)) == "EngineError"
         assert (await client.reply(shutdown)).content == {"status": "ok", "restart": False}
+
+
+async def test_an_engine_whose_control_channel_is_out_of_reach_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a stock engine whose nanny has ended: its requests on control fail, soon, and nothing else does."""
+    monkeypatch.setattr("trio_hub.runtime.engine.CONTROL_LIMIT", 0.2)
+    (nobody,) = free_ports(1)
+    async with cluster(0) as (hub, client, _), open_engine(hub.engine_info | {"control": nobody}) as engine:
+        await hub.wait_engines(1)
+        requests = [client.control(engine, msg_type) for msg_type in ("abort_request", "shutdown_request")]
+        for msg_id in (client.submit(), client.call(engine)):
+            assert (await client.reply(msg_id)).content["status"] == "ok"
+        for msg_id in requests:
+            error = (await client.reply(msg_id)).content["evalue"]
+            assert f"engine {engine.id} cannot be reached on its control channel" in error
+        assert hub.engines == {engine.id: engine.uuid}
+        assert (await client.reply(client.call(engine))).content["status"] == "ok"
 
 
 async def test_an_engine_whose_shell_never_connects_is_lost_as_unreachable() -> None:

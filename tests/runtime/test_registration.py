@@ -261,9 +261,32 @@ async def test_an_engine_asks_to_leave() -> None:
 async def test_a_nanny_says_that_its_engine_has_ended() -> None:
     """As a stock nanny does: on a socket without a name, and with nothing but the id."""
     async with cluster(2) as (hub, client, (ended, staying)):
+        ended.beating = False
         client.send("registration", "unregistration_request", {"id": ended.id})
         await client.notification("unregistration_notification", id=ended.id, uuid=ended.uuid)
         assert hub.engines == {staying.id: staying.uuid}
+
+
+async def test_a_nanny_of_an_engine_that_had_the_id_before_is_not_believed() -> None:
+    async with cluster(2) as (hub, client, engines):
+        for engine in engines:
+            client.send("registration", "unregistration_request", {"id": engine.id})
+        await eventually(lambda: hub.statistics().ignored.get("other_engine") == 2)
+        assert hub.engines == {engine.id: engine.uuid for engine in engines}
+        assert [(await client.reply(client.call(engine))).content["status"] for engine in engines] == ["ok", "ok"]
+
+
+async def test_an_engine_that_was_taken_for_ended_is_usable_when_its_heart_is_heard() -> None:
+    async with cluster(1, ping=0.1) as (hub, client, (engine,)):
+        engine.beating = False
+        client.send("registration", "unregistration_request", {"id": engine.id})
+        await client.notification("unregistration_notification", id=engine.id)
+        error = (await client.reply(client.call(engine))).content["evalue"]
+        assert "somebody has unregistered it" in error
+        engine.beating = True
+        await hub.wait_engines(1)
+        assert hub.engines == {engine.id: engine.uuid}
+        assert (await client.reply(client.call(engine, b"x"))).buffers == [b"x"]
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -24,7 +24,8 @@ from trio_hub.config.connectionfiles import (
 )
 from trio_hub.errors import ConfigError, ConnectionFileError
 from trio_hub.hub import Hub
-from trio_hub.testing import ScriptedEngine, open_client, open_engine, open_engines, open_hub
+from trio_hub.hub.engineids import MAX_ID
+from trio_hub.testing import RegistrationRefused, ScriptedEngine, open_client, open_engine, open_engines, open_hub
 
 from .support import eventually, within_limit
 
@@ -340,7 +341,54 @@ async def test_without_restore_the_next_hub_begins_with_none(tmp_path: Path) -> 
         async with open_hub(HubConfig(profile_dir=tmp_path, reuse=True)) as hub:
             assert hub.engines == {}
             async with open_engine(hub.engine_info) as engine:
-                assert engine.id == 0
+                assert engine.id == 1, "the engine of id 0 may be heard again"
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+async def test_without_restore_idle_engines_are_usable_when_they_are_heard(how: str, tmp_path: Path) -> None:
+    config = HubConfig(profile_dir=tmp_path, reuse=True)
+    async with within_limit(), trio.open_nursery() as outer:
+        hub: RunningHub = await outer.start(start_in_scope, config, scope := trio.CancelScope())
+        async with engines_of(hub, 3) as (first, second, dead):
+            known = {engine.id: engine.uuid for engine in (first, second)}
+            dead.beating = False
+            if how == "shutdown":
+                hub.shutdown()
+            else:
+                scope.cancel()
+            await hub.wait_stopped()
+            dead.die()
+            async with open_hub(config) as second_hub, open_client(second_hub.client_info) as client:
+                await second_hub.wait_engines(2)
+                assert second_hub.engines == known
+                assert {engine.host for engine in second_hub.core.engines.alive.values()} == {"127.0.0.1"}
+                for engine in (first, second):
+                    assert (await client.reply(client.call(engine, b"x"))).buffers == [b"x"]
+                error = (await client.reply(client.call(dead))).content["evalue"]
+                assert (
+                    f"Engine {dead.id} is not registered any more: its heart was not heard after the restart" in error
+                )
+                async with open_engine(second_hub.engine_info) as newcomer:
+                    assert newcomer.id == 3
+
+
+@pytest.mark.parametrize("restore", [True, False], ids=["restore", "reuse"])
+async def test_an_engine_that_was_lost_comes_back_to_the_next_hub(restore: bool, tmp_path: Path) -> None:
+    config = HubConfig(profile_dir=tmp_path, restore=restore, reuse=True, ping=0.1, max_heartmonitor_misses=2)
+    async with within_limit(), open_hub(config) as hub, engines_of(hub, 2) as (cut_off, dead):
+        known = {cut_off.id: cut_off.uuid}
+        cut_off.beating = dead.beating = False
+        dead.leave()
+        await eventually(lambda: not hub.engines)
+        hub.shutdown()
+        await hub.wait_stopped()
+        async with open_hub(config) as second:
+            assert second.engines == {}
+            cut_off.beating = dead.beating = True
+            await second.wait_engines(1)
+            assert second.engines == known
+            async with open_engine(second.engine_info) as newcomer:
+                assert newcomer.id not in known
 
 
 # The state file
@@ -354,10 +402,8 @@ async def test_without_restore_the_next_hub_begins_with_none(tmp_path: Path) -> 
         "\xff",
         "{}",
         '{"engines": [], "next_id": 1}',
-        '{"engines": {}, "next_id": "1"}',
-        '{"engines": {"-1": "a"}, "next_id": 1}',
-        '{"engines": {"x": "a"}, "next_id": 1}',
-        '{"engines": {}, "next_id": 1, "places": {"0": 7}}',
+        '{"engines": {}}',
+        '{"engines": {}, "next_id": 1, "places": 7}',
         "[" * 100_000,
     ],
 )
@@ -372,6 +418,44 @@ async def test_a_damaged_state_file_is_named_and_the_start_goes_on(
         async with open_engine(hub.engine_info):
             await hub.wait_engines(1)
     assert f"no engines are restored: the file is damaged path={file} error=" in caplog.text
+
+
+async def test_an_id_that_makes_no_sense_costs_no_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "log" / "engines.json"
+    file.parent.mkdir()
+    engines = {"-1": "a", "x": "b", "1": "c", str(2**31 - 1): "d", "5": "e", "3" * 5000: "f"}
+    places = {"1": 7, "5": ["h", 9], "y": ["h", 9], "3": ["h", "9"]}
+    file.write_text(json.dumps({"engines": engines, "next_id": "1", "places": places}))
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, restore=True)) as hub:
+        assert hub.engines == {1: "c", 5: "e"}
+        alive = hub.core.engines.alive
+        assert [(alive[id].host, alive[id].pid) for id in (1, 5)] == [(None, None), ("h", 9)]
+        async with open_engine(hub.engine_info) as engine:
+            assert engine.id == 6
+    assert "the next engine id in the file is no id" in caplog.text
+    for name in ("-1", "x", str(2**31 - 1), "3" * 100):
+        assert f"an engine is not restored engine={name} " in caplog.text
+
+
+async def test_an_engine_with_the_highest_id_is_taken_up(tmp_path: Path) -> None:
+    config = HubConfig(profile_dir=tmp_path, restore=True)
+    async with (
+        within_limit(),
+        open_hub(config) as hub,
+        open_engine(hub.engine_info, id=MAX_ID) as engine,
+        open_engine(hub.engine_info) as newcomer,
+    ):
+        assert (engine.id, newcomer.id) == (MAX_ID, 0)
+        with pytest.raises(RegistrationRefused, match="the requested engine id must be an integer from 0 to"):
+            async with open_engine(hub.engine_info, id=MAX_ID + 1):
+                pass
+        await hub.wait_engines(2)
+        hub.shutdown()
+        await hub.wait_stopped()
+        async with open_hub(config) as second:
+            assert second.engines == {MAX_ID: engine.uuid, 0: newcomer.uuid}
+            async with open_engine(second.engine_info) as another:
+                assert another.id == 1
 
 
 async def test_an_engine_that_makes_no_sense_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,16 +36,12 @@ class Oracle:
         self.timers: list[FakeTimer] = []
         self.calls: list[Callable[[], None]] = []
         """What is to be called soon."""
-        self.requeued: list[str] = []
 
     def is_pending(self, msg_id: str) -> bool:
         return msg_id in self.pending
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
         self.asked.append((task, msg_ids))
-
-    def task_requeued(self, task: Task) -> None:
-        self.requeued.append(task.msg_id)
 
     def soon(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
@@ -70,6 +66,10 @@ class Recorder(Oracle):
         super().__init__()
         self.assigned: list[tuple[str, str]] = []
         self.failed: list[tuple[str, str | None, str]] = []
+        self.queued_again: list[str] = []
+
+    def task_queued_again(self, task: Task) -> None:
+        self.queued_again.append(task.msg_id)
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         self.assigned.append((task.msg_id, worker.ident.decode()))

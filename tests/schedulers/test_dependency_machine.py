@@ -76,6 +76,10 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
 
     # The delivery
 
+    def task_queued_again(self, task: Task) -> None:
+        assert task.worker is None
+        assert self.scheduler.tasks[task.msg_id] is task
+
     def task_assigned(self, task: Task, worker: Worker) -> None:
         model = self.unfinished[task.msg_id]
         assert model.worker is None

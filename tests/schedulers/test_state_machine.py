@@ -66,6 +66,10 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
 
     # The delivery: every decision is checked when it is made
 
+    def task_queued_again(self, task: Task) -> None:
+        assert task.worker is None
+        assert self.scheduler.tasks[task.msg_id] is task
+
     def task_assigned(self, task: Task, worker: Worker) -> None:
         msg_id = task.msg_id
         # it may be assigned within `add_engine`, before that has returned

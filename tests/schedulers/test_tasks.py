@@ -642,9 +642,26 @@ def test_a_task_that_is_aborted_at_an_engine_is_run_nowhere_else() -> None:
 
 def test_a_task_that_waits_again_is_told() -> None:
     bench = Bench("ab")
-    bench.submit("0", retries=1)
-    bench.submit("1")
-    bench.answer("a", "0", ok=False)
-    assert bench.recorder.requeued == ["0"]
-    bench.answer("b", "1")
-    assert bench.recorder.requeued == ["0"]
+    for name in ("1", "2"):
+        bench.submit(name, retries=1)
+    bench.remove("a")
+    bench.settle("a")
+    assert bench.recorder.queued_again == ["1"]
+    assert bench.queued() == ["1"]
+    bench.answer("b", "2", ok=False)
+    assert bench.recorder.queued_again == ["1", "2"], "b takes the task that was there first"
+    assert bench.where() == {"1": "b"}
+    bench.remove("b")
+    bench.settle("b")
+    assert bench.recorder.queued_again == ["1", "2"], "it has no retries left"
+
+
+def test_time_that_was_waited_before_counts_once() -> None:
+    bench = Bench()
+    task = make_task("1", timeout=5.0, retries=1)
+    task.waited = 2.0
+    bench.scheduler.submit(task)
+    bench.add("a")
+    bench.remove("a")
+    bench.settle("a")
+    assert [timer.seconds for timer in bench.recorder.timers] == [3.0, 5.0]

@@ -87,7 +87,7 @@ class EngineBook:
                 seen.registered = now
                 seen.history.append((now, "registered", "its heart was heard"))
             case EngineReturned():
-                seen.history.append((now, "returned", "from the time of an earlier hub"))
+                seen.history.append((now, "returned", "its heart is heard again"))
             case RegistrationStalled():
                 seen.history.append((now, "stalled", "its heart was not heard in time"))
                 self._leave(event.uuid)

@@ -17,6 +17,7 @@ from ..hub.events import (
     RegistrationStalled,
     TaskAssigned,
     TaskFinished,
+    TaskQueued,
     TaskSubmitted,
 )
 from .bars import KINDS, STATUSES, Bars
@@ -59,6 +60,7 @@ class Watch:
         self._handlers: dict[type, Callable[[Any], None]] = {
             TaskSubmitted: self._submitted,
             TaskAssigned: self._assigned,
+            TaskQueued: self._queued_again,
             TaskFinished: self._finished,
             EngineRequested: tell,
             EngineRegistered: tell,
@@ -90,9 +92,17 @@ class Watch:
             label, since = waited
             self.timings.wait.observe(now - since)
         else:  # it had an engine before, or was submitted before we looked
-            before = self.bars.end(msg_id, now, _ERROR)
-            label = self.progress.submit(EARLIER) if before is None else before[4]
+            label = self._end_attempt(msg_id, now)
         self.bars.start(msg_id, self.engines.of(event.engine_uuid).row, now, 0, label)
+
+    def _queued_again(self, event: TaskQueued) -> None:
+        now = self._clock()
+        self.waiting[event.msg_id] = self._end_attempt(event.msg_id, now), now
+
+    def _end_attempt(self, msg_id: str, now: float) -> int:
+        """End the attempt at a task on its last engine; return the number of the task's label."""
+        before = self.bars.end(msg_id, now, _ERROR)
+        return self.progress.submit(EARLIER) if before is None else before[4]
 
     def _finished(self, event: TaskFinished) -> None:
         now = self._clock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from random import Random
 from typing import Any
@@ -16,8 +17,8 @@ from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Session
 from .answers import Answers, Asked
 from .connector import EngineConnector, Scope
-from .custody import Custody
-from .events import TaskAssigned
+from .custody import Custody, custody_of
+from .events import TaskAssigned, TaskQueued
 from .intake import Intake
 from .notices import Notices
 from .ports import Host
@@ -34,7 +35,8 @@ class Assignments:
     not the message that is being handled.
 
     Args:
-        host, session, store: the ways to time, messages and records.
+        host, session, store: the ways to timers, messages and records.
+        now: the current time, aware and in UTC.
         rng, hwm, scheme: see `TaskScheduler`.
         notices, intake, answers, routes: the parts of the hub below.
         by_ident: the engines that are alive, by identity.
@@ -46,6 +48,7 @@ class Assignments:
         host: Host,
         session: Session,
         store: Store,
+        now: Callable[[], datetime],
         rng: Random,
         *,
         hwm: int,
@@ -59,6 +62,7 @@ class Assignments:
     ) -> None:
         self._host = host
         self._session = session
+        self._now = now
         self._durable = store.durable
         self._update = store.update
         self._notices = notices
@@ -136,6 +140,34 @@ class Assignments:
             sorted(task.unmet),
         )
 
+    def task_queued_again(self, task: Task) -> None:
+        """Note in its record that a task has no engine any more, and count the memory that the task takes up.
+
+        The next hub then does not wait for that engine.
+        """
+        try:
+            self._update(task.msg_id, {"engine_uuid": None})
+            if self._host.listening:
+                self._notices.tell(TaskQueued(task.msg_id))
+            has_old_notes = task.sent_by is not SentBy.NOBODY or task.timeout  # else no engine has had it
+            if self._durable and has_old_notes and task.frames is None:
+                self._host.ask_store(lambda store: store.fetch([task.msg_id]), partial(self._note_custody, task))
+            elif self._durable and has_old_notes:
+                self._note(task, self._custody_of(task, task.frames or []))
+            self._intake.hold(task)
+        except Exception as error:
+            self.give_up(task, error, "queue")
+
+    def _note_custody(self, task: Task, answer: Any) -> None:
+        """Note what is left of a task's retries and time, given its record as the store has it."""
+        if task.worker is None and task.state is not TaskState.DONE and isinstance(answer, dict):
+            self._note(task, custody_of(answer[task.msg_id]))
+
+    def _note(self, task: Task, custody: Custody) -> None:
+        custody.retries, custody.refused, custody.unmet = task.retries, sorted(task.refused), sorted(task.unmet)
+        custody.since = self._now().timestamp() if task.timeout else None
+        self._update(task.msg_id, {"custody": custody.pack()})
+
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
         """Record the engine that the scheduler has chosen for a task."""
         self._update(task.msg_id, {"engine_uuid": engine.uuid})
@@ -149,13 +181,6 @@ class Assignments:
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
         asked = Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)
         self._answers.fail(asked, uuid, error)
-
-    def task_requeued(self, task: Task) -> None:
-        """Count the memory of a task that waits for an engine once more."""
-        try:
-            self._intake.hold(task)
-        except Exception as error:
-            self._notices.failed("intake", error, task=task.msg_id)
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a request with this msg_id waits for its answer, in any queue."""

@@ -24,10 +24,11 @@ from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
-from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .gathering import Gathering
 from .intake import STOPPED, Intake
+from .late import LateResults
 from .notices import Notices
 from .ports import Host
 from .records import init_record
@@ -46,8 +47,8 @@ class Broadcasts:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
-        notices, replies, intake, answers, admission, routes, engines, announcer, gathering, scattered: the parts
-            below.
+        notices, replies, intake, answers, admission, routes, engines, announcer: parts below.
+        late_results, gathering, scattered: more parts below.
         request_ended: is told how requests ended, since tasks may depend on them.
     """
 
@@ -66,6 +67,7 @@ class Broadcasts:
         routes: Routes,
         engines: Engines,
         announcer: Announcer,
+        late_results: LateResults,
         gathering: Gathering,
         scattered: Scattered,
         request_ended: Callable[[str, Outcome], None],
@@ -82,6 +84,7 @@ class Broadcasts:
         self._routes = routes
         self._engines = engines
         self._by_ident = engines.by_ident
+        self._gone, self._late_results = engines.gone, late_results
         self._announcer = announcer
         self._gathering = gathering
         self._scattered = scattered
@@ -113,8 +116,7 @@ class Broadcasts:
                     record = init_record(share, packer, queue="broadcast", now=self._now(), label=metadata.label)
                     record.engine_uuid = uuid
                     self._intake.record(record, idents, share)
-            submit = partial(self.submit_broadcast, idents, msg, metadata, shares)
-            self._intake.when_recorded(msg.header.msg_id, submit)
+            self._intake.when_recorded(msg.header.msg_id, partial(self.submit_broadcast, idents, msg, metadata, shares))
         except Exception as error:
             reason = self._notices.failed("broadcast request", error, task=msg.header.msg_id)
             self._fail_whole(idents, msg, metadata, shares, reason)
@@ -169,7 +171,7 @@ class Broadcasts:
             if engine is None and share.header.is_stock and self._engines.changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
-            self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else no_such_engine([b"", _ident(uuid)]))
+            self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
         elif self._intake.withdrawn.take(share.header.msg_id):
             self.fail_share(direct, uuid, TaskAborted(NOT_BEGUN))
         elif self.relay.sent(direct):
@@ -187,18 +189,15 @@ class Broadcasts:
         msg_id = msg.parent.msg_id
         direct = self.relay.pending.get(msg_id)
         if direct is None or direct.lane.ident != ident:
-            if not self._routes.heard_probe(ident, msg_id):
-                self._notices.ignore(
-                    "unexpected_result", "a reply to a broadcast it was not asked", uuid=ident, task=msg_id
-                )
+            if not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
+                self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
             return
         metadata = self._answers.metadata_of(msg)
         if direct.broadcast is None:
             status = metadata.status or self._answers.status_in_content(msg)
             self._answered(ident, msg_id, status)
-            self._answers.save_result(
-                "broadcast", ident, msg, Asked.of("broadcast_in", direct), metadata.started, status
-            )
+            asked = Asked.of("broadcast_in", direct)
+            self._answers.save_result("broadcast", ident, msg, asked, metadata.started, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
             self._scattered.share_ended(msg_id, direct.lane.ident.decode("utf-8", "replace"))
             return
@@ -240,6 +239,8 @@ class Broadcasts:
         for direct in self.relay.strand(engine.broadcast):
             if direct.header.is_stock:
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
+            if direct.broadcast is None:
+                self._late_results.expect(engine, direct.header.msg_id)
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:

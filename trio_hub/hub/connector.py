@@ -18,7 +18,6 @@ __all__ = [
     "Scope",
     "died_while_running",
     "lost_on_its_way",
-    "no_such_engine",
 ]
 
 
@@ -41,7 +40,8 @@ class EngineState(Enum):
     LOST = "lost"
     """Unregistered, for any reason; late results are still accepted (the grace). Next: `SETTLED`."""
     SETTLED = "settled"
-    """The hub keeps nothing for the engine any more."""
+    """Nothing that the engine was asked is open any more. If the engine may return, and has proven that it is back:
+    `ALIVE`."""
     STALLED = "stalled"
     """The engine's heart was not heard within the registration timeout, or the engine left before."""
 
@@ -99,7 +99,9 @@ class EngineConnector:
     - ``completed``: how many requests it has answered;
     - ``routes``: the channels, by name, on which messages for it wait;
     - ``told_to_stop``: whether somebody has asked it to end, so that nobody starts it again;
-    - ``cause``: how its process ended, such as ``killed by signal 9 (SIGKILL)``; empty where that is not known.
+    - ``loss``: why this hub has lost it last, one of `trio_hub.hub.engines.LOSSES`; empty if it has not;
+    - ``cause``: why it is gone, as errors say it, such as ``killed by signal 9 (SIGKILL)``; empty if it is not gone;
+    - ``may_return``: whether it is gone and usable again when its heart is heard.
     """
 
     __slots__ = (
@@ -110,6 +112,8 @@ class EngineConnector:
         "host",
         "id",
         "ident",
+        "loss",
+        "may_return",
         "mux",
         "parked",
         "pid",
@@ -138,7 +142,9 @@ class EngineConnector:
         self.routes: dict[str, Route] = {}
         self.completed = 0
         self.told_to_stop = False
+        self.loss = ""
         self.cause = ""
+        self.may_return = False
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"
@@ -165,13 +171,6 @@ class Probe(NamedTuple):
     msg_ids: dict[str, None]
     cause: str
     last: bool
-
-
-def no_such_engine(idents: list[bytes]) -> EngineError:
-    """Return the error for a request to an unknown engine, which is the second of the identities."""
-    if len(idents) < 2:
-        return EngineError("the message names no engine")
-    return EngineError(f"Engine {idents[1].decode('utf-8', 'replace')} is not registered (any more)")
 
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:

@@ -12,7 +12,7 @@ from ..schedulers.relay import Direct, Relay
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, error_content
 from .admission import Admission
-from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .intake import STOPPED, Intake
 from .notices import Notices
@@ -72,8 +72,10 @@ class ControlChannel:
         frames = msg.frames
         if msg.header.msg_type == "abort_request":
             frames = self._abort(msg, engine)
-        if engine is None:
-            self._replies.refuse("control_in", sender, msg, no_such_engine(idents))
+        if len(idents) < 2:
+            self._replies.refuse("control_in", sender, msg, EngineError("the message names no engine"))
+        elif engine is None:
+            self._replies.refuse("control_in", sender, msg, self._engines.gone.no_such_engine(idents[1]))
         elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
             engine.told_to_stop = engine.told_to_stop or self._asks_to_stop(msg)
             self._routes.send(engine, "control_out", [*sender, *frames], msg.header.msg_id)

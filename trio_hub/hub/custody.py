@@ -31,7 +31,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     - ``parent``: the packed parent header;
     - ``raw``: header, metadata and content as they came, if the record has other bytes;
     - ``retries``: the number of retries that are left; None for the number in the metadata;
-    - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`.
+    - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`;
+    - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970.
     """
 
     idents: list[bytes] = []
@@ -40,6 +41,7 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     retries: int | None = None
     refused: list[bytes] = []
     unmet: list[bytes] = []
+    since: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)
@@ -57,12 +59,12 @@ def custody_of(record: TaskRecord) -> Custody:
         return Custody([AWAY])
 
 
-def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool) -> Custody:
+def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None) -> Custody:
     """Return the notes on a request that has just come."""
     parent = bytes(msg.frames[3])
     if is_json:
-        return Custody(idents, parent)
-    return Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content))
+        return Custody(idents, parent, since=since)
+    return Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
 
 
 def identities(custody: Custody) -> list[bytes]:

@@ -17,10 +17,11 @@ from ..wire.messages import Message, Session
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
-from .connector import EngineConnector, died_while_running, lost_on_its_way, no_such_engine
+from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .custody import request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
+from .late import LateResults
 from .notices import Notices
 from .ports import Host
 from .records import init_record
@@ -36,7 +37,7 @@ class DirectQueue:
     Args:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer: the parts of the hub below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results: the parts below.
         request_ended: is told how requests ended, since tasks may depend on them.
     """
 
@@ -54,6 +55,7 @@ class DirectQueue:
         routes: Routes,
         engines: Engines,
         announcer: Announcer,
+        late_results: LateResults,
         request_ended: Callable[[str, Outcome], None],
     ) -> None:
         self._host = host
@@ -67,6 +69,8 @@ class DirectQueue:
         self._routes = routes
         self._engines = engines
         self._by_ident = engines.by_ident
+        self._gone = engines.gone
+        self._late_results = late_results
         self._announcer = announcer
         self._request_ended = request_ended
         self.relay = Relay()
@@ -95,7 +99,7 @@ class DirectQueue:
             self._intake.when_safe(partial(self._relay_comm, idents, msg))
             return
         if len(idents) < 2:  # not recorded, since it names no engine
-            self._replies.refuse("mux_in", sender, msg, no_such_engine(idents))
+            self._replies.refuse("mux_in", sender, msg, EngineError("the message names no engine"))
             return
         record.engine_uuid = idents[1].decode("utf-8", "replace")
         try:
@@ -131,7 +135,7 @@ class DirectQueue:
             elif self._intake.withdrawn.take(header.msg_id):
                 error = TaskAborted(NOT_BEGUN)
             elif engine is None:
-                error = no_such_engine(idents)
+                error = self._gone.no_such_engine(idents[1])
                 if header.is_stock and self._engines.changes.has_left(uuid):
                     direct = Direct(sender, header, msg.raw_header, Lane(b""))
                     self._answers.owed.leave_to_client(direct)
@@ -167,12 +171,8 @@ class DirectQueue:
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has got an EngineError already; the real result goes into the record.
             del self.late[msg_id]
-            started = self._answers.metadata_of(msg).started
-            self._answers.record_result(ident, msg, msg_id, b"", started)
-            self._notices.ignore(
-                "late_result", "a reply of an engine that was lost; it is recorded", uuid=ident, task=msg_id
-            )
-        elif not self._routes.heard_probe(ident, msg_id):
+            self._late_results.record_now(ident, msg)
+        elif not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
             self._notices.ignore(
                 "unexpected_result", "a reply to a request that it was not asked", uuid=ident, task=msg_id
             )
@@ -197,9 +197,10 @@ class DirectQueue:
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """Stop waiting for the late answers of a lost engine."""
+        """Stop waiting for the late answers of a lost engine. If the engine may return, they are still recorded."""
         for msg_id in [msg_id for msg_id, owner in self.late.items() if owner is engine]:
             del self.late[msg_id]
+            self._late_results.expect(engine, msg_id)
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return whether late answers of a lost engine would still be recorded."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..logs import get_logger
 from ..wire.messages import Message, Session
 from .changes import EngineChanges
 from .connector import EngineConnector, EngineState
+from .engineids import EngineIds, requested_id, valid_uuid
 from .events import (
     EngineRegistered,
     EngineRequested,
@@ -18,6 +19,7 @@ from .events import (
     EngineUnregistered,
     RegistrationStalled,
 )
+from .gone import GoneEngines
 from .heartbeat import HeartMonitor
 from .notices import Notices
 from .ports import EngineWatcher, Host
@@ -29,10 +31,20 @@ log = get_logger("trio_hub.hub")
 
 LOSSES = ("ended", "heart", "request", "shutdown", "unreachable")
 """The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
-MAX_UUID = 255
-"""Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
+_CAUSES = {
+    "ended": "its process has ended",
+    "heart": "its heart has stopped",
+    "request": "it has unregistered",
+    "shutdown": "it has shut down",
+    "unreachable": "no message reaches it",
+}
+"""What errors say of each loss, unless more is known."""
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
 """A msg_id of a Jupyter session: session, process id, number."""
+
+
+def _nobody(engine: EngineConnector) -> None:
+    """Do nothing. Used as callback until `Engines.connect` is called."""
 
 
 class Engines:
@@ -66,7 +78,7 @@ class Engines:
         self._notices = notices
         self._heartmonitor = heartmonitor
         self.changes = changes
-        self._hb_period = hb_period
+        self.hb_period = hb_period
         self.engine_info = engine_info
         self.alive: dict[int, EngineConnector] = {}
         """The engines that are registered (`EngineState.is_registered`), by id."""
@@ -76,12 +88,14 @@ class Engines:
         """The engines that know their id and whose heart was not heard yet, by identity."""
         self.lost: set[EngineConnector] = set()
         """The engines that are gone and whose grace is not over."""
+        self.gone = GoneEngines()
+        """The engines that have gone last, with the causes; some may come back."""
         self.registrations = dict.fromkeys(("requested", "replied", "stalled"), 0)
         """Counts of engines that asked to register, were told their ids, and were not heard in time."""
         self.engines_registered = 0
         self.engines_lost = dict.fromkeys(LOSSES, 0)
         """Counts of lost engines, by reason."""
-        self._ids = _Ids()
+        self._ids = EngineIds()
         self._joined: Callable[[EngineConnector], None] = _nobody
         self._returned: Callable[[EngineConnector], None] = _nobody
         self._watchers: Sequence[EngineWatcher] = ()
@@ -96,7 +110,7 @@ class Engines:
 
         Args:
             joined: is told of each engine that is usable, or expected.
-            returned: is told when the heart of an expected engine is heard.
+            returned: is told when the heart of an engine is heard that is expected, or gone and may return.
             watchers: are told of each engine that goes, in this order.
         """
         self._joined = joined
@@ -121,7 +135,7 @@ class Engines:
         engine.host = self._host.peer_address()
         if named := _WITH_PID.fullmatch(msg.header.msg_id):
             engine.pid = int(named[1])
-        told = {"id": engine.id, "hb_period": self._hb_period, "connection_info": self.engine_info}
+        told = {"id": engine.id, "hb_period": self.hb_period, "connection_info": self.engine_info}
         self.incoming_registrations[engine.ident] = engine
         try:
             self._host.start_engine(engine)
@@ -145,21 +159,28 @@ class Engines:
     def _connector(self, uuid: Any, requested_id: int | None) -> EngineConnector:
         """Return a new engine, which is in no table yet. Raises like `valid_uuid`."""
         uuid = valid_uuid(uuid, self.by_ident, self.incoming_registrations)
-        return EngineConnector(self._ids.give(requested_id, self._of_id), uuid)
+        engine = EngineConnector(self._ids.give(requested_id, self.with_id), uuid)
+        self.gone.forget(engine.ident)
+        self.gone.give_id_away(engine.id)
+        return engine
 
     def finish_registration(self, heart: bytes) -> None:
         """Complete a registration, after the engine's heart has been heard: the engine is usable."""
         engine = self.incoming_registrations.pop(heart)
-        engine.state = EngineState.ALIVE
-        self._add(engine)
-        self._heartmonitor.watch(heart)
         engine.end_scope()  # the registration timeout
         self.engines_registered += 1
         log.info("engine registered", engine=engine.id, uuid=engine.uuid)
+        self.make_usable(engine, EngineRegistered(engine.id, engine.uuid))
+
+    def make_usable(self, engine: EngineConnector, event: EngineRegistered | EngineReturned) -> None:
+        """Add an engine whose heart beats to the tables, tell clients and observers, and give it work."""
+        engine.state = EngineState.ALIVE
+        self._add(engine)
+        self._heartmonitor.watch(engine.ident)
         self._replies.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         self.changes.engine_came(engine.id, engine.uuid)
         if self._host.listening:
-            self._notices.tell(EngineRegistered(engine.id, engine.uuid))
+            self._notices.tell(event)
         self._joined(engine)
 
     def _add(self, engine: EngineConnector) -> None:
@@ -176,25 +197,29 @@ class Engines:
             self.restore_engine(engine_id, uuid)
         self._ids.reserve(next_id)
 
-    def restore_engine(self, engine_id: int | None, uuid: str) -> None:
+    def restore_engine(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
         """Take up one engine of an earlier hub, see `restore_engines`; with an id of None, under a new id."""
+        engine = self.of_earlier_hub(engine_id, uuid)
+        if engine is not None:
+            engine.state = EngineState.EXPECTED
+            self._host.start_engine(engine)
+            self._add(engine)
+            self._joined(engine)
+        return engine
+
+    def of_earlier_hub(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
+        """Return a connector, which is in no table yet, for an engine of an earlier hub; None if that is no engine."""
         try:
-            engine = self._connector(uuid, engine_id)
+            return self._connector(uuid, requested_id(engine_id))
         except (KeyError, TypeError, ValueError) as error:
             log.warning("an engine is not restored", engine=engine_id, error=error)
-            return
-        engine.state = EngineState.EXPECTED
-        self._host.start_engine(engine)
-        self._add(engine)
-        self._joined(engine)
+            return None
 
-    def engine_returned(self, engine: EngineConnector) -> None:
-        """Begin the return of an expected engine, whose heart is heard for the first time by this hub."""
-        engine.state = EngineState.RETURNING
-        self._heartmonitor.watch(engine.ident)
-        log.info("engine is back", engine=engine.id, uuid=engine.uuid)
-        if self._host.listening:
-            self._notices.tell(EngineReturned(engine.id, engine.uuid))
+    def engine_heard(self, engine: EngineConnector) -> None:
+        """Begin the return of an engine that is expected, or gone, and whose heart is heard."""
+        if engine.state is EngineState.EXPECTED:
+            engine.state = EngineState.RETURNING
+            self._heartmonitor.watch(engine.ident)
         self._returned(engine)
 
     def purge_stalled_registration(self, engine: EngineConnector) -> None:
@@ -203,6 +228,7 @@ class Engines:
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
+        self.gone.remember(engine, "its heart was not heard in time after its registration", may_return=False)
         self.registrations["stalled"] += 1
         log.warning("registration stalled, purged", engine=engine.id, uuid=engine.uuid)
         if self._host.listening:
@@ -210,55 +236,40 @@ class Engines:
 
     # Going
 
-    def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
-        """Unregister an engine that asks to leave, also while it is registering.
-
-        The id may have belonged to another engine before, whose last message comes late. So a message that also names
-        the uuid is ignored if the uuid is not that of the engine with this id. A stock engine names its uuid by its
-        identity; its nanny sends only the id.
-        """
-        content = self._session.content(msg)
-        engine_id = content.get("id")
-        speaks_of = _speaks_of(ident[0], content)
-        engine = self._of_id(engine_id) if type(engine_id) is int else None
-        if engine is None and engine_id is None and speaks_of is not None:
-            # an engine that gives up waiting for its registration does not know its id
-            engine = self.incoming_registrations.get(speaks_of)
-        if engine is None:
-            self._notices.ignore(
-                "unknown_engine", "an unregistration of an engine that is not registered", engine=engine_id
-            )
-        elif speaks_of not in (None, engine.ident):
-            self._notices.ignore(
-                "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
-            )
-        elif engine.state.is_registered:
-            self.lose_engine(engine, "request")
-        else:
-            self.purge_stalled_registration(engine)
-            engine.end_scope()
-
-    def _of_id(self, engine_id: int) -> EngineConnector | None:
+    def with_id(self, engine_id: int) -> EngineConnector | None:
         """Return the engine that has this id, or is registering with it."""
         registering = (engine for engine in self.incoming_registrations.values() if engine.id == engine_id)
         return self.alive.get(engine_id) or next(registering, None)
 
-    def lose_engine(self, engine: EngineConnector, reason: str, cause: str | None = None) -> None:
+    def lose_engine(
+        self, engine: EngineConnector, reason: str, cause: str = "", *, may_return: bool | None = None
+    ) -> None:
         """Remove an engine from the tables, answer its requests, announce its loss, and begin its grace.
 
-        ``cause``: see `EngineConnector`.
+        Args:
+            engine: the engine; if it is gone already, only the cause is noted.
+            reason: one of `LOSSES`.
+            cause: why it is gone, for the errors of its requests, such as "killed by signal 9 (SIGKILL)".
+            may_return: whether it is usable again when its heart is heard; by default, if it has not said goodbye.
         """
         engine.cause = cause or engine.cause
         if not engine.state.is_registered:
             return
-        engine.state = EngineState.LOST
+        engine.state, engine.loss = EngineState.LOST, reason
+        may_return = reason in ("heart", "unreachable") if may_return is None else may_return
+        self.gone.remember(engine, engine.cause or _CAUSES[reason], may_return=may_return)
         del self.alive[engine.id]
         del self.by_ident[engine.ident]
         self._heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         self.engines_lost[reason] += 1
         log.info(
-            "engine unregistered", engine=engine.id, uuid=engine.uuid, reason=reason, unanswered=len(engine.pending)
+            "engine unregistered",
+            engine=engine.id,
+            uuid=engine.uuid,
+            reason=reason,
+            cause=engine.cause,
+            unanswered=len(engine.pending),
         )
         for watcher in self._watchers:
             self._tell(watcher.engine_lost, engine)
@@ -284,65 +295,9 @@ class Engines:
         if engine.state is not EngineState.LOST:
             return
         engine.state = EngineState.SETTLED
+        engine.end_scope()  # the grace
         self.lost.discard(engine)
         for watcher in self._watchers:
             self._tell(watcher.engine_settled, engine)
         if self._host.listening:
             self._notices.tell(EngineSettled(engine.id, engine.uuid))
-
-
-def _nobody(engine: EngineConnector) -> None:
-    """Do nothing. Used as callback until `Engines.connect` is called."""
-
-
-def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
-    """Return the identity of the engine that an unregistration names, or None if it names only an id."""
-    uuid = content.get("uuid")
-    if isinstance(uuid, str):
-        return uuid.encode("utf-8", "replace")
-    # ZeroMQ makes up an identity that begins with NUL for a peer without one; a stock engine's identity is its uuid
-    return None if sender.startswith(b"\0") else sender
-
-
-class _Ids:
-    """Gives ids to engines: each id once, unless an engine asks for a free id."""
-
-    def __init__(self) -> None:
-        self.next = 0
-        """The lowest id that was never given."""
-
-    def reserve(self, until: int) -> None:
-        """Give no id below this, unless an engine asks for it."""
-        self.next = max(self.next, until)
-
-    def give(self, requested: int | None, owner: Callable[[int], object]) -> int:
-        """Return the requested id if no engine has it, else the next id that was never used."""
-        if requested is not None:
-            if owner(requested) is None:
-                self.reserve(requested + 1)
-                return requested
-            log.warning("the engine id is in use: who asked for it gets another", kind="id_in_use", engine=requested)
-        self.next += 1
-        return self.next - 1
-
-
-def requested_id(requested: Any) -> int | None:
-    """Return the id that an engine asks for, or None. Raises `ValueError` if the value cannot be an id."""
-    if requested is not None and (type(requested) is not int or not 0 <= requested < 2**31):
-        raise ValueError(f"the requested engine id must be an integer of 0 or more, not {requested!r}")
-    return requested
-
-
-def valid_uuid(uuid: Any, *taken: Container[bytes]) -> str:
-    """Return the uuid of an engine after checking it.
-
-    Raises `TypeError`, `ValueError`, or `KeyError` if it is in use.
-    """
-    if not isinstance(uuid, str) or not uuid:
-        raise TypeError("a registration_request must say the engine's uuid, a text that is not empty")
-    ident = uuid.encode("utf-8", "replace")
-    if len(ident) > MAX_UUID or ident[0] == 0:
-        raise ValueError(f"the engine's uuid must have at most {MAX_UUID} bytes, and must not begin with NUL")
-    if any(ident in idents for idents in taken):
-        raise KeyError(f"uuid {uuid!r} in use")
-    return uuid

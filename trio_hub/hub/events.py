@@ -17,6 +17,7 @@ __all__ = [
     "RegistrationStalled",
     "TaskAssigned",
     "TaskFinished",
+    "TaskQueued",
     "TaskSubmitted",
 ]
 
@@ -41,7 +42,10 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone. ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``."""
+    """An engine is gone.
+
+    ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``. The log says more.
+    """
 
     id: int
     uuid: str
@@ -56,7 +60,7 @@ class EngineSettled(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineReturned(msgspec.Struct, frozen=True, gc=False):
-    """The heart of an engine that was registered with an earlier hub is heard."""
+    """The heart of an engine of an earlier hub is heard, or an engine that was gone is usable again."""
 
     id: int
     uuid: str
@@ -93,6 +97,12 @@ class TaskAssigned(msgspec.Struct, frozen=True, gc=False):
     engine_uuid: str
 
 
+class TaskQueued(msgspec.Struct, frozen=True, gc=False):
+    """A task that had an engine waits for another engine: the engine died, or has failed or refused the task."""
+
+    msg_id: str
+
+
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
 
@@ -121,6 +131,7 @@ Event: TypeAlias = (
     | RegistrationStalled
     | TaskSubmitted
     | TaskAssigned
+    | TaskQueued
     | TaskFinished
     | HubStopping
 )

@@ -29,6 +29,8 @@ class HeartMonitor:
         self._misses: dict[bytes, int] = {}
         """Pings in a row that each watched heart has missed."""
         self._heard: set[bytes] = set()
+        self.asked: dict[bytes, int] = {}
+        """For each heart that was asked and has not answered yet, the number of the next ping then."""
 
     def __len__(self) -> int:
         return len(self._misses)
@@ -66,6 +68,15 @@ class HeartMonitor:
         """Watch a heart, which has just been heard for the first time."""
         self._misses[heart] = 0
         self._heard.add(heart)
+
+    def ask(self, heart: bytes) -> None:
+        """Note that a heart is asked whether it beats: only an answer to a later ping counts (`answered`)."""
+        self.asked[heart] = self._pings + 1
+
+    def answered(self, heart: bytes, pong: bytes) -> None:
+        """Note a pong of ours (`is_ours`) while hearts are asked."""
+        if int(pong.rpartition(b".")[2]) >= self.asked.get(heart, self._pings + 1):
+            del self.asked[heart]
 
     def forget(self, heart: bytes) -> None:
         self._misses.pop(heart, None)

@@ -49,15 +49,17 @@ class Hearts:
                 "bad_heartbeat", "a heartbeat that answers no ping of this hub", uuid=b"".join(frames[:1])
             )
             return
+        if self.heartmonitor.asked:
+            self.heartmonitor.answered(*frames)
         if not self.heartmonitor.beat(frames[0]):
             self.handle_new_heart(frames[0])
 
     def handle_new_heart(self, heart: bytes) -> None:
-        """Complete the registration of a new heart's engine, or the return of an expected engine."""
+        """Complete the registration of a new heart's engine, or the return of an engine that is expected or gone."""
         if heart in self._engines.incoming_registrations:
             self._engines.finish_registration(heart)
-        elif (engine := self._engines.by_ident.get(heart)) is not None:  # expected
-            self._engines.engine_returned(engine)
+        elif engine := self._engines.by_ident.get(heart) or self._engines.gone.that_may_return(heart):
+            self._engines.engine_heard(engine)
         else:
             self._notices.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
 
@@ -74,13 +76,14 @@ class Hearts:
             log.warning(
                 "engine has no heartbeat", engine=engine.id, uuid=engine.uuid, misses=self.heartmonitor.misses(heart)
             )
-            self._engines.lose_engine(engine, "heart")
+            seconds = self.heartmonitor.misses(heart) * self._engines.hb_period / 1000
+            self._engines.lose_engine(engine, "heart", f"its heart was silent for {seconds:.3g} s")
 
     def purge_unheard(self) -> None:
         """Lose the expected engines, since their hearts have not been heard in time."""
         for engine in list(filter(_is_expected, self._engines.alive.values())):
             log.warning("engine was restored, and its heart is not heard", engine=engine.id, uuid=engine.uuid)
-            self._engines.lose_engine(engine, "heart")
+            self._engines.lose_engine(engine, "heart", "its heart was not heard after the restart of the hub")
 
 
 def _is_expected(engine: EngineConnector) -> bool:

@@ -66,20 +66,24 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
+        self.goodbyes = parts.goodbyes
         self.is_pending, self.result_queues = parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
         self._read = session.read_untrusted
-        hearts, engines = parts.hearts, parts.engines  # their unexpected errors only need to be reported
-        self.handle_pong = guarded(parts.notices, "heartbeat", hearts.handle_pong)
-        self.weigh_hearts = guarded(parts.notices, "heartbeat", hearts.weigh_hearts)
-        self.purge_unheard = guarded(parts.notices, "restored engines", hearts.purge_unheard)
-        self.restore_engines = guarded(parts.notices, "restored engines", engines.restore_engines)
-        stalled = guarded(parts.notices, "stalled registration", engines.purge_stalled_registration)
-        self.purge_stalled_registration = stalled
-        self.lose_engine = guarded(parts.notices, "end of an engine", engines.lose_engine)
-        self.handle_stranded = guarded(parts.notices, "end of an engine", engines.handle_stranded)
-        self.give_up_control = guarded(parts.notices, "connection", parts.control.give_up_channel)
+        # Ways in whose unexpected errors only need to be reported.
+        hearts, engines, routes, notices = parts.hearts, parts.engines, parts.routes, parts.notices
+        self.handle_pong = guarded(notices, "heartbeat", hearts.handle_pong)
+        self.weigh_hearts = guarded(notices, "heartbeat", hearts.weigh_hearts)
+        self.purge_unheard = guarded(notices, "restored engines", hearts.purge_unheard)
+        self.restore_engines = guarded(notices, "restored engines", engines.restore_engines)
+        self.remember_engines = guarded(notices, "restored engines", parts.recovery.remember_engines)
+        self.purge_stalled_registration = guarded(notices, "registration", engines.purge_stalled_registration)
+        self.heart_asked = guarded(notices, "end of an engine", parts.goodbyes.heart_asked)
+        self.lose_engine = guarded(notices, "end of an engine", engines.lose_engine)
+        self.handle_stranded = guarded(notices, "end of an engine", engines.handle_stranded)
+        self.give_up_control = guarded(notices, "connection", parts.control.give_up_channel)
+        self.engine_connection_lost = guarded(notices, "connection", routes.engine_connection_lost)
         self.monitor_handlers: dict[str, Callable[[list[bytes], Message], None]] = {
             "mux_in": self.direct.save_queue_request,
             "mux_out": self.direct.save_queue_result,
@@ -105,7 +109,7 @@ class Hub:
                 "become_dask_request": self.queries.become_dask,
                 "stop_distributed_request": self.queries.stop_distributed,
                 "registration_request": self.engines.register_engine,
-                "unregistration_request": self.engines.unregister_engine,
+                "unregistration_request": parts.goodbyes.unregister_engine,
                 "connection_request": self.queries.connection_request,
             }
         )
@@ -185,13 +189,9 @@ class Hub:
             self.notices.wire_errors[error.kind] += 1
         if not isinstance(error, EXPECTED):
             error = self.notices.failed("query", error, msg_type=msg.header.msg_type, client=msg.header.session)
-        log.warning(
-            "refused a query",
-            kind="query_refused",
-            msg_type=msg.header.msg_type,
-            client=msg.header.session,
-            error=f"{type(error).__name__}: {error}",
-        )
+        reason = f"{type(error).__name__}: {error}"
+        client, msg_type = msg.header.session, msg.header.msg_type
+        log.warning("refused a query", kind="query_refused", msg_type=msg_type, client=client, error=reason)
         for _ in range(2):
             try:
                 self.replies.reply("query", msg.idents, msg, Reply("hub_error", content_of(error)))

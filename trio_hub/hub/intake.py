@@ -85,10 +85,11 @@ class Intake:
 
     # To disk
 
-    def record(self, record: TaskRecord, idents: list[bytes], msg: Message) -> None:
-        """Record a request of a client."""
+    def record(self, record: TaskRecord, idents: list[bytes], msg: Message, since: float | None = None) -> None:
+        """Record a request of a client; ``since`` is the time from which its timeout counts (`Custody`)."""
         if self._durable:
-            record.custody = custody_of_request(idents, msg, is_json=self._session.packer.is_json).pack()
+            is_json = self._session.packer.is_json
+            record.custody = custody_of_request(idents, msg, is_json=is_json, since=since).pack()
         self._add(record)
         if self._store.crowded and not self._crowded:
             self._crowded = True

@@ -20,10 +20,12 @@ from .control import ControlChannel
 from .direct import DirectQueue
 from .engines import Engines
 from .gathering import Gathering
+from .goodbyes import Goodbyes
 from .heartbeat import HeartMonitor
 from .hearts import Hearts
 from .intake import Intake
 from .labels import Labels
+from .late import LateResults
 from .notices import Notices
 from .output import Output
 from .owed import OwedResults
@@ -52,6 +54,7 @@ class _Below(TypedDict):
     routes: Routes
     engines: Engines
     announcer: Announcer
+    late_results: LateResults
 
 
 class Settings(TypedDict, total=False):
@@ -141,6 +144,8 @@ class Parts:
             host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
         )
         self.hearts = Hearts(heartmonitor, engines, notices, now)
+        self.goodbyes = Goodbyes(host, session, notices, engines)
+        self.late_results = LateResults(answers, notices)
         # The queues.
         self.labels = labels = Labels()
         self.announcer = Announcer(notices, labels)
@@ -148,6 +153,7 @@ class Parts:
             host,
             session,
             store,
+            now,
             rng,
             hwm=hwm,
             scheme=scheme,
@@ -167,6 +173,7 @@ class Parts:
             "routes": routes,
             "engines": engines,
             "announcer": self.announcer,
+            "late_results": self.late_results,
         }
         self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
         self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)
@@ -215,7 +222,13 @@ class Parts:
             broadcasts=self.restored,
         )
         returning = ReturningEngines(
-            host, notices=notices, routes=routes, direct=direct, broadcasts=broadcasts, scheduler=tasks.scheduler
+            host,
+            notices=notices,
+            routes=routes,
+            engines=engines,
+            direct=direct,
+            broadcasts=broadcasts,
+            scheduler=tasks.scheduler,
         )
         self.queries = Queries(
             host,
@@ -239,10 +252,12 @@ class Parts:
             **dict.fromkeys(broadcast_channels, broadcasts),
         }
         """The queue of each channel on which engines answer."""
-        routes.connect(self.result_queues)
+        routes.connect(self.result_queues, returning.engine_proven)
         # Routes and tasks are told first of an engine's end: tasks may depend on requests that fail then.
         engines.connect(
-            tasks.engine_joined, returning.engine_returned, (routes, tasks, direct, broadcasts, self.control)
+            tasks.engine_joined,
+            returning.engine_returned,
+            (routes, tasks, direct, broadcasts, self.control),
         )
 
     def is_pending(self, msg_id: str) -> bool:

@@ -53,6 +53,9 @@ class Host(Protocol):
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         """Call `Hub.flush_route` until nothing waits on that route any more, or the engine's time is up."""
 
+    def ask_heart(self, engine: EngineConnector) -> None:
+        """Ping the heart of an engine now, and call `Hub.heart_asked` when it has answered, or after a short time."""
+
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         """Carry out a call of the store, and call `then` with the result, or with the exception if it fails.
 

@@ -6,7 +6,7 @@ heard, the hub finds out what the engine has done with the requests, see `trio_h
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..schedulers.broadcast import sub_msg_id
 from ..schedulers.task import Task
 from ..wire.messages import Message, Session
 from .answers import Answers, Asked
-from .connector import EngineConnector
+from .connector import EngineConnector, EngineState
 from .custody import custody_of, identities, request_frames
 from .direct import DirectQueue
 from .engines import Engines
@@ -68,6 +68,17 @@ class Recovery:
         self._tasks = tasks
         self._direct = direct
         self._broadcasts = broadcasts
+
+    def remember_engines(self, engines: Mapping[int, str]) -> None:
+        """Remember engines of an earlier hub, given as uuids by id: each is usable when its heart is heard.
+
+        Nobody sees these engines before. But `take_over` expects those that have unfinished requests, under their ids.
+        """
+        for engine_id, uuid in sorted(engines.items()):
+            if engine := self._engines.of_earlier_hub(engine_id, uuid):
+                engine.state = EngineState.SETTLED
+                cause = "its heart was not heard after the restart of the hub"
+                self._engines.gone.remember(engine, cause, may_return=True)
 
     def take_over(self) -> Generator[Awaitable[Any], Any, int]:
         """Carry on with the unfinished requests in the store, and return their number.
@@ -164,15 +175,34 @@ class Recovery:
         except WireError:
             return []
 
+    def _wanted_by(self, message: Message | None) -> list[str]:
+        """Return the remembered engines of which a task may need a certain one: its targets, or all if it follows."""
+        try:
+            metadata = None if message is None else self._session.task_metadata(message)
+        except WireError:
+            return []
+        if metadata is None or not (metadata.targets or metadata.follow):
+            return []
+        targets = metadata.targets or ()
+        return [engine.uuid for engine in self._engines.gone if metadata.follow or engine.uuid in targets]
+
     def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
-        """Restore the engines that have requests but are in no list: they may have come just before the hub ended."""
+        """Restore the engines that may have requests, and the engines without which a task could never run.
+
+        An engine that has requests may be in no list: it may have come just before the hub ended.
+        """
         uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
         for record in records:
             if record.queue == "broadcast" and record.engine_uuid is None:
                 uuids.update(self._targets(messages[record.msg_id]))
+            elif record.queue == "task":
+                uuids.update(self._wanted_by(messages[record.msg_id]))
         for uuid in sorted(uuids):
             if self._engine_of(uuid) is None:
-                self._engines.restore_engine(None, uuid)
+                known = self._engines.gone.of(uuid.encode("utf-8", "replace"))
+                engine = self._engines.restore_engine(None if known is None else known.id, uuid)
+                if engine is not None and known is not None:
+                    engine.host, engine.pid = known.host, known.pid
 
     def _engine_of(self, uuid: str | None) -> EngineConnector | None:
         return None if uuid is None else self._engines.by_ident.get(uuid.encode("utf-8", "replace"))

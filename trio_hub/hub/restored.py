@@ -31,7 +31,7 @@ class RestoredBroadcasts:
         self, session: Session, *, engines: Engines, gathering: Gathering, scattered: Scattered, broadcasts: Broadcasts
     ) -> None:
         self._session = session
-        self._by_ident = engines.by_ident
+        self._by_ident, self._gone = engines.by_ident, engines.gone
         self._gathering = gathering
         self._scattered = scattered
         self._broadcasts = broadcasts
@@ -64,4 +64,4 @@ class RestoredBroadcasts:
             if engine is not None:
                 self._broadcasts.relay.restore(direct)
             else:
-                self._broadcasts.fail_share(direct, uuid, EngineError(f"Engine {uuid} is not registered (any more)"))
+                self._broadcasts.fail_share(direct, uuid, self._gone.no_such_engine(uuid.encode("utf-8", "replace")))

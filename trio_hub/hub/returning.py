@@ -1,6 +1,6 @@
-"""Engines of an earlier hub that come back: finds out what they have done with that hub's requests.
+"""Engines that come back: engines of an earlier hub, and engines that were gone.
 
-When the heart of such an engine is heard:
+When the heart of an engine is heard that has requests of an earlier hub:
 
 - answers that the engine still holds come by themselves, once its connection is back;
 - the hub sends direct requests once more, with the same bytes. The engine drops a request that it has received before;
@@ -9,12 +9,17 @@ When the heart of such an engine is heard:
 
 A load-balanced task whose answer was lost is run again. A direct request, or a share of a broadcast, is not, since it
 may have changed the engine's state: its client gets an error that says so.
+
+An engine that was gone, or was idle when the earlier hub ended, has nothing to be found out. But a heart signs nothing,
+and the engine may have lost its connections. So the hub asks it one question, and the engine is usable when it has
+answered.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.relay import Direct, Lane
 from ..schedulers.task import SentBy
@@ -23,11 +28,15 @@ from ..wire.frames import Frames
 from .broadcasts import Broadcasts
 from .connector import EngineConnector, EngineState
 from .direct import DirectQueue
+from .engines import Engines
+from .events import EngineReturned
 from .notices import Notices
 from .ports import Host, Queue
 from .routes import RESTARTED, Routes, recorded_as
 
 __all__ = ["ReturningEngines"]
+
+log = get_logger("trio_hub.hub")
 
 SENT_AT_A_TIME = 100
 """Direct requests that are read from the store in one call, at most."""
@@ -38,7 +47,7 @@ class ReturningEngines:
 
     Args:
         host: the way to the store and to the sockets.
-        notices, routes, direct, broadcasts, scheduler: the parts of the hub below.
+        notices, routes, engines, direct, broadcasts, scheduler: the parts of the hub below.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class ReturningEngines:
         *,
         notices: Notices,
         routes: Routes,
+        engines: Engines,
         direct: DirectQueue,
         broadcasts: Broadcasts,
         scheduler: TaskScheduler,
@@ -54,14 +64,40 @@ class ReturningEngines:
         self._host = host
         self._notices = notices
         self._routes = routes
+        self._engines = engines
         self._direct = direct
         self._broadcasts = broadcasts
         self._scheduler = scheduler
 
     def engine_returned(self, engine: EngineConnector) -> None:
-        """Begin to find out what became of the earlier hub's requests, when the heart of a restored engine is heard."""
+        """Begin to find out what became of an expected engine's requests; ask a gone engine whether it is back.
+
+        Called when the heart of the engine is heard.
+        """
+        if not engine.state.is_registered:
+            self._routes.ask_gone_engine(engine)
+            return
+        log.info("engine is back", engine=engine.id, uuid=engine.uuid)
+        if self._host.listening:
+            self._notices.tell(EngineReturned(engine.id, engine.uuid))
         directs = [*_left_on(engine.mux), *_left_on(engine.broadcast)]
         self._send_again(engine, directs, [])
+
+    def engine_proven(self, engine: EngineConnector) -> None:
+        """Make a gone engine usable again, under its id, since it has proven on one channel that it is back.
+
+        What it has not answered is settled before. The connections of the other channels have to be proven, too.
+        """
+        if self._engines.gone.that_may_return(engine.ident) is not engine:
+            return
+        self._engines.handle_stranded(engine)
+        self._host.start_engine(engine)
+        self._engines.gone.forget(engine.ident)
+        engine.cause, engine.may_return = "", False
+        log.info("engine is back", engine=engine.id, uuid=engine.uuid)
+        self._engines.make_usable(engine, EngineReturned(engine.id, engine.uuid))
+        for channel in ("mux_out", self._broadcasts.channel_of(engine), "control_out"):
+            self._routes.engine_connection_lost(engine, channel)
 
     def _send_again(
         self, engine: EngineConnector, directs: list[Direct], unsent: list[tuple[str, Frames, str]]

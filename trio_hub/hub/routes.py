@@ -8,7 +8,7 @@ the engine is at the other end, and shows which answers were lost.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,10 @@ DISCONNECTED = "the connection to the engine broke"
 """The causes by which requests can be lost, as error texts name them."""
 
 
+def _nobody(engine: EngineConnector) -> None:
+    """Do nothing. Used as callback until `Routes.connect` is called."""
+
+
 class Routes:
     """Sends messages to engines, now or when they can be reached, and asks them questions.
 
@@ -47,12 +51,17 @@ class Routes:
         self._session = session
         self._notices = notices
         self._queues: Mapping[str, Queue] = {}
+        self._proven: Callable[[EngineConnector], None] = _nobody
         self.probes: dict[str, Probe] = {}
         """Questions to engines that are not answered yet, by msg_id."""
 
-    def connect(self, queues: Mapping[str, Queue]) -> None:
-        """Set the queue of each channel to engines. Call this once, before anything is sent."""
+    def connect(self, queues: Mapping[str, Queue], proven: Callable[[EngineConnector], None] = _nobody) -> None:
+        """Set the queue of each channel to engines, and what is told of gone engines that have answered a question.
+
+        Call this once, before anything is sent.
+        """
         self._queues = queues
+        self._proven = proven
 
     # Sending
 
@@ -140,14 +149,18 @@ class Routes:
             self.send(engine, channel, frames, header["msg_id"])
 
     def _ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
-        """Send an engine a question that only the engine can answer. Return False if it cannot be reached."""
+        """Send an engine a question that only the engine can answer. Return False if it cannot be reached.
+
+        The answer says what became of the requests that the engine was sent before, and nothing of those that wait.
+        """
         header = self._session.new_header(PROBE)
         frames = self._session.write(PROBE, {}, header=header)
-        msg_ids = dict.fromkeys(self._queues[channel].outstanding(engine))
+        waiting = {msg_id for _, msg_id in route.parked}
+        msg_ids = [msg_id for msg_id in self._queues[channel].outstanding(engine) if msg_id not in waiting]
         if not self._host.send(channel, [engine.ident, *frames]):
             return False
         route.question = header["msg_id"]
-        self.probes[header["msg_id"]] = Probe(engine, channel, msg_ids, DISCONNECTED, False)
+        self.probes[header["msg_id"]] = Probe(engine, channel, dict.fromkeys(msg_ids), DISCONNECTED, False)
         return True
 
     def heard_probe(self, ident: bytes, msg_id: str) -> bool:
@@ -170,6 +183,8 @@ class Routes:
                 self.flush(engine, channel)
             finally:
                 route.look()
+            if not engine.state.is_registered:
+                self._proven(engine)
         elif again:
             self._send_once_more(engine, channel, again)
         return True
@@ -239,6 +254,11 @@ class Routes:
         route.suspect, route.question = True, None
         route.look()
 
+    def ask_gone_engine(self, engine: EngineConnector) -> None:
+        """Have a gone engine, whose heart is heard, answer a question, unless it is being asked already."""
+        if "task_out" not in engine.routes:
+            self.engine_connection_lost(engine, "task_out")
+
     def some_connection_lost(self, engines: Iterable[EngineConnector], channel: str, others: Container[bytes]) -> None:
         """Ask the engines whose connection may have been the broken one, on which nothing was ever received.
 
@@ -269,9 +289,11 @@ class Routes:
         engine.routes.clear()
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """Forget the questions to the engine."""
+        """Forget the questions to the engine, but for the question that a gone engine has to answer to come back."""
+        kept = {route.question for route in engine.routes.values()}
         for msg_id in [msg_id for msg_id, probe in self.probes.items() if probe.engine is engine]:
-            del self.probes[msg_id]
+            if msg_id not in kept:
+                del self.probes[msg_id]
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return False: nothing waits for the answer to a question."""

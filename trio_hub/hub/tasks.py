@@ -28,6 +28,7 @@ from .connector import EngineConnector, EngineState, died_while_running
 from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
+from .late import LateResults
 from .notices import Notices
 from .ports import Host
 from .records import init_record
@@ -45,7 +46,8 @@ class TaskQueue:
     Args:
         host, session: the ways to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer, assignments: the parts below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, assignments: the parts
+            below.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class TaskQueue:
         routes: Routes,
         engines: Engines,
         announcer: Announcer,
+        late_results: LateResults,
         assignments: Assignments,
     ) -> None:
         self._host = host
@@ -74,6 +77,7 @@ class TaskQueue:
         self._admit = admission.admit
         self._routes = routes
         self._by_ident = engines.by_ident
+        self._late_results = late_results
         self._announcer = announcer
         self._assignments = assignments
         self.scheduler = assignments.scheduler
@@ -101,7 +105,8 @@ class TaskQueue:
     def record_and_submit(self, record: TaskRecord, task: Task, msg: Message, label: Any) -> None:
         """Record a task, and give it to the scheduler: now or, if strict, when it is on disk. Never raises."""
         try:
-            self._intake.record(record, task.idents, msg)
+            since = self._now().timestamp() if task.timeout else None
+            self._intake.record(record, task.idents, msg, since)
             self._intake.when_recorded(task.msg_id, partial(self.submit_task, task, label))
         except Exception as error:
             self.submitted += 1
@@ -150,7 +155,7 @@ class TaskQueue:
         msg_id = msg.parent.msg_id
         task = self.scheduler.running_on(ident, msg_id) or self._adopted(ident, msg_id)
         if task is None:
-            if not self._routes.heard_probe(ident, msg_id):
+            if not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
                 self._notices.ignore(
                     "unexpected_result", "a reply to a task that it does not run", uuid=ident, task=msg_id
                 )
@@ -200,7 +205,12 @@ class TaskQueue:
     def engine_settled(self, engine: EngineConnector) -> None:
         """Run the unanswered tasks of a lost engine elsewhere, or answer them with errors."""
         if engine.worker is not None:
-            self.scheduler.settle(engine.worker, partial(died_while_running, engine))
+            self.scheduler.settle(engine.worker, partial(self._stranded, engine))
+
+    def _stranded(self, engine: EngineConnector, msg_id: str) -> EngineError:
+        """Return the error for a task that a lost engine has not answered, and that no other engine may run."""
+        self._late_results.expect(engine, msg_id)
+        return died_while_running(engine, msg_id)
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return whether an engine runs tasks."""
@@ -258,9 +268,8 @@ class TaskQueue:
             task.retries = custody.retries
         task.refused = frozenset(custody.refused)
         task.unmet = frozenset(custody.unmet)
-        if task.timeout and record.submitted is not None:
-            waited = (self._now() - record.submitted).total_seconds()
-            task.timeout = max(task.timeout - max(waited, 0.0), 0.001)
+        if record.engine_uuid is None and custody.since is not None:  # else it had an engine: a wait begins anew
+            task.waited = max(self._now().timestamp() - custody.since, 0.0)
         if engine is None or engine.worker is None:
             return task
         self.scheduler.inherit(task, engine.worker)

@@ -15,6 +15,8 @@ RELEASE = 0.05
 """Seconds from the end of an engine's connection to the question on the next. Engines connect again after 0.1 s."""
 RETRY = 2.0
 """Seconds that an engine whose heart beats may be unreachable before the hub closes connections that may be ignored."""
+CONTROL_LIMIT = 5.0
+"""Seconds that an engine's control channel may be out of reach before the control requests that wait fail."""
 ANSWER, MAX_PAUSE = 10.0, 300.0
 """Seconds until the hub repeats a question that an engine has not answered: the first pause and the longest."""
 
@@ -30,7 +32,8 @@ async def engine_life(
     """Live an engine's life, from the registration's reply until the engine is settled.
 
     ``engine.scope`` is first the cancel scope of the registration timeout, which the first heartbeat cancels; then the
-    cancel scope of the engine's life, which the loss of the engine cancels.
+    cancel scope of the engine's life, which the loss of the engine cancels; then the cancel scope of its grace. An
+    engine that comes back after that has a new life.
     """
     if engine.state is EngineState.REGISTERING:  # else its heart was heard before this task ran
         with trio.move_on_after(config.registration_timeout_seconds) as engine.scope:
@@ -45,8 +48,9 @@ async def engine_life(
         with trio.CancelScope() as engine.scope:
             await trio.sleep_forever()
     changed()
-    if hub.owes_answers(engine):
-        await trio.sleep(config.stranded_grace)  # results that are on their way may still come in
+    if engine.state is EngineState.LOST and hub.owes_answers(engine):
+        with trio.move_on_after(config.stranded_grace) as engine.scope:
+            await trio.sleep_forever()  # results that are on their way may still come in
     hub.handle_stranded(engine)
 
 
@@ -61,7 +65,8 @@ async def reach_engine(
 
     A heart can be heard before the engine's other connections are open, and ZeroMQ does not report when they open. So
     this task tries again and again, with growing pauses. An engine that cannot be reached for `registration_timeout` is
-    lost, whatever its heart does; but without its control channel an engine goes on working.
+    lost, whatever its heart does. If only its control channel cannot be reached, for `CONTROL_LIMIT`, the control
+    requests that wait fail, and the engine goes on working.
 
     Args:
         retry: closes the connections of a channel on which nothing was received, from one address or from all. The
@@ -70,7 +75,7 @@ async def reach_engine(
     limit = config.registration_timeout_seconds
     pause, silent = ANSWER, 0.0
     while (route := engine.routes.get(channel)) is not None:
-        with trio.move_on_after(limit) as scope:
+        with trio.move_on_after(min(limit, CONTROL_LIMIT) if channel == "control_out" else limit) as scope:
             if route.suspect and route.question is None:
                 # ZeroMQ tells that a connection has ended a moment before it lets go of it. A question that was sent at
                 # once would be lost with that connection.
@@ -83,7 +88,7 @@ async def reach_engine(
                     retry(channel, engine.host)
                     retry_at += 4 * RETRY
         if scope.cancelled_caught or silent > limit:
-            give_up(hub, engine, channel)
+            give_up(hub, engine, channel, limit)
             return
         # The peer that is there now has been asked to prove that it is the engine. An engine answers when it has done
         # everything else that it has been sent; if there is nothing else, that does not take long.
@@ -95,12 +100,17 @@ async def reach_engine(
                 silent = 0.0 if engine.pending else silent + pause
                 pause = min(2 * pause, MAX_PAUSE)
                 retry(channel, None)
-                hub.connection_lost(channel, engine.ident)
+                hub.engine_connection_lost(engine, channel)
 
 
-def give_up(hub: Hub, engine: EngineConnector, channel: str) -> None:
-    """Give up an engine that cannot be reached on a channel; or only its control channel, if it is that channel."""
+def give_up(hub: Hub, engine: EngineConnector, channel: str, seconds: float) -> None:
+    """Give up an engine that cannot be reached on a channel; or only its control channel, if it is that channel.
+
+    A gone engine, which was asked whether it is back, is asked again when its heart is heard the next time.
+    """
     if channel == "control_out":
         hub.give_up_control(engine)
+    elif engine.state.is_registered:
+        hub.lose_engine(engine, "unreachable", f"no message has reached it for {seconds:g} s, though its heart beats")
     else:
-        hub.lose_engine(engine, "unreachable")
+        hub.routes.close_route(engine, channel)

@@ -16,7 +16,7 @@ from contextlib import suppress
 import trio
 import zmq
 
-from ..hub import Hub
+from ..hub import EngineConnector, Hub
 from ..transport.channel import Channel
 from ..transport.tcp import end_connection
 from ..wire.frames import Frames, to_bytes
@@ -28,6 +28,8 @@ SILENT_PINGS, SILENT_SECONDS = 3, 3.0
 """Pings in a row, and seconds, that a heart may miss before the hub closes its connection: it connects again."""
 AT_LEAST = 2000
 """Messages that are received in each period at least, if so many are there: so a flood is dropped as it comes in."""
+HEART_ANSWER = 0.5
+"""Seconds within which a heart that is asked must answer. Hearts of stock engines answer while the engine works."""
 _SLICE = 16
 """Pongs that are received before other tasks have their turn: it takes a fraction of a millisecond."""
 
@@ -44,6 +46,8 @@ class Heartbeat:
         self._silent = max(SILENT_PINGS, math.ceil(SILENT_SECONDS / period))
         self._confused = False
         """Whether ZeroMQ may have handed over a subscription together with the connection of another peer."""
+        self._to_ask: list[EngineConnector] = []
+        self._is_asked = trio.Event()
         ping.handle = self._subscribed
         pong.handle = self._ponged
 
@@ -63,6 +67,27 @@ class Heartbeat:
                 self.pong.release()
             else:
                 self.pong.hold()
+
+    def ask(self, engine: EngineConnector) -> None:
+        """Ask the heart of an engine whether it beats; `Hub.heart_asked` is called within two times `HEART_ANSWER`."""
+        self._to_ask.append(engine)
+        self._is_asked.set()
+
+    async def keep_asking(self) -> None:
+        """Ask hearts, all that are to be asked with one ping, for ever."""
+        monitor = self.hub.hearts.heartmonitor
+        while True:
+            await self._is_asked.wait()
+            self._is_asked = trio.Event()
+            engines, self._to_ask = self._to_ask, []
+            for engine in engines:
+                monitor.ask(engine.ident)
+            self.ping.send([monitor.ping()])
+            self.pong.release()  # the receiver handles the answers as they come
+            await trio.sleep(HEART_ANSWER)
+            await self._hear()
+            for engine in engines:
+                self.hub.heart_asked(engine, answered=monitor.asked.pop(engine.ident, None) is None)
 
     async def _hear(self) -> None:
         """Receive the pongs that have arrived, so that a busy hub does not take a living engine for dead.

@@ -14,7 +14,7 @@ import zmq
 from ..config import HubConfig
 from ..errors import EventsLost, HubClosedError
 from ..hub import EngineConnector, Hub
-from ..hub.events import Event, TaskAssigned, TaskFinished, TaskSubmitted
+from ..hub.events import Event, TaskAssigned, TaskFinished, TaskQueued, TaskSubmitted
 from ..hub.ports import Query, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
@@ -28,6 +28,7 @@ from .children import LocalEngines
 from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
+from .heartbeat import Heartbeat
 from .observing import Observer, Observers
 
 __all__ = ["RuntimeHost", "carry_out"]
@@ -48,12 +49,13 @@ class RuntimeHost:
     ``failures`` counts how often each service has failed (`trio_hub.services`).
 
     ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections`` and
-    ``local_engines``; and ``dask`` when there is room for it.
+    ``local_engines`` and ``heartbeat``; and ``dask`` when there is room for it.
     """
 
     hub: Hub
     connections: Connections
     local_engines: LocalEngines
+    heartbeat: Heartbeat
     dask: DaskSupervisor
 
     def __init__(
@@ -108,6 +110,9 @@ class RuntimeHost:
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.nursery.start_soon(self._reach_engine, engine, channel, name=f"reach engine {engine.id} on {channel}")
+
+    def ask_heart(self, engine: EngineConnector) -> None:
+        self.heartbeat.ask(engine)
 
     def run_query(self, message: Message, query: Query) -> None:
         self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")
@@ -287,6 +292,8 @@ def _trace(event: Event) -> None:
             log.debug("task submitted", task=msg_id, queue=queue)
         case TaskAssigned(msg_id, uuid):
             log.debug("task assigned", task=msg_id, uuid=uuid)
+        case TaskQueued(msg_id):
+            log.debug("task queued again", task=msg_id)
         case TaskFinished(msg_id, uuid, status):
             log.debug("task finished", task=msg_id, uuid=uuid, status=status)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_s
 
 log = get_logger("trio_hub.runtime")
 
+MAX_TOLD = 100
+"""Characters of a wrong entry of a file that are logged."""
 WRITE_GAP = 0.05
 """Seconds between two writes of the engine state: a thousand registrations are a few writes."""
 
@@ -167,13 +169,17 @@ class SavedEngines:
 
     ``local`` are the processes of local engines, by process id, and ``boot`` is the boot of the system in which they
     run (`trio_hub.runtime.processes.boot_id`).
+
+    ``gone`` are the uuids by id of engines that were lost, and that may come back. Engines for which a goodbye was said
+    are not among them: their ids are free for others.
     """
 
     engines: dict[int, str]
     next_id: int
-    places: dict[int, tuple[str | None, int | None]]
+    places: Mapping[int, Sequence[Any]]
     local: dict[int, SavedProcess] = field(default_factory=dict)
     boot: str = ""
+    gone: dict[int, str] = field(default_factory=dict)
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -185,12 +191,14 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     """What the file says; None, and a warning that names it, if it cannot be read. None, too, if there is none."""
     try:
         state = json.loads(path.read_bytes())
-        engines = {int(engine_id): uuid for engine_id, uuid in state["engines"].items()}
+        engines = dict(_rows(path, state["engines"]))
+        gone = dict(_rows(path, state.get("gone", {})))
+        places = {engine_id: place for engine_id, place in _rows(path, state.get("places", {})) if _is_place(place)}
         next_id = state["next_id"]
-        if type(next_id) is not int or not all(0 <= engine_id < 2**31 for engine_id in (*engines, next_id)):
-            raise ValueError("an id is not a whole number from 0 to 2**31 - 1")
-        places = {int(engine_id): (host, pid) for engine_id, (host, pid) in state.get("places", {}).items()}
-        local = {int(pid): SavedProcess(**process) for pid, process in state.get("local", {}).items()}
+        if type(next_id) is not int or next_id < 0:
+            log.warning("the next engine id in the file is no id", path=path, next_id=next_id)
+            next_id = 0
+        local = {pid: SavedProcess(**process) for pid, process in _rows(path, state.get("local", {}))}
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -198,8 +206,24 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places, local, state.get("boot", ""))
+        return SavedEngines(engines, next_id, places, local, state.get("boot", ""), gone)
     return None
+
+
+def _rows(path: Path, table: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+    """The rows of a table of the file, by engine id. A row whose name is no id is told, and costs no other row."""
+    for name, value in table.items():
+        try:
+            yield int(name), value
+        except ValueError as error:
+            log.warning("an engine is not restored", engine=name[:MAX_TOLD], path=path, error=error)
+
+
+def _is_place(place: Any) -> bool:
+    match place:
+        case [str() | None, int() | None]:
+            return True
+    return False
 
 
 class EngineStateFile:
@@ -225,7 +249,12 @@ class EngineStateFile:
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
         places = {engine.id: (engine.host, engine.pid) for engine in self._hub.engines.alive.values()}
-        return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot)
+        gone = {
+            engine.id: engine.uuid
+            for engine in self._hub.engines.gone
+            if engine.may_return and engine.loss != "request"
+        }
+        return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot, gone)
 
     def adopt(self) -> None:
         """Have the local engines of the hub before looked after, as far as they still run."""
@@ -240,16 +269,24 @@ class EngineStateFile:
             self._left = read_engine_state(self.path)
         return self._left
 
-    def restore(self) -> bool:
-        """Take up the engines that the file names. Whether there are any."""
+    def restore(self, *, expect: bool) -> None:
+        """Take up the engines that the file names: at once if they are expected, else when their hearts are heard.
+
+        An engine that has unfinished requests is expected in any case, see `trio_hub.hub.recovery`.
+        """
         state = self._before()
         if state is None:
-            return False
-        self._hub.restore_engines(state.engines, state.next_id)
-        for engine in self._hub.engines.alive.values():
+            return
+        if expect:
+            self._hub.restore_engines(state.engines, state.next_id)
+        else:
+            self._hub.remember_engines(state.engines)
+        self._hub.remember_engines(state.gone)
+        known = self._hub.engines
+        engines = [*known.alive.values(), *known.gone]
+        for engine in engines:
             engine.host, engine.pid = state.places.get(engine.id, (None, None))
-        log.info("restored engines; their hearts are awaited", engines=len(self._hub.engines.alive), path=self.path)
-        return bool(self._hub.engines.alive)
+        log.info("restored engines; their hearts are awaited", engines=len(engines), path=self.path)
 
     async def keep(self) -> None:
         """Write the file when engines come or go, for ever; not more often than makes sense."""
@@ -272,6 +309,8 @@ class EngineStateFile:
         told = asdict(state)
         if not state.local:
             del told["local"], told["boot"]
+        if not state.gone:
+            del told["gone"]
         try:
             write_private_file(self.path, json.dumps(told))
         except OSError as error:  # it is tried again when the engines have changed

@@ -29,7 +29,7 @@ from .dask import DaskSupervisor
 from .database import open_database, open_deliveries
 from .descriptors import DescriptorGuard
 from .factory import HubFactory
-from .heartbeat import Heartbeat
+from .heartbeat import HEART_ANSWER, Heartbeat
 from .host import RuntimeHost, carry_out
 from .profilelock import ProfileLock, lock_profile
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
@@ -43,8 +43,8 @@ log = get_logger("trio_hub.runtime")
 
 STATE_FILE = "engine state file"
 """The service's name."""
-LAST_WORDS = 1.0
-"""Seconds that nannies of local engines have to say that these are gone."""
+LAST_WORDS = 1.0 + 2 * HEART_ANSWER
+"""Seconds that nannies of local engines have to say that these are gone, and their hearts to stay silent."""
 LINGER = 1000
 """Milliseconds that the last replies have to leave when the hub stops."""
 RELEASE_LIMIT = 15.0
@@ -208,8 +208,8 @@ async def _take_over(
         if config.reuse:
             state_file.adopt()
     unfinished = hub.store.durable and len(await hub.store.unfinished()) > 0
-    if state_file is not None and (config.restore or (config.reuse and unfinished)):
-        state_file.restore()
+    if state_file is not None and config.reuse:
+        state_file.restore(expect=config.restore)
     if hub.store.durable:
         if config.reuse:
             taken_over = await carry_out(hub.recovery.take_over())
@@ -268,7 +268,7 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         channels[name].handle = partial(hub.dispatch_monitor_traffic, name)
     for name, channel in channels.items():
         channel.refused = partial(_refused, hub, name)
-    heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
+    host.heartbeat = heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
     for guard in factory.guards:
         guard.counts = hub.notices.ignored
     receiving = [guard.channel for guard in factory.guards] + host.connections.monitors
@@ -281,6 +281,7 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
         host.receiver.add(channel)
     services.start_soon(host.receiver.run, name="messages")
     services.start_soon(heartbeat.beat, name="heartbeat")
+    services.start_soon(heartbeat.keep_asking, name="questions to hearts")
     descriptors = DescriptorGuard(factory.ports)
     services.start_soon(keep_running, "file descriptors", descriptors.run, host.failures, name="file descriptors")
     for watcher in (host.connections.tell, host.connections.release):

@@ -106,7 +106,8 @@ class Task:
     ``unmet`` as well: failing may be forgiven, but asking them again would give the same answer.
 
     ``after`` and ``follow`` are what it depends on; ``unknown`` those msg_ids among them of which only the store
-    may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does.
+    may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does. ``waited``: seconds of
+    that time that have passed before this hub began.
 
     ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
     ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``sent_by`` says
@@ -139,6 +140,7 @@ class Task:
         "timer",
         "unknown",
         "unmet",
+        "waited",
         "worker",
     )
 
@@ -175,6 +177,7 @@ class Task:
         self.timeout = metadata.timeout or 0.0
         if self.timeout and not math.isfinite(self.timeout):
             raise WireError("wrong_type", f"timeout must be a number of seconds, not {self.timeout}")
+        self.waited = 0.0
         self.timer: Timer | None = None
         self.refused: frozenset[bytes] = _NO_ENGINES
         self.unmet: frozenset[bytes] = _NO_ENGINES

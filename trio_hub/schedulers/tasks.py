@@ -42,8 +42,8 @@ class Delivery(Protocol):
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """Answer the task with an error; the scheduler has forgotten it."""
 
-    def task_requeued(self, task: Task) -> None:
-        """Keep the task, which has had an engine and waits again."""
+    def task_queued_again(self, task: Task) -> None:
+        """Note that a task that had an engine waits for another: it is in the queue, or waits for a dependency."""
 
     def is_pending(self, msg_id: str) -> bool:
         """Whether a request that is not the scheduler's will be told to `TaskScheduler.ended` when it ends."""
@@ -127,10 +127,10 @@ class TaskScheduler:
             self._telling = False
         self._tell_news()
 
-    def settle(self, worker: Worker, died: Callable[[str], HubError] | None = None) -> None:
+    def settle(self, worker: Worker, error_of: Callable[[str], HubError] | None = None) -> None:
         """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it.
 
-        ``died`` returns the error for the task with a msg_id.
+        ``error_of`` gives the error of a task that fails, by its msg_id.
         """
         for task in list(worker.running.values()):
             self._take_back(task)
@@ -139,8 +139,8 @@ class TaskScheduler:
                 self._place_anew(task)
             else:
                 uuid = worker.ident.decode("utf-8", "replace")
-                unnamed = f"Engine {uuid} died while running task {task.msg_id}"
-                self._fail(task, worker, EngineError(unnamed) if died is None else died(task.msg_id))
+                died = EngineError(f"Engine {uuid} died while running task {task.msg_id}")
+                self._fail(task, worker, died if error_of is None else error_of(task.msg_id))
 
     def _can_run_elsewhere(self, task: Task) -> bool:
         if self._must_ask_anew(task):
@@ -379,7 +379,8 @@ class TaskScheduler:
 
     def _start_timer(self, task: Task) -> None:
         if task.timeout and task.timer is None:
-            task.timer = self._delivery.start_timer(task, task.timeout)
+            left = max(task.timeout - task.waited, 0.001) if task.waited else task.timeout
+            task.timer = self._delivery.start_timer(task, left)
 
     def _stop_timer(self, task: Task) -> None:
         if task.timer is not None:
@@ -397,6 +398,7 @@ class TaskScheduler:
         must_ask_anew = self._must_ask_anew(task)
         if task.sent_by is SentBy.EARLIER_HUB:
             task.sent_by = SentBy.PERHAPS_EARLIER_HUB
+        task.waited = 0.0  # the wait begins anew
         if task.aborted:
             self._fail(task, None, TaskAborted(NOT_BEGUN))
         elif must_ask_anew:
@@ -404,7 +406,7 @@ class TaskScheduler:
         else:
             self._place(task)
         if task.worker is None and task.state is not TaskState.DONE:
-            self._delivery.task_requeued(task)
+            self._delivery.task_queued_again(task)
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""

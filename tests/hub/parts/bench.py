@@ -16,6 +16,7 @@ from trio_hub.hub.changes import EngineChanges
 from trio_hub.hub.engines import Engines
 from trio_hub.hub.intake import Intake
 from trio_hub.hub.labels import Labels
+from trio_hub.hub.late import LateResults
 from trio_hub.hub.notices import Notices
 from trio_hub.hub.owed import OwedResults
 from trio_hub.hub.redelivery import Redelivery
@@ -98,12 +99,23 @@ class Bench:
             engine_info={"interface": "tcp://*"},
         )
         self.announcer = Announcer(self.notices, Labels())
+        self.late_results = LateResults(self.answers, self.notices)
         self.ended: list[tuple[str, Outcome]] = []
 
     @property
     def below(self) -> dict[str, Any]:
         """What the queues of recorded requests are given."""
-        names = ("notices", "replies", "intake", "answers", "admission", "routes", "engines", "announcer")
+        names = (
+            "notices",
+            "replies",
+            "intake",
+            "answers",
+            "admission",
+            "routes",
+            "engines",
+            "announcer",
+            "late_results",
+        )
         return {name: getattr(self, name) for name in names}
 
     def request_ended(self, msg_id: str, outcome: Outcome) -> None:
@@ -114,6 +126,7 @@ class Bench:
             self.host,
             self.session,
             self.store,
+            self.clock,
             Random(1),
             hwm=1,
             scheme="leastload",

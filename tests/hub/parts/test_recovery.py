@@ -96,6 +96,7 @@ def test_an_engine_that_returns_is_sent_what_it_may_not_have_and_is_asked(asks: 
         world.host,
         notices=hub.notices,
         routes=hub.routes,
+        engines=hub.engines,
         direct=hub.direct,
         broadcasts=hub.broadcasts,
         scheduler=hub.tasks.scheduler,

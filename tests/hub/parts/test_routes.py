@@ -80,3 +80,20 @@ def test_nothing_is_kept_for_an_engine_that_goes() -> None:
     bench.routes.engine_settled(engine)
     assert (engine.routes, bench.routes.probes) == ({}, {})
     assert not bench.routes.owes_answers(engine)
+
+
+def test_a_request_that_waits_for_a_proof_was_not_lost() -> None:
+    bench = Bench()
+    engine = bench.engine()
+    sent, waits = bench.message(), bench.message()
+    queue = FakeQueue([sent.header.msg_id, waits.header.msg_id])
+    bench.routes.connect({"control_out": queue})
+    bench.routes.send(engine, "control_out", [b"sent"], sent.header.msg_id)
+    bench.routes.engine_connection_lost(engine, "control_out")
+    bench.routes.send(engine, "control_out", [b"waits"], waits.header.msg_id)
+    bench.host.sent.clear()
+    bench.routes.flush(engine, "control_out")
+    [question] = bench.sent("control_out")
+    assert bench.routes.heard_probe(b"a", question.header.msg_id)
+    assert queue.lost == [(sent.header.msg_id, DISCONNECTED)]
+    assert bench.host.sent[1:] == [("control_out", [b"a", b"waits"])]

@@ -1,0 +1,67 @@
+"""The names of engines: ids, which the hub gives, and uuids, which engines choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from itertools import count
+from typing import Any
+
+from ..logs import get_logger
+
+__all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_uuid"]
+
+log = get_logger("trio_hub.hub")
+
+MAX_ID = 2**31 - 2
+"""The highest id of an engine: so the next id, too, is an integer of 32 bits, as other programs may expect."""
+MAX_UUID = 255
+"""Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
+
+
+class EngineIds:
+    """Gives ids to engines: each id once, unless an engine asks for a free id, or no higher id is left."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        """The lowest id that was never given."""
+
+    def reserve(self, until: int) -> None:
+        """Give no id below this, unless an engine asks for it."""
+        self.next = max(self.next, min(until, MAX_ID + 1))
+
+    def give(self, requested: int | None, owner: Callable[[int], object]) -> int:
+        """Return the requested id if no engine has it, else the next id that was never used.
+
+        When the highest id was given, return the lowest id that no engine has.
+        """
+        if requested is not None:
+            if owner(requested) is None:
+                self.reserve(requested + 1)
+                return requested
+            log.warning("the engine id is in use: who asked for it gets another", kind="id_in_use", engine=requested)
+        if self.next > MAX_ID:
+            return next(engine_id for engine_id in count() if owner(engine_id) is None)
+        self.next += 1
+        return self.next - 1
+
+
+def requested_id(requested: Any) -> int | None:
+    """Return the id that an engine asks for, or None. Raises `ValueError` if the value cannot be an id."""
+    if requested is not None and (type(requested) is not int or not 0 <= requested <= MAX_ID):
+        raise ValueError(f"the requested engine id must be an integer from 0 to {MAX_ID}, not {requested!r}")
+    return requested
+
+
+def valid_uuid(uuid: Any, *taken: Container[bytes]) -> str:
+    """Return the uuid of an engine after checking it.
+
+    Raises `TypeError`, `ValueError`, or `KeyError` if it is in use.
+    """
+    if not isinstance(uuid, str) or not uuid:
+        raise TypeError("a registration_request must say the engine's uuid, a text that is not empty")
+    ident = uuid.encode("utf-8", "replace")
+    if len(ident) > MAX_UUID or ident[0] == 0:
+        raise ValueError(f"the engine's uuid must have at most {MAX_UUID} bytes, and must not begin with NUL")
+    if any(ident in idents for idents in taken):
+        raise KeyError(f"uuid {uuid!r} in use")
+    return uuid

@@ -1,0 +1,104 @@
+"""Goodbyes: unregistrations of engines, by themselves or by others, and whether the hub believes them.
+
+The id in a goodbye may have belonged to another engine before, whose last message comes late: the id is used again by a
+hub that was started anew, or was asked for. A stock engine names its uuid by its identity; its nanny sends only the id.
+So when a goodbye says only an id, the hub asks the heart of the engine that has the id now, and believes the goodbye
+if the heart is silent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wire.messages import Message, Session
+from .connector import EngineConnector, EngineState
+from .engines import Engines
+from .notices import Notices
+from .ports import Host
+
+__all__ = ["Goodbyes"]
+
+
+class Goodbyes:
+    """Handles unregistration requests.
+
+    Args:
+        host, session: the ways to hearts and messages.
+        notices: counts and logs goodbyes that are not believed.
+        engines: the registry of engines.
+    """
+
+    def __init__(self, host: Host, session: Session, notices: Notices, engines: Engines) -> None:
+        self._host = host
+        self._session = session
+        self._notices = notices
+        self._engines = engines
+        self.doubted: set[EngineConnector] = set()
+        """The engines whose hearts are being asked."""
+
+    def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
+        """Unregister an engine that asks to leave, also while it is registering.
+
+        A message that names a uuid is ignored if the engine with this id has another uuid. A message that names only
+        an id is checked first, see `heart_asked`.
+        """
+        content = self._session.content(msg)
+        engine_id = content.get("id")
+        speaks_of = _speaks_of(ident[0], content)
+        engine = self._engines.with_id(engine_id) if type(engine_id) is int else None
+        if engine is None and engine_id is None and speaks_of is not None:
+            # an engine that gives up waiting for its registration does not know its id
+            engine = self._engines.incoming_registrations.get(speaks_of)
+        if engine is None:
+            self._notices.ignore(
+                "unknown_engine", "an unregistration of an engine that is not registered", engine=engine_id
+            )
+        elif speaks_of is None:
+            self._doubt(engine)
+        elif speaks_of != engine.ident:
+            self._notices.ignore(
+                "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
+            )
+        else:
+            self._unregister(engine, "", may_return=False)
+
+    def _doubt(self, engine: EngineConnector) -> None:
+        if engine in self.doubted:
+            return
+        self._host.ask_heart(engine)
+        self.doubted.add(engine)
+
+    def heart_asked(self, engine: EngineConnector, *, answered: bool) -> None:
+        """Believe the goodbye that was said for an engine if the engine's heart has not answered when it was asked.
+
+        If that was wrong, the engine is usable again when its heart is heard.
+        """
+        self.doubted.discard(engine)
+        if answered:
+            self._notices.ignore(
+                "other_engine",
+                "an unregistration that says only an id: the heart of the engine that has the id now beats",
+                engine=engine.id,
+                uuid=engine.uuid,
+            )
+        else:
+            cause = "somebody has unregistered it, such as its nanny, and its heart did not answer"
+            self._unregister(engine, cause, may_return=True)
+
+    def _unregister(self, engine: EngineConnector, cause: str, *, may_return: bool) -> None:
+        """Lose an engine that was unregistered, or end its registration, unless it is gone already."""
+        if engine.state.is_registered:
+            self._engines.lose_engine(engine, "request", cause, may_return=may_return)
+        elif engine.state is EngineState.REGISTERING:
+            self._engines.purge_stalled_registration(engine)
+            engine.may_return = may_return
+            engine.end_scope()
+
+
+def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
+    """Return the identity of the engine that an unregistration names, or None if it names only an id."""
+    uuid = content.get("uuid")
+    if isinstance(uuid, str):
+        return uuid.encode("utf-8", "replace")
+    # ZeroMQ makes up an identity that begins with NUL for a peer without one; a stock engine's identity is its uuid
+    return None if sender.startswith(b"\0") else sender

@@ -263,14 +263,8 @@ class Engines:
         self._heartmonitor.forget(engine.ident)
         self.lost.add(engine)
         self.engines_lost[reason] += 1
-        log.info(
-            "engine unregistered",
-            engine=engine.id,
-            uuid=engine.uuid,
-            reason=reason,
-            cause=engine.cause,
-            unanswered=len(engine.pending),
-        )
+        uuid, cause, unanswered = engine.uuid, engine.cause, len(engine.pending)
+        log.info("engine unregistered", engine=engine.id, uuid=uuid, reason=reason, cause=cause, unanswered=unanswered)
         for watcher in self._watchers:
             self._tell(watcher.engine_lost, engine)
         self._replies.notify("unregistration_notification", {"id": engine.id, "uuid": engine.uuid})

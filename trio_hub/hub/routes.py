@@ -56,10 +56,7 @@ class Routes:
         """Questions to engines that are not answered yet, by msg_id."""
 
     def connect(self, queues: Mapping[str, Queue], proven: Callable[[EngineConnector], None] = _nobody) -> None:
-        """Set the queue of each channel to engines, and what is told of gone engines that have answered a question.
-
-        Call this once, before anything is sent.
-        """
+        """Set each channel's queue, and what is told of gone engines that have answered a question. Call this once."""
         self._queues = queues
         self._proven = proven
 
@@ -96,20 +93,14 @@ class Routes:
 
     def withdraw(self, engine: EngineConnector, msg_ids: Container[str], error: HubError) -> None:
         """Answer with the error the requests among these that wait for an engine's connection. They are not sent."""
-        withdrawn: list[tuple[str, str]] = []
-        kept = []
-        for parked in engine.parked:
-            channel, _, msg_id = parked
-            if msg_id in msg_ids:
-                withdrawn.append((channel, msg_id))
-            else:
-                kept.append(parked)
-        engine.parked = kept
+        waiting = [(channel, msg_id) for channel, _, msg_id in engine.parked]
+        engine.parked = [parked for parked in engine.parked if parked[2] not in msg_ids]
         for channel, route in engine.routes.items():
-            withdrawn += [(channel, msg_id) for _, msg_id in route.parked if msg_id in msg_ids]
-            route.parked = [(frames, msg_id) for frames, msg_id in route.parked if msg_id not in msg_ids]
-        for channel, msg_id in withdrawn:
-            self._queues[channel].give_up(engine.ident, msg_id, error)
+            waiting += [(channel, msg_id) for _, msg_id in route.parked]
+            route.parked = [parked for parked in route.parked if parked[1] not in msg_ids]
+        for channel, msg_id in waiting:
+            if msg_id in msg_ids:
+                self._queues[channel].give_up(engine.ident, msg_id, error)
 
     def flush(self, engine: EngineConnector, channel: str) -> bool:
         """Send the messages that wait for an engine on a channel, in order; on a suspect route, only the question.
@@ -208,13 +199,11 @@ class Routes:
                     try:
                         frames = [*direct.idents, *queue.frames_of(direct, record)]
                     except Exception as error:
-                        reason = self._notices.failed("repeat", error, task=msg_id, engine=engine.id)
-                        queue.give_up(engine.ident, msg_id, reason)
+                        self._give_up_all(engine, queue, [direct], error)
                     else:
                         self.send(engine, channel, frames, msg_id)
             try:
-                msg_ids = [direct.header.msg_id for direct in directs]
-                self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=True)
+                self.probe(engine, channel, [direct.header.msg_id for direct in directs], DISCONNECTED, is_last=True)
             except Exception as error:
                 self._give_up_all(engine, queue, directs, error)
 

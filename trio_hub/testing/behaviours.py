@@ -73,6 +73,6 @@ def obey(request: Request) -> None:
 
 
 def one_by_one(*behaviours: Behaviour) -> Behaviour:
-    """Return a behaviour that uses the first one for the first request, and so on; the last for all further requests."""
+    """Return a behaviour that uses the first one for the first request, and so on, and the last for all others."""
     left = list(behaviours)
     return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)

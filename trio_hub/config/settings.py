@@ -110,7 +110,7 @@ class HubConfig:
         rules.BOOLEAN,
         "Whether to take over the engines of an earlier hub, with their ids. Implies `reuse`.",
     )
-    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds between heartbeat pings.")
+    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds from one heartbeat ping to the next.")
     max_heartmonitor_misses: int = _setting(
         10, rules.whole(1), "An engine that misses more heartbeats in a row than this is lost."
     )

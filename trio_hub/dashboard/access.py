@@ -1,6 +1,6 @@
 """Access to the dashboard: a request must contain the token, and, on a loopback address, must name this machine.
 
-`Access` decides by the headers and the query of a request. `Guard` applies its decisions to an application.
+`Access` decides by the headers and the query of a request. `AccessMiddleware` applies its decisions to an application.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Access", "Guard"]
+__all__ = ["Access", "AccessMiddleware"]
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
@@ -100,7 +100,7 @@ class Access:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
 
 
-class Guard:
+class AccessMiddleware:
     """Passes on the requests that `access` allows to an application, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import QueryError, StoreError
 from ..runtime import RunningHub
-from .access import Access, Guard
+from .access import Access, AccessMiddleware
 from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
@@ -45,7 +45,7 @@ def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
     """Return the application for a hub."""
     routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
     routes.append(action_route(hub, allowed=feed.admin))
-    return Guard(Starlette(routes=routes), access)
+    return AccessMiddleware(Starlette(routes=routes), access)
 
 
 def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:

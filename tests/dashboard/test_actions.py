@@ -85,15 +85,15 @@ async def test_an_engine_and_then_the_hub_are_stopped() -> None:
 async def test_what_cannot_be_done_is_named() -> None:
     async with site(dashboard_admin=True) as at:
         for name, body, status, part in (
-            ("nonsense", {}, 404, "there are abort"),
+            ("nonsense", {}, 404, "the actions are abort"),
             ("abort", {}, 400, "msg_ids"),
             ("abort", {"msg_ids": []}, 400, "msg_ids"),
             ("abort", {"msg_ids": [1]}, 400, "msg_ids"),
-            ("abort", b"{", 400, "no JSON"),
+            ("abort", b"{", 400, "not JSON"),
             ("abort", b"[]", 400, "object"),
             ("resubmit", {"msg_ids": ["unknown"]}, 404, "unknown"),
-            ("purge", {}, 400, "needs one of"),
-            ("purge", {"all": True, "query": {}}, 400, "needs one of"),
+            ("purge", {}, 400, "give exactly one of"),
+            ("purge", {"all": True, "query": {}}, 400, "give exactly one of"),
             ("purge", {"all": False}, 400, "all"),
             ("purge", {"query": {"nonsense": 1}}, 400, "nonsense"),
             ("shutdown_engine", {}, 400, "uuid"),

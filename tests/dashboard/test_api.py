@@ -240,7 +240,7 @@ async def all_rows(at: Site, query: str) -> list[Any]:
 async def test_what_cannot_be_listed_is_named() -> None:
     async with site() as at:
         for query, part in (
-            ("query={", "no JSON"),
+            ("query={", "not JSON"),
             ("query=5", "expected an object"),
             ("query=%7B%22nonsense%22:1%7D", "nonsense"),
             ("query=%7B%22label%22:%7B%22$what%22:1%7D%7D", "$what"),
@@ -269,7 +269,7 @@ async def test_one_task_with_its_story() -> None:
         await eventually(lambda: at.hub.statistics().completed == 2)
         assert (await at.get(f"/api/tasks/{done}"))["resubmitted_as"] == [again]
         assert (await at.get(f"/api/tasks/{again}"))["resubmission_of"] == done
-        assert "never came" in await at.refused("/api/tasks/nothing", 404)
+        assert "was dropped or purged" in await at.refused("/api/tasks/nothing", 404)
 
 
 async def test_why_a_task_waits() -> None:
@@ -286,15 +286,15 @@ async def test_why_a_task_waits() -> None:
             return (await at.get(f"/api/tasks/{msg_id}"))["why_waiting"]
 
         assert await why(running) is None
-        busy = "no free engine: all engines are busy, with 1 task each (high water mark); 2 tasks are queued"
+        busy = "no free engine: all engines are busy, with 1 task each (setting hwm); 2 tasks are queued"
         assert await why(queued) == busy
-        assert await why(after) == f"dependency on {', '.join(sorted((running, queued)))}"
+        assert await why(after) == f"it depends on {', '.join(sorted((running, queued)))}"
         assert (await at.get(f"/api/tasks/{after}"))["waits_for"] == sorted((running, queued))
-        assert await why(targeted) == f"targets: 0, nobody; {busy}"
+        assert await why(targeted) == f"it may run only on its targets: 0, nobody; {busy}"
         assert (await at.get(f"/api/tasks/{targeted}"))["waits_for"] == []
         direct = at.client.call(at.engine)
         await eventually(lambda: len(at.engine.held) == 2)
-        assert await why(direct) == "engine 0 does one thing after the other, and was sent one request before this one"
+        assert await why(direct) == "engine 0 runs one request at a time, and was sent one request before this one"
         states = {row["msg_id"]: row["state"] for row in (await at.get("/api/tasks"))["rows"]}
         assert states == {
             running: "running",

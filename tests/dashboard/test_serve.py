@@ -157,7 +157,9 @@ async def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, p
         monkeypatch.delitem(sys.modules, f"trio_hub.dashboard.{name}", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
     async with within_limit(), open_hub() as hub:
-        with pytest.raises(ConfigError, match=rf"{package}.* is not installed: pip install 'trio-hub\[dashboard\]'"):
+        with pytest.raises(
+            ConfigError, match=rf"{package}.* is not installed: run pip install 'trio-hub\[dashboard\]'"
+        ):
             await serve_dashboard(hub)
 
 

@@ -116,7 +116,7 @@ class HubConfig:
         "Whether to start although another hub, or ipcontroller, is running with the same profile and cluster id. This "
         "hub then replaces the connection files, which the other hub no longer removes.",
     )
-    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds between heartbeat pings.")
+    ping: float = _setting(3.0, rules.seconds(zero=False), "Seconds from one heartbeat ping to the next.")
     max_heartmonitor_misses: int = _setting(
         10, rules.whole(1), "An engine that misses more heartbeats in a row than this is lost."
     )

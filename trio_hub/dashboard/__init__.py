@@ -1,7 +1,8 @@
-"""An HTTP side for a hub: its metrics for Prometheus, and its status for scripts. It only looks on.
+"""The HTTP server of a hub: pages for browsers, metrics for Prometheus, and JSON for scripts.
 
-To serve it, and not to import it, needs ``pip install 'trio-hub[dashboard]'``. ``trio-hub serve --dashboard`` does so,
-and embedders start it beside their hub::
+It changes nothing in the hub unless the setting ``dashboard_admin`` allows actions. Serving it requires
+``pip install 'trio-hub[dashboard]'``; importing this package does not. ``trio-hub serve --dashboard`` serves it.
+Programs with an embedded hub start it beside the hub::
 
     hub = await nursery.start(serve_hub, HubConfig(dashboard=8788))
     dashboard = await nursery.start(serve_dashboard, hub)

@@ -1,6 +1,6 @@
-"""Who may ask the dashboard: whoever knows the token, and, on this machine, has meant this machine.
+"""Access to the dashboard: a request must contain the token, and, on a loopback address, must name this machine.
 
-The decisions are plain functions of a request's headers and query; `Guard` puts them before an application.
+`Access` decides by the headers and the query of a request. `AccessMiddleware` applies its decisions to an application.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Access", "Guard"]
+__all__ = ["Access", "AccessMiddleware"]
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 COOKIE = "trio_hub_token"
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
-"""What may be asked without the token: it tells nothing but that somebody is there."""
+"""The paths that do not require the token. They only tell that the hub is running."""
 NOTHING = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""What a browser may load for an answer that is no page."""
+"""The content security policy of answers that are not pages: browsers load nothing."""
 PAGE = NOTHING + b"; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'"
-"""And for a page: what is served here, and nothing that is written into the page itself."""
+"""The content security policy of pages: browsers load only files of the dashboard, and run no inline scripts."""
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -32,22 +32,22 @@ SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 NO_TOKEN = (
-    "The token is missing or wrong. It is in the URL that the hub has printed, as ?token=...; "
-    "the header 'Authorization: Bearer ...' may have it, too.\n"
+    "The token is missing or wrong. Use the URL that the hub has printed, which contains ?token=..., "
+    "or the header 'Authorization: Bearer TOKEN'.\n"
 )
 WRONG_HOST = (
-    "This request is for another host. The dashboard listens on this machine only, and answers to localhost, "
-    "127.0.0.1 and [::1].\n"
+    "This request is for another host name. The dashboard listens on this machine only: use localhost, 127.0.0.1 or "
+    "[::1].\n"
 )
 
 
 class Access:
-    """Says who may.
+    """Decides which requests are allowed.
 
     Args:
-        token: what they have to know.
-        host: the address that is listened on.
-        port: the port, which is in the cookie's name: a browser sends a cookie to all ports of a host.
+        token: The secret that requests must contain.
+        host: The address that the dashboard listens on.
+        port: Its port, which is part of the cookie's name, since browsers send a cookie to all ports of a host.
     """
 
     def __init__(self, token: str, host: str, port: int) -> None:
@@ -57,9 +57,10 @@ class Access:
         self.cookie = f"{COOKIE}_{port}"
 
     def is_for_us(self, headers: Headers) -> bool:
-        """Whether the request names this machine, if it can only come from there.
+        """Return whether the Host header names this machine. Any host is accepted if the address is not loopback.
 
-        A page of somebody else's may make its own name lead to this machine, and have the browser ask under that name.
+        This prevents DNS rebinding: another site makes its own name resolve to this machine, and makes the browser
+        send requests under that name.
         """
         if not self._local:
             return True
@@ -72,12 +73,12 @@ class Access:
             return False
 
     def knows_by_query(self, query: bytes) -> bool:
-        """Whether ``token`` is in the query and right."""
+        """Return whether the query contains the right ``token``."""
         given = parse_qs(query.decode("latin-1"), errors="replace").get("token", ())
         return any(map(self._is_right, given))
 
     def knows_by_headers(self, headers: Headers) -> bool:
-        """Whether the token is in a header for that, or in the cookie, and right."""
+        """Return whether the Authorization header or the cookie contains the right token."""
         for name, value in headers:
             text = value.decode("latin-1")
             if name == b"authorization":
@@ -92,15 +93,15 @@ class Access:
         return False
 
     def set_cookie(self) -> bytes:
-        """The header that has a browser remember the token: for this site only, and not for its scripts."""
+        """Return the header that stores the token in a browser: for this site only, and hidden from scripts."""
         return f"{self.cookie}={self._token.decode()}; Path=/; HttpOnly; SameSite=Strict".encode()
 
     def _is_right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
 
 
-class Guard:
-    """Lets only those requests through to an application that `access` allows, and hardens every answer."""
+class AccessMiddleware:
+    """Passes on the requests that `access` allows to an application, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -122,7 +123,7 @@ class Guard:
         await app(scope, receive, send_hardened)
 
     def _admit(self, scope: Mapping[str, object]) -> tuple[ASGIApp, list[tuple[bytes, bytes]]]:
-        """What answers the request, and headers for the answer."""
+        """Return the application that answers a request, and headers to add to the answer."""
         headers, query = scope["headers"], scope["query_string"]
         assert isinstance(headers, Iterable)
         assert isinstance(query, bytes)

@@ -1,7 +1,7 @@
-"""What a page may have the hub do, if the hub's owner has allowed it: ``POST /api/actions/NAME``.
+"""The actions of the pages, if the setting ``dashboard_admin`` allows them: ``POST /api/actions/NAME``.
 
-Each is logged, with who asked for it, and so is what is refused. Another site's page cannot ask: its forms cannot set
-our header, and its scripts are not allowed to.
+The hub logs each action and each refused action, with the person who asked for it. The pages of other sites cannot ask
+for actions: their forms cannot set the required header, and browsers do not allow their scripts to set it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Action: TypeAlias = Callable[[RunningHub, dict[str, Any]], Awaitable[dict[str, A
 HEADER = "x-trio-hub"
 ACTOR_COOKIE = "trio_hub_actor"
 MAX_BODY = 16 << 20
-"""Bytes of a request: a million msg_ids have more, and are asked for in parts."""
+"""The maximum size of a request, in bytes. A million msg_ids have more, and need several requests."""
 MAX_ACTOR = 100
-"""Characters of the name that somebody gives."""
+"""The maximum length of the name of a person, in characters."""
 MAX_SHOWN = 5
-"""Tasks that a log line names."""
+"""The maximum number of tasks in a log line."""
 
 
 def actor_of(request: Request) -> str | None:
-    """The name that a person gave, as ``?actor=…`` or in a cookie. It is no proof of anything."""
+    """Return the name that a person has given, as ``?actor=…`` or in a cookie. The name is not verified."""
     return (request.query_params.get("actor") or request.cookies.get(ACTOR_COOKIE) or "")[:MAX_ACTOR] or None
 
 
@@ -55,12 +55,12 @@ async def _resubmit(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
 
 async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
     if len(body) != 1:
-        raise QueryError('purge: needs one of "msg_ids", "query" and "all"')
+        raise QueryError('purge: give exactly one of "msg_ids", "query" and "all"')
     if "query" in body:
         return {"purged": await hub.purge(body["query"])}
     if "all" in body:
         if body["all"] is not True:
-            raise QueryError('purge: "all" has to be true, or left out')
+            raise QueryError('purge: "all" must be true, or left out')
         return {"purged": await hub.purge({})}
     return {"purged": await hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
 
@@ -68,13 +68,13 @@ async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
 async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
     uuid = body.get("uuid")
     if not isinstance(uuid, str):
-        raise QueryError('"uuid" has to be the uuid of an engine')
+        raise QueryError('"uuid" must be the uuid of an engine')
     hub.shutdown_engine(uuid)
     return {}
 
 
 async def _stop_hub(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
-    hub.shutdown("the dashboard's wish")
+    hub.shutdown("the dashboard's request")
     return {}
 
 
@@ -88,11 +88,11 @@ ACTIONS: Mapping[str, Action] = {
 
 
 def action_route(hub: RunningHub, *, allowed: bool) -> Route:
-    """The address of all actions.
+    """Return the route of all actions.
 
     Args:
-        hub: which does it.
-        allowed: whether it is to do anything.
+        hub: The hub that carries out the actions.
+        allowed: Whether actions are allowed.
     """
 
     async def act(request: Request) -> Response:
@@ -113,13 +113,13 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
 
         if not allowed:
             return refused(
-                403, "this dashboard only looks on: start the hub with --dashboard-admin true to allow actions"
+                403, "this dashboard is read-only: start the hub with --dashboard-admin true to allow actions"
             )
         if request.headers.get(HEADER) != "1":
-            return refused(403, "the header 'X-Trio-Hub: 1' is missing, by which a page of ours is known")
+            return refused(403, "the header 'X-Trio-Hub: 1' is missing, which every action requires")
         action = ACTIONS.get(name)
         if action is None:
-            return refused(404, f"there is no action {name[:60]!r}; there are {', '.join(ACTIONS)}")
+            return refused(404, f"there is no action {name[:60]!r}; the actions are {', '.join(ACTIONS)}")
         if hub.is_stopping:
             return refused(503, "the hub is stopping")
         try:
@@ -132,7 +132,7 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
         except EngineError as error:
             return refused(404, str(error))
         except StoreError as error:
-            return refused(503, f"the task database does not answer: {error}")
+            return refused(503, f"the task database failed: {error}")
         log.info(
             "action from the dashboard",
             action=name,
@@ -147,31 +147,31 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
 
 
 async def _body_of(request: Request) -> dict[str, Any]:
-    """Raises `QueryError`."""
+    """Return the JSON object in a request. Raises `QueryError`."""
     received = bytearray()
     async with aclosing(request.stream()) as parts:
         async for part in parts:
             received += part
             if len(received) > MAX_BODY:
-                raise QueryError(f"the request has more than {MAX_BODY} bytes: ask in parts")
+                raise QueryError(f"the request has more than {MAX_BODY} bytes: send several smaller ones")
     try:
         body = json.loads(received or b"{}")
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"the body is no JSON: {error}") from None
+        raise QueryError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise QueryError("the body has to be a JSON object")
+        raise QueryError("the body must be a JSON object")
     return body
 
 
 def _msg_ids(body: dict[str, Any]) -> list[str]:
     msg_ids = body.get("msg_ids")
     if not isinstance(msg_ids, list) or not msg_ids or not all(isinstance(one, str) for one in msg_ids):
-        raise QueryError('"msg_ids" has to be a list of texts, at least one')
+        raise QueryError('"msg_ids" must be a list of at least one text')
     return msg_ids
 
 
 def _shown(values: dict[str, Any]) -> str:
-    """What was asked, or answered, as a log line has room for it."""
+    """Return the body of a request or an answer as a short text for a log line."""
     shown = {}
     for key, value in values.items():
         if isinstance(value, list | dict) and len(value) > MAX_SHOWN:

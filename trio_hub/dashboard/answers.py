@@ -1,4 +1,4 @@
-"""What ``/api/…`` answers: one function an address, each of the hub and of what was noted of it."""
+"""The answers of ``/api/…``: one function per path. Each takes the hub, and the `Watch` that has observed it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .watching import Watch
 __all__ = ["as_json", "engine_details", "engine_table", "failure_table", "refusal"]
 
 RECENT = 200
-"""Bars of one engine that are told."""
+"""The maximum number of bars in the details of an engine."""
 MAX_TRACEBACK = 20_000
-"""Characters of a traceback: its end, where the error is."""
+"""The maximum length of a traceback, in characters. Its end is kept, since the error is there."""
 
 
 def as_json(value: Any, status: int = 200) -> Response:
-    """Return a JSON answer. Records may hold any value: see `trio_hub.wire.plain` for how odd ones are written."""
+    """Return a JSON answer. `trio_hub.wire.plain` says how values without a form in JSON are written."""
     return Response(json_bytes(value), status, media_type="application/json")
 
 
 def refusal(status: int, text: str) -> Response:
-    """An answer that says why there is none."""
+    """Return an answer with an error."""
     return as_json({"error": text}, status)
 
 
 def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
-    """All engines that there are."""
+    """Return all engines, and the numbers of registrations."""
     running = _running_by_row(watch)
     rows = []
     for engine in connectors(hub):
@@ -45,7 +45,7 @@ def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
 
 
 def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] | None:
-    """One engine, also one that is gone, with its history; None if there was none of this uuid."""
+    """Return an engine, registered or not any more, with its history; None if its uuid is unknown."""
     seen = watch.engines.seen.get(uuid)
     engine = next((engine for engine in connectors(hub) if engine.uuid == uuid), None)
     if engine is not None:
@@ -68,7 +68,7 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] |
 
 
 def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
-    """What each engine has had for longest, of what it runs."""
+    """Return, by row, the request that each engine has had for the longest time."""
     running: dict[int, dict[str, Any]] = {}
     for msg_id, (_, row, start, _, label) in watch.bars.running.items():
         if row not in running:
@@ -77,7 +77,7 @@ def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
 
 
 async def failure_table(hub: RunningHub, watch: Watch) -> dict[str, Any]:
-    """Errors in groups, with the traceback of the newest of each. Raises `StoreError`."""
+    """Return the errors in groups, with the traceback of the newest error of each group. Raises `StoreError`."""
     groups = watch.failures.groups()
     query = parse_query({"msg_id": {"$in": [group.msg_id for group in groups]}})
     records = await hub.core.store.find(query, ["result_content"]) if groups else []

@@ -1,4 +1,4 @@
-"""What the dashboard serves: one function an address."""
+"""The application of the dashboard: one function per path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import QueryError, StoreError
 from ..runtime import RunningHub
-from .access import Access, Guard
+from .access import Access, AccessMiddleware
 from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
@@ -34,7 +34,7 @@ __all__ = ["dashboard_app"]
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 MAX_FIRST_BARS = 20_000
-"""Bars in one answer."""
+"""The maximum number of bars in one answer."""
 TRACE_HEADERS = [
     (b"content-type", b"application/json"),
     (b"content-disposition", b'attachment; filename="trio-hub-trace.json"'),
@@ -42,14 +42,14 @@ TRACE_HEADERS = [
 
 
 def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
-    """The application for one hub."""
+    """Return the application for a hub."""
     routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
     routes.append(action_route(hub, allowed=feed.admin))
-    return Guard(Starlette(routes=routes), access)
+    return AccessMiddleware(Starlette(routes=routes), access)
 
 
 def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:
-    """For Prometheus, scripts, and whoever starts the hub again."""
+    """Return the routes for Prometheus, scripts and process managers."""
     scrape = exposition(hub, timings)
 
     async def metrics(request: Request) -> Response:
@@ -74,7 +74,7 @@ def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:
 
 
 def _page_routes() -> list[Route]:
-    """For browsers."""
+    """Return the routes of the page and its files."""
     known = static_files()
 
     async def index(request: Request) -> Response:
@@ -95,7 +95,7 @@ def _file(request: Request, file: StaticFile) -> Response:
 
 
 def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
-    """For the pages, and for scripts."""
+    """Return the routes of the data for pages and scripts."""
     watch = feed.watch
 
     async def events(request: Request) -> Response:
@@ -109,7 +109,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         uuid = request.path_params["uuid"]
         details = engine_details(hub, watch, uuid)
         if details is None:
-            return refusal(404, f"there is no engine of the uuid {uuid!r}, nor was there one lately")
+            return refusal(404, f"the engine {uuid!r} is unknown, or it left long ago")
         return as_json(details)
 
     async def stream(request: Request) -> Response:
@@ -140,7 +140,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         msg_id = request.path_params["msg_id"]
         details = await task_details(hub, watch, msg_id)
         if details is None:
-            return refusal(404, f"there is no record of {msg_id!r}: it never came, or was purged")
+            return refusal(404, f"there is no record of {msg_id!r}: it is unknown, or was dropped or purged")
         return as_json(details)
 
     return [
@@ -157,7 +157,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
 
 
 def explained(endpoint: Endpoint) -> Endpoint:
-    """Answer what cannot be answered with why: a question that is wrong, or a database that is gone."""
+    """Turn an invalid query (400) or a failed database (503) into an answer that says so."""
 
     async def explain(request: Request) -> Response:
         try:
@@ -165,18 +165,18 @@ def explained(endpoint: Endpoint) -> Endpoint:
         except QueryError as error:
             return refusal(400, str(error))
         except StoreError as error:
-            return refusal(503, f"the task database does not answer: {error}")
+            return refusal(503, f"the task database failed: {error}")
 
     return explain
 
 
 def _whole(request: Request, name: str, default: int, most: int) -> int:
-    """A number in the query. Raises `QueryError`."""
+    """Return a whole number in the query of a request. Raises `QueryError`."""
     text = request.query_params.get(name)
     if not text:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > most:
-        raise QueryError(f"{name}: needs a whole number, {most} at most, not {text[:60]!r}")
+        raise QueryError(f"{name}: expected a whole number, {most} at most, not {text[:60]!r}")
     return int(text)
 
 
@@ -186,11 +186,11 @@ def _query_in(text: str | None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"query: is no JSON: {error}") from None
+        raise QueryError(f"query: not JSON: {error}") from None
 
 
 class _Trace(Response):
-    """A trace, put together while it is sent."""
+    """An answer with a trace, which is made piece by piece while it is sent."""
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Who reads the stream of events: each message is encoded once for all, and who does not read is given up."""
+"""The readers of the stream of events. Each message is encoded once for all readers. Slow readers are dropped."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..wire.plain import json_bytes
 __all__ = ["Audience", "EventStream", "Reader", "event_message"]
 
 BACKLOG = 20
-"""Messages that wait for a reader which is slow; one that is further behind is given up."""
+"""The maximum number of messages that wait for a reader. A slower reader is dropped."""
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 
 def event_message(name: str, data: Any) -> bytes:
-    """One message of a stream of events (text/event-stream)."""
+    """Return a message of a stream of events (text/event-stream)."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), json_bytes(data))
 
 
 class Reader:
-    """One browser. `receive` gives the messages, until it ends."""
+    """One browser. Its messages are received from `receive` until that ends."""
 
     def __init__(self, wants_bars: bool) -> None:
         self.wants_bars = wants_bars
         self.send, self.receive = trio.open_memory_channel[bytes](BACKLOG)
 
     def tell(self, message: bytes) -> bool:
-        """Have it sent. Whether there was room."""
+        """Queue a message for sending. Return False if the queue is full or closed."""
         try:
             self.send.send_nowait(message)
         except (trio.WouldBlock, trio.BrokenResourceError):
@@ -46,17 +46,17 @@ class Audience:
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
         self.given_up = 0
-        """Readers that did not read."""
+        """The number of readers that were dropped because they did not read."""
         self._ended = False
 
     @property
     def wants_bars(self) -> bool:
-        """Whether anybody looks at single tasks."""
+        """Whether any reader wants messages about single tasks."""
         return any(reader.wants_bars for reader in self.readers)
 
     @contextmanager
     def join(self, wants_bars: bool) -> Iterator[Reader]:
-        """Be one of them, for the length of a block."""
+        """Add a reader for the duration of a block."""
         reader = Reader(wants_bars)
         if self._ended:
             reader.send.close()
@@ -70,14 +70,14 @@ class Audience:
             reader.receive.close()
 
     def tell(self, message: bytes, *, bars: bool = False) -> None:
-        """Send that to all; if it is about single tasks, to those who look at these."""
+        """Send a message to all readers; with `bars`, only to those that want messages about single tasks."""
         for reader in [reader for reader in self.readers if reader.wants_bars or not bars]:
             if not reader.tell(message):
                 self.given_up += 1
                 self._end(reader)
 
     def end(self, message: bytes) -> None:
-        """That is the last one, for whoever comes, too."""
+        """Send a last message to all readers, and end their streams. Later readers get no messages."""
         self._ended = True
         self.tell(message)
         for reader in list(self.readers):
@@ -89,12 +89,12 @@ class Audience:
 
 
 class EventStream(Response):
-    """Answers with a stream of events, until that ends or the peer is gone.
+    """An answer with the stream of events. It ends when the stream ends or the peer disconnects.
 
     Args:
-        audience: tells what happens.
-        first: makes the first message.
-        wants_bars: whether to tell of single tasks.
+        audience: The readers, to which the peer is added.
+        first: Returns the first message.
+        wants_bars: Whether the peer wants messages about single tasks.
     """
 
     def __init__(self, audience: Audience, first: Callable[[], bytes], wants_bars: bool) -> None:
@@ -104,7 +104,7 @@ class EventStream(Response):
         self._wants_bars = wants_bars
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one peer. What is sent cannot be cancelled: see `trio_hub.dashboard.server`."""
+        """Serve one peer. Sending cannot be cancelled, see `trio_hub.dashboard.server`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell, send, nursery.cancel_scope)
             while (await receive())["type"] != "http.disconnect":

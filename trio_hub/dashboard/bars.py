@@ -1,4 +1,4 @@
-"""When which engine ran what: the last tasks that have ended, in columns of a fixed size, and those that run."""
+"""The bars of the task stream: the tasks that ended last, in arrays of a fixed size, and the running tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ KINDS = ("task", "mux", "broadcast")
 STATUSES = ("ok", "error", "aborted", "running")
 RUNNING = 3
 SIZE = 100_000
-"""Ended tasks that are kept: some 20 MB."""
+"""The number of ended tasks to keep. They take about 20 MB."""
 
 
 class Bar(NamedTuple):
-    """One task on one engine, as the pages draw it. The three in the middle are places in tables."""
+    """One task on one engine, as the pages draw it.
+
+    - ``seq``: the number of the last change of this bar;
+    - ``row``: the number of the engine among all engines that were ever seen;
+    - ``start``, ``end``: Unix seconds; ``end`` is None while the task runs;
+    - ``label``: the number of the label, see `trio_hub.dashboard.progress.Progress`.
+    """
 
     seq: int
     row: int
@@ -28,23 +34,23 @@ class Bar(NamedTuple):
     msg_id: str
 
 
-# What runs: its seq, row, start, and the places of its kind and label. A plain tuple, since each task makes one.
+# A running task: seq, row, start, number of its kind, number of its label. A plain tuple, since every task creates one.
 _Running: TypeAlias = tuple[int, int, float, int, int]
 
 
 class Bars:
-    """A ring of what has ended, and what runs, by msg_id.
+    """The bars of ended tasks, in a ring, and of running tasks, by msg_id.
 
-    Every change has the next number (``seq``): a task that starts, and one that ends. A row below 0 stands for no
-    engine; such a bar is not kept.
+    Each start and each end of a task is a change, and gets the next number (``seq``). A row below 0 means that the task
+    has no engine; its bar is not kept.
     """
 
     def __init__(self, size: int = SIZE) -> None:
         self.seq = 0
-        """That of the last change."""
+        """The number of the last change."""
         self.running: dict[str, _Running] = {}
         self.ended = 0
-        """How many bars have ended, those included that are not kept any more."""
+        """The number of bars that have ended, including those that are no longer kept."""
         self._size = size
         self._seqs = array("q", bytes(8 * size))
         self._rows = array("l", bytes(array("l").itemsize * size))
@@ -60,12 +66,12 @@ class Bars:
         return min(self.ended, self._size)
 
     def start(self, msg_id: str, row: int, now: float, kind: int, label: int) -> None:
-        """A task begins. It must not be running."""
+        """Add a running task. It must not be running already."""
         self.seq += 1
         self.running[msg_id] = (self.seq, row, now, kind, label)
 
     def end(self, msg_id: str, now: float, status: int) -> _Running | None:
-        """A task has ended: what is known of its beginning, if anything is."""
+        """End a task. Return the entry of the running task, or None if the task was not running."""
         running = self.running.pop(msg_id, None)
         if running is None:
             return None
@@ -90,7 +96,7 @@ class Bars:
         return running
 
     def first_after(self, seq: int) -> int:
-        """The number, among all bars that have ended, of the first that is kept and is newer than that."""
+        """Return the number of the first kept bar with a change after `seq`. Ended bars are numbered from 0."""
         low, high = self.ended - len(self), self.ended
         while low < high:
             middle = (low + high) // 2
@@ -101,7 +107,7 @@ class Bars:
         return low
 
     def bar(self, number: int) -> Bar:
-        """One that has ended, by its number among all of them. It must still be kept."""
+        """Return an ended bar by its number. The bar must still be kept."""
         place = number % self._size
         return Bar(
             self._seqs[place],
@@ -115,7 +121,7 @@ class Bars:
         )
 
     def between(self, first: int, end: int) -> list[Bar]:
-        """Those that have ended, from one number to before another; all of them must still be kept."""
+        """Return the ended bars with numbers from `first` to before `end`. All of them must still be kept."""
         start, stop = first % self._size, end % self._size
         if first >= end:
             return []
@@ -124,7 +130,7 @@ class Bars:
         return self._columns(start, self._size) + self._columns(0, stop)
 
     def _columns(self, start: int, stop: int) -> list[Bar]:
-        # column by column, since a message may have a thousand
+        # column by column, which is faster, since a message may have a thousand bars
         return list(
             map(
                 Bar,
@@ -140,16 +146,16 @@ class Bars:
         )
 
     def row_of(self, number: int) -> int:
-        """The row of one that has ended, by its number among all of them. It must still be kept."""
+        """Return the row of an ended bar by its number. The bar must still be kept."""
         return self._rows[number % self._size]
 
     def label_of(self, msg_id: str) -> int | None:
-        """The label of a task that has ended, as long as it is kept."""
+        """Return the number of the label of an ended task; None if its bar is not kept."""
         place = self._places.get(msg_id)
         return None if place is None else self._labels[place]
 
     def running_after(self, seq: int, limit: int) -> list[Bar]:
-        """Those that run and have begun after that, the oldest first; if they are more than `limit`, the newest."""
+        """Return the running bars that started after `seq`, the oldest first; only the newest `limit` of them."""
         found: list[Bar] = []
         for msg_id, running in reversed(self.running.items()):
             if running[0] <= seq or len(found) >= limit:
@@ -160,7 +166,7 @@ class Bars:
         return found
 
     def of(self, msg_id: str) -> Iterator[Bar]:
-        """All that is kept of one task: it may have been tried several times. Looks through the whole ring."""
+        """Yield all kept bars of a task, which has several if it was retried. Searches the whole ring."""
         if msg_id in self._places:
             for number in range(self.ended - len(self), self.ended):
                 if self._msg_ids[number % self._size] == msg_id:

@@ -1,4 +1,4 @@
-"""What became of each engine: when it came and went, how much it has done, and what failed there last."""
+"""The history of each engine: its events, the number of its requests, and its last error."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..runtime import RunningHub
 __all__ = ["EngineBook", "EngineEvent", "EngineSeen", "connectors", "engine_row"]
 
 MAX_GONE = 1000
-"""Engines that are gone and still remembered: those that went last."""
+"""The number of engines that are remembered after they have left: those that left last."""
 MAX_HISTORY = 100
-"""Events that are remembered of one engine: the last."""
+"""The number of events that are remembered for each engine: the last ones."""
 
 EngineEvent = (
     EngineRequested | EngineRegistered | EngineReturned | RegistrationStalled | EngineUnregistered | EngineSettled
@@ -31,7 +31,7 @@ EngineEvent = (
 
 
 class EngineSeen:
-    """One engine. ``row`` is its number among all engines that were ever seen."""
+    """What is known of one engine. ``row`` is its number among all engines that were ever seen."""
 
     __slots__ = ("done", "failed", "history", "host", "id", "last_error", "pid", "registered", "row", "uuid")
 
@@ -49,7 +49,7 @@ class EngineSeen:
 
 
 class EngineBook:
-    """All engines that were seen, by uuid; those that are gone within `MAX_GONE`."""
+    """All engines that were seen, by uuid. At most `limit` engines that have left are remembered."""
 
     def __init__(self, limit: int = MAX_GONE) -> None:
         self.seen: dict[str, EngineSeen] = {}
@@ -59,23 +59,23 @@ class EngineBook:
         self._rows = 0
 
     def of(self, uuid: str, id: int | None = None) -> EngineSeen:
-        """What is known of an engine; if that is nothing, a new page for it."""
+        """Return the entry of an engine. An unknown engine gets a new entry."""
         seen = self.seen.get(uuid)
         if seen is None:
             seen = self.seen[uuid] = self.by_row[self._rows] = EngineSeen(self._rows, id, uuid)
             self._rows += 1
-            if id is None:  # it was never there: a request has named it
+            if id is None:  # the engine was never registered, but a request has named it
                 self._leave(uuid)
         return seen
 
     def meet(self, engine: EngineConnector) -> EngineSeen:
-        """The page of an engine that the hub knows."""
+        """Return the entry of an engine that the hub knows, with its present host and pid."""
         seen = self.of(engine.uuid, engine.id)
         seen.host, seen.pid = engine.host, engine.pid
         return seen
 
     def happened(self, event: EngineEvent, now: float) -> None:
-        """An engine has come, or gone."""
+        """Note an event of an engine."""
         seen = self.of(event.uuid, event.id)
         seen.id = event.id
         match event:
@@ -95,7 +95,7 @@ class EngineBook:
                 seen.history.append((now, "lost", event.reason))
                 self._leave(event.uuid)
             case EngineSettled():
-                seen.history.append((now, "settled", "all that it left is answered"))
+                seen.history.append((now, "settled", "all its requests are answered"))
         if isinstance(event, EngineRequested | EngineRegistered | EngineReturned):
             self._gone.pop(event.uuid, None)
 
@@ -108,7 +108,7 @@ class EngineBook:
 
 
 def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
-    """All engines that the hub knows now: those that register, that are alive, and that are lost and not settled."""
+    """Yield all engines that the hub knows: registering, alive, and lost engines that are not settled."""
     engines = hub.core.engines
     yield from engines.incoming_registrations.values()
     yield from engines.alive.values()
@@ -116,13 +116,13 @@ def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
 
 
 def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen, running: Any) -> dict[str, Any]:
-    """One engine as the pages show it.
+    """Return an engine as the pages show it.
 
     Args:
-        hub: the hub.
-        engine: as the hub knows it; None if it does not any more.
-        seen: what was noted of it.
-        running: what it runs, as ``/api/engines`` tells it.
+        hub: The hub.
+        engine: The hub's object for the engine; None if the hub no longer has one.
+        seen: The dashboard's entry for the engine.
+        running: The engine's running request, in the form of ``/api/engines``.
     """
     missed = hub.core.hearts.heartmonitor.misses(seen.uuid.encode("utf-8", "replace"))
     error = seen.last_error
@@ -146,7 +146,7 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
 
 
 def _heartbeat_age(hub: RunningHub, seen: EngineSeen, missed: int) -> float | None:
-    """Seconds since the heart was last known to beat. Pongs are looked at once a period, so it may have since."""
+    """Return the seconds since the heart is known to have beaten last. Pongs are evaluated once per period."""
     if seen.uuid.encode("utf-8", "replace") not in hub.core.hearts.heartmonitor:
         return None
     now = time()

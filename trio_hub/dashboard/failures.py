@@ -1,4 +1,4 @@
-"""What goes wrong, in groups of the same error."""
+"""The errors of requests, in groups of equal type and text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 __all__ = ["Failure", "Failures", "without_ansi"]
 
 MAX_GROUPS = 200
-"""Groups that are kept: those whose errors came last."""
+"""The number of groups to keep: those with the latest errors."""
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 
 
 @dataclass(slots=True)
 class Failure:
-    """All errors of one type and text: how many, when the first and the last, and which task the last was."""
+    """All errors of one type and text: their number, the times of the first and the last, and the last task."""
 
     ename: str
     evalue: str
@@ -34,7 +34,7 @@ class Failures:
         self._limit = limit
 
     def add(self, ename: str, evalue: str, now: float, msg_id: str, engine_id: int | None) -> None:
-        """A request has failed."""
+        """Count the error of a failed request."""
         key = (ename, evalue)
         group = self._groups.get(key)
         if group is None:
@@ -49,10 +49,10 @@ class Failures:
         self._groups.move_to_end(key)
 
     def groups(self) -> list[Failure]:
-        """All groups, the one with the latest error first."""
+        """Return all groups, the one with the latest error first."""
         return list(reversed(self._groups.values()))
 
 
 def without_ansi(text: str) -> str:
-    """Text as a page shows it, without the colours of a terminal."""
+    """Return a text without the escape sequences of terminals."""
     return _ANSI.sub("", text)

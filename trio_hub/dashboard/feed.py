@@ -1,4 +1,4 @@
-"""`Feed`: what the pages are told, made once a second of what was noted, and sent to all who look."""
+"""`Feed`: the messages for the pages, made from the hub's numbers and the observed events, and sent to all readers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .watching import Watch
 __all__ = ["Feed"]
 
 PERIOD = 0.5
-"""Seconds from one message about single tasks to the next; overviews come every second time."""
+"""Seconds between two messages about single tasks. An overview is sent every second time."""
 MAX_BARS = 2000
-"""Bars in such a message: the newest, if there were more."""
+"""The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
-"""Bars that are put together at a time, so that the hub has its turn in between."""
+"""The number of bars that are collected at a time, so that the hub can work in between."""
 NAMES = (
     "t",
     "queued",
@@ -43,12 +43,12 @@ NAMES = (
 
 
 class Feed:
-    """Makes overviews and bars of a hub's numbers.
+    """Makes the messages with overviews and bars, and sends them.
 
     Args:
-        hub: the hub.
-        watch: notes what happens in it.
-        admin: whether the pages may have the hub do something.
+        hub: The hub.
+        watch: The observer of the hub.
+        admin: Whether the pages may offer actions.
     """
 
     def __init__(self, hub: RunningHub, watch: Watch, *, admin: bool) -> None:
@@ -70,12 +70,12 @@ class Feed:
         self._lag = 0.0
         self._told_seq = 0
         self._series_packed: msgspec.Raw | None = None
-        for engine in connectors(hub):  # those that were there before
+        for engine in connectors(hub):  # engines from before the dashboard was started
             watch.engines.meet(engine)
         self.look()
 
     async def run(self) -> None:
-        """Look, and tell, until cancelled."""
+        """Read the hub's numbers and send messages, until cancelled."""
         due = trio.current_time()
         ticks = 0
         while True:
@@ -83,7 +83,7 @@ class Feed:
             await trio.sleep_until(due)
             late = trio.current_time() - due
             self._lag = max(self._lag, late)
-            if late > PERIOD:  # what was missed is not made up for
+            if late > PERIOD:  # missed messages are not sent later
                 due += late
             ticks += 1
             if ticks % 2 == 0:
@@ -96,12 +96,12 @@ class Feed:
                 self._told_seq = self.watch.bars.seq
 
     async def until_stopping(self) -> None:
-        """When the hub stops, tell everybody, and that this was the last."""
+        """Wait until the hub is stopping, and send the last message."""
         await self._hub.wait_stopping()
         self.audience.end(event_message("stopping", {}))
 
     def look(self) -> None:
-        """Note the numbers of this second."""
+        """Read and note the hub's present numbers."""
         now = time()
         before, self._statistics = self._statistics, self._hub.statistics()
         seconds = max(now - self._point.get("t", self.started), 0.001)
@@ -117,7 +117,7 @@ class Feed:
         self._series_packed = None
 
     def first_message(self, actor: str | None) -> bytes:
-        """The overview for a browser that has just come, with the series so far, and the name that its user gave."""
+        """Return the first message for a browser: the overview, the series so far, and the name of its user."""
         if self._series_packed is None:
             self._series_packed = msgspec.Raw(json_bytes(self._series.all()))
         return event_message("overview", self._overview() | {"actor": actor, "series": self._series_packed})
@@ -157,7 +157,7 @@ class Feed:
         self.audience.tell(event_message("bars", self._about(found, lost)), bars=True)
 
     async def bars_since(self, seq: int, limit: int) -> dict[str, Any]:
-        """The newest bars after that number, at most so many, in the order in which they changed."""
+        """Return the newest bars with changes after `seq`, at most `limit`, in the order of their changes."""
         bars = self.watch.bars
         running = bars.running_after(seq, limit)
         newest = bars.ended
@@ -167,7 +167,7 @@ class Feed:
         at = bars.seq
         number = first + lost
         while number < newest:
-            # some may have been overwritten while others had their turn
+            # some bars may have been overwritten during the checkpoint
             kept = min(newest, max(number, bars.ended - len(bars)))
             lost += kept - number
             number = min(kept + SLICE, newest)
@@ -177,7 +177,7 @@ class Feed:
         return self._about(found, lost) | {"next": at}
 
     def _about(self, found: list[Bar], lost: int) -> dict[str, Any]:
-        """What goes with bars, so that a page can draw them."""
+        """Return bars with the labels and engines that a page needs to draw them."""
         watch = self.watch
         rows = {bar.row for bar in found}
         return {

@@ -1,4 +1,4 @@
-"""How long things take: counts of values, by upper bounds that never change."""
+"""Histograms with fixed upper bounds, for durations."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Histogram"]
 
 
 class Histogram:
-    """Counts values. One costs a bisection, an increment, an addition and a comparison.
+    """Counts values. Each costs a bisection, an increment, an addition and a comparison.
 
     Args:
-        bounds: upper bounds, ascending; a value belongs to the first that is not below it.
+        bounds: The upper bounds, ascending. A value belongs to the first bound that is not below it.
     """
 
     __slots__ = ("_bounds", "counts", "largest", "sum")
@@ -20,10 +20,10 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
         self.counts = [0] * (len(self._bounds) + 1)
-        """By place in the bounds; the last are the values above all of them."""
+        """The number of values for each bound; last, the number of values above all bounds."""
         self.sum = 0.0
         self.largest = 0.0
-        """The largest value that there was."""
+        """The largest value so far; 0 if there was none."""
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1
@@ -33,11 +33,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self.counts)
 
     def buckets(self) -> list[tuple[float, int]]:
-        """Each upper bound, infinity the last, and how many values were not above it."""
+        """Return each upper bound, and infinity, with the number of values that are not above it."""
         total = 0
         buckets = []
         for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):

@@ -1,7 +1,6 @@
-"""A hub's metrics, as Prometheus takes them.
+"""The metrics of a hub for Prometheus.
 
-`METRICS` is the whole list. The hub only adds to plain numbers; what they are called, and which text that makes, is
-decided here, when somebody asks.
+`METRICS` lists all metrics. The hub only counts plain numbers. This module names them and formats them for each scrape.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["METRICS", "HubCollector", "HubMetric", "exposition"]
 
 
 class Numbers(NamedTuple):
-    """What metrics are made of."""
+    """The numbers from which metrics are made."""
 
     statistics: Statistics
     timings: Timings
@@ -37,11 +36,11 @@ class Numbers(NamedTuple):
 
 
 Samples: TypeAlias = Iterable[tuple[tuple[str, ...], float | Histogram]]
-"""Values of a metric, each with those of its labels."""
+"""The values of a metric, each with the values of its labels."""
 
 
 class HubMetric(NamedTuple):
-    """One metric: its name as it stands in a query, its type, what it tells, its labels, and where it comes from."""
+    """One metric: its name, type, help text, names of labels, and the function that returns its values."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -72,14 +71,14 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_build_info",
         "gauge",
-        "Always 1; its labels tell the versions of the hub and of Python.",
+        "Always 1. The labels are the versions of the hub and of Python.",
         ("version", "python_version"),
         lambda _: [((__version__, platform.python_version()), 1)],
     ),
     HubMetric(
         "trio_hub_tasks",
         "gauge",
-        "Load-balanced tasks now: queued for an engine, waiting for what they depend on, or running.",
+        "Load-balanced tasks now: queued for an engine, waiting for dependencies, or running.",
         ("state",),
         _each(
             lambda numbers: {
@@ -92,7 +91,7 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_direct_requests_pending",
         "gauge",
-        "Direct requests that are not answered, now.",
+        "Unanswered direct requests now.",
         (),
         _one(lambda numbers: numbers.statistics.direct_pending),
     ),
@@ -113,35 +112,35 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_task_wait_seconds",
         "histogram",
-        "From a load-balanced task's submission until it was sent to an engine for the first time.",
+        "Time from the submission of a load-balanced task until it was first sent to an engine.",
         (),
         _one(lambda numbers: numbers.timings.wait),
     ),
     HubMetric(
         "trio_hub_request_run_seconds",
         "histogram",
-        "From when a request was sent to its engine until it was answered.",
+        "Time from the sending of a request to its engine until its answer.",
         ("queue",),
         _each(lambda numbers: numbers.timings.run),
     ),
     HubMetric(
         "trio_hub_message_handling_seconds",
         "histogram",
-        "From when the hub had received a message until all that it asks for was done or on its way out.",
+        "Time from the receipt of a message until it was handled and its consequences were sent.",
         ("channel",),
         _each(lambda numbers: numbers.timings.messages),
     ),
     HubMetric(
         "trio_hub_event_loop_lag_seconds",
         "histogram",
-        "How late a task of the event loop woke that sleeps half a second at a time.",
+        "How late a task woke up that repeatedly sleeps for half a second.",
         (),
         _one(lambda numbers: numbers.timings.loop),
     ),
     HubMetric(
         "trio_hub_engines",
         "gauge",
-        "Engines now: alive, registering (their hearts were not heard yet), or lost (late results are still taken).",
+        "Engines now: alive, registering (hearts not heard yet), or lost (late results are still accepted).",
         ("state",),
         _each(
             lambda numbers: {
@@ -154,7 +153,7 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_engines_registered_total",
         "counter",
-        "Engines that became usable.",
+        "Engines that completed their registration.",
         (),
         _one(lambda numbers: numbers.statistics.engines_registered),
     ),
@@ -168,63 +167,63 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_heartbeats_missed_total",
         "counter",
-        "Pings that an engine did not answer in their period.",
+        "Pings that an engine did not answer within the heartbeat period.",
         (),
         _one(lambda numbers: numbers.statistics.heartbeats_missed),
     ),
     HubMetric(
         "trio_hub_client_sessions",
         "gauge",
-        "Sessions of clients that have sent a request, the last 10,000; those that have left included.",
+        "Sessions of clients that have sent a request, at most the last 10,000, including clients that have left.",
         (),
         _one(lambda numbers: numbers.statistics.sessions),
     ),
     HubMetric(
         "trio_hub_results_owed",
         "gauge",
-        "Results that wait for clients which are away, now.",
+        "Results that wait for absent clients now.",
         (),
         _one(lambda numbers: numbers.statistics.results_owed),
     ),
     HubMetric(
         "trio_hub_queue_memory_bytes",
         "gauge",
-        "Memory that queued tasks take up now.",
+        "Memory that queued tasks use now.",
         (),
         _one(lambda numbers: numbers.statistics.queue_memory),
     ),
     HubMetric(
         "trio_hub_subscribers",
         "gauge",
-        "Connections that have subscribed to output or to notifications, now.",
+        "Connections that are subscribed to output or to notifications now.",
         (),
         _one(lambda numbers: numbers.statistics.subscribers),
     ),
     HubMetric(
         "trio_hub_subscribers_behind",
         "gauge",
-        "Of these, the ones from which messages were dropped, and for which others wait still, now.",
+        "Subscribers for which messages were dropped and further messages wait now.",
         (),
         _one(lambda numbers: numbers.statistics.subscribers_behind),
     ),
     HubMetric(
         "trio_hub_subscribers_waiting_bytes",
         "gauge",
-        "Messages that wait for subscribers now; a message counts for each of them.",
+        "Messages that wait for subscribers now. A message counts once for each subscriber.",
         (),
         _one(lambda numbers: numbers.statistics.subscribers_waiting),
     ),
     HubMetric(
         "trio_hub_subscribers_dropped_total",
         "counter",
-        "Messages that were dropped since a subscriber did not read.",
+        "Messages that were dropped because a subscriber did not read.",
         (),
         _one(lambda numbers: numbers.statistics.subscribers_dropped),
     ),
     HubMetric(
         "trio_hub_subscribers_dropped_bytes_total",
         "counter",
-        "Bytes of these messages.",
+        "Bytes of messages that were dropped because a subscriber did not read.",
         (),
         _one(lambda numbers: numbers.statistics.subscribers_dropped_bytes),
     ),
@@ -245,14 +244,14 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_internal_errors_total",
         "counter",
-        "Unexpected exceptions, by the place in the hub; the log has their tracebacks.",
+        "Unexpected exceptions, by place in the hub. The log has their tracebacks.",
         ("place",),
         _each(lambda numbers: numbers.statistics.internal_errors),
     ),
     HubMetric(
         "trio_hub_service_failures_total",
         "counter",
-        "Unexpected errors of what runs beside the hub, such as the dashboard or retention; the hub went on.",
+        "Unexpected errors in services beside the hub, such as the dashboard or retention.",
         ("service",),
         _each(lambda numbers: numbers.statistics.service_failures),
     ),
@@ -266,56 +265,56 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_store_batches_total",
         "counter",
-        "Times that something was written to the task database.",
+        "Batches written to the task database.",
         (),
         _one(lambda numbers: numbers.database.batches),
     ),
     HubMetric(
         "trio_hub_store_records_written_total",
         "counter",
-        "Records changed in what was written; one that is written twice counts twice.",
+        "Records in the written batches. A record that is written twice counts twice.",
         (),
         _one(lambda numbers: numbers.database.written),
     ),
     HubMetric(
         "trio_hub_store_records_trimmed_total",
         "counter",
-        "Records that were dropped since they were more, larger or older than is to be kept.",
+        "Records that were dropped because of the limits on number, size or age.",
         (),
         _one(lambda numbers: numbers.database.trimmed),
     ),
     HubMetric(
         "trio_hub_store_records_not_persisted_total",
         "counter",
-        "Records that were lost instead of being written.",
+        "Records that could not be written and were lost.",
         (),
         _one(lambda numbers: numbers.database.not_persisted),
     ),
     HubMetric(
         "trio_hub_store_backlog_records",
         "gauge",
-        "Records of which something is not yet written, now.",
+        "Records with changes that are not written yet.",
         (),
         _one(lambda numbers: numbers.database.pending),
     ),
     HubMetric(
         "trio_hub_store_backlog_bytes",
         "gauge",
-        "Memory that these records take up, roughly.",
+        "Approximate memory used by records with changes that are not written yet.",
         (),
         _one(lambda numbers: numbers.database.pending_bytes),
     ),
     HubMetric(
         "trio_hub_store_lag_seconds",
         "gauge",
-        "Since when the oldest change has been waiting to be written; 0 if all are.",
+        "How long the oldest unwritten change has been waiting; 0 if all are written.",
         (),
         _one(lambda numbers: numbers.database.lag),
     ),
     HubMetric(
         "trio_hub_store_size_bytes",
         "gauge",
-        "What the task database takes up on disk (SQLite) or in memory; absent where only a server knows.",
+        "Size of the task database on disk (SQLite) or in memory. Absent for PostgreSQL.",
         (),
         _size,
     ),
@@ -329,7 +328,7 @@ _FAMILIES: dict[str, Any] = {
 
 
 class HubCollector(Collector):
-    """Makes metrics of a hub's numbers now."""
+    """Makes the metrics from a hub's present numbers."""
 
     def __init__(self, hub: RunningHub, timings: Timings) -> None:
         self._hub = hub
@@ -351,7 +350,7 @@ class HubCollector(Collector):
 
 
 def exposition(hub: RunningHub, timings: Timings) -> Callable[[str], tuple[bytes, str]]:
-    """What answers a scrape: of its ``Accept`` header it makes the text, and the type of that."""
+    """Return the function that answers scrapes: it takes the ``Accept`` header, and returns the text and its type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(HubCollector(hub, timings))
     ProcessCollector(registry=registry)

@@ -1,4 +1,4 @@
-"""What the hub's process takes of the machine: memory, CPU, open files. Of Linux's /proc."""
+"""The resources that the hub's process uses: memory, CPU, open files. Read from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Process"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FILES_EVERY = 5
-"""Counting open files takes milliseconds where there are ten thousands: so many looks have one count between them."""
+"""Open files are counted at every fifth overview only, since counting ten thousands takes milliseconds."""
 
 
 class Process:
-    """This process; `look` once a second."""
+    """The resources of this process. `look` must be called once a second."""
 
     def __init__(self) -> None:
         self.rss = 0
-        """Bytes of memory that are resident."""
+        """The resident memory in bytes."""
         self.cpu = 0.0
-        """Cores in use, between the last two looks."""
+        """The cores in use between the last two calls of `look`."""
         self._used = 0.0
         self._at: float | None = None
         self._files = 0
@@ -29,7 +29,7 @@ class Process:
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def look(self, now: float) -> None:
-        """See how it is at this time (seconds)."""
+        """Read memory and CPU use. `now` is the time in seconds."""
         with suppress(OSError), open("/proc/self/statm", "rb") as statm:
             self.rss = int(statm.read().split()[1]) * _PAGE
         times = os.times()
@@ -39,7 +39,7 @@ class Process:
         self._used, self._at = used, now
 
     def as_dict(self) -> dict[str, Any]:
-        """For an overview."""
+        """Return the numbers for an overview."""
         if self._looks % FILES_EVERY == 0:
             with suppress(OSError):
                 self._files = len(os.listdir("/proc/self/fd"))

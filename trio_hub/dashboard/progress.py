@@ -1,4 +1,4 @@
-"""How far the work is, by label."""
+"""The progress of requests, by label."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from .bars import Bars
 __all__ = ["EARLIER", "OTHER", "Progress"]
 
 MAX_LABELS = 1000
-"""Labels that are counted apart."""
+"""The maximum number of labels that are counted separately."""
 OTHER = "(other)"
-"""What the labels beyond these are counted under."""
+"""The label under which requests with further labels are counted."""
 EARLIER = "(earlier)"
-"""What requests are counted under that were there before the dashboard."""
+"""The label under which requests from before the start of the dashboard are counted."""
 
 
 class Progress:
-    """Counts requests by label. A label has a number, which is its place in every list here."""
+    """Counts requests by label. The number of a label is its index in all lists of this object."""
 
     def __init__(self, limit: int = MAX_LABELS) -> None:
         self.names: list[str] = []
         self.submitted: list[int] = []
         self.outcomes: tuple[list[int], list[int], list[int]] = ([], [], [])
-        """Requests answered, by place in `trio_hub.dashboard.bars.STATUSES`, then by label."""
+        """The numbers of answered requests, by index in `trio_hub.dashboard.bars.STATUSES`, then by label."""
         self.seconds: list[float] = []
-        """How long those have run together that have run and were answered."""
+        """The total running time, in seconds, of the answered requests that have run."""
         self.timed: list[int] = []
-        """How many these are."""
+        """The number of these requests."""
         self._numbers: dict[str, int] = {}
         self._limit = limit
         self._number(OTHER)
 
     def submit(self, label: str) -> int:
-        """A request has come; the number of its label."""
+        """Count a submitted request. Return the number of its label."""
         number = self._numbers.get(label)
         if number is None:
             number = self._number(label)
@@ -42,7 +42,7 @@ class Progress:
         return number
 
     def end(self, number: int, status: int, seconds: float | None) -> None:
-        """A request of this label is answered. `seconds`: how long it has run, None if it has not."""
+        """Count an answered request of a label. `seconds` is its running time; None if it has not run."""
         self.outcomes[status][number] += 1
         if seconds is not None:
             self.seconds[number] += seconds
@@ -52,14 +52,14 @@ class Progress:
         if len(self.names) >= self._limit:
             return 0
         number = self._numbers[label] = len(self.names)
-        self.names.append(printable(label))  # since pages show it, and many messages have it
+        self.names.append(printable(label))  # converted once, since many messages contain it
         for counts in (self.submitted, *self.outcomes, self.timed):
             counts.append(0)
         self.seconds.append(0.0)
         return number
 
     def table(self, bars: Bars) -> list[dict[str, Any]]:
-        """A row a label, those without requests left out."""
+        """Return one row per label. Labels without requests are left out."""
         running = [0] * len(self.names)
         for one in bars.running.values():
             running[one[4]] += 1

@@ -1,4 +1,4 @@
-"""Numbers of the last minutes, one of each a second, in rings of a fixed size; and what may be read off them."""
+"""Time series of the last minutes, with one value per second, in rings of a fixed size; and percentiles."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .histogram import Histogram
 __all__ = ["LastMinute", "Series", "percentile"]
 
 SECONDS = 300
-"""How long the series are."""
+"""The length of the series in seconds."""
 WINDOW = 60
-"""Seconds of which percentiles tell."""
+"""The seconds that percentiles cover."""
 
 
 class Series:
-    """Several numbers, noted together, as often as somebody says.
+    """Several time series, to which values are added together.
 
     Args:
-        names: of the numbers.
-        size: how many notes are kept.
+        names: The names of the series.
+        size: The number of values to keep of each.
     """
 
     def __init__(self, names: Iterable[str], size: int = SECONDS) -> None:
@@ -33,14 +33,14 @@ class Series:
         return min(self._noted, self._size)
 
     def note(self, values: Mapping[str, float]) -> None:
-        """Note a value of each."""
+        """Add one value to each series."""
         place = self._noted % self._size
         for name, column in self._columns.items():
             column[place] = values[name]
         self._noted += 1
 
     def all(self) -> dict[str, list[float]]:
-        """What is kept, by name, the oldest first."""
+        """Return the values of all series by name, the oldest first."""
         if self._noted <= self._size:
             return {name: column[: self._noted].tolist() for name, column in self._columns.items()}
         place = self._noted % self._size
@@ -48,7 +48,7 @@ class Series:
 
 
 class LastMinute:
-    """What histograms have counted lately, all of which have the same bounds: they themselves never forget."""
+    """The values that histograms with equal bounds have counted during the last minute."""
 
     def __init__(self, bounds: Sequence[float], window: int = WINDOW) -> None:
         self._bounds = tuple(bounds)
@@ -56,16 +56,16 @@ class LastMinute:
         self._largest = 0.0
 
     def note(self, histograms: Iterable[Histogram]) -> None:
-        """Note how far they have counted; once a second."""
+        """Note the present counts of the histograms. Must be called once a second."""
         histograms = list(histograms)
         counts = [histogram.counts for histogram in histograms]
         self._largest = max((histogram.largest for histogram in histograms), default=0.0)
         self._past.append([sum(column) for column in zip(*counts, strict=True)] or self._past[0])
 
     def summary(self) -> dict[str, float] | None:
-        """``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there was nothing.
+        """Return ``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there were no values.
 
-        Bounds may be minutes apart, so what they say is not more than the longest that there ever was.
+        Percentiles are at most the largest value so far, since neighbouring bounds may be minutes apart.
         """
         counts = [now - then for now, then in zip(self._past[-1], self._past[0], strict=True)]
         total = sum(counts)
@@ -76,12 +76,13 @@ class LastMinute:
 
 
 def percentile(bounds: Sequence[float], counts: Sequence[int], part: float) -> float:
-    """The value that this part of all are not above, as far as bounds tell: evenly spread between two of them.
+    """Return an estimate of a percentile. Values are assumed to be evenly distributed between two bounds.
 
     Args:
-        bounds: upper bounds, ascending.
-        counts: of values up to each bound and above the one before; the last, of those above all. At least one.
-        part: between 0 and 1.
+        bounds: The upper bounds, ascending.
+        counts: The number of values between each bound and the one before; last, of values above all bounds. There
+            must be at least one value.
+        part: The part of all values that are not above the percentile, between 0 and 1.
     """
     wanted = part * sum(counts)
     below = 0

@@ -1,4 +1,4 @@
-"""`serve_dashboard`: the HTTP side of a running hub, for as long as that runs."""
+"""`serve_dashboard`: serve the dashboard of a running hub until the hub stops."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Dashboard:
     """A dashboard that is being served."""
 
     address: str
-    """``http://127.0.0.1:8788``: where it is, without a slash at the end."""
+    """The URL without a token and without a slash at the end, such as ``http://127.0.0.1:8788``."""
     port: int
     """The TCP port."""
     token: str = field(repr=False)
-    """What it has to be told, as ``?token=…``, or in the header ``Authorization: Bearer …``."""
+    """The token that requests must contain, as ``?token=…`` or in the header ``Authorization: Bearer …``."""
 
     @property
     def url(self) -> str:
-        """For a browser, with the token in it."""
+        """The URL for a browser, which contains the token."""
         return f"{self.address}/?token={self.token}"
 
 
@@ -48,22 +48,22 @@ async def serve_dashboard(
     admin: bool | None = None,
     task_status: trio.TaskStatus[Dashboard] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve a hub's metrics and status over HTTP until the hub has stopped, or this is cancelled.
+    """Serve the dashboard of a hub over HTTP until the hub has stopped, or this call is cancelled.
 
-    ``dashboard = await nursery.start(serve_dashboard, hub)`` returns a `Dashboard` when its port is bound. It is not
-    part of `trio_hub.serve_hub`: an embedder starts it beside that. Once it is served, an error within it is logged and
-    counted (`Statistics.service_failures`), and what has failed is started anew; the hub goes on.
+    ``dashboard = await nursery.start(serve_dashboard, hub)`` returns a `Dashboard` when the port is bound.
+    `trio_hub.serve_hub` does not start the dashboard; programs start it beside the hub. After the start, an error in
+    the dashboard is logged and counted (`Statistics.service_failures`), and the failed part is started again. The hub
+    is not affected.
 
     Args:
-        hub: as `trio_hub.serve_hub` hands it out.
-        address: ``[ADDRESS:]PORT``, as the setting ``dashboard``. None: what that setting of the hub says; if it says
-            nothing, a port of 127.0.0.1 that the system chooses.
-        token: as the setting ``dashboard_token``. None: what that says; if it says nothing, a fresh random one.
-        admin: whether who knows the token may have the hub do something, too, as the setting ``dashboard_admin``.
-            None: what that says.
+        hub: The hub, as returned by `trio_hub.serve_hub`.
+        address: ``[ADDRESS:]PORT``. None: the hub's setting ``dashboard``; if that is not set, a port of 127.0.0.1 that
+            the system chooses.
+        token: The token. None: the hub's setting ``dashboard_token``; if that is not set, a new random token.
+        admin: Whether actions are allowed. None: the hub's setting ``dashboard_admin``.
 
     Raises:
-        ConfigError: the address cannot be used, or ``trio-hub[dashboard]`` is not installed.
+        ConfigError: The address cannot be used, or ``trio-hub[dashboard]`` is not installed.
     """
     config = HubConfig(
         dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ async def serve_dashboard(
         dashboard_admin=admin if admin is not None else hub.config.dashboard_admin,
     )
     try:
-        # late: they take a quarter of a second, and need packages that not everybody has
+        # imported here, since this takes a quarter of a second and needs optional packages
         from .access import Access
         from .app import dashboard_app
         from .feed import Feed
@@ -82,7 +82,7 @@ async def serve_dashboard(
         if (error.name or "").startswith("trio_hub"):
             raise
         raise ConfigError(
-            f"dashboard: {error.name} is not installed: pip install 'trio-hub[dashboard]', or leave the setting out"
+            f"dashboard: {error.name} is not installed: run pip install 'trio-hub[dashboard]', or leave out the setting"
         ) from error
     assert config.dashboard is not None
     host, port = split_address(config.dashboard)
@@ -91,7 +91,7 @@ async def serve_dashboard(
     except OSError as error:
         raise ConfigError(
             f"dashboard: cannot listen on {config.dashboard}: {error.strerror or error}. Choose another port, or 0 for "
-            "one that is free"
+            "any free port"
         ) from error
     async with listener:
         port = listener.socket.getsockname()[1]
@@ -105,7 +105,7 @@ async def serve_dashboard(
         listeners = [listener]
 
         async def serve_http() -> None:
-            # what serves a listener closes it; and who starts anew wants the same port
+            # serving closes the listener; after a failure, the same port is opened again
             one = listeners.pop() if listeners else (await trio.open_tcp_listeners(port, host=host))[0]
             async with one:
                 await Server(app).serve([one], hub.wait_stopped)
@@ -126,7 +126,7 @@ async def serve_dashboard(
 
 
 def _name(host: str, config: HubConfig) -> str:
-    """The host as a URL says it; one that others can use, if it listens for others."""
+    """Return the host for the URL. For a wildcard address, a name that other machines can use."""
     if host in _WILDCARDS:
         return config.location or socket.gethostname()
     return f"[{host}]" if ":" in host else host

@@ -1,7 +1,7 @@
-"""HTTP connections, each in a task of its own, that end when they are told to.
+"""An HTTP server whose connections can be ended at any time. Each connection has a task of its own.
 
-Hypercorn speaks HTTP. What it sends is shielded from cancellation, so that a peer which does not read would hold up
-whoever waits for its `serve`, for ever. Hence the streams are held here, and closing them ends such a wait.
+Hypercorn implements HTTP. It shields sending from cancellation, so a peer that does not read would keep its `serve`
+from ever ending. Therefore this module keeps the streams, and closes them to end such sends.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["Server"]
 log = get_logger("trio_hub.dashboard")
 
 MAX_CONNECTIONS = 100
-"""Connections at a time; more are closed as they come, since each is a descriptor that engines may need."""
+"""The maximum number of connections. Further connections are closed, since engines may need the descriptors."""
 STALL_LIMIT = 30.0
-"""Seconds after which a peer that takes nothing of what is sent to it is dropped."""
+"""Seconds after which a peer that reads nothing is disconnected."""
 CLOSE_GRACE = 1.0
-"""Seconds that answers have to leave when the hub has stopped."""
+"""Seconds within which answers must be sent after the hub has stopped."""
 
 
 class Server:
-    """Serves an application to whoever connects."""
+    """Serves an application over HTTP."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app: Any = ASGIWrapper(app)  # type: ignore[arg-type]  # two sets of names for the same messages
+        self._app: Any = ASGIWrapper(app)  # type: ignore[arg-type]  # Starlette and Hypercorn have different types for the same messages
         self._config = Config()
         self._config.accesslog = None
         self._config.errorlog = get_logger("trio_hub.dashboard.http").logger
@@ -46,14 +46,14 @@ class Server:
         self._changed = trio.Event()
 
     async def serve(self, listeners: list[trio.SocketListener], until: Callable[[], Awaitable[None]]) -> None:
-        """Serve until that returns, and then close what is open within `CLOSE_GRACE`; if cancelled, at once."""
+        """Serve until `until` returns, then close the connections within `CLOSE_GRACE`; at once if cancelled."""
         async with trio.open_nursery() as connections:
             try:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(self._accept, listeners, connections)
                     await until()
                     accepting.cancel_scope.cancel()
-                await self._context.terminated.set()  # ends connections on which nothing is asked
+                await self._context.terminated.set()  # ends idle connections
                 with trio.move_on_after(CLOSE_GRACE):
                     while self._streams:
                         await self._changed.wait()
@@ -72,9 +72,9 @@ class Server:
         self._streams.add(stream)
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALL_LIMIT))
-            # Typed for TLS only; it finds out by itself that this is none.
+            # The type allows TLS streams only, but Hypercorn also accepts plain streams.
             await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
-        except Exception:  # whatever a peer has done to its connection, the others and the hub go on
+        except Exception:  # an error on one connection must not affect the others and the hub
             log.exception("a connection to the dashboard failed")
         finally:
             self._streams.discard(stream)

@@ -1,4 +1,4 @@
-"""The pages' files, which are in this package; each is read once."""
+"""The files of the pages, which are part of this package. Each file is read once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONTENT_TYPES = {
     "woff2": "font/woff2",
     "json": "application/json",
 }
-"""What is served, by the end of its name. Whatever else lies there is not."""
+"""The content types of served files, by the end of their names. Other files are not served."""
 
 
 class StaticFile(NamedTuple):
-    """A file as it is served."""
+    """A served file."""
 
     content: bytes
     content_type: str
@@ -30,7 +30,7 @@ class StaticFile(NamedTuple):
 
 
 def static_files() -> dict[str, StaticFile]:
-    """All there are, by name."""
+    """Read all files. Return them by name."""
     found = {}
     for entry in files(__package__).joinpath("static").iterdir():
         content_type = CONTENT_TYPES.get(entry.name.rpartition(".")[2])

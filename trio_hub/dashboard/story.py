@@ -1,4 +1,4 @@
-"""One task, as closely as it can be known: its story, what it has printed, and why it waits."""
+"""The details of a task: its history, its output, and the reason why it waits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .watching import Watch
 __all__ = ["task_details", "why_waiting"]
 
 MAX_TEXT = 100_000
-"""Characters of each text: of long output the end, of others the beginning."""
+"""The maximum length of each text in characters. The end of long output is kept, and the beginning of other texts."""
 MAX_NAMED = 10
-"""Tasks, or engines, that are named; of more only the number is told."""
+"""The maximum number of tasks or engines in a text. Of further ones, the text gives the number."""
 
 
 async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, Any] | None:
-    """All about one task, or None if there is no record of it. Raises `StoreError`."""
+    """Return the details of a task, or None if there is no record of it. Raises `StoreError`."""
     store = hub.core.store
     record = (await store.get([msg_id])).get(msg_id)
     if record is None:
         return None
     row = row_of(hub, watch, record.as_dict(("msg_id", *FULL_KEYS)))
     original = None
-    if not msg_id.startswith(record.client_uuid or "\0"):  # the hub has given it its name
+    if not msg_id.startswith(record.client_uuid or "\0"):  # the hub has chosen the msg_id, so the task was resubmitted
         before = await store.find(parse_query({"resubmitted": msg_id}), ["resubmitted"])
         original = before[0]["msg_id"] if before else None
     content = unpacked("result_content", record.result_content)
@@ -53,7 +53,7 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
 
 
 def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]:
-    """What happened to it, in order. Two clocks tell: the hub's, and, of its start and end, the engine's."""
+    """Return the steps of a task, in order. Its start and end are by the engine's clock, the others by the hub's."""
     steps: list[tuple[float | None, str, str]] = [
         (seconds(record.submitted), "submitted", f"by client {record.client_uuid}")
     ]
@@ -62,13 +62,13 @@ def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]
         where = "an engine" if seen is None else f"engine {seen.id} ({seen.uuid})"
         steps.append((bar.start, "sent", f"to {where}"))
         if bar.status == "error" and bar.end is not None and (state == "running" or record.completed is None):
-            steps.append((bar.end, "tried again", f"after {where}"))
+            steps.append((bar.end, "retried", f"after {where}"))
     if record.started is not None:
         steps.append((seconds(record.started), "started", "by the engine's clock"))
     if record.completed is not None:
         steps.append((seconds(record.completed), "completed", state))
     if record.received is not None:
-        steps.append((seconds(record.received), "received", "the hub has the answer"))
+        steps.append((seconds(record.received), "received", "by the hub"))
     if record.resubmitted is not None:
         steps.append((None, "resubmitted", f"as {record.resubmitted}"))
     last = max((at for at, _, _ in steps if at is not None), default=0.0)
@@ -104,15 +104,17 @@ def _error(content: Any) -> dict[str, str]:
 
 
 def why_waiting(core: Hub, msg_id: str) -> str | None:
-    """Why a task has no engine yet; None if it has one, or does not wait."""
+    """Return why a task has no engine yet; None if it has one, or is not waiting."""
     if msg_id in core.intake.uncommitted:
-        return "it is on its way to the disk, where it has to be before an engine sees it"
+        return "it is being written to disk, which must happen before it is sent to an engine"
     task = core.tasks.scheduler.tasks.get(msg_id)
     if task is None or task.worker is not None:
         return None
     if task.state is TaskState.WAITING:
         return (
-            f"dependency on {_some(sorted(task.depends_on))}" if task.depends_on else "its dependencies are looked up"
+            f"it depends on {_some(sorted(task.depends_on))}"
+            if task.depends_on
+            else "the hub looks up its dependencies"
         )
     return _why_queued(core, task)
 
@@ -124,26 +126,24 @@ def _why_queued(core: Hub, task: Task) -> str:
     may = [ident for ident in workers if task.accepts(ident)]
     reasons = []
     if task.targets is not None:
-        reasons.append(f"targets: {_engines(core, task.targets)}")
+        reasons.append(f"it may run only on its targets: {_engines(core, task.targets)}")
     if task.refused:
         failed = task.refused - task.unmet
         if failed:
-            reasons.append(f"engines on which it has failed: {_engines(core, failed)}")
+            reasons.append(f"it has failed on engines: {_engines(core, failed)}")
         if task.unmet:
-            reasons.append(
-                f"engines that refused it, since its dependencies are not met there: {_engines(core, task.unmet)}"
-            )
+            reasons.append(f"its dependencies are not met on engines: {_engines(core, task.unmet)}")
     if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
-        reasons.append("the engines that may run it are expected from the time of an earlier hub, and are not back yet")
+        reasons.append("the engines that may run it have not come back since the restart of the hub")
     elif may:
-        each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (high water mark)"
+        each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (setting hwm)"
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
         reasons.append(f"no free engine: {who}, with {each}; {len(core.tasks.scheduler.queue):,} tasks are queued")
     return "; ".join(reasons)
 
 
 def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
-    """Why a request that has been sent to its engine may not have begun; None if nothing is known to be before it."""
+    """Return why a request that was sent to its engine may not have started; None if it is the engine's first."""
     mine = watch.bars.running.get(msg_id)
     if mine is None or mine[1] < 0:
         return None
@@ -153,7 +153,7 @@ def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
     seen = watch.engines.by_row.get(mine[1])
     where = "its engine" if seen is None else f"engine {seen.id}"
     others = "one request" if before == 1 else f"{before:,} requests"
-    return f"{where} does one thing after the other, and was sent {others} before this one"
+    return f"{where} runs one request at a time, and was sent {others} before this one"
 
 
 def _engines(core: Hub, idents: frozenset[bytes]) -> str:

@@ -1,4 +1,4 @@
-"""Tasks as the pages list them, out of the task database."""
+"""The list of tasks of the pages, read from the task database."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .watching import Watch
 __all__ = ["MAX_LIMIT", "find_tasks", "row_of", "state_of"]
 
 MAX_LIMIT = 1000
-"""Rows of one answer."""
+"""The maximum number of rows in one answer."""
 SLICE = 500
-"""Records that the database is asked for at a time."""
+"""The number of records that are read from the database at a time."""
 MAX_LOOKED_AT = 20_000
-"""Records that are looked through for one answer; the next one goes on from there."""
+"""The maximum number of records that are searched for one answer. The next answer continues from there."""
 KEYS = ("label", "queue", "submitted", "started", "completed", "engine_uuid", "client_uuid")
 FULL_KEYS = (*KEYS, "header", "result_content")
 
@@ -28,18 +28,18 @@ FULL_KEYS = (*KEYS, "header", "result_content")
 async def find_tasks(
     hub: RunningHub, watch: Watch, query: Any = None, text: str = "", limit: int = 100, before: str | None = None
 ) -> dict[str, Any]:
-    """Tasks that match, the newest first.
+    """Return matching tasks, the newest first.
 
     Args:
-        hub, watch: the hub, and what was noted of it.
-        query: of the hub's query language; None for all.
-        text: what is in the msg_id, the label, the client's or the engine's name, in whatever case.
-        limit: rows at most. There may be fewer than match, none even, where they are far between.
-        before: the ``next`` of an answer before, to go on from there.
+        hub, watch: The hub and its observer.
+        query: A query in the hub's query language; None for all tasks.
+        text: A text that the msg_id, the label, the client's session or the engine's uuid contains, in any case.
+        limit: The maximum number of rows. An answer may have fewer rows, or none, if matching tasks are rare.
+        before: The ``next`` of an earlier answer, to continue from there.
 
     Raises:
-        QueryError: the query is not in the language.
-        StoreError: the database cannot be read.
+        QueryError: The query is invalid.
+        StoreError: The database cannot be read.
     """
     conditions = parse_query({} if query is None else query).conditions
     store = hub.core.store
@@ -72,7 +72,7 @@ def _place_of(history: Sequence[str], msg_id: str) -> int:
     for place in range(len(history) - 1, -1, -1):
         if history[place] == msg_id:
             return place
-    raise QueryError(f"before: {msg_id[:MAX_LABEL]!r} is not (any more) in the database: begin again without it")
+    raise QueryError(f"before: {msg_id[:MAX_LABEL]!r} is not in the database (any more): start again without it")
 
 
 def _has(watch: Watch, record: dict[str, Any], wanted: str) -> bool:
@@ -83,7 +83,7 @@ def _has(watch: Watch, record: dict[str, Any], wanted: str) -> bool:
 
 
 def row_of(hub: RunningHub, watch: Watch, record: dict[str, Any]) -> dict[str, Any]:
-    """A row of the list of a record with `FULL_KEYS`. Dates are Unix seconds."""
+    """Return the row of the list for a record with `FULL_KEYS`. Dates are Unix seconds."""
     msg_id, uuid = record["msg_id"], record["engine_uuid"]
     seen = None if uuid is None else watch.engines.seen.get(uuid)
     running = watch.bars.running.get(msg_id)
@@ -103,7 +103,7 @@ def row_of(hub: RunningHub, watch: Watch, record: dict[str, Any]) -> dict[str, A
 
 
 def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
-    """``waiting``, ``queued``, ``running``, ``ok``, ``error`` or ``aborted``."""
+    """Return ``waiting``, ``queued``, ``running``, ``ok``, ``error`` or ``aborted``."""
     if record["completed"] is not None:
         content = record["result_content"]
         status = content.get("status") if isinstance(content, dict) else None
@@ -127,5 +127,5 @@ def _label_of(watch: Watch, record: dict[str, Any]) -> str:
 
 
 def seconds(date: datetime | None) -> float | None:
-    """A date as Unix seconds."""
+    """Return a date as Unix seconds."""
     return None if date is None else date.timestamp()

@@ -1,4 +1,4 @@
-"""How long tasks wait and run, how long messages take the hub, and how late its event loop is."""
+"""Histograms of waiting times and running times of tasks, of handling times of messages, and of event loop lag."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .histogram import Histogram
 __all__ = ["Timings", "watch_loop"]
 
 TASK_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
-"""Seconds that a task may wait or run: from a call of nothing to a night's work."""
+"""The upper bounds for waiting times and running times of tasks, in seconds."""
 MESSAGE_BOUNDS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
-"""Seconds that a message may take the hub."""
+"""The upper bounds for handling times of messages, in seconds."""
 LOOP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-"""Seconds by which the event loop may be late."""
+"""The upper bounds for the lag of the event loop, in seconds."""
 LOOP_PERIOD = 0.5
-"""Seconds from one look at the event loop to the next."""
+"""Seconds between two measurements of the lag."""
 
 
 class Timings:
-    """How long things took so far.
+    """Histograms of durations.
 
-    - ``wait``: from a task's submission until it is sent to its first engine;
-    - ``run``: by queue; from when a request is sent to an engine until it is answered;
-    - ``messages``: by channel; from when a message was received until all that it asks for is done or on its way out;
-    - ``loop``: by how much a task of the event loop was late, see `watch_loop`.
+    - ``wait``: from the submission of a task until it is sent to its first engine;
+    - ``run``: by queue, from the sending of a request to an engine until its answer;
+    - ``messages``: by channel, from the receipt of a message until it is handled and its consequences are sent;
+    - ``loop``: the lag of the event loop, see `watch_loop`.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Timings:
 
 
 async def watch_loop(lag: Histogram) -> None:
-    """Sleep, and see how late it wakes, for ever: so long did whoever else was ready have to wait."""
+    """Measure how late a sleeping task wakes up. That is how long other ready tasks had to wait. Never returns."""
     while True:
         due = trio.current_time() + LOOP_PERIOD
         await trio.sleep_until(due)

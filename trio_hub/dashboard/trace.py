@@ -1,4 +1,4 @@
-"""What engines have done, as a Chrome trace: for Perfetto, or ``chrome://tracing``."""
+"""The tasks of engines as a Chrome trace, for Perfetto or ``chrome://tracing``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .watching import Watch
 __all__ = ["trace_parts"]
 
 SLICE = 500
-"""Tasks in a part: a millisecond or two."""
+"""The number of tasks in a part, which takes one or two milliseconds."""
 
 
 def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
-    """The JSON of a trace, piece by piece: what has ended, and what runs until now (Unix seconds).
+    """Yield the JSON of a trace in parts: the ended tasks, and the running ones until `now` (Unix seconds).
 
-    An engine does one thing after the other, and who reads traces does not show what lies upon something else: so a
-    task begins when its engine had ended what it did before, and what waits there for its turn is left out. So is what
-    comes to be overwritten before its turn has come.
+    An engine runs one task at a time, and trace viewers do not show overlapping tasks. So a task starts when its engine
+    has ended the one before, and tasks that wait at the engine are left out. Tasks whose bars are overwritten while the
+    trace is made are left out too.
     """
     names: list[Any] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": row, "args": {"name": f"engine {seen.id} {seen.uuid}"}}
@@ -32,13 +32,13 @@ def trace_parts(watch: Watch, now: float) -> Iterator[bytes]:
     bars = watch.bars
     running = bars.running_after(0, len(bars.running))
     number, end = bars.ended - len(bars), bars.ended
-    free: dict[int, float] = {}  # by row, when what is told of it has ended
+    free: dict[int, float] = {}  # by row, when the last task so far has ended
     while number < end:
         number = max(number, bars.ended - len(bars))
         part = bars.between(number, min(number + SLICE, end))
         yield b"".join(b"," + encode(event) for event in _events(watch, part, free, now))
         number += SLICE
-    current = {bar.row: bar for bar in reversed(running)}.values()  # of each engine, what it was sent first
+    current = {bar.row: bar for bar in reversed(running)}.values()  # the task that each engine was sent first
     yield b"".join(b"," + encode(event) for event in _events(watch, current, free, now)) + b"]}"
 
 

@@ -1,4 +1,4 @@
-"""`Watch`: what a dashboard notes of a hub's work as it happens. A few steps an event; figures are made later."""
+"""`Watch`: notes the events of a hub for the dashboard. Handling an event takes little time; numbers are made later."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ERROR = _STATUS["error"]
 
 
 def _clock() -> Callable[[], float]:
-    """Unix seconds that never go back: what was a difference once stays one."""
+    """Return a clock that gives Unix seconds and never goes back, so that differences are right."""
     epoch = time() - perf_counter()
     return lambda: epoch + perf_counter()
 
@@ -42,7 +42,7 @@ def _clock() -> Callable[[], float]:
 class Watch:
     """Observes a hub (`trio_hub.runtime.observing.Observer`).
 
-    For each request that is not answered it keeps a few numbers, by msg_id; of all else, no more than a fixed size.
+    It keeps a few numbers for each request that is not answered. The size of all other data is limited.
     """
 
     def __init__(self, timings: Timings, clock: Callable[[], float] | None = None) -> None:
@@ -52,7 +52,7 @@ class Watch:
         self.failures = Failures()
         self.engines = EngineBook()
         self.waiting: dict[str, tuple[int, float]] = {}
-        """Of tasks that wait: the numbers of their labels, and since when; by msg_id."""
+        """The tasks without an engine, by msg_id: the number of the label, and the time of submission."""
         self.handled = timings.handled
         self._clock = clock or _clock()
         self._run = [timings.run[kind] for kind in KINDS]
@@ -79,7 +79,7 @@ class Watch:
         label = self.progress.submit(event.label)
         if event.queue == "task":
             self.waiting[event.msg_id] = label, self._clock()
-        else:  # it is on its way already
+        else:  # the hub has sent it to its engine already
             uuid = event.engine_uuid
             row = -1 if uuid is None else self.engines.of(uuid).row
             self.bars.start(event.msg_id, row, self._clock(), _KIND[event.queue], label)
@@ -129,7 +129,7 @@ class Watch:
         self.engines.happened(event, self._clock())
 
     def label_of(self, msg_id: str) -> int | None:
-        """The number of a task's label, as long as it is waiting, running, or among those that ended last."""
+        """Return the number of a task's label; None for a task that is neither unfinished nor one of the last ended."""
         running = self.bars.running.get(msg_id)
         if running is not None:
             return running[4]

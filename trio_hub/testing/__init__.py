@@ -1,6 +1,6 @@
-"""Scripted engines and clients: they speak the real protocol over real sockets, and do just what a test tells them.
+"""Scripted engines and clients: they use the real protocol over real sockets, and do exactly what a test tells them.
 
-A test of what happens when an engine dies at its work, without a process, a sleep or a chance in it::
+A deterministic test of the death of an engine, without a process and without sleeping::
 
     from trio_hub import HubConfig
     from trio_hub.testing import open_client, open_engine, open_hub
@@ -19,12 +19,12 @@ A test of what happens when an engine dies at its work, without a process, a sle
                 reply = await client.reply(task)
                 assert reply.content["ename"] == "EngineError"
 
-Nothing here sleeps or has a timeout of its own: what a test waits for is a condition, and `trio.fail_after` says how
-long at most. Whatever was opened is closed when its ``async with`` ends. Time is real: no `trio.testing.MockClock`
-with autojump, which would jump past messages that are on their way through a socket.
+These functions do not sleep and have no timeouts: a test waits for a condition, inside `trio.fail_after`. Everything is
+closed when its ``async with`` ends. Use real time: `trio.testing.MockClock` with autojump would jump past messages in
+sockets.
 
-The engines and clients need no hub of this process: with what `trio_hub.config.connectionfiles.read_connection_file`
-returns they work for any controller, also for ``ipcontroller``.
+The engines and clients also work with a controller in another process, even with ``ipcontroller``: use the result of
+`trio_hub.config.connectionfiles.read_connection_file`.
 """
 
 from .behaviours import Behaviour, answer, answering, die, failing, ignore, obey, one_by_one, twice, unmet

@@ -1,7 +1,7 @@
-"""What a scripted engine does with a request: any function of the request; here are the usual ones.
+"""Behaviours of scripted engines: functions that handle a request. These are the usual ones.
 
-A behaviour must not wait. To answer later, let the engine `hold` its requests, or keep the request and answer it
-when its time has come: `Request.answer` may be called whenever, and as often as a test likes.
+A behaviour must not wait. To answer later, let the engine `hold` its requests, or keep the request and call
+`Request.answer` later. It may be called at any time, and any number of times.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Behaviour: TypeAlias = "Callable[[Request], object]"
 
 
 def answer(request: Request) -> None:
-    """Succeed, and send the request's buffers back."""
+    """Reply with success, and with the buffers of the request."""
     request.answer(request.buffers)
 
 
 def answering(function: Callable[[Request], Sequence[Buffer]]) -> Behaviour:
-    """Succeed, with the buffers that the function makes of the request."""
+    """Return a behaviour that replies with success, and with the buffers that `function` returns for the request."""
     return lambda request: request.answer(function(request))
 
 
 def failing(ename: str = "RuntimeError", evalue: str = "as the script says") -> Behaviour:
-    """Fail with this error."""
+    """Return a behaviour that replies with this error."""
     return lambda request: request.fail(ename, evalue)
 
 
@@ -61,18 +61,18 @@ def twice(request: Request) -> None:
 
 
 def die(request: Request) -> None:
-    """Close all sockets at once, without a word."""
+    """Close all sockets of the engine at once, without sending anything."""
     request.engine.die()
 
 
 def obey(request: Request) -> None:
-    """Say that what the control channel asks was done; do it, if it is to shut down."""
+    """Reply with success to a control request. Carry it out if it is a ``shutdown_request``."""
     request.answer()
     if request.msg_type == "shutdown_request":
         request.engine.shut_down()
 
 
 def one_by_one(*behaviours: Behaviour) -> Behaviour:
-    """The first request gets the first behaviour, the second the second, and so on; the last goes on for ever."""
+    """Return a behaviour that uses the first one for the first request, and so on, and the last for all others."""
     left = list(behaviours)
     return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)

@@ -20,12 +20,12 @@ __all__ = ["ScriptedClient", "open_client"]
 
 
 class ScriptedClient(Peer):
-    """A client with all its channels open. `open_client` makes it.
+    """A client whose channels are all open. Made by `open_client`.
 
-    - ``replies``: all that were received, by the msg_id of the request: more than one, if the hub is at fault;
-    - ``notifications``, ``iopub``: what was published, in order.
+    - ``replies``: the replies received, by the msg_id of the request; more than one only if the hub has a fault;
+    - ``notifications``, ``iopub``: the published messages received, in order.
 
-    Whatever sends returns at once, with the msg_id by which `reply` waits for the answer.
+    Methods that send return at once with a msg_id. `reply` waits for the answer to it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ScriptedClient(Peer):
     # Asking
 
     def submit(self, *buffers: Buffer, metadata: dict[str, Any] | None = None, msg_id: str | None = None) -> str:
-        """Submit a task to the load-balanced queue; metadata such as ``retries`` and ``targets`` is the scheduler's."""
+        """Submit a task to the load-balanced queue. `metadata` may have ``retries``, ``targets`` and so on."""
         return self.send("task", "apply_request", metadata=metadata, buffers=buffers, msg_id=msg_id)
 
     def call(
@@ -58,15 +58,15 @@ class ScriptedClient(Peer):
         content: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> str:
-        """Send a request to one engine (or uuid) through the direct queue."""
+        """Send a request to one engine, given as an object or by its uuid, through the direct queue."""
         return self.send("mux", msg_type, content, to=engine, metadata=metadata, buffers=buffers)
 
     def control(self, engine: ScriptedEngine | str, msg_type: str, content: dict[str, Any] | None = None) -> str:
-        """Send a request, such as ``abort_request``, to one engine's (or uuid's) control channel."""
+        """Send a request, such as ``abort_request``, to the control channel of one engine, given as object or uuid."""
         return self.send("control", msg_type, content, to=engine)
 
     async def query(self, msg_type: str, content: dict[str, Any] | None = None) -> Received:
-        """Ask the hub something, such as ``queue_request``, and wait for its answer."""
+        """Send a query, such as ``queue_request``, to the hub, and wait for the answer."""
         return await self.reply(self.send("registration", msg_type, content))
 
     def send(
@@ -84,17 +84,17 @@ class ScriptedClient(Peer):
         """Send any message on any channel (``registration``, ``task``, ``mux``, ``control``, ``broadcast``).
 
         Args:
-            channel: which.
-            msg_type: of the header.
-            content: empty by default.
-            to: the engine, for ``mux`` and ``control``.
-            metadata: empty by default.
-            buffers: go behind the content.
-            key: signs the message instead of the hub's key.
-            msg_id: instead of a new one.
+            channel: The name of the channel.
+            msg_type: The message type in the header.
+            content: The content; empty by default.
+            to: The engine, for ``mux`` and ``control``.
+            metadata: The metadata; empty by default.
+            buffers: The buffers.
+            key: A key that signs the message instead of the hub's key.
+            msg_id: A msg_id to use instead of a new one.
 
         Returns:
-            Its msg_id.
+            The msg_id of the message.
         """
         msg_id = msg_id or self.session.new_msg_id()
         frames = self._write(msg_type, content or {}, metadata=metadata, buffers=buffers, key=key, msg_id=msg_id)
@@ -106,16 +106,16 @@ class ScriptedClient(Peer):
     # Hearing
 
     async def reply(self, msg_id: str) -> Received:
-        """The first reply to the request of this msg_id, as soon as there is one."""
+        """Wait for a reply to the request with this msg_id, and return the first one."""
         await self.wait_until(lambda: msg_id in self.replies)
         return self.replies[msg_id][0]
 
     async def notification(self, msg_type: str, **content: Any) -> Received:
-        """The first notification of this type whose content says this, as soon as there is one."""
+        """Wait for a notification of this type with this content, and return the first one."""
         return await self._first(self.notifications, msg_type, content)
 
     async def output(self, msg_type: str, **content: Any) -> Received:
-        """The first iopub message of this type whose content says this, as soon as there is one."""
+        """Wait for an iopub message of this type with this content, and return the first one."""
         return await self._first(self.iopub, msg_type, content)
 
     async def _first(self, received: list[Received], msg_type: str, content: dict[str, Any]) -> Received:
@@ -136,13 +136,13 @@ class ScriptedClient(Peer):
         for name in ("registration", "task", "mux", "control", "broadcast"):
             port = self.info[name]
             self.connect(name, zmq.DEALER, port if isinstance(port, list) else [port], self._on_reply)
-        # Its answer also says that the hub has had the time to read the subscriptions, which came before.
+        # When the answer arrives, the hub has also read the subscriptions, which were sent before.
         await self.query("connection_request")
 
     async def _subscribe(self, name: str, into: list[Received]) -> None:
-        """Open a channel of publications, and wait until the subscription is on its way.
+        """Open a channel for published messages, and wait until the subscription is sent.
 
-        What is published before it arrives is lost.
+        Messages that are published before it arrives are lost.
         """
         channel = self.connect(name, zmq.SUB, [], lambda frames: self._on_published(frames, into))
         connected = trio.Event()
@@ -163,7 +163,7 @@ class ScriptedClient(Peer):
             self._changed()
 
     def _on_published(self, frames: Frames, into: list[Received]) -> None:
-        message = self._read(frames[1:])  # the first one is the topic by which the hub sends to this client
+        message = self._read(frames[1:])  # the first frame is the topic with which the hub addresses this client
         if message is not None:
             into.append(Received(message, self.session))
             self._changed()
@@ -173,18 +173,18 @@ class ScriptedClient(Peer):
 async def open_client(
     info: dict[str, Any], *, session: str | None = None, curve_keys: tuple[str, str] | None = None
 ) -> AsyncGenerator[ScriptedClient, None]:
-    """A client for the length of the block, at whose end it is gone.
+    """Open a client for the duration of a block.
 
     ::
 
         async with open_client(hub.client_info) as client: ...
 
-    When the block begins, the hub has answered it once, and knows its subscriptions.
+    When the block begins, the hub has answered the client once, and knows its subscriptions.
 
     Args:
-        info: what the clients' connection file says.
-        session: its name for itself in the headers it writes; a random one by default.
-        curve_keys: its public and its secret CURVE key, for a hub that encrypts; fresh ones by default.
+        info: The contents of the clients' connection file.
+        session: The session of the client; random by default.
+        curve_keys: The public and the secret CURVE key of the client, for a hub that encrypts; new keys by default.
     """
     async with open_context() as (nursery, context, peers):
         client = ScriptedClient(info, nursery, context, session, curve_keys)

@@ -18,11 +18,11 @@ from .peer import Peer, Received, new_uuid, open_context
 __all__ = ["RegistrationRefused", "Request", "ScriptedEngine", "open_engine", "open_engines"]
 
 PROBE = "kernel_info_request"
-"""What a hub asks an engine to learn that it has answered everything before."""
+"""The type of the hub's probes, whose answer shows that the engine has answered all earlier requests."""
 
 
 class RegistrationRefused(HubError):
-    """The hub has answered a registration with an error; ``ename`` and ``evalue`` are what it said."""
+    """The hub has answered a registration with an error: ``ename`` and ``evalue``."""
 
     def __init__(self, ename: str, evalue: str) -> None:
         super().__init__(f"{ename}: {evalue}")
@@ -51,17 +51,17 @@ class Request(Received):
         by: ScriptedEngine | None = None,
         key: bytes | None = None,
     ) -> Frames:
-        """Reply with success, or with whatever the content says; at any time, and any number of times.
+        """Send a reply: success, or another content. May be called at any time, and any number of times.
 
         Args:
-            buffers: go behind the content.
-            content: instead of ``{"status": "ok"}``.
-            metadata: changes to the reply's metadata.
-            by: another engine, which forges the reply: it was not asked.
-            key: signs the reply instead of the hub's key.
+            buffers: The buffers of the reply.
+            content: A content instead of ``{"status": "ok"}``.
+            metadata: Changes to the metadata of the reply.
+            by: Another engine that sends the reply, which is then forged.
+            key: A key that signs the reply instead of the hub's key.
 
         Returns:
-            The frames that were sent; `Peer.send_raw` can send the same ones again, on ``shell`` or ``control``.
+            The frames that were sent. `Peer.send_raw` can send the same frames again, on ``shell`` or ``control``.
         """
         content = {"status": "ok"} if content is None else content
         engine = by or self.engine
@@ -97,17 +97,17 @@ class Request(Received):
 
 
 class ScriptedEngine(Peer):
-    """An engine that has registered, beats, and hands each request to its behaviour. `open_engine` makes it.
+    """A registered engine that answers pings, and passes each request to its behaviour. Made by `open_engine`.
 
-    - ``id``, ``uuid``: as in the hub;
-    - ``registration``: the content of the hub's answer to its registration;
-    - ``behaviour``: what it does with a request on its shell; may be changed at any time;
-    - ``control_behaviour``: the same for its control channel;
-    - ``beating``: whether it answers pings; may be changed at any time;
-    - ``pings``: the pings it has received; ``send_raw("hb_pong", [ping])`` answers one by hand;
-    - ``requests``: all that it has received, in order, but for the hub's own ``kernel_info_request``, which it
-      answers by itself when it has done what came before it, as stock engines do;
-    - ``held``: those of them that it has not handed to its behaviour, because it was told to `hold`.
+    - ``id``, ``uuid``: the id and the uuid of the engine;
+    - ``registration``: the content of the hub's answer to the registration;
+    - ``behaviour``: the behaviour for requests on the shell channel; may be changed at any time;
+    - ``control_behaviour``: the behaviour for requests on the control channel; may be changed at any time;
+    - ``beating``: whether the engine answers pings; may be changed at any time;
+    - ``pings``: the pings received; ``send_raw("hb_pong", [ping])`` answers a ping by hand;
+    - ``requests``: the requests received, in order, without the hub's probes (``kernel_info_request``), which the
+      engine answers by itself after all earlier requests, as stock engines do;
+    - ``held``: the requests that were not passed to the behaviour because of `hold`.
     """
 
     def __init__(
@@ -141,16 +141,16 @@ class ScriptedEngine(Peer):
     # At work
 
     async def wait_requests(self, n: int) -> list[Request]:
-        """Wait until at least `n` requests have come, and return all that have."""
+        """Wait until at least `n` requests were received, and return all received requests."""
         await self.wait_until(lambda: len(self.requests) >= n)
         return self.requests
 
     def hold(self) -> None:
-        """Keep what comes on the shell from now on, in ``held``, until `release`."""
+        """From now on, keep requests on the shell channel in ``held``, until `release`."""
         self._holding = True
 
     def release(self, n: int | None = None) -> None:
-        """Hand the first `n` held requests to the behaviour; or all of them, and hold no more."""
+        """Pass the first `n` held requests to the behaviour. Without `n`, pass all of them, and stop holding."""
         if n is None:
             self._holding = False
         released, self.held = self.held[:n], self.held[len(self.held[:n]) :]
@@ -175,12 +175,12 @@ class ScriptedEngine(Peer):
         buffers: Sequence[Buffer] = (),
         key: bytes | None = None,
     ) -> Frames:
-        """Send a reply that nobody need have asked for; arguments as of `Request.answer`.
+        """Send a reply, even without a request. The other arguments are those of `Request.answer`.
 
         Args:
-            queue: where it goes: ``task``, ``mux``, ``broadcast`` or ``control``.
-            to: routing identities of whom it is for.
-            parent: the header of the request that it pretends to answer, packed or as a dict.
+            queue: The queue of the reply: ``task``, ``mux``, ``broadcast`` or ``control``.
+            to: The routing identities of the receiver.
+            parent: The header of the request that the reply seems to answer, packed or as a dict.
         """
         metadata = {
             "started": self.session.now().isoformat(),
@@ -203,7 +203,7 @@ class ScriptedEngine(Peer):
         parent: Buffer | dict[str, Any] = b"{}",
         topic: str | None = None,
     ) -> Frames:
-        """Publish on iopub; topic ``engine.ID.MSG_TYPE`` by default."""
+        """Publish a message on iopub. The default topic is ``engine.ID.MSG_TYPE``."""
         topic = topic if topic is not None else f"engine.{self.id}.{msg_type}"
         frames: Frames = [topic.encode(), *self._write(msg_type, content, parent=parent)]
         self.send_raw("iopub", frames)
@@ -212,15 +212,15 @@ class ScriptedEngine(Peer):
     # Leaving
 
     def die(self) -> None:
-        """Close all sockets at once, without a word, as SIGKILL would."""
+        """Close all sockets at once without sending anything, as SIGKILL would."""
         self.close()
 
     def leave(self) -> None:
-        """Ask the hub to unregister it. Its sockets stay open, and its heart goes on."""
+        """Ask the hub to unregister the engine. Its sockets stay open, and its heart continues to beat."""
         self.send_raw("registration", self._write("unregistration_request", {"id": self.id, "uuid": self.uuid}))
 
     def shut_down(self) -> None:
-        """Say on iopub that it has shut down, as stock engines do at their end. Its sockets stay open."""
+        """Publish on iopub that the engine has shut down, as stock engines do at their end. Its sockets stay open."""
         self.publish("shutdown_reply", {"status": "ok", "restart": False})
 
     # Coming
@@ -244,14 +244,14 @@ class ScriptedEngine(Peer):
         self.connect("control", zmq.ROUTER, [info["control"]], self._on_control, identity=self.ident)
         if shell:
             self.open_shell()
-        # What is published before the hub has subscribed is lost.
+        # Messages that are published before the hub has subscribed are lost.
         await self.wait_until(lambda: self._subscribed)
         # The heart comes last: when the hub hears it, everything else is open.
         self.connect("hb_pong", zmq.DEALER, [info["hb_pong"]], identity=self.ident)
         self.connect("hb_ping", zmq.SUB, [info["hb_ping"]], self._on_ping)
 
     def open_shell(self) -> None:
-        """Open the shell connection of an engine that was opened without."""
+        """Open the shell channel of an engine that was opened with ``shell=False``."""
         broadcast = self.info["broadcast"]
         ports = [self.info["mux"], self.info["task"], broadcast[self.id % len(broadcast)]]
         self.connect("shell", zmq.ROUTER, ports, self._on_shell, identity=self.ident)
@@ -312,26 +312,26 @@ async def open_engine(
     shell: bool = True,
     curve_keys: tuple[str, str] | None = None,
 ) -> AsyncGenerator[ScriptedEngine, None]:
-    """An engine for the length of the block, at whose end it dies.
+    """Open an engine for the duration of a block. At the end of the block, the engine dies.
 
     ::
 
         async with open_engine(hub.engine_info) as engine: ...
 
-    When the block begins, the hub has told it its id, and will soon hear its heart: `RunningHub.wait_engines` waits
-    for that.
+    When the block begins, the engine has its id, but the hub may not have heard its heart yet. Use
+    `RunningHub.wait_engines` to wait for that.
 
     Args:
-        info: what the engines' connection file says.
-        uuid: its name for itself; a random one by default.
-        id: the id that it asks for.
-        behaviour: what it does with a request, see `trio_hub.testing.behaviours`.
-        beating: whether it answers pings; if it never does, its registration stalls.
-        shell: whether it opens its shell connection, where requests come in; else `ScriptedEngine.open_shell` does.
-        curve_keys: its public and its secret CURVE key, for a hub that encrypts; fresh ones by default.
+        info: The contents of the engines' connection file.
+        uuid: The uuid of the engine; random by default.
+        id: The id that the engine asks for.
+        behaviour: The behaviour for requests, see `trio_hub.testing.behaviours`.
+        beating: Whether the engine answers pings. If it never does, its registration stalls.
+        shell: Whether to open the shell channel, on which requests arrive. If not, use `ScriptedEngine.open_shell`.
+        curve_keys: The public and the secret CURVE key of the engine, for a hub that encrypts; new keys by default.
 
     Raises:
-        RegistrationRefused: the hub's answer is an error.
+        RegistrationRefused: The hub has answered the registration with an error.
     """
     async with open_context() as (nursery, context, peers):
         engine = ScriptedEngine(
@@ -346,7 +346,7 @@ async def open_engine(
 async def open_engines(
     info: dict[str, Any], n: int, *, behaviour: Behaviour = answer
 ) -> AsyncGenerator[list[ScriptedEngine], None]:
-    """`n` engines at once, in the order of their ids; see `open_engine`."""
+    """Open `n` engines for the duration of a block. They are ordered by id. See `open_engine`."""
     async with open_context() as (nursery, context, peers):
         engines = [ScriptedEngine(info, nursery, context, behaviour=behaviour) for _ in range(n)]
         peers.extend(engines)

@@ -1,4 +1,4 @@
-"""A hub for the length of a block."""
+"""`open_hub`: run a hub for the duration of a block."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["open_hub"]
 
 @asynccontextmanager
 async def open_hub(config: HubConfig | None = None) -> AsyncGenerator[RunningHub, None]:
-    """Run a hub for the length of the block, and cancel it at its end.
+    """Run a hub for the duration of a block, and cancel it at the end.
 
     ::
 
         async with open_hub(HubConfig(hwm=0)) as hub: ...
 
     Raises:
-        HubError: whatever `trio_hub.serve_hub` raises; an error of the block itself comes out as it is.
+        HubError: An error of `trio_hub.serve_hub`. An exception of the block is raised unchanged.
     """
     async with serving() as nursery:
         yield await nursery.start(serve_hub, config)

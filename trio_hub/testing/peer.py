@@ -1,4 +1,4 @@
-"""What engines and clients have in common: sockets, a session, and waiting for conditions."""
+"""The base class of scripted engines and clients: sockets, a session, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Peer", "Received", "new_uuid", "open_context", "serving"]
 
 
 class Received:
-    """A message that has arrived, verified; its dicts are read when they are asked for.
+    """A received and verified message. Its dicts are unpacked when they are first used.
 
-    ``at`` is when it did, by Trio's clock.
+    ``at`` is the time of its arrival, by Trio's clock.
     """
 
     def __init__(self, message: Message, session: Session) -> None:
@@ -47,22 +47,22 @@ class Received:
 
     @property
     def parent_id(self) -> str:
-        """The msg_id of the request that this answers; empty if it answers none."""
+        """The msg_id of the request that this message answers; empty if it answers none."""
         return self.message.parent.msg_id
 
     @property
     def idents(self) -> list[bytes]:
-        """The routing identities (or, of a published message, the topics) before the delimiter."""
+        """The frames before the delimiter: routing identities, or the topics of a published message."""
         return self.message.idents
 
     @property
     def frames(self) -> Frames:
-        """The message as it came, from the delimiter on."""
+        """The frames of the message from the delimiter on, as received."""
         return self.message.frames
 
     @property
     def buffers(self) -> Frames:
-        """The frames behind the content. Large ones are `zmq.Frame` objects, where ZeroMQ received them."""
+        """The frames after the content. Large ones are `zmq.Frame` objects."""
         return self.message.buffers
 
     @cached_property
@@ -71,7 +71,7 @@ class Received:
 
     @cached_property
     def parent(self) -> dict[str, Any]:
-        """The header of the request that this answers."""
+        """The header of the request that this message answers."""
         return self._dict(3)
 
     @cached_property
@@ -88,10 +88,12 @@ class Received:
 
 
 class Peer:
-    """Something with ZeroMQ sockets that are connected to a hub, one `Channel` a socket, in ``channels``.
+    """An engine or a client: an object with ZeroMQ sockets that are connected to a hub.
 
-    ``unreadable`` has what it received and could not read, in order. If the connection info names the hub's public
-    CURVE key, everything is encrypted, with the peer's own pair of keys, ``curve_keys``: public and secret, in Z85.
+    - ``channels``: the sockets by name, each as a `Channel`;
+    - ``unreadable``: the errors of received messages that could not be read, in order;
+    - ``curve_keys``: the public and the secret CURVE key of the peer, in Z85. If the connection info has the hub's
+      public CURVE key, all connections are encrypted.
     """
 
     def __init__(
@@ -124,30 +126,30 @@ class Peer:
         self._receiver: Receiver | None = None
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds. It is looked at again whenever something has arrived here.
+        """Wait until a condition is true. The condition is checked again each time that a message has arrived.
 
         Raises:
-            trio.ClosedResourceError: if it does not hold when all sockets are closed.
+            trio.ClosedResourceError: The sockets were closed, and the condition is false.
         """
         await trio.lowlevel.checkpoint()
         while not condition():
             if self.closed:
-                raise trio.ClosedResourceError(f"{self!r} is closed, and cannot receive what is waited for")
+                raise trio.ClosedResourceError(f"{self!r} is closed, and the condition is not true")
             await self._waiting.park()
 
     def send_raw(self, channel: str, frames: Sequence[Buffer]) -> bool:
-        """Send these very frames. False if the channel is closed."""
+        """Send frames unchanged. Return False if the channel is closed."""
         return self.channels[channel].send(frames)
 
     def close(self) -> None:
-        """Close all sockets at once, abruptly, as the death of a process does. Idempotent."""
+        """Close all sockets at once, as the death of a process does. Idempotent."""
         self.closed = True
         for channel in self.channels.values():
             channel.close(linger=0)
         self._changed()
 
     def url(self, port: int) -> str:
-        """The ZeroMQ address of a port of the hub; on this machine, if the hub listens on every interface."""
+        """Return the ZeroMQ URL of a port of the hub. A wildcard address is replaced by the loopback address."""
         interface: str = self.info["interface"]
         for anywhere, here in (("*", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("[::]", "[::1]")):
             interface = interface.replace(anywhere, here)
@@ -162,9 +164,9 @@ class Peer:
         *,
         identity: bytes = b"",
     ) -> Channel:
-        """Open a further channel: a socket of its own, connected to these ports of the hub.
+        """Open a channel: a new socket that is connected to these ports of the hub.
 
-        It is unlimited, so that sending never has to wait. Where there is a `handle`, it gets each message's frames.
+        The socket has no high water mark, so sending never waits. `handle` is called with the frames of each message.
         """
         socket = self._context.socket(kind)
         channel = self.channels[name] = Channel(socket, handle, name=name)
@@ -219,7 +221,7 @@ class Peer:
         key: bytes | None = None,
         msg_id: str | None = None,
     ) -> Frames:
-        """A message from the delimiter on; with `key`, signed by that one instead of the hub's."""
+        """Return the frames of a message from the delimiter on, signed with `key` or else with the hub's key."""
         header = self.session.new_header(msg_type)
         if msg_id is not None:
             header["msg_id"] = msg_id
@@ -241,7 +243,7 @@ def new_uuid() -> str:
 
 @asynccontextmanager
 async def open_context() -> AsyncGenerator[tuple[trio.Nursery, zmq.Context[zmq.Socket[Any]], list[Peer]], None]:
-    """A nursery and a ZeroMQ context for peers, and the list of those to close when the block ends."""
+    """Open a nursery and a ZeroMQ context for peers. Peers in the yielded list are closed at the end of the block."""
     context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
     context.max_sockets = 65_535
     peers: list[Peer] = []
@@ -251,4 +253,4 @@ async def open_context() -> AsyncGenerator[tuple[trio.Nursery, zmq.Context[zmq.S
     finally:
         for peer in peers:
             peer.close()
-        context.term()  # at once, since nothing lingers
+        context.term()  # returns at once, since no socket lingers

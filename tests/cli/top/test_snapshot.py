@@ -10,15 +10,15 @@ import pytest
 
 from trio_hub import Client, connect
 from trio_hub.cli.top import snapshot
-from trio_hub.cli.top.snapshot import Watch
+from trio_hub.cli.top.snapshot import Sampler
 
 from ..asking.support import world
 
 
 async def test_looks(tmp_path: Path) -> None:
     async with world(tmp_path, engines=2) as it, connect(connection_file=it.file) as client:
-        watch = Watch(client)
-        first = await watch.look()
+        sampler = Sampler(client)
+        first = await sampler.look()
         assert (first.waiting, first.tasks, first.busy, len(first.engines)) == (0, 0, 0, 2)
         assert first.finished is first.submitted is first.failed is None
         good, bad = await it.run(pow, 1, 1, label="tides"), await it.run(divmod, 1, 0)
@@ -28,7 +28,7 @@ async def test_looks(tmp_path: Path) -> None:
         await it.engines[0].wait_requests(1)
         await it.engines[1].wait_requests(1)
         await it.client.query("connection_request")
-        second = await watch.look()
+        second = await sampler.look()
         assert second.seconds is not None
         assert second.finished == pytest.approx(2 / second.seconds)
         assert second.submitted == pytest.approx(5 / second.seconds)
@@ -41,11 +41,11 @@ async def test_looks(tmp_path: Path) -> None:
         assert {(engine.label, engine.since, engine.earlier) for engine in second.engines} == {
             ("tides", second.at, False)
         }
-        third = await watch.look()
+        third = await sampler.look()
         assert third.finished == third.failed == third.submitted == 0
         assert {engine.since for engine in third.engines} == {second.at}
         assert third.latest == second.latest
-        newcomer = await Watch(client).look()
+        newcomer = await Sampler(client).look()
         assert all(engine.earlier for engine in newcomer.engines)
 
 
@@ -60,8 +60,8 @@ async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest
 
         original = Client.db_query
         monkeypatch.setattr(Client, "db_query", db_query)
-        watch = Watch(client)
-        await watch.look()
+        sampler = Sampler(client)
+        await sampler.look()
         for _ in range(20):
             await it.run(pow, 1, 1)
         it.engines[0].hold()
@@ -69,7 +69,7 @@ async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest
             it.client.call(it.engines[0])
         await it.engines[0].wait_requests(30)
         asked.clear()
-        look = await watch.look()
+        look = await sampler.look()
         (query,) = asked
         assert look.sampled
         assert look.finished is not None
@@ -79,10 +79,10 @@ async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest
 
 async def test_a_hub_that_keeps_no_records(tmp_path: Path) -> None:
     async with world(tmp_path, db="none") as it, connect(connection_file=it.file) as client:
-        watch = Watch(client)
-        await watch.look()
+        sampler = Sampler(client)
+        await sampler.look()
         await it.run(pow, 1, 1)
-        look = await watch.look()
+        look = await sampler.look()
         assert look.trouble is not None
         assert look.completed == 1
         assert look.failed is None

@@ -17,7 +17,7 @@ expect.set_options(timeout=LIMIT * 1000)
 def test_without_the_token(tmp_path: Path, open_page: Opening) -> None:
     with serving(tmp_path) as hub:
         page = open_page(hub.address, expected={403})
-        expect(page.locator("body")).to_contain_text("The token is missing or wrong. It is in the URL")
+        expect(page.locator("body")).to_contain_text("The token is missing or wrong. Use the URL")
 
 
 def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> None:
@@ -62,5 +62,5 @@ def test_the_hub_is_stopped(tmp_path: Path, open_page: Opening) -> None:
         dialog.get_by_role("button", name="Stop the hub").click()
         expect(page.get_by_role("alert").first).to_contain_text("The hub has stopped.")
         expect(page.locator("#connection")).to_have_text("stopped")
-        expect(page.get_by_role("alert").first).to_contain_text("Trying again in")
+        expect(page.get_by_role("alert").first).to_contain_text("Next try in")
         assert hub.process.wait() == 0

@@ -55,7 +55,7 @@ def test_an_engine_and_what_it_does(cluster: Cluster, open_page: Opening) -> Non
     rows = page.locator("tbody tr:not(.filler)")
     expect(rows).to_have_count(4)
     expect(page.locator("tr", has_text="long")).to_have_count(1)
-    expect(page.locator(".funnel")).to_contain_text("4 beat for the first time")
+    expect(page.locator(".funnel")).to_contain_text("4 registered")
     order = page.get_by_role("columnheader", name="Engine")
     expect(order).to_have_attribute("aria-sort", "ascending")
     first = rows.first.get_by_role("rowheader").inner_text()
@@ -86,8 +86,8 @@ def test_the_stream_is_gone_through_by_keyboard(cluster: Cluster, open_page: Ope
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "false")
     for key in ("+", "-", "ArrowLeft", "ArrowDown", "0"):
         canvas.press(key)
-    page.get_by_text("What is in sight, as a table").click()
-    expect(page.get_by_role("table", name="Engines in sight").locator("tbody tr")).to_have_count(4)
+    page.get_by_text("Show the visible part as a table").click()
+    expect(page.get_by_role("table", name="Visible engines").locator("tbody tr")).to_have_count(4)
     canvas.focus()
     canvas.press(".")
     canvas.press(",")
@@ -264,13 +264,13 @@ def test_tasks_that_are_chosen_are_resubmitted(cluster: Cluster, open_page: Open
 def test_records_are_purged(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["failed"][0]}"}}')
     expect(page.locator(".rows tbody tr")).to_have_count(1)
-    page.get_by_role("button", name="Purge what is found…").click()
+    page.get_by_role("button", name="Purge all matching…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("pre")).to_contain_text(cluster.tasks["failed"][0])
     dialog.get_by_role("button", name="Purge").click()
     expect(dialog.get_by_role("status")).to_have_text("1 record was purged.")
     dialog.get_by_role("button", name="Close").click()
-    expect(page.get_by_text("No task is like this.")).to_be_visible()
+    expect(page.get_by_text("No matching tasks.")).to_be_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -17,7 +17,7 @@ from ...errors import ConfigError, ConnectionFileError, HubError, HubLostError
 from .. import codes
 from .options import Where
 
-__all__ = ["Failure", "ask", "complain", "file_of"]
+__all__ = ["CommandFailed", "ask", "complain", "file_of"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ LOST_AFTER = 20.0
 """Seconds without an answer from a connected hub after which a command gives up."""
 
 
-class Failure(Exception):
+class CommandFailed(Exception):
     """A command fails. Has the message for the user and the exit code."""
 
     def __init__(self, message: str, code: int = codes.FAILED) -> None:
@@ -60,7 +60,7 @@ def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after:
         return trio.run(connected)
     except KeyboardInterrupt:
         sys.exit(codes.after_signal(signal.SIGINT))
-    except Failure as failure:
+    except CommandFailed as failure:
         _fail(str(failure), failure.code)
     except ConfigError as error:
         _fail(str(error), codes.BAD_USAGE)

@@ -90,9 +90,9 @@ def uuid_of(client: Client, engine: str) -> str:
     """Return the uuid of a registered engine by its id; any other text unchanged, as the uuid of some engine.
 
     Raises:
-        Failure: No registered engine has this id.
+        CommandFailed: No registered engine has this id.
     """
-    from .session import Failure
+    from .session import CommandFailed
 
     if not engine.isdecimal():
         return engine
@@ -101,7 +101,7 @@ def uuid_of(client: Client, engine: str) -> str:
     except KeyError:
         there = ", ".join(map(str, sorted(client.engines))) or "none"
         message = f"no engine {engine} is registered (registered: {there}); for an earlier engine, give its uuid"
-        raise Failure(message) from None
+        raise CommandFailed(message) from None
 
 
 def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
@@ -157,12 +157,14 @@ def show_tasks(rows: list[dict[str, Any]]) -> None:
 def task(where: Where, as_json: bool, msg_id: str) -> None:
     """Show all details of a request: its times, its engine, its output, and its error with the traceback."""
     from .records import row_of
-    from .session import Failure, ask
+    from .session import CommandFailed, ask
 
     async def question(client: Client) -> dict[str, Any]:
         found = await client.db_query({"msg_id": {"$eq": msg_id}})
         if not found:
-            raise Failure(f"the hub has no record of {msg_id}: it is unknown, or its record was dropped or purged")
+            raise CommandFailed(
+                f"the hub has no record of {msg_id}: it is unknown, or its record was dropped or purged"
+            )
         (record,) = found
         row = row_of(record, client.engines)
         content = record["result_content"] or {}

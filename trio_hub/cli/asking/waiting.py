@@ -110,15 +110,15 @@ async def fetch(client: Client, msg_id: str, output: Path | None) -> Answer:
 
 
 def write_buffers(output: Path, buffers: list[Any]) -> list[Path]:
-    """Write each buffer to a file. The first file has the given path. Raises `Failure`."""
-    from .session import Failure
+    """Write each buffer to a file. The first file has the given path. Raises `CommandFailed`."""
+    from .session import CommandFailed
 
     paths = [output, *(output.with_name(f"{output.name}.{number}") for number in range(1, len(buffers)))]
     try:
         for path, data in zip(paths, buffers or [b""], strict=True):
             path.write_bytes(data)
     except OSError as error:
-        raise Failure(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise CommandFailed(f"{error.filename} cannot be written: {error.strerror}") from error
     return paths
 
 
@@ -168,14 +168,14 @@ def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | N
 
 
 async def within(seconds: float | None, what: str, wait: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return the result of `wait`. Raises `Failure` after so many seconds, with `what` as the present state."""
+    """Return the result of `wait`. Raises `CommandFailed` after so many seconds, with `what` as the present state."""
     import trio
 
-    from .session import Failure
+    from .session import CommandFailed
 
     with trio.move_on_after(float("inf") if seconds is None else seconds):
         return await wait()
-    raise Failure(f"timed out after {seconds:g} s: {what}", codes.TIMED_OUT)
+    raise CommandFailed(f"timed out after {seconds:g} s: {what}", codes.TIMED_OUT)
 
 
 async def engines_joined(client: Client, number: int, bars: Progress) -> Answer:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...client import Client
     from .picture import View
-    from .snapshot import Snapshot, Watch
+    from .snapshot import Sampler, Snapshot
     from .terminal import Keys
 
 __all__ = ["top"]
@@ -51,29 +51,29 @@ Keys:
 @asks_hub
 def top(where: Where, as_json: bool, interval: float, count: int | None) -> None:
     from ..asking.session import ask
-    from .snapshot import Watch
+    from .snapshot import Sampler
 
     if count is None and not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("this is not a terminal: use --count N or --json, or `trio-hub status`")
 
     async def question(client: Client) -> None:
-        watch = Watch(client)
+        sampler = Sampler(client)
         if as_json:
-            await pictures(watch, interval, count, lambda snapshot: print_json(as_document(snapshot)))
+            await pictures(sampler, interval, count, lambda snapshot: print_json(as_document(snapshot)))
         elif count is not None:
-            await pictures(watch, interval, count, print_picture)
+            await pictures(sampler, interval, count, print_picture)
         else:
-            await live(watch, interval)
+            await live(sampler, interval)
 
     ask(where, question)
 
 
-async def pictures(watch: Watch, interval: float, count: int | None, show: Callable[[Snapshot], None]) -> None:
+async def pictures(sampler: Sampler, interval: float, count: int | None, show: Callable[[Snapshot], None]) -> None:
     import trio
 
     left = count
     while True:
-        show(await watch.look())
+        show(await sampler.look())
         sys.stdout.flush()
         if left is not None:
             left -= 1
@@ -100,7 +100,7 @@ def print_picture(snapshot: Snapshot) -> None:
         out.print(line)
 
 
-async def live(watch: Watch, interval: float) -> None:
+async def live(sampler: Sampler, interval: float) -> None:
     """Show the hub until the user quits."""
     import trio
     from rich.live import Live
@@ -111,52 +111,52 @@ async def live(watch: Watch, interval: float) -> None:
 
     with keyboard(sys.stdin.fileno()) as keys:
         view = View()
-        await watch.look()
+        await sampler.look()
         with Live(console=console(), screen=True, auto_refresh=False) as screen:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(look_again, watch, view, screen, interval)
-                nursery.start_soon(follow_size, watch, view, screen)
-                await obey(watch, view, screen, keys)
+                nursery.start_soon(look_again, sampler, view, screen, interval)
+                nursery.start_soon(follow_size, sampler, view, screen)
+                await obey(sampler, view, screen, keys)
                 nursery.cancel_scope.cancel()
 
 
-def show(watch: Watch, view: View, screen: Live) -> None:
+def show(sampler: Sampler, view: View, screen: Live) -> None:
     from rich.text import Text
 
     from .picture import draw
 
-    assert watch.last is not None
+    assert sampler.last is not None
     width, height = screen.console.size
-    screen.update(Text("\n").join(draw(watch.last, view, width, height)), refresh=True)
+    screen.update(Text("\n").join(draw(sampler.last, view, width, height)), refresh=True)
 
 
-async def look_again(watch: Watch, view: View, screen: Live, interval: float) -> None:
+async def look_again(sampler: Sampler, view: View, screen: Live, interval: float) -> None:
     import trio
 
     while True:
-        show(watch, view, screen)
+        show(sampler, view, screen)
         await trio.sleep(interval)
         if not view.paused:
-            await watch.look()
+            await sampler.look()
 
 
-async def follow_size(watch: Watch, view: View, screen: Live) -> None:
+async def follow_size(sampler: Sampler, view: View, screen: Live) -> None:
     import trio
 
     with trio.open_signal_receiver(signal.SIGWINCH) as changes:
         async for _ in changes:
-            show(watch, view, screen)
+            show(sampler, view, screen)
 
 
-async def obey(watch: Watch, view: View, screen: Live, keys: Keys) -> None:
+async def obey(sampler: Sampler, view: View, screen: Live, keys: Keys) -> None:
     """Carry out the commands of keys until the user quits."""
     from .picture import engine_lines
 
     while True:
         for key in await keys.pressed():
-            assert watch.last is not None
+            assert sampler.last is not None
             height = screen.console.size.height
-            page = engine_lines(watch.last, height)
+            page = engine_lines(sampler.last, height)
             match key:
                 case "quit":
                     return
@@ -168,5 +168,5 @@ async def obey(watch: Watch, view: View, screen: Live, keys: Keys) -> None:
                     view.first = 0
                 case _:
                     lines = {"up": -1, "down": 1, "page up": -page, "page down": page}[key]
-                    view.scroll(lines, watch.last, height)
-        show(watch, view, screen)
+                    view.scroll(lines, sampler.last, height)
+        show(sampler, view, screen)

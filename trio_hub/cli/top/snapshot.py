@@ -19,7 +19,7 @@ from ..asking.records import ROW_KEYS, Load, find_latest, load_of, row_of, windo
 if TYPE_CHECKING:
     from ...client import Client
 
-__all__ = ["EngineRow", "Snapshot", "Watch"]
+__all__ = ["EngineRow", "Sampler", "Snapshot"]
 
 FEW = 500
 """The maximum number of requests that a query is expected to return."""
@@ -98,7 +98,7 @@ class Snapshot:
 
 
 @dataclass
-class Watch:
+class Sampler:
     """Takes snapshots, and remembers what the next snapshot needs."""
 
     client: Client

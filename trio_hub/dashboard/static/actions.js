@@ -1,4 +1,4 @@
-// What changes something: each says first what will happen, and then what has happened.
+// Actions: each asks for confirmation, and then shows its outcome.
 
 import { button, h } from "./dom.js";
 import { plural, shortTask } from "./format.js";
@@ -8,8 +8,8 @@ const LISTED = 8;
 /**
  * Ask, act, and show the outcome, in one dialog.
  *
- * `text` are paragraphs, or elements; `verb` is what the button says; `act` does it, and `outcome(result)` says what it
- * has done. Returns what `act` has returned, or null if it was not done.
+ * `text` is a list of paragraphs or elements; `verb` is the text of the button; `act` does the action, and
+ * `outcome(result)` describes its result. Returns the result of `act`, or null if the action was not done.
  */
 export function confirmed({ title, text, verb, act, outcome }) {
   return new Promise((resolve) => {
@@ -67,15 +67,15 @@ export function abort(hub, ids) {
   return confirmed({
     title: `Abort ${plural(ids.length, "task")}?`,
     text: [
-      "What still waits for an engine is taken from the queue, and its client gets a TaskAborted error. " +
-        "What already runs goes on.",
+      "Tasks that still wait for an engine are removed from the queue, and their clients get a TaskAborted error. " +
+        "Running tasks continue.",
       list(ids),
     ],
     verb: `Abort ${plural(ids.length, "task")}`,
     act: () => hub.act("abort", { msg_ids: ids }),
     outcome: ({ aborted, not_queued: others }) =>
       `${plural(aborted.length, "task was", "tasks were")} aborted.` +
-      (others.length ? ` ${plural(others.length, "was", "were")} not queued any more.` : ""),
+      (others.length ? ` ${plural(others.length, "was", "were")} no longer queued.` : ""),
   });
 }
 
@@ -83,8 +83,8 @@ export function resubmit(hub, ids) {
   return confirmed({
     title: `Resubmit ${plural(ids.length, "task")}?`,
     text: [
-      "Each is queued again as a new task, with a new msg_id, the same function and arguments. " +
-        "The records of the old ones stay, and name the new ones.",
+      "Each task is queued again as a new task with a new msg_id and the same function and arguments. " +
+        "The records of the old tasks stay, and name the new tasks.",
       list(ids),
     ],
     verb: `Resubmit ${plural(ids.length, "task")}`,
@@ -123,7 +123,7 @@ export function purge(hub, ids) {
   return confirmed({
     title: `Purge ${plural(ids.length, "record")}?`,
     text: [
-      "The records, results and outputs are deleted for good. Records of tasks that are not finished are kept.",
+      "The records, results and outputs are deleted permanently. Records of unfinished tasks are kept.",
       list(ids),
     ],
     verb: `Purge ${plural(ids.length, "record")}`,
@@ -132,18 +132,18 @@ export function purge(hub, ids) {
   });
 }
 
-/** `total`: how many it finds, or null where the hub has not counted them. */
+/** `total` is the number of matching records; null if the hub has not counted them. */
 export function purgeFound(hub, query, total) {
   const all = Object.keys(query).length === 0;
-  const what = total === null ? "all that is found" : plural(total, "record");
+  const what = total === null ? "all matching records" : plural(total, "record");
   return confirmed({
     title: all ? "Purge all records?" : `Purge ${what}?`,
     text: [
       all
-        ? "The records, results and outputs of all tasks are deleted for good."
-        : "The records, results and outputs of all tasks that this query finds are deleted for good:",
+        ? "The records, results and outputs of all tasks are deleted permanently."
+        : "The records, results and outputs of all tasks that match this query are deleted permanently:",
       all ? null : h("pre", {}, JSON.stringify(query, null, 1)),
-      "Records of tasks that are not finished are kept.",
+      "Records of unfinished tasks are kept.",
     ].filter(Boolean),
     verb: all ? "Purge all" : `Purge ${what}`,
     act: () => hub.act("purge", all ? { all: true } : { query }),
@@ -160,8 +160,8 @@ export function shutdownEngine(hub, engine) {
     text: [
       `Its process ends. (Its uuid is ${engine.uuid}.)`,
       load
-        ? `It has ${plural(load, "request")}: tasks with retries go to other engines, clients of the rest get an error.`
-        : "It has no work at the moment.",
+        ? `It has ${plural(load, "request")}. Tasks with retries left go to other engines; the others fail.`
+        : "It has no requests now.",
     ],
     verb: `Shut engine ${engine.id} down`,
     act: () => hub.act("shutdown_engine", { uuid: engine.uuid }),

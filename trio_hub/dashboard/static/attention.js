@@ -1,4 +1,4 @@
-// What an operator had better look at, from one overview.
+// The alerts for operators, computed from one overview.
 
 import { bytes, count, plural, rate, seconds } from "./format.js";
 
@@ -7,7 +7,7 @@ const LAGGING = 0.25; // seconds that the event loop may be late
 const NAMED = 3; // engines that one line names
 const DESCRIPTORS = 0.8; // of those that the process may have
 
-/** `{level: "bad"|"warn", text, href}` each; the worst first. */
+/** Return the alerts as `{level: "bad"|"warn", text, href}`, the worst first. */
 export function attention(overview) {
   const { statistics: now, process, rates, latencies } = overview;
   const found = [];
@@ -16,7 +16,7 @@ export function attention(overview) {
   const { database } = now;
 
   if (waiting > 0 && now.engines === 0)
-    say("bad", `${plural(waiting, "task waits", "tasks wait")}, and no engine is alive.`, "#/engines");
+    say("bad", `${plural(waiting, "task waits", "tasks wait")}, but no engine is alive.`, "#/engines");
   const missing = now.local_engines_missing ?? [];
   if (missing.length > 0)
     say(
@@ -27,14 +27,14 @@ export function attention(overview) {
     );
   if (database.last_error) say("bad", `The database cannot be written: ${database.last_error}`);
   if (database.not_persisted > 0)
-    say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: they could not be written.`);
+    say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: writing failed.`);
   const errors = Object.values(now.internal_errors ?? {}).reduce((sum, number) => sum + number, 0);
   if (errors > 0)
     say("bad", `${plural(errors, "unexpected error", "unexpected errors")} in the hub: see the log for the traceback.`);
   if (now.lost > 0)
     say(
       "warn",
-      `${plural(now.lost, "engine is", "engines are")} lost; late results are still taken.`,
+      `${plural(now.lost, "engine is", "engines are")} lost; late results are still accepted.`,
       "#/engines?text=lost",
     );
   if (database.lag > LATE)
@@ -47,8 +47,8 @@ export function attention(overview) {
     say(
       "warn",
       `${plural(now.subscribers_behind, "client connection does", "client connections do")} not read output or ` +
-        `notifications: ${bytes(now.subscribers_waiting)} wait, and the oldest are dropped. ` +
-        "The hub's log has the addresses.",
+        `notifications: ${bytes(now.subscribers_waiting)} wait, and the oldest messages are dropped. ` +
+        "The addresses are in the hub's log.",
     );
   if (rates.failed > 0) say("warn", `Tasks are failing: ${rate(rates.failed)}.`, "#/failures");
   if (latencies.loop?.p99 > LAGGING)
@@ -57,7 +57,7 @@ export function attention(overview) {
     say(
       "warn",
       `${count(process.fds)} of ${count(process.fds_limit)} file descriptors are in use: ` +
-        "raise the limit (ulimit -n) before more engines come.",
+        "raise the limit (ulimit -n) before you start more engines.",
     );
   return found;
 }

@@ -1,13 +1,14 @@
-// The tasks of the stream: what the hub has told of them, by engine.
+// The bars of the task stream that the hub has sent, by engine.
 
 const KEPT = 100_000;
 
 /**
- * A bar: `{seq, row, start, from, end, kind, status, label, id}`, with `end` null while it runs. It was sent at `start`, and
- * its engine came to it at `from`: an engine does one thing after the other, so not before it had ended the one before.
+ * A bar: `{seq, row, start, from, end, kind, status, label, id}`, with `end` null while it runs. The task was sent at
+ * `start`, and its engine started it at `from`. An engine runs one task at a time, so `from` is not before the end of
+ * the previous task.
  *
- * Each row has its `ended` bars by the time of their end, which do not overlap, and those that are `running` by msg_id, the
- * first sent first.
+ * Each row has its `ended` bars, ordered by their ends, which do not overlap; and its `running` bars by msg_id, in the
+ * order in which they were sent.
  */
 export class Bars {
   rows = new Map();
@@ -15,12 +16,12 @@ export class Bars {
   waiting = 0;
   lost = 0;
   count = 0;
-  /** Changes when something has: who draws them compares it. */
+  /** A number that changes with every change of the bars. */
   version = 0;
   #latest = -1;
   #order = null;
 
-  /** Take a message of the hub's. What is known already, since it was in an earlier one, is left out. */
+  /** Add the bars of a message of the hub. Bars that are known from an earlier message are left out. */
   add({ next, lost, bars, labels, engines, waiting }) {
     for (const [index, name] of Object.entries(labels)) this.labels.set(Number(index), name);
     for (const [index, { id, uuid }] of Object.entries(engines)) {
@@ -28,7 +29,7 @@ export class Bars {
       if (row.id !== id) this.#order = null;
       Object.assign(row, { id, uuid });
     }
-    if (lost) for (const row of this.rows.values()) row.running.clear(); // some of these ends may be among the lost
+    if (lost) for (const row of this.rows.values()) row.running.clear(); // their ends may be among the lost bars
     for (const [seq, row, start, end, kind, status, label, id] of bars) {
       if (seq <= this.#latest) continue;
       this.#put({ seq, row, start, from: start, end, kind, status, label, id });
@@ -48,7 +49,7 @@ export class Bars {
     }
     row.running.delete(bar.id);
     const { ended } = row;
-    let place = ended.length; // nearly always the end
+    let place = ended.length; // bars nearly always belong at the end
     while (place > 0 && ended[place - 1].end > bar.end) place--;
     if (place > 0) bar.from = Math.max(bar.start, ended[place - 1].end);
     if (place === ended.length) ended.push(bar);
@@ -78,7 +79,7 @@ export class Bars {
     }
   }
 
-  /** Rows in the order of their engines' ids. */
+  /** The rows, ordered by engine id. */
   get order() {
     this.#order ??= [...this.rows.values()].sort(
       (a, b) => (a.id ?? Infinity) - (b.id ?? Infinity) || a.index - b.index,
@@ -86,7 +87,7 @@ export class Bars {
     return this.#order;
   }
 
-  /** How many tasks run, and how many wait at an engine for its turn. */
+  /** The number of running tasks, and of tasks that are queued at engines. */
   get open() {
     let [running, queued] = [0, 0];
     for (const row of this.rows.values()) {
@@ -96,7 +97,7 @@ export class Bars {
     return { running, queued };
   }
 
-  /** From the first start to the last end; null when there is nothing. */
+  /** The times of the first start and the last end; null if there are no bars. */
   get extent() {
     let [first, last] = [Infinity, -Infinity];
     for (const { ended, running } of this.rows.values()) {
@@ -110,7 +111,7 @@ export class Bars {
   }
 }
 
-/** The index of the first bar that ends at a time or after. */
+/** Return the index of the first bar that ends at a time or later. */
 export function firstEndingAt(ended, t) {
   let [low, high] = [0, ended.length];
   while (low < high) {
@@ -121,7 +122,7 @@ export function firstEndingAt(ended, t) {
   return low;
 }
 
-/** What an engine runs: the first of what it was sent; what came after it waits there. Null if it has nothing. */
+/** Return the running bar of a row: the first that was sent; the others are queued. Null if the engine has none. */
 export function current(row) {
   const { value: bar } = row.running.values().next();
   if (!bar) return null;
@@ -129,7 +130,7 @@ export function current(row) {
   return bar;
 }
 
-/** Bars of a row that are, partly at least, between two times, in order; the one that runs comes last. */
+/** Yield the bars of a row that overlap a period, in order; the running one comes last. */
 export function* between(row, from, to) {
   for (let i = firstEndingAt(row.ended, from); i < row.ended.length; i++) {
     const bar = row.ended[i];

@@ -1,4 +1,4 @@
-// Lines over the last five minutes, as SVG: the style sheet colours them, in light and dark.
+// Line charts of the last five minutes, as SVG. The style sheet sets the colours for light and dark.
 
 import { h, setAttribute, setText, svg } from "./dom.js";
 import { clock } from "./format.js";
@@ -6,7 +6,7 @@ import { clock } from "./format.js";
 const WIDTH = 600;
 const HEIGHT = 120;
 
-/** The smallest of 1, 2, 5, 10, 20, … that is not below a value: where the scale ends. */
+/** Return the end of the scale: the smallest of 1, 2, 5, 10, 20, … that is not below a value. */
 function ceiling(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -14,7 +14,7 @@ function ceiling(value) {
 }
 
 /**
- * One chart: a figure with a legend that tells each line's value, now or where the pointer is.
+ * A chart: a figure with a legend that shows the value of each line, now or at the pointer.
  *
  * `lines` are `{name, series, kind}`, where `kind` names the line's colour; `format` writes a value.
  */
@@ -27,7 +27,7 @@ export class Chart {
   #when = h("span", { class: "muted when" });
   #cursor = svg("line", { class: "cursor", y1: 0, y2: HEIGHT, visibility: "hidden" });
   #svg;
-  #at = null; // the point that the pointer is at
+  #at = null; // the index of the point at the pointer
   #data = null;
 
   constructor(title, lines, format) {
@@ -59,7 +59,7 @@ export class Chart {
     );
   }
 
-  /** Show series: `{t: [...], NAME: [...]}`, of which values may be null. */
+  /** Show series: `{t: [...], NAME: [...]}`. Values may be null. */
   update(data) {
     this.#data = data;
     const end = data.t.at(-1);

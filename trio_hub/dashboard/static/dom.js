@@ -1,13 +1,16 @@
-// Elements. Text goes in as text: nothing in these pages parses HTML, whatever the hub says.
+// Functions for elements. Text is always inserted as text; these pages never parse HTML from the hub.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element: `h("a", {href: "#/", onclick: f}, "Tasks", child)`. False and null attributes and children are left out. */
+/**
+ * Make an element: `h("a", {href: "#/", onclick: f}, "Tasks", child)`. Attributes and children that are false or null
+ * are left out.
+ */
 export function h(name, attributes = {}, ...children) {
   return furnish(document.createElement(name), attributes, children);
 }
 
-/** The same for SVG. */
+/** Make an SVG element, with the arguments of `h`. */
 export function svg(name, attributes = {}, ...children) {
   return furnish(document.createElementNS(SVG, name), attributes, children);
 }
@@ -26,23 +29,23 @@ export function button(text, onclick, attributes = {}) {
   return h("button", { type: "button", onclick, ...attributes }, text);
 }
 
-/** Set the text of an element, if it differs: so nothing is laid out, selected anew or read aloud in vain. */
+/** Set the text of an element if it differs, which avoids needless layout, lost selections and announcements. */
 export function setText(element, text) {
   text = String(text);
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Set or, with null, remove an attribute, if it differs. */
+/** Set an attribute if it differs; remove it if the value is null. */
 export function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
 /**
- * Have a parent show these items in this order, and keep the elements of those that it shows already.
+ * Show items in a parent in this order, and keep the elements of items that are shown already.
  *
- * `create(item)` makes an element, `update(element, item)` has it show the item; `before` is a child that stays last.
- * What had the focus keeps it.
+ * `create(item)` makes an element, `update(element, item)` makes it show the item; `before` is a child that stays last.
+ * The focused element keeps the focus.
  */
 export function reconcile(parent, items, key, create, update, before = null) {
   const known = (parent.keyed ??= new Map());
@@ -69,7 +72,7 @@ export function reconcile(parent, items, key, create, update, before = null) {
   if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-/** `dl` with these `[name, value]`; a value is text or an element; those without one are left out. */
+/** Return a `dl` of pairs `[name, value]`. A value is a text or an element; pairs without a value are left out. */
 export function facts(pairs, attributes = { class: "facts" }) {
   return h(
     "dl",
@@ -80,12 +83,12 @@ export function facts(pairs, attributes = { class: "facts" }) {
   );
 }
 
-/** Tell those who listen to the page rather than look at it. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   setText(document.getElementById("announcer"), text);
 }
 
-/** A colour of the style sheet, as the canvas takes it. */
+/** Return a colour of the style sheet in a form that a canvas accepts. */
 export function colour(name) {
   const probe = document.documentElement.appendChild(document.createElement("i"));
   probe.style.color = `var(${name})`;

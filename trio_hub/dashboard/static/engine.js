@@ -1,4 +1,4 @@
-// One engine: what it is, what it did, how it came and went.
+// One engine: its state, its recent tasks, and its history.
 
 import { shutdownEngine } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
@@ -13,7 +13,7 @@ const EVENTS = {
   registered: "is usable",
   stalled: "did not finish its registration",
   lost: "is lost",
-  settled: "its unfinished work was settled",
+  settled: "is settled",
   returned: "came back",
 };
 
@@ -30,7 +30,7 @@ export function engine({ hub, id: uuid, signal }) {
   const recent = new Table({
     caption: "Recent tasks, newest first",
     key: (row) => row.seq,
-    empty: "It has had no task yet.",
+    empty: "This engine has had no tasks yet.",
     columns: [
       {
         id: "task",
@@ -122,7 +122,7 @@ export function engine({ hub, id: uuid, signal }) {
   );
 }
 
-/** How long ago; "now" below a second. */
+/** How long ago an event was; "now" for less than a second. */
 const since = (s) => (s >= 1 ? `${age(s)} ago` : age(s));
 
 function taskLink(task, text = null) {
@@ -133,9 +133,9 @@ function taskLink(task, text = null) {
   );
 }
 
-/** Bars with names for their places. An engine does one thing after the other: what it has not come to is queued. */
+/** Convert bars to rows. An engine runs one task at a time, so the tasks that it has not started are queued. */
 function recentRows(bars, labels) {
-  let free = 0; // since when it had nothing else to do
+  let free = 0; // the time since which the engine had nothing else to do
   return bars.map(([seq, , sent, end, kind, status, index, msg_id]) => {
     const start = Math.max(sent, free);
     free = end ?? Infinity;

@@ -1,4 +1,4 @@
-// All engines: which there are, what each does, and how they came.
+// All engines: their states and loads, and the numbers of registrations.
 
 import { h, setText } from "./dom.js";
 import { NOTHING, age, count, label, short, shortTask } from "./format.js";
@@ -8,9 +8,9 @@ import { Table, fillLink, fillState } from "./table.js";
 const PERIOD = 2; // seconds
 const FUNNEL = [
   ["requested", "asked to register"],
-  ["replied", "were told their id"],
-  ["first_heartbeat", "beat for the first time"],
-  ["stalled", "never did"],
+  ["replied", "got an id"],
+  ["first_heartbeat", "registered"],
+  ["stalled", "stalled"],
 ];
 
 export function engines({ hub, parameters, signal }) {
@@ -21,7 +21,7 @@ export function engines({ hub, parameters, signal }) {
     windowed: true,
     key: (row) => row.uuid,
     order: ["id", 1],
-    empty: "No engine. Start some: trio-hub serve --engines 4, ipcluster engines, or ipengine.",
+    empty: "No engines. Start some with trio-hub serve --engines 4, ipcluster engines, or ipengine.",
     columns: [
       {
         id: "id",
@@ -86,7 +86,7 @@ export function engines({ hub, parameters, signal }) {
     const kept = text ? rows.filter((row) => words(row).includes(text)) : rows;
     setText(
       found,
-      kept.length === rows.length ? `${count(rows.length)} in all` : `${count(kept.length)} of ${count(rows.length)}`,
+      kept.length === rows.length ? `${count(rows.length)} engines` : `${count(kept.length)} of ${count(rows.length)}`,
     );
     table.update(kept);
   }
@@ -115,7 +115,7 @@ export function engines({ hub, parameters, signal }) {
       h("h1", {}, "Engines"),
       h(
         "ol",
-        { class: "funnel", "aria-label": "How engines came" },
+        { class: "funnel", "aria-label": "Registrations" },
         FUNNEL.map(([name, text]) => h("li", { class: name }, steps.get(name), ` ${text}`)),
       ),
     ),

@@ -1,4 +1,4 @@
-// What fails, by exception: how often, since when, and one traceback of each.
+// The failures, grouped by exception: their number, their times, and one traceback of each group.
 
 import { h, reconcile, setText } from "./dom.js";
 import { clock, count, plural, shortTask } from "./format.js";
@@ -8,7 +8,7 @@ const PERIOD = 3; // seconds
 
 export function failures({ hub, signal }) {
   const list = h("div", { class: "groups" });
-  const none = h("p", { class: "muted empty", hidden: true }, "Nothing has failed.");
+  const none = h("p", { class: "muted empty", hidden: true }, "No request has failed.");
   const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   const summary = h("output", { class: "muted" });
 
@@ -65,7 +65,7 @@ function create({ ename, evalue }) {
       " · ",
       h("a", { href: `#/tasks?${all}` }, `all tasks with ${ename}`),
     ),
-    h("details", {}, h("summary", {}, "Traceback of the newest"), h("pre", { tabindex: "0" })),
+    h("details", {}, h("summary", {}, "Traceback of the newest failure"), h("pre", { tabindex: "0" })),
   );
 }
 

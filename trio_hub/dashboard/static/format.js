@@ -1,4 +1,4 @@
-// Numbers and times, as people read them.
+// Formatting of numbers and times for people.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const three = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
@@ -44,11 +44,11 @@ export function seconds(s) {
   return `${Math.floor(n / 86400)} d ${Math.floor((n % 86400) / 3600)} h`;
 }
 
-/** As `seconds`, without fractions, for what is told anew every second or two. */
+/** As `seconds`, without fractions, for values that are updated every second or two. */
 export const age = (s) =>
   s === null || s === undefined ? NOTHING : s < 1 ? "now" : seconds(s < 60 ? Math.round(s) : s);
 
-/** A Unix time on this browser's clock face; with the day, if it is not today. */
+/** A Unix time in the browser's time zone; with the day, if it is not today. */
 export function clock(t, now = Date.now() / 1000) {
   if (t === null || t === undefined) return NOTHING;
   const date = new Date(t * 1000);
@@ -56,16 +56,16 @@ export function clock(t, now = Date.now() / 1000) {
   return today ? time.format(date) : `${day.format(date)} ${time.format(date)}`;
 }
 
-/** The beginning of a long id: enough to tell one from the other. */
+/** The beginning of a long id, which is enough to distinguish ids. */
 export const short = (id) => (id ? String(id).slice(0, 8) : NOTHING);
 
-/** The same of a msg_id. Those of one client differ in the number at their end only. */
+/** A shortened msg_id. The msg_ids of one client differ only in the number at their end. */
 export function shortTask(id) {
   const number = /^.{8}.*(_\d+)$/.exec(id);
   return number ? `${short(id)}…${number[1]}` : short(id);
 }
 
-/** Labels may be any JSON. */
+/** Return a label, which may be any JSON value, as text. */
 export const label = (value) =>
   value === null || value === undefined || value === ""
     ? ""

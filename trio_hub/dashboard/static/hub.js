@@ -1,10 +1,10 @@
-// The hub, as these pages know it: questions, actions, and a stream of what happens, which comes back when it breaks.
+// The connection to the hub: requests, actions, and a stream of events, which is opened again when it breaks.
 
 const FIRST_DELAY = 1;
 const LONGEST_DELAY = 30;
 const POINTS = 300;
 
-/** An answer that is no success; its text is for people. */
+/** An answer that reports an error. Its text is for people. */
 export class HubError extends Error {
   constructor(text, status) {
     super(text);
@@ -13,14 +13,14 @@ export class HubError extends Error {
 }
 
 const REFUSED =
-  "The hub does not accept this page's token: it was started again with a new one, perhaps. Open the URL that it " +
-  "has printed (“dashboard: http://…/?token=…”), or set dashboard_token to keep the token across restarts.";
+  "The hub does not accept this page's token. Perhaps the hub was restarted with a new token. Open the URL that the " +
+  "hub has printed (“dashboard: http://…/?token=…”), or set dashboard_token to keep the token across restarts.";
 
 /**
- * Events: "state", when `state` has changed; "overview", when `overview` is a new one; "bars", whose `detail` is what the
- * hub says of tasks.
+ * Events: "state", when `state` has changed; "overview", when there is a new `overview`; "bars", whose `detail` is the
+ * hub's message about single tasks.
  *
- * States: "connecting", "live", "lost" (tries again at `retryAt`, ms as Date.now), "stopped" (so it said), "refused".
+ * States: "connecting", "live", "lost" (retries at `retryAt`, ms as Date.now), "stopped" (the hub said so), "refused".
  */
 export class Hub extends EventTarget {
   state = "connecting";
@@ -28,7 +28,7 @@ export class Hub extends EventTarget {
   retryAt = 0;
   overview = null;
   series = null;
-  /** Who acts, for the hub's log. */
+  /** The name of the user, for the hub's log. */
   actor = null;
   #source = null;
   #timer = 0;
@@ -40,12 +40,12 @@ export class Hub extends EventTarget {
     return Boolean(this.overview?.admin);
   }
 
-  /** Seconds of the hub's clock, between its messages, too. */
+  /** The present time of the hub's clock, in seconds. */
   get now() {
     return this.#offset === null ? Date.now() / 1000 : this.#offset + performance.now() / 1000;
   }
 
-  /** Connect, or connect anew; `stream` asks for bars, too. */
+  /** Connect or reconnect. With `stream`, the hub also sends bars. */
   connect(stream = this.#stream) {
     this.#stream = stream;
     clearTimeout(this.#timer);
@@ -66,17 +66,17 @@ export class Hub extends EventTarget {
     });
   }
 
-  /** Have the bars in the stream, or no more. */
+  /** Start or stop receiving bars. */
   streaming(wanted) {
     if (wanted !== this.#stream) this.connect(wanted);
   }
 
-  /** The answer to a GET, as JSON. */
+  /** Send a GET request, and return the JSON of the answer. */
   async get(path, signal) {
     return answered(await fetch(path, { signal, headers: { Accept: "application/json" } }));
   }
 
-  /** The outcome of an action. */
+  /** Ask the hub for an action, and return its outcome. */
   async act(name, body) {
     const headers = { "Content-Type": "application/json", "X-Trio-Hub": "1" };
     const by = this.actor ? `?${new URLSearchParams({ actor: this.actor })}` : "";
@@ -84,7 +84,7 @@ export class Hub extends EventTarget {
   }
 
   #heard(overview) {
-    // The least delayed message of late tells best what the hub's clock says.
+    // The recent message with the shortest delay gives the best estimate of the hub's clock.
     const offset = overview.now - performance.now() / 1000;
     this.#offset =
       this.#offset === null || Math.abs(offset - this.#offset) > 2 ? offset : Math.max(offset, this.#offset - 0.01);
@@ -108,9 +108,9 @@ export class Hub extends EventTarget {
     try {
       const answer = await fetch("api/status");
       if (answer.status === 403) [state, reason] = ["refused", REFUSED];
-      else reason = answer.ok ? "The stream from the hub broke off." : `The hub answers with error ${answer.status}.`;
+      else reason = answer.ok ? "The connection to the hub broke." : `The hub answers with error ${answer.status}.`;
     } catch {
-      // it does not answer
+      // the hub does not answer
     }
     if (source === this.#source) this.#retry(this.state === "stopped" && state === "lost" ? "stopped" : state, reason);
   }
@@ -135,7 +135,7 @@ async function answered(response) {
   try {
     content = await response.json();
   } catch {
-    // an error that is no JSON
+    // an error without JSON
   }
   if (response.ok && content !== null) return content;
   if (content?.error) throw new HubError(content.error, response.status);
@@ -146,9 +146,9 @@ async function answered(response) {
 }
 
 /**
- * Ask again and again, `period` seconds after each answer, until the signal says stop; not while nobody looks.
+ * Call `ask` repeatedly, `period` seconds after each answer, until the signal aborts. Pauses while the page is hidden.
  *
- * `ask` does it; `failed(error)` is told of errors, and of null when it works again.
+ * `failed(error)` is called with each error, and with null after each success.
  */
 export async function poll(ask, period, signal, failed) {
   while (!signal.aborted) {

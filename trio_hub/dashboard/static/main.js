@@ -1,4 +1,4 @@
-// Which view is shown, and what surrounds it: navigation, connection, footer.
+// The frame of the pages: the choice of the view, the state of the connection, and the footer.
 
 import { announce, button, h, setText } from "./dom.js";
 import { age, clock } from "./format.js";
@@ -23,7 +23,7 @@ const hub = new Hub();
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
-/** The view, the id in it and the parameters that a fragment names: "#/tasks/ID?state=error". */
+/** Return the view, the id and the parameters in the URL's fragment, such as "#/tasks/ID?state=error". */
 function place() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
@@ -31,7 +31,7 @@ function place() {
   try {
     id = decodeURIComponent(id);
   } catch {
-    // somebody's own percent signs
+    // a percent sign that is not an escape
   }
   return { name: name in VIEWS ? name : "overview", id, parameters: new URLSearchParams(query) };
 }
@@ -53,7 +53,7 @@ function show() {
   return heading;
 }
 
-/** Show another view, and tell those who do not see it. */
+/** Show another view, and move the focus to its heading, so that screen readers announce it. */
 function move() {
   const heading = show();
   scrollTo(0, 0);
@@ -82,9 +82,9 @@ function tell() {
   banner.hidden = silent;
   document.body.classList.toggle("stale", !silent);
   if (silent) return;
-  setText(reason, `${hub.reason}${hub.overview ? ` What you see is as it was at ${clock(hub.overview.now)}.` : ""}`);
+  setText(reason, `${hub.reason}${hub.overview ? ` This page shows the state at ${clock(hub.overview.now)}.` : ""}`);
   const tick = () =>
-    setText(countdown, `Trying again in ${Math.max(0, Math.ceil((hub.retryAt - Date.now()) / 1000))} s.`);
+    setText(countdown, `Next try in ${Math.max(0, Math.ceil((hub.retryAt - Date.now()) / 1000))} s.`);
   tick();
   ticking = setInterval(tick, 500);
 }
@@ -99,11 +99,11 @@ function frame() {
     document.getElementById("hub-admin"),
     admin
       ? `actions allowed${hub.actor ? ` (as ${hub.actor})` : ""}`
-      : "read only (serve with --dashboard-admin true to act)",
+      : "read-only (start the hub with --dashboard-admin true to allow actions)",
   );
 }
 
-// The cookie has the token now; nobody needs to read it over a shoulder, or in a copied address.
+// The cookie has the token now, so it is removed from the address, where others could see or copy it.
 const address = new URL(location.href);
 if (address.searchParams.has("token")) {
   address.searchParams.delete("token");

@@ -1,4 +1,4 @@
-// What the cluster does, at a glance.
+// The overview: the numbers of the hub and its cluster.
 
 import { confirmed } from "./actions.js";
 import { attention } from "./attention.js";
@@ -151,8 +151,8 @@ export function overview({ hub, signal }) {
     const found = attention(hub.overview);
     reconcile(
       warnings,
-      found.length ? found : [{ level: "good", text: "Nothing needs your attention.", href: null }],
-      ({ text }) => text.replace(/[\d.,]+/g, "#"), // the same one, with other numbers
+      found.length ? found : [{ level: "good", text: "No problems found.", href: null }],
+      ({ text }) => text.replace(/[\d.,]+/g, "#"), // an alert stays the same element when only its numbers change
       ({ href }) => h("li", {}, href ? h("a", { href }) : h("span")),
       (item, { level, text }) => {
         setAttribute(item, "class", level);
@@ -208,12 +208,12 @@ function stopHub(hub) {
   return confirmed({
     title: "Stop the hub?",
     text: [
-      `Clients and ${plural(now.engines, "engine")} lose their hub, ` +
-        "engines that it has started end, and so does this page.",
+      `Clients and ${plural(now.engines, "engine")} are disconnected. ` +
+        "Engines that the hub has started are stopped. This page stops updating.",
       open
-        ? `${plural(open, "request is", "requests are")} not finished. A hub that is started again ` +
-          "with reuse or restore, and a database on disk, carries on with them; else they are lost."
-        : "No request is unfinished.",
+        ? `${plural(open, "request is", "requests are")} unfinished. They continue only if the hub has a database on ` +
+          "disk and is started again with reuse or restore; otherwise they are lost."
+        : "All requests are finished.",
     ],
     verb: "Stop the hub",
     act: () => hub.act("stop_hub", {}),

@@ -1,11 +1,11 @@
-// Colours of the task stream. They are those of Okabe and Ito, which people with any colour vision tell apart; vermilion
-// is kept for failures.
+// The colours of the task stream: those of Okabe and Ito, which people with any colour vision can distinguish.
+// Vermilion is used only for failures.
 
 import { colour } from "./dom.js";
 
 const HUES = ["--hue-1", "--hue-2", "--hue-3", "--hue-4", "--hue-5", "--hue-6"];
 
-/** The fills of a theme: read anew when that changes. */
+/** The fills of a theme. They are read again when the theme changes. */
 export class Palette {
   constructor() {
     this.hues = HUES.map(colour);
@@ -19,16 +19,16 @@ export class Palette {
     this.crosses = hatch(this.aborted, this.back);
   }
 
-  /** The colour of a label, by its index: the same for as long as the hub lives. */
+  /** The colour of a label, by its index. It stays the same until the hub stops. */
   label(index) {
     return this.hues[((index % HUES.length) + HUES.length) % HUES.length];
   }
 
-  /** The number of labels after which colours come again. */
+  /** The number of labels after which colours repeat. */
   static size = HUES.length;
 }
 
-/** Stripes, so that failures are seen without colours, too. */
+/** Stripes, so that failures are recognised without colours. */
 function hatch(fore, back) {
   const tile = document.createElement("canvas");
   tile.width = tile.height = 6;

@@ -1,4 +1,4 @@
-// How far the tasks of each label are.
+// The progress of tasks, by label.
 
 import { button, h, reconcile, setAttribute, setText } from "./dom.js";
 import { count, label, percent, seconds } from "./format.js";
@@ -6,11 +6,11 @@ import { poll } from "./hub.js";
 
 const PERIOD = 2; // seconds
 const FEW = 6;
-/** What the hub says of tasks whose labels it does not tell apart. */
+/** The hub's names for tasks whose labels it does not count separately. */
 const NO_LABELS = ["(other)", "(earlier)"];
 const PARTS = ["ok", "error", "aborted", "running"];
 
-/** A section that keeps itself up to date, until the signal. */
+/** Return a section that is updated until the signal aborts. */
 export function progress(hub, signal) {
   let all = false;
   let labels = [];
@@ -97,7 +97,7 @@ export function progress(hub, signal) {
     },
     PERIOD,
     signal,
-    () => {}, // the list of tasks, below, says so
+    () => {}, // the list of tasks below shows the error
   );
   section.hidden = true;
   return section;

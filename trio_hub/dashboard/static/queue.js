@@ -1,9 +1,9 @@
-// Above the task stream: how many tasks wait for an engine, over the same time.
+// The curve above the task stream: the number of tasks that wait for an engine.
 
 /**
- * Draw it between two heights, as high as the most that waited in sight; returns that number, 0 if it is not known.
+ * Draw the curve between two heights, scaled to the largest number in sight. Returns that number; 0 if it is unknown.
  *
- * The hub tells one number a second, of the last minutes.
+ * The hub has one number per second for the last minutes.
  */
 export function drawQueue(pen, timeline, now, top, bottom) {
   const { series, from, to, palette } = timeline;

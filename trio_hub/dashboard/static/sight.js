@@ -1,14 +1,14 @@
-// What is in sight of the task stream, as a table: the same in words.
+// The visible part of the task stream as a table.
 
 import { between } from "./bars.js";
 import { h } from "./dom.js";
 import { count, percent } from "./format.js";
 import { Table, fillLink } from "./table.js";
 
-/** A table that is folded away, and not filled until it is unfolded. */
+/** Return a folded table, which is filled only while it is unfolded. */
 export function inSight() {
   const table = new Table({
-    caption: "Engines in sight",
+    caption: "Visible engines",
     key: (row) => row.index,
     columns: [
       {
@@ -20,10 +20,10 @@ export function inSight() {
       { id: "busy", title: "Busy", number: true, text: (row) => percent(row.busy) },
       { id: "tasks", title: "Tasks", number: true, text: (row) => count(row.tasks) },
       { id: "failed", title: "Failed", number: true, text: (row) => count(row.failed) },
-      { id: "has", title: "Running or queued there", number: true, text: (row) => count(row.has) },
+      { id: "has", title: "Running or queued", number: true, text: (row) => count(row.has) },
     ],
   });
-  const element = h("details", {}, h("summary", {}, "What is in sight, as a table"), table.element);
+  const element = h("details", {}, h("summary", {}, "Show the visible part as a table"), table.element);
 
   function update(timeline, now) {
     if (!element.open) return;
@@ -32,7 +32,7 @@ export function inSight() {
   return { element, update };
 }
 
-/** How much of a time an engine had something to run, and what. */
+/** Return the part of a period in which an engine had tasks to run, and their numbers. */
 function measure(row, from, to) {
   let [tasks, failed, busy] = [0, 0, 0];
   for (const { from: start, end, status } of between(row, from, to)) {

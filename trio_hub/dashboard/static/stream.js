@@ -1,4 +1,4 @@
-// The task stream: its controls, keys and pointer, and what it says in words.
+// The task stream: its controls, keys and pointer, and its summary in words.
 
 import { Bars, current } from "./bars.js";
 import { announce, button, h, reconcile, setAttribute, setText } from "./dom.js";
@@ -7,23 +7,23 @@ import { Palette } from "./palette.js";
 import { inSight } from "./sight.js";
 import { Timeline } from "./timeline.js";
 
-const FRAME = 100; // ms at least from one drawing to the next while it follows the hub
-const CALM_FRAME = 1000; // for those who want little motion
-const SUMMARY = 2000; // ms from one summary in words to the next
-const MARGIN = 0.025; // of the width, right of now
+const FRAME = 100; // the least ms between two drawings while the stream is live
+const CALM_FRAME = 1000; // the same for users who prefer reduced motion
+const SUMMARY = 2000; // ms between two summaries
+const MARGIN = 0.025; // the part of the width that is free to the right of now
 const ROW_HEIGHTS = [3, 6, 12, 18, 28, 40];
-const SMALLEST = 2; // of these, that are chosen without being asked for
-const ROOM = 460; // px that rows may take before they get smaller
-const STEP = 0.15; // of the width: an arrow key
+const SMALLEST = 2; // the index of the smallest row height that is chosen automatically
+const ROOM = 460; // px that rows may take before smaller rows are chosen
+const STEP = 0.15; // the part of the width that an arrow key moves
 
 export function stream({ hub, signal }) {
   let bars = new Bars();
   let live = true;
-  let chosen = false; // the height of rows
+  let chosen = false; // whether the user has chosen the height of rows
   let dirty = true;
   let drawn = 0;
   let [summarised, summarisedVersion] = [0, -1];
-  let pending = []; // messages that came while the first load was on its way
+  let pending = []; // messages that came during the first load
   let began = hub.overview?.started ?? null;
 
   const canvas = h("canvas", {
@@ -90,7 +90,7 @@ export function stream({ hub, signal }) {
     const name = label(bars.labels.get(bar.label));
     const title = name || shortTask(bar.id);
     const runs = bar.end !== null || current(bars.rows.get(bar.row)) === bar;
-    if (!runs) return `${title}: waits at engine ${engine}, since ${clock(bar.start, hub.now)}`;
+    if (!runs) return `${title}: queued at engine ${engine}, since ${clock(bar.start, hub.now)}`;
     const took = bar.end === null ? `for ${seconds(hub.now - bar.from)}` : `in ${seconds(bar.end - bar.from)}`;
     const waited = bar.from > bar.start ? `, after ${seconds(bar.from - bar.start)} in its queue` : "";
     return `${title}: ${bar.status} on engine ${engine} ${took}, from ${clock(bar.from, hub.now)}${waited}`;
@@ -177,11 +177,11 @@ export function stream({ hub, signal }) {
     tip.style.transform = `translate(${Math.max(0, left)}px, ${top}px)`;
   }
 
-  /** As high as its rows, if the style sheet allows; until somebody chooses, rows are as high as all fit in. */
+  /** Make the canvas as high as its rows. Until the user chooses, the rows are as high as possible so that all fit. */
   let height = "";
   function fitRows() {
     if (!chosen) timeline.rowHeight = ROW_HEIGHTS.findLast((px) => bars.rows.size * px < ROOM) ?? ROW_HEIGHTS[SMALLEST];
-    const wanted = `${timeline.content + 2}px`; // with its border
+    const wanted = `${timeline.content + 2}px`; // including the border
     if (wanted !== height) frameElement.style.height = height = wanted;
   }
 
@@ -190,7 +190,7 @@ export function stream({ hub, signal }) {
   function frame(at) {
     if (signal.aborted) return;
     requestAnimationFrame(frame);
-    const pixel = 1000 / timeline.scale; // ms until what follows the hub has moved by one
+    const pixel = 1000 / timeline.scale; // ms in which a live stream moves by one pixel
     if (bars.version !== version) fitRows();
     const due = at - drawn >= Math.max(calm.matches ? CALM_FRAME : FRAME, Math.min(pixel, 1000));
     const moving = due && (live || bars.version !== version);
@@ -216,10 +216,10 @@ export function stream({ hub, signal }) {
     setText(queued, open.queued ? ` (and ${count(open.queued)} queued at engines)` : "");
     setText(
       summary,
-      `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")} at hand; ` +
-        `in sight ${clock(timeline.from, hub.now)} to ${clock(timeline.to, hub.now)}.` +
+      `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")} loaded; ` +
+        `shown: ${clock(timeline.from, hub.now)} to ${clock(timeline.to, hub.now)}.` +
         (bars.lost
-          ? ` ${plural(bars.lost, "more task is", "more tasks are")} not here: older, or too many at once.`
+          ? ` ${plural(bars.lost, "more task is", "more tasks are")} not loaded: too old, or too many at once.`
           : ""),
     );
     const named = [...bars.labels].slice(0, 40);
@@ -242,7 +242,7 @@ export function stream({ hub, signal }) {
     const queue = pending;
     try {
       const first = await hub.get("api/stream?since=0", signal);
-      if (queue !== pending) return; // it was loaded anew meanwhile
+      if (queue !== pending) return; // it was loaded again meanwhile
       bars.add(first);
       for (const message of queue) bars.add(message);
       pending = null;
@@ -251,13 +251,13 @@ export function stream({ hub, signal }) {
       tell();
     } catch (error) {
       if (signal.aborted) return;
-      pending = null; // what comes from now on is shown all the same
+      pending = null; // later messages are shown even if loading failed
       trouble.hidden = false;
       setText(trouble, error.message);
     }
   }
 
-  /** Begin anew: what the hub told before is that of another hub, or has a hole in it. */
+  /** Load everything again, because the earlier bars are another hub's, or some are missing. */
   function restart() {
     bars = new Bars();
     timeline.bars = bars;
@@ -293,7 +293,7 @@ export function stream({ hub, signal }) {
     },
     { signal },
   );
-  // By then the stream is connected: there is no hole between it and what is loaded.
+  // The stream is connected before the load, so no bars are missing between them.
   hub.addEventListener("overview", load, { signal, once: true });
   requestAnimationFrame(frame);
 
@@ -312,7 +312,7 @@ export function stream({ hub, signal }) {
       liveButton,
       button("−", () => zoom(2), { "aria-label": "Zoom out", title: "Zoom out (−)" }),
       button("+", () => zoom(0.5), { "aria-label": "Zoom in", title: "Zoom in (+)" }),
-      button("Fit", fit, { title: "All that is at hand (0)" }),
+      button("Fit", fit, { title: "Show all loaded tasks (0)" }),
       button("Smaller rows", () => rows(-1)),
       button("Larger rows", () => rows(1)),
       h("a", { class: "button", href: "api/trace", download: "trio-hub-trace.json" }, "Export trace"),
@@ -327,7 +327,7 @@ export function stream({ hub, signal }) {
         { class: "legend" },
         h("li", {}, h("i", { class: "key failure" }), "failed"),
         h("li", {}, h("i", { class: "key aborted" }), "aborted"),
-        h("li", {}, h("i", { class: "key direct" }), "direct or broadcast: half as high"),
+        h("li", {}, h("i", { class: "key direct" }), "direct or broadcast (half height)"),
       ),
     ),
     frameElement,
@@ -335,7 +335,8 @@ export function stream({ hub, signal }) {
     h(
       "p",
       { id: "stream-keys", class: "muted keys" },
-      "Wheel, + and − zoom; drag and arrows move; space pauses; , and . go from task to task, Enter opens one.",
+      "Zoom with the wheel, + and −; move by dragging or with the arrow keys; pause with space; " +
+        "go from task to task with , and . and open a task with Enter.",
     ),
     words.element,
   );

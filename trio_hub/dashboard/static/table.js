@@ -1,14 +1,15 @@
-// Real tables that stay quick: sorted by their headings, updated in place, and, of many rows, only those in sight.
+// Tables that are sorted by their headings and updated in place. Of large tables, only the visible rows are drawn.
 
 import { button, h, reconcile, setAttribute, setText } from "./dom.js";
 
-const SPARE = 8; // rows above and below those in sight
+const SPARE = 8; // the number of rows drawn above and below the visible ones
 
 /**
- * `columns` are `{id, title, text | fill, sort, heading, number, narrow, admin}`: `text(row)` is what a cell says, or
- * `fill(cell, row)` has the cell show the row; `sort(row)` is what rows are ordered by, and a column without it does
- * not sort. One column, the first if no other is called so, is the rows' `heading`. A column with `narrow: false` is
- * left out on narrow screens, one with `admin` where actions are not allowed, one that is `optional` where no row has it.
+ * `columns` are `{id, title, text | fill, sort, heading, number, narrow, admin}`: `text(row)` returns the text of a
+ * cell, or `fill(cell, row)` makes the cell show the row; `sort(row)` returns the sort key, and a column without it
+ * cannot be sorted. The column with `heading`, or else the first column, is the heading of the rows. A column with
+ * `narrow: false` is hidden on narrow screens, a column with `admin` if actions are not allowed, and an `optional`
+ * column if no row has a value for it.
  */
 export class Table {
   #columns;
@@ -16,7 +17,7 @@ export class Table {
   #windowed;
   #rows = [];
   #sorted = [];
-  #order; // [column id, 1 or -1], or null for the order that the rows come in
+  #order; // [column id, 1 or -1], or null for the original order of the rows
   #headings = new Map();
   #body = h("tbody");
   #above = h("tr", { class: "filler", "aria-hidden": "true" }, h("td"));
@@ -153,14 +154,14 @@ const classes = (column) =>
     .filter(Boolean)
     .join(" ") || null;
 
-/** Numbers by value, text by the alphabet; what is not there comes last, in both directions. */
+/** Compare numbers by value and texts alphabetically. Missing values come last in both directions. */
 function compare(a, b, direction) {
   if (a === null || a === undefined) return b === null || b === undefined ? 0 : 1;
   if (b === null || b === undefined) return -1;
   return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
-/** Have a cell show a link; made once, changed only where it differs. */
+/** Show a link in a cell. It is created once, and changed only if it differs. */
 export function fillLink(cell, href, text, title = null) {
   const link = cell.firstElementChild ?? cell.appendChild(h("a"));
   setAttribute(link, "href", href);
@@ -168,7 +169,7 @@ export function fillLink(cell, href, text, title = null) {
   setText(link, text);
 }
 
-/** Have a cell show a state: by word and by a mark of its own shape, not by colour alone. */
+/** Show a state in a cell, by a word and by a mark with a shape of its own, so that colour is not needed. */
 export function fillState(cell, state) {
   const mark = cell.firstElementChild ?? cell.appendChild(h("span"));
   setAttribute(mark, "class", `state ${state}`);

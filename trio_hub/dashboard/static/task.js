@@ -1,4 +1,4 @@
-// One task's whole story.
+// All details of one task.
 
 import { abort, purge, resubmit } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
@@ -11,7 +11,7 @@ const FINISHED = ["ok", "error", "aborted"];
 
 export function task({ hub, id, signal }) {
   let row = null;
-  let known = ""; // what is shown: only what differs is drawn anew, so that a selection in it stays
+  let known = ""; // what is shown: it is drawn again only when it changes, so that selected text stays selected
   const title = h("h1", {}, `Task ${shortTask(id)}`);
   const state = h("span");
   const content = h("div", { class: "sections" });
@@ -41,7 +41,7 @@ export function task({ hub, id, signal }) {
   function failed(error) {
     trouble.hidden = !error;
     setText(trouble, error?.message ?? "");
-    if (error?.status === 404 && row) content.classList.add("dim"); // it was purged while it was looked at
+    if (error?.status === 404 && row) content.classList.add("dim"); // it was purged while this page showed it
   }
 
   poll(load, PERIOD, signal, failed);
@@ -125,7 +125,7 @@ function* sections(
     h(
       "section",
       { class: "card" },
-      h("h2", {}, "Story"),
+      h("h2", {}, "History"),
       h(
         "ol",
         { class: "story" },

@@ -1,4 +1,4 @@
-// Tasks: looked for by text, state and query, a page at a time; and what is done with those that are chosen.
+// Tasks: search by text, state and query, page by page; and actions on chosen tasks.
 
 import { abort, purge, purgeFound, resubmit } from "./actions.js";
 import { button, h, setAttribute, setText } from "./dom.js";
@@ -9,9 +9,9 @@ import { Table, fillLink, fillState } from "./table.js";
 
 const PERIOD = 3; // seconds
 const PAGE = 100;
-const ENOUGH = 25; // rows that are worth showing
-const PARTS = 20; // answers that are waited for until there are
-/** Each state as a query of the hub. */
+const ENOUGH = 25; // the least number of rows to show at once, if there are so many
+const PARTS = 20; // the maximum number of answers to wait for until there are enough rows
+/** The hub's query for each state. */
 const STATES = {
   "": ["any state", {}],
   unfinished: ["unfinished", { completed: null }],
@@ -22,7 +22,7 @@ const STATES = {
   aborted: ["aborted", { "result_content.status": "aborted" }],
 };
 
-/** The query of a form: what is written in it, and its state. Raises a SyntaxError that tells what is wrong. */
+/** Return the query of a form: the written query combined with the state. Throws a SyntaxError with the reason. */
 export function wholeQuery(written, state) {
   let query = {};
   if (written.trim()) {
@@ -31,7 +31,7 @@ export function wholeQuery(written, state) {
       throw new SyntaxError('a query is a dict, such as {"label": "night"}');
   }
   for (const key of Object.keys(STATES[state][1]))
-    if (key in query) throw new SyntaxError(`the state asks for "${key}", too: choose “any state”`);
+    if (key in query) throw new SyntaxError(`the state also sets "${key}": choose “any state”`);
   return { ...query, ...STATES[state][1] };
 }
 
@@ -39,7 +39,7 @@ export function tasks({ hub, parameters, signal }) {
   let rows = [];
   let next = null;
   let total = null;
-  let asked = 0; // the number of the latest question: answers to those before are not shown
+  let asked = 0; // the number of the latest request: answers to earlier requests are ignored
   let query = {};
   const chosen = new Set();
 
@@ -72,7 +72,7 @@ export function tasks({ hub, parameters, signal }) {
   const table = new Table({
     caption: "Tasks, newest first",
     key: (row) => row.msg_id,
-    empty: "No task is like this.",
+    empty: "No matching tasks.",
     columns: [
       { id: "choose", title: h("span", { class: "hidden-visually" }, "Choose"), admin: true, fill: fillChoice },
       {
@@ -132,7 +132,7 @@ export function tasks({ hub, parameters, signal }) {
     button("Resubmit…", () => act(resubmit(hub, ids()))),
     button("Purge…", () => act(purge(hub, ids())), { class: "danger" }),
   ];
-  const purgeAll = button("Purge what is found…", () => act(purgeFound(hub, query, total)), { class: "danger" });
+  const purgeAll = button("Purge all matching…", () => act(purgeFound(hub, query, total)), { class: "danger" });
   const actions = h(
     "div",
     { class: "controls admin-only", role: "group", "aria-label": "Actions" },
@@ -153,7 +153,7 @@ export function tasks({ hub, parameters, signal }) {
     setText(chosenText, chosen.size ? `${count(chosen.size)} chosen` : "");
     for (const element of chosenButtons) element.disabled = chosen.size === 0;
     purgeAll.disabled = text.value.trim() !== "" || wrong.textContent !== "";
-    purgeAll.title = text.value.trim() ? "Purges what a query finds: clear the text." : "";
+    purgeAll.title = text.value.trim() ? "Purging works with a query only: clear the text." : "";
   }
 
   function show() {
@@ -162,7 +162,7 @@ export function tasks({ hub, parameters, signal }) {
     setText(
       found,
       total === null
-        ? `${plural(rows.length, "task")} ${next === null ? "found" : "shown, there may be more"}`
+        ? `${plural(rows.length, "task")} ${next === null ? "found" : "shown; there may be more"}`
         : `${count(rows.length)} of ${plural(total, "task")}`,
     );
     tell();
@@ -188,7 +188,7 @@ export function tasks({ hub, parameters, signal }) {
     let before = further ? next : null;
     let fresh = [];
     try {
-      // Where few records match, the hub looks through a part of them at a time.
+      // If few records match, each answer covers only a part of the records.
       for (let part = 0; part < PARTS && fresh.length < ENOUGH && (part === 0 || before !== null); part++) {
         if (before !== null) ask.set("before", before);
         const answer = await hub.get(`api/tasks?${ask}`, signal);
@@ -225,7 +225,7 @@ export function tasks({ hub, parameters, signal }) {
   }
   signal.addEventListener("abort", () => clearTimeout(typing));
 
-  // What is being read through, or chosen from, stays as it is.
+  // The list is not updated while the user reads further pages or has chosen tasks.
   poll(() => (rows.length <= PAGE && chosen.size === 0 && !wrong.textContent ? load() : null), PERIOD, signal, failed);
   tell();
 

@@ -1,5 +1,5 @@
-// Light, dark, or as the system says. Loaded before the page is drawn, so that it never flashes in the other one;
-// hence no module.
+// The theme: light, dark, or as the system. Loaded before the page is drawn, so that the page never flashes in another
+// theme; therefore this file is not a module.
 (() => {
   const KEY = "trio-hub-theme";
   const NAMES = ["system", "light", "dark"];
@@ -8,7 +8,7 @@
     try {
       return localStorage.getItem(KEY);
     } catch {
-      return null; // the browser keeps nothing for us
+      return null; // the browser does not allow storage
     }
   };
   let current = NAMES.includes(stored()) ? stored() : "system";
@@ -31,7 +31,7 @@
       try {
         localStorage.setItem(KEY, current);
       } catch {
-        // it lasts as long as the page, then
+        // without storage, the choice lasts as long as the page
       }
       apply();
       show();

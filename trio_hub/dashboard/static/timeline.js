@@ -1,23 +1,23 @@
-// Drawing the task stream: a row an engine, a bar a task. Only what is in sight is drawn, and bars of less than a pixel
-// become one.
+// Drawing the task stream: one row per engine, one bar per task. Only visible bars are drawn. Neighbouring bars of less
+// than a pixel are drawn as one.
 
 import { between, current } from "./bars.js";
 import { clock, count } from "./format.js";
 import { drawQueue } from "./queue.js";
 
-const GUTTER = 64; // px: the engines' names
-const AXIS = 22; // px: the times
-const QUEUE = 34; // px: how many tasks wait for an engine
-const TOP = AXIS + QUEUE; // px: where the rows begin
-const SHORTEST = 0.01; // seconds across the whole width
+const GUTTER = 64; // px for the names of engines
+const AXIS = 22; // px for the time axis
+const QUEUE = 34; // px for the curve of queued tasks
+const TOP = AXIS + QUEUE; // px above the rows
+const SHORTEST = 0.01; // the least number of seconds across the whole width
 const LONGEST = 7 * 86400;
-const REACH = 3; // px beside a bar that still mean it
+const REACH = 3; // px around a bar in which a click still selects it
 const STEPS = [
   0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600,
   86400,
 ];
 
-/** What is in sight: `span` seconds from `from`, rows from `top` px, each `rowHeight` px high. */
+/** The visible part: `span` seconds from `from`, rows from `top` px, each `rowHeight` px high. */
 export class Timeline {
   from = 0;
   span = 60;
@@ -26,7 +26,7 @@ export class Timeline {
   selected = null;
   hovered = null;
   palette = null;
-  /** The numbers of the last minutes, as the hub tells them; null before it has. */
+  /** The hub's series of the last minutes; null until the hub has sent them. */
   series = null;
   width = 0;
   height = 0;
@@ -46,12 +46,12 @@ export class Timeline {
     return (this.width - GUTTER) / this.span;
   }
 
-  /** px that all rows would take. */
+  /** The height of all rows in px. */
   get content() {
     return TOP + this.bars.order.length * this.rowHeight + 4;
   }
 
-  /** Fit the canvas to its element; whether that has changed. */
+  /** Fit the canvas to its element. Returns whether its size has changed. */
   resize() {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const ratio = devicePixelRatio || 1;
@@ -61,7 +61,7 @@ export class Timeline {
     return true;
   }
 
-  /** Zoom by a factor, where the time at `x` px stays in its place. */
+  /** Zoom by a factor. The time at `x` px stays in its place. */
   zoom(factor, x = (GUTTER + this.width) / 2) {
     const t = this.time(x);
     const span = Math.min(LONGEST, Math.max(SHORTEST, this.span * factor));
@@ -69,7 +69,7 @@ export class Timeline {
     this.span = span;
   }
 
-  /** Move by so many px. */
+  /** Move the visible part by a number of px. */
   pan(dx, dy) {
     this.from += dx / this.scale;
     this.top += dy;
@@ -88,7 +88,7 @@ export class Timeline {
     return GUTTER + (t - this.from) * this.scale;
   }
 
-  /** Rows in sight, each with its y. */
+  /** The visible rows, each with its y in px. */
   *visible() {
     const rows = this.bars.order;
     const first = Math.floor(this.top / this.rowHeight);
@@ -99,7 +99,7 @@ export class Timeline {
     }
   }
 
-  /** The bar at a place, of several the one that failed; null if there is none. */
+  /** Return the bar at a point, preferably a failed one; null if there is none. */
   at(x, y) {
     if (x < GUTTER || y < TOP) return null;
     const row = this.bars.order[Math.floor((y - TOP + this.top) / this.rowHeight)];
@@ -115,7 +115,7 @@ export class Timeline {
     return best;
   }
 
-  /** The next bar in a direction, from the one that is selected: 1 and -1 in its row. */
+  /** Return the next bar in the row of the selected bar: 1 to the right, -1 to the left. */
   neighbour(direction) {
     const row = this.selected ? this.bars.rows.get(this.selected.row) : this.visible().next().value?.[0];
     if (!row) return null;
@@ -142,7 +142,7 @@ export class Timeline {
     pen.beginPath();
     pen.rect(GUTTER, TOP, this.width - GUTTER, this.height - TOP);
     pen.clip();
-    const fills = new Map(); // fill → [x, y, w, h, …]: changing the fill for each bar takes longer than the bar
+    const fills = new Map(); // fill → [x, y, w, h, …]: grouped, since changing the fill takes longer than drawing a bar
     const failures = [];
     for (const [row, y] of this.visible()) this.#row(row, y, now, fills, failures);
     for (const [fill, boxes] of fills) {
@@ -182,7 +182,7 @@ export class Timeline {
     const gap = this.rowHeight >= 8 ? 2 : this.rowHeight >= 4 ? 1 : 0;
     const height = this.rowHeight - gap;
     const right = this.width;
-    // Of bars of less than a pixel: the pixels that they are drawn in, from `start` to `end`, in one fill.
+    // For bars of less than a pixel: the pixels from `start` to `end` that they cover, drawn with one fill.
     let [start, end, fill] = [0, 0, null];
     const put = (style, x, w, bar) => {
       let boxes = fills.get(style);
@@ -204,7 +204,7 @@ export class Timeline {
         const style = failed ? this.palette.error : aborted ? this.palette.aborted : this.palette.label(bar.label);
         if (fill !== null && pixel < end) {
           if (failed && fill !== style) {
-            // A failure shows, however many succeed in its pixel.
+            // A pixel with a failure is drawn as failed, however many other bars it has.
             if (pixel > start) put(fill, start, pixel - start, null);
             [start, end, fill] = [pixel, pixel + 1, style];
           }
@@ -215,7 +215,7 @@ export class Timeline {
         }
         continue;
       }
-      const box = w > 3 ? w - 1 : w; // a seam between neighbours
+      const box = w > 3 ? w - 1 : w; // a gap between neighbours
       if (failed || aborted) {
         put(
           w >= 4
@@ -235,7 +235,7 @@ export class Timeline {
     flush();
   }
 
-  /** What runs has an open end, beside which stands how much waits there; what is selected or pointed at, a frame. */
+  /** Draw open ends of running bars, the number of queued tasks beside them, and frames of selected or hovered bars. */
   #marks(now) {
     const pen = this.#pen;
     const height = this.rowHeight - (this.rowHeight >= 4 ? 2 : 0);
@@ -267,7 +267,7 @@ export class Timeline {
     pen.fillStyle = this.palette.back;
     pen.fillRect(0, TOP, GUTTER, this.height);
     pen.fillStyle = this.palette.muted;
-    let free = TOP - 1; // names of small rows would lie upon each other
+    let free = TOP - 1; // to skip names that would overlap in small rows
     for (const [row, y] of this.visible()) {
       const middle = y + this.rowHeight / 2;
       if (middle - 6 < free) continue;

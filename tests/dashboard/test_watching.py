@@ -22,6 +22,7 @@ from trio_hub.hub.events import (
     RegistrationStalled,
     TaskAssigned,
     TaskFinished,
+    TaskQueued,
     TaskSubmitted,
 )
 
@@ -84,6 +85,16 @@ def test_a_task_that_is_tried_again_has_waited_once_and_runs_from_its_last_start
     assert (watched.timings.wait.sum, watched.timings.wait.count) == (1.0, 1)
     assert (watched.timings.run["task"].sum, watched.timings.run["task"].count) == (1.0, 1)
     assert watched.table() == {"f": (1, 0, 0, 0, 1, 0)}
+
+
+def test_a_task_that_is_queued_again_waits_and_runs_on_no_engine() -> None:
+    watched = Watched()
+    watched.happen(TaskSubmitted("a", "task", "f"), TaskAssigned("a", "e"), TaskQueued("a"))
+    assert watched.table() == {"f": (1, 1, 0, 0, 0, 0)}
+    assert watched.watch.bars.running == {}
+    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "error")]
+    watched.happen(TaskAssigned("a", "d"), TaskFinished("a", "d", "ok"))
+    assert watched.table() == {"f": (1, 0, 0, 1, 0, 0)}
 
 
 def test_direct_requests_and_broadcasts_only_run() -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from trio_hub.databases.backend import Backend, Change, Reader, Retention
 from trio_hub.databases.columns import CHUNK, SMALL
 from trio_hub.databases.postgres import database as module
-from trio_hub.databases.postgres.connection import Link
+from trio_hub.databases.postgres.connection import LastingConnection
 from trio_hub.databases.postgres.database import PostgresBackend, open_postgres
 from trio_hub.errors import ConfigError, StoreError
 from trio_hub.records import RECORD_KEYS, Query, TaskRecord, parse_keys, parse_query
@@ -516,7 +516,7 @@ def test_hubs_that_start_at_the_same_moment(postgres_url: str) -> None:
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_synchronous_commit(postgres_url: str, synchronous: bool) -> None:
     backend = open_postgres(postgres_url, owner="hub", synchronous=synchronous)
-    with backend._link.call() as connection:
+    with backend._connection.call() as connection:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on" if synchronous else "off",)
         assert connection.execute("SHOW application_name").fetchone() == ("trio_hub hub",)
     backend.close()
@@ -817,13 +817,13 @@ def test_a_commit_that_is_still_under_way_is_ended(
         kept.append(connection)
         raise psycopg.OperationalError("nothing came back")
 
-    def lost(link: Link) -> None:
-        monkeypatch.setattr(Link, "close", close)
+    def lost(link: LastingConnection) -> None:
+        monkeypatch.setattr(LastingConnection, "close", close)
         link._connection = None
 
-    close = Link.close
+    close = LastingConnection.close
     monkeypatch.setattr(psycopg.Connection, "commit", silent)
-    monkeypatch.setattr(Link, "close", lost)
+    monkeypatch.setattr(LastingConnection, "close", lost)
     changes = [Change("a", appended={"stdout": ["1"]})]
     with pytest.raises(StoreError, match="nothing came back"):
         backend.write(changes)

@@ -131,7 +131,7 @@ class DurableStore(MemoryStore):
 
 
 class Notes:
-    """Notes on deliveries, as `trio_hub.hub.ports.Deliveries`, that outlive the hub."""
+    """Notes on sent_results, as `trio_hub.hub.ports.SentResults`, that outlive the hub."""
 
     def __init__(self, earlier: Notes | None = None) -> None:
         self.earlier: set[str] = set() if earlier is None else earlier.earlier | earlier.now
@@ -162,11 +162,11 @@ def crashed(
     old = world.hub
     assert isinstance(old.store, DurableStore)
     store = DurableStore(list(old.store.committed.values()), auto=old.store.auto)
-    notes = world.settings.get("deliveries")
-    deliveries = Notes(notes) if isinstance(notes, Notes) else None
+    notes = world.settings.get("sent_results")
+    sent_results = Notes(notes) if isinstance(notes, Notes) else None
     settings = {
         "strict": old.intake.strict,
-        "deliveries": deliveries,
+        "sent_results": sent_results,
         "hwm": old.tasks.scheduler.hwm,
     } | settings
     settings.setdefault("session_id", f"{old.session.session_id}'")

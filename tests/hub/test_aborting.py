@@ -74,7 +74,7 @@ def test_the_hub_asks_an_engine_to_end(answers: bool) -> None:
     world.hub.handle_stranded(engine)
     assert {name for name, _ in world.host.sent} <= {"iopub_out", "notification"}, "no client had asked"
     assert not world.hub.notices.ignored
-    assert not world.hub.control.relay.pending
+    assert not world.hub.control.unanswered.pending
 
 
 # What a stock client sends: an abort request to each engine, on the control channel

@@ -144,7 +144,7 @@ def test_also_when_the_session_has_forgotten_it(make: Callable[[World], Frames])
 
 
 def test_a_probe_does_not_come_back() -> None:
-    world = World(store=DurableStore(), deliveries=Notes())
+    world = World(store=DurableStore(), sent_results=Notes())
     world.engine("a")
     world.submit()
     after = crashed(world)

@@ -55,7 +55,7 @@ def test_each_engine_gets_its_share_and_answers_it() -> None:
     record = world.record(f"{msg_id}_b")
     assert (record["queue"], record["engine_uuid"], record["label"]) == ("broadcast", "b", "L")
     assert record["completed"] is not None
-    assert not world.hub.broadcasts.relay.pending
+    assert not world.hub.broadcasts.unanswered.pending
     assert world.hub.engines.alive[1].completed == 1
 
 
@@ -124,7 +124,7 @@ def test_an_engine_that_dies_is_settled_and_the_rest_delivered(gather: bool) -> 
     if gather:
         assert set(world.content(reply)["errors"]) == {"b"}
         assert world.content(reply)["errors"]["b"]["ename"] == "EngineError"
-    assert not world.hub.broadcasts.relay.pending
+    assert not world.hub.broadcasts.unanswered.pending
     assert not world.hub.gathering.gathered
 
 

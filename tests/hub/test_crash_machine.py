@@ -77,7 +77,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.memory = memory
         self.store = DurableStore(auto=False)
         self.world = World(
-            store=self.store, strict=self.strict, hwm=hwm, queue_memory=memory, deliveries=Notes(), session_id="hub"
+            store=self.store, strict=self.strict, hwm=hwm, queue_memory=memory, sent_results=Notes(), session_id="hub"
         )
         self.clients = [Client(f"client{number}", own_identity=number == 0) for number in range(3)]
         self.engines: dict[str, Engine] = {}
@@ -321,7 +321,7 @@ class CrashMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         hub = self.hub
-        assert hub.intake.held_bytes == sum(task.held for task in hub.tasks.scheduler.tasks.values())
+        assert hub.intake.held_bytes == sum(task.queue_bytes for task in hub.tasks.scheduler.tasks.values())
         assert hub.intake.held_bytes <= self.memory
         assert hub.owed.clients.owed == sum(map(len, hub.owed.clients._owed.values()))
         known = {*hub.engines.alive.values(), *hub.engines.lost}
@@ -384,8 +384,8 @@ class CrashMachine(RuleBasedStateMachine):
         for table in (
             hub.tasks.scheduler.tasks,
             hub.tasks.scheduler.dependents,
-            hub.direct.relay.pending,
-            hub.broadcasts.relay.pending,
+            hub.direct.unanswered.pending,
+            hub.broadcasts.unanswered.pending,
         ):
             assert not table
         for table in (

@@ -211,8 +211,8 @@ class FaultyMachine(HubMachine):
         queued = [task.msg_id for task in hub.tasks.scheduler.queue]
         assert sorted(queued) == sorted(task.msg_id for task in tasks if task.state is TaskState.QUEUED)
         states = Counter(task.msg_id for task in tasks)
-        states.update([*hub.direct.relay.pending, *hub.control.relay.pending, *hub.gathering.gathered])
-        states.update(msg_id for msg_id, share in hub.broadcasts.relay.pending.items() if share.broadcast is None)
+        states.update([*hub.direct.unanswered.pending, *hub.control.unanswered.pending, *hub.gathering.gathered])
+        states.update(msg_id for msg_id, share in hub.broadcasts.unanswered.pending.items() if share.broadcast is None)
         for msg_id in hub.intake.uncommitted:
             states.update(self.shares.get(msg_id, [msg_id]))
         states.update(hub.answers.unsaved)
@@ -232,7 +232,7 @@ class FaultyMachine(HubMachine):
 
     def is_open(self, msg_id: str) -> bool:
         hub = self.hub
-        waits = hub.is_pending(msg_id) or msg_id in hub.control.relay.pending
+        waits = hub.is_pending(msg_id) or msg_id in hub.control.unanswered.pending
         return waits or any(msg_id in self.shares.get(broadcast, ()) for broadcast in hub.intake.uncommitted)
 
     @invariant()

@@ -411,7 +411,7 @@ def test_a_direct_request_and_its_reply() -> None:
     record = world.record(msg_id)
     assert (record["queue"], record["engine_uuid"], record["label"]) == ("mux", "a", {"any": "thing"})
     assert engine.completed == 1
-    assert not world.hub.direct.relay.pending
+    assert not world.hub.direct.unanswered.pending
 
 
 def test_a_direct_request_to_an_unknown_or_dead_engine_is_answered_at_once() -> None:
@@ -469,7 +469,7 @@ def test_messages_that_expect_no_reply_are_relayed_and_not_waited_for() -> None:
     world.engine("a")
     world.call("a", msg_type="comm_msg")
     assert len(world.take("mux_out")) == 1
-    assert not world.hub.direct.relay.pending
+    assert not world.hub.direct.unanswered.pending
     world.call("nobody", msg_type="comm_msg")
     assert not world.take("mux_in")
     assert world.query("history_request")["history"] == []

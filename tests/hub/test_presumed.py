@@ -12,7 +12,7 @@ from .world import Peer, World
 
 def killed_with_a_result_on_its_way(channel: str) -> tuple[World, str]:
     """A hub after one that noted a result as sent, and was killed before it was recorded."""
-    before = World(store=(store := DurableStore()), deliveries=Notes())
+    before = World(store=(store := DurableStore()), sent_results=Notes())
     before.engine("a")
     if channel == "task":
         msg_id = before.submit()
@@ -70,7 +70,7 @@ def test_a_client_that_does_not_ask_has_it(asker: str | None) -> None:
 
 @pytest.mark.parametrize("spoken", ["before", "after"])
 def test_a_result_that_is_recorded_and_did_not_leave(spoken: str) -> None:
-    before = World(store=DurableStore(), deliveries=Notes())
+    before = World(store=DurableStore(), sent_results=Notes())
     before.client.ident = b"\0there"
     before.engine("a")
     msg_id = before.submit()

@@ -296,10 +296,10 @@ def test_settling_leaves_no_trace_of_an_engine() -> None:
         hub.engines.incoming_registrations,
         hub.engines.lost,
         hub.direct.late,
-        hub.direct.relay.pending,
+        hub.direct.unanswered.pending,
     ):
         assert not table
-    assert not hub.control.relay.pending
+    assert not hub.control.unanswered.pending
     assert not hub.tasks.scheduler.tasks
     assert not hub.tasks.scheduler.workers
     assert len(hub.hearts.heartmonitor) == 0

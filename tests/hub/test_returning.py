@@ -73,8 +73,8 @@ def nothing_left(world: World) -> None:
     assert not hub.tasks.scheduler.tasks
     assert not hub.tasks.scheduler.dependents
     for table in (
-        hub.direct.relay.pending,
-        hub.broadcasts.relay.pending,
+        hub.direct.unanswered.pending,
+        hub.broadcasts.unanswered.pending,
         hub.gathering.gathered,
         hub.routes.probes,
         hub.intake.uncommitted,
@@ -406,7 +406,7 @@ def test_time_that_was_up_while_there_was_no_hub() -> None:
 
 
 def test_a_task_that_the_hub_has_resubmitted_is_nobodys() -> None:
-    before = durable_world(deliveries=Notes())
+    before = durable_world(sent_results=Notes())
     before.engine("a")
     first = before.submit()
     [request] = requests(before)
@@ -788,7 +788,7 @@ SAYINGS: dict[str, Callable[[World, Peer], str]] = {
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("channel", SAYINGS)
 def test_a_client_gets_what_it_is_owed_when_it_speaks(channel: str, restart: bool) -> None:
-    world, msg_ids = away(2 * OWED_AT_A_TIME + 1, deliveries=Notes())
+    world, msg_ids = away(2 * OWED_AT_A_TIME + 1, sent_results=Notes())
     assert owed_in(world) == set(msg_ids)
     if restart:
         world = crashed(world)
@@ -861,7 +861,7 @@ def test_what_was_purged_meanwhile_is_not_delivered() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_nothing_that_was_noted_is_delivered_twice(strict: bool) -> None:
-    before = durable_world(deliveries=Notes(), strict=strict)
+    before = durable_world(sent_results=Notes(), strict=strict)
     before.engine("a")
     delivered = before.submit()
     [request] = requests(before)
@@ -878,7 +878,7 @@ def test_nothing_that_was_noted_is_delivered_twice(strict: bool) -> None:
 
 
 def test_what_was_delivered_late_is_owed_no_more_when_the_notes_are_gone() -> None:
-    before, [msg_id] = away(1, deliveries=Notes())
+    before, [msg_id] = away(1, sent_results=Notes())
     assert isinstance(before.hub.store, DurableStore)
     before.hub.store.auto = False
     speak(before, client_elsewhere(before))
@@ -924,7 +924,7 @@ def test_what_was_on_its_way_is_owed_however_many_hubs_come_after() -> None:
 def test_a_result_that_was_sent_and_not_recorded() -> None:
     """The task is run again for its record; its client hears of it no more."""
     store = DurableStore()
-    before = World(store=store, deliveries=Notes())
+    before = World(store=store, sent_results=Notes())
     before.engine("a")
     msg_id, direct = before.submit(), before.call("a")
     store.auto = False
@@ -949,7 +949,7 @@ def test_a_result_that_was_sent_and_not_recorded() -> None:
 
 def test_a_damaged_request_whose_result_was_sent() -> None:
     store = DurableStore()
-    before = World(store=store, deliveries=Notes())
+    before = World(store=store, sent_results=Notes())
     before.engine("a")
     msg_id = before.submit()
     store.auto = False

@@ -206,11 +206,13 @@ class HubMachine(RuleBasedStateMachine):
         queued = [task.msg_id for task in scheduler.queue]
         running = [task.msg_id for task in scheduler.tasks.values() if task.state is TaskState.RUNNING]
         direct = (
-            list(self.hub.direct.relay.pending)
-            + list(self.hub.control.relay.pending)
+            list(self.hub.direct.unanswered.pending)
+            + list(self.hub.control.unanswered.pending)
             + list(self.hub.gathering.gathered)
         )
-        direct += [msg_id for msg_id, share in self.hub.broadcasts.relay.pending.items() if share.broadcast is None]
+        direct += [
+            msg_id for msg_id, share in self.hub.broadcasts.unanswered.pending.items() if share.broadcast is None
+        ]
         states = Counter(queued) + Counter(running) + Counter(direct) + Counter(self.answers.keys())
         assert states == Counter(self.submitted.keys()), "lost, or in two states"
         assert len(queued) == len(scheduler.queue)
@@ -218,10 +220,10 @@ class HubMachine(RuleBasedStateMachine):
     @invariant()
     def gathered_broadcasts_wait_for_engines_that_are_there(self) -> None:
         self.collect()
-        open_shares = {share.broadcast for share in self.hub.broadcasts.relay.pending.values() if share.broadcast}
+        open_shares = {share.broadcast for share in self.hub.broadcasts.unanswered.pending.values() if share.broadcast}
         assert open_shares == set(self.hub.gathering.gathered.values())
         for broadcast in open_shares:
-            owed = [share for share in self.hub.broadcasts.relay.pending.values() if share.broadcast is broadcast]
+            owed = [share for share in self.hub.broadcasts.unanswered.pending.values() if share.broadcast is broadcast]
             assert len(owed) + len(broadcast.answers) == len(broadcast.targets)
 
     @invariant()

@@ -270,8 +270,8 @@ def test_the_measure_sees_every_table() -> None:
     engine.parked.append(("mux_out", [], "msg_id"))
     ways = set(grown(before, sizes(world.hub)))
     assert {
-        "hub.direct.relay.pending",
-        "hub.broadcasts.relay.pending",
+        "hub.direct.unanswered.pending",
+        "hub.broadcasts.unanswered.pending",
         "hub.gathering.gathered",
         "hub.tasks.scheduler.tasks",
     } <= ways

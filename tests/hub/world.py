@@ -10,7 +10,7 @@ from typing import Any
 from trio_hub.errors import StoreError
 from trio_hub.hub import EngineConnector, Hub
 from trio_hub.hub.events import Event
-from trio_hub.hub.ports import Query, StoreCall
+from trio_hub.hub.ports import RunningQuery, StoreCall
 from trio_hub.records import MemoryStore, Store
 from trio_hub.wire.frames import Buffer, Frames, to_bytes
 from trio_hub.wire.messages import Message, Session
@@ -59,7 +59,7 @@ class FakeHost:
         self.dask_error: Exception | None = None
         self.held: tuple[str, ...] = ()
         """The channels on which nothing is received for now."""
-        self.deferred: list[tuple[Message, Query]] | None = None
+        self.deferred: list[tuple[Message, RunningQuery]] | None = None
 
     def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
         return self.has_subscribers
@@ -120,13 +120,13 @@ class FakeHost:
     async def stop_dask(self) -> None:
         self.dask.clear()
 
-    def run_query(self, message: Message, query: Query) -> None:
+    def run_query(self, message: Message, query: RunningQuery) -> None:
         if self.deferred is None:
             self.finish_query(message, query)
         else:
             self.deferred.append((message, query))
 
-    def finish_query(self, message: Message, query: Query) -> None:
+    def finish_query(self, message: Message, query: RunningQuery) -> None:
         answer = None
         try:
             while True:

@@ -74,4 +74,4 @@ async def test_a_gathered_broadcast_outlives_the_death_of_some_of_its_engines(en
             str(engine.id) for engine in engines if engine.uuid not in dead
         }
         assert len(client.replies[msg_id]) == 1
-        assert not hub._host.hub.broadcasts.relay.pending
+        assert not hub._host.hub.broadcasts.unanswered.pending

@@ -13,7 +13,7 @@ from ipyparallel import Dependency
 from ipyparallel.client.view import LoadBalancedView
 
 from trio_hub.errors import EngineError, HubError, InvalidDependency, WireError
-from trio_hub.schedulers.dependencies import Condition, Outcome, Outcomes, parse_dependency
+from trio_hub.schedulers.dependencies import Outcome, Outcomes, TaskDependency, parse_dependency
 from trio_hub.schedulers.task import Task, TaskState, Worker
 from trio_hub.schedulers.tasks import TaskScheduler
 
@@ -56,7 +56,7 @@ def test_a_condition_is_met_and_impossible_exactly_when_stock_says_so(
 ) -> None:
     success, failure = data.draw(st.sampled_from(FLAGS))
     ids = data.draw(st.frozensets(st.sampled_from("abcd"), min_size=1))
-    condition = Condition(ids, all=all, success=success, failure=failure)
+    condition = TaskDependency(ids, all=all, success=success, failure=failure)
     stock = Dependency(sorted(ids), all=all, success=success, failure=failure)
     completed: set[str] = set()
     failed: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RemoteError
 from ..wire.frames import Buffer
-from .link import Link, Pending, Reply
+from .hubconnection import HubConnection, HubReply, Pending
 from .notifying import Engines
 from .packing import unpack_value_untrusted
 
@@ -22,7 +22,7 @@ class Calls:
         engines: the engines that the client knows.
     """
 
-    def __init__(self, link: Link, engines: Engines) -> None:
+    def __init__(self, link: HubConnection, engines: Engines) -> None:
         self._link = link
         self._engines = engines
 
@@ -72,7 +72,7 @@ class Calls:
                 self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
 
 
-def content_of(reply: Reply) -> dict[str, Any]:
+def content_of(reply: HubReply) -> dict[str, Any]:
     """Return the content of a reply. Raises `RemoteError` if the content reports an error."""
     content = reply.content
     status = content.get("status")
@@ -91,7 +91,7 @@ def content_of(reply: Reply) -> dict[str, Any]:
     )
 
 
-def value_of(reply: Reply) -> Any:
+def value_of(reply: HubReply) -> Any:
     """Return the value that a call has returned. Raises `RemoteError` and `SerializationError`."""
     content_of(reply)
     return unpack_value_untrusted(reply.buffers)

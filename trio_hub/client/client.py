@@ -12,8 +12,8 @@ from ..errors import RemoteError
 from ..wire.frames import Frames
 from ..wire.messages import parse_date
 from .calls import Calls, content_of, value_of
+from .hubconnection import HubConnection, HubReply, Pending
 from .keeping import learn_engines
-from .link import Link, Pending, Reply
 from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function, unpack_value_untrusted, unpack_values_untrusted
 
@@ -40,7 +40,7 @@ class Client:
     - `RequestLostError`: a hub that was started anew does not know a request that must not be repeated.
     """
 
-    def __init__(self, link: Link, engines: Engines) -> None:
+    def __init__(self, link: HubConnection, engines: Engines) -> None:
         self._link = link
         self._engines = engines
         self._calls = Calls(link, engines)
@@ -245,7 +245,7 @@ class Client:
             reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
             if msg_id in reply.content.get("completed", ()):
                 result = reply.content[msg_id]
-                content_of(Reply(result["result_content"], []))
+                content_of(HubReply(result["result_content"], []))
                 metadata = result.get("result_metadata") or {}
                 counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
                 return reply.buffers, counts
@@ -330,7 +330,7 @@ class Client:
     async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
         return (await self._ask(msg_type, content, repeatable=repeatable)).content
 
-    async def _ask(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> Reply:
+    async def _ask(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> HubReply:
         pending = self._link.ask("registration", msg_type, content, repeatable=repeatable)
         try:
             reply = await pending.wait()

@@ -16,8 +16,8 @@ from ..errors import ConfigError, HubLostError
 from ..transport.blocks import serving
 from .client import Client
 from .finding import HubAddress, address_in, connection_file_path
+from .hubconnection import HubConnection
 from .keeping import keep, learn_engines
-from .link import Link
 from .notifying import Engines
 
 __all__ = ["Where", "connect", "open_link"]
@@ -99,7 +99,7 @@ class Where(TypedDict):
 @asynccontextmanager
 async def open_link(
     context: zmq.Context[zmq.Socket[Any]], **where: Unpack[Where]
-) -> AsyncGenerator[tuple[Link, Engines], None]:
+) -> AsyncGenerator[tuple[HubConnection, Engines], None]:
     """A link to a running hub, and the engines that the hub has, for the length of the block.
 
     Args:
@@ -113,7 +113,7 @@ async def open_link(
     try:
         async with serving() as nursery:
             # its identity is the same on all sockets, and for as long as it lives: a hub that comes back knows it
-            link = Link(address, context, secrets.token_hex(16))
+            link = HubConnection(address, context, secrets.token_hex(16))
             link.published = engines.publish_untrusted
             link.open(lost_after)
             nursery.start_soon(link.run, name="client: receive")

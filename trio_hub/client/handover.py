@@ -22,7 +22,7 @@ from ..wire.frames import Frames
 from .calls import Calls, value_of
 from .connecting import Where, open_link
 from .failures import as_raised
-from .link import Pending
+from .hubconnection import Pending
 from .notifying import Engines, Targets
 
 __all__ = ["AnyFuture", "ClientThread"]

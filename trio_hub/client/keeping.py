@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from ..errors import HubError, RequestLostError
-from .link import Link, Pending, Reply
+from .hubconnection import HubConnection, HubReply, Pending
 from .notifying import Engines
 
 __all__ = ["keep", "learn_engines"]
@@ -23,28 +23,28 @@ GREETING = 5.0
 """Seconds that a hub has to answer a greeting on the direct channel; an ipcontroller does not answer at all."""
 
 
-async def keep(link: Link, engines: Engines, lost_after: float) -> None:
+async def keep(link: HubConnection, engines: Engines, lost_after: float) -> None:
     """Look after the link until cancelled. A hub that is silent for `lost_after` seconds is lost, until it speaks."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch, link, engines, lost_after)
         nursery.start_soon(_come_back, link, engines)
 
 
-async def learn_engines(link: Link, engines: Engines) -> None:
+async def learn_engines(link: HubConnection, engines: Engines) -> None:
     """Ask the hub which engines there are. Raises `HubLostError`."""
     heard = engines.heard
     reply = await link.ask("registration", "connection_request", {}).wait()
     _compare(reply, engines, heard)
 
 
-def _compare(reply: Reply, engines: Engines, heard: int) -> None:
+def _compare(reply: HubReply, engines: Engines, heard: int) -> None:
     """See to what notifications have not told. Those that came meanwhile may know more than this reply."""
     found = reply.content.get("engines")
     if isinstance(found, dict):
         engines.replace({int(id): str(uuid) for id, uuid in found.items()}, heard)
 
 
-async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
+async def _watch(link: HubConnection, engines: Engines, lost_after: float) -> None:
     """Ask the hub which engines there are, again and again: it lives, and no lost notification is missed for long."""
     while True:
         heard = engines.heard
@@ -63,7 +63,7 @@ async def _watch(link: Link, engines: Engines, lost_after: float) -> None:
         await trio.sleep(lost_after / 4)
 
 
-async def _come_back(link: Link, engines: Engines) -> None:
+async def _come_back(link: HubConnection, engines: Engines) -> None:
     """Whenever a connection has been made, ask for what was missed; if again, see to what was asked before."""
     while True:
         await link.returned.wait()
@@ -75,7 +75,7 @@ async def _come_back(link: Link, engines: Engines) -> None:
                 await learn_engines(link, engines)
 
 
-async def _recover(link: Link, engines: Engines) -> None:
+async def _recover(link: HubConnection, engines: Engines) -> None:
     work: dict[str, Pending] = {}
     for pending in link.interrupted():
         if pending.channel in ("task", "mux"):
@@ -96,7 +96,7 @@ async def _recover(link: Link, engines: Engines) -> None:
         await _sort_out(link, work, msg_ids[start : start + ASKED_AT_A_TIME])
 
 
-async def _sort_out(link: Link, work: dict[str, Pending], msg_ids: list[str]) -> None:
+async def _sort_out(link: HubConnection, work: dict[str, Pending], msg_ids: list[str]) -> None:
     """Take the results that the hub has of these, and see to those that it does not know."""
     reply = await _results(link, msg_ids, status_only=True)
     if reply.content.get("status") == "ok":
@@ -105,7 +105,7 @@ async def _sort_out(link: Link, work: dict[str, Pending], msg_ids: list[str]) ->
                 result = await _results(link, [msg_id], status_only=False)
                 content = (result.content.get(msg_id) or {}).get("result_content")
                 if isinstance(content, dict):
-                    link.end(work[msg_id], Reply(content, result.buffers))
+                    link.end(work[msg_id], HubReply(content, result.buffers))
     elif len(msg_ids) > 1:  # one of them is unknown
         middle = len(msg_ids) // 2
         await _sort_out(link, work, msg_ids[:middle])
@@ -124,6 +124,6 @@ async def _sort_out(link: Link, work: dict[str, Pending], msg_ids: list[str]) ->
             link.end(pending, RequestLostError(error))
 
 
-async def _results(link: Link, msg_ids: list[str], *, status_only: bool) -> Reply:
+async def _results(link: HubConnection, msg_ids: list[str], *, status_only: bool) -> HubReply:
     content: dict[str, Any] = {"msg_ids": msg_ids, "status_only": status_only}
     return await link.ask("registration", "result_request", content).wait()

@@ -4,7 +4,7 @@ Plain synchronous objects; the runtime calls them when something happens.
 """
 
 from .connector import EngineConnector, EngineState
-from .heartbeat import HeartMonitor
+from .heartmonitor import HeartMonitor
 from .hub import Hub
 from .records import empty_record, init_record
 

@@ -13,7 +13,7 @@ from ..errors import HubError, TaskAborted, WireError
 from ..logs import get_logger
 from ..records import Store
 from ..schedulers.broadcast import Broadcast
-from ..schedulers.relay import Direct
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, ResultMetadata, Session, error_content
 from .custody import AWAY, Custody

@@ -29,7 +29,7 @@ __all__ = ["Assignments"]
 
 
 class Assignments:
-    """The scheduler's `trio_hub.schedulers.tasks.Delivery`, and the scheduler itself.
+    """The scheduler's `trio_hub.schedulers.tasks.SchedulerHost`, and the scheduler itself.
 
     The methods that the scheduler calls never raise: an error in them concerns the task that the scheduler names, and
     not the message that is being handled.
@@ -80,7 +80,7 @@ class Assignments:
             if self._routes.probes:
                 self._routes.sent_behind_probes(task.msg_id, worker)
             self.save_task_destination(task, engine)
-            if task.held:
+            if task.queue_bytes:
                 self._intake.let_go(task)
             if task.frames is None:
                 self._intake.fetch(task, self._fetched)
@@ -176,7 +176,7 @@ class Assignments:
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
         """Answer a task with an error, after the scheduler has forgotten it."""
-        if task.held:
+        if task.queue_bytes:
             self._intake.let_go(task)
         uuid = worker.ident.decode("utf-8", "replace") if worker else None
         asked = Asked("task_in", task.idents, task.session, task.msg_id, task.raw_header, task.msg_type)

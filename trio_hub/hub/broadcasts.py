@@ -17,8 +17,8 @@ from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
-from ..schedulers.relay import Direct, Lane, Relay
 from ..schedulers.tasks import NOT_BEGUN
+from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
@@ -89,7 +89,7 @@ class Broadcasts:
         self._gathering = gathering
         self._scattered = scattered
         self._request_ended = request_ended
-        self.relay = Relay()
+        self.unanswered = UnansweredRequests()
         self.submitted = 0
         """Requests received: a gathered broadcast counts once, another broadcast once per share."""
 
@@ -174,7 +174,7 @@ class Broadcasts:
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
         elif self._intake.withdrawn.take(share.header.msg_id):
             self.fail_share(direct, uuid, TaskAborted(NOT_BEGUN))
-        elif self.relay.sent(direct):
+        elif self.unanswered.sent(direct):
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 
     def channel_of(self, engine: EngineConnector) -> str:
@@ -187,7 +187,7 @@ class Broadcasts:
         """Pass on, or gather, an engine's answer to its share of a broadcast."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
-        direct = self.relay.pending.get(msg_id)
+        direct = self.unanswered.pending.get(msg_id)
         if direct is None or direct.lane.ident != ident:
             if not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
                 self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
@@ -210,7 +210,7 @@ class Broadcasts:
         self._gathering.gather(direct.broadcast, ident.decode(), Answer(content, msg.buffers, metadata.started))
 
     def _answered(self, ident: bytes, msg_id: str, status: Any) -> None:
-        self.relay.answered(ident, msg_id)
+        self.unanswered.answered(ident, msg_id)
         if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
             engine.completed += 1
 
@@ -236,7 +236,7 @@ class Broadcasts:
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
-        for direct in self.relay.strand(engine.broadcast):
+        for direct in self.unanswered.strand(engine.broadcast):
             if direct.header.is_stock:
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             if direct.broadcast is None:
@@ -254,7 +254,7 @@ class Broadcasts:
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a broadcast or a share with this msg_id is not answered yet."""
-        return msg_id in self.relay.pending or msg_id in self._gathering.gathered
+        return msg_id in self.unanswered.pending or msg_id in self._gathering.gathered
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the shares that an engine has not answered."""
@@ -262,7 +262,7 @@ class Broadcasts:
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
         """Answer a share with the error, if this engine has it."""
-        direct = self.relay.answered(ident, msg_id)
+        direct = self.unanswered.answered(ident, msg_id)
         if direct is not None:
             self.fail_share(direct, ident.decode("utf-8", "replace"), error)
 
@@ -280,7 +280,7 @@ class Broadcasts:
 
     def stop(self, error: HubError) -> None:
         """Answer all pending shares with the error."""
-        for direct in list(self.relay.pending.values()):
+        for direct in list(self.unanswered.pending.values()):
             self.give_up(direct.lane.ident, direct.header.msg_id, error)
 
     # After a restart

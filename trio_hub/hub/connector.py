@@ -6,8 +6,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from ..errors import EngineError
-from ..schedulers.relay import Lane
 from ..schedulers.task import Worker
+from ..schedulers.unanswered import Lane
 from ..wire.frames import Frames
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import EngineError, HubError, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
-from ..schedulers.relay import Direct, Relay
+from ..schedulers.unanswered import Direct, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, error_content
 from .admission import Admission
@@ -58,10 +58,10 @@ class ControlChannel:
         self._intake = intake
         self._by_ident = engines.by_ident
         self._abort = abort
-        self.relay = Relay()
+        self.unanswered = UnansweredRequests()
 
     def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """Relay a client's control request to its engine."""
+        """UnansweredRequests a client's control request to its engine."""
         if not admitted and not self._admit("control_in", idents, msg, self.relay_control_request):
             return
         sender = idents[:1] + idents[2:]
@@ -76,7 +76,7 @@ class ControlChannel:
             self._replies.refuse("control_in", sender, msg, EngineError("the message names no engine"))
         elif engine is None:
             self._replies.refuse("control_in", sender, msg, self._engines.gone.no_such_engine(idents[1]))
-        elif self.relay.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
+        elif self.unanswered.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
             engine.told_to_stop = engine.told_to_stop or self._asks_to_stop(msg)
             self._routes.send(engine, "control_out", [*sender, *frames], msg.header.msg_id)
         else:
@@ -100,13 +100,13 @@ class ControlChannel:
         frames = self._session.write("shutdown_request", {"restart": False}, header=header)
         self._session.note(frames, lasting=True)
         message = self._session.read_trusted([], frames)
-        self.relay.sent(Direct([], message.header, message.raw_header, engine.control))
+        self.unanswered.sent(Direct([], message.header, message.raw_header, engine.control))
         self._routes.send(engine, "control_out", [HUB, *frames], message.header.msg_id)
 
     def relay_control_result(self, idents: list[bytes], msg: Message) -> None:
         """Send an engine's answer to a control request to the client."""
         ident, msg_id = idents[0], msg.parent.msg_id
-        direct = self.relay.answered(ident, msg_id)
+        direct = self.unanswered.answered(ident, msg_id)
         if direct is None:
             if not self._routes.heard_probe(ident, msg_id):
                 self._notices.ignore(
@@ -126,7 +126,7 @@ class ControlChannel:
 
     def engine_settled(self, engine: EngineConnector) -> None:
         """Answer the control requests that the engine has not answered."""
-        for direct in self.relay.strand(engine.control):
+        for direct in self.unanswered.strand(engine.control):
             if direct.header.msg_type == "shutdown_request":  # the engine has ended, as asked
                 self._answer(direct, engine.uuid, {"status": "ok", "restart": False})
             else:
@@ -144,14 +144,14 @@ class ControlChannel:
         if self._routes.close_route(engine, "control_out"):
             log.warning("the control channel of an engine cannot be reached", engine=engine.id, uuid=engine.uuid)
             error = EngineError(f"engine {engine.id} cannot be reached on its control channel: has its nanny ended?")
-            for direct in self.relay.strand(engine.control):
+            for direct in self.unanswered.strand(engine.control):
                 self._fail(direct, engine.uuid, error)
 
     # For the routes and for the failure boundary
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a control request with this msg_id is not answered yet."""
-        return msg_id in self.relay.pending
+        return msg_id in self.unanswered.pending
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the control requests that an engine has not answered."""
@@ -159,7 +159,7 @@ class ControlChannel:
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
         """Answer a request with the error, if this engine has it."""
-        direct = self.relay.answered(ident, msg_id)
+        direct = self.unanswered.answered(ident, msg_id)
         if direct is not None:
             self._fail(direct, ident.decode("utf-8", "replace"), error)
 

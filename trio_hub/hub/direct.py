@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.relay import Direct, Lane, Relay
 from ..schedulers.tasks import NOT_BEGUN
+from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .admission import Admission
@@ -73,7 +73,7 @@ class DirectQueue:
         self._late_results = late_results
         self._announcer = announcer
         self._request_ended = request_ended
-        self.relay = Relay()
+        self.unanswered = UnansweredRequests()
         self.late: dict[str, EngineConnector] = {}
         """By msg_id, the lost engine of each request that was answered with an error; its result may still come."""
         self.submitted = 0
@@ -141,7 +141,7 @@ class DirectQueue:
                     self._answers.owed.leave_to_client(direct)
                     sender = direct.idents
             else:
-                if self.relay.sent(Direct(sender, header, msg.raw_header, engine.mux)):
+                if self.unanswered.sent(Direct(sender, header, msg.raw_header, engine.mux)):
                     self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
                 else:
                     self._notices.ignore(
@@ -159,11 +159,11 @@ class DirectQueue:
         """Record an engine's answer to a direct request, and pass the answer on."""
         ident = idents[0]
         msg_id = msg.parent.msg_id
-        direct = self.relay.pending.get(msg_id)
+        direct = self.unanswered.pending.get(msg_id)
         if direct is not None and direct.lane.ident == ident:
             metadata = self._answers.metadata_of(msg)
             status = metadata.status or self._answers.status_in_content(msg)
-            self.relay.answered(ident, msg_id)
+            self.unanswered.answered(ident, msg_id)
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
                 engine.completed += 1
             self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata.started, status)
@@ -189,7 +189,7 @@ class DirectQueue:
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer a lost engine's requests with errors. Real answers that come within its grace are still recorded."""
-        for direct in self.relay.strand(engine.mux):
+        for direct in self.unanswered.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
             if direct.header.is_stock:
@@ -210,7 +210,7 @@ class DirectQueue:
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a direct request with this msg_id is not answered yet."""
-        return msg_id in self.relay.pending
+        return msg_id in self.unanswered.pending
 
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the requests that an engine has not answered."""
@@ -218,7 +218,7 @@ class DirectQueue:
 
     def give_up(self, ident: bytes, msg_id: str, error: HubError) -> None:
         """Answer a request with the error, if this engine has it."""
-        direct = self.relay.answered(ident, msg_id)
+        direct = self.unanswered.answered(ident, msg_id)
         if direct is not None:
             self.fail_direct(direct, ident.decode("utf-8", "replace"), error)
 
@@ -236,7 +236,7 @@ class DirectQueue:
 
     def stop(self, error: HubError) -> None:
         """Answer all pending requests with the error."""
-        for direct in list(self.relay.pending.values()):
+        for direct in list(self.unanswered.pending.values()):
             self.give_up(direct.lane.ident, direct.header.msg_id, error)
 
     def take_over(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
@@ -244,4 +244,4 @@ class DirectQueue:
         self.submitted += 1
         if engine is None:
             raise EngineError("it names no engine")
-        self.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.mux))
+        self.unanswered.restore(Direct(message.idents, message.header, message.raw_header, engine.mux))

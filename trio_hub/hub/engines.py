@@ -20,7 +20,7 @@ from .events import (
     RegistrationStalled,
 )
 from .gone import GoneEngines
-from .heartbeat import HeartMonitor
+from .heartmonitor import HeartMonitor
 from .notices import Notices
 from .ports import EngineWatcher, Host
 from .replies import Replies, Reply, content_of

@@ -8,7 +8,7 @@ from datetime import datetime
 from ..logs import get_logger
 from .connector import EngineConnector, EngineState
 from .engines import Engines
-from .heartbeat import HeartMonitor
+from .heartmonitor import HeartMonitor
 from .notices import Notices
 
 __all__ = ["Hearts"]

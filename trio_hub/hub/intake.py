@@ -140,7 +140,7 @@ class Intake:
         if self._durable and self.held_bytes + size > PART_FOR_FRAMES * self._queue_memory:
             task.frames = None
             return
-        task.held = size
+        task.queue_bytes = size
         self.held_bytes += size
         if self.held_bytes > self._queue_memory and not self._full:
             self._full = True
@@ -148,8 +148,8 @@ class Intake:
 
     def let_go(self, task: Task) -> None:
         """Free the memory of a task that is no longer queued."""
-        self.held_bytes -= task.held
-        task.held = 0
+        self.held_bytes -= task.queue_bytes
+        task.queue_bytes = 0
         if self._full and self.held_bytes <= ROOM * self._queue_memory:
             self._full = False
             self._tell_host()

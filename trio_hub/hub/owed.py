@@ -8,7 +8,7 @@ from ..errors import HubError, WireError
 from ..records import Store
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Broadcast
-from ..schedulers.relay import Direct
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Session, error_content
 from .clients import Clients

@@ -21,7 +21,7 @@ from .direct import DirectQueue
 from .engines import Engines
 from .gathering import Gathering
 from .goodbyes import Goodbyes
-from .heartbeat import HeartMonitor
+from .heartmonitor import HeartMonitor
 from .hearts import Hearts
 from .intake import Intake
 from .labels import Labels
@@ -29,7 +29,7 @@ from .late import LateResults
 from .notices import Notices
 from .output import Output
 from .owed import OwedResults
-from .ports import Deliveries, Host, Queue
+from .ports import Host, Queue, SentResults
 from .queries import Queries
 from .recovery import Recovery
 from .redelivery import Redelivery
@@ -69,7 +69,7 @@ class Settings(TypedDict, total=False):
       number;
     - ``strict``: whether requests are on disk before an engine sees them, and results before a client does;
     - ``queue_memory``: see `Intake`;
-    - ``deliveries``: notes which results were sent; None if no hub can come after this hub;
+    - ``sent_results``: notes which results were sent; None if no hub can come after this hub;
     - ``forgotten``: see `Freshness`.
     """
 
@@ -83,7 +83,7 @@ class Settings(TypedDict, total=False):
     broadcast_channels: Sequence[str]
     strict: bool
     queue_memory: int
-    deliveries: Deliveries | None
+    sent_results: SentResults | None
     forgotten: datetime | None
 
 
@@ -114,13 +114,13 @@ class Parts:
         broadcast_channels: Sequence[str] = ("broadcast_out",),
         strict: bool = False,
         queue_memory: int = 256 << 20,
-        deliveries: Deliveries | None = None,
+        sent_results: SentResults | None = None,
         forgotten: datetime | None = None,
     ) -> None:
         # Reports and answers, which all other parts need.
         self.notices = notices = Notices(host)
         self.replies = replies = Replies(host, session, notices)
-        self.redelivery = redelivery = Redelivery(deliveries)
+        self.redelivery = redelivery = Redelivery(sent_results)
         self.owed = owed = OwedResults(host, session, store, notices, redelivery)
         self.answers = answers = Answers(host, session, store, now, notices, redelivery, owed, strict=strict)
         # Requests that come in, and messages to engines.
@@ -264,8 +264,8 @@ class Parts:
         """Return whether a task, direct request or broadcast with this msg_id waits for its answer."""
         return (
             msg_id in self.tasks.scheduler.tasks
-            or msg_id in self.direct.relay.pending
-            or msg_id in self.broadcasts.relay.pending
+            or msg_id in self.direct.unanswered.pending
+            or msg_id in self.broadcasts.unanswered.pending
             or msg_id in self.gathering.gathered
             or msg_id in self.intake.uncommitted
         )

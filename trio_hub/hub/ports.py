@@ -11,19 +11,19 @@ from typing import Any, Protocol, TypeAlias
 from ..errors import HubError
 from ..records import Store
 from ..records.record import TaskRecord
-from ..schedulers.relay import Direct
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
 from .connector import EngineConnector, Scope
 from .events import Event
 from .replies import Reply
 
-__all__ = ["Deliveries", "EngineWatcher", "Handler", "Host", "Query", "Queue", "StoreCall"]
+__all__ = ["EngineWatcher", "Handler", "Host", "Queue", "RunningQuery", "SentResults", "StoreCall"]
 
 StoreCall: TypeAlias = Callable[[Store], Any]
 # A query handler yields an awaitable (a call of the store, or of the host), is sent its result, and returns the reply.
 # So the handler is plain synchronous code, and only the runtime waits for a disk.
-Query: TypeAlias = Generator[Awaitable[Any], Any, Reply]
+RunningQuery: TypeAlias = Generator[Awaitable[Any], Any, Reply]
 
 
 class Host(Protocol):
@@ -68,7 +68,7 @@ class Host(Protocol):
     def call_later(self, seconds: float, call: Callable[[], None]) -> Scope:
         """Call ``call`` after so many seconds, unless the scope is cancelled before."""
 
-    def run_query(self, message: Message, query: Query) -> None:
+    def run_query(self, message: Message, query: RunningQuery) -> None:
         """Await the awaitables that a query yields, one after the other, then send its reply (`Replies.write`)."""
 
     async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Host(Protocol):
         """Begin an orderly stop of the hub; ``for_good``: no other hub will carry on."""
 
 
-class Deliveries(Protocol):
+class SentResults(Protocol):
     """Notes of the results that were sent to clients, which outlive the hub."""
 
     def note(self, msg_id: str) -> None:

@@ -21,7 +21,7 @@ from .answers import Answers
 from .connector import EngineConnector
 from .engines import Engines
 from .owed import OwedResults
-from .ports import Host, Query
+from .ports import Host, RunningQuery
 from .records import init_record
 from .redelivery import Redelivery
 from .replies import Reply
@@ -78,7 +78,7 @@ class Queries:
         log.info("client connected", client=msg.header.session)
         return Reply("connection_reply", {"status": "ok", "engines": engines})
 
-    def queue_status(self, client_id: list[bytes], msg: Message) -> Query:
+    def queue_status(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the outstanding and completed requests of the engines that the client names.
 
         Per engine: ``queue`` (direct requests) and ``tasks`` that are outstanding, and ``completed``; as counts, or
@@ -115,7 +115,7 @@ class Queries:
         engines = self._validate_targets(self._session.content(msg).get("targets"))
         return Reply("load_reply", {"status": "ok"} | {str(engine.id): len(engine.pending) for engine in engines})
 
-    def get_results(self, client_id: list[bytes], msg: Message) -> Query:
+    def get_results(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the results of requests; with ``status_only``, only with which are pending and completed."""
         content = self._session.content(msg)
         msg_ids = sorted(wanted := Counter(_list_of_text(content.get("msg_ids"), "msg_ids")))
@@ -146,12 +146,12 @@ class Queries:
             self._owed.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])
         return Reply("result_reply", reply, buffers)
 
-    def get_history(self, client_id: list[bytes], msg: Message) -> Query:
+    def get_history(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with all msg_ids in the store, in the order of submission."""
         history = yield self._store.history()
         return Reply("history_reply", {"status": "ok", "history": history})
 
-    def db_query(self, client_id: list[bytes], msg: Message) -> Query:
+    def db_query(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the records that match a query.
 
         Their buffers follow the content, which has the numbers of buffers.
@@ -172,7 +172,7 @@ class Queries:
         of_records = chain.from_iterable(zip(requests, results, strict=True))
         return Reply("db_reply", reply, list(chain.from_iterable(of_records)))
 
-    def purge_results(self, client_id: list[bytes], msg: Message) -> Query:
+    def purge_results(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Drop records of finished requests: all, or the records of the given msg_ids and engines."""
         content = self._session.content(msg)
         msg_ids = content.get("msg_ids") or []
@@ -191,7 +191,7 @@ class Queries:
             yield self._store.drop(query)
         return Reply("purge_reply", {"status": "ok"})
 
-    def resubmit_task(self, client_id: list[bytes], msg: Message) -> Query:
+    def resubmit_task(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Run finished or pending requests again, as new tasks, and reply with the new msg_ids."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         resubmitted = yield from self.resubmit(msg_ids)
@@ -241,7 +241,7 @@ class Queries:
         self._host.stop("a client's shutdown_request", for_good=True)
         return Reply("shutdown_reply", {"status": "ok"})
 
-    def become_dask(self, client_id: list[bytes], msg: Message) -> Query:
+    def become_dask(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Start a Dask scheduler unless one runs, and reply with its address.
 
         The client turns engines into its workers.
@@ -254,7 +254,7 @@ class Queries:
         scheduler = yield self._host.become_dask(scheduler_args)
         return Reply("become_dask_reply", {"status": "ok"} | scheduler)
 
-    def stop_distributed(self, client_id: list[bytes], msg: Message) -> Query:
+    def stop_distributed(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """End the Dask scheduler, if one runs."""
         yield self._host.stop_dask()
         return Reply("stop_distributed_reply", {"status": "ok"})

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ..records.record import TaskRecord
-from .ports import Deliveries
+from .ports import SentResults
 
 __all__ = ["Presumption", "Redelivery"]
 
@@ -30,12 +30,12 @@ class Redelivery:
     """Knows which results were sent, and which results clients have missed.
 
     Args:
-        deliveries: notes which results were sent; None if no hub can come after this hub.
+        sent_results: notes which results were sent; None if no hub can come after this hub.
     """
 
-    def __init__(self, deliveries: Deliveries | None) -> None:
-        self._deliveries = deliveries
-        self.keeps_notes = deliveries is not None
+    def __init__(self, sent_results: SentResults | None) -> None:
+        self._deliveries = sent_results
+        self.keeps_notes = sent_results is not None
         """Whether notes outlive this hub. If not, no result needs to be noted."""
         self.presumptions: dict[str, Presumption] = {}
         """The presumption about each result, by msg_id."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..errors import EngineError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Broadcast, sub_msg_id
-from ..schedulers.relay import Direct, Lane
+from ..schedulers.unanswered import Direct, Lane
 from ..wire.messages import Message, Session
 from .broadcasts import Broadcasts
 from .connector import EngineConnector
@@ -42,7 +42,9 @@ class RestoredBroadcasts:
         if engine is None:
             raise EngineError("it names no engine")
         self._scattered.restore_share(message.idents, message.header, message.raw_header, engine.uuid)
-        self._broadcasts.relay.restore(Direct(message.idents, message.header, message.raw_header, engine.broadcast))
+        self._broadcasts.unanswered.restore(
+            Direct(message.idents, message.header, message.raw_header, engine.broadcast)
+        )
 
     def take_over(self, message: Message, shares: Mapping[str, TaskRecord]) -> None:
         """Carry on with a gathered broadcast of an earlier hub, given its notes of answers. Raises `WireError`."""
@@ -62,6 +64,6 @@ class RestoredBroadcasts:
             renamed = header.renamed(sub_msg_id(header.msg_id, uuid))
             direct = Direct(message.idents, renamed, message.raw_header, lane, broadcast)
             if engine is not None:
-                self._broadcasts.relay.restore(direct)
+                self._broadcasts.unanswered.restore(direct)
             else:
                 self._broadcasts.fail_share(direct, uuid, self._gone.no_such_engine(uuid.encode("utf-8", "replace")))

@@ -21,9 +21,9 @@ from typing import Any
 
 from ..logs import get_logger
 from ..records.record import TaskRecord
-from ..schedulers.relay import Direct, Lane
 from ..schedulers.task import SentBy
 from ..schedulers.tasks import TaskScheduler
+from ..schedulers.unanswered import Direct, Lane
 from ..wire.frames import Frames
 from .broadcasts import Broadcasts
 from .connector import EngineConnector, EngineState

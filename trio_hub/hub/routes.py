@@ -15,8 +15,8 @@ from typing import Any
 from ..errors import HubError
 from ..logs import get_logger
 from ..records.record import TaskRecord
-from ..schedulers.relay import Direct
 from ..schedulers.task import Worker
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Session
 from .connector import EngineConnector, EngineState, Probe, Route

@@ -10,7 +10,7 @@ import msgspec
 from ..errors import EngineError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
-from ..schedulers.relay import Direct
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session
 from .custody import request_frames

@@ -15,9 +15,9 @@ from ..errors import EngineError, HubError, InvalidDependency, TaskAborted, Wire
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.relay import Direct
 from ..schedulers.task import SentBy, Task, TaskState, WorkerState
 from ..schedulers.tasks import NOT_BEGUN
+from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
 from .admission import Admission
@@ -179,7 +179,7 @@ class TaskQueue:
         engine = self._by_ident.get(ident)
         if engine is None or engine.worker is None:
             return None
-        if task.held:
+        if task.queue_bytes:
             self._intake.let_go(task)
         self.scheduler.adopt(task, engine.worker)
         return task

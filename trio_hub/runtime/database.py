@@ -12,14 +12,14 @@ import trio
 from ..config import HubConfig
 from ..config.connectionfiles import write_private_file
 from ..databases.backend import Backend, Retention
-from ..databases.delivered import SentResults
+from ..databases.sentresults import SentResultsFile
 from ..databases.writebehind import WriteBehindStore
 from ..errors import ConfigError, StoreError
 from ..logs import get_logger
 from ..records import MemoryStore, NullStore, Store
 from ..services import Failures
 
-__all__ = ["open_database", "open_deliveries"]
+__all__ = ["open_database", "open_sent_results"]
 
 log = get_logger("trio_hub.runtime")
 
@@ -81,12 +81,12 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
     )
 
 
-def open_deliveries(config: HubConfig, store: Store) -> SentResults | None:
-    """The notes on deliveries of a hub that another may come after. Raises `ConfigError`."""
+def open_sent_results(config: HubConfig, store: Store) -> SentResultsFile | None:
+    """The notes on sent_results of a hub that another may come after. Raises `ConfigError`."""
     if config.profile_dir is None or not store.durable:
         return None
     name = f"delivered-{config.cluster_id}" if config.cluster_id else "delivered"
-    return SentResults(config.profile_dir / "db" / name)
+    return SentResultsFile(config.profile_dir / "db" / name)
 
 
 def _owner(config: HubConfig) -> str:

@@ -20,7 +20,7 @@ from ..logs import get_logger
 from ..transport.channel import Channel
 from ..transport.publisher import Publisher
 from ..transport.receiver import Receiver
-from ..transport.zap import NANNY_DOMAIN, ZAP_DOMAIN, Guard, HandshakeMonitor, ZapHandler
+from ..transport.zap import NANNY_DOMAIN, ZAP_DOMAIN, Gatekeeper, HandshakeMonitor, ZapHandler
 from .restore import Known
 from .security import Security
 
@@ -98,7 +98,7 @@ class HubFactory:
         self.engine_info: dict[str, Any] = {}
         self.broadcast_channels = [f"broadcast_out{index or ''}" for index in range(config.broadcast_ports)]
         """The channels to engines for broadcasts, in the order of the ports."""
-        self.guards: list[Guard] = []
+        self.gatekeepers: list[Gatekeeper] = []
         """Objects that watch connections; the receiver has to read the channel of each."""
         security = security or Security()
         self._curve = security.hub_keys
@@ -144,7 +144,7 @@ class HubFactory:
         """
         config = self.config
         if self._allowed_keys is not None:
-            self.guards.append(ZapHandler(self.context, self._allowed_keys))
+            self.gatekeepers.append(ZapHandler(self.context, self._allowed_keys))
         common: dict[str, Any] = {
             "key": self.key,
             "curve_serverkey": self._curve.public if self._curve is not None else None,
@@ -214,7 +214,7 @@ class HubFactory:
                 socket.curve_server = True
                 socket.curve_secretkey = self._curve.secret.encode()
                 if name == "query":  # the first connection of each client and engine
-                    self.guards.append(HandshakeMonitor(socket))
+                    self.gatekeepers.append(HandshakeMonitor(socket))
             if self._allowed_keys is not None:
                 socket.zap_domain = NANNY_DOMAIN if name == "control_out" else ZAP_DOMAIN
                 socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler no peer is admitted
@@ -338,8 +338,8 @@ class HubFactory:
             self._on_close.pop()()
         for channel in self.channels.values():
             channel.close(linger)
-        for guard in self.guards:
-            guard.channel.close(linger=0)
+        for gatekeeper in self.gatekeepers:
+            gatekeeper.channel.close(linger=0)
 
     def release(self) -> None:
         """Release ZeroMQ's threads and descriptors. Blocks until the lingering messages have left."""

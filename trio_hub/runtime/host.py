@@ -15,7 +15,7 @@ from ..config import HubConfig
 from ..errors import EventsLost, HubClosedError
 from ..hub import EngineConnector, Hub
 from ..hub.events import Event, TaskAssigned, TaskFinished, TaskQueued, TaskSubmitted
-from ..hub.ports import Query, StoreCall
+from ..hub.ports import RunningQuery, StoreCall
 from ..hub.replies import Reply
 from ..logs import get_logger
 from ..services import Failures
@@ -114,7 +114,7 @@ class RuntimeHost:
     def ask_heart(self, engine: EngineConnector) -> None:
         self.heartbeat.ask(engine)
 
-    def run_query(self, message: Message, query: Query) -> None:
+    def run_query(self, message: Message, query: RunningQuery) -> None:
         self.nursery.start_soon(self._run_query, message, query, name=f"query {message.header.msg_type}")
 
     def ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
@@ -177,7 +177,7 @@ class RuntimeHost:
         self.engines_changed.set()
         self.engines_changed = trio.Event()
 
-    async def _run_query(self, message: Message, query: Query) -> None:
+    async def _run_query(self, message: Message, query: RunningQuery) -> None:
         try:
             reply = await carry_out(query)
             frames = await self._write_in_turns(message, reply)

@@ -13,8 +13,8 @@ import trio
 
 from ..config import HubConfig
 from ..config.connectionfiles import ENGINE_CHANNELS, remove_connection_file, write_connection_file
-from ..databases.delivered import SentResults
 from ..databases.filesystems import warn_of_network_file_systems
+from ..databases.sentresults import SentResultsFile
 from ..errors import ConfigError, HubError, StoreError, WireError
 from ..hub import Hub
 from ..hub.events import HubStopping
@@ -26,7 +26,7 @@ from .children import LocalEngines
 from .connections import WATCHER, Connections
 from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
-from .database import open_database, open_deliveries
+from .database import open_database, open_sent_results
 from .descriptors import DescriptorGuard
 from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
@@ -118,7 +118,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
     running: RunningHub | None = None
     host: RuntimeHost | None = None
     state_file: EngineStateFile | None = None
-    deliveries: SentResults | None = None
+    sent_results: SentResultsFile | None = None
     seen: SeenMessages | None = None
     session = Session(
         key.encode(),
@@ -128,7 +128,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
         scheme=config.signature_scheme,
     )
     try:
-        deliveries = open_deliveries(config, store)
+        sent_results = open_sent_results(config, store)
         factory.bind()
         started = _now()
         seen = open_seen(config, session, started)  # after binding: a hub that has the ports may be using it
@@ -151,7 +151,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 broadcast_channels=factory.broadcast_channels,
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,
-                deliveries=deliveries,
+                sent_results=sent_results,
                 forgotten=seen.forgotten if seen is not None else None if config.key is None else started,
             )
             factory.publishers["notification"].greet = hub.engines.changes.client_subscribed
@@ -192,8 +192,8 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
             finally:
                 if seen is not None:
                     seen.close()
-                if deliveries is not None:
-                    deliveries.close()
+                if sent_results is not None:
+                    sent_results.close()
 
 
 async def _take_over(
@@ -269,9 +269,9 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     for name, channel in channels.items():
         channel.refused = partial(_refused, hub, name)
     host.heartbeat = heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
-    for guard in factory.guards:
-        guard.counts = hub.notices.ignored
-    receiving = [guard.channel for guard in factory.guards] + host.connections.monitors
+    for gatekeeper in factory.gatekeepers:
+        gatekeeper.counts = hub.notices.ignored
+    receiving = [gatekeeper.channel for gatekeeper in factory.gatekeepers] + host.connections.monitors
     receiving += [channel for channel in channels.values() if channel.handle is not None]
     for name, publisher in factory.publishers.items():
         publisher.counts = hub.notices.ignored

@@ -135,7 +135,7 @@ def statistics_of(
         tasks_queued=len(scheduler.queue),
         tasks_waiting=len(scheduler.tasks) - len(scheduler.queue) - scheduler.running,
         tasks_running=scheduler.running,
-        direct_pending=len(hub.direct.relay.pending),
+        direct_pending=len(hub.direct.unanswered.pending),
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,
         failed=hub.tasks_failed,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import InvalidDependency
 from ..wire.recent import Recent
 
-__all__ = ["Condition", "Outcome", "Outcomes", "parse_dependency"]
+__all__ = ["Outcome", "Outcomes", "TaskDependency", "parse_dependency"]
 
 REMEMBERED = 16_384
 """The least number of outcomes to remember. Earlier outcomes are looked up in the task database."""
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     engine: bytes | None
 
 
-class Condition:
+class TaskDependency:
     """One dependency of one task, and its state.
 
     - ``open``: the msg_ids of the requests that are not known to have ended;
@@ -68,7 +68,7 @@ class Condition:
             self.impossible = True
 
 
-def parse_dependency(raw: Any, name: str) -> Condition | None:
+def parse_dependency(raw: Any, name: str) -> TaskDependency | None:
     """Parse the value of ``after`` or ``follow`` in a task's metadata. Return None if it names no request.
 
     Raises:
@@ -92,7 +92,7 @@ def parse_dependency(raw: Any, name: str) -> Condition | None:
     ids = [raw] if isinstance(raw, str) else raw
     if not isinstance(ids, list) or not all(isinstance(msg_id, str) for msg_id in ids):
         raise InvalidDependency(f"{name}: expected msg_ids, not {str(raw)[:100]!r}")
-    return Condition(frozenset(ids), **flags) if ids else None
+    return TaskDependency(frozenset(ids), **flags) if ids else None
 
 
 _FLAGS = {"all": True, "success": True, "failure": False}

@@ -9,7 +9,7 @@ from typing import Protocol
 from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
-from .dependencies import Condition, parse_dependency
+from .dependencies import TaskDependency, parse_dependency
 
 __all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
@@ -99,19 +99,22 @@ class Worker:
 
 
 class Task:
-    """One task, from submission until it is answered.
+    """One task, from its submission until it is answered.
 
-    ``number`` counts submissions, ``targets`` is None for "any engine", ``refused`` holds the engines that
-    must not get it (again): they failed it, or did not meet its functional dependency. The latter are in
-    ``unmet`` as well: failing may be forgiven, but asking them again would give the same answer.
-
-    ``after`` and ``follow`` are what it depends on; ``unknown`` those msg_ids among them of which only the store
-    may know. ``timeout`` (seconds) is how long it may wait, and ``timer`` runs while it does. ``waited``: seconds of
-    that time that have passed before this hub began.
-
-    ``frames`` is None while the request is only in the task database, since memory for queued requests is bounded;
-    ``held`` is how many bytes of that memory it takes up. ``raw_header`` is its header as it came. ``sent_by`` says
-    which hub has sent it to an engine. ``aborted`` is whether a client has aborted it: then no engine gets it any more.
+    - ``number``: its place in the order of submissions;
+    - ``targets``: the engines that may run it; None for all engines;
+    - ``refused``: the engines that must not get it (again), since it failed there, or its dependency was not met there;
+    - ``unmet``: the engines among them at which its dependency was not met. A failure may be forgiven; asking these
+      engines again would give the same answer;
+    - ``after``, ``follow``: what it depends on;
+    - ``unknown``: the msg_ids of these of which only the store may know;
+    - ``timeout``: how long it may wait, in seconds; ``timer`` runs while it waits;
+    - ``waited``: the seconds of that time that had passed before this hub began;
+    - ``frames``: its message; None while the message is only in the task database;
+    - ``queue_bytes``: the bytes of `queue_memory` that it takes up;
+    - ``raw_header``: its header as it came;
+    - ``sent_by``: which hub has sent it to an engine;
+    - ``aborted``: whether a client has aborted it; then no engine gets it any more.
 
     Raises:
         InvalidDependency: its metadata states a dependency of no known form.
@@ -124,11 +127,11 @@ class Task:
         "asked_targets",
         "follow",
         "frames",
-        "held",
         "idents",
         "msg_id",
         "msg_type",
         "number",
+        "queue_bytes",
         "raw_header",
         "refused",
         "retries",
@@ -161,7 +164,7 @@ class Task:
         self.idents = idents
         self.frames = frames
         self.raw_header = raw_header
-        self.held = 0
+        self.queue_bytes = 0
         self.sent_by = SentBy.NOBODY
         self.aborted = False
         self.session = session
@@ -171,8 +174,8 @@ class Task:
         self.asked_targets = self.targets
         self.retries = metadata.retries or 0
         after, follow = metadata.after, metadata.follow
-        self.after: Condition | None = None if after is None else parse_dependency(after, "after")
-        self.follow: Condition | None = None if follow is None else parse_dependency(follow, "follow")
+        self.after: TaskDependency | None = None if after is None else parse_dependency(after, "after")
+        self.follow: TaskDependency | None = None if follow is None else parse_dependency(follow, "follow")
         self.unknown: frozenset[str] = _NO_IDS
         self.timeout = metadata.timeout or 0.0
         if self.timeout and not math.isfinite(self.timeout):

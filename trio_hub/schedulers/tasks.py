@@ -1,7 +1,7 @@
 """The load-balanced task queue: which task goes to which engine, and what an engine's death does to it.
 
 `TaskScheduler` is told what happened (`submit`, `result`, `add_engine`, …) and says what to do through the
-methods of `Delivery`. It reads no bytes, sends nothing, and knows no clock.
+methods of `SchedulerHost`. It reads no bytes, sends nothing, and knows no clock.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .fairqueue import FairQueue
 from .schemes import SCHEMES
 from .task import SentBy, Task, TaskState, Timer, Worker, WorkerState
 
-__all__ = ["AT_A_TIME", "NOT_BEGUN", "Delivery", "TaskScheduler"]
+__all__ = ["AT_A_TIME", "NOT_BEGUN", "SchedulerHost", "TaskScheduler"]
 
 AT_A_TIME = 500
 """Tasks that the scheduler sends or answers in one go, at most."""
 NOT_BEGUN = "it was aborted before it began"
 
 
-class Delivery(Protocol):
+class SchedulerHost(Protocol):
     """What the scheduler asks of those around it."""
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
@@ -62,7 +62,7 @@ class TaskScheduler:
     """Assigns tasks to engines.
 
     Args:
-        delivery: who carries out what is decided.
+        host: carries out what is decided.
         rng: chance, for the schemes that need it.
         hwm: how many tasks may be outstanding on one engine (high water mark); 0 is unlimited, and so is a scheme
             that is not `bounded`, whatever this says.
@@ -72,12 +72,12 @@ class TaskScheduler:
         ConfigError: for a scheme or hwm that is not one.
     """
 
-    def __init__(self, delivery: Delivery, rng: Random, *, hwm: int = 1, scheme: str = "leastload") -> None:
+    def __init__(self, host: SchedulerHost, rng: Random, *, hwm: int = 1, scheme: str = "leastload") -> None:
         if scheme not in SCHEMES:
             raise ConfigError(f"scheme {scheme!r} is not known: use one of {', '.join(sorted(SCHEMES))}")
         if hwm < 0:
             raise ConfigError(f"hwm must not be negative (0 is unlimited), got {hwm}")
-        self._delivery = delivery
+        self._host = host
         self.with_room = SCHEMES[scheme](rng)
         self.hwm = hwm if self.with_room.bounded else 0
         self.queue = FairQueue()
@@ -271,7 +271,7 @@ class TaskScheduler:
         if not telling:
             self._tell_news()
         if tasks:
-            self._delivery.soon(partial(self._answer_aborted, tasks))
+            self._host.soon(partial(self._answer_aborted, tasks))
 
     def abandon_all(self, error: HubError) -> None:
         """Give all tasks up. None is run because another has ended so."""
@@ -331,7 +331,7 @@ class TaskScheduler:
             return
         unknown = []
         for msg_id in depends_on:
-            if msg_id in self.tasks or self._delivery.is_pending(msg_id):
+            if msg_id in self.tasks or self._host.is_pending(msg_id):
                 self.dependents.setdefault(msg_id, {})[task.msg_id] = task
             elif (outcome := self.outcomes.get(msg_id)) is not None:
                 self._tell(task, msg_id, outcome)
@@ -339,7 +339,7 @@ class TaskScheduler:
                 unknown.append(msg_id)
         if unknown:
             task.unknown = frozenset(unknown)
-            self._delivery.ask_outcomes(task, sorted(unknown))
+            self._host.ask_outcomes(task, sorted(unknown))
         self._advance(task)
 
     def _tell(self, task: Task, msg_id: str, outcome: Outcome) -> None:
@@ -380,7 +380,7 @@ class TaskScheduler:
     def _start_timer(self, task: Task) -> None:
         if task.timeout and task.timer is None:
             left = max(task.timeout - task.waited, 0.001) if task.waited else task.timeout
-            task.timer = self._delivery.start_timer(task, left)
+            task.timer = self._host.start_timer(task, left)
 
     def _stop_timer(self, task: Task) -> None:
         if task.timer is not None:
@@ -406,7 +406,7 @@ class TaskScheduler:
         else:
             self._place(task)
         if task.worker is None and task.state is not TaskState.DONE:
-            self._delivery.task_queued_again(task)
+            self._host.task_queued_again(task)
 
     def _place(self, task: Task) -> None:
         """Run a task that has no engine, or queue it, or fail it."""
@@ -460,7 +460,7 @@ class TaskScheduler:
                 worker.feeding = len(self.queue) > 0
                 self._update_room(worker)
                 if worker.feeding:
-                    self._delivery.soon(partial(self._feed_on, worker))
+                    self._host.soon(partial(self._feed_on, worker))
                 return
 
     def _feed_on(self, worker: Worker) -> None:
@@ -474,7 +474,7 @@ class TaskScheduler:
         if task.timer is not None:
             self._stop_timer(task)
         self._put_on(task, worker)
-        self._delivery.task_assigned(task, worker)
+        self._host.task_assigned(task, worker)
 
     def _put_on(self, task: Task, worker: Worker) -> None:
         task.state = TaskState.RUNNING
@@ -519,7 +519,7 @@ class TaskScheduler:
 
     def _fail(self, task: Task, worker: Worker | None, error: HubError) -> None:
         self._forget(task)
-        self._delivery.task_failed(task, worker, error)
+        self._host.task_failed(task, worker, error)
         self.ended(task.msg_id, Outcome(False, worker.ident if worker is not None else None))
 
     def _forget(self, task: Task) -> None:

@@ -12,7 +12,7 @@ from ..logs import get_logger
 from ..wire.frames import Frames, to_bytes
 from .channel import Channel, monitor_of
 
-__all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Guard", "HandshakeMonitor", "ZapHandler"]
+__all__ = ["NANNY_DOMAIN", "ZAP_DOMAIN", "Gatekeeper", "HandshakeMonitor", "ZapHandler"]
 
 log = get_logger("trio_hub.runtime")
 
@@ -22,7 +22,7 @@ NANNY_DOMAIN = b"trio_hub nannies"
 _ENDPOINT = "inproc://zeromq.zap.01"
 
 
-class Guard:
+class Gatekeeper:
     """Something that watches over connections, as long as its ``channel`` is run.
 
     ``counts`` is where it counts, by reason, the connections that came to nothing. Who is refused tries again and
@@ -41,7 +41,7 @@ class Guard:
         log.warning("refused a connection", kind=reason, reason=why, **fields)
 
 
-class ZapHandler(Guard):
+class ZapHandler(Gatekeeper):
     """Lets those in whose public key is in `allowed`; the others count as ``key_not_allowed``.
 
     One exception: the nanny of a stock engine, which holds its control connection, does not use the engine's keys, but
@@ -93,7 +93,7 @@ class ZapHandler(Guard):
         )
 
 
-class HandshakeMonitor(Guard):
+class HandshakeMonitor(Gatekeeper):
     """Counts connections to an encrypted socket whose handshake failed, as ``handshake_failed``.
 
     So that somebody who wants to know why a client or engine hangs finds a line that says it.

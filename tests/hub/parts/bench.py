@@ -25,7 +25,7 @@ from trio_hub.hub.routes import Routes
 from trio_hub.records import MemoryStore, Store
 from trio_hub.records.record import TaskRecord
 from trio_hub.schedulers.dependencies import Outcome
-from trio_hub.schedulers.relay import Direct
+from trio_hub.schedulers.unanswered import Direct
 from trio_hub.wire.frames import Frames
 from trio_hub.wire.messages import Message, Session
 

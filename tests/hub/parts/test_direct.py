@@ -63,7 +63,7 @@ def test_what_is_given_up_is_answered_once() -> None:
         queue.give_up(b"another", second.header.msg_id, HubError("a bug"))
     queue.answer_lost(engine, second.header.msg_id, "the connection broke")
     assert [content["ename"] for content in bench.contents("mux_in")] == ["HubError", "EngineError"]
-    assert queue.relay.pending == {}
+    assert queue.unanswered.pending == {}
 
 
 def test_only_requests_that_are_open_can_be_repeated() -> None:

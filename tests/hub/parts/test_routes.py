@@ -7,7 +7,7 @@ import pytest
 from trio_hub.hub import EngineState
 from trio_hub.hub.routes import DISCONNECTED
 from trio_hub.records.record import TaskRecord
-from trio_hub.schedulers.relay import Direct
+from trio_hub.schedulers.unanswered import Direct
 
 from .bench import Bench, FakeQueue
 

@@ -13,7 +13,7 @@ from ..columns import text_column
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["Address", "Connection", "Link", "reason"]
+__all__ = ["Address", "Connection", "LastingConnection", "reason"]
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
@@ -89,7 +89,7 @@ def _unreadable(url: str) -> ConfigError:
     )
 
 
-class Link:
+class LastingConnection:
     """A connection to the server that is opened when it is needed, and opened again after it was lost.
 
     Args:

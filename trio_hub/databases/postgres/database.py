@@ -16,7 +16,7 @@ from ...errors import ConfigError, StoreError
 from ...records.history import EARLIEST
 from ..backend import Change, ListedBatch, Retention
 from ..columns import text_column
-from .connection import Address, Connection, Link, reason
+from .connection import Address, Connection, LastingConnection, reason
 from .reading import PostgresReader
 from .schema import check, install
 from .writing import Totals, carry_out, forget, segments
@@ -80,7 +80,9 @@ class PostgresBackend:
     def __init__(self, address: Address, owner: str, synchronous: bool) -> None:
         self._address = address
         self._owner = text_column(owner)
-        self._link = Link(address, _BY_INDEX | {"synchronous_commit": "on" if synchronous else "off"}, self._prepare)
+        self._connection = LastingConnection(
+            address, _BY_INDEX | {"synchronous_commit": "on" if synchronous else "off"}, self._prepare
+        )
         self._writer: UUID | None = None
         self._batches = count(1)
         self._dropped = 0  # records whose space is still to be made free
@@ -90,7 +92,7 @@ class PostgresBackend:
 
     def open(self) -> None:
         """Connect. Raises `ConfigError` and `psycopg.Error`."""
-        self._link.open()
+        self._connection.open()
 
     def write(self, changes: Sequence[Change]) -> None:
         """See `trio_hub.databases.backend.Backend.write`."""
@@ -108,7 +110,7 @@ class PostgresBackend:
         """
         doubt: _Doubt | None = None
         try:
-            with self._link.call(writes=True) as connection:
+            with self._connection.call(writes=True) as connection:
                 self._settle(connection)
                 totals = Totals()
                 for segment in segments(changes):
@@ -129,7 +131,7 @@ class PostgresBackend:
         except StoreError:
             if doubt is None:
                 raise
-            if self._link.is_open:
+            if self._connection.is_open:
                 self._doubt = None  # the server itself said no
                 raise
             if not self._was_committed():
@@ -144,7 +146,7 @@ class PostgresBackend:
 
     def drop(self, arrivals: Sequence[int]) -> int:
         """See `trio_hub.databases.backend.Backend.drop`."""
-        with self._link.call() as connection:
+        with self._connection.call() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CLEANING])
             gone, totals = forget(connection, arrivals, finished=True)
             self._add(connection, totals)
@@ -166,7 +168,7 @@ class PostgresBackend:
             return
         dropped, self._dropped = self._dropped, 0
         if dropped >= VACUUM_FROM:
-            link = Link(self._address, {}, lambda connection: check(connection, self._address))
+            link = LastingConnection(self._address, {}, lambda connection: check(connection, self._address))
             try:
                 _vacuum(link)
             finally:
@@ -183,7 +185,7 @@ class PostgresBackend:
                 before = now - keep.age
             except OverflowError:
                 before = EARLIEST
-        with self._link.call() as connection:
+        with self._connection.call() as connection:
             if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_CLEANING]).fetchone() != (True,):
                 return 0
             ((number, size),) = connection.execute(
@@ -219,11 +221,11 @@ class PostgresBackend:
 
     def interrupt(self) -> None:
         """See `trio_hub.databases.backend.Backend.interrupt`."""
-        self._link.interrupt()
+        self._connection.interrupt()
 
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`: tables and indexes, those of all owners."""
-        with self._link.call() as connection:
+        with self._connection.call() as connection:
             ((size,),) = connection.execute(
                 "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
                 " WHERE relnamespace = to_regnamespace('trio_hub') AND relkind = 'r'"
@@ -232,14 +234,14 @@ class PostgresBackend:
 
     def close(self) -> None:
         """See `trio_hub.databases.backend.Backend.close`."""
-        if self._link.is_open and self._doubt is None:
+        if self._connection.is_open and self._doubt is None:
             try:
-                with self._link.call() as connection:
+                with self._connection.call() as connection:
                     connection.execute("DELETE FROM trio_hub.batches WHERE writer = %s", [self._writer])
                     connection.commit()
             except StoreError:
                 pass  # somebody's `open` removes the row some day
-        self._link.close()
+        self._connection.close()
 
     def _prepare(self, connection: Connection) -> None:
         if self._writer is not None:
@@ -262,7 +264,7 @@ class PostgresBackend:
     def _was_committed(self) -> bool:
         """Whether the batch in doubt is in the database; if that cannot be found out now, it is asked again later."""
         try:
-            with self._link.call() as connection:
+            with self._connection.call() as connection:
                 return self._settle(connection)
         except StoreError:
             return False
@@ -293,7 +295,7 @@ class PostgresBackend:
         return True
 
 
-def _vacuum(link: Link) -> None:
+def _vacuum(link: LastingConnection) -> None:
     import psycopg
 
     try:

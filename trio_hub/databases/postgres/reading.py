@@ -13,7 +13,7 @@ from ...records.query import Query
 from ...records.record import BUFFER_KEYS
 from ..backend import Found, StoredRecord
 from ..columns import from_text, text_column
-from .connection import Address, Connection, Link
+from .connection import Address, Connection, LastingConnection
 from .rows import ALL_KEYS, ROWS, look_up, matching, records, selected
 from .schema import check
 
@@ -33,7 +33,7 @@ class PostgresReader:
         self._owner = owner
         self._writer = writer
         self._interrupted = False
-        self._link = Link(
+        self._connection = LastingConnection(
             address,
             {"plan_cache_mode": "force_custom_plan"},  # for the same reason, but questions are of many kinds
             lambda connection: check(connection, address),
@@ -43,11 +43,11 @@ class PostgresReader:
 
     def begin(self) -> int:
         """See `trio_hub.databases.backend.Reader.begin`. A connection that was lost since the last time is replaced."""
-        was_open = self._link.is_open
+        was_open = self._connection.is_open
         try:
             return self._take_snapshot()
         except StoreError:
-            if self._link.is_open or not was_open:
+            if self._connection.is_open or not was_open:
                 raise
             return self._take_snapshot()
 
@@ -138,20 +138,20 @@ class PostgresReader:
     def interrupt(self) -> None:
         """See `trio_hub.databases.backend.Reader.interrupt`. What Python does for some rows comes to its end."""
         self._interrupted = True
-        self._link.interrupt()
+        self._connection.interrupt()
 
     def end(self) -> None:
         """See `trio_hub.databases.backend.Reader.end`."""
         self._begun = False
-        self._link.rollback()
+        self._connection.rollback()
 
     def close(self) -> None:
         """See `trio_hub.databases.backend.Reader.close`."""
         self._begun = False
-        self._link.close()
+        self._connection.close()
 
     def _take_snapshot(self) -> int:
-        with self._link.call(ends=False) as connection:
+        with self._connection.call(ends=False) as connection:
             # not BEGIN, but the first query decides what is seen
             row = connection.execute(
                 "SELECT batch FROM trio_hub.batches WHERE writer = %s", [self._writer()]
@@ -168,7 +168,7 @@ class PostgresReader:
         if not self._begun:
             raise StoreError("the connection to the database was lost while it was read; ask again")
         try:
-            with self._link.call(ends=False) as connection:
+            with self._connection.call(ends=False) as connection:
                 yield connection
         except BaseException:
             self._begun = False

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from .filesystems import lacking
 
-__all__ = ["SentResults"]
+__all__ = ["SentResultsFile"]
 
 ENTRIES = 1 << 16
 """Results that are remembered: those of several seconds."""
@@ -25,7 +25,7 @@ _START = len(_MAGIC) + 8
 _SIZE = _START + ENTRIES * _ENTRY
 
 
-class SentResults:
+class SentResultsFile:
     """The notes in a file, which is made if it is missing.
 
     ``earlier`` has those of the hub before. The file is a ring of digests of msg_ids, behind the place of the next.

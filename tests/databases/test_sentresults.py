@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_hub.databases.delivered import ENTRIES, SentResults
+from trio_hub.databases.sentresults import ENTRIES, SentResultsFile
 from trio_hub.errors import ConfigError
 
 
@@ -18,14 +18,14 @@ def test_the_notes_of_a_killed_process_are_there(tmp_path: Path) -> None:
     killed = f"""
 import os, signal
 from pathlib import Path
-from trio_hub.databases.delivered import SentResults
-notes = SentResults(Path({str(path)!r}))
+from trio_hub.databases.sentresults import SentResultsFile
+notes = SentResultsFile(Path({str(path)!r}))
 notes.note("one")
 notes.note("two")
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", killed], check=False)
-    notes = SentResults(path)
+    notes = SentResultsFile(path)
     assert [notes.was_delivered(msg_id) for msg_id in ("one", "two", "three")] == [True, True, False]
     notes.note("three")
     assert not notes.was_delivered("three"), "it tells what the hub before has noted"
@@ -35,11 +35,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_the_oldest_notes_make_room(tmp_path: Path) -> None:
     path = tmp_path / "delivered"
-    notes = SentResults(path)
+    notes = SentResultsFile(path)
     for number in range(ENTRIES + 10):
         notes.note(str(number))
     notes.close()
-    notes = SentResults(path)
+    notes = SentResultsFile(path)
     assert not any(notes.was_delivered(str(number)) for number in range(10))
     assert all(notes.was_delivered(str(number)) for number in range(10, ENTRIES + 10))
     notes.close()
@@ -49,11 +49,11 @@ def test_the_oldest_notes_make_room(tmp_path: Path) -> None:
 def test_a_file_that_has_something_else_in_it_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "delivered"
     path.write_bytes(damage)
-    notes = SentResults(path)
+    notes = SentResultsFile(path)
     assert not notes.was_delivered("one")
     notes.note("one")
     notes.close()
-    notes = SentResults(path)
+    notes = SentResultsFile(path)
     assert notes.was_delivered("one")
     notes.close()
 
@@ -61,7 +61,7 @@ def test_a_file_that_has_something_else_in_it_is_begun_anew(tmp_path: Path, dama
 def test_the_file_has_its_place_on_the_disk(tmp_path: Path) -> None:
     """A disk that is full later must not end the hub by a signal, when it writes where there was nothing before."""
     path = tmp_path / "delivered"
-    SentResults(path).close()
+    SentResultsFile(path).close()
     status = path.stat()
     assert status.st_blocks * 512 >= status.st_size
     content = path.read_bytes()
@@ -70,7 +70,7 @@ def test_the_file_has_its_place_on_the_disk(tmp_path: Path) -> None:
         file.write(content.rstrip(b"\0"))
         file.truncate(len(content))
     assert path.stat().st_blocks * 512 < status.st_size
-    SentResults(path).close()
+    SentResultsFile(path).close()
     assert path.stat().st_blocks * 512 >= status.st_size
     assert path.read_bytes() == content
 
@@ -79,4 +79,4 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "delivered"
     path.mkdir()
     with pytest.raises(ConfigError, match=f"cannot use {path}"):
-        SentResults(path)
+        SentResultsFile(path)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from trio_hub.schedulers.relay import Direct, Lane, Relay
+from trio_hub.schedulers.unanswered import Direct, Lane, UnansweredRequests
 from trio_hub.wire.messages import Header
 
 
@@ -16,7 +16,7 @@ def make(lane: Lane, msg_id: str) -> Direct:
 
 
 def test_a_request_is_answered_once() -> None:
-    relay, lane = Relay(), Lane(b"a")
+    relay, lane = UnansweredRequests(), Lane(b"a")
     direct = make(lane, "1")
     assert relay.sent(direct)
     assert len(lane) == 1
@@ -27,7 +27,7 @@ def test_a_request_is_answered_once() -> None:
 
 
 def test_only_the_engine_that_was_asked_answers() -> None:
-    relay, lane, other = Relay(), Lane(b"a"), Lane(b"b")
+    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
     relay.sent(make(lane, "1"))
     relay.sent(make(other, "2"))
     assert relay.answered(b"b", "1") is None
@@ -36,7 +36,7 @@ def test_only_the_engine_that_was_asked_answers() -> None:
 
 
 def test_a_msg_id_is_on_its_way_once() -> None:
-    relay, lane, other = Relay(), Lane(b"a"), Lane(b"b")
+    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
     first = make(lane, "1")
     assert relay.sent(first)
     assert not relay.sent(make(lane, "1"))
@@ -47,7 +47,7 @@ def test_a_msg_id_is_on_its_way_once() -> None:
 
 
 def test_what_an_engine_takes_to_its_grave() -> None:
-    relay, lane, other = Relay(), Lane(b"a"), Lane(b"b")
+    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
     requests = [make(lane, "1"), make(other, "2"), make(lane, "3")]
     for direct in requests:
         relay.sent(direct)
@@ -58,7 +58,7 @@ def test_what_an_engine_takes_to_its_grave() -> None:
 
 
 def test_relays_do_not_share_their_requests() -> None:
-    mux, control, lane, control_lane = Relay(), Relay(), Lane(b"a"), Lane(b"a")
+    mux, control, lane, control_lane = UnansweredRequests(), UnansweredRequests(), Lane(b"a"), Lane(b"a")
     assert mux.sent(make(lane, "1"))
     assert control.sent(make(control_lane, "1"))
     assert mux.answered(b"a", "1") is not control.answered(b"a", "1")
@@ -71,35 +71,35 @@ def test_a_direct_request_shows_what_it_is() -> None:
 class RelayMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.relay = Relay()
+        self.unanswered = UnansweredRequests()
         self.lanes = {name: Lane(name) for name in (b"a", b"b", b"c")}
         self.model: dict[str, Direct] = {}
 
     @rule(name=st.sampled_from([b"a", b"b", b"c"]), number=st.integers(0, 5))
     def send(self, name: bytes, number: int) -> None:
         direct = make(self.lanes[name], str(number))
-        assert self.relay.sent(direct) == (str(number) not in self.model)
+        assert self.unanswered.sent(direct) == (str(number) not in self.model)
         self.model.setdefault(str(number), direct)
 
     @rule(name=st.sampled_from([b"a", b"b", b"c"]), number=st.integers(0, 5))
     def answer(self, name: bytes, number: int) -> None:
         direct = self.model.get(str(number))
         wanted = direct if direct is not None and direct.lane.ident == name else None
-        assert self.relay.answered(name, str(number)) is wanted
+        assert self.unanswered.answered(name, str(number)) is wanted
         if wanted is not None:
             del self.model[str(number)]
 
     @rule(name=st.sampled_from([b"a", b"b", b"c"]))
     def strand(self, name: bytes) -> None:
         wanted = [direct for direct in self.model.values() if direct.lane.ident == name]
-        assert self.relay.strand(self.lanes[name]) == wanted
+        assert self.unanswered.strand(self.lanes[name]) == wanted
         for direct in wanted:
             del self.model[direct.header.msg_id]
         self.lanes[name] = Lane(name)  # it may come back, and owes nothing
 
     @invariant()
     def same(self) -> None:
-        assert self.relay.pending == self.model
+        assert self.unanswered.pending == self.model
         owed = [direct for lane in self.lanes.values() for direct in lane.pending.values()]
         assert sorted(map(id, owed)) == sorted(map(id, self.model.values()))
         assert sum(map(len, self.lanes.values())) == len(self.model)

@@ -1,6 +1,6 @@
-"""Messages to one engine of the client's choice: what is on its way, so that nobody waits for the dead.
+"""Requests that were sent to one engine and are not answered yet.
 
-The direct queue (mux), the control channel and broadcasts each have a `Relay`; each engine has a `Lane` in each.
+Direct requests, control requests and broadcasts each have an `UnansweredRequests`; each engine has a `Lane` in each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from ..wire.messages import Header
 from .broadcast import Broadcast
 from .task import SentBy
 
-__all__ = ["Direct", "Lane", "Relay"]
+__all__ = ["Direct", "Lane", "UnansweredRequests"]
 
 
 class Direct:
@@ -35,7 +35,7 @@ class Direct:
 
 
 class Lane:
-    """What one engine owes answers to, in the order in which it was asked."""
+    """The requests that one engine has not answered, in the order in which it was sent them."""
 
     __slots__ = ("ident", "pending")
 
@@ -47,14 +47,14 @@ class Lane:
         return len(self.pending)
 
 
-class Relay:
-    """All requests of one channel that are on their way, by msg_id."""
+class UnansweredRequests:
+    """The unanswered requests of one channel, by msg_id."""
 
     def __init__(self) -> None:
         self.pending: dict[str, Direct] = {}
 
     def sent(self, direct: Direct) -> bool:
-        """A request goes to the engine of its lane. False if one of this msg_id is unanswered already."""
+        """Add a request that goes to its lane's engine. Return False if one with its msg_id is unanswered already."""
         msg_id = direct.header.msg_id
         if msg_id in self.pending:
             return False
@@ -68,7 +68,7 @@ class Relay:
         self.sent(direct)
 
     def answered(self, ident: bytes, msg_id: str) -> Direct | None:
-        """An engine answers: the request, if this engine was asked it and has not answered before."""
+        """Remove and return the request that an engine answers; None if this engine has no such request to answer."""
         direct = self.pending.get(msg_id)
         if direct is None or direct.lane.ident != ident:
             return None
@@ -77,7 +77,7 @@ class Relay:
         return direct
 
     def strand(self, lane: Lane) -> list[Direct]:
-        """The engine is gone: forget, and return, what it has not answered."""
+        """Remove and return the requests that an engine has not answered, since the engine is gone."""
         stranded = list(lane.pending.values())
         lane.pending.clear()
         for direct in stranded:

@@ -17,14 +17,14 @@ from ..wire.frames import Buffer, Frames, to_bytes
 from ..wire.messages import Message, Session
 from .finding import HubAddress
 
-__all__ = ["Link", "Pending", "Reply"]
+__all__ = ["HubConnection", "HubReply", "Pending"]
 
 log = get_logger("trio_hub.client")
 
 _CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
-class Reply(NamedTuple):
+class HubReply(NamedTuple):
     """An answer. ``buffers`` that are large stay where ZeroMQ has received them."""
 
     content: dict[str, Any]
@@ -62,13 +62,13 @@ class Pending:
         self.on_end: Callable[[Pending], None] | None = None
         self.done = False
         self._event: trio.Event | None = None
-        self._reply: Reply | None = None
+        self._reply: HubReply | None = None
         self._error: HubError | None = None
 
     def __repr__(self) -> str:
         return f"<Pending {self.msg_id}>"
 
-    def end(self, outcome: Reply | HubError) -> None:
+    def end(self, outcome: HubReply | HubError) -> None:
         """It is answered, or will not be. Once."""
         if isinstance(outcome, HubError):
             self._error = outcome
@@ -81,7 +81,7 @@ class Pending:
         if self.on_end is not None:
             self.on_end(self)
 
-    async def wait(self) -> Reply:
+    async def wait(self) -> HubReply:
         """The answer, once it is there. One task may wait for it.
 
         Raises:
@@ -94,7 +94,7 @@ class Pending:
             await self._event.wait()
         return self.outcome()
 
-    def outcome(self) -> Reply:
+    def outcome(self) -> HubReply:
         """Return the answer of a request that is ``done``. Raises `HubLostError` and `RequestLostError`."""
         if self._error is not None:
             raise self._error
@@ -102,7 +102,7 @@ class Pending:
         return self._reply
 
 
-class Link:
+class HubConnection:
     """All sockets of a client, and its unanswered requests, by msg_id, in ``pending``.
 
     Sending and receiving never wait: `ask` returns what can be waited for. The sockets connect again by themselves;
@@ -232,7 +232,7 @@ class Link:
         """Nobody waits for this one any more; its answer is ignored."""
         self.pending.pop(pending.msg_id, None)
 
-    def end(self, pending: Pending, outcome: Reply | HubError) -> None:
+    def end(self, pending: Pending, outcome: HubReply | HubError) -> None:
         """A request is answered, or will not be."""
         if self.pending.pop(pending.msg_id, None) is not None:
             pending.end(outcome)
@@ -263,7 +263,7 @@ class Link:
             if pending.channel == "registration":
                 self.hub_name = message.header.username
             try:
-                outcome: Reply | HubError = Reply(self.session.content(message), message.buffers)
+                outcome: HubReply | HubError = HubReply(self.session.content(message), message.buffers)
             except WireError as error:
                 outcome = error
             self.end(pending, outcome)

@@ -11,6 +11,7 @@ from ipyparallel.serialize import deserialize_object, serialize_object
 
 from trio_hub.client.packing import unpack_values_untrusted
 from trio_hub.errors import SerializationError
+from trio_hub.hub.results import error_as_value
 from trio_hub.wire.messages import Message
 
 from .test_broadcasting import broadcast, shares
@@ -94,6 +95,43 @@ def test_a_failed_gathered_broadcast_takes_nobody_elses_value(world: World) -> N
     failed, after = gathered(world, "one", ValueError("two"), "three"), task(world, "after")
     found, value = ask(world, failed, after)
     assert (found.ename, value) == ("ValueError", "after")
+
+
+def test_a_failed_request_beside_others_has_its_error_as_its_value(world: World) -> None:
+    msg_ids = [task(world, ValueError("odd: \u00e4\n'\"")), task(world, 1)]
+    reply = world.query_message("result_request", {"msg_ids": msg_ids}, ANOTHER)
+    content = world.content(reply)
+    assert content[msg_ids[0]]["io"]["status"] == "error"
+    failed, value = (stock_results(reply, content, msg_ids)[sorted(msg_ids).index(msg_id)] for msg_id in msg_ids)
+    assert type(failed) is error.RemoteError
+    assert (failed.ename, failed.evalue, failed.traceback) == ("ValueError", "odd: \u00e4\n'\"", "")
+    assert value == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "traceback", "info"),
+    [
+        ({"traceback": ["one", "two"]}, "one\ntwo", {}),
+        ({"traceback": "no list", "engine_info": "none"}, "", {}),
+        (
+            {"engine_info": {"engine_id": 3, "engine_uuid": "u", "method": None}},
+            "",
+            {"engine_id": 3, "engine_uuid": "u"},
+        ),
+        ({"engine_info": {"engine_id": 1 << 40}}, "", {"engine_id": str(1 << 40)}),
+    ],
+)
+def test_an_error_as_a_value(content: dict[str, Any], traceback: str, info: dict[str, Any]) -> None:
+    result: dict[str, Any] = {
+        "io": {"stdout": "printed"},
+        "result_header": {"msg_type": "execute_reply"},
+        "result_content": {"status": "error", "ename": "E", "evalue": "\udcff"} | content,
+    }
+    value, rest = deserialize_object(error_as_value(result))
+    assert not rest
+    assert (value.ename, value.evalue, value.traceback) == ("E", "\udcff", traceback)
+    assert value.engine_info.items() >= info.items()
+    assert result["io"] == {"stdout": "printed", "status": "error"}
 
 
 def test_a_msg_id_that_is_asked_for_twice_gets_its_value_twice(world: World) -> None:

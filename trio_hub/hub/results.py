@@ -14,7 +14,7 @@ from ..records.record import TaskRecord
 from ..wire.frames import Buffer, to_bytes
 from ..wire.messages import error_content
 
-__all__ = ["NO_VALUE", "as_one_value", "result_of", "value_buffers"]
+__all__ = ["NO_VALUE", "as_one_value", "error_as_value", "result_of", "value_buffers"]
 
 # Opcodes of the pickle format, protocol 3.
 NO_VALUE = b"\x80\x03N."
@@ -25,6 +25,8 @@ _END = b"."
 _DESERIALIZE = b"coperator\ngetitem\n(cipyparallel.serialize.serialize\ndeserialize_object\n("
 _DESERIALIZED = b"]("
 _DESERIALIZED_END = b"etRK\x00tRa"
+_ERROR = b"\x80\x03cipyparallel.error\nRemoteError\n("
+_ERROR_END = b"tR."
 _BYTES = struct.Struct("<cI")
 _LONG_BYTES = struct.Struct("<cQ")
 
@@ -70,6 +72,32 @@ def value_buffers(record: TaskRecord, result: dict[str, Any], *, as_recorded: bo
     if result["result_metadata"].get("is_coalescing") and _fits(counts, buffers):
         return [as_one_value(counts, buffers)]
     return buffers or [NO_VALUE]
+
+
+def error_as_value(result: dict[str, Any]) -> list[Buffer]:
+    """Turn the entry of a failed request into a success whose value is the error. Return the buffers of the value.
+
+    A stock client that asks for several results raises an exception if the reply has any failure, and then its user gets
+    none of the results. It treats a value that is a ``RemoteError`` as the error of that request alone.
+    """
+    content = result["result_content"]
+    result["io"] = result["io"] | {"status": content["status"]}  # the client's metadata of the request
+    result["result_header"] = result["result_header"] | {"msg_type": "apply_reply"}
+    result["result_content"] = {"status": "ok"}
+    traceback = content.get("traceback")
+    lines = map(str, traceback) if isinstance(traceback, list) else ()
+    parts = [_text(str(content.get("ename"))), _text(str(content.get("evalue"))), _text("\n".join(lines))]
+    info = content.get("engine_info")
+    parts.append(b"}(")
+    for key, value in info.items() if isinstance(info, dict) else ():
+        is_number = type(value) is int and -(1 << 31) <= value < 1 << 31
+        parts += (_text(str(key)), b"J" + value.to_bytes(4, "little", signed=True) if is_number else _text(str(value)))
+    return [_ERROR + b"".join(parts) + b"u" + _ERROR_END]
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"X" + len(data).to_bytes(4, "little") + data
 
 
 def _fits(counts: Any, buffers: list[Buffer]) -> bool:

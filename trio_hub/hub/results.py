@@ -77,8 +77,8 @@ def value_buffers(record: TaskRecord, result: dict[str, Any], *, as_recorded: bo
 def error_as_value(result: dict[str, Any]) -> list[Buffer]:
     """Turn the entry of a failed request into a success whose value is the error. Return the buffers of the value.
 
-    A stock client that asks for several results raises an exception if the reply has any failure, and then its user gets
-    none of the results. It treats a value that is a ``RemoteError`` as the error of that request alone.
+    A stock client that asks for several results raises an exception if the reply has any failure, and then its user
+    gets none of the results. It treats a value that is a ``RemoteError`` as the error of that request alone.
     """
     content = result["result_content"]
     result["io"] = result["io"] | {"status": content["status"]}  # the client's metadata of the request

@@ -1,0 +1,273 @@
+"""Requests that come in, and everything that goes out: answers, output, and states."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from ..errors import WireError
+from ..logs import get_logger
+from ..wire.frames import Frames
+from ..wire.messages import Message, Session
+from .jobs import Job, Jobs
+from .output import FIRST_DELAY, Printed, Redirection, Text
+from .worker import kernel_info
+
+__all__ = ["Dispatcher"]
+
+log = get_logger("trio_hub.engine")
+
+RETRY = 0.01
+"""Seconds until output that ZeroMQ did not take is offered again."""
+QUIET_CLIENT = b'"trio-hub-client"'
+"""The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
+
+
+class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
+    """What the metadata of a request says that its answer repeats."""
+
+    is_broadcast: bool = False
+    is_coalescing: bool = False
+    original_msg_id: str = ""
+    label: Any = None
+
+
+class Dispatcher:
+    """Turns messages into jobs, and what comes of them into messages. All methods are for the thread of the sockets.
+
+    Args:
+        uuid: the engine's name.
+        session: reads and writes messages.
+        send: sends frames on a channel; returns False if ZeroMQ does not take them.
+        jobs: where requests go, and come back answered.
+        printed, redirection: output, and the pipes that it comes from.
+        shut_down: called when a client asks the engine to end.
+    """
+
+    def __init__(
+        self,
+        uuid: str,
+        session: Session,
+        send: Callable[[str, Frames], bool],
+        jobs: Jobs,
+        printed: Printed,
+        redirection: Redirection,
+        shut_down: Callable[[], None],
+    ) -> None:
+        self.uuid = uuid
+        self.engine_id = -1
+        self._send = send
+        self._jobs = jobs
+        self._printed = printed
+        self._redirection = redirection
+        self._shut_down = shut_down
+        self._stuck = False
+        self._due = trio.Event()
+        self.use(session)
+
+    def use(self, session: Session) -> None:
+        """Read and write messages with this session from now on."""
+        self.session = session
+        self._metadata = session.packer.decoder(RequestMetadata)
+
+    # Requests
+
+    def on_shell(self, frames: Frames) -> None:
+        message = self._read(frames)
+        if message is not None:
+            self._jobs.put(Job(message, "shell"))
+
+    def on_control(self, frames: Frames) -> None:
+        message = self._read(frames)
+        if message is None:
+            return
+        msg_type = message.header.msg_type
+        handler = {
+            "abort_request": self._abort,
+            "signal_request": self._signal,
+            "interrupt_request": self._interrupt,
+            "usage_request": self._usage,
+            "shutdown_request": self._shutdown,
+        }.get(msg_type)
+        try:
+            if msg_type == "kernel_info_request":
+                self._answer_control(message, kernel_info())
+            elif handler is None:
+                self._jobs.put(Job(message, "control"))
+            else:
+                handler(message, self.session.content(message))
+        except (WireError, LookupError, TypeError, ValueError, OSError) as error:
+            log.warning("a control request cannot be done", what=msg_type, error=error)
+            content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
+            self._answer_control(message, content)
+
+    def _read(self, frames: Frames) -> Message | None:
+        try:
+            message = self.session.read_untrusted(frames)
+        except WireError as error:
+            log.warning("a message that cannot be read was dropped", error=error)
+            return None
+        return message if message.idents else None
+
+    def _abort(self, message: Message, content: dict[str, Any]) -> None:
+        msg_ids = content.get("msg_ids")
+        if not msg_ids:
+            self._jobs.abort_all()
+        for msg_id in [msg_ids] if isinstance(msg_ids, str) else msg_ids or ():
+            self._jobs.abort(str(msg_id))
+        self._answer_control(message, {"status": "ok"})
+
+    def _signal(self, message: Message, content: dict[str, Any]) -> None:
+        number = content["sig"]
+        number = signal.Signals[number] if isinstance(number, str) else signal.Signals(number)
+        self._answer_control(message, {"status": "ok"})
+        os.kill(os.getpid(), number)
+
+    def _interrupt(self, message: Message, content: dict[str, Any]) -> None:
+        self._answer_control(message, {"status": "ok"})
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def _usage(self, message: Message, content: dict[str, Any]) -> None:
+        usage = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}
+        self._answer_control(message, usage | {"kernel_memory": _memory()})
+
+    def _shutdown(self, message: Message, content: dict[str, Any]) -> None:
+        done = {"status": "ok", "restart": bool(content.get("restart"))}
+        self._answer_control(message, done)
+        self.publish("shutdown_reply", done, parent=message.raw_header)
+        self._shut_down()
+
+    def _answer_control(self, message: Message, content: dict[str, Any]) -> None:
+        msg_type = message.header.msg_type.removesuffix("_request") + "_reply"
+        metadata = {"engine": self.uuid}
+        reply = self.session.write(msg_type, content, parent=message.raw_header, metadata=metadata)
+        self._send("control", [*message.idents, *reply])
+
+    # Answers
+
+    def deliver(self) -> None:
+        """Send the answers of all jobs that are finished, each after all that was printed before it."""
+        finished = self._jobs.finished
+        while finished and not self._stuck:
+            self._redirection.drain(self._printed)
+            if not self.flush():
+                return
+            self._reply(finished.popleft())
+
+    def _reply(self, job: Job) -> None:
+        message, answer = job.message, job.answer
+        header = message.raw_header
+        if answer is not None:
+            status = answer.content.get("status", "ok")
+            asked = self._asked(message)
+            metadata = {
+                "started": job.started or self.session.now().isoformat(),
+                "dependencies_met": True,
+                "engine": self.uuid,
+                "is_broadcast": asked.is_broadcast,
+                "is_coalescing": asked.is_coalescing,
+                "original_msg_id": asked.original_msg_id,
+                "label": asked.label,
+                "status": status,
+            }
+            if status == "error":
+                metadata["dependencies_met"] = answer.content.get("ename") != "UnmetDependency"
+                metadata["engine_info"] = {"engine_uuid": self.uuid, "engine_id": self.engine_id}
+            metadata |= answer.metadata
+            reply = self.session.write(
+                job.msg_type.removesuffix("_request") + "_reply",
+                answer.content,
+                parent=header,
+                metadata=metadata,
+                buffers=answer.buffers,
+            )
+            self._send(job.channel, [*message.idents, *reply])
+        if QUIET_CLIENT not in header:
+            self.publish("status", {"execution_state": "idle"}, parent=header)
+
+    def _asked(self, message: Message) -> RequestMetadata:
+        if len(message.raw_metadata) <= 2:
+            return _NOTHING_ASKED
+        try:
+            return self._metadata(message.raw_metadata)
+        except WireError:
+            return _NOTHING_ASKED
+
+    # Output
+
+    def publish(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        *,
+        parent: bytes,
+        topic: str = "",
+    ) -> bool:
+        """Publish a message now. Return False if ZeroMQ does not take it."""
+        metadata = {"engine": self.uuid}
+        frames = self.session.write(msg_type, content, parent=parent, metadata=metadata)
+        return self._send("iopub", [f"engine.{self.engine_id}.{topic or msg_type}".encode(), *frames])
+
+    def flush(self) -> bool:
+        """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
+        printed = self._printed
+        while (piece := printed.take()) is not None:
+            if isinstance(piece, Text):
+                content = {"name": piece.name, "text": piece.text}
+                sent = self.publish("stream", content, parent=piece.parent, topic=piece.name)
+            else:
+                session = self.session
+                pack = session.packer.pack
+                metadata = pack({"engine": self.uuid} | piece.metadata)
+                parts: Frames = [pack(session.new_header(piece.msg_type)), piece.parent, metadata, piece.content]
+                topic = f"engine.{self.engine_id}.{piece.topic}".encode()
+                sent = self._send("iopub", [topic, *session.seal(parts, piece.buffers)])
+            if not sent:
+                printed.put_back(piece)
+                self._stuck = True
+                self._due.set()
+                return False
+        return True
+
+    def on_printed(self) -> None:
+        """There is output, after there was none."""
+        self._due.set()
+
+    async def publish_output(self) -> None:
+        """Publish what is printed while a call runs, and what ZeroMQ did not take before."""
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            if not self._stuck:
+                await trio.sleep(FIRST_DELAY)
+            while not self.flush():
+                await trio.sleep(RETRY)
+            if self._stuck:
+                self._stuck = False
+                self.deliver()
+
+    async def read_pipe(self, descriptor: int) -> None:
+        """Read what subprocesses and libraries in C write to a descriptor, until user code closes it."""
+        while descriptor in self._redirection.pipes:
+            await trio.lowlevel.wait_readable(descriptor)
+            while self._printed.is_full:
+                await trio.sleep(RETRY)
+            self._redirection.read(descriptor, self._printed)
+
+
+_NOTHING_ASKED = RequestMetadata()
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process uses, its part of shared memory included; 0 if unknown."""
+    try:
+        with open("/proc/self/smaps_rollup") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return 0

@@ -1,0 +1,366 @@
+"""An engine's life at its hub: registration, work, absences of the hub, and the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+import zmq
+
+from ..errors import ConnectionFileError, HubLostError, WireError
+from ..logs import get_logger
+from ..transport.sockets import Receiver
+from ..wire.frames import Frames
+from ..wire.messages import Session
+from .address import HubAddress, Tunnels, connection_file, read_address
+from .dispatch import Dispatcher
+from .heart import Heart
+from .jobs import Jobs
+from .link import Link
+from .options import EngineOptions
+from .output import Printed, Redirection
+
+__all__ = ["Engine", "RegistrationFailed"]
+
+log = get_logger("trio_hub.engine")
+
+LINGER = 1000
+"""Milliseconds that what was sent last has to leave, at the engine's end."""
+SUBSCRIBED_WITHIN = 2.0
+"""Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
+HEARTBEAT_SLACK = 0.5
+"""Seconds that a ping may be late, as with stock engines."""
+LOOK_AGAIN = 0.5
+"""Seconds between two looks at the connection file, while the hub is away or the file is missing."""
+
+
+class RegistrationFailed(HubLostError):
+    """The hub does not answer a registration, or refuses it."""
+
+
+class Engine:
+    """The engine's side of its connections, in the thread of the sockets.
+
+    Args:
+        options: what the engine is told.
+        uuid: its name.
+        address: where the hub is.
+        session_of: makes the session for an address.
+        told: is told the engine's state for the nanny: a dict, or None for a goodbye.
+        registered: called with the engine's id, each time it has one.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        uuid: str,
+        address: HubAddress,
+        jobs: Jobs,
+        printed: Printed,
+        redirection: Redirection,
+        *,
+        told: Callable[[dict[str, Any] | None], None],
+        registered: Callable[[int], None],
+    ) -> None:
+        self._options = options
+        self._uuid = uuid
+        self._identity = uuid.encode()
+        self.address = address
+        self._told = told
+        self._registered = registered
+        self._jobs = jobs
+        self._redirection = redirection
+        self._context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
+        self._receiver = Receiver()
+        self._link: Link | None = None
+        self._tunnels = Tunnels(options, address.ssh)
+        self._heart: Heart | None = None
+        session = session_for(address, uuid)
+        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._asked_to_end)
+        self.id = -1
+        self._requested_id = options.id
+        self._scope = trio.CancelScope()
+        self._opened = trio.Event()
+        self._reply = trio.Event()
+        self._asked = ""
+        self._replied: dict[str, Any] = {}
+        self._subscribed = trio.Event()
+        self._ping = trio.Event()
+        self._returned = trio.Event()
+        self.hb_period = 3.0
+        self.reason = ""
+        """Why the engine ends."""
+
+    @property
+    def session(self) -> Session:
+        return self.dispatcher.session
+
+    # Life
+
+    async def run(self) -> None:
+        """Register, and work until the engine is told to end, or the hub is away for too long.
+
+        Raises:
+            RegistrationFailed: the hub does not answer, or refuses the engine.
+            HubLostError: the hub was away for too long.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                with self._scope:
+                    nursery.start_soon(self._receive, name="receive")
+                    await self._connect()
+                    nursery.start_soon(self.dispatcher.publish_output, name="output")
+                    for descriptor in self._redirection.pipes:
+                        nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
+                    nursery.start_soon(self._look_after_returns, name="returns")
+                    await self._watch_hub()
+            finally:
+                nursery.cancel_scope.cancel()
+                self._leave()
+                with trio.CancelScope(shield=True), trio.move_on_after(LINGER / 1000 + 1, shield=True):
+                    await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
+                self._told(None)
+
+    async def _receive(self) -> None:
+        while True:
+            await self._opened.wait()
+            self._opened = trio.Event()
+            await self._receiver.run()  # until all channels are closed, as when the engine moves to another hub
+
+    def stop(self, reason: str) -> None:
+        """End the engine: say goodbye, and return from `run`."""
+        self.reason = self.reason or reason
+        self._scope.cancel()
+
+    def _asked_to_end(self) -> None:
+        self.stop("a client has asked for it")
+
+    def _leave(self) -> None:
+        """Say goodbye to the hub, send what can be sent, and close all sockets."""
+        link = self._link
+        if link is not None:
+            self._redirection.drain(self.dispatcher._printed)
+            self.dispatcher.flush()
+            if self.id >= 0:
+                content = {"id": self.id, "uuid": self._uuid}
+                if self.reason:
+                    content["cause"] = self.reason
+                link.send("registration", self.session.write("unregistration_request", content))
+            link.close(LINGER)
+        self._receiver.close()
+        self._tunnels.close()
+
+    # Connections
+
+    def _send(self, channel: str, frames: Frames) -> bool:
+        assert self._link is not None
+        return self._link.send(channel, frames)
+
+    async def _connect(self) -> None:
+        """Open the connections to the hub, register, and let the heart beat."""
+        link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
+        link.on_return = self._on_return
+        if self.address.ssh:
+            await trio.to_thread.run_sync(self._open_tunnels)
+        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._on_registration)
+        self._link = link
+        self._opened.set()
+        log.info("registers", hub=self.address.urls["registration"])
+        answer = await self._ask("registration_request", self._registration(), within=self._options.timeout)
+        if answer is None:
+            raise RegistrationFailed(
+                f"no answer from the hub at {self.address.urls['registration']} within {self._options.timeout:g} s. "
+                "Is the hub still running, and does it listen at an address that this machine can reach?"
+            )
+        if answer.get("status") != "ok":
+            raise RegistrationFailed(f"the hub has refused the registration: {answer.get('evalue')}")
+        self._take_id(answer)
+        urls = self.address.urls
+        shell = [urls["mux"], urls["task"], self.address.broadcast_url(self.id)]
+        link.open("iopub", zmq.XPUB, [urls["iopub"]], self._on_subscription)
+        link.open("control", zmq.ROUTER, [urls["control"]], self.dispatcher.on_control)
+        link.open("shell", zmq.ROUTER, shell, self.dispatcher.on_shell)
+        # What is published before the hub has subscribed is lost.
+        with trio.move_on_after(SUBSCRIBED_WITHIN):
+            await self._subscribed.wait()
+        # The heart comes last: when the hub hears it, everything else is open.
+        self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
+        log.info("registered", engine=self.id, uuid=self._uuid)
+
+    def _open_tunnels(self) -> None:
+        for url in [*self.address.urls.values(), *self.address.broadcast]:
+            self._tunnels.address(url)
+
+    def _registration(self) -> dict[str, Any]:
+        content: dict[str, Any] = {"uuid": self._uuid}
+        wanted = self.id if self.id >= 0 else self._requested_id
+        return content if wanted is None else content | {"id": wanted}
+
+    def _take_id(self, answer: dict[str, Any]) -> None:
+        engine_id = answer.get("id")
+        if type(engine_id) is not int:
+            raise RegistrationFailed(f"the hub's answer to the registration has no id: {answer!r}")
+        wanted = self.id if self.id >= 0 else self._requested_id
+        if wanted not in (None, engine_id):
+            log.warning("did not get the requested id", engine=engine_id, requested=wanted)
+        self.id = self.dispatcher.engine_id = engine_id
+        period = answer.get("hb_period")
+        if isinstance(period, int | float) and period > 0:
+            self.hb_period = period / 1000
+        self._registered(engine_id)
+        self._told(
+            {
+                "id": engine_id,
+                "uuid": self._uuid,
+                "url": self._tunnels.address(self.address.urls["registration"]),
+                "key": self.address.key.decode(),
+                "scheme": self.address.scheme,
+                "packer": self.address.packer,
+                "curve": None if self.address.curve is None else [key.decode() for key in self.address.curve],
+            }
+        )
+
+    async def _ask(self, msg_type: str, content: dict[str, Any], within: float) -> dict[str, Any] | None:
+        """Ask the hub something on the registration channel. Return the content of its answer; None for no answer."""
+        self._reply = trio.Event()
+        header = self.session.new_header(msg_type)
+        # as stock sessions do, so that the hub knows the process
+        header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
+        self._asked = header["msg_id"]
+        self._send("registration", self.session.write(msg_type, content, header=header))
+        with trio.move_on_after(within):
+            await self._reply.wait()
+            return self._replied
+        return None
+
+    def _on_registration(self, frames: Frames) -> None:
+        try:
+            message = self.session.read_untrusted(frames)
+            content = self.session.content(message)
+        except WireError as error:
+            log.warning("a message that cannot be read was dropped", error=error)
+            return
+        if message.parent.msg_id == self._asked:
+            self._replied = content
+            self._reply.set()
+
+    def _on_subscription(self, frames: Frames) -> None:
+        self._subscribed.set()
+
+    # Absences
+
+    def _on_ping(self) -> None:
+        self._ping.set()
+
+    def _on_return(self, channel: str) -> None:
+        if channel == "registration" and self.id >= 0:
+            self._returned.set()
+
+    async def _look_after_returns(self) -> None:
+        """Register again when a hub has come back that has forgotten the engine."""
+        while True:
+            await self._returned.wait()
+            self._returned = trio.Event()
+            if await self._is_known():
+                continue
+            answer = await self._ask("registration_request", self._registration(), within=self._options.timeout)
+            if answer is not None and answer.get("status") == "ok":
+                self._take_id(answer)
+                assert self._link is not None
+                self._link.connect("shell", [self.address.broadcast_url(self.id)])
+                log.info("registered again, at a hub that did not know this engine", engine=self.id, uuid=self._uuid)
+
+    async def _is_known(self) -> bool:
+        """Return whether the hub has this engine; True if it does not answer, for it is asked when it returns."""
+        answer = await self._ask("connection_request", {}, within=self._options.timeout)
+        engines = None if answer is None else answer.get("engines")
+        return not isinstance(engines, dict) or self._uuid in engines.values()
+
+    async def _watch_hub(self) -> None:
+        """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""
+        misses = 0
+        while True:
+            self._ping = trio.Event()
+            period = self.hb_period + HEARTBEAT_SLACK
+            with trio.move_on_after(period):
+                await self._ping.wait()
+                misses = 0
+                continue
+            misses += 1
+            log.warning("no heartbeat of the hub", seconds=round(misses * period, 1))
+            if 0 < self._options.max_heartbeat_misses <= misses:
+                self.reason = "the hub was away for too long"
+                raise HubLostError(f"no heartbeat of the hub for {misses * period:.0f} s")
+            if misses >= 2 and (address := self._moved()) is not None:
+                await self._move(address)
+                misses = 0
+
+    def _moved(self) -> HubAddress | None:
+        """Return the address of another hub, if the connection file has changed."""
+        if self._options.connection_info:
+            return None
+        path = connection_file(self._options)
+        with suppress(OSError, ConnectionFileError):
+            address = read_address(path.read_bytes(), str(path), self._options)
+            if (address.urls, address.key) != (self.address.urls, self.address.key):
+                return address
+        return None
+
+    async def _move(self, address: HubAddress) -> None:
+        """Go to the hub that has taken the place of the last one."""
+        log.info("the hub has a new connection file", hub=address.urls["registration"])
+        heart, link = self._heart, self._link
+        assert heart is not None
+        assert link is not None
+        heart.close()
+        await trio.to_thread.run_sync(heart.wait)
+        unsent = link.unsent()
+        link.close(0)
+        self._tunnels.close()
+        self.address, self._tunnels = address, Tunnels(self._options, address.ssh)
+        self._subscribed = trio.Event()
+        session = session_for(address, self._uuid)
+        unsent = [(channel, resealed(frames, session)) for channel, frames in unsent]
+        self.dispatcher.use(session)
+        await self._connect()
+        for channel, frames in unsent:
+            self._send(channel, frames)
+
+
+def session_for(address: HubAddress, uuid: str) -> Session:
+    """Return a session with the hub's key."""
+    return Session(
+        address.key,
+        session_id=uuid,
+        now=partial(datetime.now, UTC),
+        packer=address.packer,
+        scheme=address.scheme,
+        username="trio-hub-engine",
+    )
+
+
+def resealed(frames: Frames, session: Session) -> Frames:
+    """Return a message with the signature of another session."""
+    start = frames.index(b"<IDS|MSG>")
+    return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
+
+
+async def wait_for_file(options: EngineOptions) -> Path:
+    """Wait until the connection file exists. Raises `ConnectionFileError` if it does not come in time."""
+    path = connection_file(options)
+    if path.exists():
+        return path
+    log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
+    with trio.move_on_after(options.wait_for_file):
+        while not path.exists():
+            await trio.sleep(LOOK_AGAIN)
+    if not path.exists():
+        raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")
+    return path

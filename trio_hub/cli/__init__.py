@@ -17,6 +17,7 @@ __all__ = ["main"]
 COMMANDS = {
     "serve": ("serve:serve", "Run a hub until it is told to stop."),
     "ipcontroller": ("ipcontroller:ipcontroller", "Run a hub with the command line and config files of ipcontroller."),
+    "engine": ("engine:engine", "Run an engine with the command line of ipengine."),
     "config": ("config_show:config", "Look at settings."),
     "demo": ("demo:demo", "Show a hub at work: real engines, real tasks, figures."),
     "status": ("asking.looking:status", "Show how a hub does, on one screen."),

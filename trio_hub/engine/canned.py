@@ -104,7 +104,6 @@ class CannedFunction(Canned):
             function.__annotations__ = uncan(self.annotations)
         return function
 
-
     def _native(self) -> Callable[..., Any] | None:
         """Return the engine's own form of a helper of stock clients, if this function is one."""
         if self.code.co_name == "_require" and {"UnmetDependency", "uncan"} <= {*self.code.co_names}:
@@ -222,13 +221,9 @@ class UnmetDependency(Exception):
     """The dependency of a function is not met on this engine: the hub tries another engine. The name is the wire's."""
 
 
-CANNED: dict[str, type[Canned]] = {
-    cls.__name__: cls
-    for cls in (
-        *(CannedObject, Reference, CannedCell, CannedFunction, CannedPartial, CannedClass, CannedArray),
-        *(CannedBytes, CannedMemoryView),
-    )
-} | {"CannedBuffer": CannedMemoryView}
+_CLASSES: list[type[Canned]] = [CannedObject, Reference, CannedCell, CannedFunction, CannedPartial]
+_CLASSES += [CannedClass, CannedArray, CannedBytes, CannedMemoryView]
+CANNED = {cls.__name__: cls for cls in _CLASSES} | {"CannedBuffer": CannedMemoryView}
 """The classes by their names in ipyparallel's module."""
 
 
@@ -333,4 +328,3 @@ _NATIVE: dict[tuple[str, str], Callable[..., Any]] = {
     ("ipyparallel.util", "_execute"): _execute,
     ("ipyparallel.client.remotefunction", "_map"): _map,
 }
-

@@ -77,7 +77,7 @@ class FunctionCache:
             return False
         if value.__module__ != "__main__" and _is_found_by_name(value):
             return True
-        if value.__dict__ or value.__annotations__ and not all(map(_is_name, value.__annotations__.values())):
+        if value.__dict__ or (value.__annotations__ and not all(map(_is_name, value.__annotations__.values()))):
             return False
         try:
             cells = [cell.cell_contents for cell in value.__closure__ or ()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .options import EngineOptions, OptionError, parse_options
@@ -112,20 +113,16 @@ def _reap(engine: int) -> int | None:
 
 
 def _kill(pid: int, signum: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it has ended, and SIGCHLD is on its way
         os.kill(pid, signum)
-    except ProcessLookupError:
-        pass  # it has ended, and SIGCHLD is on its way
 
 
 def _adopt_orphans() -> None:
     """Become the parent of processes whose parent ends, so that what the engine leaves behind can be found."""
-    try:
+    with suppress(ImportError, OSError, AttributeError):  # without it, only the engine's process group is found
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (ImportError, OSError, AttributeError):
-        pass  # then only the engine's process group is found
 
 
 def _end_what_is_left(engine: int) -> None:
@@ -146,10 +143,8 @@ def _end_what_is_left(engine: int) -> None:
 
 
 def _signal_group(leader: int, signum: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signum)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _children() -> list[int]:

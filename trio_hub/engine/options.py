@@ -210,5 +210,3 @@ def _set(options: EngineOptions, trait: str, given: str, text: str) -> None:
     if name in ("work_dir", "file", "startup_script", "ssh_key", "profile_dir", "ipython_dir"):
         value = os.path.expanduser(str(value))
     setattr(options, name, value)
-
-

@@ -17,7 +17,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..wire.frames import Frames
 
-__all__ = ["FIRST_DELAY", "MAX_PIECE", "MAX_WAITING", "OutputStream", "Piece", "Printed", "Publication", "Redirection", "Text"]
+__all__ = [
+    "FIRST_DELAY",
+    "MAX_PIECE",
+    "MAX_WAITING",
+    "OutputStream",
+    "Piece",
+    "Printed",
+    "Publication",
+    "Redirection",
+    "Text",
+]
 
 MAX_PIECE = 64 * 1024
 """Characters of one message."""

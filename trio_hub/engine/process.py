@@ -176,7 +176,9 @@ def _set_up_logs(options: EngineOptions, redirection: Redirection) -> None:
     if options.log_to_file and options.profile_dir:
         directory = Path(options.profile_dir, "log")
         directory.mkdir(parents=True, exist_ok=True)
-        name = f"ipengine-{options.cluster_id}-{os.getpid()}.log" if options.cluster_id else f"ipengine-{os.getpid()}.log"
+        name = (
+            f"ipengine-{options.cluster_id}-{os.getpid()}.log" if options.cluster_id else f"ipengine-{os.getpid()}.log"
+        )
         stream = (directory / name).open("w", encoding="utf-8", buffering=1)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Lines())

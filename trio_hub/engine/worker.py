@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import FrameType, ModuleType
 from typing import Any
 
 from ..logs import get_logger
 from ..wire.packers import Packer
+from . import hooks
 from .canned import Namespace
 from .jobs import Answer, Job, Jobs
 from .output import Printed, Publication
@@ -96,10 +99,8 @@ class Worker:
             # User code has forked, and the child came back: there must not be two engines.
             os._exit(_FORKED_CHILD_ENDED)
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with suppress(Exception):  # user code may have put anything there
                 stream.flush()
-            except Exception:  # noqa: S110 - user code may have put anything there
-                pass
         self.jobs.finish(job, answer)
 
     def _answer(self, job: Job) -> Answer | None:
@@ -172,7 +173,12 @@ class Worker:
         return self._kernel
 
     def get_ipython(self) -> Any:
-        """Return IPython's shell. User code calls it by this name."""
+        """Return IPython's shell; None while the shell is being made. User code calls it by this name.
+
+        In another thread than the main one, the shell is not made.
+        """
+        if self._kernel is None and threading.current_thread() is not threading.main_thread():
+            return None
         kernel = self.kernel
         return None if kernel is None else kernel.shell
 
@@ -180,6 +186,7 @@ class Worker:
         """Make the user's namespace that of ``__main__``, where pickles and functions look for it."""
         self.namespace["get_ipython"] = self.get_ipython
         sys.modules["__main__"] = self.module
+        hooks.install(self.get_ipython)
 
     def run_startup(self, code: str, filename: str) -> None:
         """Run code in the user's namespace, before the first request."""

@@ -16,7 +16,7 @@ from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .jobs import Job, Jobs
-from .output import FIRST_DELAY, Printed, Redirection, Text
+from .output import FIRST_DELAY, Printed, Publication, Redirection, Text
 from .worker import kernel_info
 
 __all__ = ["Dispatcher"]
@@ -207,12 +207,18 @@ class Dispatcher:
         content: dict[str, Any],
         *,
         parent: bytes,
-        topic: str = "",
-    ) -> bool:
+    ) -> None:
+        """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
+        if self._stuck or not self._publish(msg_type, msg_type, content, parent):
+            packed = self.session.packer.pack(content)
+            self._printed.publish(Publication(msg_type, msg_type, packed, parent, {}, []))
+            self._stuck = True
+            self._due.set()
+
+    def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
-        metadata = {"engine": self.uuid}
-        frames = self.session.write(msg_type, content, parent=parent, metadata=metadata)
-        return self._send("iopub", [f"engine.{self.engine_id}.{topic or msg_type}".encode(), *frames])
+        frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
+        return self._send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
 
     def flush(self) -> bool:
         """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
@@ -220,7 +226,7 @@ class Dispatcher:
         while (piece := printed.take()) is not None:
             if isinstance(piece, Text):
                 content = {"name": piece.name, "text": piece.text}
-                sent = self.publish("stream", content, parent=piece.parent, topic=piece.name)
+                sent = self._publish("stream", piece.name, content, piece.parent)
             else:
                 session = self.session
                 pack = session.packer.pack
@@ -246,7 +252,7 @@ class Dispatcher:
             self._due = trio.Event()
             if not self._stuck:
                 await trio.sleep(FIRST_DELAY)
-            while not self.flush():
+            while not self.flush():  # noqa: ASYNC110 - ZeroMQ tells nobody when it has room again
                 await trio.sleep(RETRY)
             if self._stuck:
                 self._stuck = False
@@ -256,7 +262,7 @@ class Dispatcher:
         """Read what subprocesses and libraries in C write to a descriptor, until user code closes it."""
         while descriptor in self._redirection.pipes:
             await trio.lowlevel.wait_readable(descriptor)
-            while self._printed.is_full:
+            while self._printed.is_full:  # noqa: ASYNC110 - happens only when output is too much for the hub
                 await trio.sleep(RETRY)
             self._redirection.read(descriptor, self._printed)
 

@@ -359,7 +359,7 @@ async def wait_for_file(options: EngineOptions) -> Path:
         return path
     log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
     with trio.move_on_after(options.wait_for_file):
-        while not path.exists():
+        while not path.exists():  # noqa: ASYNC110 - another process makes it
             await trio.sleep(LOOK_AGAIN)
     if not path.exists():
         raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")

@@ -1,7 +1,7 @@
 """What happens when user code imports IPython or ipyparallel in an engine that has not loaded them.
 
-Both then have to find the engine as it would be in a stock one: IPython has a shell, and ipyparallel can uncan what this
-engine has unpickled.
+Both then have to find the engine as it would be in a stock one: IPython has a shell, and ipyparallel can uncan what
+this engine has unpickled.
 """
 
 from __future__ import annotations

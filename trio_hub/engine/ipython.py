@@ -121,8 +121,9 @@ class Kernel:
             )
         self.shell: Any = self._kernel.shell
         namespace.setdefault("get_ipython", own.get("get_ipython"))
-        self.shell.display_pub.topic = b"displaypub"
-        self.shell.config.HistoryManager.hist_file = ":memory:"
+        shell: Any = self.shell
+        shell.display_pub.topic = b"displaypub"
+        shell.config.HistoryManager.hist_file = ":memory:"
         self._publish_data()
 
     def _publish_data(self) -> None:

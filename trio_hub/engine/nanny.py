@@ -1,7 +1,7 @@
 """The nanny: the process that is started, and that has the engine as its child.
 
-It is forked from before anything heavy is imported, so it needs a few megabytes. It passes signals on to the engine, ends
-what the engine leaves behind, tells the hub when the engine dies without a goodbye, and ends as the engine has ended.
+It is forked from before anything heavy is imported, so it needs a few megabytes. It passes signals on to the engine,
+ends what the engine leaves behind, tells the hub when the engine dies without a goodbye, and ends as the engine has.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What user code prints: streams in place of ``sys.stdout`` and ``sys.stderr``, and pipes at descriptors 1 and 2.
 
-Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub waits
-once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
+Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub
+waits once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ SUBSCRIBED_WITHIN = 2.0
 """Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
 HEARTBEAT_SLACK = 0.5
 """Seconds that a ping may be late, as with stock engines."""
+RECEIVER_FIRST = 0.1
+"""Seconds that a ping may take from the socket to the task that counts pings."""
 LOOK_AGAIN = 0.5
 """Seconds between two looks at the connection file, while the hub is away or the file is missing."""
 
@@ -291,6 +293,10 @@ class Engine:
             period = self.hb_period + HEARTBEAT_SLACK
             with trio.move_on_after(period):
                 await self._ping.wait()
+            if not self._ping.is_set():  # after a pause of this process, the receiver comes first
+                with trio.move_on_after(RECEIVER_FIRST):
+                    await self._ping.wait()
+            if self._ping.is_set():
                 misses = 0
                 continue
             misses += 1

@@ -17,6 +17,7 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.async_helpers import get_asyncio_loop
+from IPython.core.error import UsageError
 from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 
@@ -64,6 +65,12 @@ class _Shell(ZMQInteractiveShell):
 
     def init_sys_modules(self) -> None:
         """Do nothing: the engine has put its namespace in place of ``__main__`` before."""
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """Accept what needs no event loop between requests, such as inline figures; refuse the rest."""
+        if gui not in (None, "inline", "none", "auto"):
+            raise UsageError(f"this engine runs no event loop of {gui} between requests: call the toolkit's own loop")
+        self.active_eventloop = gui
 
 
 class _IPythonKernel(IPythonKernel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 __all__ = ["ALIASES", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_options"]
 
@@ -14,9 +13,8 @@ class OptionError(ValueError):
     """An option cannot be used; the message names it."""
 
 
-@dataclass
 class EngineOptions:
-    """What the engine is told. Times are seconds."""
+    """What the engine is told. Times are seconds. (A dataclass would cost the nanny a megabyte.)"""
 
     profile: str = ""
     profile_dir: str = ""
@@ -55,10 +53,12 @@ class EngineOptions:
     curve_secretkey: str = ""
     kill_grace: float = 5.0
     """How long an engine that was told to end by a signal has before the nanny kills it."""
-    unused: list[str] = field(default_factory=list)
-    """The options of ipengine that do not apply here, to be named in the log."""
     help: bool = False
     version: bool = False
+
+    def __init__(self) -> None:
+        self.unused: list[str] = []
+        """The options of ipengine that do not apply here, to be named in the log."""
 
 
 TRAITS: dict[str, str] = {

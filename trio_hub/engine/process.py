@@ -245,7 +245,9 @@ def _run_sockets(
         sockets.status = NOT_REGISTERED
         log.critical("the engine ends", error=_single(group))
     except* Exception:
-        log.critical("the engine has failed", exc_info=True)
+        with suppress(Exception):  # user code may have closed the log, too
+            log.critical("the engine has failed", exc_info=True)
+        os._exit(FAILED)  # without a goodbye: the nanny tells the hub
     finally:
         printed.close()
         jobs.end()

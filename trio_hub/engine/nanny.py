@@ -181,11 +181,10 @@ def _cause(status: int) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:
-            name = signal.Signals(number).name
+            return f"killed by signal {number} ({signal.Signals(number).name})"
         except ValueError:
-            name = str(number)
-        return f"its process was killed by signal {name}"
-    return f"its process ended with exit status {os.WEXITSTATUS(status)}"
+            return f"killed by signal {number}"
+    return f"exit code {os.WEXITSTATUS(status)}"
 
 
 def _tell_hub(state: dict[str, Any], cause: str) -> None:

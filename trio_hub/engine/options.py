@@ -14,7 +14,10 @@ class OptionError(ValueError):
 
 
 class EngineOptions:
-    """What the engine is told. Times are seconds. (A dataclass would cost the nanny a megabyte.)"""
+    """What the engine is told. Times are seconds.
+
+    A dataclass would cost the nanny a megabyte.
+    """
 
     profile: str = ""
     profile_dir: str = ""
@@ -88,8 +91,9 @@ TRAITS: dict[str, str] = {
     "IPEngine.curve_serverkey": "curve_serverkey",
     "IPEngine.curve_publickey": "curve_publickey",
     "IPEngine.curve_secretkey": "curve_secretkey",
+    "Nanny.kill_grace": "kill_grace",
 }
-"""The traits of ipengine that are done here, and the option that each sets."""
+"""The traits of ipengine that are done here, and one more, and the option that each sets."""
 
 ALIASES: dict[str, str] = {
     "profile": "BaseIPythonApplication.profile",
@@ -97,6 +101,7 @@ ALIASES: dict[str, str] = {
     "ipython-dir": "BaseIPythonApplication.ipython_dir",
     "cluster-id": "BaseParallelApplication.cluster_id",
     "work-dir": "BaseParallelApplication.work_dir",
+    "log-to-file": "BaseParallelApplication.log_to_file",
     "log-level": "Application.log_level",
     "file": "IPEngine.url_file",
     "timeout": "IPEngine.timeout",
@@ -107,6 +112,7 @@ ALIASES: dict[str, str] = {
     "c": "IPEngine.startup_command",
     "ssh": "IPEngine.sshserver",
     "sshkey": "IPEngine.sshkey",
+    "kill-grace": "Nanny.kill_grace",
 }
 """The short options, and the trait that each stands for."""
 
@@ -117,6 +123,10 @@ FLAGS: dict[str, dict[str, str]] = {
     "quiet": {"Application.log_level": "CRITICAL"},
     "no-nanny": {"IPEngine.enable_nanny": "False"},
     "init": {},
+    "secure": {"Session.key": ""},
+    "no-secure": {"Session.key": ""},
+    "show-config": {"Application.show_config": "True"},
+    "show-config-json": {"Application.show_config_json": "True"},
 }
 """The options without a value, and the traits that each sets."""
 

@@ -78,12 +78,14 @@ class EngineConnector:
     - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
     - ``completed``: how many requests it has answered;
     - ``routes``: the channels, by name, on which messages for it wait;
-    - ``awaited``: whether it is one of an earlier hub's, and what that one has sent it is not sorted out yet.
+    - ``awaited``: whether it is one of an earlier hub's, and what that one has sent it is not sorted out yet;
+    - ``cause``: how its process ended, such as ``killed by signal 9 (SIGKILL)``; empty where that is not known.
     """
 
     __slots__ = (
         "awaited",
         "broadcast",
+        "cause",
         "completed",
         "control",
         "host",
@@ -116,6 +118,7 @@ class EngineConnector:
         self.routes: dict[str, Route] = {}
         self.completed = 0
         self.awaited = False
+        self.cause = ""
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"
@@ -153,7 +156,8 @@ def no_such_engine(idents: list[bytes]) -> EngineError:
 
 def died_while_running(engine: EngineConnector, msg_id: str) -> EngineError:
     """Return the error for a request that a lost engine has not answered."""
-    return EngineError(f"Engine {engine.id} died while running task {msg_id}")
+    cause = f": {engine.cause}" if engine.cause else ""
+    return EngineError(f"Engine {engine.id} died while running task {msg_id}{cause}")
 
 
 def lost_on_its_way(engine: EngineConnector, msg_id: str, cause: str) -> EngineError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..logs import get_logger
 from ..wire.messages import Message, Session
+from ..wire.plain import printable
 from .connector import EngineConnector, EngineState
 from .events import (
     EngineRegistered,
@@ -30,6 +31,7 @@ LOSSES = ("heart", "request", "shutdown", "unreachable")
 """The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
 MAX_UUID = 255
 """Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
+MAX_CAUSE = 200
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
 """A msg_id of a Jupyter session: session, process id, number."""
 
@@ -210,7 +212,7 @@ class Engines:
 
         The id may have belonged to another engine before, whose last message comes late. So a message that also names
         the uuid is ignored if the uuid is not that of the engine with this id. A stock engine names its uuid by its
-        identity; its nanny sends only the id.
+        identity; its nanny sends only the id. Our engines and their nannies also say why the engine ends: ``cause``.
         """
         content = self._session.content(msg)
         engine_id = content.get("id")
@@ -228,7 +230,7 @@ class Engines:
                 "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
             )
         elif engine.state is EngineState.ALIVE:
-            self.lose_engine(engine, "request")
+            self.lose_engine(engine, "request", _cause_in(content))
         else:
             self.purge_stalled_registration(engine)
             engine.end_scope()
@@ -238,8 +240,9 @@ class Engines:
         registering = (engine for engine in self.incoming_registrations.values() if engine.id == engine_id)
         return self.alive.get(engine_id) or next(registering, None)
 
-    def lose_engine(self, engine: EngineConnector, reason: str) -> None:
-        """Remove an engine from the tables, announce its loss, and begin its grace."""
+    def lose_engine(self, engine: EngineConnector, reason: str, cause: str | None = None) -> None:
+        """Remove an engine from the tables, announce its loss, and begin its grace. ``cause``: see its connector."""
+        engine.cause = cause or engine.cause
         if engine.state is not EngineState.ALIVE:
             return
         engine.state = EngineState.LOST
@@ -294,6 +297,12 @@ def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
         return uuid.encode("utf-8", "replace")
     # ZeroMQ makes up an identity that begins with NUL for a peer without one; a stock engine's identity is its uuid
     return None if sender.startswith(b"\0") else sender
+
+
+def _cause_in(content: dict[str, Any]) -> str | None:
+    """Return why an engine ends, as an unregistration says it: the first line, at most `MAX_CAUSE` characters."""
+    cause = content.get("cause")
+    return printable(cause.partition("\n")[0][:MAX_CAUSE]) if isinstance(cause, str) else None
 
 
 class _Ids:

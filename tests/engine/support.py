@@ -18,7 +18,7 @@ import trio
 from trio_hub import Client, HubConfig, RunningHub, connect
 from trio_hub.testing import open_hub
 
-__all__ = ["LIMIT", "Cluster", "EngineProcess", "cluster", "open_engine_process", "until"]
+__all__ = ["LIMIT", "Cluster", "EngineProcess", "cluster", "is_there", "open_engine_process", "until"]
 
 _NUMBERS = itertools.count()
 LIMIT = 60.0
@@ -63,6 +63,14 @@ class EngineProcess:
 def children_of(pid: int) -> list[int]:
     """Return the children of a process that has one thread."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_there(pid: int) -> bool:
+    """Return whether there is a process with this id that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @asynccontextmanager

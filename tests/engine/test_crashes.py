@@ -139,7 +139,7 @@ async def test_code_that_changes_directory_and_closes_its_output(tmp_path: Path)
 
         os.chdir(directory)
         sys.stdout.close()
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None
         os.close(1)
         return os.getcwd()
 
@@ -164,7 +164,7 @@ async def test_errors_that_are_no_exceptions(tmp_path: Path, error: type[BaseExc
 
 async def test_results_and_errors_that_cannot_be_sent(tmp_path: Path) -> None:
     def unsendable() -> Any:
-        return (x for x in ())
+        return iter(lambda: 1, 2)
 
     def unspeakable() -> None:
         class Odd(Exception):

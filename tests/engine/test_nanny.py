@@ -6,21 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from trio_hub import RemoteError
+from trio_hub import Client, RemoteError
 
-from .support import children_of, cluster, until
+from .support import cluster, is_there, until
 from .test_process import busy
 
 
-async def dies(client: object, function: object, *args: object) -> str:
+async def dies(client: Client, function: Callable[..., Any], *args: Any) -> str:
     """Call a function that ends the engine. Return what the error of the call says."""
     with pytest.raises(RemoteError) as caught:
-        await client.apply(function, *args)  # type: ignore[attr-defined]
+        await client.apply(function, *args, targets=0)
     assert caught.value.ename == "EngineError"
     return caught.value.evalue
 
@@ -58,7 +60,7 @@ async def test_whoever_kills_the_nanny_means_the_engine(tmp_path: Path) -> None:
         nursery.start_soon(call)
         await until(started.exists, "the call")
         engine.process.kill()
-        await until(lambda: not Path(f"/proc/{child}").exists(), "the engine's end")
+        await until(lambda: not is_there(child), "the engine's end")
 
 
 def ignores_signals(started: str) -> None:
@@ -124,10 +126,10 @@ def leaves_processes() -> list[int]:
 async def test_what_the_engine_leaves_behind_is_ended(tmp_path: Path, number: int) -> None:
     async with cluster(tmp_path) as (_, client, engine):
         left = await client.apply(leaves_processes)
-        assert all(Path(f"/proc/{pid}").exists() for pid in left)
+        assert all(map(is_there, left))
         os.kill(await engine.child(), number)
         await engine.wait()
-        assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+        assert not any(map(is_there, left))
 
 
 def test_the_nanny_loads_nothing_heavy() -> None:
@@ -141,4 +143,3 @@ async def test_without_a_nanny_there_is_one_process(tmp_path: Path) -> None:
         assert await client.apply(os.getpid) == engine.nanny
         engine.process.terminate()
         assert await engine.wait() == 0
-        assert not Path(f"/proc/{engine.nanny}").exists() or not children_of(engine.nanny)

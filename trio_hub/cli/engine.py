@@ -18,6 +18,8 @@ Run an engine with the command line and the environment of ipengine.
 The process that is started passes signals on to the engine, and tells the hub when the engine dies. Config files of
 ipengine are not read.
 """
+VERSION = "9.2.0"
+VERSION_HELP = "show which ipengine this stands in for"
 EPILOG = """\
 Options are given as --name=value or --name value, and every trait as --Class.trait=value. They count more than
 IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CONNECTION_INFO, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and
@@ -33,12 +35,15 @@ Exit codes:
 
 
 class Engine(RawCommand):
+    def version(self) -> str:
+        return VERSION
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options"):
             formatter.write_dl([(f"--{name} VALUE", trait) for name, trait in ALIASES.items()])
         with formatter.section("Flags"):
             flags = [(f"--{name}", " ".join(f"{k}={v}" for k, v in sets.items())) for name, sets in FLAGS.items()]
-            formatter.write_dl([*flags, ("-h, --help", "show this message"), ("-V, --version", "show the version")])
+            formatter.write_dl([*flags, ("-h, --help", "show this message"), ("-V, --version", VERSION_HELP)])
         with formatter.section("Traits"):
             formatter.write_dl([(f"--{name}=VALUE", f"sets {option}") for name, option in TRAITS.items()])
 

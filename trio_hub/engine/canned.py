@@ -322,9 +322,23 @@ def _require(*modules: str, **names: Any) -> bool:
     return True
 
 
+def _become_dask_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
+    from .dask import become_worker
+
+    become_worker(address, nanny, **kwargs)
+
+
+def _stop_distributed_worker() -> None:
+    from .dask import stop_worker
+
+    stop_worker()
+
+
 _NATIVE: dict[tuple[str, str], Callable[..., Any]] = {
     ("ipyparallel.util", "_push"): _push,
     ("ipyparallel.util", "_pull"): _pull,
     ("ipyparallel.util", "_execute"): _execute,
+    ("ipyparallel.util", "become_dask_worker"): _become_dask_worker,
+    ("ipyparallel.util", "stop_distributed_worker"): _stop_distributed_worker,
     ("ipyparallel.client.remotefunction", "_map"): _map,
 }

@@ -25,6 +25,8 @@ log = get_logger("trio_hub.engine")
 
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
+ANSWER_LEAVES = 0.1
+"""Seconds that the answer to a request has to leave, before the process dies of what was asked for."""
 QUIET_CLIENT = b'"trio-hub-client"'
 """The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
 
@@ -69,6 +71,9 @@ class Dispatcher:
         self._shut_down = shut_down
         self._stuck = False
         self._due = trio.Event()
+        self._due_to_die = trio.Event()
+        self._to_die_of = 0
+        self._lethal = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT}
         self.use(session)
 
     def use(self, session: Session) -> None:
@@ -125,9 +130,18 @@ class Dispatcher:
 
     def _signal(self, message: Message, content: dict[str, Any]) -> None:
         number = content["sig"]
-        number = signal.Signals[number] if isinstance(number, str) else signal.Signals(number)
+        number = signal.Signals[number] if isinstance(number, str) else int(number)
+        os.kill(os.getpid(), 0 if number in self._lethal else number)  # raises if there is no such signal
         self._answer_control(message, {"status": "ok"})
-        os.kill(os.getpid(), number)
+        if number in self._lethal:
+            self._to_die_of = int(number)
+            self._due_to_die.set()
+
+    async def die_as_told(self) -> None:
+        """Send this process a signal that ends it at once, when the answer to the request has left."""
+        await self._due_to_die.wait()
+        await trio.sleep(ANSWER_LEAVES)
+        os.kill(os.getpid(), self._to_die_of)
 
     def _interrupt(self, message: Message, content: dict[str, Any]) -> None:
         self._answer_control(message, {"status": "ok"})

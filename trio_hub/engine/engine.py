@@ -121,6 +121,7 @@ class Engine:
                     nursery.start_soon(self.dispatcher.publish_output, name="output")
                     for descriptor in self._redirection.pipes:
                         nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
+                    nursery.start_soon(self.dispatcher.die_as_told, name="signals")
                     nursery.start_soon(self._look_after_returns, name="returns")
                     await self._watch_hub()
             finally:
@@ -194,7 +195,7 @@ class Engine:
             await self._subscribed.wait()
         # The heart comes last: when the hub hears it, everything else is open.
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
-        log.info("registered", engine=self.id, uuid=self._uuid)
+        log.info(f"Completed registration with id {self.id}", engine=self.id, uuid=self._uuid)  # scripts look for this
 
     def _open_tunnels(self) -> None:
         for url in [*self.address.urls.values(), *self.address.broadcast]:

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import logging
 import warnings
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
@@ -20,6 +20,8 @@ from IPython.core.async_helpers import get_asyncio_loop
 from IPython.core.error import UsageError
 from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
+from traitlets.config import Config
+from traitlets.config.loader import DeferredConfigString
 
 from .jobs import Answer, Job
 from .output import Publication
@@ -104,9 +106,10 @@ class Kernel:
 
     Args:
         worker: the engine's main thread, whose namespace the shell gets.
+        traits: settings of IPython's classes, as ``("InteractiveShell.colors", "nocolor")``.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, traits: Iterable[tuple[str, str]] = ()) -> None:
         self.worker = worker
         self._answer: Answer | None = None
         # Cells with await and libraries for asyncio ask for the current loop of the main thread.
@@ -115,9 +118,15 @@ class Kernel:
         own = {name: namespace.pop(name) for name in ("get_ipython",) if name in namespace}
         session = _Session(kernel=self, key=b"", session=worker.uuid, username="trio-hub-engine")
         log = logging.getLogger("trio_hub.ipython")
+        log.setLevel(logging.WARNING)  # ipykernel logs each message, and each error of user code
+        config = Config({"HistoryManager": {"hist_file": ":memory:"}})
+        for trait, value in traits:
+            owner, _, name = trait.partition(".")
+            config[owner][name] = DeferredConfigString(value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._kernel: Any = _IPythonKernel.instance(
+                config=config,
                 owner=self,
                 session=session,
                 iopub_socket=IOPUB,
@@ -130,7 +139,6 @@ class Kernel:
         namespace.setdefault("get_ipython", own.get("get_ipython"))
         shell: Any = self.shell
         shell.display_pub.topic = b"displaypub"
-        shell.config.HistoryManager.hist_file = ":memory:"
         self._publish_data()
 
     def _publish_data(self) -> None:

@@ -62,6 +62,8 @@ class EngineOptions:
     def __init__(self) -> None:
         self.unused: list[str] = []
         """The options of ipengine that do not apply here, to be named in the log."""
+        self.shell: list[tuple[str, str]] = []
+        """Traits of IPython's classes, with their values."""
 
 
 TRAITS: dict[str, str] = {
@@ -136,6 +138,15 @@ _OLD_CLASSES = {
     "IPEngine": "IPEngine",
     "RegistrationFactory": "IPEngine",
 }
+_NOT_IPYTHON = {
+    "IPEngine",
+    "Session",
+    "Application",
+    "BaseIPythonApplication",
+    "BaseParallelApplication",
+    "IPKernelApp",
+}
+"""The classes of ipengine whose traits are not for IPython's shell."""
 _INHERITED = {name.partition(".")[2]: name for name in TRAITS if not name.startswith(("IPEngine", "ProfileDir"))}
 """The traits of the classes that IPEngine inherits from: ``IPEngine.work_dir`` is theirs as well."""
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
@@ -200,7 +211,11 @@ def _set(options: EngineOptions, trait: str, given: str, text: str) -> None:
     if name is None:
         if "." not in trait and trait not in ("log-url", "clean-logs", "config", "ident", "user", "keyfile", "secure"):
             raise OptionError(f"there is no option {given}")
-        options.unused.append(given)
+        owner = trait.partition(".")[0]
+        if "." in trait and owner not in _NOT_IPYTHON:
+            options.shell.append((trait, text))
+        else:
+            options.unused.append(given)
         return
     default = getattr(options, name)
     value: object = text

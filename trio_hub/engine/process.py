@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,12 +84,13 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
     _set_up_logs(options, redirection)
+    _name_config_files(options)
     if options.unused:
         log.warning("some options of ipengine do not apply here, and are ignored", what=" ".join(options.unused))
     sockets = _Sockets()
     jobs, printed = Jobs(sockets.deliver), Printed(sockets.printed)
     uuid = _new_uuid()
-    worker = Worker(uuid, jobs, printed, packer_named("json"), _kernel)
+    worker = Worker(uuid, jobs, printed, packer_named("json"), partial(_kernel, options))
     catch_signals(worker, lambda signum: sockets.stop(f"it received signal {signum}"))
     thread = threading.Thread(
         target=_run_sockets,
@@ -148,20 +150,26 @@ def _rank(options: EngineOptions) -> None:
         time.sleep(options.id * options.mpi_registration_delay)
 
 
-def _kernel(worker: Worker) -> Any:
+def _kernel(options: EngineOptions, worker: Worker) -> Any:
     from .ipython import Kernel
 
-    return Kernel(worker)
+    return Kernel(worker, options.shell)
 
 
 def _start_up(options: EngineOptions, worker: Worker) -> None:
-    """Run the code that the options name. A failure is logged, and the engine works on, as stock engines do."""
+    """Run the code that a new engine runs first, in the order of stock engines.
+
+    A failure is logged, and the engine works on, as stock engines do.
+    """
     pieces = [(options.mpi_init, "<mpi>")] if options.mpi and options.mpi_init else []
-    if options.startup_script:
+    files = list(filter(None, (os.environ.get("PYTHONSTARTUP"),)))
+    if options.profile_dir:
+        files += sorted(str(path) for path in Path(options.profile_dir, "startup").glob("*.*py"))
+    for path in [*files, *filter(None, (options.startup_script,))]:
         try:
-            pieces.append((Path(options.startup_script).read_text(encoding="utf-8"), options.startup_script))
+            pieces.append((Path(path).read_text(encoding="utf-8"), path))
         except OSError as error:
-            log.error("cannot read the startup script", error=error)
+            log.error("cannot read a startup file", file=path, error=error)
     if options.startup_command:
         pieces.append((options.startup_command, "<startup command>"))
     for code, filename in pieces:
@@ -169,6 +177,13 @@ def _start_up(options: EngineOptions, worker: Worker) -> None:
             worker.run_startup(code, filename)
         except BaseException as error:
             log.error("the startup code has failed", file=filename, error=error, exc_info=True)
+
+
+def _name_config_files(options: EngineOptions) -> None:
+    """Log the config files of ipengine that the profile has, since they are not read."""
+    if options.profile_dir:
+        for path in sorted(Path(options.profile_dir).glob("ipengine_config.*")):
+            log.warning("the config file is not read: give its settings on the command line", file=str(path))
 
 
 def _set_up_logs(options: EngineOptions, redirection: Redirection) -> None:

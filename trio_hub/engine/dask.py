@@ -55,11 +55,11 @@ def become_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
 
 
 def stop_worker() -> None:
-    """Stop the worker of Dask, if there is one."""
+    """Stop the worker of Dask, if there is one, and remove its names, also if the end of its scheduler has ended it."""
     if _running:
         worker, loop = _running[0]
         asyncio.run_coroutine_threadsafe(worker.close(), loop)
-        namespace = sys.modules["__main__"].__dict__
-        for name in NAMES:
-            if namespace.get(name) is worker:
-                del namespace[name]
+    namespace = sys.modules["__main__"].__dict__
+    for name in NAMES:
+        if type(namespace.get(name)).__module__.startswith("distributed."):
+            del namespace[name]

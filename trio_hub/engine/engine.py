@@ -89,9 +89,8 @@ class Engine:
         self._requested_id = options.id
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
-        self._reply = trio.Event()
-        self._asked = ""
-        self._replied: dict[str, Any] = {}
+        self._asked: dict[str, trio.Event] = {}
+        self._replied: dict[str, dict[str, Any]] = {}
         self._subscribed = trio.Event()
         self._ping = trio.Event()
         self._returned = trio.Event()
@@ -232,16 +231,15 @@ class Engine:
 
     async def _ask(self, msg_type: str, content: dict[str, Any], within: float) -> dict[str, Any] | None:
         """Ask the hub something on the registration channel. Return the content of its answer; None for no answer."""
-        self._reply = trio.Event()
         header = self.session.new_header(msg_type)
         # as stock sessions do, so that the hub knows the process
-        header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
-        self._asked = header["msg_id"]
+        msg_id = header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
+        replied = self._asked[msg_id] = trio.Event()
         self._send("registration", self.session.write(msg_type, content, header=header))
         with trio.move_on_after(within):
-            await self._reply.wait()
-            return self._replied
-        return None
+            await replied.wait()
+        del self._asked[msg_id]
+        return self._replied.pop(msg_id, None)
 
     def _on_registration(self, frames: Frames) -> None:
         try:
@@ -250,9 +248,10 @@ class Engine:
         except WireError as error:
             log.warning("a message that cannot be read was dropped", error=error)
             return
-        if message.parent.msg_id == self._asked:
-            self._replied = content
-            self._reply.set()
+        asked = self._asked.get(message.parent.msg_id)
+        if asked is not None:
+            self._replied[message.parent.msg_id] = content
+            asked.set()
 
     def _on_subscription(self, frames: Frames) -> None:
         self._subscribed.set()
@@ -263,7 +262,7 @@ class Engine:
         self._ping.set()
 
     def _on_return(self, channel: str) -> None:
-        if channel == "registration" and self.id >= 0:
+        if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
             self._returned.set()
 
     async def _look_after_returns(self) -> None:

@@ -35,6 +35,8 @@ MAX_WAITING = 8 * 1024 * 1024
 """Characters that wait to be sent before a writer has to wait."""
 FIRST_DELAY = 0.02
 """Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
+LOOK_FOR_SIGNALS = 0.1
+"""Seconds between two looks of a writer that waits, whether a signal has come."""
 _READ = 64 * 1024
 _FULL_PIPE = 64 * 1024
 """Bytes that a pipe holds, by Linux's default."""
@@ -88,6 +90,9 @@ class Printed:
         """The packed header of the request that runs now, or ran last: it is named in all output."""
         self.owner = 0
         """The thread that takes, which must not wait for itself."""
+        self._main = threading.main_thread().ident
+        self._in_add = False
+        self._deferred: BaseException | None = None
 
     def add(self, name: str, text: str) -> None:
         """Add text of a stream; wait if too much is waiting."""
@@ -99,15 +104,40 @@ class Printed:
         self._add(publication)
 
     def _add(self, piece: Piece) -> None:
-        with self._changed:
-            while self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner:
-                self._changed.wait()
-            if self._closed:
-                return
-            self._pieces.append(piece)
-            was_empty, self._size = not self._size, self._size + _size(piece)
-        if was_empty:
-            self._wake()
+        in_main = threading.get_ident() == self._main
+        self._in_add = self._in_add or in_main
+        try:
+            with self._changed:
+                while self._must_wait(in_main):
+                    self._changed.wait(LOOK_FOR_SIGNALS)
+                if self._closed:
+                    return
+                self._pieces.append(piece)
+                was_empty, self._size = not self._size, self._size + _size(piece)
+            if was_empty:
+                self._wake()
+        finally:
+            if in_main:
+                self._in_add = False
+                if self._deferred is not None:
+                    deferred, self._deferred = self._deferred, None
+                    raise deferred
+
+    def _must_wait(self, in_main: bool) -> bool:
+        full = self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner
+        return full and not (in_main and self._deferred is not None)
+
+    def defers(self, error: BaseException) -> bool:
+        """Have the main thread raise an error when it has added what it is adding, if it is.
+
+        A signal handler that raised it at once might leave this object half changed.
+
+        Returns:
+            Whether the error will be raised here.
+        """
+        if self._in_add:
+            self._deferred = error
+        return self._in_add
 
     @property
     def is_empty(self) -> bool:

@@ -119,14 +119,17 @@ class Worker:
         """Interrupt user code. The handler of SIGINT."""
         if self._interruptible:
             self._interruptible = False  # one interrupt a request: the second would meet the engine's own code
-            raise KeyboardInterrupt
+            if not self.printed.defers(interrupt := KeyboardInterrupt()):
+                raise interrupt
+            return
         log.warning("ignored SIGINT, since nothing runs; SIGTERM ends an engine")
 
     def stop(self) -> None:
         """Stop user code, if some runs: raise `Stopped` in it. For a signal handler."""
         if self._interruptible:
             self._interruptible = False
-            raise Stopped
+            if not self.printed.defers(stopped := Stopped()):
+                raise stopped
 
     # apply
 

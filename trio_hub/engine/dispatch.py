@@ -64,7 +64,7 @@ class Dispatcher:
     ) -> None:
         self.uuid = uuid
         self.engine_id = -1
-        self._send = send
+        self.send = send
         self._jobs = jobs
         self._printed = printed
         self._redirection = redirection
@@ -161,7 +161,7 @@ class Dispatcher:
         msg_type = message.header.msg_type.removesuffix("_request") + "_reply"
         metadata = {"engine": self.uuid}
         reply = self.session.write(msg_type, content, parent=message.raw_header, metadata=metadata)
-        self._send("control", [*message.idents, *reply])
+        self.send("control", [*message.idents, *reply])
 
     # Answers
 
@@ -201,7 +201,7 @@ class Dispatcher:
                 metadata=metadata,
                 buffers=answer.buffers,
             )
-            self._send(job.channel, [*message.idents, *reply])
+            self.send(job.channel, [*message.idents, *reply])
         if QUIET_CLIENT not in header:
             self.publish("status", {"execution_state": "idle"}, parent=header)
 
@@ -232,7 +232,7 @@ class Dispatcher:
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
         frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
-        return self._send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
+        return self.send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
 
     def flush(self) -> bool:
         """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
@@ -247,7 +247,7 @@ class Dispatcher:
                 metadata = pack({"engine": self.uuid} | piece.metadata)
                 parts: Frames = [pack(session.new_header(piece.msg_type)), piece.parent, metadata, piece.content]
                 topic = f"engine.{self.engine_id}.{piece.topic}".encode()
-                sent = self._send("iopub", [topic, *session.seal(parts, piece.buffers)])
+                sent = self.send("iopub", [topic, *session.seal(parts, piece.buffers)])
             if not sent:
                 printed.put_back(piece)
                 self._stuck = True

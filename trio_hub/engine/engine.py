@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any
 import trio
 import zmq
 
-from ..errors import ConnectionFileError, HubLostError, WireError
+from ..errors import ConnectionFileError, HubLostError
 from ..logs import get_logger
 from ..transport.sockets import Receiver
 from ..wire.frames import Frames
@@ -25,6 +24,7 @@ from .jobs import Jobs
 from .link import Link
 from .options import EngineOptions
 from .output import Printed, Redirection
+from .registrar import Registrar
 
 __all__ = ["Engine", "RegistrationFailed"]
 
@@ -86,11 +86,9 @@ class Engine:
         session = session_for(address, uuid)
         self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._asked_to_end)
         self.id = -1
-        self._requested_id = options.id
+        self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
-        self._asked: dict[str, trio.Event] = {}
-        self._replied: dict[str, dict[str, Any]] = {}
         self._subscribed = trio.Event()
         self._ping = trio.Event()
         self._returned = trio.Event()
@@ -171,11 +169,11 @@ class Engine:
         link.on_return = self._on_return
         if self.address.ssh:
             await trio.to_thread.run_sync(self._open_tunnels)
-        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._on_registration)
+        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
         self._link = link
         self._opened.set()
         log.info("registers", hub=self.address.urls["registration"])
-        answer = await self._ask("registration_request", self._registration(), within=self._options.timeout)
+        answer = await self._registrar.register()
         if answer is None:
             raise RegistrationFailed(
                 f"no answer from the hub at {self.address.urls['registration']} within {self._options.timeout:g} s. "
@@ -194,25 +192,19 @@ class Engine:
             await self._subscribed.wait()
         # The heart comes last: when the hub hears it, everything else is open.
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
-        log.info(f"Completed registration with id {self.id}", engine=self.id, uuid=self._uuid)  # scripts look for this
+        log.info("registered", engine=self.id, uuid=self._uuid)
 
     def _open_tunnels(self) -> None:
         for url in [*self.address.urls.values(), *self.address.broadcast]:
             self._tunnels.address(url)
 
-    def _registration(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"uuid": self._uuid}
-        wanted = self.id if self.id >= 0 else self._requested_id
-        return content if wanted is None else content | {"id": wanted}
-
     def _take_id(self, answer: dict[str, Any]) -> None:
         engine_id = answer.get("id")
         if type(engine_id) is not int:
             raise RegistrationFailed(f"the hub's answer to the registration has no id: {answer!r}")
-        wanted = self.id if self.id >= 0 else self._requested_id
-        if wanted not in (None, engine_id):
-            log.warning("did not get the requested id", engine=engine_id, requested=wanted)
-        self.id = self.dispatcher.engine_id = engine_id
+        if self._registrar.wanted_id not in (None, engine_id):
+            log.warning("did not get the requested id", engine=engine_id, requested=self._registrar.wanted_id)
+        self.id = self._registrar.wanted_id = self.dispatcher.engine_id = engine_id
         period = answer.get("hb_period")
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000
@@ -228,30 +220,6 @@ class Engine:
                 "curve": None if self.address.curve is None else [key.decode() for key in self.address.curve],
             }
         )
-
-    async def _ask(self, msg_type: str, content: dict[str, Any], within: float) -> dict[str, Any] | None:
-        """Ask the hub something on the registration channel. Return the content of its answer; None for no answer."""
-        header = self.session.new_header(msg_type)
-        # as stock sessions do, so that the hub knows the process
-        msg_id = header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
-        replied = self._asked[msg_id] = trio.Event()
-        self._send("registration", self.session.write(msg_type, content, header=header))
-        with trio.move_on_after(within):
-            await replied.wait()
-        del self._asked[msg_id]
-        return self._replied.pop(msg_id, None)
-
-    def _on_registration(self, frames: Frames) -> None:
-        try:
-            message = self.session.read_untrusted(frames)
-            content = self.session.content(message)
-        except WireError as error:
-            log.warning("a message that cannot be read was dropped", error=error)
-            return
-        asked = self._asked.get(message.parent.msg_id)
-        if asked is not None:
-            self._replied[message.parent.msg_id] = content
-            asked.set()
 
     def _on_subscription(self, frames: Frames) -> None:
         self._subscribed.set()
@@ -270,20 +238,14 @@ class Engine:
         while True:
             await self._returned.wait()
             self._returned = trio.Event()
-            if await self._is_known():
+            if await self._registrar.is_known():
                 continue
-            answer = await self._ask("registration_request", self._registration(), within=self._options.timeout)
+            answer = await self._registrar.register()
             if answer is not None and answer.get("status") == "ok":
                 self._take_id(answer)
                 assert self._link is not None
                 self._link.connect("shell", [self.address.broadcast_url(self.id)])
                 log.info("registered again, at a hub that did not know this engine", engine=self.id, uuid=self._uuid)
-
-    async def _is_known(self) -> bool:
-        """Return whether the hub has this engine; True if it does not answer, for it is asked when it returns."""
-        answer = await self._ask("connection_request", {}, within=self._options.timeout)
-        engines = None if answer is None else answer.get("engines")
-        return not isinstance(engines, dict) or self._uuid in engines.values()
 
     async def _watch_hub(self) -> None:
         """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""

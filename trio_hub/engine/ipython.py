@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio  # noqa: TID251 - IPython runs cells with await in an event loop of asyncio, between Trio's calls
 import contextlib
 import inspect
-import logging
 import warnings
 from collections.abc import Awaitable, Iterable
 from typing import Any
@@ -24,6 +23,7 @@ from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
 
 from .jobs import Answer, Job
+from .logs import quiet_logger
 from .output import Publication
 from .pickling import LARGE_BUFFER, MAX_ITEMS
 from .worker import Worker
@@ -117,8 +117,6 @@ class Kernel:
         namespace = worker.namespace
         own = {name: namespace.pop(name) for name in ("get_ipython",) if name in namespace}
         session = _Session(kernel=self, key=b"", session=worker.uuid, username="trio-hub-engine")
-        log = logging.getLogger("trio_hub.ipython")
-        log.setLevel(logging.WARNING)  # ipykernel logs each message, and each error of user code
         config = Config({"HistoryManager": {"hist_file": ":memory:"}})
         for trait, value in traits:
             owner, _, name = trait.partition(".")
@@ -132,7 +130,7 @@ class Kernel:
                 iopub_socket=IOPUB,
                 user_module=worker.module,
                 user_ns=namespace,
-                log=log,
+                log=quiet_logger(),
                 ident=worker.uuid,
             )
         self.shell: Any = self._kernel.shell

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import logging
 import os
 import secrets
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import trio
 
@@ -23,6 +22,7 @@ from ..wire.packers import packer_named
 from .address import HubAddress, read_address
 from .engine import Engine, wait_for_file
 from .jobs import Jobs
+from .logs import set_up_logs
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .worker import Worker, catch_signals
@@ -83,7 +83,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     """
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
-    _set_up_logs(options, redirection)
+    log_stream = set_up_logs(options, redirection.log)
     _name_config_files(options)
     if options.unused:
         log.warning("some options of ipengine do not apply here, and are ignored", what=" ".join(options.unused))
@@ -94,7 +94,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     catch_signals(worker, lambda signum: sockets.stop(f"it received signal {signum}"))
     thread = threading.Thread(
         target=_run_sockets,
-        args=(sockets, options, uuid, jobs, printed, redirection, worker, to_nanny, lifeline),
+        args=(sockets, options, uuid, jobs, printed, redirection, worker, log_stream, to_nanny, lifeline),
         name="sockets",
         daemon=True,
     )
@@ -186,35 +186,6 @@ def _name_config_files(options: EngineOptions) -> None:
             log.warning("the config file is not read: give its settings on the command line", file=str(path))
 
 
-def _set_up_logs(options: EngineOptions, redirection: Redirection) -> None:
-    stream = redirection.log
-    if options.log_to_file and options.profile_dir:
-        directory = Path(options.profile_dir, "log")
-        directory.mkdir(parents=True, exist_ok=True)
-        name = (
-            f"ipengine-{options.cluster_id}-{os.getpid()}.log" if options.cluster_id else f"ipengine-{os.getpid()}.log"
-        )
-        stream = (directory / name).open("w", encoding="utf-8", buffering=1)
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Lines())
-    logger = logging.getLogger("trio_hub")
-    logger.addHandler(handler)
-    logger.setLevel(options.log_level)
-    logger.propagate = False
-
-
-class _Lines(logging.Formatter):
-    """Each record in a line: time, level, message, fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in record.__dict__.items() if name not in _USUAL)
-        text = f"{self.formatTime(record)} {record.levelname} {record.getMessage()} {fields}".rstrip()
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
 # The thread of the sockets
 
 
@@ -226,6 +197,7 @@ def _run_sockets(
     printed: Printed,
     redirection: Redirection,
     worker: Worker,
+    log_stream: TextIO,
     to_nanny: int | None,
     lifeline: int | None,
 ) -> None:
@@ -237,6 +209,10 @@ def _run_sockets(
                 os.write(to_nanny, json.dumps(state).encode() + b"\n")
 
     def registered(engine_id: int) -> None:
+        if options.log_level in ("DEBUG", "INFO"):
+            # Scripts wait for this line of ipengine's.
+            with suppress(OSError, ValueError):
+                print(f"Completed registration with id {engine_id}", file=log_stream)
         worker.engine_id = engine_id
         sockets.ready.set()
 

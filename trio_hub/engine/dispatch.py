@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +14,6 @@ from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .jobs import Job, Jobs
 from .output import FIRST_DELAY, Printed, Publication, Redirection, Text
-from .worker import kernel_info
 
 __all__ = ["Dispatcher"]
 
@@ -25,8 +21,10 @@ log = get_logger("trio_hub.engine")
 
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
-ANSWER_LEAVES = 0.1
-"""Seconds that the answer to a request has to leave, before the process dies of what was asked for."""
+QUICK = 0.0005
+"""Seconds that the thread of the sockets waits for a job that has just come, if the last one took no longer."""
+LINGER = 0.002
+"""Seconds that it waits at most for jobs that came together."""
 QUIET_CLIENT = b'"trio-hub-client"'
 """The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
 
@@ -49,7 +47,7 @@ class Dispatcher:
         send: sends frames on a channel; returns False if ZeroMQ does not take them.
         jobs: where requests go, and come back answered.
         printed, redirection: output, and the pipes that it comes from.
-        shut_down: called when a client asks the engine to end.
+        soon: calls something when the messages that came together are handled.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Dispatcher:
         jobs: Jobs,
         printed: Printed,
         redirection: Redirection,
-        shut_down: Callable[[], None],
+        soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self.uuid = uuid
         self.engine_id = -1
@@ -68,12 +66,11 @@ class Dispatcher:
         self._jobs = jobs
         self._printed = printed
         self._redirection = redirection
-        self._shut_down = shut_down
+        self._soon = soon
         self._stuck = False
+        self._quick = True
+        self._lingers = False
         self._due = trio.Event()
-        self._due_to_die = trio.Event()
-        self._to_die_of = 0
-        self._lethal = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT}
         self.use(session)
 
     def use(self, session: Session) -> None:
@@ -84,84 +81,28 @@ class Dispatcher:
     # Requests
 
     def on_shell(self, frames: Frames) -> None:
-        message = self._read(frames)
+        message = self.read(frames)
         if message is not None:
             self._jobs.put(Job(message, "shell"))
+            if self._quick and not self._lingers:
+                self._lingers = True
+                self._soon(self._linger)
 
-    def on_control(self, frames: Frames) -> None:
-        message = self._read(frames)
-        if message is None:
-            return
-        msg_type = message.header.msg_type
-        handler = {
-            "abort_request": self._abort,
-            "signal_request": self._signal,
-            "interrupt_request": self._interrupt,
-            "usage_request": self._usage,
-            "shutdown_request": self._shutdown,
-        }.get(msg_type)
-        try:
-            if msg_type == "kernel_info_request":
-                self._answer_control(message, kernel_info())
-            elif handler is None:
-                self._jobs.put(Job(message, "control"))
-            else:
-                handler(message, self.session.content(message))
-        except (WireError, LookupError, TypeError, ValueError, OSError) as error:
-            log.warning("a control request cannot be done", what=msg_type, error=error)
-            content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
-            self._answer_control(message, content)
+    def _linger(self) -> None:
+        """Wait a moment for the jobs that have just come, if the last ones were quick."""
+        self._lingers = False
+        until = trio.current_time() + LINGER
+        while self._jobs.outstanding and self._quick and trio.current_time() < until:
+            self._quick = self._jobs.linger(QUICK)
+            self.deliver()
 
-    def _read(self, frames: Frames) -> Message | None:
+    def read(self, frames: Frames) -> Message | None:
         try:
             message = self.session.read_untrusted(frames)
         except WireError as error:
             log.warning("a message that cannot be read was dropped", error=error)
             return None
         return message if message.idents else None
-
-    def _abort(self, message: Message, content: dict[str, Any]) -> None:
-        msg_ids = content.get("msg_ids")
-        if not msg_ids:
-            self._jobs.abort_all()
-        for msg_id in [msg_ids] if isinstance(msg_ids, str) else msg_ids or ():
-            self._jobs.abort(str(msg_id))
-        self._answer_control(message, {"status": "ok"})
-
-    def _signal(self, message: Message, content: dict[str, Any]) -> None:
-        number = content["sig"]
-        number = signal.Signals[number] if isinstance(number, str) else int(number)
-        os.kill(os.getpid(), 0 if number in self._lethal else number)  # raises if there is no such signal
-        self._answer_control(message, {"status": "ok"})
-        if number in self._lethal:
-            self._to_die_of = int(number)
-            self._due_to_die.set()
-
-    async def die_as_told(self) -> None:
-        """Send this process a signal that ends it at once, when the answer to the request has left."""
-        await self._due_to_die.wait()
-        await trio.sleep(ANSWER_LEAVES)
-        os.kill(os.getpid(), self._to_die_of)
-
-    def _interrupt(self, message: Message, content: dict[str, Any]) -> None:
-        self._answer_control(message, {"status": "ok"})
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def _usage(self, message: Message, content: dict[str, Any]) -> None:
-        usage = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}
-        self._answer_control(message, usage | {"kernel_memory": _memory()})
-
-    def _shutdown(self, message: Message, content: dict[str, Any]) -> None:
-        done = {"status": "ok", "restart": bool(content.get("restart"))}
-        self._answer_control(message, done)
-        self.publish("shutdown_reply", done, parent=message.raw_header)
-        self._shut_down()
-
-    def _answer_control(self, message: Message, content: dict[str, Any]) -> None:
-        msg_type = message.header.msg_type.removesuffix("_request") + "_reply"
-        metadata = {"engine": self.uuid}
-        reply = self.session.write(msg_type, content, parent=message.raw_header, metadata=metadata)
-        self.send("control", [*message.idents, *reply])
 
     # Answers
 
@@ -176,6 +117,7 @@ class Dispatcher:
 
     def _reply(self, job: Job) -> None:
         message, answer = job.message, job.answer
+        self._quick = job.seconds < QUICK
         header = message.raw_header
         if answer is not None:
             status = answer.content.get("status", "ok")
@@ -282,12 +224,3 @@ class Dispatcher:
 
 
 _NOTHING_ASKED = RequestMetadata()
-
-
-def _memory() -> int:
-    """Return the bytes of memory that this process uses, its part of shared memory included; 0 if unknown."""
-    try:
-        with open("/proc/self/smaps_rollup") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return 0

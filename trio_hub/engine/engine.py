@@ -18,6 +18,7 @@ from ..transport.sockets import Receiver
 from ..wire.frames import Frames
 from ..wire.messages import Session
 from .address import HubAddress, Tunnels, connection_file, read_address
+from .control import Control
 from .dispatch import Dispatcher
 from .heart import Heart
 from .jobs import Jobs
@@ -76,15 +77,16 @@ class Engine:
         self.address = address
         self._told = told
         self._registered = registered
-        self._jobs = jobs
         self._redirection = redirection
+        self._printed = printed
         self._context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
         self._receiver = Receiver()
         self._link: Link | None = None
         self._tunnels = Tunnels(options, address.ssh)
         self._heart: Heart | None = None
         session = session_for(address, uuid)
-        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._asked_to_end)
+        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
+        self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
         self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
         self._scope = trio.CancelScope()
@@ -118,7 +120,7 @@ class Engine:
                     nursery.start_soon(self.dispatcher.publish_output, name="output")
                     for descriptor in self._redirection.pipes:
                         nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
-                    nursery.start_soon(self.dispatcher.die_as_told, name="signals")
+                    nursery.start_soon(self._control.die_as_told, name="signals")
                     nursery.start_soon(self._look_after_returns, name="returns")
                     await self._watch_hub()
             finally:
@@ -146,7 +148,7 @@ class Engine:
         """Say goodbye to the hub, send what can be sent, and close all sockets."""
         link = self._link
         if link is not None:
-            self._redirection.drain(self.dispatcher._printed)
+            self._redirection.drain(self._printed)
             self.dispatcher.flush()
             if self.id >= 0:
                 content = {"id": self.id, "uuid": self._uuid}
@@ -185,7 +187,7 @@ class Engine:
         urls = self.address.urls
         shell = [urls["mux"], urls["task"], self.address.broadcast_url(self.id)]
         link.open("iopub", zmq.XPUB, [urls["iopub"]], self._on_subscription)
-        link.open("control", zmq.ROUTER, [urls["control"]], self.dispatcher.on_control)
+        link.open("control", zmq.ROUTER, [urls["control"]], self._control.on_message)
         link.open("shell", zmq.ROUTER, shell, self.dispatcher.on_shell)
         # What is published before the hub has subscribed is lost.
         with trio.move_on_after(SUBSCRIBED_WITHIN):
@@ -266,20 +268,9 @@ class Engine:
             if 0 < self._options.max_heartbeat_misses <= misses:
                 self.reason = "the hub was away for too long"
                 raise HubLostError(f"no heartbeat of the hub for {misses * period:.0f} s")
-            if misses >= 2 and (address := self._moved()) is not None:
+            if misses >= 2 and (address := moved(self.address, self._options)) is not None:
                 await self._move(address)
                 misses = 0
-
-    def _moved(self) -> HubAddress | None:
-        """Return the address of another hub, if the connection file has changed."""
-        if self._options.connection_info:
-            return None
-        path = connection_file(self._options)
-        with suppress(OSError, ConnectionFileError):
-            address = read_address(path.read_bytes(), str(path), self._options)
-            if (address.urls, address.key) != (self.address.urls, self.address.key):
-                return address
-        return None
 
     async def _move(self, address: HubAddress) -> None:
         """Go to the hub that has taken the place of the last one."""
@@ -318,6 +309,18 @@ def resealed(frames: Frames, session: Session) -> Frames:
     """Return a message with the signature of another session."""
     start = frames.index(b"<IDS|MSG>")
     return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
+
+
+def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
+    """Return the address of another hub, if the connection file has changed."""
+    if options.connection_info:
+        return None
+    path = connection_file(options)
+    with suppress(OSError, ConnectionFileError):
+        new = read_address(path.read_bytes(), str(path), options)
+        if (new.urls, new.key) != (address.urls, address.key):
+            return new
+    return None
 
 
 async def wait_for_file(options: EngineOptions) -> Path:

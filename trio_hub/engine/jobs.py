@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -33,16 +34,17 @@ class Job:
 
     - ``message``: the request.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
-    - ``started``: when the job began, as ISO 8601 text.
+    - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
     - ``answer``: set when the job is done; None if nobody is to be answered.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "message", "started")
+    __slots__ = ("_claim", "answer", "channel", "message", "seconds", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
         self.channel = channel
         self.started = ""
+        self.seconds = 0.0
         self.answer: Answer | None = None
         self._claim = threading.Lock()
 
@@ -72,6 +74,9 @@ class Jobs:
         self._pending: dict[str, Job] = {}
         self._aborted: OrderedDict[str, None] = OrderedDict()
         self.finished: deque[Job] = deque()
+        self._lingering = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     # In the thread of the sockets
 
@@ -93,6 +98,19 @@ class Jobs:
         elif job.claim():
             self.finish(job, ABORTED)
 
+    def linger(self, seconds: float) -> bool:
+        """Wait for a job to be finished, blocking this thread. Return whether one is.
+
+        Most jobs are quick. To wait for them here costs a fraction of what it costs to be woken by another thread.
+        """
+        self._bell.acquire(blocking=False)  # a ring that came too late for the last call
+        self._lingering = True
+        if not self.finished:
+            self._bell.acquire(timeout=seconds)
+        self._lingering = False
+        # A job is appended before `finish` looks whether this thread lingers: so none is missed.
+        return bool(self.finished)
+
     def end(self) -> None:
         """Tell the main thread to end, after the jobs that wait."""
         self._waiting.put(None)
@@ -110,7 +128,11 @@ class Jobs:
         self._pending.pop(job.msg_id, None)
         job.answer = answer
         self.finished.append(job)
-        self._wake()
+        if self._lingering:
+            with suppress(RuntimeError):  # another thread has rung
+                self._bell.release()
+        else:
+            self._wake()
 
     @property
     def outstanding(self) -> int:

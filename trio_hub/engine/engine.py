@@ -31,8 +31,8 @@ __all__ = ["Engine", "RegistrationFailed"]
 
 log = get_logger("trio_hub.engine")
 
-LINGER = 1000
-"""Milliseconds that what was sent last has to leave, at the engine's end."""
+LINGER, LINGER_AWAY = 3000, 500
+"""Milliseconds that what was sent last has to leave at the end: at a hub that is there, and at one that is not."""
 SUBSCRIBED_WITHIN = 2.0
 """Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
 HEARTBEAT_SLACK = 0.5
@@ -95,6 +95,7 @@ class Engine:
         self._ping = trio.Event()
         self._returned = trio.Event()
         self.hb_period = 3.0
+        self._misses = 0
         self.reason = ""
         """Why the engine ends."""
 
@@ -126,7 +127,7 @@ class Engine:
             finally:
                 nursery.cancel_scope.cancel()
                 self._leave()
-                with trio.CancelScope(shield=True), trio.move_on_after(LINGER / 1000 + 1, shield=True):
+                with trio.move_on_after(LINGER / 1000 + 1, shield=True):
                     await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
                 self._told(None)
 
@@ -155,7 +156,7 @@ class Engine:
                 if self.reason:
                     content["cause"] = self.reason
                 link.send("registration", self.session.write("unregistration_request", content))
-            link.close(LINGER)
+            link.close(LINGER_AWAY if self._misses else LINGER)
         self._receiver.close()
         self._tunnels.close()
 
@@ -251,7 +252,6 @@ class Engine:
 
     async def _watch_hub(self) -> None:
         """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""
-        misses = 0
         while True:
             self._ping = trio.Event()
             period = self.hb_period + HEARTBEAT_SLACK
@@ -261,16 +261,16 @@ class Engine:
                 with trio.move_on_after(RECEIVER_FIRST):
                     await self._ping.wait()
             if self._ping.is_set():
-                misses = 0
+                self._misses = 0
                 continue
-            misses += 1
-            log.warning("no heartbeat of the hub", seconds=round(misses * period, 1))
-            if 0 < self._options.max_heartbeat_misses <= misses:
+            self._misses += 1
+            log.warning("no heartbeat of the hub", seconds=round(self._misses * period, 1))
+            if 0 < self._options.max_heartbeat_misses <= self._misses:
                 self.reason = "the hub was away for too long"
-                raise HubLostError(f"no heartbeat of the hub for {misses * period:.0f} s")
-            if misses >= 2 and (address := moved(self.address, self._options)) is not None:
+                raise HubLostError(f"no heartbeat of the hub for {self._misses * period:.0f} s")
+            if self._misses >= 2 and (address := moved(self.address, self._options)) is not None:
                 await self._move(address)
-                misses = 0
+                self._misses = 0
 
     async def _move(self, address: HubAddress) -> None:
         """Go to the hub that has taken the place of the last one."""

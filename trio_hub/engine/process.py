@@ -35,6 +35,8 @@ OK, FAILED, NOT_REGISTERED = 0, 1, 255
 """Exit codes: those of ipengine."""
 ENDS_WITHIN = 2.0
 """Seconds that the process has to end, once the engine has said goodbye: user code may never return."""
+SOCKETS_END_WITHIN = 5.0
+"""Seconds that the thread of the sockets has to send what is left, and end."""
 
 
 class _Sockets:
@@ -117,7 +119,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
 
 def _end(sockets: _Sockets, printed: Printed, redirection: Redirection, thread: threading.Thread) -> NoReturn:
     """End the process, as Python does, but in bounded time."""
-    thread.join(ENDS_WITHIN)
+    thread.join(SOCKETS_END_WITHIN)
     printed.close()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     redirection.undo()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import trio
 
-from trio_hub import RemoteError
+from trio_hub import RemoteError, connect
 from trio_hub.testing import open_client
 
-from .support import cluster
+from ..crash.processes import hub_process
+from .support import LIMIT, cluster, open_engine_process, until
 from .test_nanny import dies
-from .test_process import output_of
+from .test_process import busy, output_of
 
 pytestmark = pytest.mark.crash
 
@@ -198,3 +199,31 @@ async def test_a_loop_that_prints_for_ever_does_not_fill_the_memory(tmp_path: Pa
         assert pss(child) < 150_000
         os.kill(child, signal.SIGINT)
         assert await client.apply(abs, -1) == 1
+
+
+async def test_hub_and_engine_are_killed_at_once(tmp_path: Path) -> None:
+    """The next hub knows the request, waits for the engine, and answers that it has not come back."""
+    profile, started = tmp_path / "profile", tmp_path / "started"
+    options = ("--durability=strict", "--registration-timeout=1", "--stranded-grace=0")
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(profile, *options) as hub,
+            open_engine_process(tmp_path, f"--profile-dir={profile}") as engine,
+            connect(connection_info=hub.client_info) as client,
+            trio.open_nursery() as nursery,
+        ):
+            await until(lambda: client.engines, "the engine")
+
+            async def call() -> None:
+                await dies(client, busy, str(started))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(call)
+            await until(started.exists, "the call")
+            child = await engine.child()
+            hub.kill()
+            engine.process.kill()
+            os.kill(child, signal.SIGKILL)
+            await hub.gone()
+            await hub.start()
+            await trio.sleep_forever()

@@ -18,6 +18,8 @@ from trio_hub import Client, RemoteError
 from .support import cluster, is_there, until
 from .test_process import busy
 
+pytestmark = pytest.mark.interop
+
 
 async def dies(client: Client, function: Callable[..., Any], *args: Any) -> str:
     """Call a function that ends the engine. Return what the error of the call says."""

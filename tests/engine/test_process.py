@@ -21,6 +21,8 @@ from trio_hub.testing.client import ScriptedClient
 from ..crash.processes import hub_process
 from .support import LIMIT, cluster, open_engine_process, until
 
+pytestmark = pytest.mark.interop
+
 
 async def status_of(client: ScriptedClient, msg_id: str) -> str:
     return str((await client.reply(msg_id)).content["status"])

@@ -15,7 +15,7 @@ import trio
 
 from trio_hub import Client, RemoteError
 
-from .support import cluster, is_there, until
+from .support import cluster, is_there, open_engine_process, until
 from .test_process import busy
 
 pytestmark = pytest.mark.interop
@@ -111,6 +111,15 @@ async def test_sigterm_stops_what_runs_and_says_goodbye(tmp_path: Path) -> None:
         engine.process.terminate()
         assert await engine.wait() == 0
         assert cleaned.exists()
+
+
+async def test_a_stop_before_there_is_a_hub(tmp_path: Path) -> None:
+    options = (f"--profile-dir={tmp_path}", "--IPEngine.wait_for_url_file=60")
+    async with open_engine_process(tmp_path, *options) as engine:
+        await until(lambda: "waits for the connection file" in engine.log, "the wait")
+        engine.process.terminate()
+        with trio.fail_after(20):
+            assert await engine.wait() == 0
 
 
 def leaves_processes() -> list[int]:

@@ -45,6 +45,8 @@ class _Sockets:
     def __init__(self) -> None:
         self.token: trio.lowlevel.TrioToken | None = None
         self.engine: Engine | None = None
+        self.scope = trio.CancelScope()
+        """That of the time before there is an engine."""
         self.status = OK
         self.ready = threading.Event()
         """Set when the engine has registered for the first time, or has ended."""
@@ -69,6 +71,8 @@ class _Sockets:
         def end() -> None:
             if self.engine is not None:
                 self.engine.stop(reason)
+            else:
+                self.scope.cancel()
 
         if self.token is not None:
             with suppress(trio.RunFinishedError):
@@ -220,7 +224,10 @@ def _run_sockets(
 
     async def main() -> None:
         sockets.token = trio.lowlevel.current_trio_token()
-        address = await _address(options)
+        with sockets.scope:
+            address = await _address(options)
+        if sockets.scope.cancelled_caught:
+            return
         worker.packer = packer_named(address.packer)
         engine = Engine(options, uuid, address, jobs, printed, redirection, told=told, registered=registered)
         sockets.engine = engine

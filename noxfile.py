@@ -61,7 +61,8 @@ def interop(session: nox.Session) -> None:
     """Stock clients and engines at our hub, and ipyparallel's own test suite with our controller in it.
 
     With arguments: that part of the suite, for instance `-- ipyparallel.tests.test_client -k purge`. With
-    STOCK_SUITE_CURVE=1 in the environment: the suite, with every controller told to encrypt.
+    STOCK_SUITE_CURVE=1 in the environment: the suite, with every controller told to encrypt. With
+    STOCK_SUITE_ENGINES=trio-hub: our engines wherever the suite starts one.
     """
     install(session, "interop")
     suite = ["ipyparallel.tests", f"--at-least={STOCK_TESTS}"]

@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "logs", "wire", "config", "transport"},
     # Former names of modules, for programs that import them. Nothing of ours does.
     "store": {"records", "databases"},
+    "engine": {"errors", "logs", "wire", "transport", "services", "__init__"},
     "__init__": {"errors", "config", "runtime", "client"},
     "joblib": {"client"},
 }
@@ -40,7 +41,7 @@ PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
 MAY_IMPORT["cli"].add("dashboard")  # which the command serves beside the hub
-MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["__main__"] = {"cli", "engine"}
 # ipyparallel loads it, by its entry points, and nothing of ours does: it has to do without the rest of the house.
 MAY_IMPORT["launchers"] = set()
 
@@ -57,7 +58,9 @@ CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", 
 # The stock implementation is not needed to run ours: only a command that starts it, or reads its files, may load it,
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
 STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
-LOADED_BY_STOCK = {"launchers": {"ipyparallel", "traitlets"}}
+LOADED_BY_STOCK = {"trio_hub.launchers": {"ipyparallel", "traitlets"}}
+# The engine's part that is IPython's own, which is loaded when IPython is first needed.
+LOADED_BY_STOCK["trio_hub.engine.ipython"] = {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "traitlets"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def violations(sources: Mapping[str, str]) -> list[str]:
         for imported in module.imports():
             place = f"{module.path}:{imported.line}"
             if imported.target.split(".")[0] != "trio_hub":
-                found += [f"{place}: {fault}" for fault in foreign_faults(module.part, imported)]
+                found += [f"{place}: {fault}" for fault in foreign_faults(module, imported)]
                 continue
             target = resolve(imported.target, names) or imported.target
             if part_of(target) not in MAY_IMPORT[module.part] | {module.part}:
@@ -154,7 +157,8 @@ def violations(sources: Mapping[str, str]) -> list[str]:
     return found
 
 
-def foreign_faults(part: str, imported: Import) -> Iterator[str]:
+def foreign_faults(module: Module, imported: Import) -> Iterator[str]:
+    part = module.part
     package = imported.target.split(".")[0]
     if part in PURE and package in IMPURE:
         yield f"{part} imports {package}"
@@ -164,7 +168,7 @@ def foreign_faults(part: str, imported: Import) -> Iterator[str]:
         yield f"{part} imports {package}"
     if part in PURE and package == "random" and imported.target not in {"random", "random.Random"}:
         yield f"{part} imports {imported.target}"
-    if package in STOCK - LOADED_BY_STOCK.get(part, set()) and not (part == "cli" and imported.lazy):
+    if package in STOCK - LOADED_BY_STOCK.get(module.name, set()) and not (part == "cli" and imported.lazy):
         yield f"{part} imports {package}" + (" when it is loaded" if part == "cli" else "")
 
 

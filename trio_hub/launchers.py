@@ -1,6 +1,7 @@
-"""Launchers for ``ipcluster`` and ``ipp.Cluster`` that start our hub: theirs, each with our command.
+"""Launchers for ``ipcluster`` and ``ipp.Cluster`` that start our hub and our engines: theirs, each with our command.
 
-ipyparallel finds them by entry points (``ipyparallel.controller_launchers``, in pyproject.toml): ``trio-hub`` here,
+ipyparallel finds them by entry points (``ipyparallel.controller_launchers`` and ``ipyparallel.engine_launchers``, in
+pyproject.toml): ``trio-hub`` here,
 ``trio-hub-slurm`` and so on by a batch system. Nothing else imports this module, since it needs ipyparallel.
 """
 
@@ -10,28 +11,48 @@ import sys
 
 from ipyparallel.cluster.launcher import (
     BatchControllerLauncher,
+    BatchEngineSetLauncher,
     ControllerLauncher,
+    EngineLauncher,
     HTCondorControllerLauncher,
+    HTCondorEngineSetLauncher,
     LocalControllerLauncher,
+    LocalEngineSetLauncher,
     LSFControllerLauncher,
+    LSFEngineSetLauncher,
     MPIControllerLauncher,
+    MPIEngineSetLauncher,
     PBSControllerLauncher,
+    PBSEngineSetLauncher,
     SGEControllerLauncher,
+    SGEEngineSetLauncher,
     SlurmControllerLauncher,
+    SlurmEngineSetLauncher,
     SSHControllerLauncher,
+    SSHEngineLauncher,
+    SSHEngineSetLauncher,
 )
 from traitlets import List, Unicode
 
 __all__ = [
     "TrioHub",
     "TrioHubBatch",
+    "TrioHubBatchEngines",
+    "TrioHubEngines",
     "TrioHubHTCondor",
+    "TrioHubHTCondorEngines",
     "TrioHubLSF",
+    "TrioHubLSFEngines",
     "TrioHubMPI",
+    "TrioHubMPIEngines",
     "TrioHubPBS",
+    "TrioHubPBSEngines",
     "TrioHubSGE",
+    "TrioHubSGEEngines",
     "TrioHubSSH",
+    "TrioHubSSHEngines",
     "TrioHubSlurm",
+    "TrioHubSlurmEngines",
 ]
 
 
@@ -97,5 +118,77 @@ executable = trio-hub
 # which is on a shared file system, or installed where the job runs
 transfer_executable = False
 arguments = ipcontroller {program_args}
+"""
+    )
+
+
+# Engines
+
+
+class _OurEngine(EngineLauncher):  # type: ignore[misc]
+    """With our engine's command. A user's own ``engine_cmd`` still counts more."""
+
+    engine_cmd = List(
+        Unicode(),
+        [sys.executable, "-m", "trio_hub", "engine"],
+        help="The command that starts an engine.",
+    ).tag(config=True)
+
+
+class TrioHubEngines(_OurEngine, LocalEngineSetLauncher):  # type: ignore[misc]
+    """On this machine."""
+
+
+class TrioHubMPIEngines(_OurEngine, MPIEngineSetLauncher):  # type: ignore[misc]
+    """By ``mpiexec``."""
+
+
+class _SSHEngine(SSHEngineLauncher):  # type: ignore[misc]
+    """One engine on another machine, with the Python there, which has to have trio-hub."""
+
+    def _engine_cmd_default(self) -> list[str]:
+        return [self.remote_python, "-m", "trio_hub", "engine"]
+
+
+class TrioHubSSHEngines(SSHEngineSetLauncher):  # type: ignore[misc]
+    """On other machines, by ssh."""
+
+    launcher_class = _SSHEngine
+
+    def _engine_cmd_default(self) -> list[str]:
+        return [self.remote_python, "-m", "trio_hub", "engine"]
+
+
+class TrioHubBatchEngines(_OurEngine, BatchEngineSetLauncher):  # type: ignore[misc]
+    """As jobs of any batch system; its commands and its template have to be configured."""
+
+
+class TrioHubSlurmEngines(_OurEngine, SlurmEngineSetLauncher):  # type: ignore[misc]
+    """As Slurm jobs."""
+
+
+class TrioHubPBSEngines(_OurEngine, PBSEngineSetLauncher):  # type: ignore[misc]
+    """As PBS jobs."""
+
+
+class TrioHubSGEEngines(_OurEngine, SGEEngineSetLauncher):  # type: ignore[misc]
+    """As jobs of the Grid Engine."""
+
+
+class TrioHubLSFEngines(_OurEngine, LSFEngineSetLauncher):  # type: ignore[misc]
+    """As LSF jobs."""
+
+
+class TrioHubHTCondorEngines(HTCondorEngineSetLauncher):  # type: ignore[misc]
+    """As HTCondor jobs; the script ``trio-hub`` has to be on the PATH there, see `TrioHubHTCondor`."""
+
+    engine_cmd = List(Unicode(), ["trio-hub", "engine"], help="The command that starts an engine.").tag(config=True)
+    default_template = Unicode(
+        """
+universe = vanilla
+executable = trio-hub
+# which is on a shared file system, or installed where the job runs
+transfer_executable = False
+arguments = "engine {program_args}"
 """
     )

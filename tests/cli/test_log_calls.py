@@ -74,9 +74,9 @@ def test_every_field_is_in_the_reference_and_no_other() -> None:
     assert set(told) == used - OPTIONS | OF_FORMATTERS
 
 
-def test_nobody_but_the_helper_and_the_command_uses_loggers_of_the_standard_library() -> None:
+def test_nobody_but_the_helper_the_command_and_the_engine_uses_loggers_of_the_standard_library() -> None:
     users = {path.relative_to(ROOT / "trio_hub").as_posix() for path in sources() if "getLogger(" in path.read_text()}
-    assert users == {"logs.py", "cli/logs.py"}
+    assert users == {"logs.py", "cli/logs.py", "engine/logs.py"}
 
 
 @pytest.mark.parametrize(

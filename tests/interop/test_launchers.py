@@ -22,9 +22,15 @@ from .conftest import LIMIT, wait_until
 
 pytestmark = pytest.mark.interop
 
-GROUP = "ipyparallel.controller_launchers"
-NAMES = {point.name: point for point in entry_points(group=GROUP) if point.name.startswith("trio-hub")}
+KINDS = ("controller", "engine")
+NAMES = {
+    (kind, point.name): point
+    for kind in KINDS
+    for point in entry_points(group=f"ipyparallel.{kind}_launchers")
+    if point.name.startswith("trio-hub")
+}
 OURS = [sys.executable, "-m", "trio_hub", "ipcontroller"]
+OUR_ENGINE = [sys.executable, "-m", "trio_hub", "engine"]
 
 
 @pytest.fixture
@@ -123,13 +129,62 @@ def test_every_launcher_has_a_name() -> None:
     assert {point.value for point in NAMES.values()} == {f"trio_hub.launchers:{name}" for name in launchers.__all__}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_leads_to_a_launcher_and_back(name: str) -> None:
-    found = find_launcher_class(name, "controller")
-    assert found is NAMES[name].load()
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_a_name_leads_to_a_launcher_and_back(kind: str, name: str) -> None:
+    found = find_launcher_class(name, kind)
+    assert found is NAMES[kind, name].load()
     assert abbreviate_launcher_class(found) == name
-    kind = name.removeprefix("trio-hub").lstrip("-") or "local"
-    assert issubclass(found, find_launcher_class(kind, "controller"))
+    system = name.removeprefix("trio-hub").lstrip("-") or "local"
+    assert issubclass(found, find_launcher_class(system, kind))
+
+
+def engine_launcher(name: str, directory: Path, **options: Any) -> Any:
+    return find_launcher_class(name, "engine")(
+        work_dir=str(directory),
+        profile_dir=str(directory / "profile"),
+        cluster_id="c",
+        engine_args=["--timeout=30"],
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", ["trio-hub-slurm", "trio-hub-pbs", "trio-hub-sge", "trio-hub-lsf"])
+def test_a_job_runs_our_engines(directory: Path, name: str) -> None:
+    job = engine_launcher(name, directory)
+    job.write_batch_script(2)
+    script = Path(job.batch_file).read_text()
+    assert f"{sys.executable} -m trio_hub engine --timeout=30" in script
+    assert "ipyparallel.engine" not in script
+
+
+def test_an_htcondor_job_runs_our_script_for_engines(directory: Path) -> None:
+    job = engine_launcher("trio-hub-htcondor", directory)
+    job.write_batch_script(2)
+    script = Path(job.batch_file).read_text()
+    assert "executable = trio-hub\n" in script
+    assert 'arguments = "engine --timeout=30"' in script
+
+
+def test_mpiexec_runs_our_engines(directory: Path) -> None:
+    job = engine_launcher("trio-hub-mpi", directory)
+    job.n = 2
+    assert job.find_args() == ["mpiexec", "-n", "2", *OUR_ENGINE, "--mpi", "--timeout=30"]
+
+
+def test_ssh_runs_our_engines_with_the_python_there(directory: Path) -> None:
+    remote = engine_launcher("trio-hub-ssh", directory, remote_python="/opt/python")
+    for one in (remote, remote.launcher_class(remote_python="/opt/python", hostname="node")):
+        assert one.engine_cmd == ["/opt/python", "-m", "trio_hub", "engine"]
+
+
+def test_a_cluster_runs_our_engines_and_stops_them(directory: Path) -> None:
+    profile = directory / "profile_lab"
+    cluster = ipp.Cluster(
+        controller="trio-hub", engines="trio-hub", n=2, profile_dir=str(profile), engine_timeout=LIMIT
+    )
+    with cluster as client:
+        assert client[:].apply_sync(lambda: __import__("sys").argv[0].endswith("trio_hub/__main__.py")) == [True] * 2
+        assert client.load_balanced_view().map_sync(lambda x: x * x, range(20)) == [x * x for x in range(20)]
 
 
 def launcher(name: str, directory: Path, **options: Any) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sitecustomize import CURVE, LOG, controller_arguments  # type: ignore[import-not-found]  # known to the run, not to mypy
+from sitecustomize import CURVE, ENGINES, LOG, controller_arguments, engine_arguments  # type: ignore[import-not-found]  # known to the run, not to mypy
 
 SKIPS = {
     "MongoDB": r"Requires mongodb|Couldn't connect to mongodb",
@@ -55,6 +55,7 @@ class OurController:
         self.tried_again: set[str] = set()
         self.ours: list[int] = []
         self.encrypted = 0
+        self.engines = 0
         self.faults: list[str] = []
         self.seen: dict[int, str] = {}
         self.ended = threading.Event()
@@ -62,7 +63,7 @@ class OurController:
 
     def watch(self) -> None:
         while not self.ended.wait(PERIOD):
-            for pid, command in stock_controllers():
+            for pid, command in stock_processes():
                 self.seen.setdefault(pid, command)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -95,11 +96,14 @@ class OurController:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         ours = [line.split()[1:3] for line in lines if line.startswith("ours ")]
         self.ours = [int(pid) for pid, _ in ours]
+        self.engines = sum(line.startswith("engine ") for line in lines)
+        if os.environ.get(ENGINES) == "trio-hub" and not self.engines:
+            yield "no engine of ours was started"
         self.encrypted = sum(curve == "curve" for _, curve in ours)
         if os.environ.get(CURVE) and self.encrypted < len(ours):
             yield f"{len(ours) - self.encrypted} controllers were not told to encrypt"
         yield from (f"a stock controller was refused: {line}" for line in lines if line.startswith("theirs "))
-        yield from (f"a stock controller ran: {pid} {command}" for pid, command in self.seen.items())
+        yield from (f"a stock process ran: {pid} {command}" for pid, command in self.seen.items())
         if not self.ours:
             yield "no controller was started"
         for reason in self.skipped:
@@ -113,6 +117,7 @@ class OurController:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("our controller")
         terminalreporter.line(f"controllers: {len(self.ours)} of ours, {len(self.seen)} stock ones seen")
+        terminalreporter.line(f"engines of ours: {self.engines}")
         terminalreporter.line(f"told to encrypt: {self.encrypted}")
         for reason, count in self.skipped.most_common():
             terminalreporter.line(f"skipped {count}: {reason}")
@@ -133,10 +138,13 @@ def processes() -> Iterator[tuple[Path, list[str]]]:
             continue
 
 
-def stock_controllers() -> Iterator[tuple[int, str]]:
+def stock_processes() -> Iterator[tuple[int, str]]:
+    """The stock controllers that run; and, where ours are wanted, the stock engines."""
+    ours = os.environ.get(ENGINES) == "trio-hub"
     for process, command in processes():
+        stock = controller_arguments(command) is not None or (ours and engine_arguments(command) is not None)
         try:
-            if controller_arguments(command) is not None and "zmq" in (process / "maps").read_text():
+            if stock and "zmq" in (process / "maps").read_text():
                 yield int(process.name), " ".join(command)
         except OSError:
             continue

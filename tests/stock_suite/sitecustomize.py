@@ -17,26 +17,40 @@ import sys
 LOG = "STOCK_SUITE_LOG"
 """The environment variable that names the file to which each process adds one line: whose, its pid, whether it is told
 to encrypt, its arguments."""
+ENGINES = "STOCK_SUITE_ENGINES"
+"""The environment variable that says whose engines a run has: ``trio-hub`` for ours, by default the stock ones."""
 CURVE = "IPP_ENABLE_CURVE"
 """The environment variable by which a run tells every controller to encrypt."""
 
 MODULES = ("ipyparallel.controller", "ipyparallel.controller.__main__", "ipyparallel.controller.app")
 SCRIPTS = ("/ipcontroller", "/ipyparallel/controller/__main__.py", "/ipyparallel/controller/app.py")
 OURS = ("-m", "trio_hub", "ipcontroller")
+ENGINE_MODULES = ("ipyparallel.engine", "ipyparallel.engine.__main__", "ipyparallel.engine.app")
+ENGINE_SCRIPTS = ("/ipengine", "/ipyparallel/engine/__main__.py", "/ipyparallel/engine/app.py")
+OUR_ENGINE = ("-m", "trio_hub", "engine")
 
 
 def controller_arguments(argv: list[str]) -> list[str] | None:
     """What an ipcontroller is told by the command line of a Python process; None if it is none."""
+    return arguments_of(argv, MODULES, SCRIPTS)
+
+
+def engine_arguments(argv: list[str]) -> list[str] | None:
+    """What an ipengine is told by the command line of a Python process; None if it is none."""
+    return arguments_of(argv, ENGINE_MODULES, ENGINE_SCRIPTS)
+
+
+def arguments_of(argv: list[str], modules: tuple[str, ...], scripts: tuple[str, ...]) -> list[str] | None:
     rest = iter(argv[1:])
     for argument in rest:
         if argument == "-m":
-            return list(rest) if next(rest, "") in MODULES else None
+            return list(rest) if next(rest, "") in modules else None
         if argument in ("-X", "-W"):
             next(rest, "")
         elif argument == "-c" or argument == "-":
             return None
         elif not argument.startswith("-"):
-            return list(rest) if f"/{argument}".endswith(SCRIPTS) else None
+            return list(rest) if f"/{argument}".endswith(scripts) else None
     return None
 
 
@@ -78,4 +92,8 @@ if LOG in os.environ:
     if arguments is not None:
         note("ours")
         os.execv(sys.executable, [sys.executable, *OURS, *arguments])
+    arguments = engine_arguments(sys.orig_argv) if os.environ.get(ENGINES) == "trio-hub" else None
+    if arguments is not None:
+        note("engine")
+        os.execv(sys.executable, [sys.executable, *OUR_ENGINE, *arguments])
     sys.meta_path.insert(0, Tripwire())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .sitecustomize import CURVE, LOG, controller_arguments
+from .sitecustomize import CURVE, ENGINES, LOG, controller_arguments, engine_arguments
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,28 @@ from .sitecustomize import CURVE, LOG, controller_arguments
 )
 def test_controllers_are_told_by_their_command_lines(command: str, expected: list[str] | None) -> None:
     assert controller_arguments(command.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python -m ipyparallel.engine --timeout=5", ["--timeout=5"]),
+        ("python /opt/bin/ipengine --mpi", ["--mpi"]),
+        ("python -m ipyparallel.engine.nanny", None),
+        ("python -m ipyparallel.controller", None),
+    ],
+)
+def test_engines_are_told_by_their_command_lines(command: str, expected: list[str] | None) -> None:
+    assert engine_arguments(command.split()) == expected
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_engine_becomes_ours_if_that_is_wanted(ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINES, "trio-hub" if ours else "")
+    done, log = run(tmp_path, "-m", "ipyparallel.engine", "--help")
+    assert done.returncode == 0
+    assert ("trio-hub" in done.stdout) == ours
+    assert log.startswith("engine ") == ours
 
 
 def run(directory: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:

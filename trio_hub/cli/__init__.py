@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "serve": ("serve:serve", "Run a hub until it is stopped."),
     "ipcontroller": ("ipcontroller:ipcontroller", "Run a hub with the command line and config files of ipcontroller."),
+    "engine": ("engine:engine", "Run an engine with the command line of ipengine."),
     "config": ("config_show:config", "Show settings."),
     "demo": ("demo:demo", "Show a hub at work: real engines, real tasks, figures."),
     "status": ("asking.looking:status", "Show the state of a hub on one screen."),

@@ -11,12 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 from ..wire.messages import Message, Session
+from ..wire.plain import printable
 from .connector import EngineConnector, EngineState
 from .engines import Engines
 from .notices import Notices
 from .ports import Host
 
-__all__ = ["Goodbyes"]
+__all__ = ["MAX_CAUSE", "Goodbyes"]
+
+MAX_CAUSE = 200
+"""Characters of the cause that an unregistration may give. The rest is cut off."""
 
 
 class Goodbyes:
@@ -40,7 +44,7 @@ class Goodbyes:
         """Unregister an engine that asks to leave, also while it is registering.
 
         A message that names a uuid is ignored if the engine with this id has another uuid. A message that names only
-        an id is checked first, see `heart_asked`.
+        an id is checked first, see `heart_asked`. Engines of ours also say why they end (``cause``).
         """
         content = self._session.content(msg)
         engine_id = content.get("id")
@@ -60,7 +64,7 @@ class Goodbyes:
                 "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
             )
         else:
-            self._unregister(engine, "", may_return=False)
+            self._unregister(engine, _cause_in(content), may_return=False)
 
     def _doubt(self, engine: EngineConnector) -> None:
         if engine in self.doubted:
@@ -102,3 +106,9 @@ def _speaks_of(sender: bytes, content: dict[str, Any]) -> bytes | None:
         return uuid.encode("utf-8", "replace")
     # ZeroMQ makes up an identity that begins with NUL for a peer without one; a stock engine's identity is its uuid
     return None if sender.startswith(b"\0") else sender
+
+
+def _cause_in(content: dict[str, Any]) -> str:
+    """Return why an engine ends, as an unregistration says it: the first line, at most `MAX_CAUSE` characters."""
+    cause = content.get("cause")
+    return printable(cause.partition("\n")[0][:MAX_CAUSE]) if isinstance(cause, str) else ""

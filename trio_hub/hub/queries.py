@@ -25,7 +25,7 @@ from .ports import Host, RunningQuery
 from .records import init_record
 from .redelivery import Redelivery
 from .replies import Reply
-from .results import error_as_value, result_of, value_buffers
+from .results import buffers_for, result_of
 from .tasks import TaskQueue
 
 __all__ = ["Queries"]
@@ -140,11 +140,7 @@ class Queries:
                 completed.append(msg_id)
                 if not status_only:
                     result = reply[msg_id] = result_of(record)
-                    is_stock = msg.header.is_stock
-                    if is_stock and len(msg_ids) > 1 and result["result_content"]["status"] != "ok":
-                        values = error_as_value(result)
-                    else:
-                        values = value_buffers(record, result, as_recorded=not is_stock)
+                    values = buffers_for(record, result, is_stock=msg.header.is_stock, is_alone=len(msg_ids) == 1)
                     buffers += wanted[msg_id] * values  # a stock client reads a value each time that it has asked
         if status_only:
             self._owed.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])

@@ -14,7 +14,7 @@ from ..records.record import TaskRecord
 from ..wire.frames import Buffer, to_bytes
 from ..wire.messages import error_content
 
-__all__ = ["NO_VALUE", "as_one_value", "error_as_value", "result_of", "value_buffers"]
+__all__ = ["NO_VALUE", "as_one_value", "buffers_for", "error_as_value", "result_of", "value_buffers"]
 
 # Opcodes of the pickle format, protocol 3.
 NO_VALUE = b"\x80\x03N."
@@ -50,6 +50,20 @@ def result_of(record: TaskRecord) -> dict[str, Any]:
         result["result_content"] = error | content
     result["io"] = record.as_dict(("execute_input", "execute_result", "error", "stdout", "stderr"))
     return result
+
+
+def buffers_for(record: TaskRecord, result: dict[str, Any], *, is_stock: bool, is_alone: bool) -> list[Buffer]:
+    """Return the buffers of a finished request that belong into the reply to a client. May change its entry.
+
+    Args:
+        record: the record of the request.
+        result: its entry, as `result_of` returns it.
+        is_stock: whether the client is a stock client.
+        is_alone: whether the client asks for no other request.
+    """
+    if is_stock and not is_alone and result["result_content"]["status"] != "ok":
+        return error_as_value(result)
+    return value_buffers(record, result, as_recorded=not is_stock)
 
 
 def value_buffers(record: TaskRecord, result: dict[str, Any], *, as_recorded: bool) -> list[Buffer]:

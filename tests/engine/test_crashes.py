@@ -1,0 +1,229 @@
+"""User code that does what it should not: the client always gets an answer that says what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from trio_hub import RemoteError, connect
+from trio_hub.testing import open_client
+
+from ..crash.processes import hub_process
+from .support import LIMIT, cluster, open_engine_process, until
+from .test_nanny import dies
+from .test_process import busy, output_of
+
+pytestmark = pytest.mark.crash
+
+
+def segfaults() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def eats_memory() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    kept = []
+    while True:
+        kept.append(bytearray(64 << 20))
+
+
+def closes_descriptors() -> None:
+    import os
+    import time
+
+    os.closerange(0, 4096)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [(segfaults, "killed by signal 11"), (closes_descriptors, ""), (lambda: os._exit(5), "exit code 5")],
+)
+async def test_code_that_ends_the_engine(tmp_path: Path, function: Callable[[], Any], says: str) -> None:
+    async with cluster(tmp_path) as (_, client, engine):
+        assert (says or "exit code") in await dies(client, function)
+        await engine.wait()
+
+
+async def test_memory_that_is_not_there_is_an_error_like_others(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (_, client, _):
+        with pytest.raises(RemoteError) as caught:
+            await client.apply(eats_memory)
+        assert caught.value.ename in ("MemoryError", "EngineError")
+
+
+def forks_and_comes_back() -> int:
+    """Fork; the child returns from the call, as the parent does."""
+    import os
+
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+    else:
+        print("from the child", flush=True)
+    return 1
+
+
+def pools() -> list[int]:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, range(-3, 0))
+
+
+async def test_code_that_forks(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (hub, client, engine), open_client(hub.client_info) as raw:
+        assert (await output_of(raw, forks_and_comes_back))["stdout"] == "from the child\n"
+        assert await client.apply(pools) == [3, 2, 1]
+        assert await client.apply(os.getpid) == await engine.child(), "there is one engine"
+
+
+def replaces_handlers() -> None:
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+
+
+async def test_code_that_replaces_signal_handlers(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "--kill-grace=0.5") as (_, client, engine):
+        await client.apply(replaces_handlers)
+        assert await client.apply(abs, -1) == 1
+        engine.process.terminate()
+        assert await engine.wait() in (0, -signal.SIGKILL)
+
+
+def starts_threads() -> int:
+    import threading
+
+    for daemon in (True, False):
+        threading.Thread(target=threading.Event().wait, daemon=daemon).start()
+    return threading.active_count()
+
+
+async def test_threads_that_never_end_do_not_keep_the_engine(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (_, client, engine):
+        assert await client.apply(starts_threads) > 2
+        assert await client.apply(abs, -1) == 1
+        engine.process.terminate()
+        assert await engine.wait() == 0
+
+
+def holds_the_lock(seconds: int) -> int:
+    """Keep every other thread of Python from running."""
+    import ctypes
+
+    return int(ctypes.PyDLL(None).sleep(seconds))
+
+
+async def test_a_heart_beats_while_user_code_holds_the_lock(tmp_path: Path) -> None:
+    """Ten times as long as the hub waits for a heart; the command's defaults are 33 s."""
+    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=2) as (_, client, _):
+        assert await client.apply(holds_the_lock, 3) == 0
+        assert await client.apply(abs, -1) == 1
+
+
+async def test_code_that_changes_directory_and_closes_its_output(tmp_path: Path) -> None:
+    def odd(directory: str) -> str:
+        import os
+        import sys
+
+        os.chdir(directory)
+        sys.stdout.close()
+        sys.stderr = None
+        os.close(1)
+        return os.getcwd()
+
+    async with cluster(tmp_path) as (_, client, engine):
+        assert await client.apply(odd, str(tmp_path)) == str(tmp_path)
+        assert await client.apply(abs, -1) == 1
+        engine.process.terminate()
+        assert await engine.wait() == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, BaseException])
+async def test_errors_that_are_no_exceptions(tmp_path: Path, error: type[BaseException]) -> None:
+    def fails() -> None:
+        raise error("as the test says")
+
+    async with cluster(tmp_path) as (_, client, _):
+        with pytest.raises(RemoteError) as caught:
+            await client.apply(fails)
+        assert caught.value.ename == error.__name__
+        assert await client.apply(abs, -1) == 1
+
+
+async def test_results_and_errors_that_cannot_be_sent(tmp_path: Path) -> None:
+    def unsendable() -> Any:
+        return iter(lambda: 1, 2)
+
+    def unspeakable() -> None:
+        class Odd(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no words")
+
+        raise Odd
+
+    async with cluster(tmp_path) as (_, client, _):
+        with pytest.raises(RemoteError, match="pickle"):
+            await client.apply(unsendable)
+        with pytest.raises(RemoteError, match="no words"):
+            await client.apply(unspeakable)
+        with pytest.raises(RemoteError):
+            await client.apply(lambda: "\ud800".encode())
+        assert await client.apply(abs, -1) == 1
+
+
+def prints_for_ever() -> None:
+    while True:
+        print("x" * 1000)
+
+
+async def test_a_loop_that_prints_for_ever_does_not_fill_the_memory(tmp_path: Path) -> None:
+    from .test_process import pss
+
+    async with cluster(tmp_path) as (_, client, engine):
+        child = await engine.child()
+        with trio.move_on_after(3):
+            await client.apply(prints_for_ever)
+        assert pss(child) < 150_000
+        os.kill(child, signal.SIGINT)
+        assert await client.apply(abs, -1) == 1
+
+
+async def test_hub_and_engine_are_killed_at_once(tmp_path: Path) -> None:
+    """The next hub knows the request, waits for the engine, and answers that it has not come back."""
+    profile, started = tmp_path / "profile", tmp_path / "started"
+    options = ("--durability=strict", "--registration-timeout=1", "--stranded-grace=0")
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(profile, *options) as hub,
+            open_engine_process(tmp_path, f"--profile-dir={profile}") as engine,
+            connect(connection_info=hub.client_info) as client,
+            trio.open_nursery() as nursery,
+        ):
+            await until(lambda: client.engines, "the engine")
+
+            async def call() -> None:
+                await dies(client, busy, str(started))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(call)
+            await until(started.exists, "the call")
+            child = await engine.child()
+            hub.kill()
+            engine.process.kill()
+            os.kill(child, signal.SIGKILL)
+            await hub.gone()
+            await hub.start()
+            await trio.sleep_forever()

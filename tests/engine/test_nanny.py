@@ -1,0 +1,156 @@
+"""The nanny: signals, the end of an engine, and what the hub and the clients hear of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from trio_hub import Client, RemoteError
+
+from .support import cluster, is_there, open_engine_process, until
+from .test_process import busy
+
+pytestmark = pytest.mark.interop
+
+
+async def dies(client: Client, function: Callable[..., Any], *args: Any) -> str:
+    """Call a function that ends the engine. Return what the error of the call says."""
+    with pytest.raises(RemoteError) as caught:
+        await client.apply(function, *args, targets=0)
+    assert caught.value.ename == "EngineError"
+    return caught.value.evalue
+
+
+def killed(number: int) -> None:
+    import os
+
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV"), (signal.SIGABRT, "SIGABRT")]
+)
+async def test_the_client_hears_by_which_signal_the_engine_died(tmp_path: Path, number: int, name: str) -> None:
+    async with cluster(tmp_path) as (hub, client, engine):
+        assert f"killed by signal {number:d} ({name})" in await dies(client, killed, int(number))
+        assert await engine.wait() == -number, "the nanny ends as the engine has"
+        assert hub.statistics().engines == 0
+
+
+async def test_the_client_hears_with_which_status_it_has_ended(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (_, client, engine):
+        assert "exit code 7" in await dies(client, os._exit, 7)
+        assert await engine.wait() == 7
+
+
+async def test_whoever_kills_the_nanny_means_the_engine(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    async with cluster(tmp_path) as (_, client, engine), trio.open_nursery() as nursery:
+        child = await engine.child()
+
+        async def call() -> None:
+            assert "its nanny was killed" in await dies(client, busy, str(started))
+
+        nursery.start_soon(call)
+        await until(started.exists, "the call")
+        engine.process.kill()
+        await until(lambda: not is_there(child), "the engine's end")
+
+
+def ignores_signals(started: str) -> None:
+    import signal
+    import time
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    open(started, "w").close()
+    while True:
+        time.sleep(60)
+
+
+async def test_an_engine_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    async with cluster(tmp_path) as (_, client, engine), trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            assert "killed by signal 9 (SIGKILL)" in await dies(client, ignores_signals, str(started))
+
+        nursery.start_soon(call)
+        await until(started.exists, "the call")
+        engine.process.terminate()
+        assert await engine.wait() == -signal.SIGKILL
+
+
+async def test_sigterm_stops_what_runs_and_says_goodbye(tmp_path: Path) -> None:
+    started, cleaned = tmp_path / "started", tmp_path / "cleaned"
+
+    def cleans(started: str, cleaned: str) -> None:
+        import time
+
+        open(started, "w").close()
+        try:
+            time.sleep(60)
+        finally:
+            open(cleaned, "w").close()
+
+    async with cluster(tmp_path) as (_, client, engine), trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            assert "signal 15" in await dies(client, cleans, str(started), str(cleaned))
+
+        nursery.start_soon(call)
+        await until(started.exists, "the call")
+        engine.process.terminate()
+        assert await engine.wait() == 0
+        assert cleaned.exists()
+
+
+async def test_a_stop_before_there_is_a_hub(tmp_path: Path) -> None:
+    options = (f"--profile-dir={tmp_path}", "--IPEngine.wait_for_url_file=60")
+    async with open_engine_process(tmp_path, *options) as engine:
+        await until(lambda: "waits for the connection file" in engine.log, "the wait")
+        engine.process.terminate()
+        with trio.fail_after(20):
+            assert await engine.wait() == 0
+
+
+def leaves_processes() -> list[int]:
+    """Start a process, and a daemon in a session of its own whose parent has ended."""
+    import subprocess
+
+    plain = subprocess.Popen(["sleep", "1000"])
+    daemon = subprocess.run(
+        ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"], capture_output=True, check=True
+    )
+    return [plain.pid, int(daemon.stdout)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_what_the_engine_leaves_behind_is_ended(tmp_path: Path, number: int) -> None:
+    async with cluster(tmp_path) as (_, client, engine):
+        left = await client.apply(leaves_processes)
+        assert all(map(is_there, left))
+        os.kill(await engine.child(), number)
+        await engine.wait()
+        assert not any(map(is_there, left))
+
+
+def test_the_nanny_loads_nothing_heavy() -> None:
+    program = "import sys, trio_hub.__main__, trio_hub.engine.nanny; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"trio", "zmq", "msgspec", "click", "logging", "dataclasses", "asyncio", "json"} & {*loaded}
+
+
+async def test_without_a_nanny_there_is_one_process(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "--IPEngine.enable_nanny=False") as (_, client, engine):
+        assert await client.apply(os.getpid) == engine.nanny
+        engine.process.terminate()
+        assert await engine.wait() == 0

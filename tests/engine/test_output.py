@@ -1,0 +1,109 @@
+"""What user code prints, up to the socket."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from trio_hub.engine import output
+from trio_hub.engine.output import MAX_PIECE, OutputStream, Printed, Publication, Text
+
+
+def texts(printed: Printed) -> list[tuple[str, str]]:
+    pieces = iter(printed.take, None)
+    return [(piece.name, piece.text) for piece in pieces if isinstance(piece, Text)]
+
+
+def test_text_of_one_stream_and_request_is_joined() -> None:
+    woken: list[int] = []
+    printed = Printed(lambda: woken.append(1))
+    printed.add("stdout", "a")
+    printed.add("stdout", "b")
+    printed.add("stderr", "c")
+    printed.parent = b'{"other": 1}'
+    printed.add("stderr", "d")
+    assert woken == [1], "one wake-up is enough until somebody takes"
+    assert texts(printed) == [("stdout", "ab"), ("stderr", "c"), ("stderr", "d")]
+    printed.add("stdout", "e")
+    assert woken == [1, 1]
+
+
+def test_order_is_kept_between_text_and_messages() -> None:
+    printed = Printed(lambda: None)
+    message = Publication("display_data", "displaypub", b"{}", b"{}", {}, [])
+    printed.add("stdout", "before")
+    printed.publish(message)
+    printed.add("stdout", "after")
+    taken = list(iter(printed.take, None))
+    assert [getattr(piece, "text", None) for piece in taken] == ["before", None, "after"]
+    assert taken[1] is message
+
+
+def test_pieces_have_a_limit_and_can_be_put_back() -> None:
+    printed = Printed(lambda: None)
+    printed.add("stdout", "x" * (2 * MAX_PIECE + 1))
+    first = printed.take()
+    assert isinstance(first, Text)
+    assert len(first.text) == MAX_PIECE
+    printed.put_back(first)
+    assert [len(text) for _, text in texts(printed)] == [MAX_PIECE, MAX_PIECE, 1]
+    assert printed.is_empty
+
+
+def test_a_writer_waits_while_too_much_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MAX_WAITING", 10)
+    printed = Printed(lambda: None)
+    printed.add("stdout", "x" * 20)
+    written = threading.Event()
+
+    def write() -> None:
+        printed.add("stdout", "y")
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert not written.wait(0.05)
+    assert isinstance(printed.take(), Text)
+    assert written.wait(10)
+    writer.join()
+    printed.owner = threading.get_ident()
+    printed.add("stdout", "z" * 50)
+    printed.add("stdout", "the thread that sends never waits for itself")
+    printed.close()
+
+
+def test_a_closed_output_lets_writers_go() -> None:
+    printed = Printed(lambda: None)
+    printed.close()
+    printed.add("stdout", "x" * (output.MAX_WAITING + 1))
+    printed.add("stdout", "y")
+    assert printed.is_empty
+
+
+def test_a_stream_is_a_text_file() -> None:
+    printed = Printed(lambda: None)
+    stream = OutputStream("stdout", printed, 1)
+    print("text", 5, file=stream)
+    stream.buffer.write("ü".encode())
+    stream.flush()
+    assert not stream.isatty()
+    assert stream.fileno() == 1
+    stream.close()
+    print("still there", file=stream, end="")
+    with pytest.raises(TypeError):
+        stream.write(b"bytes")  # type: ignore[arg-type]
+    assert texts(printed) == [("stdout", "text 5\nüstill there")]
+
+
+def test_a_forked_child_writes_to_the_descriptor() -> None:
+    reading, writing = os.pipe()
+    printed = Printed(lambda: None)
+    stream = OutputStream("stdout", printed, writing)
+    stream._pid = -1
+    print("from the child", file=stream, end="")
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        assert pipe.read() == b"from the child"
+    assert printed.is_empty

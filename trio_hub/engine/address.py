@@ -1,0 +1,180 @@
+"""Where the hub is: the engine's connection file, found and read as ``ipengine`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConnectionFileError
+from .options import EngineOptions
+
+__all__ = ["HubAddress", "Tunnels", "connection_file", "read_address"]
+
+CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong")
+_ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """What a connection file says, in the form in which the engine uses it.
+
+    - ``urls``: the ZeroMQ address of each channel; ``broadcast``: those for broadcasts, of which an engine uses one;
+    - ``curve``: the hub's public key and the engine's public and secret key; None if nothing is encrypted;
+    - ``ssh``: the SSH server through which all connections go; empty for none.
+    """
+
+    source: str
+    urls: dict[str, str]
+    broadcast: list[str]
+    key: bytes
+    packer: str
+    scheme: str
+    curve: tuple[bytes, bytes, bytes] | None = field(repr=False)
+    ssh: str = ""
+
+    def broadcast_url(self, engine_id: int) -> str:
+        return self.broadcast[engine_id % len(self.broadcast)]
+
+
+def connection_file(options: EngineOptions) -> Path:
+    """Return the path of the connection file that the options mean."""
+    if options.file:
+        return Path(options.file)
+    name = f"ipcontroller-{options.cluster_id}-engine.json" if options.cluster_id else "ipcontroller-engine.json"
+    if options.profile_dir:
+        return Path(options.profile_dir, "security", name)
+    home = options.ipython_dir or os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
+    return Path(home, f"profile_{options.profile or 'default'}", "security", name)
+
+
+def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
+    """Return what a connection file says, checked.
+
+    Args:
+        text: its content.
+        source: its name, for messages.
+        options: name another location or registration address, and keys.
+
+    Raises:
+        ConnectionFileError: naming the file and what is wrong.
+    """
+    try:
+        info = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionFileError(f"the connection file {source} is damaged ({error})") from error
+    if not isinstance(info, dict):
+        raise ConnectionFileError(f"the connection file {source} is damaged (not an object)")
+    ports = {name: info.get(name) for name in CHANNELS}
+    broadcast = info.get("broadcast")
+    broadcast = broadcast if isinstance(broadcast, list) else [broadcast]
+    for name, port in [*ports.items(), *(("broadcast", port) for port in broadcast or [None])]:
+        if type(port) is not int or not 0 < port < 65536:
+            raise ConnectionFileError(
+                f"the connection file {source} cannot be used: {name!r} is {port!r}, and no port. It has to be the "
+                "engine's file, as the hub has written it."
+            )
+    transport, _, host = _text(info, "interface", source).partition("://")
+    location = options.location or _text(info, "location", source, "")
+    if host in _ANYWHERE:
+        host = ("[::1]" if ":" in host else "127.0.0.1") if _is_here(location) else location
+    urls = {name: f"{transport}://{host}:{port}" for name, port in ports.items()}
+    if options.url:
+        urls["registration"] = options.url
+    server_key = _text(info, "curve_serverkey", source, "") or options.curve_serverkey
+    return HubAddress(
+        source,
+        urls,
+        [f"{transport}://{host}:{port}" for port in broadcast],
+        _text(info, "key", source, "").encode(),
+        _text(info, "pack", source, "json"),
+        _text(info, "signature_scheme", source, "hmac-sha256"),
+        _curve(server_key, options) if server_key else None,
+        options.ssh or _text(info, "ssh", source, "") or _host_for_key(options, host),
+    )
+
+
+def _host_for_key(options: EngineOptions, host: str) -> str:
+    """Return the hub's host as the SSH server: a key without a server means that."""
+    return host if options.ssh_key else ""
+
+
+def _curve(server_key: str, options: EngineOptions) -> tuple[bytes, bytes, bytes]:
+    import zmq
+
+    if options.curve_publickey and options.curve_secretkey:
+        return server_key.encode(), options.curve_publickey.encode(), options.curve_secretkey.encode()
+    return server_key.encode(), *zmq.curve_keypair()
+
+
+def _text(info: dict[str, Any], name: str, source: str, default: str | None = None) -> str:
+    value = info.get(name)
+    value = default if value is None else value
+    if not isinstance(value, str):
+        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or no text")
+    return value
+
+
+def _is_here(location: str) -> bool:
+    """Return whether a location is this machine: no name, its own name, or an address that it can listen at."""
+    if not location or location == socket.gethostname():
+        return True
+    try:
+        found = socket.getaddrinfo(location, 0, type=socket.SOCK_DGRAM)
+    except OSError:
+        return False
+    for family, kind, proto, _, place in found:
+        with socket.socket(family, kind, proto) as probe:
+            try:
+                probe.bind(place)
+            except OSError:
+                continue
+            return True
+    return False
+
+
+class Tunnels:
+    """SSH tunnels to the hub's ports, made by ``zmq.ssh``, each when its address is asked for.
+
+    Args:
+        options: the server's key, and whether paramiko makes the tunnels.
+        server: the SSH server; empty for no tunnels.
+    """
+
+    def __init__(self, options: EngineOptions, server: str) -> None:
+        self._options = options
+        self._server = server
+        self._password: Any = None
+        self._local: dict[str, str] = {}
+        self._ends: list[Callable[[], None]] = []
+
+    def address(self, url: str) -> str:
+        """Return the address at which the hub's `url` is reached. It waits for a tunnel, so not in a Trio task."""
+        if not self._server:
+            return url
+        if url not in self._local:
+            from zmq.ssh import tunnel
+
+            key, paramiko = self._options.ssh_key or None, self._options.paramiko
+            if self._password is None:
+                self._password = False
+                if not tunnel.try_passwordless_ssh(self._server, key, paramiko):
+                    from getpass import getpass
+
+                    self._password = getpass(f"SSH Password for {self._server}: ")
+            self._local[url], process = tunnel.open_tunnel(
+                url, self._server, keyfile=key, password=self._password, paramiko=paramiko
+            )
+            if hasattr(process, "terminate"):
+                self._ends.append(process.terminate)
+        return self._local[url]
+
+    def close(self) -> None:
+        """End the tunnels that are processes of ours; ``ssh`` in the background ends when nobody uses it."""
+        for end in self._ends:
+            end()
+        self._ends.clear()

@@ -1,0 +1,226 @@
+"""Requests that come in, and everything that goes out: answers, output, and states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from ..errors import WireError
+from ..logs import get_logger
+from ..wire.frames import Frames
+from ..wire.messages import Message, Session
+from .jobs import Job, Jobs
+from .output import FIRST_DELAY, Printed, Publication, Redirection, Text
+
+__all__ = ["Dispatcher"]
+
+log = get_logger("trio_hub.engine")
+
+RETRY = 0.01
+"""Seconds until output that ZeroMQ did not take is offered again."""
+QUICK = 0.0005
+"""Seconds that the thread of the sockets waits for a job that has just come, if the last one took no longer."""
+LINGER = 0.002
+"""Seconds that it waits at most for jobs that came together."""
+QUIET_CLIENT = b'"trio-hub-client"'
+"""The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
+
+
+class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
+    """What the metadata of a request says that its answer repeats."""
+
+    is_broadcast: bool = False
+    is_coalescing: bool = False
+    original_msg_id: str = ""
+    label: Any = None
+
+
+class Dispatcher:
+    """Turns messages into jobs, and what comes of them into messages. All methods are for the thread of the sockets.
+
+    Args:
+        uuid: the engine's name.
+        session: reads and writes messages.
+        send: sends frames on a channel; returns False if ZeroMQ does not take them.
+        jobs: where requests go, and come back answered.
+        printed, redirection: output, and the pipes that it comes from.
+        soon: calls something when the messages that came together are handled.
+    """
+
+    def __init__(
+        self,
+        uuid: str,
+        session: Session,
+        send: Callable[[str, Frames], bool],
+        jobs: Jobs,
+        printed: Printed,
+        redirection: Redirection,
+        soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.uuid = uuid
+        self.engine_id = -1
+        self.send = send
+        self._jobs = jobs
+        self._printed = printed
+        self._redirection = redirection
+        self._soon = soon
+        self._stuck = False
+        self._quick = True
+        self._lingers = False
+        self._due = trio.Event()
+        self.use(session)
+
+    def use(self, session: Session) -> None:
+        """Read and write messages with this session from now on."""
+        self.session = session
+        self._metadata = session.packer.decoder(RequestMetadata)
+
+    # Requests
+
+    def on_shell(self, frames: Frames) -> None:
+        message = self.read(frames)
+        if message is not None:
+            self._jobs.put(Job(message, "shell"))
+            if self._quick and not self._lingers:
+                self._lingers = True
+                self._soon(self._linger)
+
+    def _linger(self) -> None:
+        """Wait a moment for the jobs that have just come, if the last ones were quick."""
+        self._lingers = False
+        until = trio.current_time() + LINGER
+        while self._jobs.outstanding and self._quick and trio.current_time() < until:
+            self._quick = self._jobs.linger(QUICK)
+            self.deliver()
+
+    def read(self, frames: Frames) -> Message | None:
+        try:
+            message = self.session.read_untrusted(frames)
+        except WireError as error:
+            log.warning("a message that cannot be read was dropped", error=error)
+            return None
+        return message if message.idents else None
+
+    # Answers
+
+    def deliver(self) -> None:
+        """Send the answers of all jobs that are finished, each after all that was printed before it."""
+        finished = self._jobs.finished
+        while finished and not self._stuck:
+            self._redirection.drain(self._printed)
+            if not self.flush():
+                return
+            self._reply(finished.popleft())
+
+    def _reply(self, job: Job) -> None:
+        message, answer = job.message, job.answer
+        self._quick = job.seconds < QUICK
+        header = message.raw_header
+        if answer is not None:
+            status = answer.content.get("status", "ok")
+            asked = self._asked(message)
+            metadata = {
+                "started": job.started or self.session.now().isoformat(),
+                "dependencies_met": True,
+                "engine": self.uuid,
+                "is_broadcast": asked.is_broadcast,
+                "is_coalescing": asked.is_coalescing,
+                "original_msg_id": asked.original_msg_id,
+                "label": asked.label,
+                "status": status,
+            }
+            if status == "error":
+                metadata["dependencies_met"] = answer.content.get("ename") != "UnmetDependency"
+                metadata["engine_info"] = {"engine_uuid": self.uuid, "engine_id": self.engine_id}
+            metadata |= answer.metadata
+            reply = self.session.write(
+                job.msg_type.removesuffix("_request") + "_reply",
+                answer.content,
+                parent=header,
+                metadata=metadata,
+                buffers=answer.buffers,
+            )
+            self.send(job.channel, [*message.idents, *reply])
+        if QUIET_CLIENT not in header:
+            self.publish("status", {"execution_state": "idle"}, parent=header)
+
+    def _asked(self, message: Message) -> RequestMetadata:
+        if len(message.raw_metadata) <= 2:
+            return _NOTHING_ASKED
+        try:
+            return self._metadata(message.raw_metadata)
+        except WireError:
+            return _NOTHING_ASKED
+
+    # Output
+
+    def publish(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        *,
+        parent: bytes,
+    ) -> None:
+        """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
+        if self._stuck or not self._publish(msg_type, msg_type, content, parent):
+            packed = self.session.packer.pack(content)
+            self._printed.publish(Publication(msg_type, msg_type, packed, parent, {}, []))
+            self._stuck = True
+            self._due.set()
+
+    def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
+        """Publish a message now. Return False if ZeroMQ does not take it."""
+        frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
+        return self.send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
+
+    def flush(self) -> bool:
+        """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
+        printed = self._printed
+        while (piece := printed.take()) is not None:
+            if isinstance(piece, Text):
+                content = {"name": piece.name, "text": piece.text}
+                sent = self._publish("stream", piece.name, content, piece.parent)
+            else:
+                session = self.session
+                pack = session.packer.pack
+                metadata = pack({"engine": self.uuid} | piece.metadata)
+                parts: Frames = [pack(session.new_header(piece.msg_type)), piece.parent, metadata, piece.content]
+                topic = f"engine.{self.engine_id}.{piece.topic}".encode()
+                sent = self.send("iopub", [topic, *session.seal(parts, piece.buffers)])
+            if not sent:
+                printed.put_back(piece)
+                self._stuck = True
+                self._due.set()
+                return False
+        return True
+
+    def on_printed(self) -> None:
+        """There is output, after there was none."""
+        self._due.set()
+
+    async def publish_output(self) -> None:
+        """Publish what is printed while a call runs, and what ZeroMQ did not take before."""
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            if not self._stuck:
+                await trio.sleep(FIRST_DELAY)
+            while not self.flush():  # noqa: ASYNC110 - ZeroMQ tells nobody when it has room again
+                await trio.sleep(RETRY)
+            if self._stuck:
+                self._stuck = False
+                self.deliver()
+
+    async def read_pipe(self, descriptor: int) -> None:
+        """Read what subprocesses and libraries in C write to a descriptor, until user code closes it."""
+        while descriptor in self._redirection.pipes:
+            await trio.lowlevel.wait_readable(descriptor)
+            while self._printed.is_full:  # noqa: ASYNC110 - happens only when output is too much for the hub
+                await trio.sleep(RETRY)
+            self._redirection.read(descriptor, self._printed)
+
+
+_NOTHING_ASKED = RequestMetadata()

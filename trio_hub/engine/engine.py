@@ -1,0 +1,337 @@
+"""An engine's life at its hub: registration, work, absences of the hub, and the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+import zmq
+
+from ..errors import ConnectionFileError, HubLostError
+from ..logs import get_logger
+from ..transport.receiver import Receiver
+from ..wire.frames import Frames
+from ..wire.messages import Session
+from .address import HubAddress, Tunnels, connection_file, read_address
+from .control import Control
+from .dispatch import Dispatcher
+from .heart import Heart
+from .jobs import Jobs
+from .link import Link
+from .options import EngineOptions
+from .output import Printed, Redirection
+from .registrar import Registrar
+
+__all__ = ["Engine", "RegistrationFailed"]
+
+log = get_logger("trio_hub.engine")
+
+LINGER, LINGER_AWAY = 3000, 500
+"""Milliseconds that what was sent last has to leave at the end: at a hub that is there, and at one that is not."""
+SUBSCRIBED_WITHIN = 2.0
+"""Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
+HEARTBEAT_SLACK = 0.5
+"""Seconds that a ping may be late, as with stock engines."""
+RECEIVER_FIRST = 0.1
+"""Seconds that a ping may take from the socket to the task that counts pings."""
+LOOK_AGAIN = 0.5
+"""Seconds between two looks at the connection file, while the hub is away or the file is missing."""
+
+
+class RegistrationFailed(HubLostError):
+    """The hub does not answer a registration, or refuses it."""
+
+
+class Engine:
+    """The engine's side of its connections, in the thread of the sockets.
+
+    Args:
+        options: what the engine is told.
+        uuid: its name.
+        address: where the hub is.
+        session_of: makes the session for an address.
+        told: is told the engine's state for the nanny: a dict, or None for a goodbye.
+        registered: called with the engine's id, each time it has one.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        uuid: str,
+        address: HubAddress,
+        jobs: Jobs,
+        printed: Printed,
+        redirection: Redirection,
+        *,
+        told: Callable[[dict[str, Any] | None], None],
+        registered: Callable[[int], None],
+    ) -> None:
+        self._options = options
+        self._uuid = uuid
+        self._identity = uuid.encode()
+        self.address = address
+        self._told = told
+        self._registered = registered
+        self._redirection = redirection
+        self._printed = printed
+        self._context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
+        self._receiver = Receiver()
+        self._link: Link | None = None
+        self._tunnels = Tunnels(options, address.ssh)
+        self._heart: Heart | None = None
+        session = session_for(address, uuid)
+        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
+        self._control = Control(self.dispatcher, jobs, self._asked_to_end)
+        self.id = -1
+        self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
+        self._scope = trio.CancelScope()
+        self._opened = trio.Event()
+        self._subscribed = trio.Event()
+        self._ping = trio.Event()
+        self._returned = trio.Event()
+        self.hb_period = 3.0
+        self._misses = 0
+        self.reason = ""
+        """Why the engine ends."""
+
+    @property
+    def session(self) -> Session:
+        return self.dispatcher.session
+
+    # Life
+
+    async def run(self) -> None:
+        """Register, and work until the engine is told to end, or the hub is away for too long.
+
+        Raises:
+            RegistrationFailed: the hub does not answer, or refuses the engine.
+            HubLostError: the hub was away for too long.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                with self._scope:
+                    nursery.start_soon(self._receive, name="receive")
+                    await self._connect()
+                    nursery.start_soon(self.dispatcher.publish_output, name="output")
+                    for descriptor in self._redirection.pipes:
+                        nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
+                    nursery.start_soon(self._control.die_as_told, name="signals")
+                    nursery.start_soon(self._look_after_returns, name="returns")
+                    await self._watch_hub()
+            finally:
+                nursery.cancel_scope.cancel()
+                self._leave()
+                with trio.move_on_after(LINGER / 1000 + 1, shield=True):
+                    await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
+                self._told(None)
+
+    async def _receive(self) -> None:
+        while True:
+            await self._opened.wait()
+            self._opened = trio.Event()
+            await self._receiver.run()  # until all channels are closed, as when the engine moves to another hub
+
+    def stop(self, reason: str) -> None:
+        """End the engine: say goodbye, and return from `run`."""
+        self.reason = self.reason or reason
+        self._scope.cancel()
+
+    def _asked_to_end(self) -> None:
+        self.stop("a client has asked for it")
+
+    def _leave(self) -> None:
+        """Say goodbye to the hub, send what can be sent, and close all sockets."""
+        link = self._link
+        if link is not None:
+            self._redirection.drain(self._printed)
+            self.dispatcher.flush()
+            if self.id >= 0:
+                content = {"id": self.id, "uuid": self._uuid}
+                if self.reason:
+                    content["cause"] = self.reason
+                link.send("registration", self.session.write("unregistration_request", content))
+            link.close(LINGER_AWAY if self._misses else LINGER)
+        self._receiver.close()
+        self._tunnels.close()
+
+    # Connections
+
+    def _send(self, channel: str, frames: Frames) -> bool:
+        assert self._link is not None
+        return self._link.send(channel, frames)
+
+    async def _connect(self) -> None:
+        """Open the connections to the hub, register, and let the heart beat."""
+        link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
+        link.on_return = self._on_return
+        if self.address.ssh:
+            await trio.to_thread.run_sync(self._open_tunnels)
+        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
+        self._link = link
+        self._opened.set()
+        log.info("registers", hub=self.address.urls["registration"])
+        answer = await self._registrar.register()
+        if answer is None:
+            raise RegistrationFailed(
+                f"no answer from the hub at {self.address.urls['registration']} within {self._options.timeout:g} s. "
+                "Is the hub still running, and does it listen at an address that this machine can reach?"
+            )
+        if answer.get("status") != "ok":
+            raise RegistrationFailed(f"the hub has refused the registration: {answer.get('evalue')}")
+        self._take_id(answer)
+        urls = self.address.urls
+        shell = [urls["mux"], urls["task"], self.address.broadcast_url(self.id)]
+        link.open("iopub", zmq.XPUB, [urls["iopub"]], self._on_subscription)
+        link.open("control", zmq.ROUTER, [urls["control"]], self._control.on_message)
+        link.open("shell", zmq.ROUTER, shell, self.dispatcher.on_shell)
+        # What is published before the hub has subscribed is lost.
+        with trio.move_on_after(SUBSCRIBED_WITHIN):
+            await self._subscribed.wait()
+        # The heart comes last: when the hub hears it, everything else is open.
+        self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
+        log.info("registered", engine=self.id, uuid=self._uuid)
+
+    def _open_tunnels(self) -> None:
+        for url in [*self.address.urls.values(), *self.address.broadcast]:
+            self._tunnels.address(url)
+
+    def _take_id(self, answer: dict[str, Any]) -> None:
+        engine_id = answer.get("id")
+        if type(engine_id) is not int:
+            raise RegistrationFailed(f"the hub's answer to the registration has no id: {answer!r}")
+        if self._registrar.wanted_id not in (None, engine_id):
+            log.warning("did not get the requested id", engine=engine_id, requested=self._registrar.wanted_id)
+        self.id = self._registrar.wanted_id = self.dispatcher.engine_id = engine_id
+        period = answer.get("hb_period")
+        if isinstance(period, int | float) and period > 0:
+            self.hb_period = period / 1000
+        self._registered(engine_id)
+        self._told(
+            {
+                "id": engine_id,
+                "uuid": self._uuid,
+                "url": self._tunnels.address(self.address.urls["registration"]),
+                "key": self.address.key.decode(),
+                "scheme": self.address.scheme,
+                "packer": self.address.packer,
+                "curve": None if self.address.curve is None else [key.decode() for key in self.address.curve],
+            }
+        )
+
+    def _on_subscription(self, frames: Frames) -> None:
+        self._subscribed.set()
+
+    # Absences
+
+    def _on_ping(self) -> None:
+        self._ping.set()
+
+    def _on_return(self, channel: str) -> None:
+        if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
+            self._returned.set()
+
+    async def _look_after_returns(self) -> None:
+        """Register again when a hub has come back that has forgotten the engine."""
+        while True:
+            await self._returned.wait()
+            self._returned = trio.Event()
+            if await self._registrar.is_known():
+                continue
+            answer = await self._registrar.register()
+            if answer is not None and answer.get("status") == "ok":
+                self._take_id(answer)
+                assert self._link is not None
+                self._link.connect("shell", [self.address.broadcast_url(self.id)])
+                log.info("registered again, at a hub that did not know this engine", engine=self.id, uuid=self._uuid)
+
+    async def _watch_hub(self) -> None:
+        """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""
+        while True:
+            self._ping = trio.Event()
+            period = self.hb_period + HEARTBEAT_SLACK
+            with trio.move_on_after(period):
+                await self._ping.wait()
+            if not self._ping.is_set():  # after a pause of this process, the receiver comes first
+                with trio.move_on_after(RECEIVER_FIRST):
+                    await self._ping.wait()
+            if self._ping.is_set():
+                self._misses = 0
+                continue
+            self._misses += 1
+            log.warning("no heartbeat of the hub", seconds=round(self._misses * period, 1))
+            if 0 < self._options.max_heartbeat_misses <= self._misses:
+                self.reason = "the hub was away for too long"
+                raise HubLostError(f"no heartbeat of the hub for {self._misses * period:.0f} s")
+            if self._misses >= 2 and (address := moved(self.address, self._options)) is not None:
+                await self._move(address)
+                self._misses = 0
+
+    async def _move(self, address: HubAddress) -> None:
+        """Go to the hub that has taken the place of the last one."""
+        log.info("the hub has a new connection file", hub=address.urls["registration"])
+        heart, link = self._heart, self._link
+        assert heart is not None
+        assert link is not None
+        heart.close()
+        await trio.to_thread.run_sync(heart.wait)
+        unsent = link.unsent()
+        link.close(0)
+        self._tunnels.close()
+        self.address, self._tunnels = address, Tunnels(self._options, address.ssh)
+        self._subscribed = trio.Event()
+        session = session_for(address, self._uuid)
+        unsent = [(channel, resealed(frames, session)) for channel, frames in unsent]
+        self.dispatcher.use(session)
+        await self._connect()
+        for channel, frames in unsent:
+            self._send(channel, frames)
+
+
+def session_for(address: HubAddress, uuid: str) -> Session:
+    """Return a session with the hub's key."""
+    return Session(
+        address.key,
+        session_id=uuid,
+        now=partial(datetime.now, UTC),
+        packer=address.packer,
+        scheme=address.scheme,
+        username="trio-hub-engine",
+    )
+
+
+def resealed(frames: Frames, session: Session) -> Frames:
+    """Return a message with the signature of another session."""
+    start = frames.index(b"<IDS|MSG>")
+    return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
+
+
+def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
+    """Return the address of another hub, if the connection file has changed."""
+    if options.connection_info:
+        return None
+    path = connection_file(options)
+    with suppress(OSError, ConnectionFileError):
+        new = read_address(path.read_bytes(), str(path), options)
+        if (new.urls, new.key) != (address.urls, address.key):
+            return new
+    return None
+
+
+async def wait_for_file(options: EngineOptions) -> Path:
+    """Wait until the connection file exists. Raises `ConnectionFileError` if it does not come in time."""
+    path = connection_file(options)
+    if path.exists():
+        return path
+    log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
+    with trio.move_on_after(options.wait_for_file):
+        while not path.exists():  # noqa: ASYNC110 - another process makes it
+            await trio.sleep(LOOK_AGAIN)
+    if not path.exists():
+        raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")
+    return path

@@ -1,0 +1,130 @@
+"""The engine's sockets to one hub."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from ..transport.channel import Channel, monitor_of
+from ..transport.receiver import Receiver
+from ..wire.frames import Frames
+from .address import HubAddress
+
+__all__ = ["Link", "secured"]
+
+_CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+WAITING_OUTPUT = 256
+"""Messages of output that ZeroMQ keeps while the hub does not take them; more wait in `trio_hub.engine.output`."""
+
+
+class Link:
+    """All connections of an engine to one hub but that of its heart.
+
+    Sending and receiving never wait. The sockets connect again by themselves; ``handshakes`` counts how often each has.
+
+    Args:
+        address: where the hub is.
+        reach: returns the address at which a URL of the hub is reached: the URL itself, or the end of a tunnel.
+        context: makes the sockets.
+        identity: the engine's uuid.
+        receiver: receives from all sockets.
+    """
+
+    def __init__(
+        self,
+        address: HubAddress,
+        reach: Callable[[str], str],
+        context: zmq.Context[zmq.Socket[Any]],
+        identity: bytes,
+        receiver: Receiver,
+    ) -> None:
+        self.address = address
+        self._reach = reach
+        self._context = context
+        self._identity = identity
+        self._receiver = receiver
+        self._channels: dict[str, Channel] = {}
+        self._monitors: list[Channel] = []
+        self._connected: set[str] = set()
+        self._held: dict[str, deque[Frames]] = {"shell": deque(), "control": deque()}
+        self.handshakes: dict[str, int] = {}
+        self.on_return: Callable[[str], None] = lambda name: None
+        """Called with the name of a channel whenever it has connected."""
+
+    def open(self, name: str, kind: int, urls: list[str], handle: Callable[[Frames], None]) -> None:
+        """Open a channel and connect it to the given addresses of the hub."""
+        socket: zmq.Socket[Any] = self._context.socket(kind)
+        channel = self._channels[name] = Channel(socket, handle, name=name)
+        if kind == zmq.XPUB:
+            socket.sndhwm = WAITING_OUTPUT
+            socket.setsockopt(zmq.XPUB_NODROP, 1)
+        else:
+            socket.sndhwm = 0
+            socket.setsockopt(zmq.IDENTITY, self._identity)
+        if kind == zmq.ROUTER:
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        secured(socket, self.address)
+        monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
+        self._monitors.append(monitor)
+        self._receiver.add(monitor)
+        self.connect(name, urls)
+        self._receiver.add(channel)
+
+    def connect(self, name: str, urls: list[str]) -> None:
+        """Connect a channel to addresses to which it is not connected yet."""
+        channel = self._channels[name]
+        for url in urls:
+            if url not in self._connected:
+                self._connected.add(url)
+                channel.socket.connect(self._reach(url))
+        channel.touch()
+
+    def send(self, name: str, frames: Frames) -> bool:
+        """Send on a channel. Return False if ZeroMQ does not take it now.
+
+        An answer, on ``shell`` or ``control``, is kept then, and sent when the channel has connected.
+        """
+        held = self._held.get(name)
+        if held:
+            held.append(frames)
+            return False
+        sent = self._channels[name].send(frames)
+        if not sent and held is not None:
+            held.append(frames)
+        return sent
+
+    def _on_handshake(self, name: str) -> None:
+        self.handshakes[name] = self.handshakes.get(name, 0) + 1
+        held = self._held.get(name)
+        for _ in range(len(held or ())):
+            assert held is not None
+            frames = held.popleft()
+            if not self._channels[name].send(frames):
+                held.append(frames)
+        self.on_return(name)
+
+    def unsent(self) -> list[tuple[str, Frames]]:
+        """Return the answers that were kept, as pairs of a channel and the frames."""
+        return [(name, frames) for name, held in self._held.items() for frames in held]
+
+    def close(self, linger: int) -> None:
+        """Close all sockets; what was sent has `linger` milliseconds to leave."""
+        for channel in self._channels.values():
+            channel.socket.disable_monitor()
+        for monitor in self._monitors:
+            monitor.close(linger=0)
+        for channel in self._channels.values():
+            channel.close(linger)
+        self._channels.clear()
+        self._monitors.clear()
+
+
+def secured(socket: zmq.Socket[Any], address: HubAddress) -> None:
+    """Set the options of a socket that depend on the hub's address, before it connects."""
+    socket.ipv6 = any("[" in url for url in address.urls.values())
+    socket.reconnect_ivl_max = 1000  # milliseconds: after a long absence, too, the hub is soon noticed
+    if address.curve is not None:
+        socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = address.curve

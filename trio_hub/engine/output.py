@@ -1,0 +1,310 @@
+"""What user code prints: streams in place of ``sys.stdout`` and ``sys.stderr``, and pipes at descriptors 1 and 2.
+
+Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub
+waits once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from ..wire.frames import Frames
+
+__all__ = [
+    "FIRST_DELAY",
+    "MAX_PIECE",
+    "MAX_WAITING",
+    "OutputStream",
+    "Piece",
+    "Printed",
+    "Publication",
+    "Redirection",
+    "Text",
+]
+
+MAX_PIECE = 64 * 1024
+"""Characters of one message."""
+MAX_WAITING = 8 * 1024 * 1024
+"""Characters that wait to be sent before a writer has to wait."""
+FIRST_DELAY = 0.02
+"""Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
+LOOK_FOR_SIGNALS = 0.1
+"""Seconds between two looks of a writer that waits, whether a signal has come."""
+_READ = 64 * 1024
+_FULL_PIPE = 64 * 1024
+"""Bytes that a pipe holds, by Linux's default."""
+
+
+class Text(NamedTuple):
+    """Text of a stream.
+
+    - ``name``: ``stdout`` or ``stderr``.
+    - ``parent``: the packed header of the request that printed it.
+    """
+
+    name: str
+    parent: bytes
+    text: str
+
+
+class Publication(NamedTuple):
+    """A message to be published.
+
+    - ``topic``: the topic without the engine's id: ``execute_result`` for ``engine.3.execute_result``.
+    - ``content``: packed.
+    - ``parent``: the packed header of the request that it belongs to.
+    """
+
+    msg_type: str
+    topic: str
+    content: bytes
+    parent: bytes
+    metadata: dict[str, Any]
+    buffers: Frames
+
+
+Piece: TypeAlias = Text | Publication
+
+
+class Printed:
+    """The output that is not sent yet. Any thread may add to it; the thread of the sockets takes from it.
+
+    Args:
+        wake: called when there is something to be taken, after there was nothing. Any thread may call it.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._pieces: deque[Piece] = deque()
+        self._size = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._closed = False
+        self.parent = b"{}"
+        """The packed header of the request that runs now, or ran last: it is named in all output."""
+        self.owner = 0
+        """The thread that takes, which must not wait for itself."""
+        self._main = threading.main_thread().ident
+        self._in_add = False
+        self._deferred: BaseException | None = None
+
+    def add(self, name: str, text: str) -> None:
+        """Add text of a stream; wait if too much is waiting."""
+        if text:
+            self._add(Text(name, self.parent, text))
+
+    def publish(self, publication: Publication) -> None:
+        """Add a message; wait if too much is waiting."""
+        self._add(publication)
+
+    def _add(self, piece: Piece) -> None:
+        in_main = threading.get_ident() == self._main
+        self._in_add = self._in_add or in_main
+        try:
+            with self._changed:
+                while self._must_wait(in_main):
+                    self._changed.wait(LOOK_FOR_SIGNALS)
+                if self._closed:
+                    return
+                self._pieces.append(piece)
+                was_empty, self._size = not self._size, self._size + _size(piece)
+            if was_empty:
+                self._wake()
+        finally:
+            if in_main:
+                self._in_add = False
+                if self._deferred is not None:
+                    deferred, self._deferred = self._deferred, None
+                    raise deferred
+
+    def _must_wait(self, in_main: bool) -> bool:
+        full = self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner
+        return full and not (in_main and self._deferred is not None)
+
+    def defers(self, error: BaseException) -> bool:
+        """Have the main thread raise an error when it has added what it is adding, if it is.
+
+        A signal handler that raised it at once might leave this object half changed.
+
+        Returns:
+            Whether the error will be raised here.
+        """
+        if self._in_add:
+            self._deferred = error
+        return self._in_add
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._pieces
+
+    @property
+    def is_full(self) -> bool:
+        return self._size > MAX_WAITING
+
+    def take(self) -> Piece | None:
+        """Return what is to be published next. Text that a stream printed for one request is joined, to `MAX_PIECE`."""
+        if not self._pieces:
+            return None
+        with self._changed:
+            piece = self._pieces.popleft()
+            if isinstance(piece, Text):
+                piece = piece._replace(text=self._joined(piece))
+            self._size -= _size(piece)
+            if self._size <= MAX_WAITING:
+                self._changed.notify_all()
+        return piece
+
+    def _joined(self, first: Text) -> str:
+        texts, size = [first.text], len(first.text)
+        while size < MAX_PIECE and self._pieces and self._pieces[0][:2] == first[:2]:
+            text = str(self._pieces.popleft()[2])
+            texts.append(text)
+            size += len(text)
+        text = "".join(texts)
+        if size > MAX_PIECE:
+            self._pieces.appendleft(first._replace(text=text[MAX_PIECE:]))
+        return text[:MAX_PIECE]
+
+    def put_back(self, piece: Piece) -> None:
+        """Undo a `take`: the piece could not be sent."""
+        with self._changed:
+            self._pieces.appendleft(piece)
+            self._size += _size(piece)
+
+    def close(self) -> None:
+        """Take no more, and let writers go on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _size(piece: Piece) -> int:
+    """Return how much of `MAX_WAITING` a piece takes."""
+    if isinstance(piece, Text):
+        return len(piece.text)
+    return 1 + len(piece.content) + sum(map(len, piece.buffers))
+
+
+class OutputStream(io.TextIOBase):
+    """A text stream whose text is sent to the clients.
+
+    Args:
+        name: ``stdout`` or ``stderr``.
+        printed: takes the text.
+        descriptor: the descriptor with this output, for code that asks for `fileno`.
+    """
+
+    def __init__(self, name: str, printed: Printed, descriptor: int) -> None:
+        self.name = f"<{name}>"
+        self._stream = name
+        self._printed = printed
+        self._descriptor = descriptor
+        self._pid = os.getpid()
+        self.topic = b""
+        # Bytes go to the descriptor, after the text that was written before them.
+        self.buffer = io.BufferedWriter(_Bytes(self))
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if os.getpid() == self._pid:
+            self._printed.add(self._stream, text)
+        else:  # a child that was forked has no thread that sends, but it has the pipe
+            data = text.encode("utf-8", "backslashreplace")
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written to ``buffer``. Text is on its way at once, and is sent before the reply."""
+        self.buffer.flush()
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Do nothing: code that closes its output may run beside other code."""
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        """Do nothing. IPython calls this; the engine knows the request that runs."""
+
+
+class _Bytes(io.RawIOBase):
+    """The binary stream below an `OutputStream`."""
+
+    def __init__(self, stream: OutputStream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        self._stream.write(self._decoder.decode(data))
+        return len(data)
+
+
+class Redirection:
+    """Catches what is written to descriptors 1 and 2, by subprocesses and libraries in C. Make it in the main thread.
+
+    - ``log``: a text stream to what descriptor 2 was before.
+    - ``pipes``: the names of the streams by the descriptors from which their bytes are read.
+    """
+
+    def __init__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self._before = {number: os.dup(number) for number in (1, 2)}
+        self.log = open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+        self.pipes: dict[int, str] = {}
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            os.dup2(writing, number)
+            os.close(writing)
+            self.pipes[reading] = name
+            self._decoders[reading] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def read(self, descriptor: int, printed: Printed) -> bool:
+        """Add what a pipe has to the output. Return whether there may be more; at its end, forget the pipe."""
+        try:
+            data = os.read(descriptor, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:  # user code has closed it
+            data = b""
+        if not data:
+            self.pipes.pop(descriptor, None)
+            return False
+        printed.add(self.pipes[descriptor], self._decoders[descriptor].decode(data))
+        return len(data) == _READ
+
+    def drain(self, printed: Printed) -> None:
+        """Add what was written to the pipes until now; more than a pipe holds was read before."""
+        for descriptor in list(self.pipes):
+            for _ in range(_FULL_PIPE // _READ):
+                if not self.read(descriptor, printed):
+                    break
+
+    def undo(self) -> None:
+        """Give the descriptors back what they were."""
+        for number, before in self._before.items():
+            os.dup2(before, number)

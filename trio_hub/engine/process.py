@@ -1,0 +1,280 @@
+"""The engine's process: the main thread with user code, and the thread that owns the sockets."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import trio
+
+from ..errors import HubError
+from ..logs import get_logger
+from ..wire.packers import packer_named
+from .address import HubAddress, read_address
+from .engine import Engine, wait_for_file
+from .jobs import Jobs
+from .logs import set_up_logs
+from .options import EngineOptions
+from .output import OutputStream, Printed, Redirection
+from .worker import Worker, catch_signals
+
+__all__ = ["run_engine"]
+
+log = get_logger("trio_hub.engine")
+
+OK, FAILED, NOT_REGISTERED = 0, 1, 255
+"""Exit codes: those of ipengine."""
+ENDS_WITHIN = 2.0
+"""Seconds that the process has to end, once the engine has said goodbye: user code may never return."""
+SOCKETS_END_WITHIN = 5.0
+"""Seconds that the thread of the sockets has to send what is left, and end."""
+
+
+class _Sockets:
+    """The thread of the sockets, and how other threads reach it."""
+
+    def __init__(self) -> None:
+        self.token: trio.lowlevel.TrioToken | None = None
+        self.engine: Engine | None = None
+        self.scope = trio.CancelScope()
+        """That of the time before there is an engine."""
+        self.status = OK
+        self.ready = threading.Event()
+        """Set when the engine has registered for the first time, or has ended."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something in the thread of the sockets; do nothing if it has ended. For any thread."""
+        if self.token is not None:
+            with suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(call, idempotent=True)
+
+    def deliver(self) -> None:
+        if self.engine is not None:
+            self.soon(self.engine.dispatcher.deliver)
+
+    def printed(self) -> None:
+        if self.engine is not None:
+            self.soon(self.engine.dispatcher.on_printed)
+
+    def stop(self, reason: str) -> None:
+        """End the engine. For any thread, and for signal handlers."""
+
+        def end() -> None:
+            if self.engine is not None:
+                self.engine.stop(reason)
+            else:
+                self.scope.cancel()
+
+        if self.token is not None:
+            with suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(end)
+
+
+def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: int | None = None) -> NoReturn:
+    """Run an engine, and end the process.
+
+    Args:
+        options: what the engine is told.
+        to_nanny: a descriptor to which the engine writes its state, if it has a nanny.
+        lifeline: a descriptor that is at its end when the nanny has died.
+    """
+    faulthandler.enable(os.dup(2))
+    redirection = Redirection()
+    log_stream = set_up_logs(options, redirection.log)
+    _name_config_files(options)
+    if options.unused:
+        log.warning("some options of ipengine do not apply here, and are ignored", what=" ".join(options.unused))
+    sockets = _Sockets()
+    jobs, printed = Jobs(sockets.deliver), Printed(sockets.printed)
+    uuid = _new_uuid()
+    worker = Worker(uuid, jobs, printed, packer_named("json"), partial(_kernel, options))
+    catch_signals(worker, lambda signum: sockets.stop(f"it received signal {signum}"))
+    thread = threading.Thread(
+        target=_run_sockets,
+        args=(sockets, options, uuid, jobs, printed, redirection, worker, log_stream, to_nanny, lifeline),
+        name="sockets",
+        daemon=True,
+    )
+    if options.work_dir:
+        os.chdir(options.work_dir)
+    sys.path.insert(0, "")
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    if options.mpi:
+        _rank(options)
+    worker.prepare_namespace()
+    sys.stdout = OutputStream("stdout", printed, 1)
+    sys.stderr = OutputStream("stderr", printed, 2)
+    thread.start()
+    sockets.ready.wait()
+    if worker.engine_id >= 0:
+        _start_up(options, worker)
+        worker.run()
+    _end(sockets, printed, redirection, thread)
+
+
+def _end(sockets: _Sockets, printed: Printed, redirection: Redirection, thread: threading.Thread) -> NoReturn:
+    """End the process, as Python does, but in bounded time."""
+    thread.join(SOCKETS_END_WITHIN)
+    printed.close()
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    redirection.undo()
+    _end_by_force(sockets.status)
+    sys.exit(sockets.status)
+
+
+def _end_by_force(status: int) -> None:
+    """End the process in a while if it has not ended by then: threads and exit handlers may never return."""
+    timer = threading.Timer(ENDS_WITHIN, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+
+
+def _new_uuid() -> str:
+    """Return a name as stock engines have, so that what sorts or cuts names works."""
+    text = secrets.token_hex(16)
+    return f"{text[:8]}-{text[8:]}"
+
+
+def _rank(options: EngineOptions) -> None:
+    """Ask for the MPI rank as the engine's id, and wait a little, so that thousands do not register at once."""
+    import time
+
+    from mpi4py import MPI  # type: ignore[import-not-found,unused-ignore]
+
+    if MPI.COMM_WORLD.Get_size() > 1 and options.id is None:
+        options.id = MPI.COMM_WORLD.Get_rank()
+    if options.id is not None and options.id >= 100:
+        time.sleep(options.id * options.mpi_registration_delay)
+
+
+def _kernel(options: EngineOptions, worker: Worker) -> Any:
+    from .ipython import Kernel
+
+    return Kernel(worker, options.shell)
+
+
+def _start_up(options: EngineOptions, worker: Worker) -> None:
+    """Run the code that a new engine runs first, in the order of stock engines.
+
+    A failure is logged, and the engine works on, as stock engines do.
+    """
+    pieces = [(options.mpi_init, "<mpi>")] if options.mpi and options.mpi_init else []
+    files = list(filter(None, (os.environ.get("PYTHONSTARTUP"),)))
+    if options.profile_dir:
+        files += sorted(str(path) for path in Path(options.profile_dir, "startup").glob("*.*py"))
+    for path in [*files, *filter(None, (options.startup_script,))]:
+        try:
+            pieces.append((Path(path).read_text(encoding="utf-8"), path))
+        except OSError as error:
+            log.error("cannot read a startup file", file=path, error=error)
+    if options.startup_command:
+        pieces.append((options.startup_command, "<startup command>"))
+    for code, filename in pieces:
+        try:
+            worker.run_startup(code, filename)
+        except BaseException as error:
+            log.error("the startup code has failed", file=filename, error=error, exc_info=True)
+
+
+def _name_config_files(options: EngineOptions) -> None:
+    """Log the config files of ipengine that the profile has, since they are not read."""
+    if options.profile_dir:
+        for path in sorted(Path(options.profile_dir).glob("ipengine_config.*")):
+            log.warning("the config file is not read: give its settings on the command line", file=str(path))
+
+
+# The thread of the sockets
+
+
+def _run_sockets(
+    sockets: _Sockets,
+    options: EngineOptions,
+    uuid: str,
+    jobs: Jobs,
+    printed: Printed,
+    redirection: Redirection,
+    worker: Worker,
+    log_stream: TextIO,
+    to_nanny: int | None,
+    lifeline: int | None,
+) -> None:
+    printed.owner = threading.get_ident()
+
+    def told(state: dict[str, Any] | None) -> None:
+        if to_nanny is not None:
+            with suppress(OSError):  # user code may have closed it
+                os.write(to_nanny, json.dumps(state).encode() + b"\n")
+
+    def registered(engine_id: int) -> None:
+        if options.log_level in ("DEBUG", "INFO"):
+            # Scripts wait for this line of ipengine's.
+            with suppress(OSError, ValueError):
+                print(f"Completed registration with id {engine_id}", file=log_stream)
+        worker.engine_id = engine_id
+        sockets.ready.set()
+
+    async def main() -> None:
+        sockets.token = trio.lowlevel.current_trio_token()
+        with sockets.scope:
+            address = await _address(options)
+        if sockets.scope.cancelled_caught:
+            return
+        worker.packer = packer_named(address.packer)
+        engine = Engine(options, uuid, address, jobs, printed, redirection, told=told, registered=registered)
+        sockets.engine = engine
+        async with trio.open_nursery() as nursery:
+            if lifeline is not None:
+                nursery.start_soon(_watch_nanny, lifeline, engine)
+            await engine.run()
+            nursery.cancel_scope.cancel()
+
+    sockets.status = FAILED
+    try:
+        trio.run(main)
+        sockets.status = OK
+    except* HubError as group:
+        sockets.status = NOT_REGISTERED
+        log.critical("the engine ends", error=_single(group))
+    except* Exception:
+        with suppress(Exception):  # user code may have closed the log, too
+            log.critical("the engine has failed", exc_info=True)
+        os._exit(FAILED)  # without a goodbye: the nanny tells the hub
+    finally:
+        printed.close()
+        jobs.end()
+        sockets.ready.set()
+        _end_by_force(sockets.status)
+
+
+def _single(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _address(options: EngineOptions) -> HubAddress:
+    if options.connection_info:
+        return read_address(options.connection_info, "IPP_CONNECTION_INFO", options)
+    path = await wait_for_file(options)
+    return read_address(path.read_bytes(), str(path), options)
+
+
+async def _watch_nanny(lifeline: int, engine: Engine) -> None:
+    """End the engine when its nanny has died: whoever has killed the nanny means the engine."""
+    while True:
+        await trio.lowlevel.wait_readable(lifeline)
+        try:
+            if os.read(lifeline, 1) == b"":
+                engine.stop("its nanny was killed")
+                return
+        except OSError:  # user code has closed it
+            return

@@ -84,12 +84,12 @@ class HubMachine(RuleBasedStateMachine):
             return
         self.world.beat(engine.uuid)
         self.hub.flush_route(engine, "task_out")
-        for probe_id in [msg_id for msg_id, probe in self.hub.routes.probes.items() if probe.engine is engine]:
-            self.collect()
-            for channel, request in list(self.delivered):
-                if request.header.msg_id == probe_id:
-                    self.world.answer(engine.uuid, request, channel=channel)
-                    assert engine.state is EngineState.ALIVE
+        question = engine.routes["task_out"].question if "task_out" in engine.routes else None
+        self.collect()
+        for channel, request in list(self.delivered):
+            if request.header.msg_id == question:
+                self.world.answer(engine.uuid, request, channel=channel)
+                assert engine.state is EngineState.ALIVE
 
     @rule()
     def weigh(self) -> None:

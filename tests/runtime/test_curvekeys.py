@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ async def test_the_secret_key_goes_with_the_connection_files(tmp_path: Path) -> 
 
 async def test_the_secret_key_of_a_hub_that_has_come_after_is_left_alone(tmp_path: Path) -> None:
     config = HubConfig(profile_dir=tmp_path, db="memory", curve=True)
-    async with within_limit(), open_hub(config) as first, open_hub(config):
+    async with within_limit(), open_hub(config) as first, open_hub(replace(config, force=True)):
         others = key_file(tmp_path).read_bytes()
         first.shutdown()
         await first.wait_stopped()

@@ -268,7 +268,7 @@ async def test_a_refused_registration() -> None:
         within_limit(),
         open_hub() as hub,
     ):
-        with pytest.raises(RegistrationRefused, match="an integer of 0 or more") as caught:
+        with pytest.raises(RegistrationRefused, match="an integer from 0 to 2147483646") as caught:
             async with open_engine(hub.engine_info, id=-1):
                 pass
         assert caught.value.ename == "ValueError"

@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 
 import trio
 
+from ..logs import get_logger
 from .backend import Backend, Reader
 from .calls import INTERRUPT_LIMIT, Call, in_thread
 
 __all__ = ["OWN_READERS", "USERS_READERS", "ReaderPool"]
+
+log = get_logger("trio_hub.runtime")
 
 T = TypeVar("T")
 
@@ -69,6 +72,8 @@ class ReaderPool:
         except trio.Cancelled:
             if not call.started:
                 await in_thread(reader.close)
+            elif call.interrupted and call.ended.is_set():
+                log.warning("a query was interrupted, since the hub stops or nobody waits for its answer any more")
             raise
         if call.interrupted:  # too late to matter for this answer
             await in_thread(reader.close)

@@ -296,6 +296,19 @@ async def test_another_hub_learns_of_it(tmp_path: Path, reuse: bool) -> None:
             assert engine.process.returncode is None
 
 
+async def test_an_engine_that_was_suspended_for_too_long_registers_again(tmp_path: Path) -> None:
+    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=2) as (hub, client, engine):
+        assert await client.apply(abs, -1) == 1
+        processes = [engine.nanny, await engine.child()]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        await until(lambda: not hub.statistics().engines, "the loss of the engine")
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        await hub.wait_engines(1)
+        assert await client.apply(abs, -1) == 1
+
+
 async def test_a_result_is_held_while_the_hub_is_away(tmp_path: Path) -> None:
     """The hub is killed while a task runs, and the next one, which remembers the task, gets its result."""
     started, gate = tmp_path / "started", tmp_path / "gate"

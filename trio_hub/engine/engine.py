@@ -254,7 +254,7 @@ class Engine:
         """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""
         while True:
             self._ping = trio.Event()
-            period = self.hb_period + HEARTBEAT_SLACK
+            period, began = self.hb_period + HEARTBEAT_SLACK, trio.current_time()
             with trio.move_on_after(period):
                 await self._ping.wait()
             if not self._ping.is_set():  # after a pause of this process, the receiver comes first
@@ -262,6 +262,8 @@ class Engine:
                     await self._ping.wait()
             if self._ping.is_set():
                 self._misses = 0
+                if trio.current_time() - began > 2 * self.hb_period:
+                    self._returned.set()  # this process was suspended, perhaps for longer than the hub waits
                 continue
             self._misses += 1
             log.warning("no heartbeat of the hub", seconds=round(self._misses * period, 1))

@@ -18,7 +18,7 @@ from trio_hub.wire.frames import Buffer
 from trio_hub.wire.messages import Session
 
 from .engines import ALWAYS_FAILING
-from .requests import Request
+from .requests import LONG, MANY, SHORT, Request
 
 if TYPE_CHECKING:
     from .soak import Soak
@@ -41,12 +41,14 @@ class SoakClient:
     Args:
         soak: the soak that this client is part of.
         number: tells the clients apart in buffers.
+        unsteady: how often, for each thing that it does, the client leaves and comes back; and as often it is cut.
     """
 
-    def __init__(self, soak: Soak, number: int) -> None:
+    def __init__(self, soak: Soak, number: int, unsteady: float) -> None:
         self.soak = soak
         self.rng = soak.rng
         self.number = number
+        self.unsteady = unsteady
         self.session = new_uuid()
         self.asked: dict[str, Request] = {}
         """All requests since the last `forget`, by msg_id."""
@@ -113,7 +115,7 @@ class SoakClient:
                     await self._do_something()
                     if await self._pause(over, 0.1):
                         break
-                    if self.rng.random() < 0.02:
+                    if self.rng.random() < self.unsteady:
                         self.figures["times away"] += 1
                         break
             await self._pause(over, 0.5)
@@ -149,7 +151,7 @@ class SoakClient:
             self._abort()
         elif happening < 0.25:
             await self._ask()
-        elif happening < 0.28 and self._network is not None:
+        elif happening > 1 - self.unsteady and self._network is not None:
             self.figures["cuts"] += 1
             self._network.reset()
             self.disturbed_at = trio.current_time()
@@ -170,9 +172,9 @@ class SoakClient:
         kind = rng.random()
         engines = self.soak.fleet.engines
         if kind < 0.1:
-            buffer, metadata = self._buffer(FAILING), {"retries": 9}
+            buffer, metadata = self._buffer(FAILING), {"retries": MANY}
         elif kind < 0.2:
-            metadata = {"retries": rng.randint(1, 5)}
+            metadata = {"retries": rng.choice((1, 3, MANY))}
         elif kind < 0.25:
             buffer = self._buffer(ALWAYS_FAILING)
         elif kind < 0.35 and engines:
@@ -185,7 +187,7 @@ class SoakClient:
             if depends_on:
                 metadata = {rng.choice(("after", "after", "follow")): list(depends_on)}
         elif kind < 0.55:
-            metadata = {"timeout": rng.choice((0.2, 60.0))}
+            metadata = {"timeout": rng.choice((SHORT, LONG))}
         msg_id = self.client.submit(buffer, metadata=metadata)
         self._note(msg_id, Request("task", buffer, trio.current_time(), metadata, depends_on=depends_on))
 
@@ -277,6 +279,10 @@ class SoakClient:
         """Whether a message of this request may have been lost with a connection or with a hub."""
         return max(self.disturbed_at, self.soak.disturbed_at) >= request.at - IN_FLIGHT
 
+    def _may_be_unknown(self, request: Request) -> bool:
+        """Whether the hub may have no record of this request, although it was sent."""
+        return self._is_excused(request) or self.soak.purged_all_at >= request.at
+
     async def _chase(self) -> None:
         """Find out about overdue requests: submit those again that are unknown, fetch the results that are not sent."""
         now = trio.current_time()
@@ -303,7 +309,7 @@ class SoakClient:
 
     def _send_again(self, msg_id: str) -> None:
         request = self.asked[msg_id]
-        if not self._is_excused(request) and self.soak.purged_all_at < request.at:
+        if not self._may_be_unknown(request):
             self.soak.wrong(f"{msg_id} ({request.status}) is unknown to the hub, and nothing has happened to it")
         request.sent_again, request.at = True, trio.current_time()
         self.figures["submitted again"] += 1
@@ -322,6 +328,21 @@ class SoakClient:
             self.client.send(
                 "broadcast", "apply_request", metadata=metadata, buffers=[request.buffer], msg_id=request.parent
             )
+
+    async def check_records(self) -> None:
+        """What was answered well is recorded; and what is recorded is right."""
+        settled = self.settled()
+        for place in range(0, len(settled), 200):
+            some = settled[place : place + 200]
+            records = await self._records(some)
+            for msg_id, (content, buffers) in records.items():
+                self._check(msg_id, content, buffers)
+            for msg_id in some:
+                request = self.asked[msg_id]
+                is_ok = [reply.content["status"] for reply in self.replies.get(msg_id, ())] == ["ok"]
+                # a killed hub loses the records of its last moments
+                if msg_id not in records and is_ok and not self._may_be_unknown(request):
+                    self.soak.wrong(f"{msg_id} ({request.status}) is not recorded")
 
     # Accounts
 

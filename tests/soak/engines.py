@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 
 import trio
@@ -86,6 +86,7 @@ class Place:
         else:
             request.answer([result_of(buffer)])
         self.fleet.carried_out += 1
+        self.fleet.by[request.msg_id].append(request.engine.id)
         request.engine.requests.clear()
         request.engine.pings.clear()
 
@@ -193,6 +194,10 @@ class Fleet:
         self.failures: set[str] = set()
         """The msg_ids of requests that have failed as they should."""
         self.carried_out = 0
+        self.by: defaultdict[str, list[int]] = defaultdict(list)
+        """The ids of the engines that have carried out each request, since the last `forget`."""
+        self.story: list[tuple[float, str, int]] = []
+        """What happened to which engine, and when."""
         self.events: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -228,8 +233,13 @@ class Fleet:
                 continue
             self.touched[uuid] = float("inf")
             self.events[happening.__name__] += 1
+            self.story.append((trio.current_time(), happening.__name__, place.engine.id))
             await happening(place)
             self.touched[uuid] = trio.current_time()
+
+    def forget(self) -> None:
+        self.by.clear()
+        self.story.clear()
 
     def wake(self) -> None:
         """All that is silent or cut off comes back."""

@@ -20,6 +20,10 @@ NAMES_AN_ENGINE = re.compile(
     re.DOTALL,
 )
 """The errors of requests whose engine is gone. Each names the engine, and the cause if it is known."""
+MANY = 100
+"""Retries that no task can use up."""
+SHORT, LONG = 0.2, 600.0
+"""Timeouts of tasks, in seconds. The long one is never over."""
 STOPPED = "the hub has been stopped"
 
 
@@ -90,13 +94,14 @@ class Request:
         if ename == "RuntimeError":
             is_right = self.buffer.startswith(ALWAYS_FAILING)
         elif ename == "EngineError":
-            is_right = bool(NAMES_AN_ENGINE.fullmatch(evalue)) or (hub_stopped and evalue == STOPPED)
+            names_engine = NAMES_AN_ENGINE.fullmatch(evalue) and self.metadata.get("retries", 0) < MANY
+            is_right = bool(names_engine) or (hub_stopped and evalue == STOPPED)
         elif ename in ("ImpossibleDependency", "InvalidDependency"):
             is_right = any(map(failed, self.depends_on))
             if ename == "ImpossibleDependency":
                 is_right = is_right or ("targets" in self.metadata and "none of the engines" in evalue)
         elif ename == "TaskTimeout":
-            is_right = "timeout" in self.metadata
+            is_right = self.metadata.get("timeout") == SHORT
         return "" if is_right else f"{ename}: {evalue}"
 
     @property

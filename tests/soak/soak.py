@@ -15,7 +15,9 @@ from tests.crash.processes import HubProcess
 from .clients import SoakClient
 from .engines import Fleet
 
-CLIENTS, ENGINES = 3, 5
+UNSTEADY = (0.0, 0.005, 0.03)
+"""Of each client, how often it leaves and is cut, for each thing that it does."""
+ENGINES = 5
 PING, MISSES = 0.1, 15
 HEART_TIMEOUT = PING * MISSES
 OPTIONS = (
@@ -55,8 +57,8 @@ class Soak:
         self.hub = hub
         self.rng = rng
         self.fleet = Fleet(hub, ENGINES, HEART_TIMEOUT, rng)
-        self.clients = [SoakClient(self, number) for number in range(CLIENTS)]
-        self.operator = SoakClient(self, CLIENTS)
+        self.clients = [SoakClient(self, number, unsteady) for number, unsteady in enumerate(UNSTEADY)]
+        self.operator = SoakClient(self, len(UNSTEADY), 0.0)
         """Purges, and looks after everything; its connections are never cut."""
         self.figures: Counter[str] = Counter()
         self.wrongs: list[str] = []
@@ -155,12 +157,15 @@ class Soak:
                 nursery.start_soon(client.finish)
         await self._all_engines_work()
         await self._nothing_is_pending()
+        for client in self.clients:
+            await client.check_records()
         twice = sum(client.check() for client in self.clients)
         if twice > len(self.killed_at):
             self.wrong(f"{twice} requests were answered twice, after {len(self.killed_at)} kills")
         self.figures["answered twice"] += twice
         for client in self.clients:
             client.forget()
+        self.fleet.forget()
         self.killed_at.clear()
         content = (await self.operator.query("purge_request", {"msg_ids": "all"})).content
         assert content["status"] == "ok", content
@@ -172,6 +177,7 @@ class Soak:
     async def _all_engines_work(self) -> None:
         """Wait until each engine is registered and answers; engines that a killed hub has not noted are replaced."""
         client = self.operator
+        engines = self.fleet.engines
         while True:
             known = (await client.query("connection_request")).content["engines"]
             for place in self.fleet.places:
@@ -245,11 +251,14 @@ class Soak:
         """What whoever looks for a fault wants to know."""
         for client in self.clients:
             for msg_id in client.open():
-                print(f"open: {msg_id}, {client.asked[msg_id]}"[:500])
+                print(f"open: {msg_id}, {client.asked[msg_id]}, carried out by {self.fleet.by.get(msg_id)}"[:500])
+        for at, what, engine_id in self.fleet.story[-30:]:
+            print(f"{trio.current_time() - at:.2f} s ago: engine {engine_id}: {what}")
         for place in self.fleet.places:
-            print(f"{place.engine}, asleep {place.asleep}, holds {place.engine and place.engine.held}")
-        for msg_id in self.hub.unfinished():
-            print(f"unfinished: {msg_id}")
+            if (engine := place.engine) is not None:
+                print(f"{engine}, asleep {place.asleep}, holds {engine.held}, dropped {engine.unreadable}")
+        for record in self.hub.records(self.hub.unfinished(), "submitted", "engine_uuid").values():
+            print(f"unfinished: {record}")
         print(self.hub.log[-5000:])
 
     @property

@@ -90,12 +90,12 @@ class Request:
         if content["status"] == "aborted" or content["ename"] == "TaskAborted":
             return "" if self.aborted else "aborted, and nobody asked for that"
         ename, evalue = content["ename"], content["evalue"]
-        is_right = False
+        is_right = False  # a task that is to be aborted is not tried again
         if ename == "RuntimeError":
-            is_right = self.buffer.startswith(ALWAYS_FAILING)
+            is_right = self.buffer.startswith(ALWAYS_FAILING) or (self.aborted and self.buffer.startswith(FAILING))
         elif ename == "EngineError":
-            names_engine = NAMES_AN_ENGINE.fullmatch(evalue) and self.metadata.get("retries", 0) < MANY
-            is_right = bool(names_engine) or (hub_stopped and evalue == STOPPED)
+            may_die = self.aborted or self.metadata.get("retries", 0) < MANY
+            is_right = bool(may_die and NAMES_AN_ENGINE.fullmatch(evalue)) or (hub_stopped and evalue == STOPPED)
         elif ename in ("ImpossibleDependency", "InvalidDependency"):
             is_right = any(map(failed, self.depends_on))
             if ename == "ImpossibleDependency":

@@ -257,9 +257,15 @@ class Routes:
             others: the engines that have other connections on this channel.
         """
         for engine in engines:
-            if engine.ident not in others and not engine.state.is_coming_back and channel not in engine.routes:
+            if engine.ident in others or engine.state.is_coming_back:
+                continue
+            route = engine.routes.get(channel)
+            if route is None:
                 msg_ids = self._queues[channel].outstanding(engine)
                 self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=False)
+            elif not route.suspect:
+                # Messages wait since the engine could not be reached; but earlier messages may have been lost.
+                self.engine_connection_lost(engine, channel)
 
     def close_route(self, engine: EngineConnector, channel: str) -> bool:
         """Drop the route of an engine that cannot be reached on a channel. Return whether there was a route."""

@@ -68,7 +68,7 @@ class Place:
         """Carry out one request after the other. Each takes its time, so that some are always under way."""
         engine.hold()
         while True:
-            await engine.wait_until(lambda: bool(engine.held) and not self.asleep)
+            await engine.wait_until(lambda: bool(engine.held) and not self.asleep and not engine.closed)
             pace = self.fleet.rng.random()
             if pace < 0.5:
                 await trio.sleep(0.2 * pace**4)

@@ -99,7 +99,8 @@ class Request:
         elif ename in ("ImpossibleDependency", "InvalidDependency"):
             is_right = any(map(failed, self.depends_on))
             if ename == "ImpossibleDependency":
-                is_right = is_right or ("targets" in self.metadata and "none of the engines" in evalue)
+                # its engines are gone, or the requests that it follows ran on several engines
+                is_right = is_right or not self.metadata.keys().isdisjoint(("targets", "follow"))
         elif ename == "TaskTimeout":
             is_right = self.metadata.get("timeout") == SHORT
         return "" if is_right else f"{ename}: {evalue}"

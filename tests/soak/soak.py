@@ -69,6 +69,8 @@ class Soak:
         self.memory: list[int] = []
         """Bytes of the hub's memory at the end of each cycle (PSS)."""
         self.descriptors: list[int] = []
+        self.listed: dict[str, str] = {}
+        """The engines that the hub listed when it was asked last, as uuids by id."""
         self.read_log = 0
 
     def wrong(self, what: str) -> None:
@@ -179,7 +181,7 @@ class Soak:
         client = self.operator
         engines = self.fleet.engines
         while True:
-            known = (await client.query("connection_request")).content["engines"]
+            known = self.listed = (await client.query("connection_request")).content["engines"]
             for place in self.fleet.places:
                 engine = place.engine
                 if (
@@ -259,6 +261,7 @@ class Soak:
                 print(f"{engine}, asleep {place.asleep}, holds {engine.held}, dropped {engine.unreadable}")
         for record in self.hub.records(self.hub.unfinished(), "submitted", "engine_uuid").values():
             print(f"unfinished: {record}")
+        print(f"the hub lists {self.listed}")
         print(self.hub.log[-5000:])
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import statistics
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -38,11 +38,13 @@ SHORTEST, LONGEST = 5.0, 300.0
 JUST_REGISTERED = 1.0
 """Seconds: a hub that is killed so soon after an engine has come may not have noted that engine."""
 WARM_UP = 2
-"""Cycles until memory and descriptors are compared."""
-MAX_GROWTH = 12 * 2**20
-"""Bytes by which the hub's memory may differ between the same moments of two cycles."""
+"""Cycles with whose memory and descriptors all later ones are compared."""
+MAX_GROWTH = 16 * 2**20
+"""Bytes by which the hub's memory may exceed that after the first cycles, at the same moment of a later cycle."""
+COMES_TO_REST = 10.0
+"""Seconds that the hub has for that."""
 MAX_DESCRIPTORS = 20
-"""File descriptors by which the hub may differ between the same moments of two cycles."""
+"""File descriptors by which the hub may exceed those after the first cycles, at the same moment of a later cycle."""
 
 
 class Soak:
@@ -214,24 +216,29 @@ class Soak:
             await trio.sleep(0.1)
 
     async def _compare(self) -> None:
-        """The memory and the descriptors of the hub are those of the cycles before."""
-        deadline = trio.current_time() + 10.0  # closed connections are noticed one after the other
-        while len(self.descriptors) > WARM_UP and self._descriptors() > self._most_descriptors():
-            if trio.current_time() > deadline:
-                break
-            await trio.sleep(0.1)
-        self.descriptors.append(self._descriptors())
-        self.memory.append(self._memory())
-        if len(self.memory) <= WARM_UP:
-            return
-        growth = self.memory[-1] - statistics.median(self.memory[WARM_UP : 2 * WARM_UP + 1])
-        if growth > MAX_GROWTH:
-            self.wrong(f"the hub's memory has grown: {[size // 2**20 for size in self.memory]} MiB")
-        if self.descriptors[-1] > self._most_descriptors():
-            self.wrong(f"the hub has ever more descriptors: {self.descriptors}")
+        """Compare the hub's memory and descriptors with those after the first cycles.
 
+        A hub that comes to rest gives memory back and notices closed connections, one after the other.
+        """
+        rested_at = trio.current_time() + COMES_TO_REST
+        memory, descriptors = self._memory(), self._descriptors()
+        while trio.current_time() < rested_at and (memory > self._most_memory or descriptors > self._most_descriptors):
+            await trio.sleep(0.2)
+            memory, descriptors = min(memory, self._memory()), self._descriptors()
+        if memory > self._most_memory:
+            self.wrong(f"the hub's memory has grown to {memory} bytes: {self.memory}")
+        if descriptors > self._most_descriptors:
+            self.wrong(f"the hub has ever more descriptors: {self.descriptors}, {descriptors}")
+        self.memory.append(memory)
+        self.descriptors.append(descriptors)
+
+    @property
+    def _most_memory(self) -> float:
+        return max(self.memory[:WARM_UP]) + MAX_GROWTH if len(self.memory) >= WARM_UP else math.inf
+
+    @property
     def _most_descriptors(self) -> float:
-        return max(self.descriptors[:WARM_UP]) + MAX_DESCRIPTORS
+        return max(self.descriptors[:WARM_UP]) + MAX_DESCRIPTORS if len(self.memory) >= WARM_UP else math.inf
 
     def _descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.hub.pid}/fd"))

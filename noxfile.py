@@ -31,7 +31,9 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that is quick and needs no process but its own."""
     install(session, "test")
-    session.run("pytest", "-m", "not browser and not interop and not stress and not crash", *session.posargs)
+    session.run(
+        "pytest", "-m", "not browser and not interop and not stress and not crash and not soak", *session.posargs
+    )
 
 
 @nox.session(name="property")
@@ -47,6 +49,15 @@ def crash(session: nox.Session) -> None:
     install(session, "test")
     env = {"CRASH_ROUNDS": os.environ.get("CRASH_ROUNDS", "50")}
     session.run("pytest", "-m", "crash", "-p", "no:asyncio", *session.posargs, env=env)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A cluster at which everything goes wrong, for an hour or for as many minutes as SOAK_MINUTES says."""
+    install(session, "test")
+    env = {"SOAK_MINUTES": os.environ.get("SOAK_MINUTES", "60")}
+    timeout = f"faulthandler_timeout={60 * float(env['SOAK_MINUTES']) + 3600:.0f}"
+    session.run("pytest", "-m", "soak", "-p", "no:asyncio", "-o", timeout, *session.posargs, env=env)
 
 
 @nox.session

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,18 @@ class HubProcess:
         profile: the profile directory.
         options: of the command, beside those that make it take over.
         log_file: where it logs; beside the profile, unless this says something else.
+        program: arguments of Python that run the command.
     """
 
-    def __init__(self, profile: Path, *options: str, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        profile: Path,
+        *options: str,
+        log_file: Path | None = None,
+        program: Sequence[str] = ("-m", "trio_hub"),
+    ) -> None:
         self.profile = profile
+        self.program = program
         self.options = options
         self.log_file = log_file or profile.with_suffix(".log")
         self.database = profile / "db" / "tasks.sqlite"
@@ -55,7 +63,7 @@ class HubProcess:
 
     async def start(self, *options: str) -> None:
         """Start it. Returns when it runs; whether it is ready by then is for those to find out who connect."""
-        command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(self.profile)]
+        command = [sys.executable, *self.program, "serve", "--profile-dir", str(self.profile)]
         with self.log_file.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 [*command, *self.options, *options],
@@ -125,10 +133,12 @@ class HubProcess:
 
 
 @asynccontextmanager
-async def hub_process(profile: Path, *options: str, log_file: Path | None = None) -> AsyncGenerator[HubProcess, None]:
+async def hub_process(
+    profile: Path, *options: str, log_file: Path | None = None, program: Sequence[str] = ("-m", "trio_hub")
+) -> AsyncGenerator[HubProcess, None]:
     """A hub that runs and is ready; whatever becomes of it, it is gone at the end of the block."""
     options = (*PATIENT, "--reuse", "true", "--restore", "true", "--db", "sqlite", *options)
-    hub = HubProcess(profile, *options, log_file=log_file)
+    hub = HubProcess(profile, *options, log_file=log_file, program=program)
     try:
         await hub.start()
         await hub.ready()

@@ -137,6 +137,20 @@ async def test_tasks_whose_answers_are_lost_on_the_way_are_run_again(way: str) -
         await works(hub, client, engine)
 
 
+async def test_a_new_connection_that_is_used_at_once_does_not_hide_what_the_broken_one_has_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "PAUSE", 1.0)
+    async with networked() as (hub, client, engine, network):
+        assert network.count("mux") == 1, "and nothing was received on it"
+        await cut(network, "swallow", "mux")
+        lost = client.call(engine, b"sent into the cut")
+        await eventually(lambda: network.count("mux") == 1)
+        await client.reply(client.call(engine, b"on the new connection"))
+        assert (await client.reply(lost)).content["status"] == "ok"
+        await works(hub, client, engine)
+
+
 async def test_a_client_that_was_cut_gets_its_results_when_it_is_heard_again() -> None:
     async with (
         cluster(1) as (hub, _, (engine,)),

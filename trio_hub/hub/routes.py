@@ -79,10 +79,9 @@ class Routes:
             elif channel in engine.routes:
                 engine.routes[channel].parked.append((frames, msg_id))
             elif not self._host.send(channel, [engine.ident, *frames]) and engine.state is EngineState.ALIVE:
-                route = Route()
                 self._host.reach_engine(engine, channel)
+                engine.routes[channel] = route = Route()
                 route.parked.append((frames, msg_id))
-                engine.routes[channel] = route
         except Exception as error:
             self._not_sent(engine, channel, msg_id, error)
 
@@ -156,8 +155,7 @@ class Routes:
 
     def heard_probe(self, ident: bytes, msg_id: str) -> bool:
         """Return whether an engine's reply answers a question. If so, handle the requests that turn out to be lost."""
-        probe = self.probes.get(msg_id)
-        if probe is None or probe.engine.ident != ident:
+        if (probe := self.probes.get(msg_id)) is None or probe.engine.ident != ident:
             return False
         del self.probes[msg_id]
         engine, channel = probe.engine, probe.channel
@@ -253,18 +251,21 @@ class Routes:
 
         Args:
             engines: the engines that are alive.
-            channel: the hub's channel to engines, such as ``"task_out"``.
-            others: the engines that have other connections on this channel.
+            channel, others: the hub's channel to engines, and the engines that have other connections on it.
         """
         for engine in engines:
-            if engine.ident not in others and not engine.state.is_coming_back and channel not in engine.routes:
+            route = engine.routes.get(channel)
+            if engine.ident in others or engine.state.is_coming_back or (route is not None and route.suspect):
+                continue
+            if route is not None:  # messages wait since the engine was out of reach; but earlier ones may be lost
+                self.engine_connection_lost(engine, channel)
+            else:
                 msg_ids = self._queues[channel].outstanding(engine)
                 self.probe(engine, channel, msg_ids, DISCONNECTED, is_last=False)
 
     def close_route(self, engine: EngineConnector, channel: str) -> bool:
         """Drop the route of an engine that cannot be reached on a channel. Return whether there was a route."""
-        route = engine.routes.pop(channel, None)
-        if route is not None:
+        if route := engine.routes.pop(channel, None):
             self.probes.pop(route.question or "", None)
         return route is not None
 
@@ -280,9 +281,8 @@ class Routes:
     def engine_settled(self, engine: EngineConnector) -> None:
         """Forget the questions to the engine, but for the question that a gone engine has to answer to come back."""
         kept = {route.question for route in engine.routes.values()}
-        for msg_id in [msg_id for msg_id, probe in self.probes.items() if probe.engine is engine]:
-            if msg_id not in kept:
-                del self.probes[msg_id]
+        for msg_id in [one for one, probe in self.probes.items() if probe.engine is engine and one not in kept]:
+            del self.probes[msg_id]
 
     def owes_answers(self, engine: EngineConnector) -> bool:
         """Return False: nothing waits for the answer to a question."""

@@ -41,7 +41,7 @@ class Connections:
     Args:
         channels: these sockets, by name.
         lost: called when a connection has broken. Gets the channel's name; the identity of the engine of the
-            connection, or None if nothing was received on it; and the identities that were heard on other connections.
+            connection, or None if nothing was received on it; and the identities that had other connections by then.
         failures: counts unexpected errors.
     """
 
@@ -60,8 +60,9 @@ class Connections:
         """The descriptor of each identity's connection, by channel and identity."""
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
         """The identity of each connection, by channel and descriptor."""
-        self._unknown: dict[str, None] = {}
-        """Channels on which connections have broken on which nothing was received."""
+        self._unknown: dict[str, set[bytes]] = {}
+        """Channels on which connections have broken on which nothing was received; and the identities that were first
+        heard on other connections after that. The broken connection may have been the earlier one of such a peer."""
         self._broken = trio.Event()
         self._ended = trio.Event()
         self._monitors = [
@@ -88,6 +89,8 @@ class Connections:
             ident = to_bytes(first)
             self._heard[name][ident] = fd
             self._names[name][fd] = ident
+            if name in self._unknown:
+                self._unknown[name].add(ident)
 
     def _was_accepted(self, name: str, fd: int) -> None:
         self._forget(name, fd)  # the end of its earlier connection may not have been reported
@@ -99,7 +102,7 @@ class Connections:
         self._ended.set()
         ident = self._forget(name, fd)
         if ident is None:
-            self._unknown[name] = None
+            self._unknown.setdefault(name, set())
             self._broken.set()
         else:
             with going_on(WATCHER, self._failures):
@@ -128,8 +131,8 @@ class Connections:
             await self._broken.wait()
             await trio.sleep(PAUSE)
             while self._unknown:
-                name = next(iter(self._unknown))
-                self._lost(name, None, self._heard[name])
+                name, heard_since = next(iter(self._unknown.items()))
+                self._lost(name, None, self._heard[name].keys() - heard_since if heard_since else self._heard[name])
                 del self._unknown[name]  # after it was reported
             self._broken = trio.Event()
 

@@ -97,3 +97,22 @@ def test_a_request_that_waits_for_a_proof_was_not_lost() -> None:
     assert bench.routes.heard_probe(b"a", question.header.msg_id)
     assert queue.lost == [(sent.header.msg_id, DISCONNECTED)]
     assert bench.host.sent[1:] == [("control_out", [b"a", b"waits"])]
+
+
+def test_a_message_that_waits_does_not_hide_what_an_unknown_connection_has_lost() -> None:
+    bench = Bench()
+    engine = bench.engine()
+    sent, waits = bench.message(), bench.message()
+    queue = FakeQueue([sent.header.msg_id, waits.header.msg_id])
+    bench.routes.connect({"mux_out": queue})
+    bench.routes.send(engine, "mux_out", [b"sent"], sent.header.msg_id)
+    bench.host.unreachable = {b"a"}
+    bench.routes.send(engine, "mux_out", [b"waits"], waits.header.msg_id)
+    bench.routes.some_connection_lost([engine], "mux_out", ())
+    bench.host.unreachable = set()
+    bench.host.sent.clear()
+    bench.routes.flush(engine, "mux_out")
+    [question] = bench.sent("mux_out")
+    assert bench.routes.heard_probe(b"a", question.header.msg_id)
+    assert queue.lost == [(sent.header.msg_id, DISCONNECTED)]
+    assert bench.host.sent[1:] == [("mux_out", [b"a", b"waits"])]

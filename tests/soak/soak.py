@@ -1,0 +1,290 @@
+"""A soak: everything that goes wrong at a cluster, at random and again and again, while clients ask for work."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import trio
+
+from tests.crash.processes import HubProcess
+
+from .clients import SoakClient
+from .engines import Fleet
+
+UNSTEADY = (0.0, 0.005, 0.03)
+"""Of each client, how often it leaves and is cut, for each thing that it does."""
+ENGINES = 5
+PING, MISSES = 0.1, 15
+HEART_TIMEOUT = PING * MISSES
+OPTIONS = (
+    *("--ping", str(PING), "--max-heartmonitor-misses", str(MISSES)),
+    *("--registration-timeout", "4", "--stranded-grace", "0.5", "--hwm", "2"),
+)
+"""Of the hub: all that takes a minute usually takes seconds."""
+SETTLED_WITHIN = 60.0
+"""Seconds until all is answered when nothing happens any more: many times what it takes."""
+TROUBLES, TROUBLE = 2, 0.5
+"""How many engines are in trouble at a time at most, and seconds from one trouble to the next, on average."""
+MINUTES_IN_CYCLE = 5
+"""Purges for each restart of the hub."""
+CYCLES = 8
+"""Restarts at least, in a soak that lasts a minute or longer."""
+SHORTEST, LONGEST = 5.0, 300.0
+"""Seconds of a cycle."""
+JUST_REGISTERED = 1.0
+"""Seconds: a hub that is killed so soon after an engine has come may not have noted that engine."""
+WARM_UP = 2
+"""Cycles with whose memory and descriptors all later ones are compared."""
+MAX_GROWTH = 16 * 2**20
+"""Bytes by which the hub's memory may exceed that after the first cycles, at the same moment of a later cycle."""
+COMES_TO_REST = 10.0
+"""Seconds that the hub has for that."""
+MAX_DESCRIPTORS = 20
+"""File descriptors by which the hub may exceed those after the first cycles, at the same moment of a later cycle."""
+
+
+class Soak:
+    """All of it.
+
+    Args:
+        hub: the process of the hub, which runs.
+        rng: decides everything. What happens is not repeated exactly with the same seed, since time has its part.
+    """
+
+    def __init__(self, hub: HubProcess, rng: Random) -> None:
+        self.hub = hub
+        self.rng = rng
+        self.fleet = Fleet(hub, ENGINES, HEART_TIMEOUT, rng)
+        self.clients = [SoakClient(self, number, unsteady) for number, unsteady in enumerate(UNSTEADY)]
+        self.operator = SoakClient(self, len(UNSTEADY), 0.0)
+        """Purges, and looks after everything; its connections are never cut."""
+        self.figures: Counter[str] = Counter()
+        self.wrongs: list[str] = []
+        self.disturbed_at = float("-inf")
+        """When a hub was stopped, or the next one was ready."""
+        self.purged_all_at = float("-inf")
+        self.killed_at: list[float] = []
+        self.memory: list[int] = []
+        """Bytes of the hub's memory at the end of each cycle (PSS)."""
+        self.descriptors: list[int] = []
+        self.listed: dict[str, str] = {}
+        """The engines that the hub listed when it was asked last, as uuids by id."""
+        self.read_log = 0
+
+    def wrong(self, what: str) -> None:
+        """Note a fault. The soak goes on until the end of its cycle, which shows what else is wrong."""
+        print(f"WRONG: {what}")
+        self.wrongs.append(what)
+
+    async def run(self, seconds: float) -> None:
+        """Go on for so long."""
+        cycle = min(LONGEST, max(SHORTEST, seconds / CYCLES))
+        end = trio.current_time() + seconds
+        async with self.operator.connected(), trio.open_nursery() as nursery:
+            nursery.start_soon(self.fleet.run)
+            while trio.current_time() < end or self.figures["cycles"] <= WARM_UP:
+                await self._cycle(min(cycle, max(SHORTEST, end - trio.current_time())))
+                self.figures["cycles"] += 1
+            nursery.cancel_scope.cancel()
+
+    async def _cycle(self, seconds: float) -> None:
+        over = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for client in self.clients:
+                nursery.start_soon(client.work, over)
+            for _ in range(TROUBLES):
+                nursery.start_soon(self.fleet.trouble, over, TROUBLE)
+            nursery.start_soon(self._restart, seconds * self.rng.uniform(0.2, 0.6))
+            for _ in range(MINUTES_IN_CYCLE):
+                await trio.sleep(seconds / MINUTES_IN_CYCLE)
+                await self._purge()
+            over.set()
+        with trio.move_on_after(SETTLED_WITHIN) as limit:
+            await self._settle()
+        if limit.cancelled_caught:
+            self._tell()
+            self.wrong(f"not everything was answered within {SETTLED_WITHIN} s")
+        assert not self.wrongs, "\n".join(self.wrongs[:20])
+        self._check_log()
+
+    # What happens to the hub
+
+    async def _restart(self, delay: float) -> None:
+        """Stop or kill the hub after a delay, and start the next one."""
+        await trio.sleep(delay)
+        is_killed = self.rng.random() < 0.5
+        self.disturbed_at = trio.current_time()
+        if is_killed:
+            self.hub.kill()
+            self.killed_at.append(trio.current_time())
+        else:
+            await self.hub.stop()
+        await self.hub.gone()
+        self.figures["kills" if is_killed else "stops"] += 1
+        await trio.sleep(self.rng.uniform(0, 1))
+        await self.hub.start()
+        await self.hub.ready()
+        self.disturbed_at = trio.current_time()
+
+    async def _purge(self) -> None:
+        """Purge what is answered: by msg_ids, or all that is finished."""
+        client = self.rng.choice(self.clients)
+        is_all = self.rng.random() < 0.3
+        msg_ids = client.settled()
+        if is_all:
+            self.purged_all_at = trio.current_time()
+            for other in self.clients:
+                for msg_id in other.settled():
+                    other.asked[msg_id].purged = True
+        for msg_id in msg_ids:
+            client.asked[msg_id].purged = True
+        with trio.move_on_after(5.0):
+            content = (
+                await self.operator.client.query("purge_request", {"msg_ids": "all" if is_all else msg_ids})
+            ).content
+            self.figures["purges"] += 1
+            # A killed hub may have lost the result of a task, which then runs once more.
+            if content["status"] != "ok" and not (self.killed_at and "pending" in content["evalue"]):
+                self.wrong(f"purge: {content}")
+
+    # When nothing happens any more
+
+    async def _settle(self) -> None:
+        """All come back; all is answered; nothing is left."""
+        self.fleet.wake()
+        async with trio.open_nursery() as nursery:
+            for client in self.clients:
+                nursery.start_soon(client.finish)
+        await self._all_engines_work()
+        await self._nothing_is_pending()
+        for client in self.clients:
+            await client.check_records()
+        twice = sum(client.check() for client in self.clients)
+        if twice > len(self.killed_at):
+            self.wrong(f"{twice} requests were answered twice, after {len(self.killed_at)} kills")
+        self.figures["answered twice"] += twice
+        for client in self.clients:
+            client.forget()
+        self.fleet.forget()
+        self.killed_at.clear()
+        content = (await self.operator.query("purge_request", {"msg_ids": "all"})).content
+        assert content["status"] == "ok", content
+        left = (await self.operator.query("db_request", {"query": {}, "keys": ["msg_id"]})).content["records"]
+        if left:
+            self.wrong(f"{len(left)} records are left after everything was purged: {left[:3]}")
+        await self._compare()
+
+    async def _all_engines_work(self) -> None:
+        """Wait until each engine is registered and answers; engines that a killed hub has not noted are replaced."""
+        client = self.operator
+        engines = self.fleet.engines
+        while True:
+            known = self.listed = (await client.query("connection_request")).content["engines"]
+            for place in self.fleet.places:
+                engine = place.engine
+                if (
+                    engine is not None
+                    and str(engine.id) not in known
+                    and any(0 <= at - place.registered_at < JUST_REGISTERED for at in self.killed_at)
+                ):
+                    self.figures["engines that a killed hub has not noted"] += 1
+                    place.replace()
+            engines = self.fleet.engines
+            if len(engines) == len(known) == ENGINES and all(known.get(str(one.id)) == one.uuid for one in engines):
+                break
+            await trio.sleep(0.1)
+        calls = [client.client.call(engine, b"settled") for engine in engines]
+        for call in calls:
+            content = (await client.client.reply(call)).content
+            if content["status"] != "ok":
+                self.wrong(f"an engine that is registered does not work: {content}")
+
+    async def _nothing_is_pending(self) -> None:
+        client = self.operator
+        while True:
+            queues = (await client.query("queue_request")).content
+            del queues["status"]
+            unassigned = queues.pop("unassigned")
+            query = {"query": {"completed": None}, "keys": ["msg_id"]}
+            unfinished = (await client.query("db_request", query)).content["records"]
+            if not unassigned and not unfinished and all(q["queue"] == q["tasks"] == 0 for q in queues.values()):
+                return
+            await trio.sleep(0.1)
+
+    async def _compare(self) -> None:
+        """Compare the hub's memory and descriptors with those after the first cycles.
+
+        A hub that comes to rest gives memory back and notices closed connections, one after the other.
+        """
+        rested_at = trio.current_time() + COMES_TO_REST
+        memory, descriptors = self._memory(), self._descriptors()
+        while trio.current_time() < rested_at and (memory > self._most_memory or descriptors > self._most_descriptors):
+            await trio.sleep(0.2)
+            memory, descriptors = min(memory, self._memory()), self._descriptors()
+        if memory > self._most_memory:
+            self.wrong(f"the hub's memory has grown to {memory} bytes: {self.memory}")
+        if descriptors > self._most_descriptors:
+            self.wrong(f"the hub has ever more descriptors: {self.descriptors}, {descriptors}")
+        self.memory.append(memory)
+        self.descriptors.append(descriptors)
+
+    @property
+    def _most_memory(self) -> float:
+        return max(self.memory[:WARM_UP]) + MAX_GROWTH if len(self.memory) >= WARM_UP else math.inf
+
+    @property
+    def _most_descriptors(self) -> float:
+        return max(self.descriptors[:WARM_UP]) + MAX_DESCRIPTORS if len(self.memory) >= WARM_UP else math.inf
+
+    def _descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.hub.pid}/fd"))
+
+    def _memory(self) -> int:
+        lines = Path(f"/proc/{self.hub.pid}/smaps_rollup").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+    def _check_log(self) -> None:
+        """The hub has logged no error."""
+        new = self.hub.log[self.read_log :]
+        self.read_log += len(new)
+        for bad in ("Traceback", "internal_error"):
+            if (place := new.find(bad)) >= 0:
+                self._tell()
+                raise AssertionError(new[max(0, place - 2000) : place + 4000])
+
+    def _tell(self) -> None:
+        """What whoever looks for a fault wants to know."""
+        for client in self.clients:
+            for msg_id in client.open():
+                print(f"open: {msg_id}, {client.asked[msg_id]}, carried out by {self.fleet.by.get(msg_id)}"[:500])
+        for at, what, engine_id in self.fleet.story[-30:]:
+            print(f"{trio.current_time() - at:.2f} s ago: engine {engine_id}: {what}")
+        for place in self.fleet.places:
+            if (engine := place.engine) is not None:
+                print(f"{engine}, asleep {place.asleep}, holds {engine.held}, dropped {engine.unreadable}")
+        for record in self.hub.records(self.hub.unfinished(), "submitted", "engine_uuid").values():
+            print(f"unfinished: {record}")
+        print(f"the hub lists {self.listed}")
+        print(self.hub.log[-5000:])
+
+    @property
+    def summary(self) -> list[str]:
+        """What happened, for the end of the session."""
+        asked: Counter[str] = Counter()
+        for client in self.clients:
+            asked += client.figures
+        mib = [round(size / 2**20, 1) for size in self.memory]
+        return [
+            f"the hub: {_shown(self.figures)}",
+            f"engines: {self.fleet.carried_out} requests carried out, {_shown(self.fleet.events)}",
+            f"clients: {_shown(asked)}",
+            f"memory of the hub after each cycle: {mib} MiB; descriptors: {self.descriptors}",
+        ]
+
+
+def _shown(figures: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(figures.items()))

@@ -76,7 +76,7 @@ async def test_the_pauses_grow_and_begin_anew_after_a_long_run(
     assert failures == {"a service": 10}
     told = errors(caplog)
     assert len(told) == 10
-    assert {record.getMessage() for record in told} == {"a service has failed, and is started anew"}
+    assert {record.getMessage() for record in told} == {"a service has failed, and is started again after a pause"}
     assert all(record.exc_info is not None and record.exc_info[0] is Unexpected for record in told)
     assert [vars(record)["failures"] for record in told] == list(range(1, 11))
 

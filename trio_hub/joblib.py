@@ -22,10 +22,10 @@ __all__ = ["ExecutorBackend"]
 class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] # joblib has no types
     """A backend of joblib that runs batches of calls through an executor.
 
-    There are as many jobs as the cluster has engines, if ``n_jobs`` is not given.
+    By default, joblib uses as many jobs as the cluster has engines.
 
     Args:
-        executor: stays open; whoever has opened it shuts it down.
+        executor: The executor. The backend does not shut it down.
     """
 
     supports_retrieve_callback = True
@@ -37,7 +37,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._unfinished: set[Future[Any]] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return the number of jobs for a ``n_jobs`` as joblib defines it: -1 for all engines, -2 for one less."""
+        """Return the number of jobs for joblib's ``n_jobs``: -1 means one job per engine, -2 means one job less."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -45,7 +45,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return n_jobs if n_jobs > 0 else max(1, len(self._executor.engines) + 1 + n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], Any] | None = None) -> Future[Any]:
-        """Run a batch, and call back when it is finished."""
+        """Run a batch of calls, and call ``callback`` with the future when the batch is finished."""
         future = self._executor.submit(func)
         self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
@@ -60,6 +60,6 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Withdraw all batches that have not begun. The backend can be used again."""
+        """Cancel all batches that have not begun. The backend can be used again."""
         for future in list(self._unfinished):
             future.cancel()

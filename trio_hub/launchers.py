@@ -1,8 +1,8 @@
-"""Launchers for ``ipcluster`` and ``ipp.Cluster`` that start our hub and our engines: theirs, each with our command.
+"""Launchers with which ``ipcluster`` and ``ipp.Cluster`` start our hub and our engines instead of the stock ones.
 
-ipyparallel finds them by entry points (``ipyparallel.controller_launchers`` and ``ipyparallel.engine_launchers``, in
-pyproject.toml): ``trio-hub`` here,
-``trio-hub-slurm`` and so on by a batch system. Nothing else imports this module, since it needs ipyparallel.
+Each launcher is one of ipyparallel's own, with another command. ipyparallel finds the launchers by entry points
+(``ipyparallel.controller_launchers`` and ``ipyparallel.engine_launchers`` in pyproject.toml): ``trio-hub`` for this
+machine, ``trio-hub-slurm`` and so on for batch systems. No other module imports this one, since it needs ipyparallel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 
 
 class _OurCommand(ControllerLauncher):  # type: ignore[misc]  # ipyparallel has no types, here and below
-    """With our command. A user's own ``controller_cmd`` still counts more."""
+    """A launcher with our command, unless the user has configured another ``controller_cmd``."""
 
     controller_cmd = List(
         Unicode(),
@@ -67,45 +67,45 @@ class _OurCommand(ControllerLauncher):  # type: ignore[misc]  # ipyparallel has 
 
 
 class TrioHub(_OurCommand, LocalControllerLauncher):  # type: ignore[misc]
-    """On this machine."""
+    """Starts the hub on this machine."""
 
 
 class TrioHubMPI(_OurCommand, MPIControllerLauncher):  # type: ignore[misc]
-    """By ``mpiexec``."""
+    """Starts the hub with ``mpiexec``."""
 
 
 class TrioHubSSH(SSHControllerLauncher):  # type: ignore[misc]
-    """On another machine, by ssh: with the Python there, which has to have trio-hub."""
+    """Starts the hub on another machine, by ssh. The Python there must have trio-hub installed."""
 
     def _controller_cmd_default(self) -> list[str]:
         return [self.remote_python, "-m", "trio_hub", "ipcontroller"]
 
 
 class TrioHubBatch(_OurCommand, BatchControllerLauncher):  # type: ignore[misc]
-    """As a job of any batch system; its commands and its template have to be configured."""
+    """Starts the hub as a job of any batch system. The batch system's commands and the template must be configured."""
 
 
 class TrioHubSlurm(_OurCommand, SlurmControllerLauncher):  # type: ignore[misc]
-    """As a Slurm job."""
+    """Starts the hub as a Slurm job."""
 
 
 class TrioHubPBS(_OurCommand, PBSControllerLauncher):  # type: ignore[misc]
-    """As a PBS job."""
+    """Starts the hub as a PBS job."""
 
 
 class TrioHubSGE(_OurCommand, SGEControllerLauncher):  # type: ignore[misc]
-    """As a job of the Grid Engine."""
+    """Starts the hub as a job of the Grid Engine."""
 
 
 class TrioHubLSF(_OurCommand, LSFControllerLauncher):  # type: ignore[misc]
-    """As an LSF job."""
+    """Starts the hub as an LSF job."""
 
 
 class TrioHubHTCondor(HTCondorControllerLauncher):  # type: ignore[misc]
-    """As an HTCondor job.
+    """Starts the hub as an HTCondor job.
 
-    HTCondor does not tell a Python which it is, and so it would not find its modules. A script knows its Python by its
-    first line: hence the job is the script ``trio-hub``, which has to be on the PATH of the machine that runs it.
+    A Python that HTCondor starts does not know its own path, so it does not find its modules. A script names its Python
+    in its first line. So the job is the script ``trio-hub``, which must be on the PATH where the job runs.
     """
 
     controller_cmd = List(Unicode(), ["trio-hub", "ipcontroller"], help="The command that starts the hub.").tag(
@@ -115,7 +115,7 @@ class TrioHubHTCondor(HTCondorControllerLauncher):  # type: ignore[misc]
         """
 universe = vanilla
 executable = trio-hub
-# which is on a shared file system, or installed where the job runs
+# the script is on a shared file system, or installed where the job runs
 transfer_executable = False
 arguments = ipcontroller {program_args}
 """

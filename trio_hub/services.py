@@ -21,7 +21,7 @@ __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Failures", "failed", "going_on", "ke
 log = get_logger("trio_hub.runtime")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds between a service's failure and its new start: the first pause and the longest.
+"""Seconds between a service's failure and its next start: the first pause and the longest.
 
 Each pause is twice the last.
 """
@@ -33,15 +33,15 @@ Failures: TypeAlias = Counter[str]
 async def keep_running(
     name: str, service: Callable[[], Awaitable[None]], failures: Failures, *, longest_pause: float = LONGEST_PAUSE
 ) -> None:
-    """Run a service until it returns or is cancelled. If it raises, start it anew after a pause.
+    """Run a service until it returns or is cancelled. If it raises an error, start it again after a pause.
 
-    A service that has run for longer than `LONGEST_PAUSE` begins with the first pause again.
+    If the service has run for longer than `LONGEST_PAUSE`, the next pause is the first one again.
 
     Args:
         name: The name of the service, for the log and the count.
-        service: Called for each start.
+        service: The function that is called for each start.
         failures: Counts the failures.
-        longest_pause: Seconds between a failure and the new start, at most.
+        longest_pause: The longest pause, in seconds.
     """
     pause = FIRST_PAUSE
     while True:
@@ -49,14 +49,14 @@ async def keep_running(
         try:
             await service()
             return
-        except* Exception as group:  # except*: a cancellation that comes together with an error is raised again
+        except* Exception as group:  # except*: a cancellation beside the error is raised again
             if trio.current_time() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             pause = min(pause, longest_pause)
             error = _single(group)
             failures[name] += 1
             log.error(
-                "a service has failed, and is started anew",
+                "a service has failed, and is started again after a pause",
                 service=name,
                 failures=failures[name],
                 seconds=pause,
@@ -77,13 +77,13 @@ def going_on(name: str, failures: Failures) -> Iterator[None]:
 
 
 def failed(name: str, error: Exception, failures: Failures, *, told: bool = False) -> None:
-    """Count the failure of one step of a service, which goes on. Log the failure, unless it was ``told`` before."""
+    """Count the failure of one step of a service that goes on. Log it, unless it was logged before (``told``)."""
     failures[name] += 1
     if not told:
         error = _single(error)
         log.error(
             "a service has failed, and goes on",
-            kind=name,  # it may fail as often as something happens
+            kind=name,  # limits how often this is logged: a step may fail many times a second
             service=name,
             failures=failures[name],
             error=error,

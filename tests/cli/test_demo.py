@@ -120,7 +120,7 @@ def test_a_wrong_or_missing_result_is_found() -> None:
     with pytest.raises(demo.DemoError, match="3 of 4 tasks"):
         demo.check_sum([right], 4)
     wrong = demo.Run("direct", 0.0, total=3.0, latencies=[0.1] * 3)
-    with pytest.raises(demo.DemoError, match=r"gave 3\.0 together"):
+    with pytest.raises(demo.DemoError, match=r"slices with the sum 3\.0"):
         demo.check_sum([wrong], 3)
 
 

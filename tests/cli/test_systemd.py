@@ -102,7 +102,7 @@ def test_one_that_cannot_be_told_is_told_about_once(address: str, caplog: pytest
     manager.tell("READY=1")
     manager.tell("STOPPING=1")
     (record,) = caplog.records
-    assert record.getMessage() == "cannot tell systemd how the hub does"
+    assert record.getMessage() == "cannot report to systemd"
 
 
 def test_one_that_does_not_listen_holds_nobody_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

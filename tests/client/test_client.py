@@ -62,7 +62,7 @@ async def test_an_error_on_the_engine() -> None:
 
 async def test_calls_that_cannot_be_made() -> None:
     async with cluster() as (_, client, _):
-        with pytest.raises(EngineError, match="no engine 5; those there are: 0"):
+        with pytest.raises(EngineError, match="no engine 5; the registered engines are: 0"):
             await client.apply(divide, 1, targets=5)
         with pytest.raises(SerializationError, match="argument 0"):
             await client.apply(divide, (x for x in "a"))
@@ -316,10 +316,10 @@ GOOD: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"interface": "ipc://x"}, "TCP only"),
+        ({"interface": "ipc://x"}, "supports only TCP"),
         ({"interface": None}, "'interface' is missing"),
-        ({"key": 5}, "'key' is missing, or no text"),
-        ({"task": "5"}, "'task' is '5', and no port"),
+        ({"key": 5}, "'key' is missing, or is no text"),
+        ({"task": "5"}, "'task' is '5', which is no port"),
         ({"mux": 70_000}, "no port"),
         ({"pack": "json", "unpack": "msgpack"}, "differ"),
         ({"curve_serverkey": "short"}, "no CURVE key"),

@@ -267,7 +267,7 @@ async def test_a_hub_that_begins_anew_writes_off_what_was_left(tmp_path: Path) -
                 requests.append(client.send("broadcast", "apply_request", metadata=metadata, buffers=[b"x"]))
                 await recorded(hub, requests)
                 await killed_and_started_anew(hub, "--reuse", "false", "--restore", "false")
-            assert "unfinished requests of the hub before have failed" in hub.log
+            assert "unfinished requests of the previous hub have failed" in hub.log
             assert "requests=13" in hub.log
             async with open_client(hub.client_info) as client:
                 await nothing_is_pending(client)

@@ -198,8 +198,11 @@ async def test_another_secret_key_or_no_encryption_is_refused(tmp_path: Path) ->
     async with within_limit():
         await run_once(HubConfig(profile_dir=tmp_path, **curve()))
         for settings, message in (
-            (curve(other), "curve_secretkey is not that of the public key in the connection files"),
-            ({"reuse": True, "curve": False}, "are those of a hub with curve on, and curve is off"),
+            (curve(other), "curve_secretkey does not belong to the public key in the connection files"),
+            (
+                {"reuse": True, "curve": False},
+                "curve is off, but the connection files in .* belong to a hub with curve on",
+            ),
         ):
             with pytest.raises(ConfigError, match=message):
                 await serve_hub(HubConfig(profile_dir=tmp_path, **settings))
@@ -226,5 +229,7 @@ async def test_unless_it_is_set_the_files_say_whether_connections_are_encrypted(
 async def test_plain_files_are_not_taken_for_encrypted_ones(tmp_path: Path) -> None:
     async with within_limit():
         await run_once(HubConfig(profile_dir=tmp_path, reuse=True))
-        with pytest.raises(ConfigError, match=r"curve is on, and the connection files .* are those of a hub without"):
+        with pytest.raises(
+            ConfigError, match=r"curve is on, but the connection files .* belong to a hub with curve off"
+        ):
             await serve_hub(HubConfig(profile_dir=tmp_path, **curve()))

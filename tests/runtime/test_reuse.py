@@ -132,7 +132,7 @@ async def test_settings_that_the_files_overrule_are_told(tmp_path: Path, caplog:
         'setting="client_ports or ports" value=',
     ):
         assert name in text
-    assert "and count; remove both files" in text
+    assert "a setting has no effect, since the connection files differ from it; remove both files" in text
     assert "location" not in text
 
 
@@ -190,7 +190,7 @@ async def test_another_key_is_refused(tmp_path: Path) -> None:
     async with within_limit():
         await run_once(HubConfig(profile_dir=tmp_path, reuse=True, key="one"))
         await run_once(HubConfig(profile_dir=tmp_path, reuse=True, key="one"))
-        with pytest.raises(ConfigError, match=r"key is set, and the connection files in .* have another"):
+        with pytest.raises(ConfigError, match=r"key is set, but the connection files in .* have another key"):
             await serve_hub(HubConfig(profile_dir=tmp_path, reuse=True, key="two"))
 
 

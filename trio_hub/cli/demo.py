@@ -1,4 +1,4 @@
-"""``trio-hub demo``: a hub, engines and a client, all of them the real ones, for a few seconds."""
+"""``trio-hub demo``: runs a hub, stock engines and a stock client for a few seconds, and shows what they do."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from . import codes
 __all__ = ["demo"]
 
 READY_LIMIT = 20.0
-"""Seconds that the hub has to start."""
+"""Seconds within which the hub must be ready."""
 CONNECT_LIMIT = 10.0
-"""Seconds that the hub, which listens already, has to answer the client."""
+"""Seconds within which the hub, which listens already, must answer the client."""
 ENGINES_LIMIT = 60.0
-"""Seconds that the engines have to register, and 1 more for each: they all start at once."""
+"""Seconds within which the engines must register. Each engine adds 1 s, since they all start at once."""
 RESULT_LIMIT = 30.0
 """Seconds without any result after which the demo has failed."""
 STOP_LIMIT = 20.0
-"""Seconds that the hub has to stop itself and its engines."""
+"""Seconds within which the hub and its engines must stop."""
 IN_FLIGHT = 2
-"""Tasks that the client keeps under way for each engine: enough that hardly one is idle, few enough that a
-round trip is not mostly waiting in the queue."""
+"""The number of tasks per engine that the client keeps under way: enough that engines are hardly idle, and so few that
+tasks hardly wait in the queue."""
 PROFILE = "profile_demo"
 STEPS = 1000
-"""Of the integration, in each task."""
+"""Steps of the integration in each task."""
 
 Submit: TypeAlias = Callable[[int], Any]
 Advance: TypeAlias = Callable[[], object]
 
 
 class DemoError(Exception):
-    """Why the demo cannot go on, in words for whoever runs it."""
+    """The demo cannot go on. The text says why, for the user."""
 
 
 def one_per_core() -> int:
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use, not those of the machine
+    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-@click.command("demo", epilog="Exits 0 if everything worked, 1 if anything did not, and 130 or 143 after a signal.")
+@click.command("demo", epilog="Exits 0 if everything worked, 1 if anything failed, and 130 or 143 after a signal.")
 @click.option("--engines", type=click.IntRange(1), metavar="N", help="Engines to start.  [default: one per core]")
 @click.option(
     "--tasks",
@@ -64,17 +64,17 @@ def one_per_core() -> int:
     default=1000,
     show_default=True,
     metavar="N",
-    help="Tasks to run on them.",
+    help="Tasks to run.",
 )
 def demo(engines: int | None, tasks: int) -> None:
-    """Show a hub at work, in a temporary profile that is gone afterwards.
+    """Show a hub at work, in a temporary profile that is removed afterwards.
 
     Starts `trio-hub serve` and stock engines, runs tasks through the load-balanced and the direct queue with
-    a stock client, prints what ran where and how fast, and stops everything.
+    a stock client, prints which engine ran how many tasks and how fast, and stops everything.
     """
     if find_spec("ipyparallel") is None:
         click.echo(
-            "trio-hub demo needs IPython Parallel for its engines and its client, and it is not installed. "
+            "trio-hub demo needs IPython Parallel for its engines and its client, but it is not installed. "
             "Install both with: pip install 'trio-hub[cluster]'",
             err=True,
         )
@@ -91,8 +91,8 @@ def demo(engines: int | None, tasks: int) -> None:
 
 def _exit_on_signal(signum: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # cleaning up takes a bounded time, and is not to be interrupted
-    sys.exit(codes.after_signal(signum))  # by way of all the finally clauses
+        signal.signal(each, signal.SIG_IGN)  # cleaning up takes a bounded time, and must not be interrupted
+    sys.exit(codes.after_signal(signum))  # runs the finally clauses
 
 
 def _run(directory: Path, engines: int, tasks: int) -> None:
@@ -128,14 +128,14 @@ class HubProcess:
         return self.profile_dir / "security" / "ipcontroller-client.json"
 
     def check(self) -> None:
-        """Raises `DemoError` if the hub has ended."""
+        """Raise `DemoError` if the hub has ended."""
         status = self.process.poll()
         if status is not None:
             how = f"exit code {status}" if status >= 0 else signal.Signals(-status).name
             raise DemoError(f"the hub ended by itself ({how}). {self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what the hub and the engines have logged, without a line for each task."""
+        """Return the last lines that the hub and the engines have logged, without the engines' line for each task."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
         last = [f"  {line}" for line in lines if "Handling apply_request" not in line][-20:]
         return "The end of its log:\n" + "\n".join(last)
@@ -143,7 +143,7 @@ class HubProcess:
 
 @contextmanager
 def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
-    """The command that users run, with local engines; at the end, neither it nor an engine is left."""
+    """Run ``trio-hub serve`` with local engines. At the end, the hub and all engines have ended."""
     log = directory / "hub.log"
     options = [f"--profile-dir={directory / PROFILE}", f"--engines={engines}"]
     with log.open("wb") as output:
@@ -153,7 +153,7 @@ def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
             stdout=output,
             stderr=output,
             env=_environment(directory),
-            start_new_session=True,  # a Ctrl-C is for us; the hub is then told by us
+            start_new_session=True,  # a Ctrl-C reaches only this process, which then stops the hub
         )
     hub = HubProcess(process, directory, log)
     try:
@@ -171,7 +171,7 @@ def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
 
 
 def _environment(directory: Path) -> dict[str, str]:
-    """Ours, without the user's settings, and with nothing of IPython's pointing to the user's home."""
+    """Return this process's environment without the user's settings, and with IPython's files in the directory."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_", "JUPYTER_"))
     }
@@ -189,7 +189,7 @@ def _stop(hub: HubProcess) -> None:
 
 
 def _end_all(hub: HubProcess) -> None:
-    """Leave no process behind, whatever state the hub is in."""
+    """End the hub and all engines, in whatever state the hub is."""
     if hub.process.poll() is None:
         hub.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -197,7 +197,7 @@ def _end_all(hub: HubProcess) -> None:
         if hub.process.poll() is None:
             hub.process.kill()
             hub.process.wait()
-    # Engines whose hub died before them, and the small process that each engine starts to watch over itself.
+    # Engines that have outlived the hub, and the engines' nannies.
     deadline = time.monotonic() + STOP_LIMIT
     while (pids := _processes_in(hub.directory)) and time.monotonic() < deadline:
         for pid in pids:
@@ -207,7 +207,7 @@ def _end_all(hub: HubProcess) -> None:
 
 
 def _processes_in(directory: Path) -> list[int]:
-    """The processes that have our temporary directory in their environment, on systems with /proc."""
+    """Return the processes that have our temporary directory in their environment. Needs /proc; else returns none."""
     mark = f"IPYTHONDIR={directory}".encode()
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
@@ -222,13 +222,13 @@ def _processes_in(directory: Path) -> list[int]:
 
 @contextmanager
 def stock_client(hub: HubProcess, engines: int) -> Iterator[Any]:
-    """An `ipyparallel.Client` that sees all the engines."""
+    """Give an `ipyparallel.Client` that sees all engines."""
     os.environ |= {"IPYTHONDIR": str(hub.directory), "JUPYTER_RUNTIME_DIR": str(hub.directory / "runtime")}
     import ipyparallel
 
     try:
         client = ipyparallel.Client(profile_dir=str(hub.profile_dir), timeout=CONNECT_LIMIT)
-    except Exception as error:  # whatever the stock client can raise; it waits the whole time for a dead hub
+    except Exception as error:  # a stock client may raise anything
         hub.check()
         raise DemoError(f"the client cannot connect: {error}. {hub.last_words()}") from error
     try:
@@ -245,7 +245,7 @@ def stock_client(hub: HubProcess, engines: int) -> Iterator[Any]:
 
 
 def slice_of_pi(number: int, tasks: int, steps: int) -> tuple[float, int]:
-    """The task: a slice of the integral of 4 / (1 + x²) from 0 to 1, which is π; and the process's id."""
+    """Return a slice of the integral of 4 / (1 + x²) from 0 to 1, which is π, and the process id. This is the task."""
     import os
 
     width = 1.0 / (tasks * steps)
@@ -253,13 +253,13 @@ def slice_of_pi(number: int, tasks: int, steps: int) -> tuple[float, int]:
     return sum(4.0 / (1.0 + x * x) for x in middles) * width, os.getpid()
 
 
-# Sent by value, as a function typed into a notebook would be: the engine need not have trio_hub installed.
+# So the client sends the function by value, like a function in a notebook: engines need not have trio_hub installed.
 slice_of_pi.__module__ = "__main__"
 
 
 @dataclass
 class Run:
-    """What one queue did."""
+    """The measurements of one queue."""
 
     queue: str
     started: float
@@ -267,11 +267,11 @@ class Run:
     total: float = 0.0
     latencies: list[float] = field(default_factory=list)
     ran_on: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Tasks, by engine id and process id."""
+    """The number of tasks, by engine id and process id."""
 
 
 def run_tasks(client: Any, hub: HubProcess, engines: int, tasks: int, console: Any) -> list[Run]:
-    """Half of the tasks through the load-balanced queue, the other half through the direct one."""
+    """Run half of the tasks through the load-balanced queue, and the other half through the direct queue."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     balanced = client.load_balanced_view()
@@ -308,7 +308,7 @@ def run_queue(
         if number is None:
             return 0
         submitted = time.perf_counter()
-        # The callback comes in the client's own thread, as soon as the result is there.
+        # The client's own thread calls this as soon as the result has come.
         submit(number).add_done_callback(lambda result: done.put((result, submitted, time.perf_counter())))
         return 1
 
@@ -319,7 +319,7 @@ def run_queue(
         under_way += submit_next() - 1
         try:
             value, pid = result.get(timeout=RESULT_LIMIT)
-        except Exception as error:  # whatever an engine, or the stock client, can raise
+        except Exception as error:  # an engine or the stock client may raise anything
             raise DemoError(f"a task of the {name} queue failed: {type(error).__name__}: {error}") from error
         run.total += value
         run.latencies.append(received - submitted)
@@ -342,19 +342,19 @@ def _next_done(done: SimpleQueue[tuple[Any, float, float]], name: str, hub: HubP
                 ) from None
 
 
-# What came out
+# Checking and showing the results
 
 
 def check_sum(runs: Sequence[Run], tasks: int) -> None:
-    """Raises `DemoError` unless every slice was computed, once, and rightly."""
+    """Raise `DemoError` unless each slice was computed once, and the sum is right."""
     count = sum(len(run.latencies) for run in runs)
     total = math.fsum(run.total for run in runs)
     if count != tasks or abs(total - math.pi) > 1e-6:
-        raise DemoError(f"a wrong result: {count} of {tasks} tasks gave {total!r} together, not π")
+        raise DemoError(f"wrong result: {count} of {tasks} tasks returned slices with the sum {total!r}, not π")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` of all values do not exceed."""
+    """Return the smallest value that `percent` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 

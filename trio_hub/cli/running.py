@@ -1,4 +1,4 @@
-"""Running a hub as a process: limits, logs, signals, the line that says it is ready, and an exit code."""
+"""Runs a hub as a process: sets limits, logs and signals, prints when the hub is ready, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = get_logger("trio_hub.cli")
 
 
 def run_hub(config: HubConfig) -> int:
-    """Run a hub until it stops; the process's exit code. An error is told on stderr."""
+    """Run a hub until it stops. Log errors on stderr, and return the exit code of the process."""
     set_up_logs(config.log_level, config.log_format)
     raise_open_files_limit()
     switch_often()
@@ -39,10 +39,10 @@ def run_hub(config: HubConfig) -> int:
     except* HubError as group:
         failures = list(_leaves(group))
     for error in failures:
-        # The cause of a plain HubError is a fault of the hub's own, which a message alone does not explain.
+        # A plain HubError is caused by a bug in the hub, so the log needs the traceback of the cause.
         fault = error.__cause__ if type(error) is HubError else None
         manager.tell(f"STATUS=failed: {error}")
-        log.critical("the hub cannot start, or go on", error=error, exc_info=fault)
+        log.critical("the hub cannot start, or cannot go on", error=error, exc_info=fault)
     return codes.BAD_USAGE if all(isinstance(error, ConfigError) for error in failures) else codes.FAILED
 
 
@@ -76,9 +76,9 @@ async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int
 
 
 class _Stopper:
-    """What signals do: the first asks for an orderly stop, the second cancels everything.
+    """Stops the hub on signals: the first signal asks for an orderly stop, the second cancels everything.
 
-    A third finds the system's own handling, and ends the process where it stands.
+    A third signal is handled by the system, which ends the process at once.
     """
 
     def __init__(self, everything: trio.CancelScope) -> None:
@@ -94,12 +94,12 @@ class _Stopper:
             task_status.started()
             first = await anext(received)
             log.info("received a signal, stopping", signal=signal.Signals(first).name)
-            if self._hub is None:  # it has not begun to serve: there is nobody to say goodbye to
+            if self._hub is None:  # the hub does not serve yet, so no client needs an answer
                 self._everything.cancel()
                 return
             self._hub.shutdown(signal.Signals(first).name)
             second = await anext(received)
-            while second == signal.SIGHUP:  # a terminal that closes may send several
+            while second == signal.SIGHUP:  # a terminal that is closed may send several
                 second = await anext(received)
             log.warning("received another signal, stopping at once", signal=signal.Signals(second).name)
             self.code = codes.after_signal(second)
@@ -114,7 +114,7 @@ def _stop_signals() -> list[signal.Signals]:
 
 
 def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
-    """The one line on stdout: the hub is ready, and this is how to reach it. A second one if it has a dashboard."""
+    """Print a line that says that the hub is ready and how to connect, and a second line for the dashboard, if any."""
     config = hub.config
     client = f"profile_dir={str(config.profile_dir)!r}"
     engine = ["ipengine", f"--profile-dir={config.profile_dir}"]
@@ -127,9 +127,9 @@ def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
     )
     try:
         print(line, flush=True)
-        if dashboard is not None:  # not logged, since whoever may read logs need not know the token
+        if dashboard is not None:  # not logged, since the URL has the token, and logs may have other readers
             print(f"dashboard: {dashboard.url}", flush=True)
     except (OSError, ValueError) as error:
-        # Nobody reads our output, its disk is full, it is closed, or it has no such character: no reason not to serve.
+        # Stdout is closed, its disk is full, or it cannot encode a character. The hub can serve without it.
         log.warning("cannot write to stdout", error=getattr(error, "strerror", error), line=line)
-        sys.stdout = None  # or the interpreter would fail to flush it at its end
+        sys.stdout = None  # otherwise the interpreter would fail to flush it when it exits

@@ -18,38 +18,39 @@ from .loading import load_run_hub
 
 __all__ = ["serve", "setting_options"]
 
-# A key or token on the command line would be seen by everybody on the machine, in the list of processes.
+# All users of the machine can see a key or token on the command line, in the list of processes.
 NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token"}
 HELP = {
-    "profile_dir": "The same, as a path. The connection files go into its `security` directory.",
-    "registration_timeout": "Seconds that a new engine has to answer its first heartbeat, and any engine to be "
-    "reached by what is sent to it.  [default: 10 heartbeats, at least 30 s]",
+    "profile_dir": "The path of the IPython profile. The connection files go into its `security` directory.",
+    "registration_timeout": "Seconds within which a new engine must answer its first heartbeat, and within which "
+    "messages must reach an engine.  [default: 10 heartbeats, at least 30 s]",
     "db": "Where task records are kept: in an SQLite file (sqlite: in the profile's `db` directory; or "
-    "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). A password is better set in "
-    "TRIO_HUB_DB, or in ~/.pgpass.  [default: sqlite]",
+    "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). Better set a password in "
+    "TRIO_HUB_DB or in ~/.pgpass.  [default: sqlite]",
     "db_keep": "How long records of finished tasks are kept.  [default: for ever]",
-    "curve": "Whether all connections are encrypted with CurveZMQ; messages are signed all the same.  [default: true "
-    "if the address for clients or that for engines is not a loopback address; with --reuse true, as the connection "
-    "files say]",
-    "dashboard": "Serve metrics and the status over HTTP there; without an address only to this machine. Port 0: the "
-    "system chooses. The token that it takes is in the URL that is printed; TRIO_HUB_DASHBOARD_TOKEN sets another.",
-    "db_max_records": "Records of finished tasks to keep; the oldest are dropped first.  [default: 100,000 in memory, "
-    "any number on disk]",
-    "db_max_bytes": "Bytes of finished tasks' records to keep; the oldest are dropped first.  [default: 1 GiB in "
-    "memory, any number on disk]",
+    "curve": "Whether all connections are encrypted with CurveZMQ. Messages are signed in any case.  [default: true "
+    "if the address for clients or the address for engines is not a loopback address; with --reuse true, as in the "
+    "connection files]",
+    "dashboard": "The address and port at which the hub serves its dashboard and metrics over HTTP; without an "
+    "address, only to this machine. Port 0: the system chooses. The printed URL contains the access token; "
+    "TRIO_HUB_DASHBOARD_TOKEN sets another token.",
+    "db_max_records": "The maximum number of records of finished tasks. The oldest are dropped first.  [default: "
+    "100,000 in memory, no limit on disk]",
+    "db_max_bytes": "The maximum size, in bytes, of the records of finished tasks. The oldest are dropped first.  "
+    "[default: 1 GiB in memory, no limit on disk]",
 }
-# Shorter ways to say the same.
+# Shorter names of options.
 ALIASES = {"db_keep": ["--keep"]}
 
 EPILOG = (
     """\
 Each option can also be set in the environment (--log-level as TRIO_HUB_LOG_LEVEL) and in the TOML file
-(log_level = "debug"), and so can the key that signs all messages, as TRIO_HUB_KEY or key; without one it is a
-fresh random one. The command line counts most, then the environment, then the file. IPP_PROFILE_DIR,
-IPP_CLUSTER_ID and IPP_SESSION_KEY count after TRIO_HUB_*.
+(log_level = "debug"). The command line has priority over the environment, and the environment over the file.
+IPP_PROFILE_DIR, IPP_CLUSTER_ID and IPP_SESSION_KEY are used where no TRIO_HUB_* is set. The key that signs all messages
+is set as TRIO_HUB_KEY, or as key in the file; by default, the hub makes a random key.
 
-One SIGINT (Ctrl-C) or SIGTERM stops the hub in order, a second one at once. SIGHUP (a closed terminal) stops it in
-order, too, unless it is ignored, as by nohup.
+The first SIGINT (Ctrl-C) or SIGTERM stops the hub in order, the second stops it at once. SIGHUP (a closed terminal)
+stops the hub in order, too, unless the signal is ignored, as with nohup.
 
 """
     + codes.EXIT_CODES_HELP
@@ -57,13 +58,12 @@ order, too, unless it is ignored, as by nohup.
 
 
 def setting_options() -> list[click.Parameter]:
-    """An option for each setting of `HubConfig`; those that are not given are None."""
+    """Return an option for each setting of `HubConfig`. An option that is not given has the value None."""
     options: list[click.Parameter] = [
         click.Option(
             ["--profile"],
             metavar="NAME",
-            help="The IPython profile that clients and engines will name; it is made if it is missing.  "
-            "[default: default]",
+            help="The name of the IPython profile. It is created if it is missing.  [default: default]",
         )
     ]
     for entry in fields(HubConfig):
@@ -76,7 +76,7 @@ def setting_options() -> list[click.Parameter]:
             click.Option(
                 [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
                 type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
-                # `--force` alone says what it means, as it does with other programs.
+                # `--force` needs no value.
                 is_flag=False,
                 flag_value="true" if entry.name == "force" else None,
                 metavar=None if rule.choices else rule.metavar,
@@ -103,11 +103,11 @@ serve = click.Command(
             ["--config"],
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE.toml",
-            help="A file of settings; without this option, that which TRIO_HUB_CONFIG names.",
+            help="The file of settings. By default, the file that TRIO_HUB_CONFIG names, if any.",
         ),
         *setting_options(),
     ],
-    help="Run a hub until it is told to stop.\n\nWhen it is ready it prints a line: how to connect.",
+    help="Run a hub until it is told to stop.\n\nWhen the hub is ready, it prints a line that says how to connect.",
     epilog=EPILOG,
 )
 click.version_option(__version__, prog_name="trio-hub")(serve)

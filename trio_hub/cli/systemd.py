@@ -1,6 +1,6 @@
-"""What systemd is told of a hub that it runs as a service: that it is ready, how it does, that it lives, and its end.
+"""Reports to systemd about a hub that runs as its service: when it is ready, its status, signs of life, and its stop.
 
-The protocol is that of sd_notify(3): a datagram to the Unix socket that ``NOTIFY_SOCKET`` names.
+The protocol is sd_notify(3): each report is a datagram to the Unix socket that ``NOTIFY_SOCKET`` names.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["STATUS_EVERY", "ServiceManager", "status_of"]
 log = get_logger("trio_hub.cli")
 
 STATUS_EVERY = 10.0
-"""Seconds between two looks at whether the status has changed."""
+"""Seconds between two checks whether the status has changed."""
 
 
 class ServiceManager:
-    """systemd, or nobody, if this process was not started by it. What it left in `environ` is taken out of there.
+    """The connection to systemd. Without systemd, all methods do nothing.
 
-    So neither engines nor anybody else who inherits the environment can speak in the hub's name.
+    systemd's variables are removed from ``environ``. So engines and other child processes cannot report for the hub.
     """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -37,27 +37,27 @@ class ServiceManager:
         self._failed = False
 
     def tell(self, *assignments: str) -> None:
-        """Tell it things like ``READY=1``. Never waits; an error is logged, the first one, and changes nothing."""
+        """Send assignments such as ``READY=1``. Never waits, and never raises: the first error is logged."""
         if not self._address:
             return
         message = "\n".join(" ".join(assignment.split()) for assignment in assignments)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
                 sender.sendto(message.encode("utf-8", "backslashreplace"), self._address)
-        except (OSError, ValueError) as error:  # the latter for an address that holds a NUL
+        except (OSError, ValueError) as error:  # ValueError: the address has a NUL
             if not self._failed:
                 self._failed = True
-                log.warning("cannot tell systemd how the hub does", path=self._address, error=error)
+                log.warning("cannot report to systemd", path=self._address, error=error)
 
     async def keep_informed(self, hub: RunningHub) -> None:
-        """Say that `hub` is ready; and from then on, until cancelled, that the event loop turns, and its status."""
+        """Report that a hub is ready. Then, until cancelled, report its status, and that the event loop runs."""
         if not self._address:
             return
         status = status_of(hub.statistics())
         self.tell("READY=1", f"STATUS={status}")
         failures = hub.service_failures
         async with trio.open_nursery() as nursery:
-            if (period := self._period) is not None:  # apart from the status, whose failure is to stop no watchdog
+            if (period := self._period) is not None:  # a service of its own: an error in the status must not stop it
                 beat = partial(self._beat, period)
                 nursery.start_soon(partial(keep_running, "systemd watchdog", beat, failures, longest_pause=period))
             nursery.start_soon(keep_running, "systemd status", partial(self._tell_status, hub, status), failures)
@@ -70,14 +70,14 @@ class ServiceManager:
                 self.tell(f"STATUS={status}")
 
     async def _beat(self, period: float) -> None:
-        """From the event loop and nowhere else: one that is stuck is to be noticed."""
+        """Report signs of life, from the event loop, so that systemd notices an event loop that is stuck."""
         while True:
             self.tell("WATCHDOG=1")
             await trio.sleep(period)
 
 
 def status_of(statistics: Statistics) -> str:
-    """The line that ``systemctl status`` shows."""
+    """Return the line that ``systemctl status`` shows."""
     waiting = statistics.tasks_queued + statistics.tasks_waiting
     status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {waiting} queued"
     status += f"; connections are {statistics.connections}"
@@ -87,20 +87,20 @@ def status_of(statistics: Statistics) -> str:
 
 
 def _address(given: str) -> str:
-    """What a socket calls the place: a path, or an abstract name, which systemd begins with an at sign."""
+    """Return the address for a socket: a path, or an abstract name, which systemd writes with an at sign in front."""
     if given.startswith("@"):
         return "\0" + given[1:]
     if given and not given.startswith("/"):
-        log.warning("NOTIFY_SOCKET is neither a path nor an abstract name: systemd is told nothing", path=given)
+        log.warning("NOTIFY_SOCKET is neither a path nor an abstract name: no reports to systemd", path=given)
         return ""
     return given
 
 
 def _watchdog_period(microseconds: str, pid: str) -> float | None:
-    """Seconds between two signs of life: half of what systemd waits. None if it waits for none of this process."""
+    """Return the seconds between two signs of life, half of systemd's limit; None if systemd expects none."""
     if not microseconds or (pid and pid != str(os.getpid())):
         return None
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
-        log.warning("WATCHDOG_USEC is no number of microseconds: there are no signs of life", value=microseconds)
+        log.warning("WATCHDOG_USEC is no number of microseconds: the hub sends no signs of life", value=microseconds)
         return None
     return int(microseconds) / 2e6

@@ -1,4 +1,4 @@
-"""Clients, which ask hubs, and engines through them: `connect` for Trio programs, and `Executor` for all others."""
+"""Clients of a hub: `connect` for Trio programs, and `Executor` for all other programs."""
 
 from .client import Client
 from .connecting import connect

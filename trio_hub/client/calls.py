@@ -18,7 +18,7 @@ class Calls:
     """Starts and withdraws calls, without waiting.
 
     Args:
-        link: the sockets of the client.
+        link: the client's connection to the hub.
         engines: the engines that the client knows.
     """
 
@@ -43,7 +43,7 @@ class Calls:
         return self._link.ask("task", "apply_request", {}, metadata=metadata, buffers=call)
 
     def withdraw(self, calls: Iterable[Pending]) -> None:
-        """Have these calls not begin, and ignore their replies.
+        """Keep calls from beginning, and ignore their replies.
 
         This never waits, so that a cancelled task can do it.
         """
@@ -53,10 +53,10 @@ class Calls:
             self._link.give_up(pending)
 
     def refuse(self, calls: Iterable[Pending]) -> None:
-        """Have these calls not begin. Each call is still answered: as aborted, or with the result of a call that runs.
+        """Keep calls from beginning. Each call is still answered: as aborted, or, if it runs already, with its result.
 
-        The hub drops the calls that it still has. Each engine that may have a call already is told to refuse the call.
-        A hub that cannot abort calls, or that chooses an engine later, is the reason that all engines are told.
+        The hub drops the calls that it still has. Each engine that may have a call, or may get it later, is told to
+        refuse the call. For a load-balanced call these are all engines, since another hub may not abort calls.
         """
         queued: list[str] = []
         by_engine: dict[str, list[str]] = {}

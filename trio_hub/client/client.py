@@ -1,4 +1,4 @@
-"""`Client`: what a Trio program can ask of a hub, and of engines through it."""
+"""`Client`: the interface by which a Trio program uses a hub and its engines."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["Client"]
 T = TypeVar("T")
 
 LEAST_IN_FLIGHT = 16
-"""Calls that `Client.map` keeps under way at least, however few engines there are."""
+"""The least number of calls that `Client.map` keeps under way, however few engines there are."""
 AT_ONCE = 16
-"""Results that are there already, and that `Client.map` yields before other tasks have their turn."""
+"""The number of results that have arrived and that `Client.map` yields before other tasks have their turn."""
 HUB_ABORTS = 5.0
-"""Seconds that a hub has to say what it has aborted; one that does not know how may not answer."""
+"""Seconds within which a hub must answer an abort request. A hub that cannot abort requests may not answer."""
 _DATES = ("submitted", "started", "completed", "received")
 
 
 class Client:
-    """A client that is connected. `trio_hub.connect` makes it.
+    """A connected client. `trio_hub.connect` makes it.
 
-    Whatever waits can be cancelled at any time, also by a timeout. Errors that any of it raises:
+    All async methods can be cancelled at any time, also by a timeout. They raise:
 
-    - `RemoteError`: an engine, or the hub, has answered with an error;
-    - `HubLostError`: the hub has not answered for ``lost_after`` seconds, and nothing can be asked until it is back;
-    - `RequestLostError`: a hub that was started anew does not know a request that must not be repeated.
+    - `RemoteError`: An engine, or the hub, has answered with an error.
+    - `HubLostError`: The hub has not answered for ``lost_after`` seconds. All requests fail until the hub is back.
+    - `RequestLostError`: A hub that was started again does not know the request, which must not be repeated.
     """
 
     def __init__(self, link: HubConnection, engines: Engines) -> None:
@@ -50,36 +50,37 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Where the hub answers queries, as ``tcp://127.0.0.1:40001``."""
+        """The address at which the hub answers queries, such as ``tcp://127.0.0.1:40001``."""
         return self._link.address.url("registration")
 
     @property
     def connections(self) -> str:
-        """``encrypted``, if it talks to the hub over CURVE, or ``open``."""
+        """``encrypted`` if the client is connected with CURVE, else ``open``."""
         return "open" if self._link.address.curve is None else "encrypted"
 
     @property
     def session(self) -> str:
-        """Its name for itself: ``client_uuid`` in records."""
+        """The client's session, which is ``client_uuid`` in records."""
         return self._link.session.session_id
 
     @property
     def kind(self) -> str:
-        """What answers: ``"trio-hub"``, or ``"ipcontroller"``, which stands for any other hub."""
+        """The kind of hub: ``"trio-hub"``, or ``"ipcontroller"`` for any other hub."""
         return "trio-hub" if self._link.hub_name == "trio-hub" else "ipcontroller"
 
     @property
     def engines(self) -> dict[int, str]:
-        """The uuids of the engines there are, by id."""
+        """The uuids of the engines that are registered now, by id."""
         return dict(self._engines.uuids)
 
     def notifications(self) -> AsyncGenerator[Notification, None]:
-        """What happens, for ``async for``: first an `EngineJoined` for each engine that is there, then what changes.
+        """Return a generator of notifications: first an `EngineJoined` for each present engine, then all changes.
 
-        It ends when the client is closed. Engines that came and went while the hub was away are told of afterwards.
+        The generator ends when the client is closed. When the hub comes back after an absence, the generator yields the
+        changes that the client has missed.
 
         Raises:
-            EventsLost: more than 10,000 notifications were not read.
+            EventsLost: More than 10,000 notifications were not read.
         """
         return self._engines.notifications()
 
@@ -88,21 +89,22 @@ class Client:
     async def apply(
         self, function: Callable[..., T], /, *args: Any, targets: int | str | None = None, **kwargs: Any
     ) -> T:
-        """Call a function on an engine, and wait for what it returns.
+        """Call a function on an engine, and return the function's return value.
 
-        A cancelled call is withdrawn: an engine that has not begun with it does not begin. One that runs goes on.
+        If this is cancelled, a call that has not begun does not begin. A call that runs goes on.
 
         Args:
-            function: sent by value if cloudpickle is installed, else by name.
-            args: of the call. Large bytes, memoryviews and numpy arrays, also in lists, tuples and dicts, are not
-                pickled; arrays arrive read-only.
-            targets: the id or uuid of an engine, to call it directly. By default the hub chooses one.
-            kwargs: of the call; a function that has a ``targets`` of its own needs a `functools.partial`.
+            function: The function. It is sent by value if cloudpickle is installed, else by name.
+            args: The arguments of the function. Large bytes, memoryviews and numpy arrays, also in lists, tuples and
+                dicts, are not pickled. Arrays arrive read-only.
+            targets: The id or uuid of the engine to be called directly. By default the hub chooses an engine.
+            kwargs: The keyword arguments of the function. For a function that itself has an argument ``targets``, use
+                `functools.partial`.
 
         Raises:
-            RemoteError: the function has raised, or its engine died.
-            EngineError: there is no such engine.
-            SerializationError: the call cannot be pickled, or its result not be unpickled.
+            RemoteError: The function has raised an exception, or its engine died.
+            EngineError: There is no engine with this id or uuid.
+            SerializationError: The call cannot be pickled, or its result cannot be unpickled.
         """
         call = pack_call(pack_function(function), args, kwargs)
         pending = self._calls.start(call, to=None if targets is None else (await self._uuids(targets))[0])
@@ -121,24 +123,24 @@ class Client:
         in_flight: int | None = None,
         ordered: bool = True,
     ) -> AsyncGenerator[T, None]:
-        """Call a function on engines for each item, and yield what it returns, for ``async for``.
+        """Call a function on engines for each item, and yield the return values.
 
-        No more calls are under way than `in_flight`, those counted in whose result was not taken yet: an endless
-        iterable will do. A loop that ends early, by ``break``, an error or a cancellation, withdraws what is left;
-        with `contextlib.aclosing` around it, at once.
+        At most `in_flight` calls are under way, including the calls whose results were not taken yet. So iterables may
+        be endless. If the loop ends early, by ``break``, an error or a cancellation, the remaining calls are withdrawn;
+        with `contextlib.aclosing` around the generator, at once.
 
         Args:
-            function: as of `apply`.
-            iterables: as of `map`; items are taken as they are needed.
-            in_flight: by default four for each engine that there is at the beginning, and 16 at least.
-            ordered: in the order of the items; if false, as they come.
+            function: See `apply`.
+            iterables: The arguments of the calls, as for the built-in `map`. Items are taken when they are needed.
+            in_flight: By default four calls per engine that is present at the beginning, and at least 16.
+            ordered: Whether to yield the values in the order of the items. If not, they are yielded as they come.
 
         Raises:
-            RemoteError: a call has failed, when its turn has come.
-            SerializationError: as of `apply`.
+            RemoteError: A call has failed. It is raised when the turn of the call has come.
+            SerializationError: See `apply`.
         """
         if in_flight is not None and in_flight < 1:
-            raise ValueError(f"in_flight is {in_flight}: at least one call has to be under way")
+            raise ValueError(f"in_flight is {in_flight}: it must be at least 1")
         packed = pack_function(function)
         limit = in_flight or max(LEAST_IN_FLIGHT, 4 * len(self._engines.uuids))
         items = zip(*iterables, strict=False)
@@ -174,11 +176,13 @@ class Client:
     # Asking the hub
 
     async def queue_status(self, targets: Targets = None, *, verbose: bool = False) -> dict[str, Any]:
-        """What engines have before and behind them: ``queue``, ``tasks``, ``completed``, by id; and ``unassigned``.
+        """Return the outstanding and completed requests of engines, by id, and the ``unassigned`` tasks.
+
+        Each engine has ``queue`` (direct requests), ``tasks`` and ``completed``.
 
         Args:
-            targets: ids or uuids, one or a list; all engines by default.
-            verbose: msg_ids instead of numbers.
+            targets: An id or uuid, or a list of these. By default all engines.
+            verbose: Whether to return msg_ids instead of numbers.
         """
         wanted: Any = list(targets) if isinstance(targets, (list, tuple)) else targets
         content = await self._query("queue_request", {"targets": wanted, "verbose": verbose})
@@ -187,11 +191,11 @@ class Client:
     async def db_query(
         self, query: Mapping[str, Any] | None = None, keys: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
-        """The records of requests that match a query of the hub's query language.
+        """Return the records that match a query of the hub's query language.
 
         Args:
-            query: all records by default.
-            keys: of the records; by default all but buffers. ``msg_id`` is always among them.
+            query: The query. By default it matches all records.
+            keys: The keys of the returned records, besides ``msg_id``. By default all keys except buffers.
         """
         reply = await self._ask(
             "db_request", {"query": dict(query or {}), "keys": None if keys is None else list(keys)}
@@ -209,32 +213,32 @@ class Client:
         return records
 
     async def history(self) -> list[str]:
-        """The msg_ids of all requests that the hub has records of, by time of submission."""
+        """Return the msg_ids of all requests that have records, by time of submission."""
         history: list[str] = (await self._query("history_request", {}))["history"]
         return history
 
     async def result(self, msg_id: str) -> Any:
-        """The value of a call, of whichever client, by its msg_id, as soon as it is there.
+        """Wait for the result of a call of any client, given its msg_id, and return the value.
 
         The value of a gathered broadcast is the list of the engines' values, in the order of its targets.
 
         Raises:
-            RemoteError: the call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know it.
-            SerializationError: the result cannot be unpickled here.
+            RemoteError: The call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know the call.
+            SerializationError: The result cannot be unpickled here.
         """
         buffers, counts = await self._finished(msg_id)
         return unpack_value_untrusted(buffers) if counts is None else unpack_values_untrusted(buffers, counts)
 
     async def result_buffers(self, msg_id: str) -> Frames:
-        """The value of a call, not unpickled, as soon as it is there.
+        """Wait for the result of a call, and return the value without unpickling it.
 
         Returns:
-            What the engine has sent: a pickle, and then the large buffers that it leaves out, in order. Nothing, if
-            the request was not a call, but code to be executed. For a gathered broadcast, the same of each engine, in
-            the order of its targets.
+            The buffers from the engine: a pickle, followed by the large buffers that are not in the pickle, in order.
+            An empty list if the request was not a call, but code to be executed. For a gathered broadcast, the buffers
+            of each engine, in the order of its targets.
 
         Raises:
-            RemoteError: as of `result`.
+            RemoteError: See `result`.
         """
         return (await self._finished(msg_id))[0]
 
@@ -249,21 +253,21 @@ class Client:
                 metadata = result.get("result_metadata") or {}
                 counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
                 return reply.buffers, counts
-            await trio.sleep(pause)  # the protocol has no way to be told
+            await trio.sleep(pause)  # the protocol has no notification of results
             pause = min(2 * pause, 2.0)
 
     async def pending(self, msg_ids: Sequence[str]) -> list[str]:
-        """Those of these requests, of whichever client, that are not finished.
+        """Return the msg_ids of the requests among these that are not finished. They may be any client's.
 
         Raises:
-            RemoteError: with ``ename`` ``"KeyError"``, the hub does not know one of them.
+            RemoteError: With ``ename`` ``"KeyError"``: the hub does not know one of the requests.
         """
         content = await self._query("result_request", {"msg_ids": list(msg_ids), "status_only": True})
         pending: list[str] = content["pending"]
         return pending
 
     async def purge(self, msg_ids: Sequence[str] | None = None, *, engines: Sequence[int] = ()) -> None:
-        """Let the hub forget finished requests: those of the msg_ids, of the engines; or all, if none is named."""
+        """Delete the records of finished requests: by msg_id, by engine, or all, if neither is given."""
         everything = msg_ids is None and not engines
         content = {"msg_ids": "all" if everything else list(msg_ids or ()), "engine_ids": list(engines)}
         await self._query("purge_request", content)
@@ -272,25 +276,25 @@ class Client:
         """Run recorded requests again, as new tasks.
 
         Returns:
-            Their new msg_ids, for `result`, by the old ones.
+            The new msg_ids, for `result`, by the old ones.
         """
         content = await self._query("resubmit_request", {"msg_ids": list(msg_ids)}, repeatable=False)
         resubmitted: dict[str, str] = content["resubmitted"]
         return resubmitted
 
     async def abort(self, msg_ids: Sequence[str], *, targets: Targets = None) -> None:
-        """Have these calls, of whichever client, not begin. Those that run go on.
+        """Abort calls of any client that have not begun. Calls that run go on.
 
-        Who waits for one gets a `RemoteError` with ``ename`` ``"TaskAborted"``: at once if it is still with the hub;
-        when its turn would have come, if an engine has it already. An ipcontroller cannot be asked, so there the
-        engines are told only.
+        A client that waits for an aborted call gets a `RemoteError` with ``ename`` ``"TaskAborted"``: at once if the
+        hub still has the call; when its turn comes if an engine has it already. An ipcontroller cannot abort calls, so
+        then only the engines are asked.
 
         Args:
-            msg_ids: of the calls; at least one.
-            targets: the engines that may get them; all by default.
+            msg_ids: The msg_ids of the calls, at least one.
+            targets: The engines that may have the calls. By default all engines.
         """
         if not msg_ids:
-            raise ValueError("abort needs at least one msg_id: without any, engines would drop all they have")
+            raise ValueError("abort needs at least one msg_id: without any, engines would abort all their requests")
         uuids = await self._uuids(targets)
         aborted = await self._abort_queued(msg_ids)
         left = [msg_id for msg_id in msg_ids if msg_id not in aborted]
@@ -298,13 +302,13 @@ class Client:
             await self._control("abort_request", {"msg_ids": left}, uuids)
 
     async def _abort_queued(self, msg_ids: Sequence[str]) -> set[str]:
-        """Those of these calls that the hub had still, and has dropped."""
+        """Return the msg_ids of the calls among these that the hub still had, and has aborted."""
         with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # as an ipcontroller answers
             return set((await self._query("abort_request", {"msg_ids": list(msg_ids)}))["aborted"])
         return set()
 
     async def shutdown(self, targets: Targets = None, *, hub: bool = False) -> None:
-        """Stop engines, all by default; and, with `hub`, the hub after them."""
+        """Stop engines, by default all engines. With `hub`, then stop the hub, too."""
         uuids = await self._uuids(targets)
         await self._control("shutdown_request", {"restart": False}, uuids, repeatable=False)
         if hub:
@@ -322,9 +326,9 @@ class Client:
                 self._link.give_up(pending)
 
     async def _uuids(self, targets: Targets) -> list[str]:
-        """Raises `EngineError`."""
+        """Return the uuids of the engines that targets name. Raises `EngineError`."""
         if targets is not None and not self._engines.are_known(targets):
-            await learn_engines(self._link, self._engines)  # one may have come just now
+            await learn_engines(self._link, self._engines)  # an engine may have just come
         return self._engines.uuids_of(targets)
 
     async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:

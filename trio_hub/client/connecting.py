@@ -1,4 +1,4 @@
-"""`connect`: a client for the length of a block."""
+"""`connect`: makes a client, for the length of a block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .notifying import Engines
 __all__ = ["Where", "connect", "open_link"]
 
 LINGER = 1000
-"""Milliseconds that what was sent last has to leave, when the client is closed."""
+"""Milliseconds within which the last messages must leave when the client is closed."""
 
 
 @asynccontextmanager
@@ -38,31 +38,31 @@ async def connect(
     answer_within: float = 10.0,
     lost_after: float = 60.0,
 ) -> AsyncGenerator[Client, None]:
-    """A client of a running hub, for the length of the block.
+    """Connect to a running hub, for the length of the block.
 
     ::
 
         async with trio_hub.connect(profile="default") as client:
             print(await client.apply(pow, 2, 10))
 
-    It works for any hub of IPython Parallel, which it finds as stock clients do: ``PROFILE_DIR/security`` has the
-    connection file ``ipcontroller[-CLUSTER_ID]-client.json``. Connections that break are made again, for as long as
+    The hub may be any hub of IPython Parallel. The client finds it as stock clients do, by the connection file
+    ``PROFILE_DIR/security/ipcontroller[-CLUSTER_ID]-client.json``. Connections that break are made again, as long as
     the block lasts.
 
     Args:
-        profile: the IPython profile, by name; ``"default"`` unless something else says where the hub is.
-        profile_dir: its directory.
-        cluster_id: of the hub, where a profile has several.
-        connection_file: the file itself.
-        connection_info: its content, such as `RunningHub.client_info` of a hub in the same program.
-        curve_keys: the client's public and secret CURVE key, for a hub that knows its clients; fresh ones by default.
-        answer_within: seconds that the hub has to answer for the first time.
-        lost_after: seconds without an answer after which the hub counts as lost, and nobody waits for it any more.
+        profile: The name of the IPython profile; ``"default"`` if no other argument names the hub.
+        profile_dir: The directory of the profile.
+        cluster_id: The cluster id of the hub, if the profile has several hubs.
+        connection_file: The path of the connection file.
+        connection_info: The content of the connection file, such as `RunningHub.client_info`.
+        curve_keys: The client's public and secret CURVE key, if the hub admits only known keys. By default new keys.
+        answer_within: Seconds within which the hub must give its first answer.
+        lost_after: If the hub has not answered for this many seconds, it is lost, and all waiting requests fail.
 
     Raises:
-        ConnectionFileError: there is no connection file, or it cannot be used.
-        ConfigError: the arguments contradict each other, or name what is not known.
-        HubLostError: the hub does not answer.
+        ConnectionFileError: There is no connection file, or it cannot be used.
+        ConfigError: The arguments contradict each other, or a value is unknown.
+        HubLostError: The hub does not answer.
     """
     context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
     try:
@@ -80,7 +80,7 @@ async def connect(
             yield Client(link, engines)
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(context.term)  # waits for what lingers, so not here
+            await trio.to_thread.run_sync(context.term)  # in a thread, since it waits for the last messages to leave
 
 
 class Where(TypedDict):
@@ -100,11 +100,11 @@ class Where(TypedDict):
 async def open_link(
     context: zmq.Context[zmq.Socket[Any]], **where: Unpack[Where]
 ) -> AsyncGenerator[tuple[HubConnection, Engines], None]:
-    """A link to a running hub, and the engines that the hub has, for the length of the block.
+    """Give a connection to a running hub, and the hub's engines, for the length of the block.
 
     Args:
-        context: for the sockets. The caller terminates it afterwards, which waits for messages that still leave.
-        where: as of `connect`, and so are the errors.
+        context: The context for the sockets. The caller terminates it afterwards, which waits for the last messages.
+        where: The arguments of `connect`. The errors are those of `connect`, too.
     """
     answer_within, lost_after = where["answer_within"], where["lost_after"]
     address = await _address(where)
@@ -112,7 +112,7 @@ async def open_link(
     link = None
     try:
         async with serving() as nursery:
-            # its identity is the same on all sockets, and for as long as it lives: a hub that comes back knows it
+            # The session is the same on all sockets and connections: a hub that comes back recognises the client by it.
             link = HubConnection(address, context, secrets.token_hex(16))
             link.published = engines.publish_untrusted
             link.open(lost_after)
@@ -136,12 +136,12 @@ async def _address(where: Where) -> HubAddress:
     """Return the hub's address. Raises `ConnectionFileError` and `ConfigError`."""
     for name, seconds in (("answer_within", where["answer_within"]), ("lost_after", where["lost_after"])):
         if not 0 < seconds < 1e6:
-            raise ConfigError(f"{name} is {seconds!r}: it has to be a positive number of seconds, below 1,000,000")
+            raise ConfigError(f"{name} is {seconds!r}: it must be a positive number of seconds, below 1,000,000")
     profile, profile_dir, cluster_id = where["profile"], where["profile_dir"], where["cluster_id"]
     connection_file, connection_info = where["connection_file"], where["connection_info"]
     if connection_info is None:
         path = connection_file_path(profile, profile_dir, cluster_id, connection_file, os.environ)
         return await address_in(read_connection_file(path), str(path), where["curve_keys"])
     if profile is not None or profile_dir is not None or connection_file is not None or cluster_id:
-        raise ConfigError("connection_info says all: leave out profile, profile_dir, cluster_id and connection_file")
+        raise ConfigError("with connection_info, leave out profile, profile_dir, cluster_id and connection_file")
     return await address_in(dict(connection_info), "connection_info", where["curve_keys"])

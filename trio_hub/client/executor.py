@@ -52,14 +52,14 @@ class Executor(futures.Executor):
     - If the hub does not answer for ``lost_after`` seconds, futures have a `HubLostError`.
 
     Args:
-        profile, profile_dir, cluster_id, connection_file, connection_info, curve_keys, answer_within, lost_after: as of
+        profile, profile_dir, cluster_id, connection_file, connection_info, curve_keys, answer_within, lost_after: see
             `connect`.
         targets: the engines that the hub may choose from, by id or uuid: one, or several. By default these are all
             engines, also engines that join later.
 
     Raises:
         ConnectionFileError: there is no connection file, or it cannot be used.
-        ConfigError: the arguments contradict each other, or name what is not known.
+        ConfigError: the arguments contradict each other, or a value is unknown.
         HubLostError: the hub does not answer.
         EngineError: there is no engine with this id or uuid.
     """
@@ -88,7 +88,7 @@ class Executor(futures.Executor):
             lost_after=lost_after,
         )
         self._client = ClientThread(where, targets)
-        # An executor that nobody has any more lets its thread end when all calls are finished.
+        # When the executor is garbage-collected, its thread ends after all calls are finished.
         weakref.finalize(self, self._client.close).atexit = False
 
     def __repr__(self) -> str:
@@ -96,20 +96,20 @@ class Executor(futures.Executor):
 
     @property
     def engines(self) -> dict[int, str]:
-        """The uuids of the engines that there are, by id."""
+        """The uuids of the engines that are registered now, by id."""
         return dict(self._client.engines.uuids)
 
     @property
     def _max_workers(self) -> int:
-        """The number of engines, where other libraries look for the number of workers of an executor."""
+        """The number of engines. Other libraries read the number of an executor's workers from this attribute."""
         return max(1, len(self.engines))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> futures.Future[T]:
         """Call a function on an engine.
 
         Args:
-            fn: sent by value if cloudpickle is installed, else by name.
-            args, kwargs: of the call; see `Client.apply`.
+            fn: the function. It is sent by value if cloudpickle is installed, else by name.
+            args, kwargs: the function's arguments; see `Client.apply`.
 
         Raises:
             RuntimeError: the executor was shut down, or belongs to another process.
@@ -136,12 +136,12 @@ class Executor(futures.Executor):
         When the iteration ends early, calls that have not begun are withdrawn.
 
         Args:
-            fn: as of `submit`. It is packed once.
-            iterables: as of `map`. Without a `buffersize`, all items are taken at once.
+            fn: the function; see `submit`. It is packed once.
+            iterables: the arguments, as for the built-in `map`. Without `buffersize`, all items are taken at once.
             timeout: seconds from now until which a result may be waited for; then the iterator raises `TimeoutError`.
             chunksize: items that one call handles. For quick functions, a larger number takes less time.
-            buffersize: calls whose results were not taken yet, at most. Items are then taken as results are, so
-                iterables may be endless. (The standard library has this since Python 3.14.)
+            buffersize: the maximum number of calls whose results were not taken yet. Further items are taken when
+                results are taken, so iterables may be endless. (The standard library has this since Python 3.14.)
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -170,7 +170,7 @@ class Executor(futures.Executor):
     def _results(
         self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], buffersize: int | None, end: float | None
     ) -> Generator[Any, None, None]:
-        """Begin to call a function for items, and return an iterator of what it returns."""
+        """Begin to call a function for items, and return an iterator of the return values."""
         failure: SerializationError | None = None
         try:
             packed = pack_function(fn)
@@ -224,7 +224,7 @@ def _items(chunks: Generator[list[Any], None, None], lengths: deque[int]) -> Ite
 
 
 def _kept(call: Frames) -> Frames:
-    """Copy what is large to where ZeroMQ sends it from, so that it stays what it is until it is sent, or sent again."""
+    """Copy large buffers into memory of ZeroMQ, so that the caller's later changes do not affect what is sent."""
     for place, buffer in enumerate(call):
         if len(buffer) >= LARGE_FRAME:
             copied: Any = zmq.Frame(buffer, copy=True)  # pyzmq's stubs do not say that it is a buffer

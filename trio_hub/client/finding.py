@@ -1,4 +1,4 @@
-"""Where the hub is: its connection file, found and read as stock clients do."""
+"""Finds and reads a hub's connection file, as stock clients do."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _ANYWHERE = ("*", "0.0.0.0", "[::]")
 
 
 class HubAddress(NamedTuple):
-    """What a connection file says, in the form in which it is used.
+    """The checked content of a connection file.
 
-    ``curve`` are the hub's public key, and the client's public and secret one; None if nothing is encrypted.
+    ``curve`` has the hub's public key, and the client's public and secret key; None without encryption. ``source`` is
+    the name of the file, for messages.
     """
 
     source: str
@@ -46,10 +47,10 @@ def connection_file_path(
     connection_file: str | os.PathLike[str] | None,
     environ: Mapping[str, str],
 ) -> Path:
-    """The client's connection file that is meant.
+    """Return the path of the client's connection file.
 
     Raises:
-        ConfigError: the arguments say more than one thing.
+        ConfigError: More than one argument names the file.
     """
     given = [
         name
@@ -69,32 +70,32 @@ def connection_file_path(
 
 
 async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, str] | None) -> HubAddress:
-    """What the connection file says, checked.
+    """Check the content of a connection file, and return the address of the hub.
 
     Args:
-        info: its content.
-        source: its name, for people.
-        curve_keys: the client's public and secret CURVE key; fresh ones by default.
+        info: The content of the file.
+        source: The name of the file, for messages.
+        curve_keys: The client's public and secret CURVE key. By default new keys.
 
     Raises:
-        ConnectionFileError: naming the file, what is wrong, and the remedy.
-        ConfigError: the packer or the signature scheme is not known here.
+        ConnectionFileError: The file cannot be used. The text names the file, the reason and the remedy.
+        ConfigError: The packer or the signature scheme is unknown.
     """
 
     def text(name: str, default: str | None = None) -> str:
         value = info.get(name)
         value = default if value is None else value
         if not isinstance(value, str):
-            raise _unusable(source, f"{name!r} is missing, or no text")
+            raise _unusable(source, f"{name!r} is missing, or is no text")
         return value
 
     transport, _, host = text("interface").partition("://")
     if transport != "tcp" or not host:
-        raise _unusable(source, f"'interface' is {info['interface']!r}, and this client has TCP only")
+        raise _unusable(source, f"'interface' is {info['interface']!r}, but this client supports only TCP")
     for name in _CHANNELS:
         port = info.get(name)
         if type(port) is not int or not 0 < port < 65536:
-            raise _unusable(source, f"{name!r} is {port!r}, and no port")
+            raise _unusable(source, f"{name!r} is {port!r}, which is no port")
     packer = text("pack", "json")
     if text("unpack", packer) != packer:
         raise _unusable(source, "'pack' and 'unpack' differ")
@@ -105,8 +106,8 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
     gate = text("ssh", "")
     if gate and not (is_here and host in ("127.0.0.1", "[::1]", "localhost")):
         raise ConnectionFileError(
-            f"the connection file {source} says that the hub is reached by SSH, through {gate}, and this client makes "
-            "no tunnels: open them with ssh -L, and give a copy of the file in which 'interface' is tcp://127.0.0.1 "
+            f"the connection file {source} says that the hub is reached by SSH, through {gate}, but this client makes "
+            "no tunnels: open them with ssh -L, and use a copy of the file in which 'interface' is tcp://127.0.0.1 "
             "and 'ssh' is empty"
         )
     server_key = text("curve_serverkey", os.environ.get("IPP_CURVE_SERVERKEY", ""))
@@ -121,7 +122,7 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
 
 
 async def _is_here(location: str) -> bool:
-    """Whether that is this machine: no name at all, its own, or an address that one can listen at here."""
+    """Return whether a location is this machine: empty, its own name, or an address at which it can listen."""
     if not location or location == socket.gethostname():
         return True
     try:
@@ -140,6 +141,6 @@ async def _is_here(location: str) -> bool:
 
 def _unusable(source: str, what: str) -> ConnectionFileError:
     return ConnectionFileError(
-        f"the connection file {source} cannot be used: {what}. It has to be the client's file, as the "
-        "hub has written it."
+        f"the connection file {source} cannot be used: {what}. It must be the file for clients, as the hub has "
+        "written it."
     )

@@ -1,7 +1,7 @@
-"""The thread in which an executor's client lives, and the hand-over of calls to that thread.
+"""The thread that runs an executor's client, and the queues by which other threads give it calls.
 
-Other threads put calls and withdrawals into queues and wake the thread. The thread is woken once for all that is put
-there until it looks.
+Other threads put calls and withdrawals into queues, and wake the thread. The thread is woken once for all entries that
+come until it reads the queues.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .notifying import Engines, Targets
 __all__ = ["AnyFuture", "ClientThread"]
 
 AT_A_TIME = 64
-"""Calls that are sent before replies are received again: a few milliseconds."""
+"""The maximum number of calls that are sent before replies are received again. It takes a few milliseconds."""
 
 AnyFuture = Future[Any]
 
@@ -43,7 +43,7 @@ class ClientThread:
         targets: the engines that may get calls.
 
     Raises:
-        EngineError: there is no such engine. All errors of `connect` are raised as well.
+        EngineError: There is no engine with such an id or uuid. All errors of `connect` are raised as well.
     """
 
     def __init__(self, where: Where, targets: Targets) -> None:
@@ -51,17 +51,18 @@ class ClientThread:
         self.engines = Engines()
         self._where = where
         self._targets = targets
-        # Held while a call is put into the queue, so that no call comes after the end. A signal handler may come again.
+        # Held while a call is put into the queue, so that no call comes after the end. It is reentrant, since a signal
+        # handler may submit a call, too.
         self._lock = threading.RLock()
         self._inbox: deque[tuple[AnyFuture, Frames]] = deque()
         self._cancelled: deque[AnyFuture] = deque()
         self._refused = False
-        """Whether all calls are to be refused that no engine has begun."""
+        """Whether all calls that no engine has begun are to be withdrawn."""
         self._closed = False
         self._interpreter_ends = False
         self._broken: BaseException | None = None
         self._woken = False
-        # What follows is used in the thread only, apart from the token.
+        # Only the thread uses the following attributes, apart from the token.
         self._token: trio.lowlevel.TrioToken | None = None
         self._pending: dict[AnyFuture, Pending] = {}
         self._finished = trio.Event()
@@ -74,20 +75,20 @@ class ClientThread:
         except Exception:
             self.join()
             raise
-        except BaseException:  # such as KeyboardInterrupt: the thread ends when it has connected, or has failed to
+        except BaseException:  # such as KeyboardInterrupt: the thread ends after its attempt to connect
             self.close()
             raise
 
     # For other threads
 
     def submit(self, future: AnyFuture, call: Frames) -> None:
-        """Send a call, and have the future tell what comes of it.
+        """Send a call. The future gets its result or error.
 
         Raises:
-            RuntimeError: the thread has ended, or is about to.
+            RuntimeError: The thread has ended, or is about to end.
         """
         if os.getpid() != self.pid:
-            raise RuntimeError("this executor belongs to the process that has forked this one: make another executor")
+            raise RuntimeError("this executor belongs to the process that forked this process: make another executor")
         future.add_done_callback(self._on_done)
         with self._lock:
             if self._broken is not None:
@@ -128,7 +129,7 @@ class ClientThread:
             self._woken = True
             try:
                 self._token.run_sync_soon(self._take)
-            except trio.RunFinishedError:  # no future is left that could be waited for
+            except trio.RunFinishedError:  # the thread has ended, and all futures are done
                 self._woken = False
 
     # The thread
@@ -142,7 +143,7 @@ class ClientThread:
         except BaseException as caught:
             error = caught
         finally:
-            # Here and not in a thread of Trio's: a thread cannot always be started when the interpreter ends.
+            # Not in a thread of Trio: a thread cannot always be started while the interpreter ends.
             context.term()
             self._end(error)
             _running.discard(self)
@@ -167,7 +168,7 @@ class ClientThread:
         self._woken = False
         calls = self._calls
         if calls is None:
-            return  # it is not connected yet
+            return  # the client is not connected yet
         self._withdraw_cancelled(calls)
         for _ in range(min(AT_A_TIME, len(self._inbox))):
             future, call = self._inbox.popleft()
@@ -199,7 +200,7 @@ class ClientThread:
         while self._cancelled:
             future = self._cancelled.popleft()
             pending = self._pending.pop(future, None)
-            if pending is not None:  # else it waits in the inbox, or was refused, or has been told already
+            if pending is not None:  # otherwise it is still in the inbox, or is done
                 withdrawn.append(pending)
                 future.set_running_or_notify_cancel()
         if withdrawn:
@@ -212,7 +213,7 @@ class ClientThread:
 
     def _ended(self, future: AnyFuture, pending: Pending, *, refused: bool = False) -> None:
         if self._pending.pop(future, None) is None:
-            return  # it was cancelled
+            return  # the future was cancelled
         try:
             value = value_of(pending.outcome())
         except RemoteError as error:
@@ -238,7 +239,7 @@ class ClientThread:
             self._finished.set()
 
     def _end(self, error: BaseException | None) -> None:
-        """The client has ended: no future is left waiting."""
+        """Give all unfinished futures an error, since the client has ended."""
         with self._lock:
             self._closed = True
             self._broken = error
@@ -256,7 +257,7 @@ _running: set[ClientThread] = set()
 
 
 def _at_exit() -> None:
-    """Let all calls end before the interpreter does, as executors of the standard library do."""
+    """Wait for all calls before the interpreter ends, as executors of the standard library do."""
     running = [one for one in list(_running) if one.pid == os.getpid()]
     for one in running:
         one.close(interpreter_ends=True)
@@ -264,5 +265,6 @@ def _at_exit() -> None:
         one.join()
 
 
-# Not before threads are joined, which may still submit calls; and the thread itself is none that Python joins.
+# This runs after Python has joined its threads, which may still submit calls. Python does not join daemon threads such
+# as `ClientThread`'s.
 atexit.register(_at_exit)

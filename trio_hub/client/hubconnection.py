@@ -1,4 +1,4 @@
-"""The link to a hub: its sockets, what is asked through them, and what became of each request."""
+"""The connection to a hub: its sockets, and the client's unanswered requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
 class HubReply(NamedTuple):
-    """An answer. ``buffers`` that are large stay where ZeroMQ has received them."""
+    """A reply of the hub or of an engine. Large ``buffers`` stay where ZeroMQ has received them."""
 
     content: dict[str, Any]
     buffers: Frames
@@ -34,8 +34,8 @@ class HubReply(NamedTuple):
 class Pending:
     """A request that is not answered yet.
 
-    ``frames`` is the message as it was sent, but for the engine's name before it, which is ``to``. ``repeatable`` is
-    whether it may be carried out twice.
+    ``frames`` is the message as it was sent, without the engine's identity in front, which is ``to``. ``repeatable`` is
+    whether the request may be carried out twice.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Pending:
         return f"<Pending {self.msg_id}>"
 
     def end(self, outcome: HubReply | HubError) -> None:
-        """It is answered, or will not be. Once."""
+        """Set the reply, or the error if there will be no reply. Call this once."""
         if isinstance(outcome, HubError):
             self._error = outcome
         else:
@@ -82,10 +82,10 @@ class Pending:
             self.on_end(self)
 
     async def wait(self) -> HubReply:
-        """The answer, once it is there. One task may wait for it.
+        """Wait for the reply, and return it. Only one task may wait.
 
         Raises:
-            HubLostError, RequestLostError: there will be none.
+            HubLostError, RequestLostError: There will be no reply.
         """
         if self.done:
             await trio.lowlevel.checkpoint()
@@ -95,7 +95,7 @@ class Pending:
         return self.outcome()
 
     def outcome(self) -> HubReply:
-        """Return the answer of a request that is ``done``. Raises `HubLostError` and `RequestLostError`."""
+        """Return the reply to a request that is ``done``. Raises `HubLostError` and `RequestLostError`."""
         if self._error is not None:
             raise self._error
         assert self._reply is not None
@@ -105,8 +105,8 @@ class Pending:
 class HubConnection:
     """All sockets of a client, and its unanswered requests, by msg_id, in ``pending``.
 
-    Sending and receiving never wait: `ask` returns what can be waited for. The sockets connect again by themselves;
-    ``returned`` is set whenever one has, and ``handshakes`` counts them by channel.
+    Sending never waits: `ask` returns a `Pending`, which can be waited for. The sockets connect again by themselves.
+    ``returned`` is set whenever a socket has connected, and ``handshakes`` counts the connections by channel.
     """
 
     def __init__(self, address: HubAddress, context: zmq.Context[zmq.Socket[Any]], session_id: str) -> None:
@@ -123,9 +123,9 @@ class HubConnection:
         self.handshakes: dict[str, int] = {}
         self.returned = trio.Event()
         self.hub_name = ""
-        """The user that the hub's replies name: it has none, and says what it is instead, if it is one of ours."""
+        """The username in the hub's replies. A trio-hub sends its kind as username."""
         self.lost: str | None = None
-        """Why nothing can be asked at present; None as long as the hub can be reached."""
+        """Why the hub is lost; None while it can be reached."""
         self.published: Callable[[str, dict[str, Any]], None] = lambda msg_type, content: None
         self._context = context
         self._channels: dict[str, Channel] = {}
@@ -133,7 +133,7 @@ class HubConnection:
         self._receiver = Receiver()
 
     def open(self, silence: float) -> None:
-        """Open all sockets; a connection that is silent for so many seconds counts as broken."""
+        """Open all sockets. A connection that is silent for ``silence`` seconds counts as broken."""
         for name in ("registration", "task", "mux", "control"):
             self._open(name, zmq.DEALER, silence, self._on_reply)
         self._open("notification", zmq.SUB, silence, self._on_published)
@@ -143,16 +143,16 @@ class HubConnection:
         channel = self._channels[name] = Channel(socket, handle, name=name)
         socket.sndhwm = socket.rcvhwm = 0
         socket.ipv6 = "[" in self.address.url(name)
-        socket.reconnect_ivl_max = 1000  # milliseconds: after a long absence, too, the hub is soon noticed
+        socket.reconnect_ivl_max = 1000  # milliseconds, so that the hub is soon noticed even after a long absence
         socket.heartbeat_ivl = max(1, int(silence * 1000 / 3))
         socket.heartbeat_timeout = max(1, int(silence * 1000))
         if self.address.curve is not None:
             socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self.address.curve
         if kind == zmq.SUB:
             socket.subscribe(b"")
-        # No identity: the hub gives each connection a new one, and knows the client again by its session. A name of our
-        # own could be in use, by the connection that the hub does not know to be broken, or by a stranger.
-        # its descriptors are watched before it connects, so that no handshake is missed
+        # No identity: the hub gives each connection a new one, and recognises the client by its session. An identity of
+        # our own could be in use, by a connection that the hub does not know to be broken, or by a stranger.
+        # The monitor is made before the socket connects, so that no handshake is missed.
         monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
         self._monitors[name] = monitor
         self._receiver.add(monitor)
@@ -160,11 +160,11 @@ class HubConnection:
         self._receiver.add(channel)
 
     async def run(self) -> None:
-        """Receive, until cancelled or closed."""
+        """Receive until cancelled or closed."""
         await self._receiver.run()
 
     def close(self, linger: int) -> None:
-        """Close all sockets; what was sent has so many milliseconds to leave. Who still waits gets `HubLostError`."""
+        """Close all sockets. Sent messages have `linger` milliseconds to leave. Waiting tasks get a `HubLostError`."""
         for name, monitor in self._monitors.items():
             self._channels[name].socket.disable_monitor()
             monitor.close(linger=0)
@@ -191,16 +191,16 @@ class HubConnection:
 
         Args:
             channel: ``registration``, ``task``, ``mux`` or ``control``.
-            msg_type: ends in ``_request``.
-            content: of the message.
-            to: the uuid of the engine, for ``mux`` and ``control``.
-            metadata: of the message.
-            buffers: go behind the content.
-            repeatable: whether it may be sent again if nobody knows what became of it.
-            though_lost: to find out whether the hub is back.
+            msg_type: The type of the message, which ends in ``_request``.
+            content: The content of the message.
+            to: The uuid of the engine, for ``mux`` and ``control``.
+            metadata: The metadata of the message.
+            buffers: The buffers of the message.
+            repeatable: Whether the request may be sent again if it may have been lost.
+            though_lost: Send the request even if the hub is lost, to find out whether it is back.
 
         Raises:
-            HubLostError: the hub has been away for too long, and is not back yet.
+            HubLostError: The hub is lost, and not back yet.
         """
         if self.lost is not None and not though_lost:
             raise HubLostError(self.lost)
@@ -212,7 +212,7 @@ class HubConnection:
         return pending
 
     def ask_again(self, pending: Pending) -> None:
-        """Send a request once more, under its msg_id, as a message that nobody has seen before."""
+        """Send a request once more, with its msg_id, as a new message, which is no replay."""
         header = self.session.packer.unpack_untrusted(to_bytes(pending.frames[2]))
         header["date"] = self.session.now().isoformat()
         parts = [self.session.packer.pack(header), *pending.frames[3:6]]
@@ -225,35 +225,35 @@ class HubConnection:
         self._channels[pending.channel].send(frames)
 
     def interrupted(self) -> list[Pending]:
-        """Requests that were sent on a connection that broke; or that waited for the next one, which cannot be told."""
+        """Return the requests that may have been sent on a connection that broke."""
         return [one for one in self.pending.values() if 0 < one.sent_at < self.handshakes.get(one.channel, 0)]
 
     def give_up(self, pending: Pending) -> None:
-        """Nobody waits for this one any more; its answer is ignored."""
+        """Ignore the reply to a request, for which nobody waits any more."""
         self.pending.pop(pending.msg_id, None)
 
     def end(self, pending: Pending, outcome: HubReply | HubError) -> None:
-        """A request is answered, or will not be."""
+        """End a request with its reply, or with the error if there will be no reply."""
         if self.pending.pop(pending.msg_id, None) is not None:
             pending.end(outcome)
 
     def lose(self, why: str) -> None:
-        """The hub is away: whoever waits, and whoever asks until it is `found`, gets a `HubLostError`."""
+        """Note that the hub is lost: all waiting requests, and all requests until `found`, get a `HubLostError`."""
         self.lost = why
         for pending in list(self.pending.values()):
             self.end(pending, HubLostError(why))
 
     def found(self) -> None:
-        """The hub is there again."""
+        """Note that the hub is back."""
         self.lost = None
 
-    # What arrives
+    # Receiving
 
     def _read(self, frames: Frames) -> Message | None:
         try:
             return self.session.read_untrusted(frames)
         except WireError as error:
-            log.warning("a message that cannot be read was dropped", error=error)
+            log.warning("dropped an unreadable message", error=error)
             return None
 
     def _on_reply(self, frames: Frames) -> None:
@@ -274,7 +274,7 @@ class HubConnection:
             try:
                 content = self.session.content(message)
             except WireError as error:
-                log.warning("a notification that cannot be read was dropped", error=error)
+                log.warning("dropped an unreadable notification", error=error)
             else:
                 self.published(message.header.msg_type, content)
 

@@ -1,7 +1,7 @@
-"""Keeping a link: is the hub there, and when it is there again, what became of what it was asked before?
+"""Watches the connection to a hub and, when the hub is back, finds out what became of earlier requests.
 
-Nothing that a hub knows of is ever asked twice. What it does not know was lost with the hub before: a load-balanced
-task is sent again, since such tasks are carried out at least once; a direct request is not, and has failed.
+A request that the hub knows is never sent twice. A request that the hub does not know was lost with the previous hub. A
+load-balanced task is then sent again, since tasks are carried out at least once. A direct request fails.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .notifying import Engines
 __all__ = ["keep", "learn_engines"]
 
 ASKED_AT_A_TIME = 100
-"""Requests of which the hub is asked at a time what became of them."""
+"""The maximum number of requests that one query to the hub asks about."""
 GREETING = 5.0
-"""Seconds that a hub has to answer a greeting on the direct channel; an ipcontroller does not answer at all."""
+"""Seconds within which a hub must answer a greeting on the direct channel. An ipcontroller does not answer at all."""
 
 
 async def keep(link: HubConnection, engines: Engines, lost_after: float) -> None:
-    """Look after the link until cancelled. A hub that is silent for `lost_after` seconds is lost, until it speaks."""
+    """Watch the connection until cancelled. A hub that is silent for `lost_after` seconds is lost until it answers."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch, link, engines, lost_after)
         nursery.start_soon(_come_back, link, engines)
@@ -38,14 +38,14 @@ async def learn_engines(link: HubConnection, engines: Engines) -> None:
 
 
 def _compare(reply: HubReply, engines: Engines, heard: int) -> None:
-    """See to what notifications have not told. Those that came meanwhile may know more than this reply."""
+    """Update the engines from a reply, except those for which a notification has come since the question."""
     found = reply.content.get("engines")
     if isinstance(found, dict):
         engines.replace({int(id): str(uuid) for id, uuid in found.items()}, heard)
 
 
 async def _watch(link: HubConnection, engines: Engines, lost_after: float) -> None:
-    """Ask the hub which engines there are, again and again: it lives, and no lost notification is missed for long."""
+    """Ask the hub for its engines, again and again, to notice a lost hub and missed notifications."""
     while True:
         heard = engines.heard
         ping = link.ask("registration", "connection_request", {}, though_lost=True)
@@ -55,7 +55,7 @@ async def _watch(link: HubConnection, engines: Engines, lost_after: float) -> No
             link.give_up(ping)
             link.lose(
                 f"the hub at {link.address.url('registration')} has not answered for {lost_after:g} s: has it stopped? "
-                "It is tried again all the time; a hub that is started with --restore carries on with the work"
+                "The client keeps trying. A hub that is started with --restore carries on with the requests"
             )
             continue
         if link.lost is not None:
@@ -64,14 +64,14 @@ async def _watch(link: HubConnection, engines: Engines, lost_after: float) -> No
 
 
 async def _come_back(link: HubConnection, engines: Engines) -> None:
-    """Whenever a connection has been made, ask for what was missed; if again, see to what was asked before."""
+    """Whenever a socket has connected, ask for missed changes; if it has connected again, recover earlier requests."""
     while True:
         await link.returned.wait()
         link.returned = trio.Event()
         with suppress(HubError):
             if any(number > 1 for number in link.handshakes.values()):
                 await _recover(link, engines)
-            else:  # until now, notifications may have had nowhere to go
+            else:  # notifications may have been missed until now
                 await learn_engines(link, engines)
 
 
@@ -83,9 +83,9 @@ async def _recover(link: HubConnection, engines: Engines) -> None:
         elif pending.repeatable:
             link.ask_again(pending)
         else:
-            link.end(pending, RequestLostError("the connection to the hub broke: it may have done this, or not"))
-    # A request that names no engine: the hub knows again where this client is, and sends what it has for it; and it
-    # has received what was sent before, when it answers.
+            link.end(pending, RequestLostError("the connection to the hub broke: this may have been done, or not"))
+    # This request names no engine. By it the hub recognises this client, and sends the results that it owes to it. When
+    # the hub answers, it has received all earlier requests.
     greeting = link.ask("mux", "apply_request", {})
     with trio.move_on_after(GREETING), suppress(HubError):
         await greeting.wait()
@@ -97,7 +97,7 @@ async def _recover(link: HubConnection, engines: Engines) -> None:
 
 
 async def _sort_out(link: HubConnection, work: dict[str, Pending], msg_ids: list[str]) -> None:
-    """Take the results that the hub has of these, and see to those that it does not know."""
+    """End the requests whose results the hub has. Send again, or fail, the requests that the hub does not know."""
     reply = await _results(link, msg_ids, status_only=True)
     if reply.content.get("status") == "ok":
         for msg_id in reply.content.get("completed") or ():
@@ -118,8 +118,8 @@ async def _sort_out(link: HubConnection, work: dict[str, Pending], msg_ids: list
             link.ask_again(pending)
         else:
             error = (
-                f"the hub was started anew, and does not know {pending.msg_id}, which may have been carried out, or "
-                "not. A trio-hub that is started with --restore remembers; an ipcontroller never does"
+                f"the hub was started again, and does not know {pending.msg_id}, which may have been carried out, or "
+                "not. A trio-hub that is started with --restore knows earlier requests; an ipcontroller never does"
             )
             link.end(pending, RequestLostError(error))
 

@@ -1,4 +1,4 @@
-"""What a hub tells its clients: frozen values, for as many readers as like to hear of it."""
+"""Notifications of a hub to its clients: frozen values, for any number of readers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ..errors import EngineError, EventsLost
 __all__ = ["EngineJoined", "EngineLeft", "Engines", "HubStopped", "Notification", "Targets"]
 
 BUFFERED = 10_000
-"""Notifications kept for a reader that is slow."""
+"""The maximum number of notifications that are kept for a slow reader."""
 
 
 class EngineJoined(msgspec.Struct, frozen=True, gc=False):
-    """An engine can be used."""
+    """An engine was registered, and can be used."""
 
     id: int
     uuid: str
 
 
 class EngineLeft(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone."""
+    """An engine was unregistered."""
 
     id: int
     uuid: str
 
 
 class HubStopped(msgspec.Struct, frozen=True, gc=False):
-    """The hub was told to stop, for good."""
+    """The hub has been asked to stop, and no other hub will carry on."""
 
 
 Targets: TypeAlias = int | str | Sequence[int | str] | None
@@ -40,7 +40,7 @@ Notification: TypeAlias = EngineJoined | EngineLeft | HubStopped
 
 
 class Engines:
-    """The engines there are, as far as the client knows, in ``uuids``, by id; and who wants to hear of changes.
+    """The hub's engines, as far as the client knows (``uuids``, by id), and the readers of notifications.
 
     ``heard`` counts the messages of the hub's notification channel.
     """
@@ -54,7 +54,7 @@ class Engines:
         self._closed = False
 
     def publish(self, notification: Notification) -> None:
-        """Something has happened. An engine that has joined already, or left, is no news."""
+        """Pass a notification on to all readers, unless the client knows already that the engine has joined or left."""
         match notification:
             case EngineJoined(id=id, uuid=uuid):
                 if self.uuids.get(id) == uuid:
@@ -67,12 +67,12 @@ class Engines:
         for reader in list(self._readers):
             try:
                 reader.send_nowait(notification)
-            except trio.WouldBlock:  # it has to be told that it missed something, and gets no more
+            except trio.WouldBlock:  # the reader is too slow: its stream ends with `EventsLost`
                 self._readers.discard(reader)
                 reader.close()
 
     def publish_untrusted(self, msg_type: str, content: dict[str, Any]) -> None:
-        """A message of the hub's notification channel; what is not known is ignored."""
+        """Handle a message of the hub's notification channel. Unknown messages are ignored."""
         self.heard += 1
         id, uuid = content.get("id"), content.get("uuid")
         if msg_type == "shutdown_notification":
@@ -102,7 +102,7 @@ class Engines:
                 self.publish(EngineJoined(id, uuid))
 
     def are_known(self, targets: Targets) -> bool:
-        """Return whether there are engines of all these ids and uuids."""
+        """Return whether the client knows engines with all these ids and uuids."""
         return all(one in self.uuids or one in self.uuids.values() for one in _listed(targets))
 
     def uuids_of(self, targets: Targets) -> list[str]:
@@ -114,14 +114,14 @@ class Engines:
         for one in wanted:
             if one not in known and one not in known.values():
                 there = ", ".join(str(id) for id in sorted(known)) or "none"
-                raise EngineError(f"there is no engine {one!r}; those there are: {there}")
+                raise EngineError(f"there is no engine {one!r}; the registered engines are: {there}")
         return [known[one] if isinstance(one, int) else one for one in wanted]
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:
-        """First the engines there are, as `EngineJoined`, then what happens, until the client is closed.
+        """Yield the present engines, as `EngineJoined`, then all notifications until the client is closed.
 
         Raises:
-            EventsLost: the reader was too slow.
+            EventsLost: The reader was too slow.
         """
         send, receive = trio.open_memory_channel[Notification](BUFFERED)
         if not self._closed:
@@ -141,7 +141,7 @@ class Engines:
             receive.close()
 
     def close(self) -> None:
-        """No more will come: readers get what is buffered, and then the end."""
+        """End all streams: readers get the buffered notifications, and then the end."""
         self._closed = True
         for reader in self._readers:
             reader.close()

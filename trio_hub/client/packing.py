@@ -1,14 +1,13 @@
-"""Calls and results as engines write and read them: pickles, with large buffers in frames of their own behind them.
+"""Packs calls and unpacks results as engines do: a pickle, followed by frames with large buffers.
 
-An engine pickles a container's items one by one, as far as they are large, into objects of its own classes, whose
-buffers it sends apart. Those classes have stand-ins here, under the engine's names, so that no engine code is needed
-to write a call or to read a result.
+An engine replaces large items of a container by objects of its own classes, and sends their buffers in separate frames.
+This module has classes with the same names, so that no engine code is needed to pack a call or to unpack a result.
 """
 
 from __future__ import annotations
 
 import io
-import pickle  # noqa: TID251 - a client trusts its engines, with whose results it is signed up to work
+import pickle  # noqa: TID251 - a client trusts the results of its engines
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -37,9 +36,9 @@ __all__ = [
 ]
 
 LARGE_BUFFER = 1024
-"""Bytes above which a buffer travels in a frame of its own; engines send theirs from the same size on."""
+"""Buffers of more bytes than this are sent in separate frames. Engines use the same size."""
 _MAX_ITEMS = 64
-"""Items from which on an engine does not look into a container."""
+"""An engine does not look into a container of this many items or more."""
 _STOCK = "ipyparallel.serialize.canning"
 _PROTOCOL = pickle.DEFAULT_PROTOCOL  # an engine's Python may be older than this one
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
@@ -49,7 +48,7 @@ PackedFunction = Frames
 
 
 class _Canned:
-    """An object in the form in which engines exchange it: ``buffers`` are its data, None where they travel apart."""
+    """An object in the form in which engines exchange it. ``buffers`` are its data; None for a buffer in a frame."""
 
     buffers: list[Any]
 
@@ -74,7 +73,7 @@ class CannedMemoryView(_Canned):
 
 
 class CannedArray(_Canned):
-    """A numpy array; what is read shares the memory in which it was received, and cannot be written to."""
+    """A numpy array. An unpacked array shares the memory in which it was received, and is read-only."""
 
     def __init__(self, array: Any, data: memoryview) -> None:
         self.shape = array.shape
@@ -91,7 +90,7 @@ class CannedArray(_Canned):
 
 
 class CannedObject(_Canned):
-    """Any object, which the engine takes as it is, and does not look into."""
+    """Any object. The engine uses it as it is, and does not look into it."""
 
     def __init__(self, obj: Any) -> None:
         self.keys: list[str] = []
@@ -109,7 +108,7 @@ _STAND_INS: dict[str, type[_Canned]] = {
 
 
 class _StockModule:
-    """The engine's module, where it is loaded: here it need not even be installed."""
+    """A reference to the engine's module, for the pickle. The module need not be installed here."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return import_module, (_STOCK,)
@@ -135,30 +134,30 @@ class _ResultUnpickler(pickle.Unpickler):
 
 
 def pack_function(function: Callable[..., Any]) -> PackedFunction:
-    """A function, in the form that `pack_call` takes: what is called often is to be packed once.
+    """Return a function in packed form, for `pack_call`. A function that is called often need be packed only once.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: The function cannot be pickled.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not _BY_VALUE and getattr(function, "__module__", None) == "__main__":
         raise SerializationError(
-            f"function {name} is defined in __main__, where engines do not find it: put it into a module that they can "
-            "import, or install cloudpickle here and there"
+            f"function {name} is defined in __main__, where engines do not find it: put it into a module that engines "
+            "can import, or install cloudpickle on clients and engines"
         )
     remedy = (
-        "what it refers to has to be something that can be sent"
+        "everything that the function refers to must be picklable"
         if _BY_VALUE
-        else "put it at the top of a module that engines can import, or install cloudpickle here and there"
+        else "put it at the top of a module that engines can import, or install cloudpickle on clients and engines"
     )
     return [_pickled(function, f"function {name}", remedy)]
 
 
 def pack_call(function: PackedFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Frames:
-    """The buffers of an ``apply_request``.
+    """Return the buffers of an ``apply_request``.
 
     Raises:
-        SerializationError: an argument cannot be pickled; it is named.
+        SerializationError: An argument cannot be pickled. The text names the argument.
     """
     arg_buffers = [buffer for place, arg in enumerate(args) for buffer in _pack_value(arg, f"argument {place}")]
     names = sorted(kwargs)
@@ -175,15 +174,15 @@ def _pack_value(value: Any, what: str) -> Frames:
     elif type(value) is dict and len(value) < _MAX_ITEMS:
         try:
             packed = {key: _take_out(value[key], buffers) for key in sorted(value)}
-        except TypeError:  # an engine would have to sort the keys, too, which have no order
+        except TypeError:  # the keys cannot be sorted, as an engine would do
             packed, buffers = CannedObject(value), []
     else:
         packed = _take_out(value, buffers)
-    return [_pickled(packed, what, "pass something that can be sent"), *buffers]
+    return [_pickled(packed, what, "pass a picklable object"), *buffers]
 
 
 def _take_out(value: Any, buffers: Frames) -> Any:
-    """The value, or what stands for it when its buffer, which is appended, travels apart."""
+    """Return the value, or an object in its place whose buffer is appended to ``buffers``."""
     canned = _canned(value)
     if canned is None:
         return value
@@ -207,17 +206,17 @@ def _canned(value: Any) -> _Canned | None:
         return None
     try:
         return CannedArray(value, pickle.PickleBuffer(numpy.ascontiguousarray(value)).raw())
-    except (BufferError, ValueError):  # dates, say, which have no buffer: they are pickled as a whole
+    except (BufferError, ValueError):  # such as an array of dates, which has no buffer: it is pickled as a whole
         return None
 
 
 def _pickled(value: Any, what: str, remedy: str) -> bytes:
-    if type(value) in _PLAIN:  # a pickler of our own costs ten times as much as this
+    if type(value) in _PLAIN:  # our own pickler costs ten times as much
         return pickle.dumps(value, _PROTOCOL)
     into = io.BytesIO()
     try:
         _CallPickler(into, _PROTOCOL).dump(value)
-    except Exception as error:  # the value's own methods may raise whatever they like
+    except Exception as error:  # the value's own methods may raise anything
         raise SerializationError(f"{what} cannot be pickled ({type(error).__name__}: {error}): {remedy}") from error
     return into.getvalue()
 
@@ -226,10 +225,10 @@ def _pickled(value: Any, what: str, remedy: str) -> bytes:
 
 
 def unpack_value_untrusted(buffers: Sequence[Buffer]) -> Any:
-    """The value in the buffers of a reply. It unpickles: what is in them has to come from an engine of ours.
+    """Return the value in the buffers of a reply. This unpickles, so the buffers must come from a trusted engine.
 
     Raises:
-        SerializationError: and nothing else, for what cannot be read here.
+        SerializationError: The value cannot be unpickled here. No other error is raised.
     """
     try:
         pickled, *rest = buffers
@@ -242,19 +241,19 @@ def unpack_value_untrusted(buffers: Sequence[Buffer]) -> Any:
         return _restored(canned, left)
     except Exception as error:  # unpickling runs code that may raise anything
         raise SerializationError(
-            f"the result cannot be read here ({type(error).__name__}: {error}): what it consists of has to be "
-            "importable here as well"
+            f"the result cannot be read here ({type(error).__name__}: {error}): its classes must be importable here, "
+            "too"
         ) from error
 
 
 def unpack_values_untrusted(buffers: Sequence[Buffer], counts: Sequence[int]) -> list[Any]:
-    """Return the values of a gathered broadcast, which have so many buffers each. A value without buffers is left out.
+    """Return the values of a gathered broadcast, with so many buffers each. A value without buffers is left out.
 
     Raises:
-        SerializationError: and nothing else, for what cannot be read here.
+        SerializationError: A value cannot be unpickled here. No other error is raised.
     """
     if any(type(count) is not int or count < 0 for count in counts) or sum(counts) != len(buffers):
-        raise SerializationError(f"the result has {len(buffers)} buffers, and says that they are {counts!r}"[:200])
+        raise SerializationError(f"the result has {len(buffers)} buffers, but its metadata has {counts!r}"[:200])
     ends = accumulate(counts)
     return [
         unpack_value_untrusted(buffers[end - count : end]) for count, end in zip(counts, ends, strict=True) if count

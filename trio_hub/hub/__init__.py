@@ -1,6 +1,6 @@
 """The hub's core: engines, records, queries.
 
-Plain synchronous objects; the runtime calls them when something happens.
+It consists of plain synchronous objects. The runtime calls them when something happens.
 """
 
 from .connector import EngineConnector, EngineState

@@ -23,7 +23,7 @@ __all__ = ["Aborting"]
 
 
 class Aborting:
-    """Aborts the requests that the hub has, and tells engines which of theirs are meant.
+    """Aborts the requests that the hub has, and names the aborted shares of broadcasts to the engines that have them.
 
     Args:
         session: reads and writes messages.
@@ -58,15 +58,15 @@ class Aborting:
         return self._tasks.scheduler.abort(msg_ids) + uncommitted
 
     def abort_with(self, msg: Message, engine: EngineConnector | None) -> Frames:
-        """Abort the requests that an ``abort_request`` to an engine names, as far as the hub has them.
+        """Abort the requests that an ``abort_request`` to an engine names, if the hub has them.
 
         Returns:
-            The frames for the engine. They name its shares of broadcasts as well.
+            The frames for the engine. They also name the engine's shares of the aborted broadcasts.
         """
         try:
             content = self._session.content(msg)
         except WireError:
-            return msg.frames  # the engine says what is wrong
+            return msg.frames  # the engine answers with an error
         msg_ids = content.get("msg_ids")
         if isinstance(msg_ids, str):
             msg_ids = [msg_ids]

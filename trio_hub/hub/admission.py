@@ -32,17 +32,17 @@ from .replies import Replies
 __all__ = ["Admission", "Freshness", "sender_of"]
 
 AHEAD = timedelta(minutes=1)
-"""How far a client's clock may be ahead of the hub's. The hub looks up requests with later dates."""
+"""How far a client's clock may be ahead of the hub's clock. The hub looks up each request with a later date."""
 KNOWN = 1 << 14
-"""Places in the table of the msg_ids of recent requests."""
+"""The number of places in the table of the msg_ids of recent requests."""
 LOOKED_UP_AT_A_TIME = 100
-"""Requests of one client that are looked up in one call of the store, at most."""
+"""The maximum number of requests of one client that are looked up in one call of the store."""
 LOOK_UP_ATTEMPTS, LOOK_UP_PAUSE = 60, 1.0
 """Attempts to look up requests while the store gives errors, and seconds between two attempts."""
 WAITING_BYTES = 16 << 20
-"""Bytes of requests that may wait for the store. Beyond that no more requests are received for a while."""
+"""The maximum number of bytes of requests that wait for the store. While more wait, the hub receives no requests."""
 OVERHEAD = 1024
-"""Bytes that a waiting request takes up beside its frames, roughly."""
+"""The approximate number of bytes that a waiting request takes up in addition to its frames."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -62,7 +62,7 @@ class Freshness:
 
     def __init__(self, recent: Recent[bool], now: Callable[[], datetime], forgotten: datetime | None) -> None:
         self.forgotten = forgotten or _NEVER
-        """No forgotten request is dated later than this."""
+        """The session still knows each request with a later date than this."""
         self._recent = recent
         self._turns = recent.turns
         self._latest = self._latest_before = self.forgotten
@@ -73,7 +73,7 @@ class Freshness:
     def is_fresh(self, date: datetime | None) -> bool:
         """Return whether the session would know an earlier copy of a request with this date.
 
-        None: the date is unreadable.
+        A date of None means that the date could not be read.
         """
         if self._recent.turns != self._turns:
             self._turn()
@@ -116,9 +116,9 @@ class Admission:
     """Admits requests, refuses them, or lets them wait until the store has been asked.
 
     Args:
-        host, session: the ways to the store and to messages.
+        host, session: access to the store and to messages.
         now: the current time, aware and in UTC.
-        intake: holds channels back, and knows whether the hub stops.
+        intake: stops the receiving of requests for a while, and knows whether the hub is stopping.
         owed: is told from which identity each client speaks.
         replies: sends refusals.
         notices: counts and logs refusals.
@@ -156,11 +156,11 @@ class Admission:
         self._lines: dict[tuple[str, bytes], deque[_Waiting]] = {}
 
     def admit(self, channel: str, idents: list[bytes], msg: Message, handler: Handler) -> bool:
-        """Return whether the handler shall carry out a request now.
+        """Return whether the handler is to carry out a request now.
 
-        False if the request was refused; or was ignored, since it is pending already; or waits for the store, and is
-        given to the handler later. While a request of a client waits, later requests of the client on the same channel
-        wait behind it, so that their order is kept.
+        The answer is False if the request was refused, if it was ignored since it is pending already, or if it waits
+        for the store; then the handler gets it later. While a request of a client waits, later requests of the client
+        on the same channel wait behind it, so that their order is kept.
         """
         header = msg.header
         msg_type = header.msg_type
@@ -259,7 +259,7 @@ class Admission:
 
         def looked_up(answer: Any) -> None:
             if self._lines.get(key) is not line:
-                return  # the hub stops, and has refused them
+                return  # the hub is stopping, and has refused these requests
             failed = isinstance(answer, Exception)
             if failed and attempt < LOOK_UP_ATTEMPTS:
                 try:
@@ -294,7 +294,7 @@ class Admission:
         if self._is_duplicate(msg):
             return
         if has_record is None:
-            what = "the task database does not answer, and only it knows whether this request has come before"
+            what = "the task database does not answer, so the hub cannot check whether this request has come before"
             self._replies.refuse(channel, sender_of(channel, idents), msg, EngineError(what))
         elif has_record:
             self._turn_away("already_run", channel, idents, msg, f"a request {msg.header.msg_id} has come before")
@@ -304,7 +304,7 @@ class Admission:
             handler(idents, msg, admitted=True)
 
     def _turn_away(self, reason: str, channel: str, idents: list[bytes], msg: Message, what: str) -> None:
-        """Refuse a request, and count that."""
+        """Refuse a request, and count the refusal."""
         self._notices.ignore(reason, what, task=msg.header.msg_id, client=msg.header.session, channel=channel)
         self._replies.refuse(channel, sender_of(channel, idents), msg, RequestRefused(what))
 

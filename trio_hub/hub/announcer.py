@@ -17,7 +17,7 @@ class Announcer:
     """Finds a label for each request, and announces the request. Never raises, since nothing depends on a label.
 
     Args:
-        notices: tells events.
+        notices: passes on events.
         labels: finds labels.
     """
 

@@ -66,10 +66,10 @@ class Answers:
     """Records how requests ended, and sends the answers to their clients.
 
     Args:
-        host, session, store: the ways to clients and records.
+        host, session, store: access to clients and records.
         now: the current time, aware and in UTC.
-        notices: counts and tells what goes wrong.
-        redelivery: which results an earlier hub has sent already.
+        notices: counts and logs errors.
+        redelivery: knows which results an earlier hub has sent already.
         owed: keeps the results of clients that are away.
         strict: whether results are on disk before a client sees them.
     """
@@ -102,21 +102,21 @@ class Answers:
         self.outcomes = {queue: dict.fromkeys(OUTCOMES, 0) for queue in QUEUES}
         """Requests answered, by queue and outcome."""
 
-    # What an engine has answered
+    # Answers of engines
 
     def metadata_of(self, msg: Message) -> ResultMetadata:
         """Return the metadata of an engine's reply; with status "error" if the metadata cannot be read."""
         try:
             return self._session.result_metadata(msg)
         except WireError as error:
-            # The client waits for this reply, so it goes on all the same, as a failure.
+            # The client waits for this reply, so the reply is still passed on, as a failure.
             self._notices.unreadable("result metadata", error, task=msg.parent.msg_id)
             return ResultMetadata(status="error")
 
     def status_in_content(self, msg: Message) -> str:
         """Return the status in the content of an engine's reply; "error" if there is none.
 
-        For replies without it in metadata.
+        Used for replies whose metadata has no status.
         """
         try:
             status = self._session.content(msg).get("status")
@@ -157,12 +157,12 @@ class Answers:
         self._update(msg_id, changes)
         return uuid
 
-    # What the hub itself answers
+    # Answers of the hub itself
 
     def fail(self, asked: Asked, engine_uuid: str | None, error: HubError, **metadata: Any) -> None:
-        """Answer with an error a request that is recorded, and record the answer. Never raises.
+        """Answer a recorded request with an error, and record the answer. Never raises.
 
-        A request that is aborted has no error.
+        For a `TaskAborted`, the answer has the status "aborted" and no error.
         """
         for is_recorded in (True, True, False):
             try:
@@ -191,7 +191,7 @@ class Answers:
         self._send(asked, frames, status, engine_uuid)
 
     def answer(self, asked: Asked, frames: Frames, status: str, engine_uuid: str | None) -> None:
-        """Answer a request that is recorded with a message of the hub's own, and record the answer."""
+        """Answer a recorded request with a message of the hub's own, and record the answer."""
         self._record(asked, frames, engine_uuid)
         self._send(asked, frames, status, engine_uuid)
 
@@ -222,7 +222,7 @@ class Answers:
             ename, evalue = ("", "") if status in ("ok", "aborted") else self._session.error_in(reply)
             self._notices.tell(TaskFinished(msg_id, engine_uuid, status, ename, evalue))
 
-    # To clients
+    # Sending to clients
 
     def _deliver(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
         """Send a client the answer to a recorded request: now or, in a strict hub, when the answer is on disk."""

@@ -31,11 +31,11 @@ __all__ = ["Assignments"]
 class Assignments:
     """The scheduler's `trio_hub.schedulers.tasks.SchedulerHost`, and the scheduler itself.
 
-    The methods that the scheduler calls never raise: an error in them concerns the task that the scheduler names, and
-    not the message that is being handled.
+    The methods that the scheduler calls never raise: an unexpected error in such a method affects the task that the
+    scheduler names, not the message that is being handled.
 
     Args:
-        host, session, store: the ways to timers, messages and records.
+        host, session, store: access to timers, messages and records.
         now: the current time, aware and in UTC.
         rng, hwm, scheme: see `TaskScheduler`.
         notices, intake, answers, routes: the parts of the hub below.
@@ -103,14 +103,14 @@ class Assignments:
     def _fetched(self, task: Task, frames: Frames | HubError) -> None:
         """Send a task whose frames have been read from the store, or give it up if they could not be read."""
         if task.worker is None or self.scheduler.tasks.get(task.msg_id) is not task:
-            return  # meanwhile it was given up, or lost its engine and waits for another
+            return  # meanwhile the task was given up, or lost its engine and waits for another engine
         try:
             if isinstance(frames, HubError):
                 self.scheduler.abandon_unsent(task, frames)
                 return
             task.frames = frames
             if task.worker.state is WorkerState.LOST:
-                self.scheduler.run_again(task)  # it was never sent there
+                self.scheduler.run_again(task)  # the lost engine was never sent the task
             else:
                 self._send_task(task, self._by_ident[task.worker.ident], frames)
         except Exception as error:
@@ -121,7 +121,7 @@ class Assignments:
         """Return the task as a new message, with the retries that are left.
 
         The engine may have received the task before, and engines drop messages that they have seen. So no two attempts
-        are the same message, also if different hubs make them.
+        are the same message, even if different hubs make them.
         """
         packer = self._session.packer
         _, _, header, parent, metadata, content, *buffers = frames
@@ -149,7 +149,7 @@ class Assignments:
             self._update(task.msg_id, {"engine_uuid": None})
             if self._host.listening:
                 self._notices.tell(TaskQueued(task.msg_id))
-            has_old_notes = task.sent_by is not SentBy.NOBODY or task.timeout  # else no engine has had it
+            has_old_notes = task.sent_by is not SentBy.NOBODY or task.timeout  # otherwise no engine has had the task
             if self._durable and has_old_notes and task.frames is None:
                 self._host.ask_store(lambda store: store.fetch([task.msg_id]), partial(self._note_custody, task))
             elif self._durable and has_old_notes:
@@ -159,7 +159,7 @@ class Assignments:
             self.give_up(task, error, "queue")
 
     def _note_custody(self, task: Task, answer: Any) -> None:
-        """Note what is left of a task's retries and time, given its record as the store has it."""
+        """Note a task's remaining retries, and when its wait began, in its record, given the record from the store."""
         if task.worker is None and task.state is not TaskState.DONE and isinstance(answer, dict):
             self._note(task, custody_of(answer[task.msg_id]))
 
@@ -187,7 +187,7 @@ class Assignments:
         return self._is_pending(msg_id)
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
-        """Ask the store how requests ended that a task depends on and that the scheduler has forgotten."""
+        """Ask the store for the outcomes of requests on which a task depends and which the scheduler has forgotten."""
 
         def tell(answer: Any) -> None:
             try:
@@ -203,7 +203,7 @@ class Assignments:
             self.give_up(task, error, "dependencies")
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Make a call of the scheduler after all others have had their turn."""
+        """Make a call of the scheduler later, so that the event loop can run other tasks first."""
         try:
             self._host.call_later(0.0, call)
         except Exception as error:
@@ -211,7 +211,7 @@ class Assignments:
             call()
 
     def start_timer(self, task: Task, seconds: float) -> Scope:
-        """Start the timer after which a task has waited too long."""
+        """Start the timer that tells the scheduler that a task has waited too long."""
         try:
             return self._host.call_later(seconds, partial(self.scheduler.timed_out, task))
         except Exception as error:
@@ -228,7 +228,7 @@ class Assignments:
 
 
 class _NoTimer:
-    """Stands in for the timer of a task that has failed already."""
+    """Replaces the timer of a task that has failed already."""
 
     def cancel(self) -> None:
         """Do nothing: there is no timer."""

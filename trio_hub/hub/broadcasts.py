@@ -44,12 +44,12 @@ class Broadcasts:
     """Sends broadcasts to their engines, and the answers back. Handlers get identities and message.
 
     Args:
-        host, session: the ways to observers and to messages.
+        host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
         notices, replies, intake, answers, admission, routes, engines, announcer: parts below.
-        late_results, gathering, scattered: more parts below.
-        request_ended: is told how requests ended, since tasks may depend on them.
+        late_results, gathering, scattered: further parts of the hub below.
+        request_ended: is called with the outcome of each request, since tasks may depend on the request.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Broadcasts:
         self._request_ended(direct.header.msg_id, Outcome(False, _ident(engine_uuid)))
         self._scattered.share_ended(direct.header.msg_id, engine_uuid)
 
-    # Engines that go
+    # Lost engines
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
@@ -286,7 +286,7 @@ class Broadcasts:
     # After a restart
 
     def count_restored(self) -> None:
-        """Count a broadcast, or a share that is not gathered, that an earlier hub has received."""
+        """Count a broadcast of an earlier hub, or a share of a broadcast whose answers are not gathered."""
         self.submitted += 1
 
 

@@ -1,10 +1,10 @@
 """Changes of engines that a client may have missed, since it subscribed to notifications too late.
 
-A client asks which engines there are, and subscribes to notifications on another connection. Engines that come or go
-after the answer, and before the subscription, are in neither. So a new subscriber is sent the recent notifications once
-more. A subscriber that knows them already is not harmed: a stock client takes a registration twice. But a stock client
-that waits for engines gives up at any unregistration. So unregistrations are sent once more only as long as some client
-has been told the engines and has not subscribed.
+A client asks which engines there are, and subscribes to notifications on another connection. If an engine comes or goes
+after the answer and before the subscription, the client is not told. So the hub sends each new subscriber the recent
+notifications once more. Repeated registrations do no harm: a stock client accepts a registration twice. But a stock
+client that waits for engines gives up at any unregistration. So the hub repeats unregistrations only while some client
+has been told the engines and has not subscribed yet.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .notices import Notices
 __all__ = ["MOST", "RECENT", "EngineChanges"]
 
 RECENT = timedelta(seconds=60)
-"""How old a change is, at most, that a new subscriber is told."""
+"""The maximum age of a change that a new subscriber is told."""
 MOST = 1_000
-"""Changes that are kept, at most: the latest change of each of so many engine ids."""
+"""The maximum number of changes that are kept. Only the latest change of each engine id is kept."""
 AHEAD = timedelta(seconds=2)
-"""How long before its question a client's subscription may come."""
+"""How long a client may subscribe before it asks for the engines."""
 SESSIONS = 10_000
-"""Sessions that are remembered, so that only the first question of each counts."""
+"""The maximum number of sessions that are remembered. Only the first question of each session counts."""
 
 
 class _Change(NamedTuple):
@@ -57,9 +57,9 @@ class EngineChanges:
         self._changes: OrderedDict[int, _Change] = OrderedDict()
         self._sessions: OrderedDict[str, None] = OrderedDict()
         self._told: deque[datetime] = deque()
-        """When each client was told the engines that has not subscribed since; oldest first."""
+        """When each client was told the engines, for clients that have not subscribed since then; oldest first."""
         self._ahead: deque[datetime] = deque()
-        """When each client subscribed that has not asked for the engines since; oldest first."""
+        """The times of subscriptions whose clients have not asked for the engines since; oldest first."""
 
     def engine_came(self, engine_id: int, uuid: str) -> None:
         """Note a registration, after all subscribers were told."""
@@ -80,7 +80,7 @@ class EngineChanges:
             oldest = next(iter(self._changes.values()))
 
     def has_left(self, uuid: str) -> bool:
-        """Return whether an engine has left lately, so that its clients may not have heard of that yet."""
+        """Return whether an engine has left so recently that clients may not have been told yet."""
         now = self._now()
         return any(
             change.uuid == uuid and change.msg_type == "unregistration_notification" and now - change.time <= RECENT
@@ -118,7 +118,7 @@ class EngineChanges:
     def _missed(self) -> list[Frames]:
         now = self._now()
         self._forget_told(now)
-        # Nobody knows whose subscription this is. So the one that is told first is taken to be the last to subscribe.
+        # Nobody knows whose subscription this is. The hub assumes that the client that was told first subscribes last.
         since = self._told[0] if self._told else None
         if self._told:
             self._told.pop()

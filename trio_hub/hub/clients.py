@@ -14,16 +14,16 @@ from datetime import datetime, timedelta
 __all__ = ["MAY_RETURN", "Clients"]
 
 MAY_RETURN = timedelta(minutes=10)
-"""How long a client that comes back on a new connection may not have been told that an engine has left."""
+"""If a client comes back on a new connection within this time, it may not have been told that an engine has left."""
 
 
 class Clients:
     """The identities of each session, and the results that are owed to it.
 
     Args:
-        sessions: how many sessions are remembered; beyond that, the sessions are forgotten that have kept their
-            identities for longest.
-        results: how many results may wait for clients that are away. Only their msg_ids are kept here.
+        sessions: the maximum number of sessions that are remembered. Beyond that, the sessions whose identities have
+            not changed for longest are forgotten.
+        results: the maximum number of results that wait for clients that are away. Only their msg_ids are kept here.
     """
 
     def __init__(self, sessions: int = 10_000, results: int = 100_000) -> None:
@@ -33,7 +33,7 @@ class Clients:
         self._owed: OrderedDict[str, dict[str, None]] = OrderedDict()
         self._presumed: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
         self.owed = 0
-        """How many results wait."""
+        """The number of results that wait for their clients."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -61,7 +61,7 @@ class Clients:
         return [] if places is None else sorted(places.items(), key=lambda place: place[0] != channel)
 
     def owe(self, session: str, msg_id: str) -> None:
-        """Note a result that could not be delivered. If too many wait, forget all of the session that waits longest."""
+        """Note an undelivered result. If too many results wait, forget all of the session that has waited longest."""
         results = self._owed.setdefault(session, {})
         if msg_id not in results:
             results[msg_id] = None

@@ -22,26 +22,26 @@ __all__ = [
 
 
 class EngineState(Enum):
-    """The stations of an engine's life.
+    """The states of an engine, in the order of its life.
 
-    A life begins as `REGISTERING`; for an engine of an earlier hub, as `EXPECTED`. It ends as `SETTLED` or `STALLED`.
+    An engine begins as `REGISTERING`; an engine of an earlier hub as `EXPECTED`. It ends as `SETTLED` or `STALLED`.
     """
 
     REGISTERING = "registering"
     """The hub has told the engine its id, and has not heard its heart yet. Next: `ALIVE` or `STALLED`."""
     EXPECTED = "expected"
-    """The engine was registered with an earlier hub, and this hub has not heard its heart yet. It is listed, and its
-    messages wait. Next: `RETURNING` or `LOST`."""
+    """The engine was registered with an earlier hub, and this hub has not heard its heart yet. The hub lists the
+    engine, and keeps the messages for it. Next: `RETURNING` or `LOST`."""
     RETURNING = "returning"
     """The heart of an expected engine was heard, and the hub finds out what became of the earlier hub's requests. The
-    engine's messages wait. Next: `ALIVE` or `LOST`."""
+    hub keeps the messages for the engine. Next: `ALIVE` or `LOST`."""
     ALIVE = "alive"
     """The engine is usable. Next: `LOST`."""
     LOST = "lost"
-    """Unregistered, for any reason; late results are still accepted (the grace). Next: `SETTLED`."""
+    """The engine was unregistered, for any reason. Late results are still accepted (the grace). Next: `SETTLED`."""
     SETTLED = "settled"
-    """Nothing that the engine was asked is open any more. If the engine may return, and has proven that it is back:
-    `ALIVE`."""
+    """None of the engine's requests is unanswered any more. Next, if the engine may return and has proven that it is
+    back: `ALIVE`."""
     STALLED = "stalled"
     """The engine's heart was not heard within the registration timeout, or the engine left before."""
 
@@ -83,7 +83,7 @@ class Route:
         self.scope: Scope | None = None
 
     def look(self) -> None:
-        """Have the task that looks after the route look at it now, since something has changed."""
+        """Wake the task that looks after the route, since something has changed."""
         if self.scope is not None:
             self.scope.cancel()
 
@@ -91,17 +91,17 @@ class Route:
 class EngineConnector:
     """An engine as the hub sees it.
 
-    - ``id``: the integer by which clients address it; ``uuid``: its own name for itself, also its ZeroMQ
-      identity on every channel (``ident``, as bytes);
-    - ``host``, ``pid``: where it came from when it registered, and as which process; None where that is not known;
-    - ``pending``: the msg_ids that it has been sent and has not answered;
-    - ``scope``: first the timeout of its registration, then its life: cancelling it ends either;
-    - ``completed``: how many requests it has answered;
-    - ``routes``: the channels, by name, on which messages for it wait;
-    - ``told_to_stop``: whether somebody has asked it to end, so that nobody starts it again;
-    - ``loss``: why this hub has lost it last, one of `trio_hub.hub.engines.LOSSES`; empty if it has not;
-    - ``cause``: why it is gone, as errors say it, such as ``killed by signal 9 (SIGKILL)``; empty if it is not gone;
-    - ``may_return``: whether it is gone and usable again when its heart is heard.
+    - ``id``: the integer by which clients name the engine; ``uuid``: the name that the engine has chosen, also its
+      ZeroMQ identity on every channel (``ident``, as bytes);
+    - ``host``, ``pid``: the address from which the engine registered, and its process id; None if not known;
+    - ``pending``: the msg_ids of the requests that the engine was sent and has not answered;
+    - ``scope``: the cancel scope, first of the engine's registration timeout, then of its life;
+    - ``completed``: the number of requests that the engine has answered, without aborted ones;
+    - ``routes``: the routes on which messages for the engine wait, by channel;
+    - ``told_to_stop``: whether somebody has asked the engine to end, so that nobody starts it again;
+    - ``loss``: the reason of the engine's last loss, one of `trio_hub.hub.engines.LOSSES`; empty if there was none;
+    - ``cause``: why the engine is gone, for errors, such as ``killed by signal 9 (SIGKILL)``; empty if it is not gone;
+    - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard.
     """
 
     __slots__ = (
@@ -160,10 +160,11 @@ class EngineConnector:
 
 
 class Probe(NamedTuple):
-    """A question to an engine, about requests that were sent to it before.
+    """A question to an engine, about requests that the engine was sent before.
 
-    The engine answers in order. So a request of ``msg_ids`` that is unanswered when the answer comes was lost, by
-    ``cause``. If ``last``, the hub then treats its answer as lost; else it first sends recorded requests once more.
+    The engine answers in order. So if a request of ``msg_ids`` is unanswered when the engine answers the probe, the
+    request or its answer was lost; ``cause`` is the reason, for errors. If ``last``, the hub then assumes that the
+    answer was lost; otherwise it first sends recorded requests once more.
     """
 
     engine: EngineConnector

@@ -33,8 +33,8 @@ class ControlChannel:
     Args:
         session: reads and writes messages.
         notices, replies, admission, routes, engines, intake: the parts of the hub below.
-        abort: aborts the requests that an ``abort_request`` to an engine names, as far as the hub has them, and returns
-            the frames for the engine.
+        abort: aborts the requests that an ``abort_request`` to an engine names, if the hub has them, and returns the
+            frames for the engine.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ControlChannel:
         self.unanswered = UnansweredRequests()
 
     def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
-        """UnansweredRequests a client's control request to its engine."""
+        """Relay a client's control request to its engine."""
         if not admitted and not self._admit("control_in", idents, msg, self.relay_control_request):
             return
         sender = idents[:1] + idents[2:]
@@ -90,7 +90,7 @@ class ControlChannel:
             return False
         try:
             return not self._session.content(msg).get("restart")
-        except WireError:  # the engine gets it all the same, and will not understand it either
+        except WireError:  # the engine still gets the request, and cannot read it either
             return False
 
     def shutdown_engine(self, engine: EngineConnector) -> None:
@@ -119,7 +119,7 @@ class ControlChannel:
             reason = self._notices.failed("control result", error, task=msg_id)
             self._fail(direct, ident.decode("utf-8", "replace"), reason)
 
-    # Engines that go
+    # Lost engines
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Do nothing: the engine's answers may still come within its grace."""
@@ -139,7 +139,7 @@ class ControlChannel:
     def give_up_channel(self, engine: EngineConnector) -> None:
         """Answer an engine's control requests with errors: its control channel cannot be reached.
 
-        The engine works on.
+        The engine stays registered, and goes on with its other requests.
         """
         if self._routes.close_route(engine, "control_out"):
             log.warning("the control channel of an engine cannot be reached", engine=engine.id, uuid=engine.uuid)
@@ -186,7 +186,7 @@ class ControlChannel:
 
     def _answer(self, direct: Direct, engine_uuid: str, content: dict[str, Any]) -> None:
         """Answer a request in the place of its engine. Never raises."""
-        if not direct.idents:  # the hub itself has asked
+        if not direct.idents:  # a request of the hub itself
             return
         for _ in range(2):
             try:

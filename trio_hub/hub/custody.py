@@ -1,8 +1,8 @@
 """Notes that a hub keeps with a record, so that the next hub can carry on with the request.
 
-A record has the request in JSON, for its users. The next hub needs more, which is here: the client's routing
-identities, the number of retries that are left, and the original bytes if the message was not in JSON. A request that
-is sent once more with the same bytes has the same signature, so an engine drops it if it has received it before.
+A record has the request in JSON, for users. The next hub also needs the client's routing identities, the number of
+retries that are left, and the original bytes if the message was not in JSON. These are the notes. A request that is
+sent once more with the same bytes has the same signature, so an engine drops it if it has received it before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NO_PARENT = b"{}"
 
 
 class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
-    """The notes on one request. For a completed request only ``parent`` is used: its reply's parent header, as it came.
+    """The notes on one request. A completed request uses only ``parent``: the parent header in the engine's reply.
 
     - ``idents``: the client's routing identities;
     - ``parent``: the packed parent header;
@@ -55,7 +55,7 @@ def custody_of(record: TaskRecord) -> Custody:
     """Return the notes on a record; if they cannot be read, notes that name the client as `AWAY`."""
     try:
         return _decode(record.custody) if record.custody is not None else Custody()
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # a database is a file, and files get damaged
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # the database file may be damaged
         return Custody([AWAY])
 
 

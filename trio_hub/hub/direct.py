@@ -35,10 +35,10 @@ class DirectQueue:
     """Sends requests to the engines that they name, and the answers back. Handlers get identities and message.
 
     Args:
-        host, session: the ways to observers and to messages.
+        host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
         notices, replies, intake, answers, admission, routes, engines, announcer, late_results: the parts below.
-        request_ended: is told how requests ended, since tasks may depend on them.
+        request_ended: is called with the outcome of each request, since tasks may depend on the request.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class DirectQueue:
             self._late_results.record_now(ident, msg)
         elif not self._late_results.record(ident, msg) and not self._routes.heard_probe(ident, msg_id):
             self._notices.ignore(
-                "unexpected_result", "a reply to a request that it was not asked", uuid=ident, task=msg_id
+                "unexpected_result", "a reply to a request that the engine does not have", uuid=ident, task=msg_id
             )
 
     def fail_direct(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
@@ -185,7 +185,7 @@ class DirectQueue:
         self._answers.fail(Asked.of("mux_in", direct), engine_uuid, error)
         self._request_ended(direct.header.msg_id, Outcome(False, engine_uuid.encode("utf-8", "replace")))
 
-    # Engines that go
+    # Lost engines
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer a lost engine's requests with errors. Real answers that come within its grace are still recorded."""
@@ -223,7 +223,7 @@ class DirectQueue:
             self.fail_direct(direct, ident.decode("utf-8", "replace"), error)
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
-        """Answer a request with an error, since its answer was lost. It may have changed the engine: no second run."""
+        """Answer a request with an error: its answer was lost, and a second run might change the engine twice."""
         self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
@@ -243,5 +243,5 @@ class DirectQueue:
         """Carry on with a request of an earlier hub. Raises `EngineError` if `engine` is None."""
         self.submitted += 1
         if engine is None:
-            raise EngineError("it names no engine")
+            raise EngineError("its record names no engine")
         self.unanswered.restore(Direct(message.idents, message.header, message.raw_header, engine.mux))

@@ -13,9 +13,9 @@ __all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_uuid"]
 log = get_logger("trio_hub.hub")
 
 MAX_ID = 2**31 - 2
-"""The highest id of an engine: so the next id, too, is an integer of 32 bits, as other programs may expect."""
+"""The highest id of an engine. The next id, too, then is an integer of 32 bits, as other programs may expect."""
 MAX_UUID = 255
-"""Bytes that an engine's uuid may have: the limit of a ZeroMQ identity."""
+"""The maximum length of an engine's uuid in bytes. It is the maximum length of a ZeroMQ identity."""
 
 
 class EngineIds:
@@ -38,7 +38,7 @@ class EngineIds:
             if owner(requested) is None:
                 self.reserve(requested + 1)
                 return requested
-            log.warning("the engine id is in use: who asked for it gets another", kind="id_in_use", engine=requested)
+            log.warning("the requested engine id is in use: another is given", kind="id_in_use", engine=requested)
         if self.next > MAX_ID:
             return next(engine_id for engine_id in count() if owner(engine_id) is None)
         self.next += 1
@@ -58,7 +58,7 @@ def valid_uuid(uuid: Any, *taken: Container[bytes]) -> str:
     Raises `TypeError`, `ValueError`, or `KeyError` if it is in use.
     """
     if not isinstance(uuid, str) or not uuid:
-        raise TypeError("a registration_request must say the engine's uuid, a text that is not empty")
+        raise TypeError("a registration_request must name the engine's uuid, a text that is not empty")
     ident = uuid.encode("utf-8", "replace")
     if len(ident) > MAX_UUID or ident[0] == 0:
         raise ValueError(f"the engine's uuid must have at most {MAX_UUID} bytes, and must not begin with NUL")

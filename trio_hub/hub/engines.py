@@ -38,7 +38,7 @@ _CAUSES = {
     "shutdown": "it has shut down",
     "unreachable": "no message reaches it",
 }
-"""What errors say of each loss, unless more is known."""
+"""The cause that errors name for each kind of loss, unless a more exact cause is known."""
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
 """A msg_id of a Jupyter session: session, process id, number."""
 
@@ -85,13 +85,13 @@ class Engines:
         self.by_ident: dict[bytes, EngineConnector] = {}
         """The same engines, by identity."""
         self.incoming_registrations: dict[bytes, EngineConnector] = {}
-        """The engines that know their id and whose heart was not heard yet, by identity."""
+        """The engines that were told their ids and whose hearts were not heard yet, by identity."""
         self.lost: set[EngineConnector] = set()
         """The engines that are gone and whose grace is not over."""
         self.gone = GoneEngines()
         """The engines that have gone last, with the causes; some may come back."""
         self.registrations = dict.fromkeys(("requested", "replied", "stalled"), 0)
-        """Counts of engines that asked to register, were told their ids, and were not heard in time."""
+        """The numbers of engines that asked to register, that were told their ids, and that were not heard in time."""
         self.engines_registered = 0
         self.engines_lost = dict.fromkeys(LOSSES, 0)
         """Counts of lost engines, by reason."""
@@ -117,7 +117,7 @@ class Engines:
         self._returned = returned
         self._watchers = watchers
 
-    # Coming
+    # Registration
 
     def register_engine(self, reg: list[bytes], msg: Message) -> EngineConnector | None:
         """Register a new engine: tell the engine its id, and wait for its heart (`finish_registration`).
@@ -198,7 +198,7 @@ class Engines:
         self._ids.reserve(next_id)
 
     def restore_engine(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
-        """Take up one engine of an earlier hub, see `restore_engines`; with an id of None, under a new id."""
+        """Take up one engine of an earlier hub, see `restore_engines`. If the id is None, the engine gets a new id."""
         engine = self.of_earlier_hub(engine_id, uuid)
         if engine is not None:
             engine.state = EngineState.EXPECTED
@@ -208,7 +208,7 @@ class Engines:
         return engine
 
     def of_earlier_hub(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
-        """Return a connector, which is in no table yet, for an engine of an earlier hub; None if that is no engine."""
+        """Return a connector for an engine of an earlier hub, in no table yet; None if its id or uuid is unusable."""
         try:
             return self._connector(uuid, requested_id(engine_id))
         except (KeyError, TypeError, ValueError) as error:
@@ -234,7 +234,7 @@ class Engines:
         if self._host.listening:
             self._notices.tell(RegistrationStalled(engine.id, engine.uuid))
 
-    # Going
+    # Loss
 
     def with_id(self, engine_id: int) -> EngineConnector | None:
         """Return the engine that has this id, or is registering with it."""
@@ -249,8 +249,8 @@ class Engines:
         Args:
             engine: the engine; if it is gone already, only the cause is noted.
             reason: one of `LOSSES`.
-            cause: why it is gone, for the errors of its requests, such as "killed by signal 9 (SIGKILL)".
-            may_return: whether it is usable again when its heart is heard; by default, if it has not said goodbye.
+            cause: why the engine is gone, for the errors of its requests, such as "killed by signal 9 (SIGKILL)".
+            may_return: whether it is usable again when its heart is heard; None: for "heart" and "unreachable" only.
         """
         engine.cause = cause or engine.cause
         if not engine.state.is_registered:

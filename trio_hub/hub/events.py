@@ -23,7 +23,7 @@ __all__ = [
 
 
 class EngineRequested(msgspec.Struct, frozen=True, gc=False):
-    """An engine has asked to register, and was told its id; its heart was not heard yet.
+    """An engine has asked to register, and was told its id. Its heart was not heard yet.
 
     ``host`` is the address from which the request came, and ``pid`` the engine's process id; None if not known.
     """
@@ -44,7 +44,7 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
     """An engine is gone.
 
-    ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``. The log says more.
+    ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``. The log has the cause.
     """
 
     id: int
@@ -117,7 +117,7 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
 
 
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
-    """The hub has been asked to stop; no further event follows. ``reason`` says who or what has asked."""
+    """The hub has been asked to stop, and no further event follows. ``reason`` is the source of the request to stop."""
 
     reason: str
 

@@ -22,7 +22,7 @@ class Gathering:
     Args:
         session, store: write messages and records.
         notices, answers: the parts of the hub below.
-        request_ended: is told how broadcasts ended, since tasks may depend on them.
+        request_ended: is called with the outcome of each broadcast, since tasks may depend on the broadcast.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Gathering:
         if broadcast.answered(uuid, answer):
             self.finish_broadcast(broadcast)
         elif self._store.durable:
-            # noted until all answers are in, in case this hub ends before that
+            # For the next hub, if this hub ends before all answers are in.
             try:
                 self._store.add(note_of_share(broadcast, uuid, answer))
             except Exception as error:

@@ -14,14 +14,14 @@ from .connector import EngineConnector
 __all__ = ["LIMIT", "GoneEngines"]
 
 LIMIT = 5000
-"""Engines that are remembered at most: the engines that have gone last."""
+"""The maximum number of engines that are remembered. The engines that have gone first are forgotten first."""
 
 
 class GoneEngines:
     """Remembers the engines that have gone last.
 
     Args:
-        limit: engines that are remembered at most.
+        limit: the maximum number of engines that are remembered.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:

@@ -1,9 +1,9 @@
-"""Goodbyes: unregistrations of engines, by themselves or by others, and whether the hub believes them.
+"""Goodbyes: requests to unregister an engine, from the engine itself or from others, and whether the hub believes them.
 
-The id in a goodbye may have belonged to another engine before, whose last message comes late: the id is used again by a
-hub that was started anew, or was asked for. A stock engine names its uuid by its identity; its nanny sends only the id.
-So when a goodbye says only an id, the hub asks the heart of the engine that has the id now, and believes the goodbye
-if the heart is silent.
+A goodbye may come late, when another engine has the id that it names: a hub that was started anew gives ids again, and
+an engine may ask for an id. A stock engine's identity is its uuid, so its goodbye names the uuid; its nanny sends only
+the id. So when a goodbye names only an id, the hub asks the heart of the engine that has the id now, and believes the
+goodbye if the heart does not answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Goodbyes:
     """Handles unregistration requests.
 
     Args:
-        host, session: the ways to hearts and messages.
+        host, session: access to hearts and messages.
         notices: counts and logs goodbyes that are not believed.
         engines: the registry of engines.
     """
@@ -38,7 +38,7 @@ class Goodbyes:
         self._notices = notices
         self._engines = engines
         self.doubted: set[EngineConnector] = set()
-        """The engines whose hearts are being asked."""
+        """The engines whose hearts the hub has asked, and whose answers it awaits."""
 
     def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
         """Unregister an engine that asks to leave, also while it is registering.
@@ -73,15 +73,15 @@ class Goodbyes:
         self.doubted.add(engine)
 
     def heart_asked(self, engine: EngineConnector, *, answered: bool) -> None:
-        """Believe the goodbye that was said for an engine if the engine's heart has not answered when it was asked.
+        """Unregister an engine after a goodbye that named only its id, unless its heart has answered.
 
-        If that was wrong, the engine is usable again when its heart is heard.
+        If the engine is alive after all, it is usable again when its heart is heard.
         """
         self.doubted.discard(engine)
         if answered:
             self._notices.ignore(
                 "other_engine",
-                "an unregistration that says only an id: the heart of the engine that has the id now beats",
+                "an unregistration that names only an id, while the heart of the engine with this id beats",
                 engine=engine.id,
                 uuid=engine.uuid,
             )

@@ -12,7 +12,7 @@ _GREETING = b"hello."
 
 
 class HeartMonitor:
-    """Counts missed heartbeats.
+    """Counts the pings that each heart has missed.
 
     Args:
         token: unguessable bytes that mark this hub's pings.
@@ -30,7 +30,7 @@ class HeartMonitor:
         """Pings in a row that each watched heart has missed."""
         self._heard: set[bytes] = set()
         self.asked: dict[bytes, int] = {}
-        """For each heart that was asked and has not answered yet, the number of the next ping then."""
+        """For each heart that was asked and has not answered yet, the number of the first ping whose pong counts."""
 
     def __len__(self) -> int:
         return len(self._misses)
@@ -44,7 +44,7 @@ class HeartMonitor:
 
     @property
     def topic(self) -> bytes:
-        """The bytes with which each common ping begins, and no greeting does."""
+        """The bytes with which each ping for all hearts begins. No greeting begins with these bytes."""
         return self._token
 
     def ping(self) -> bytes:

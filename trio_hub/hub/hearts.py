@@ -17,7 +17,7 @@ log = get_logger("trio_hub.hub")
 
 
 class Hearts:
-    """Passes on the engines' heartbeats, and tells the registry what follows from them.
+    """Passes on the engines' heartbeats, and has the registry register, restore or lose engines accordingly.
 
     Args:
         heartmonitor: counts the heartbeats.

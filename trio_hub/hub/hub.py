@@ -38,7 +38,7 @@ class Hub:
     follows a commit or an answer of the store, the parts catch the exceptions of each request.
 
     Args:
-        host: the way to sockets, tasks and time.
+        host: access to sockets, tasks and time.
         session: reads and writes messages.
         store: keeps the records.
         rng: random numbers, for schemes of the task queue.
@@ -71,7 +71,7 @@ class Hub:
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
         self._read = session.read_untrusted
-        # Ways in whose unexpected errors only need to be reported.
+        # Methods for the runtime whose unexpected errors only need to be reported.
         hearts, engines, routes, notices = parts.hearts, parts.engines, parts.routes, parts.notices
         self.handle_pong = guarded(notices, "heartbeat", hearts.handle_pong)
         self.weigh_hearts = guarded(notices, "heartbeat", hearts.weigh_hearts)
@@ -234,16 +234,16 @@ class Hub:
         except Exception as error:
             self.notices.failed("connection", error, uuid=ident, channel=channel)
 
-    # What the hub has asked for
+    # Calls that parts have asked for
 
     def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
-        """Make a call that a part has asked for, after an answer of the store or a time. Never raises."""
+        """Make a call that a part has asked for, when the store has answered or a timer has ended. Never raises."""
         try:
             call(*arguments)
         except Exception as error:
             self.notices.failed(place, error)
 
-    # The end
+    # Stopping
 
     def stop_serving(self, *, carried_on: bool = False) -> None:
         """Stop: answer all pending and all later requests with an error, and tell all clients. Idempotent.

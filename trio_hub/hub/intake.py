@@ -23,13 +23,13 @@ __all__ = ["STOPPED", "Fetched", "Intake"]
 
 STOPPED = "the hub has been stopped"
 FETCHED_AT_A_TIME = 100
-"""Requests that are read from the store in one call, at most."""
+"""The maximum number of requests that are read from the store in one call."""
 FETCH_ATTEMPTS, FETCH_PAUSE = 60, 1.0
 """Attempts to read requests while the store gives errors, and seconds between two attempts."""
 PART_FOR_FRAMES = 0.5
 """The part of the memory for queued tasks that their frames may take up; the rest is for the objects around them."""
 ROOM = 0.8
-"""The part of the memory for queued tasks that must be in use at most before the hub receives tasks again."""
+"""The hub receives tasks again when at most this part of the memory for queued tasks is in use."""
 RECORDED_CHANNELS = ("task_in", "mux_in", "broadcast_in")
 
 Fetched: TypeAlias = Callable[[Task, Frames | HubError], None]
@@ -40,7 +40,7 @@ class Intake:
     """Records new requests, and keeps queued tasks within a limit of memory.
 
     Args:
-        host, session, store: the ways to channels and records.
+        host, session, store: access to channels and records.
         notices: counts and logs errors.
         strict: whether requests are on disk before an engine sees them.
         queue_memory: bytes of memory that queued tasks may take up. With a durable store, the frames of further tasks
@@ -69,7 +69,7 @@ class Intake:
         """The requests that were aborted before a queue had them."""
         self.held_bytes = 0
         """Bytes of memory that the frames of queued tasks take up."""
-        # Not a dict: it is read from its front, which takes the longer the more a dict has lost there.
+        # Not a dict: finding a dict's first items takes the longer, the more items were removed before them.
         self.to_fetch: OrderedDict[str, tuple[Task, Fetched]] = OrderedDict()
         """The tasks whose frames are to be read from the store, by msg_id."""
         self._full = False
@@ -101,7 +101,7 @@ class Intake:
             if self._store.crowded:
                 self._store.after_commit(self._look_at_store)
                 return
-        except Exception as error:  # accepting too much is better than never accepting again
+        except Exception as error:  # accepting too many requests is better than accepting none for ever
             self._notices.failed("intake", error)
         self._crowded = False
         self._tell_host()

@@ -16,15 +16,15 @@ from ..wire.plain import json_text
 __all__ = ["MAX_LABEL", "Labels", "function_name"]
 
 MAX_LABEL = 100
-"""Characters of a label that are kept."""
+"""The maximum number of characters of a label. The rest is cut off."""
 REMEMBERED = 1000
-"""Pickles whose function names are remembered; most calls use few functions."""
+"""The maximum number of pickles whose function names are remembered. Most programs call few functions."""
 MAX_PICKLE = 16_384
-"""Bytes of the largest pickle that is searched for a name."""
+"""The maximum size, in bytes, of a pickle that is searched for a name."""
 MAX_OPCODES = 2000
-"""Opcodes of a pickle that are read, at most; a usual function has some hundred."""
+"""The maximum number of opcodes of a pickle that are read. The pickle of a usual function has some hundred."""
 SCANS, SCANS_PER_CALL = 100.0, 0.05
-"""Pickles that may be read in a burst, and pickles per call after that: reading one costs as much as a task."""
+"""The number of pickles that may be read in a burst, and per call after that. Reading one takes as long as a task."""
 _MAP = "_map"  # a stock client sends this for each piece of a map; its first argument is the mapped function
 
 
@@ -93,7 +93,7 @@ def _function_name(pickled: bytes) -> str:
                 last = argument
             if last is not None:
                 texts.append(last)
-    # What a function refers to is in its pickle, too: stock clients write that before its own name, cloudpickle after.
+    # A pickle also has the names to which the function refers: in stock clients before its own name, else after it.
     if texts[1:2] == ["CannedFunction"]:
         return _after("__name__", texts[::-1], -1)
     name = _after("__qualname__", texts) or _after("__name__", texts)

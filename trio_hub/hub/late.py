@@ -10,7 +10,7 @@ from .notices import Notices
 __all__ = ["LIMIT", "LateResults"]
 
 LIMIT = 10_000
-"""Requests whose late results are still recorded, at most: the requests that were answered last."""
+"""The maximum number of requests whose late results are still recorded. The oldest are forgotten first."""
 
 
 class LateResults:
@@ -19,7 +19,7 @@ class LateResults:
     Args:
         answers: writes results to records.
         notices: counts late results.
-        limit: requests that are remembered at most.
+        limit: the maximum number of requests that are remembered.
     """
 
     def __init__(self, answers: Answers, notices: Notices, limit: int = LIMIT) -> None:
@@ -41,7 +41,7 @@ class LateResults:
             del self._idents[next(iter(self._idents))]
 
     def record(self, ident: bytes, msg: Message) -> bool:
-        """Record an engine's reply if it is the late result of such a request. Return whether it is."""
+        """Record an engine's reply if it is an expected late result. Return whether it is."""
         msg_id = msg.parent.msg_id
         if self._idents.get(msg_id) != ident:
             return False

@@ -22,10 +22,10 @@ ORDINARY = frozenset({"client_gone", "late_result", "other_engine", "unknown_eng
 
 
 class Notices:
-    """Counters, log lines and events. No method raises, so a report never disturbs the work that it reports.
+    """Counts, logs, and passes on events. No method raises, so a report never disturbs the work that it reports.
 
     Args:
-        host: is told of events.
+        host: passes on events to observers.
     """
 
     def __init__(self, host: Host) -> None:
@@ -40,7 +40,7 @@ class Notices:
     def unreadable(self, channel: str, error: WireError, **fields: Any) -> None:
         """Count bytes that are not a message; nothing else changes. `fields` are for the log."""
         self.wire_errors[error.kind] += 1
-        log.warning("dropped what cannot be read", kind=error.kind, channel=channel, error=error, **fields)
+        log.warning("dropped unreadable data", kind=error.kind, channel=channel, error=error, **fields)
 
     def ignore(self, reason: str, what: str, **fields: Any) -> None:
         """Count a readable message that has no effect. `fields` are for the log."""
@@ -59,7 +59,7 @@ class Notices:
         self.internal_errors[place] += 1
         name = type(error).__name__
         log.error(
-            "an unexpected error: the hub goes on without what it was handling",
+            "an unexpected error: the hub gives up this message or request, and goes on",
             kind="internal_error",
             place=place,
             error=f"{name}: {error}",

@@ -21,7 +21,7 @@ class Output:
     """Passes on and records the messages that engines publish.
 
     Args:
-        host, session, store: the ways to clients, messages and records.
+        host, session, store: access to clients, messages and records.
         notices: counts and logs messages that cannot be used.
         engines: loses engines that publish their shutdown.
     """
@@ -36,8 +36,8 @@ class Output:
     def is_of_use(self, frames: Sequence[Buffer]) -> bool:
         """Return whether a message that has arrived concerns anybody; it is not verified yet.
 
-        A message that no client wants, and that is neither recorded nor counted nor tells of a shutdown, needs no
-        further work. Most are the statuses that follow each result.
+        A message needs no further work if no client wants it, and it is neither recorded nor counted nor a shutdown.
+        Most such messages are the statuses that follow each result.
         """
         if self._host.is_wanted("iopub_out", frames):
             return True

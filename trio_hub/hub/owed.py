@@ -20,14 +20,14 @@ from .redelivery import Redelivery
 __all__ = ["OwedResults"]
 
 OWED_AT_A_TIME = 100
-"""Results that are read from the store at a time for a client that has come back."""
+"""The maximum number of results that are read from the store in one call for a client that has come back."""
 
 
 class OwedResults:
     """Keeps results for clients that are away, and sends them when the clients are heard again.
 
     Args:
-        host, session, store: the ways to clients and records.
+        host, session, store: access to clients and records.
         notices: counts and logs errors.
         redelivery: knows which results an earlier hub has sent already.
     """
@@ -52,7 +52,7 @@ class OwedResults:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
     def leave_to_client(self, request: Direct | Broadcast) -> None:
-        """Send no answer to a request of a stock client, which settles it itself when told that the engine has left.
+        """Send no answer to a stock client's request: the client settles it itself when told that the engine has left.
 
         A second answer would make the client print "got stale result" with the whole message. But a client whose
         connections are broken at this time may never be told. So the client is owed the answer if it comes back on a

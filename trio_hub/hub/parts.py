@@ -253,7 +253,7 @@ class Parts:
         }
         """The queue of each channel on which engines answer."""
         routes.connect(self.result_queues, returning.engine_proven)
-        # Routes and tasks are told first of an engine's end: tasks may depend on requests that fail then.
+        # Routes and tasks are told of a lost engine before the queues whose requests fail: tasks may depend on these.
         engines.connect(
             tasks.engine_joined,
             returning.engine_returned,

@@ -30,7 +30,7 @@ class Host(Protocol):
     """The runtime, as the hub calls it. No method waits, except the async methods, which queries may yield."""
 
     listening: bool
-    """Whether there is an observer, so that `emit` is to be called."""
+    """Whether there is an observer. If so, the hub calls `emit` for each event."""
 
     def send(self, channel: str, frames: Frames) -> bool:
         """Send a message on a channel. Return False if the peer that the first frame names is not connected."""
@@ -48,7 +48,7 @@ class Host(Protocol):
         """Return the address, without a port, of the sender of the query that is being handled; None if not known."""
 
     def start_engine(self, engine: EngineConnector) -> None:
-        """Begin the life of an engine, which is then told its id."""
+        """Start the task for the life of an engine. The hub tells the engine its id after that."""
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         """Call `Hub.flush_route` until nothing waits on that route any more, or the engine's time is up."""
@@ -78,10 +78,10 @@ class Host(Protocol):
         """End the Dask scheduler, if one runs."""
 
     def emit(self, event: Event) -> None:
-        """Pass an event to the observers. Only called while `listening`."""
+        """Pass an event to the observers. The hub calls this only while `listening` is true."""
 
     def stop(self, reason: str, *, for_good: bool = False) -> None:
-        """Begin an orderly stop of the hub; ``for_good``: no other hub will carry on."""
+        """Begin an orderly stop of the hub. ``for_good`` is whether no other hub will carry on."""
 
 
 class SentResults(Protocol):
@@ -132,7 +132,7 @@ class Queue(Protocol):
         """Return the requests among these that may be sent to the engine once more, with the same bytes."""
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """Return the frames of a request as the engine was sent it, from the record. Raises `WireError`."""
+        """Return the frames of a request, as they were sent to the engine, from the record. Raises `WireError`."""
 
     def stop(self, error: HubError) -> None:
         """Answer all pending requests with the error, since the hub stops."""

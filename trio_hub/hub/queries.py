@@ -37,7 +37,7 @@ class Queries:
     """Answers clients' queries.
 
     Args:
-        host, session, store: the ways to the runtime, to messages and records.
+        host, session, store: access to the runtime, to messages and records.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
         abort: aborts requests, and returns the msg_ids of those that no engine has.
@@ -116,11 +116,11 @@ class Queries:
         return Reply("load_reply", {"status": "ok"} | {str(engine.id): len(engine.pending) for engine in engines})
 
     def get_results(self, client_id: list[bytes], msg: Message) -> RunningQuery:
-        """Reply with the results of requests; with ``status_only``, only with which are pending and completed."""
+        """Reply with the results of requests; with ``status_only``, only with the pending and the completed msg_ids."""
         content = self._session.content(msg)
         msg_ids = sorted(wanted := Counter(_list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
-        # taken now, since a request may finish while the store is asked
+        # Found before the store is asked, since a request may finish meanwhile.
         live = {msg_id for msg_id in msg_ids if self._is_pending(msg_id) or msg_id in self._answers.unsaved}
         asked = [msg_id for msg_id in msg_ids if msg_id not in live]
         # A client that asks for its own result does not have it: the previous hub ended before the result had left.
@@ -141,7 +141,7 @@ class Queries:
                 if not status_only:
                     result = reply[msg_id] = result_of(record)
                     values = buffers_for(record, result, is_stock=msg.header.is_stock, is_alone=len(msg_ids) == 1)
-                    buffers += wanted[msg_id] * values  # a stock client reads a value each time that it has asked
+                    buffers += wanted[msg_id] * values  # a stock client reads one value per occurrence of a msg_id
         if status_only:
             self._owed.asked_about(msg.header.session, [records[msg_id] for msg_id in completed])
         return Reply("result_reply", reply, buffers)
@@ -154,7 +154,7 @@ class Queries:
     def db_query(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the records that match a query.
 
-        Their buffers follow the content, which has the numbers of buffers.
+        The buffers of the records follow the content. The content has the number of buffers of each record.
         """
         content = self._session.content(msg)
         query = parse_query({} if content.get("query") is None else content["query"])
@@ -229,23 +229,17 @@ class Queries:
         return msg_id
 
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """Abort requests that no engine has yet, and reply with their msg_ids.
-
-        A stock client sends this to engines only, on the control channel.
-        """
+        """Abort requests that no engine has yet, and reply with their msg_ids. Stock clients ask only engines."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         return Reply("abort_reply", {"status": "ok", "aborted": self._abort(msg_ids)})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
-        """Stop the hub in good order, as a client asks. All clients are told."""
+        """Stop the hub in good order, since a client asks for it. The hub tells all clients."""
         self._host.stop("a client's shutdown_request", for_good=True)
         return Reply("shutdown_reply", {"status": "ok"})
 
     def become_dask(self, client_id: list[bytes], msg: Message) -> RunningQuery:
-        """Start a Dask scheduler unless one runs, and reply with its address.
-
-        The client turns engines into its workers.
-        """
+        """Start a Dask scheduler unless one runs, and reply with its address. The client makes engines its workers."""
         scheduler_args = self._session.content(msg).get("scheduler_args")
         if scheduler_args is None:
             scheduler_args = {}

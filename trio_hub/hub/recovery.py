@@ -72,7 +72,8 @@ class Recovery:
     def remember_engines(self, engines: Mapping[int, str]) -> None:
         """Remember engines of an earlier hub, given as uuids by id: each is usable when its heart is heard.
 
-        Nobody sees these engines before. But `take_over` expects those that have unfinished requests, under their ids.
+        The hub does not list these engines before that. But `take_over` expects, under their ids, the engines that have
+        unfinished requests.
         """
         for engine_id, uuid in sorted(engines.items()):
             if engine := self._engines.of_earlier_hub(engine_id, uuid):
@@ -90,7 +91,7 @@ class Recovery:
         messages = {record.msg_id: self._message_of(record) for record in records}
         for msg_id, session in (yield self._store.undelivered(JUST_NOW)):
             if self._redelivery.was_delivered(msg_id):
-                # the record may still say that it is owed
+                # The record may still say that the result is owed.
                 self._owed.settled(msg_id)
             else:
                 # The previous hub may have ended before it noted this result as owed. Note it now: if this hub ends,
@@ -105,7 +106,7 @@ class Recovery:
             for uuid in self._targets(messages[record.msg_id])
         }
         for msg_id in shares.keys() - named:
-            self._store.discard(msg_id)  # the previous hub ended between its last answer and this
+            self._store.discard(msg_id)  # the previous hub ended after the last answer, before it did this
         waiting: list[Task] = []
         for record in records:
             message = messages[record.msg_id]
@@ -129,9 +130,8 @@ class Recovery:
             self._store.discard(note.msg_id)
         for record in records:
             message = self._message_of(record)
-            self._give_up(
-                record, message, EngineError("the hub ended before it was answered, and was not told to carry on")
-            )
+            error = EngineError("the hub ended before this request was answered, and was not told to carry on")
+            self._give_up(record, message, error)
         return len(records)
 
     def _take_over(self, record: TaskRecord, message: Message | None, shares: dict[str, TaskRecord]) -> Task | None:
@@ -163,7 +163,7 @@ class Recovery:
         return None
 
     def _identities(self, record: TaskRecord) -> list[bytes]:
-        """Return the identities of the client; none if the client has got the result and only the record lacks it."""
+        """Return the identities of the client; none if it has got the result, and only the record lacks the result."""
         if self._redelivery.was_delivered(record.msg_id):
             self._redelivery.presume_sent(record.msg_id, record.client_uuid or "")
             return []
@@ -176,7 +176,7 @@ class Recovery:
             return []
 
     def _wanted_by(self, message: Message | None) -> list[str]:
-        """Return the remembered engines of which a task may need a certain one: its targets, or all if it follows."""
+        """Return the uuids of the remembered engines that a task may need: its targets, or all if it has `follow`."""
         try:
             metadata = None if message is None else self._session.task_metadata(message)
         except WireError:

@@ -30,7 +30,7 @@ class Replies:
     """Writes and sends messages that are not recorded.
 
     Args:
-        host: the way to the sockets.
+        host: access to the sockets.
         session: writes messages.
         notices: counts messages that cannot be sent.
     """

@@ -40,7 +40,7 @@ class RestoredBroadcasts:
         """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if `engine` is None."""
         self._broadcasts.count_restored()
         if engine is None:
-            raise EngineError("it names no engine")
+            raise EngineError("its record names no engine")
         self._scattered.restore_share(message.idents, message.header, message.raw_header, engine.uuid)
         self._broadcasts.unanswered.restore(
             Direct(message.idents, message.header, message.raw_header, engine.broadcast)

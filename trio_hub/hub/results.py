@@ -138,7 +138,7 @@ def as_one_value(counts: list[int], buffers: list[Buffer]) -> bytes:
         parts.append(_DESERIALIZE + _DESERIALIZED)
         for _ in range(count):
             data = to_bytes(next(rest))
-            # BINBYTES, or BINBYTES8 (protocol 4) for what has no place in it
+            # BINBYTES, or BINBYTES8 (protocol 4) from 4 GiB on
             head = _BYTES.pack(b"B", len(data)) if len(data) < 1 << 32 else _LONG_BYTES.pack(b"\x8e", len(data))
             parts += (head, data)
         parts.append(_DESERIALIZED_END)

@@ -10,9 +10,9 @@ When the heart of an engine is heard that has requests of an earlier hub:
 A load-balanced task whose answer was lost is run again. A direct request, or a share of a broadcast, is not, since it
 may have changed the engine's state: its client gets an error that says so.
 
-An engine that was gone, or was idle when the earlier hub ended, has nothing to be found out. But a heart signs nothing,
-and the engine may have lost its connections. So the hub asks it one question, and the engine is usable when it has
-answered.
+A gone engine that comes back, or an engine that was idle when the earlier hub ended, has no such requests. But pongs
+are not signed, and the engine may have lost its connections. So the hub asks the engine one question. The engine is
+usable when it has answered.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["ReturningEngines"]
 log = get_logger("trio_hub.hub")
 
 SENT_AT_A_TIME = 100
-"""Direct requests that are read from the store in one call, at most."""
+"""The maximum number of requests that are read from the store in one call."""
 
 
 class ReturningEngines:
     """Finds out what became of an earlier hub's requests on an engine, and gives the engine new work.
 
     Args:
-        host: the way to the store and to the sockets.
+        host: access to the store and to the sockets.
         notices, routes, engines, direct, broadcasts, scheduler: the parts of the hub below.
     """
 
@@ -86,7 +86,7 @@ class ReturningEngines:
     def engine_proven(self, engine: EngineConnector) -> None:
         """Make a gone engine usable again, under its id, since it has proven on one channel that it is back.
 
-        What it has not answered is settled before. The connections of the other channels have to be proven, too.
+        Its unanswered requests are settled first. The engine then has to answer a question on each other channel, too.
         """
         if self._engines.gone.that_may_return(engine.ident) is not engine:
             return
@@ -144,7 +144,7 @@ class ReturningEngines:
             queue.give_up(engine.ident, msg_id, reason)
 
     def _sort_out(self, engine: EngineConnector, unsent: list[tuple[str, Frames, str]]) -> None:
-        """Ask an engine a question on each channel, behind all that was sent again, and give the engine new work."""
+        """Ask an engine a question per channel, behind the requests that were sent again, and give it new work."""
         engine.state = EngineState.ALIVE
         worker = engine.worker
         assert worker is not None

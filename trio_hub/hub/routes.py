@@ -41,7 +41,7 @@ class Routes:
     """Sends messages to engines, now or when they can be reached, and asks them questions.
 
     Args:
-        host, session: the ways to sockets and messages.
+        host, session: access to sockets and messages.
         notices: counts and logs errors.
     """
 
@@ -56,7 +56,7 @@ class Routes:
         """Questions to engines that are not answered yet, by msg_id."""
 
     def connect(self, queues: Mapping[str, Queue], proven: Callable[[EngineConnector], None] = _nobody) -> None:
-        """Set each channel's queue, and what is told of gone engines that have answered a question. Call this once."""
+        """Set the queue of each channel, and a callback for gone engines that have answered a question. Call once."""
         self._queues = queues
         self._proven = proven
 
@@ -141,7 +141,7 @@ class Routes:
     def _ask_for_proof(self, engine: EngineConnector, channel: str, route: Route) -> bool:
         """Send an engine a question that only the engine can answer. Return False if it cannot be reached.
 
-        The answer says what became of the requests that the engine was sent before, and nothing of those that wait.
+        The answer concerns only the requests that the engine was sent before, not the requests that wait.
         """
         header = self._session.new_header(PROBE)
         frames = self._session.write(PROBE, {}, header=header)
@@ -242,12 +242,12 @@ class Routes:
         route.look()
 
     def ask_gone_engine(self, engine: EngineConnector) -> None:
-        """Have a gone engine, whose heart is heard, answer a question, unless it is being asked already."""
+        """Ask a gone engine, whose heart is heard, a question, unless the engine is being asked already."""
         if "task_out" not in engine.routes:
             self.engine_connection_lost(engine, "task_out")
 
     def some_connection_lost(self, engines: Iterable[EngineConnector], channel: str, others: Container[bytes]) -> None:
-        """Ask the engines whose connection may have been the broken one, on which nothing was ever received.
+        """Ask each engine that may have had a connection that broke before anything was received on it.
 
         Args:
             engines: the engines that are alive.
@@ -269,7 +269,7 @@ class Routes:
             self.probes.pop(route.question or "", None)
         return route is not None
 
-    # Engines that go
+    # Lost engines
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Drop the messages that wait for a lost engine."""
@@ -279,13 +279,13 @@ class Routes:
         engine.routes.clear()
 
     def engine_settled(self, engine: EngineConnector) -> None:
-        """Forget the questions to the engine, but for the question that a gone engine has to answer to come back."""
+        """Forget the questions to an engine, except the question that it has to answer to come back."""
         kept = {route.question for route in engine.routes.values()}
         for msg_id in [one for one, probe in self.probes.items() if probe.engine is engine and one not in kept]:
             del self.probes[msg_id]
 
     def owes_answers(self, engine: EngineConnector) -> bool:
-        """Return False: nothing waits for the answer to a question."""
+        """Return False: no client and no record waits for the answer to a question."""
         return False
 
 

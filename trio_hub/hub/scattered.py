@@ -39,7 +39,7 @@ class Scattered:
     The closing reply has no value and no record. If its client is away, the reply is dropped.
 
     Args:
-        host, session: the ways to clients and to messages.
+        host, session: access to clients and to messages.
         notices, intake, owed: the parts of the hub below.
     """
 

@@ -1,4 +1,4 @@
-"""The shares of a broadcast: one request per engine; and the notes of their answers, until all answers are in."""
+"""The shares of a broadcast, one request per engine, and the notes of their answers until all answers are in."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames
 
 
 def note_of_share(broadcast: Broadcast, uuid: str, answer: Answer) -> TaskRecord:
-    """Return a note of one engine's answer, for a hub that has to carry on before all answers are in."""
+    """Return a note of one engine's answer, for the next hub, if this hub ends before all answers are in."""
     record = TaskRecord(sub_msg_id(broadcast.header.msg_id, uuid), engine_uuid=uuid, queue="broadcast")
     record.note = True
     record.result_content = msgspec.json.encode(_Noted(answer.content, answer.started))

@@ -44,7 +44,7 @@ class TaskQueue:
     """Gives clients' tasks to the scheduler, and engines' answers to clients. Handlers get identities and message.
 
     Args:
-        host, session: the ways to observers and to messages.
+        host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
         notices, replies, intake, answers, admission, routes, engines, announcer, late_results, assignments: the parts
             below.
@@ -268,7 +268,7 @@ class TaskQueue:
             task.retries = custody.retries
         task.refused = frozenset(custody.refused)
         task.unmet = frozenset(custody.unmet)
-        if record.engine_uuid is None and custody.since is not None:  # else it had an engine: a wait begins anew
+        if record.engine_uuid is None and custody.since is not None:  # else an engine has had it: a new wait
             task.waited = max(self._now().timestamp() - custody.since, 0.0)
         if engine is None or engine.worker is None:
             return task

@@ -12,10 +12,10 @@ class Withdrawn:
 
     An abort comes on another channel than the request, and may overtake it. And the requests of a strict hub are on
     their way to the disk before a queue has them. So the hub notes each msg_id that no queue knows, and aborts the
-    request when it comes. The msg_ids of finished requests are noted as well, since they cannot be told apart.
+    request when it comes. The hub also notes the msg_ids of finished requests, since it cannot tell them apart.
 
     Args:
-        limit: how many msg_ids are kept. Beyond it the oldest are forgotten.
+        limit: the maximum number of msg_ids that are kept. The oldest are forgotten first.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
@@ -34,5 +34,5 @@ class Withdrawn:
             self.msg_ids = dict.fromkeys(list(noted)[surplus:])
 
     def take(self, msg_id: str) -> bool:
-        """Return whether this request was aborted, and forget that: a client may send it once more."""
+        """Return whether this request was aborted, and forget the abort: a client may send the request once more."""
         return self.msg_ids.pop(msg_id, self) is None

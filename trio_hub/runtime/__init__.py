@@ -1,4 +1,4 @@
-"""The hub at work: sockets, tasks and time."""
+"""The runtime of a hub: it gives the hub's core sockets, tasks and time."""
 
 from .factory import HubFactory
 from .running import RunningHub

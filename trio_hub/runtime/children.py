@@ -1,4 +1,4 @@
-"""Local engines: processes that belong to the hub, start with it, are looked after, and stop with it."""
+"""Local engines: processes that the hub starts, supervises, and stops when it stops."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = get_logger("trio_hub.runtime")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds from an engine's death to its new start: the first pause and the longest. Each pause is twice the last."""
 LONG_LIFE = 30.0
-"""Seconds that an engine has to run before the next pause is the first one again."""
+"""When an engine has run for this many seconds, the next pause is the first one again."""
 LAST_WORDS = 0.5
 """Seconds that an engine's nanny has to report its death. Results that the engine has sent arrive in this time, too."""
 UNKNOWN = "its process has ended"
@@ -38,20 +38,20 @@ UNKNOWN = "its process has ended"
 
 @dataclass(frozen=True)
 class SavedProcess:
-    """A local engine's process as the next hub needs to know it: the start time is that of `start_time`."""
+    """A local engine's process, for the next hub. ``started`` is the process's `start_time`."""
 
     started: int
     uuid: str | None
 
 
 class _Place:
-    """One of the engines that are to run.
+    """The place of one local engine, which has one process after another.
 
     - ``pid``: the process; None while there is none;
     - ``engine``: the engine that registered last from this place;
     - ``cause``: how the last process ended; empty before;
     - ``due``: the time at which the engine is started again; None while its process runs, or if it stays away;
-    - ``stays_away``: why the engine is not started again; empty while it is looked after;
+    - ``stays_away``: why the engine is not started again; empty while the engine is supervised;
     - ``adopted``: the process of an earlier hub's engine that has this place;
     - ``extra``: whether this place is beyond the number that was asked for, so that it is not filled again.
     """
@@ -74,15 +74,15 @@ class _Place:
 
 
 class LocalEngines:
-    """Runs `n` engine processes.
+    """Runs and supervises `n` engine processes.
 
     Args:
         engine_info: connection info, which the processes get through their environment (IPP_CONNECTION_INFO).
         command: the program and its arguments; by default stock ``ipyparallel.engine`` under this Python.
-        profile_dir: their IPython profile, if the hub has one.
+        profile_dir: the engines' IPython profile, if the hub has one.
         grace: seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL).
-        failures: where errors of the supervisor are counted that nobody expected.
-        lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
+        failures: counts unexpected errors of the supervisor.
+        lost: called with the engine of a process that has ended, and with the cause of its end.
         changed: called when a process has started or ended.
     """
 
@@ -116,11 +116,11 @@ class LocalEngines:
                 self.command.append(f"--cluster-id={cluster_id}")
         self.environment = dict(os.environ, IPP_CONNECTION_INFO=json.dumps(engine_info))
 
-    # What is known of them
+    # State
 
     @property
     def saved(self) -> dict[int, SavedProcess]:
-        """The processes that run, by process id, for the hub that comes after this one."""
+        """The running processes, by process id, for the next hub."""
         return {
             place.pid: SavedProcess(place.started, place.uuid)
             for place in self._places
@@ -129,7 +129,7 @@ class LocalEngines:
 
     @property
     def registered(self) -> int:
-        """How many of them are registered and alive."""
+        """The number of local engines that are registered and alive."""
         return sum(place.is_registered for place in self._places)
 
     def missing(self) -> tuple[str, ...]:
@@ -137,9 +137,9 @@ class LocalEngines:
         return tuple(_why(place) for place in self._places if not place.extra and not place.is_registered)
 
     def adopt(self, processes: Mapping[int, SavedProcess]) -> None:
-        """Look after the local engines of an earlier hub, as far as they still run. Call this before `run`.
+        """Supervise the local engines of an earlier hub that still run. Call this before `run`.
 
-        They count as engines that were asked for. Further ones stay until they end by themselves, or the hub stops.
+        These engines count towards `n`. Surplus engines run until they end by themselves or the hub stops.
         """
         running = [pid for pid, process in processes.items() if start_time(pid) == process.started]
         for number in range(len(self._places), len(running)):
@@ -147,7 +147,7 @@ class LocalEngines:
         for place, pid in zip(self._places, running, strict=False):
             try:
                 place.adopted = os.pidfd_open(pid)
-            except OSError:  # it has ended just now, or the system has no such call
+            except OSError:  # the process has just ended, or the system has no such call
                 continue
             if start_time(pid) != processes[pid].started:
                 os.close(place.adopted)
@@ -155,10 +155,10 @@ class LocalEngines:
                 continue
             place.uuid = processes[pid].uuid
             self._has_started(place, pid)
-            log.info("local engine of the hub before is looked after", number=place.number, pid=pid, uuid=place.uuid)
+            log.info("supervising a local engine of the previous hub", number=place.number, pid=pid, uuid=place.uuid)
 
     def meet(self, engine: EngineConnector) -> None:
-        """An engine registers, or is taken up again: note if it is one of these processes."""
+        """Note which process an engine belongs to, if any. Call this when an engine registers or is taken up again."""
         place = self._by_pid.get(engine.pid or 0)
         if place is None or not is_own_address(engine.host):
             place = next((one for one in self._by_pid.values() if one.uuid == engine.uuid), None)
@@ -169,7 +169,7 @@ class LocalEngines:
     # Running them
 
     async def run(self) -> None:
-        """Start them all and look after them until cancelled; then stop them all."""
+        """Start and supervise all engines until cancelled. Then stop all engines."""
         async with trio.open_nursery() as nursery:
             for place in self._places:
                 look_after = partial(self._look_after, place)
@@ -178,7 +178,7 @@ class LocalEngines:
                 )
 
     async def _look_after(self, place: _Place) -> None:
-        """Start an engine, and start it again when it dies of something other than being asked to stop."""
+        """Run an engine, and start it again whenever it ends, unless `_why_it_stays_away` gives a reason."""
         pause = FIRST_PAUSE
         while True:
             began = trio.current_time()
@@ -222,7 +222,7 @@ class LocalEngines:
             )
 
     async def _bury(self, engine: EngineConnector | None, cause: str) -> None:
-        """Have the hub lose the engine of a process that has ended, if nobody else tells the hub of its end."""
+        """Have the hub lose the engine of a process that has ended, after its nanny had time to report the end."""
         if engine is None:
             return
         engine.cause = cause  # before its nanny reports its death
@@ -230,10 +230,10 @@ class LocalEngines:
         self._lost(engine, cause)
 
     async def _run_once(self, place: _Place) -> int | None:
-        """Run one engine process to its end; if cancelled, end it first."""
+        """Run one engine process until it ends, and return its status. If cancelled, end the process first."""
         place.engine = None
-        # A session of its own: a Ctrl-C in the terminal is for the hub, which then stops its engines in order.
-        # Its output goes to stderr (2): stdout belongs to our process, and others may read what it says there.
+        # The engine has a session of its own: a Ctrl-C in the terminal reaches only the hub, which stops its engines in
+        # order. The engine's output goes to stderr (2), since other programs may read the hub's stdout.
         process = await trio.lowlevel.open_process(
             self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
         )
@@ -250,7 +250,7 @@ class LocalEngines:
             self._has_ended(place)
 
     async def _follow(self, place: _Place) -> None:
-        """Wait for the end of an earlier hub's process; if cancelled, end it."""
+        """Wait until a process of an earlier hub ends. If cancelled, end the process."""
         pidfd = place.adopted
         assert pidfd is not None
         running = True
@@ -274,7 +274,7 @@ class LocalEngines:
             self._has_ended(place)
 
     async def _end(self, send_signal: Callable[[signal.Signals], None], ended: Callable[[], Any]) -> None:
-        """End a process: ask it to, and kill it if it has not ended when the grace is over. Not cancellable."""
+        """End a process by SIGTERM, or by SIGKILL if it has not ended when the grace is over. Not cancellable."""
         with trio.CancelScope(shield=True):
             send_signal(signal.SIGTERM)
             with trio.move_on_after(self.grace) as grace:
@@ -297,7 +297,7 @@ class LocalEngines:
         self._changed()
 
     def hurry(self) -> None:
-        """No grace for those that are ending, or will be."""
+        """Kill the engines that are ending now, and give later ones no grace."""
         self.grace = 0
         for grace in self._graces:
             grace.cancel()
@@ -308,12 +308,12 @@ def _id_of(engine: EngineConnector | None) -> int | None:
 
 
 def _why_it_stays_away(place: _Place, status: int | None) -> str:
-    """Return why an engine that has ended is not started again; empty if it is."""
+    """Return why an engine that has ended is not started again; an empty text if it is started again."""
     if place.engine is not None and place.engine.told_to_stop:
         return "was told to stop"
     if status == 0:
         return "has ended by itself, with exit status 0"
-    return "was one more than is asked for" if place.extra else ""
+    return "was one more than the hub was asked to run" if place.extra else ""
 
 
 def _why(place: _Place) -> str:

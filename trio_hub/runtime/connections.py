@@ -3,7 +3,7 @@
 A ROUTER knows its peers by the names that they give themselves. While a name is in use, ZeroMQ ignores a second
 connection with the same name, so no peer can take an engine's place. But the second connection may be the engine's own,
 made after its network was cut and before the hub has noticed the cut. ZeroMQ keeps such a connection open and never
-reads from it, also after the name has become free. So the hub has to close the connection; the engine then connects
+reads from it, even after the name has become free. So the hub has to close the connection; the engine then connects
 again at once.
 
 ZeroMQ reports the connections (by events of a monitor), and the connection of each message (by its file descriptor). A
@@ -30,7 +30,7 @@ log = get_logger("trio_hub.runtime")
 WATCHER = "watcher of connections"
 """The name of the service that watches connections."""
 PAUSE = 5.0
-"""Seconds from the break of an unknown peer's connection to the questions to engines that may have owned it."""
+"""Seconds from the break of an unknown peer's connection to the questions to engines that may have had it."""
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
 
@@ -55,14 +55,14 @@ class Connections:
         self._failures = failures
         self._lost = lost
         self._open: dict[str, set[int]] = {name: set() for name in channels}
-        """The descriptors of the connections that there are, by channel."""
+        """The descriptors of the open connections, by channel."""
         self._heard: dict[str, dict[bytes, int]] = {name: {} for name in channels}
         """The descriptor of each identity's connection, by channel and identity."""
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
         """The identity of each connection, by channel and descriptor."""
         self._unknown: dict[str, set[bytes]] = {}
-        """Channels on which connections have broken on which nothing was received; and the identities that were first
-        heard on other connections after that. The broken connection may have been the earlier one of such a peer."""
+        """The channels on which a connection has broken before anything was received on it; and the identities that were
+        first heard on other connections after that. The broken connection may have been such a peer's earlier one."""
         self._broken = trio.Event()
         self._ended = trio.Event()
         self._monitors = [
@@ -125,7 +125,7 @@ class Connections:
     async def tell(self) -> None:
         """Report broken connections on which nothing was received.
 
-        Runs for ever; seldom, since anybody can break one.
+        Runs for ever. It reports at most once in `PAUSE` seconds, since any peer can break such a connection.
         """
         while True:
             await self._broken.wait()
@@ -158,7 +158,7 @@ class Connections:
         if ident is not None and ident in heard:
             closed += end_connection(heard[ident], socket)
         if closed:
-            log.info("closed connections that may lead nowhere", channel=name, connections=closed)
+            log.info("closed connections that may be dead", channel=name, connections=closed)
         return closed
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A Dask scheduler at the hub's side: a process that starts when a client asks for it, and ends with the hub."""
+"""The hub's Dask scheduler: a process that the hub starts when a client asks for it, and ends when the hub stops."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["DaskError", "DaskSupervisor", "scheduler_options"]
 log = get_logger("trio_hub.runtime")
 
 START_TIMEOUT = 60.0
-"""Seconds a scheduler has to get ready. It takes two, and far more where Python is on a slow network file system."""
+"""Seconds within which a scheduler must be ready. It needs 2 s, and far more on a slow network file system."""
 LOOK_AGAIN = 0.05
-"""Seconds between two looks for the file that a scheduler writes when it is ready."""
+"""Seconds between two checks for the file that a scheduler writes when it is ready."""
 LAST_LINES = 50
-"""How much of its output is kept: a traceback, and that of its cause."""
+"""The number of lines of its output that are kept: enough for a traceback and the traceback of its cause."""
 LONGEST_LINE = 1000
 LAST_WORDS = 1.0
-"""Seconds within which the output of a process that has ended is read to its end."""
+"""Seconds for which the hub still reads the output of a process that has ended."""
 
-# Dask's own command, with one addition: it also ends when the hub is killed and can no longer end it. Standard input
-# is a pipe, nothing is ever written to it, and so it ends when whoever holds its other end is no more.
+# Dask's own command, with one addition: the process also ends when the hub is killed. Its standard input is a pipe to
+# which the hub writes nothing. The pipe is closed when the hub has ended.
 PROGRAM = """
 import os, signal, threading
 
@@ -63,16 +63,16 @@ _EVERYWHERE = ("*", "0.0.0.0", "[::]")
 
 
 class DaskError(HubError):
-    """There is no Dask scheduler, and why."""
+    """There is no Dask scheduler. The text says why."""
 
 
 def scheduler_options(scheduler_args: dict[str, Any], config: HubConfig) -> list[str]:
-    """The options of ``dask scheduler`` for a client's ``scheduler_args``.
+    """Return the options of ``dask scheduler`` for a client's ``scheduler_args``.
 
-    Without others it listens where the hub does, on a port that the system chooses, and shows no dashboard.
+    By default, the scheduler listens at the hub's address, on a port that the system chooses, without a dashboard.
 
     Raises:
-        TypeError, ValueError: an argument is unknown, or its value cannot be used; the message names it.
+        TypeError, ValueError: an argument is unknown, or its value cannot be used. The message names the argument.
     """
     args = {name: value for name, value in scheduler_args.items() if value is not None}
     for name, value in args.items():
@@ -93,22 +93,22 @@ def scheduler_options(scheduler_args: dict[str, Any], config: HubConfig) -> list
     if args.pop("dashboard", "dashboard_address" in args):
         args.setdefault("dashboard_address", f"{here}:8787")
         options = ["--dashboard"]
-    else:  # there is a web server all the same, so put it where it is in nobody's way
+    else:  # Dask still starts a web server: let it listen locally, on any free port
         args["dashboard_address"] = "127.0.0.1:0"
         options = ["--no-dashboard"]
-    # each in one piece, so that no value can pass for an option
+    # name and value in one argument, so that no value can be taken for an option
     return options + [f"{_OPTIONS[name][0]}={value}" for name, value in args.items()]
 
 
 class DaskSupervisor:
-    """Starts a Dask scheduler when it is wanted, looks after it, and ends it; there is one at most.
+    """Starts, supervises and ends the Dask scheduler. There is at most one.
 
     Args:
-        nursery: where it lives. When this is cancelled, it is ended.
-        config: where to listen; ``stop_grace`` is between asking it to end (SIGTERM) and ending it (SIGKILL).
-        hurried: when this is set, there is no grace.
-        start_timeout: seconds that it has to get ready.
-        failures: where errors of the supervisor are counted that nobody expected.
+        nursery: runs the task of the scheduler. When it is cancelled, the scheduler is ended.
+        config: the hub's addresses; ``stop_grace`` is the time in seconds between SIGTERM and SIGKILL.
+        hurried: when this event is set, there is no grace.
+        start_timeout: seconds within which the scheduler must be ready.
+        failures: counts unexpected errors of the supervisor.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class DaskSupervisor:
         self._current: _Scheduler | None = None
 
     async def start(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
-        """The ``address``, ``ip`` and ``port`` of the scheduler that runs, or of a new one once it is ready.
+        """Return the ``address``, ``ip`` and ``port`` of the running scheduler, or of a new one once it is ready.
 
         Raises:
-            DaskError: it could not be started, or did not get ready; the message ends with what it said last.
+            DaskError: the scheduler could not be started, or was not ready in time. The text ends with its last output.
             TypeError, ValueError: see `scheduler_options`.
         """
         options = scheduler_options(scheduler_args, self.config)
@@ -152,7 +152,7 @@ class DaskSupervisor:
         return scheduler.address
 
     async def stop(self) -> None:
-        """End the scheduler, if there is one, and wait until it has ended."""
+        """End the scheduler, if one runs, and wait until it has ended."""
         scheduler = self._current
         if scheduler is not None:
             scheduler.fail("was stopped before it was ready")
@@ -160,9 +160,9 @@ class DaskSupervisor:
             await scheduler.ended.wait()
 
     async def _live(self, scheduler: _Scheduler, options: list[str]) -> None:
-        """A scheduler's life, from its start to its end; whoever waits for either is told."""
+        """Run a scheduler from its start to its end. Set its events, on which others wait."""
         try:
-            # a directory of its own: nobody else shall write there where clients are to send their work
+            # A private directory: no other user may write the address to which clients send their work.
             with (
                 scheduler.scope,
                 tempfile.TemporaryDirectory(prefix="trio-hub-dask-", ignore_cleanup_errors=True) as directory,
@@ -182,8 +182,8 @@ class DaskSupervisor:
             scheduler.ended.set()
 
     async def _run(self, scheduler: _Scheduler, options: list[str], file: trio.Path) -> None:
-        """Run the process to its end; if cancelled, end it first."""
-        # A session of its own: a Ctrl-C in the terminal is for the hub.
+        """Run the process until it ends. If cancelled, end the process first."""
+        # The process has a session of its own: a Ctrl-C in the terminal reaches only the hub.
         process = await trio.lowlevel.open_process(
             [sys.executable, "-c", PROGRAM, f"--scheduler-file={file}", *options],
             stdin=subprocess.PIPE,
@@ -217,7 +217,7 @@ class DaskSupervisor:
                 try:
                     scheduler.address = _address_in(await file.read_text(errors="replace"))
                     break
-                except (OSError, json.JSONDecodeError):  # not there, or not all of it
+                except (OSError, json.JSONDecodeError):  # the file is missing or incomplete
                     await trio.sleep(LOOK_AGAIN)
                 except DaskError as error:
                     scheduler.fail(str(error))
@@ -226,7 +226,7 @@ class DaskSupervisor:
             scheduler.fail(f"was not ready within {self.start_timeout:g} seconds")
             scheduler.scope.cancel()
             return
-        shutil.rmtree(file.parent, ignore_errors=True)  # now, so that nothing is left if the hub is killed
+        shutil.rmtree(file.parent, ignore_errors=True)  # now, so that it does not stay behind if the hub is killed
         log.info("a Dask scheduler is listening", address=scheduler.address["address"])
         scheduler.settled.set()
 
@@ -247,34 +247,34 @@ class DaskSupervisor:
         with trio.move_on_after(self.config.stop_grace) as grace:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when, self.hurried, grace)
-                nursery.start_soon(scheduler.listen, process.stdout)  # a full pipe would hold it up
+                nursery.start_soon(scheduler.listen, process.stdout)  # a full pipe would keep the process from ending
                 await process.wait()
                 nursery.cancel_scope.cancel()
         if process.returncode is None:
-            log.warning("the Dask scheduler did not heed SIGTERM, and is killed")
+            log.warning("the Dask scheduler did not end after SIGTERM, and is killed")
             process.kill()
             await process.wait()
 
 
 class _Scheduler:
-    """What is known of a scheduler's process."""
+    """The state of a scheduler's process."""
 
     def __init__(self) -> None:
         self.address: dict[str, Any] | None = None
-        """Once it is ready."""
+        """Its address, once it is ready; None before."""
         self.failure = ""
-        """Why it is not."""
+        """Why it is not ready; empty if it is, or may still be."""
         self.scope = trio.CancelScope()
         self.dying = False
-        """Its process has ended."""
+        """Whether its process has ended."""
         self.settled = trio.Event()
-        """It is ready, or never will be."""
+        """Set when it is ready, or will never be ready."""
         self.output_ended = trio.Event()
         self.ended = trio.Event()
         self._output: deque[str] = deque(maxlen=LAST_LINES)
 
     def fail(self, why: str) -> None:
-        """The first reason is the one that counts."""
+        """Note why the scheduler is not ready. Only the first reason counts."""
         self.failure = self.failure or why
 
     def story(self, what: str) -> str:
@@ -286,7 +286,7 @@ class _Scheduler:
         return "\n".join(self._output)
 
     async def listen(self, stream: trio.abc.ReceiveStream) -> None:
-        """Take in what it says until it stops talking."""
+        """Read and log the output of the process until its end. Keep the last lines."""
         rest = b""
         async for chunk in stream:
             *lines, rest = (rest + chunk).split(b"\n")
@@ -299,12 +299,12 @@ class _Scheduler:
     def _hear(self, lines: list[bytes]) -> None:
         for line in lines:
             if text := line[:LONGEST_LINE].decode(errors="replace").rstrip():
-                log.info("the Dask scheduler says something", said=text)
+                log.info("output of the Dask scheduler", said=text)
                 self._output.append(text)
 
 
 def _address_in(identity: str) -> dict[str, Any]:
-    """What clients are told, of what a scheduler says of itself."""
+    """Return the address for clients, from the file that a scheduler has written."""
     found = json.loads(identity)
     address = found.get("address") if isinstance(found, dict) else None
     try:

@@ -1,4 +1,4 @@
-"""The task database that a configuration asks for."""
+"""Opens the task database that the configuration names."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ __all__ = ["open_database", "open_sent_results"]
 log = get_logger("trio_hub.runtime")
 
 MEMORY_RECORDS, MEMORY_BYTES = 100_000, 1 << 30
-"""What is kept in memory of finished tasks, unless the configuration says something else."""
+"""The default limits for records of finished tasks in memory: their number, and their size in bytes."""
 LEAST_BACKLOG = 16 << 20
-"""Bytes of records that may wait for the disk, however little memory there shall be for queued tasks."""
+"""The smallest limit, in bytes, for records that wait for the disk, however small `queue_memory` is."""
 RELAXED_DELAY = 0.04
-"""Seconds for which records wait for others; with the time it takes to write them, they are on disk within 50 ms."""
+"""Seconds for which records wait for others. With the time that writing takes, they are on disk within 50 ms."""
 
 
 async def open_database(config: HubConfig, now: Callable[[], datetime], failures: Failures) -> Store:
-    """Open the task database; with a disk or a server behind it, in a thread.
+    """Open the task database. A database on a disk or a server is opened in a thread.
 
     Args:
-        config: Says which.
-        now: The time.
-        failures: Where errors of its services are counted that nobody expected.
+        config: The settings.
+        now: Returns the current time, aware and in UTC.
+        failures: Counts unexpected errors of the database's services.
 
     Raises:
-        ConfigError: it cannot be used, with the reason and the remedy.
+        ConfigError: The database cannot be used. The text has the reason and the remedy.
     """
     database = config.database
     if database.scheme == "none":
@@ -56,17 +56,17 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
     def open_backend() -> Backend:
         owner = _owner(config)
         if database.path is not None:
-            from ..databases.sqlite.database import open_sqlite  # late: a hub whose records are in memory does without
+            from ..databases.sqlite.database import open_sqlite  # imported late: only some hubs need it
 
             return open_sqlite(database.path, owner=owner, synchronous=strict)
-        from ..databases.postgres.database import open_postgres  # late: most hubs do without
+        from ..databases.postgres.database import open_postgres  # imported late: few hubs need it
 
         return open_postgres(str(database), owner=owner, synchronous=strict)
 
     age = None if config.db_keep is None else timedelta(seconds=config.db_keep)
     try:
         backend = await trio.to_thread.run_sync(open_backend)
-    except StoreError as error:  # at the start it is the setting that cannot be used
+    except StoreError as error:  # at the start, the setting is what has to be changed
         raise ConfigError(f"db: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"db: {error}") from error.__cause__
@@ -82,7 +82,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
 
 
 def open_sent_results(config: HubConfig, store: Store) -> SentResultsFile | None:
-    """The notes on sent_results of a hub that another may come after. Raises `ConfigError`."""
+    """Open the notes of sent results. None if no hub can come after this hub. Raises `ConfigError`."""
     if config.profile_dir is None or not store.durable:
         return None
     name = f"delivered-{config.cluster_id}" if config.cluster_id else "delivered"
@@ -90,7 +90,7 @@ def open_sent_results(config: HubConfig, store: Store) -> SentResultsFile | None
 
 
 def _owner(config: HubConfig) -> str:
-    """The name under which this hub, and whoever comes after it in its profile, knows its own tasks in a database."""
+    """Return the name that marks the records of this hub, and of later hubs with the same profile, in the database."""
     if config.profile_dir is None:
         return secrets.token_hex(16)
     name = f"owner-{config.cluster_id}" if config.cluster_id else "owner"
@@ -101,8 +101,8 @@ def _owner(config: HubConfig) -> str:
         return _new_owner(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"cannot read {path}, which names this hub in its database: {error}. Without it, a new hub does not find "
-            "the unfinished tasks of the last one; if that is all right, remove the file."
+            f"cannot read {path}, which has the name of this hub in its database: {error}. Without the file, a new hub "
+            "does not find the unfinished tasks of the previous hub. If that is acceptable, remove the file."
         ) from error
 
 

@@ -1,9 +1,9 @@
-"""What the hub does when it runs out of file descriptors: it takes no further connections until there is room.
+"""Keeps the hub from running out of file descriptors: it accepts no further connections until there is room.
 
 Each connection takes a descriptor of the process, whose number is limited (``ulimit -n``). When no descriptor is free,
 ZeroMQ's thread tries to accept the next connection again and again, and takes a whole core for it. ZeroMQ cannot stop
-listening without closing the connections that there are. So the hub has the system ignore the first packet of each new
-connection: peers go on trying to connect, and come in as soon as there is room.
+listening without closing the open connections. So the hub has the system ignore the first packet of each new
+connection: peers go on trying, and are connected as soon as there is room.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = ["DescriptorGuard"]
 log = get_logger("trio_hub.runtime")
 
 LOOK_PERIOD = 0.5
-"""Seconds from one look at the descriptors to the next."""
+"""Seconds from one check of the descriptors to the next."""
 RESERVE = 24
-"""Descriptors that are kept for the hub's own files. If fewer are free, no further connections are taken."""
+"""The number of descriptors for the hub's own files. If fewer are free, no further connections are accepted."""
 ROOM = 8
-"""Descriptors beyond the reserve that have to be free before connections are taken again: one engine's."""
+"""Connections are accepted again when this many descriptors beyond the reserve are free: enough for one engine."""
 SPARE = 4
-"""Descriptors that the guard holds, so that there is something to let go of when nothing is free."""
+"""The number of descriptors that the guard holds, so that it can free some when no descriptor is free."""
 TURNING_AWAY = 1.0
-"""Seconds that the event loop waits for that, at most. It takes some milliseconds."""
+"""The longest time, in seconds, that the event loop waits for waiting connections to be closed. It takes some ms."""
 DRAINED = 4096
-"""Connections of one socket that are turned away in one go, at most: more than can wait there."""
+"""The maximum number of connections of one socket that are closed at a time: more than can wait there."""
 
 # See socket(7) and linux/filter.h; Python does not name them. The program has one instruction: "return 0 bytes".
 _CLONE_FILES = 0x400  # see unshare(2)
@@ -51,7 +51,7 @@ _IGNORE_ALL = array.array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
 class DescriptorGuard:
     """Watches the descriptors of this process for one hub.
 
-    - ``is_paused``: whether no further connections are taken.
+    - ``is_paused``: whether the hub accepts no further connections.
 
     Args:
         ports: the TCP ports on which the hub listens.
@@ -64,7 +64,7 @@ class DescriptorGuard:
         self._reserve = RESERVE
 
     async def run(self) -> None:
-        """Look at the descriptors until cancelled."""
+        """Check the descriptors regularly until cancelled."""
         self._take_spare()
         # A limit that is very low leaves no room for the whole reserve.
         self._reserve = min(RESERVE, max(SPARE, self._free() // 4))
@@ -76,7 +76,7 @@ class DescriptorGuard:
             self._let_spare_go()
 
     def look(self) -> None:
-        """Stop taking connections, or take them again, as there is room."""
+        """Stop accepting connections if descriptors run out, or accept them again if there is room."""
         if not self.is_paused:
             if self._may_be_short() and (free := self._free()) < self._reserve:
                 self._pause(free)
@@ -93,7 +93,7 @@ class DescriptorGuard:
     def _may_be_short(self) -> bool:
         """Return whether so many descriptors may be in use that they have to be counted. Takes next to no time.
 
-        The system gives the lowest number that is free. So a high number in use means that all below it were, once.
+        The system gives the lowest free number. So if a high number is in use, all lower numbers were in use once.
         """
         limit = self._limit()
         if limit == resource.RLIM_INFINITY:
@@ -109,9 +109,9 @@ class DescriptorGuard:
         return descriptor != lowest
 
     def _free(self) -> int:
-        """Return how many descriptors are free."""
+        """Return the number of free descriptors."""
         try:
-            used = len(os.listdir("/proc/self/fd")) - 1  # one of them is that of the listing
+            used = len(os.listdir("/proc/self/fd")) - 1  # without the descriptor of the listing
         except OSError as error:
             return 0 if error.errno in (errno.EMFILE, errno.ENFILE) else self._reserve
         return self._limit() - used
@@ -127,13 +127,13 @@ class DescriptorGuard:
 
     def _pause(self, free: int) -> None:
         for listener in self._listeners():
-            with suppress(OSError):  # without such filters, connections are taken as long as there is room
+            with suppress(OSError):  # a system without such filters accepts connections until no descriptor is free
                 address, _ = _IGNORE_ALL.buffer_info()
                 listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, address))
         self.is_paused = True
         limit = self._limit()
         log.warning(
-            "file descriptors run out: new connections wait until others end; raise the limit (ulimit -n)",
+            "file descriptors run out: new connections wait until other connections end; raise the limit (ulimit -n)",
             kind="descriptors",
             limit=limit,
             used=limit - free,
@@ -152,8 +152,8 @@ class DescriptorGuard:
     def _turn_waiting_away(self) -> None:
         """Close the connections that wait to be accepted, since ZeroMQ has no descriptor for them. Peers try again.
 
-        To accept a connection takes a descriptor, and ZeroMQ's thread would be the first to use one that becomes free.
-        So another thread, with a table of descriptors of its own, does this.
+        Accepting a connection needs a descriptor, and ZeroMQ's thread would be the first to use one that becomes free.
+        So another thread does this, with its own copy of the table of descriptors.
         """
         thread = threading.Thread(target=self._accept_and_close, name="trio_hub: connections turned away", daemon=True)
         thread.start()
@@ -162,7 +162,7 @@ class DescriptorGuard:
     def _accept_and_close(self) -> None:
         try:
             _unshare_descriptors()
-        except OSError:  # not allowed, in some containers: then ZeroMQ gets what this thread lets go of
+        except OSError:  # some containers do not allow this: then ZeroMQ may use the descriptors that this thread frees
             self._let_spare_go()
         else:
             for descriptor in self._spare:  # in this thread's table only
@@ -196,7 +196,7 @@ def _unshare_descriptors() -> None:
 
 
 def _descriptors() -> list[int]:
-    """Return the descriptors in use; those that may be in use if the system cannot tell for want of a descriptor."""
+    """Return the descriptors in use; if the system cannot list them for want of a descriptor, all possible ones."""
     try:
         return [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
@@ -205,7 +205,7 @@ def _descriptors() -> list[int]:
 
 @contextmanager
 def _borrowed(descriptor: int) -> Iterator[socket.socket | None]:
-    """Give a socket object for a descriptor that belongs to somebody else; None if the descriptor is no TCP socket."""
+    """Give a socket object for a descriptor that is not ours; None if the descriptor is no TCP socket."""
     borrowed = None
     with suppress(OSError):
         borrowed = socket.socket(fileno=descriptor)

@@ -12,7 +12,7 @@ from ..hub import EngineConnector, EngineState, Hub
 __all__ = ["engine_life", "reach_engine"]
 
 RELEASE = 0.05
-"""Seconds from the end of an engine's connection to the question on the next. Engines connect again after 0.1 s."""
+"""Seconds from the end of an engine's connection to the question on the next one. Engines reconnect after 0.1 s."""
 RETRY = 2.0
 """Seconds that an engine whose heart beats may be unreachable before the hub closes connections that may be ignored."""
 CONTROL_LIMIT = 5.0
@@ -90,8 +90,8 @@ async def reach_engine(
         if scope.cancelled_caught or silent > limit:
             give_up(hub, engine, channel, limit)
             return
-        # The peer that is there now has been asked to prove that it is the engine. An engine answers when it has done
-        # everything else that it has been sent; if there is nothing else, that does not take long.
+        # The connected peer was asked to prove that it is the engine. An engine answers after it has carried out its
+        # earlier requests; if it has none, it answers soon.
         question = route.question
         if engine.routes.get(channel) is route and question is not None:
             with trio.move_on_after(pause) as route.scope:

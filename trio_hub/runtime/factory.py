@@ -75,7 +75,7 @@ class HubFactory:
     Args:
         config: addresses, ports, and much of the connection info.
         key: signs messages.
-        security: how connections are encrypted, and who may connect.
+        security: the keys for encryption, and the keys of the peers that may connect.
         known: the connection files of an earlier hub, whose ports are to be used.
     """
 
@@ -171,7 +171,7 @@ class HubFactory:
                 self.engine_info[key] = port
             if "client" in sides:
                 self.client_info[key] = port
-        # An interface's name, such as lo, says nothing to others: they are told its address.
+        # Other machines do not know the name of an interface, such as lo, so they are told its address.
         self.engine_info["interface"] = f"tcp://{self._bound_as.get(config.engine_address, config.engine_address)}"
         self.client_info["interface"] = f"tcp://{self._bound_as.get(config.client_address, config.client_address)}"
 
@@ -196,7 +196,7 @@ class HubFactory:
             self._keep_alive(name, socket)
             if sides == ("engine",) and name not in WAITING:
                 self._ping_connections(name, socket)
-            socket.backlog = 1024  # engines come by the thousand
+            socket.backlog = 1024  # a thousand engines may connect at the same time
             if any("[" in address for address in addresses):
                 socket.ipv6 = True
             if identity:

@@ -27,7 +27,7 @@ __all__ = ["Heartbeat"]
 SILENT_PINGS, SILENT_SECONDS = 3, 3.0
 """Pings in a row, and seconds, that a heart may miss before the hub closes its connection: it connects again."""
 AT_LEAST = 2000
-"""Messages that are received in each period at least, if so many are there: so a flood is dropped as it comes in."""
+"""The hub receives at least this many messages in each period, if so many have come, so that a flood is dropped."""
 HEART_ANSWER = 0.5
 """Seconds within which a heart that is asked must answer. Hearts of stock engines answer while the engine works."""
 _SLICE = 16
@@ -74,7 +74,7 @@ class Heartbeat:
         self._is_asked.set()
 
     async def keep_asking(self) -> None:
-        """Ask hearts, all that are to be asked with one ping, for ever."""
+        """Ask hearts for ever: one ping for all hearts that are to be asked."""
         monitor = self.hub.hearts.heartmonitor
         while True:
             await self._is_asked.wait()
@@ -116,7 +116,7 @@ class Heartbeat:
                 self.ping.socket.setsockopt(zmq.UNSUBSCRIBE, greeting)  # others' may begin with these bytes
 
     def _refuse_subscription(self) -> None:
-        """End a connection. An engine that is hit because of a stranger's message connects and subscribes again.
+        """End a connection. If it is an engine's, by mistake, the engine connects and subscribes again.
 
         After a message that is no subscription, libzmq attributes later subscriptions to wrong connections, until
         nothing is left to be received. So a stranger could get an engine's pings.

@@ -1,4 +1,4 @@
-"""What the hub's core asks of the world, carried out with sockets and tasks: `trio_hub.hub.ports.Host`."""
+"""`RuntimeHost`: carries out the requests of the hub's core (`trio_hub.hub.ports.Host`) with sockets and tasks."""
 
 from __future__ import annotations
 
@@ -38,18 +38,23 @@ log = get_logger("trio_hub.runtime")
 T = TypeVar("T")
 
 PACKED_AT_A_TIME = 50
-"""Items of a list in a reply, of which each may be a record: half a millisecond."""
+"""The number of items of a long reply that are packed at a time. Fifty records take half a millisecond."""
 EVENT_BUFFER = 10_000
-"""Events kept for a reader that is slow."""
+"""The number of events that are kept for a slow reader."""
 
 
 class RuntimeHost:
-    """Sends through `channels`, whose messages come by `receiver`; starts tasks in `nursery`.
+    """The runtime, as the hub's core calls it.
 
-    ``failures`` counts how often each service has failed (`trio_hub.services`).
+    ``hub``, ``connections``, ``local_engines``, ``heartbeat`` and ``dask`` are set when they have been made, since some
+    of them need this object.
 
-    ``hub`` is set once it exists, since the hub is made with its host, and so are ``connections`` and
-    ``local_engines`` and ``heartbeat``; and ``dask`` when there is room for it.
+    Args:
+        config: the settings.
+        channels: all channels, by name.
+        receiver: receives the messages of the channels.
+        nursery: runs the tasks that the core asks for.
+        failures: counts how often each service has failed (`trio_hub.services`).
     """
 
     hub: Hub
@@ -72,23 +77,23 @@ class RuntimeHost:
         self.nursery = nursery
         self.failures = failures
         self._tracing = log.isEnabledFor(logging.DEBUG)
-        """Whether each task is logged: asked once, since tasks are many."""
+        """Whether each event of a task is logged. Looked up once, since there are many events."""
         self.listening = self._tracing
         self.stop_requested = trio.Event()
         self.stop_reason = ""
         self.for_good = False
-        """Whether no other hub is to carry on."""
+        """Whether no other hub will carry on after the stop."""
         self.hurried = trio.Event()
-        """Set when the stop shall have no grace."""
+        """Set when local engines and the Dask scheduler get no grace any more."""
         self.engines_changed = trio.Event()
-        """Set, and replaced by a new one, whenever an engine has come or gone."""
+        """Set, and replaced by a new event, whenever an engine has come or gone."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
         self._observers = Observers(channels, failures)
         self._events_ended = False
         self._held_channels: set[str] = set()
         self._drain_pongs: Callable[[], object] = partial(channels["hb_pong"].drain, held=True)
 
-    # For the core
+    # Methods of `trio_hub.hub.ports.Host`
 
     def send(self, channel: str, frames: Frames) -> bool:
         self.receiver.catch_up()
@@ -165,12 +170,12 @@ class RuntimeHost:
         await reach_engine(self.hub, engine, channel, self.config, self.connections.retry)
 
     def connection_lost(self, channel: str, ident: bytes | None, others: Container[bytes]) -> None:
-        """An engine's connection has broken, see `Connections`."""
-        if channel != "hb_pong":  # whose silence is noticed by itself
+        """Tell the hub that an engine's connection has broken. Called by `Connections`."""
+        if channel != "hb_pong":  # the hub notices a silent heart by its missed pings
             self.hub.connection_lost(channel, ident, others)
 
     def local_engine_ended(self, engine: EngineConnector, cause: str) -> None:
-        """The process of a local engine has ended, see `LocalEngines`."""
+        """Tell the hub that the process of a local engine has ended. Called by `LocalEngines`."""
         self.hub.lose_engine(engine, "ended", cause)
 
     def tell_change(self) -> None:
@@ -183,14 +188,15 @@ class RuntimeHost:
             frames = await self._write_in_turns(message, reply)
             self.hub.replies.send("query", message.idents, frames)
         except Exception as error:
-            # whatever went wrong (a key that does not exist, a database that is gone), the client is told
+            # such as an unknown key, or a database that does not answer
             self.hub.answer_query_error(message, error)
 
     async def _write_in_turns(self, message: Message, reply: Reply) -> Frames:
-        """Pack what is long piece by piece: ten thousand records take as long as a thousand messages.
+        """Return the frames of a reply. A long reply is packed piece by piece, so that other tasks have their turn.
 
-        Each piece takes the place of what it was made of: to free that takes its time, too, if it is done at once. A
-        thread puts the pieces together and signs them, most of it without Python's lock.
+        Ten thousand records take as long as a thousand messages. Each packed piece replaces its item, so that the items
+        are not all freed at once, which takes time, too. A thread joins the pieces and signs them, mostly without
+        Python's lock.
         """
         packed_part = self.hub.session.packer.packed_part
         is_long = False
@@ -208,7 +214,7 @@ class RuntimeHost:
         return self.hub.replies.write(message, reply)
 
     def _write_to_send(self, message: Message, reply: Reply) -> Frames:
-        """The answer, its large frames copied to where ZeroMQ sends them from."""
+        """Return the frames of a reply, with large frames copied into the memory from which ZeroMQ sends them."""
         frames = self.hub.replies.write(message, reply, noted=False)
         for number, frame in enumerate(frames):
             if len(frame) >= LARGE_FRAME:
@@ -219,7 +225,7 @@ class RuntimeHost:
     async def _ask_store(self, call: StoreCall, then: Callable[[Any], None]) -> None:
         try:
             answer = await call(self.hub.store)
-        except Exception as error:  # a database that is gone: whoever asked knows what follows from that
+        except Exception as error:  # the part that has asked handles the error
             log.warning("the task database did not answer", kind="no_answer", error=error)
             answer = error
         self.hub.call_back("answer of the store", then, answer)
@@ -233,7 +239,7 @@ class RuntimeHost:
 
     @asynccontextmanager
     async def events(self) -> AsyncGenerator[AsyncGenerator[Event, None], None]:
-        """What happens from now on."""
+        """Give a generator of the events from now on, see `RunningHub.events`."""
         send, receive = trio.open_memory_channel[Event](EVENT_BUFFER)
         reader = _Reader()
         if self._events_ended:
@@ -259,7 +265,7 @@ class RuntimeHost:
             await generator.aclose()
 
     def end_events(self) -> None:
-        """The hub has stopped: readers get what is buffered, and then the end."""
+        """End all streams of events: readers get the buffered events, and then the end. Called when the hub stops."""
         self._events_ended = True
         for send in self._readers:
             send.close()
@@ -268,7 +274,7 @@ class RuntimeHost:
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
-        """Tell this observer what happens."""
+        """Call an observer for each event, for the length of a ``with`` block."""
         self._observers.add(observer)
         self._listen()
         try:
@@ -286,7 +292,7 @@ class _Reader:
 
 
 def _trace(event: Event) -> None:
-    """Log what happens to a task. What happens to engines, the core logs itself."""
+    """Log an event of a task. The core itself logs the events of engines."""
     match event:
         case TaskSubmitted(msg_id, queue):
             log.debug("task submitted", task=msg_id, queue=queue)
@@ -299,7 +305,7 @@ def _trace(event: Event) -> None:
 
 
 async def carry_out(steps: Generator[Awaitable[Any], Any, T]) -> T:
-    """Await what a generator yields, one after the other, send it what comes of it, and return what it returns."""
+    """Run a generator: await each awaitable that it yields, send it the result, and return its return value."""
     answer = None
     try:
         while True:

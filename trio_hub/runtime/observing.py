@@ -1,8 +1,8 @@
-"""Who watches a hub at its work, event by event and message by message, without a queue in between.
+"""Observers: objects that are called for each event and each message of a hub, without a queue in between.
 
-A reader of `RunningHub.events` may be slow, and miss some. An observer is called as it happens, so it misses nothing;
-for that it must not wait, and take next to no time. Without observers none of this costs anything. An observer that
-raises harms nobody else: the first error of each observer is logged, all are counted, and the observer stays.
+A reader of `RunningHub.events` may be slow, and lose events. An observer is called at each event, so it misses none; it
+must not wait, and must take next to no time. Without observers, this costs nothing. If an observer raises an error, the
+hub goes on: the first error of each observer is logged, all errors are counted, and the observer is still called.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Observer", "Observers"]
 
 
 class Observer(Protocol):
-    """What is told of a hub's work, in the middle of it."""
+    """An object that is called for each event and each handled message of a hub."""
 
     def happened(self, event: Event) -> None:
-        """Something happened just now."""
+        """Handle an event, at the time at which it happens."""
 
     def handled(self, channel: str, seconds: float) -> None:
-        """A message was received on this channel; to read it, and to do what it asks for, took that long."""
+        """Note that a message of this channel was handled, and the seconds that reading and handling it took."""
 
 
 class Observers:
@@ -34,23 +34,23 @@ class Observers:
 
     Args:
         channels: The hub's channels, by name.
-        failures: Where an observer's errors are counted.
+        failures: Counts the observers' errors.
     """
 
     def __init__(self, channels: Mapping[str, Channel], failures: Failures) -> None:
         self._channels = channels
         self._failures = failures
         self._told: list[Observer] = []
-        """The observers of which an error has been logged."""
+        """The observers whose first error was logged."""
         self._observers: list[Observer] = []
         self._handlers: dict[str, Callable[[Frames], None]] = {}
-        """What handles the messages of a channel, while that is timed."""
+        """The original message handler of each channel, by channel, while handlers are timed."""
 
     def __bool__(self) -> bool:
         return bool(self._observers)
 
     def add(self, observer: Observer) -> None:
-        """From now on it is told everything."""
+        """Call this observer from now on."""
         if not self._observers:
             for name, channel in self._channels.items():
                 if channel.handle is not None:
@@ -59,7 +59,7 @@ class Observers:
         self._observers.append(observer)
 
     def remove(self, observer: Observer) -> None:
-        """It is told nothing more."""
+        """Stop calling this observer."""
         self._observers.remove(observer)
         self._told = [one for one in self._told if one is not observer]
         if not self._observers:

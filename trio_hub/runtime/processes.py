@@ -1,4 +1,4 @@
-"""What the system tells about processes: whether a process is still the same, and how a process ended."""
+"""Facts about processes, from the system: whether a process is still the same, and how a process has ended."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OutOfMemory:
         self._group, self._machine = _kills_in_group(), _kills_on_machine()
 
     def look(self) -> str:
-        """Return what to add to the cause of a death by SIGKILL; empty if nothing speaks for a lack of memory."""
+        """Return the text to add to the cause of a death by SIGKILL; empty if memory was probably not the cause."""
         group, self._group = self._group, _kills_in_group()
         machine, self._machine = self._machine, _kills_on_machine()
         if self._group > group:

@@ -1,8 +1,8 @@
-"""One hub at a time for each profile and cluster id: a lock, and a look at who has the connection files.
+"""Allows one hub at a time for each profile and cluster id, by a lock and by a check of the connection files.
 
 Two hubs of the same name would overwrite and remove each other's connection files. So a hub locks a file before it
-writes anything else. The lock ends with the process, however that ends. A controller of another kind, such as
-ipcontroller, knows no such lock; it is noticed by the ports that its connection files name.
+writes anything else. The lock ends with the process, however the process ends. Another kind of controller, such as
+ipcontroller, does not use this lock. The hub notices it by the ports in its connection files.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = ["ProfileLock", "lock_profile"]
 log = get_logger("trio_hub.runtime")
 
 CONNECT_LIMIT = 0.5
-"""Seconds that a controller on another machine has to accept connections."""
+"""Seconds within which a controller on another machine must accept connections to be noticed."""
 _LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 _REMEDY = (
     "Stop it first, or give this hub a cluster id of its own (--cluster-id). With --force (TRIO_HUB_FORCE=1) this hub "
-    "starts all the same, and clients and engines that come from then on find this hub only."
+    "starts nevertheless, and new clients and engines find this hub only."
 )
 
 
 class ProfileLock:
-    """The lock of one profile and cluster id. It is had, or not, from the start; `release` ends it.
+    """The lock of one profile and cluster id. The constructor tries to take it; `release` releases it.
 
-    - ``is_held``: whether this hub has the lock. False if another hub has it, or the file system knows no locks;
-    - ``owner``: which hub has the lock, in words; empty if none other has.
+    - ``is_held``: whether this hub has the lock. False if another hub has it, or the file system has no locks;
+    - ``owner``: which other hub has the lock, in words; empty if no other hub has it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class ProfileLock:
                 pass
         except OSError as error:
             self.release()
-            # What cannot be written here cannot be written anywhere in the profile: that tells the reason later.
+            # If the directory is not writable, other files of the profile cannot be written either, which is told then.
             log.warning(
                 "the profile cannot be locked: a second hub of the same name would not be noticed",
                 path=path,
@@ -95,7 +95,7 @@ class ProfileLock:
             return
         if self.is_held:
             with suppress(OSError):
-                self.path.unlink()  # while it is locked: who has opened it finds that it is gone
+                self.path.unlink()  # while it is locked, so that a process that has opened it finds that it is gone
         os.close(self._descriptor)
         self._descriptor = None
         self.is_held = False
@@ -125,23 +125,23 @@ async def lock_profile(config: HubConfig) -> ProfileLock | None:
 
 
 def _described(content: bytes) -> str:
-    """Return who has a lock, from what is written in its file."""
+    """Return which hub has a lock, in words, from the content of the lock file."""
     try:
         about = json.loads(content)
         since = datetime.fromisoformat(about["since"]).astimezone().isoformat(" ", "seconds")
         where = "" if about["host"] == socket.gethostname() else f" on {about['host']}"
         return f"trio-hub with pid {int(about['pid'])}{where}, since {since}"
-    except (ValueError, TypeError, KeyError):  # it has only just begun
+    except (ValueError, TypeError, KeyError):  # the hub has not written the file yet
         return "a trio-hub that is starting"
 
 
 async def _other_controller(config: HubConfig) -> str:
-    """Return who listens on the ports that the connection files name; empty if nobody does, or there are no files."""
+    """Return which controller listens on the ports in the connection files, in words; empty if there is none."""
     assert config.profile_dir is not None
     client_file, engine_file = connection_paths(config.profile_dir, config.cluster_id)
     try:
         infos = read_connection_files(client_file, engine_file)
-    except ConnectionFileError:  # not those of a hub at work; whoever needs them says what is wrong
+    except ConnectionFileError:  # no running hub has written them; if the hub needs them, it reports the error later
         return ""
     if infos is None:
         return ""
@@ -163,7 +163,7 @@ def _host_of(info: dict[str, Any]) -> str:
 
 
 async def _all_accept(host: str, ports: list[int]) -> bool:
-    """Return whether somebody on another machine accepts connections on all these ports."""
+    """Return whether a host accepts connections on all these ports."""
     accepted = 0
 
     async def knock(port: int) -> None:
@@ -193,12 +193,12 @@ def _listeners() -> dict[int, str]:
 
 
 def _all_listening(ports: list[int]) -> bool:
-    """Return whether somebody on this machine listens on all these ports. One alone may be anybody's by now."""
+    """Return whether this machine listens on all these ports. A single port may belong to another program by now."""
     return set(ports) <= _listeners().keys()
 
 
 def _owner_of(port: int) -> int | None:
-    """Return the process that listens on a port, if it is one of this user's."""
+    """Return the id of the process that listens on a port; None if it is not a process of this user."""
     link = f"socket:[{_listeners().get(port)}]"
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Starting again where another hub has stopped: its connection files, and the engines that it had."""
+"""Takes up the connection files and the engines of an earlier hub, and saves the engines for the next hub."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_s
 log = get_logger("trio_hub.runtime")
 
 MAX_TOLD = 100
-"""Characters of a wrong entry of a file that are logged."""
+"""The maximum number of characters of a wrong entry of a file that are logged."""
 WRITE_GAP = 0.05
-"""Seconds between two writes of the engine state: a thousand registrations are a few writes."""
+"""Seconds between two writes of the engine state file, so that a thousand registrations need few writes."""
 
 
 # Connection files
@@ -35,7 +35,7 @@ WRITE_GAP = 0.05
 
 @dataclass(frozen=True)
 class Known:
-    """What the connection files of an earlier hub say, by which its clients and engines will look for this one."""
+    """The contents of an earlier hub's connection files. Its clients and engines find this hub by them."""
 
     client_info: dict[str, Any]
     engine_info: dict[str, Any]
@@ -43,7 +43,7 @@ class Known:
     """The directory of the files."""
 
     def is_current(self, path: Path, info: dict[str, Any]) -> bool:
-        """Whether the file needs not be written: it says this, and to nobody but its owner."""
+        """Return whether the file need not be written: it has this content, and only its owner can read it."""
         return info in (self.client_info, self.engine_info) and is_private(path)
 
     @property
@@ -52,14 +52,14 @@ class Known:
 
 
 def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None]:
-    """If `config` says so and there are connection files: the settings that they stand for, and what they say.
+    """Return the settings with those of existing connection files, and the contents of the files.
 
-    The files count more than other settings, since whoever has read them goes by them. A setting that says something
-    else is told in a warning; one that says another key, or that other than the files it shall be encrypted or not,
-    is an error.
+    Without ``reuse``, or without files, return the settings as they are, and None. The files have priority over other
+    settings, since clients and engines have read them. A setting that differs from the files causes a warning. Another
+    key, or another setting of ``curve``, is an error.
 
     Raises:
-        ConnectionFileError, ConfigError: naming the files, and the remedy.
+        ConnectionFileError, ConfigError: The files cannot be used. The text names the files and the remedy.
     """
     if not config.reuse or config.profile_dir is None:
         return config, None
@@ -84,15 +84,15 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
     }
     if config.key not in (None, engine["key"]):
         raise ConfigError(
-            f"key is set, and the connection files in {client_file.parent} have another: unset it, or remove both "
+            f"key is set, but the connection files in {client_file.parent} have another key: unset key, or remove both "
             "files to begin anew"
         )
     try:
         taken_up = replace(config, **found)
     except ConfigError as error:
         raise ConnectionFileError(
-            f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both to "
-            "begin anew; clients and engines then need the new ones."
+            f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both files to "
+            "begin anew; clients and engines then need the new files."
         ) from error
     _warn_of_differences(config, taken_up, known)
     for path in (client_file, engine_file):
@@ -103,22 +103,22 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
 
 
 def _check_encryption(config: HubConfig, known: Known) -> None:
-    """Raises `ConfigError` if `config` asks for encryption, or for none, and the files say the opposite."""
+    """Raise `ConfigError` if the setting ``curve`` is on or off, and the files say the opposite."""
     if config.curve in (None, known.curve_serverkey is not None):
         return
     if config.curve:
         raise ConfigError(
-            f"curve is on, and the connection files in {known.where} are those of a hub without it, as are the "
-            "engines that have read them: remove both files to begin anew, or turn curve off"
+            f"curve is on, but the connection files in {known.where}, and the engines that have read them, belong to a "
+            "hub with curve off: remove both files to begin anew, or turn curve off"
         )
     raise ConfigError(
-        f"the connection files in {known.where} are those of a hub with curve on, and curve is off: turn it on, or "
+        f"curve is off, but the connection files in {known.where} belong to a hub with curve on: turn curve on, or "
         "remove both files to begin anew"
     )
 
 
 def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -> None:
-    """Tell which settings are without effect. Those that have their default value are not worth a word."""
+    """Log a warning for each setting that has no effect, unless it has its default value."""
     default = HubConfig()
     differences = {
         "location": taken_up.location,
@@ -146,13 +146,13 @@ def _warn_of_differences(config: HubConfig, taken_up: HubConfig, known: Known) -
 
 
 def _interfaces() -> list[str]:
-    """Return the names of this machine's interfaces. The connection files have addresses in their place."""
+    """Return the names of this machine's interfaces. The connection files have addresses instead of these names."""
     return [name for _, name in socket.if_nameindex()]
 
 
 def _tell_difference(known: Known, setting: str, value: object, found: object) -> None:
     log.warning(
-        "the connection files say something else than a setting, and count; remove both files to begin anew",
+        "a setting has no effect, since the connection files differ from it; remove both files to begin anew",
         setting=setting,
         value=value,
         found=found,
@@ -165,13 +165,13 @@ def _tell_difference(known: Known, setting: str, value: object, found: object) -
 
 @dataclass(frozen=True)
 class SavedEngines:
-    """The engines that a hub has: their uuids by id, the next id that it gives, and the engines' hosts and pids.
+    """The engines of a hub: their uuids by id, the next id, and the engines' hosts and process ids (``places``), by id.
 
     ``local`` are the processes of local engines, by process id, and ``boot`` is the boot of the system in which they
     run (`trio_hub.runtime.processes.boot_id`).
 
-    ``gone`` are the uuids by id of engines that were lost, and that may come back. Engines for which a goodbye was said
-    are not among them: their ids are free for others.
+    ``gone`` are the uuids, by id, of lost engines that may come back. Engines that were unregistered are not among
+    them: their ids are free for other engines.
     """
 
     engines: dict[int, str]
@@ -183,12 +183,12 @@ class SavedEngines:
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
-    """Where the state is kept, which is where ipcontroller keeps it."""
+    """Return the path of the engine state file, which is also ipcontroller's path for it."""
     return profile_dir / "log" / f"engines{cluster_id}.json"
 
 
 def read_engine_state(path: Path) -> SavedEngines | None:
-    """What the file says; None, and a warning that names it, if it cannot be read. None, too, if there is none."""
+    """Return the content of an engine state file; None if there is no file, or, with a warning, if it is unreadable."""
     try:
         state = json.loads(path.read_bytes())
         engines = dict(_rows(path, state["engines"]))
@@ -211,7 +211,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
 
 
 def _rows(path: Path, table: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-    """The rows of a table of the file, by engine id. A row whose name is no id is told, and costs no other row."""
+    """Yield the rows of a table of the file, by engine id. Skip a row whose name is no id, with a warning."""
     for name, value in table.items():
         try:
             yield int(name), value
@@ -227,13 +227,13 @@ def _is_place(place: Any) -> bool:
 
 
 class EngineStateFile:
-    """Keeps a hub's engines in a file, for the hub that comes after it.
+    """Keeps a hub's engines in a file, for the next hub.
 
     Args:
-        path: of the file.
-        hub: whose engines they are.
-        changed: the event that is set when engines next come or go.
-        local: the engines that the hub runs.
+        path: the path of the file.
+        hub: the hub.
+        changed: returns the event that is set when an engine next comes or goes.
+        local: the hub's local engines.
     """
 
     def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event], local: LocalEngines) -> None:
@@ -244,7 +244,7 @@ class EngineStateFile:
         self._boot = boot_id()
         self._is_read = False
         self._left: SavedEngines | None = None
-        self._written = self._now()  # what an earlier hub has left is kept until there is something better
+        self._written = self._now()  # the earlier hub's file stays until the engines change
 
     def _now(self) -> SavedEngines:
         engines = {engine.id: engine.uuid for engine in self._hub.engines.alive.values()}
@@ -257,13 +257,13 @@ class EngineStateFile:
         return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot, gone)
 
     def adopt(self) -> None:
-        """Have the local engines of the hub before looked after, as far as they still run."""
+        """Have the previous hub's local engines that still run supervised."""
         state = self._before()
         if state is not None and state.boot == self._boot:
             self._local.adopt(state.local)
 
     def _before(self) -> SavedEngines | None:
-        """Return what the hub before has left, which is read once."""
+        """Return the state that the previous hub has left. The file is read once."""
         if not self._is_read:
             self._is_read = True
             self._left = read_engine_state(self.path)
@@ -289,9 +289,9 @@ class EngineStateFile:
         log.info("restored engines; their hearts are awaited", engines=len(engines), path=self.path)
 
     async def keep(self) -> None:
-        """Write the file when engines come or go, for ever; not more often than makes sense."""
+        """Write the file when engines come or go, at most once in `WRITE_GAP` seconds. Runs for ever."""
         while True:
-            changed = self._changed()  # before looking: what changes from here on sets this one
+            changed = self._changed()  # before reading the state: later changes set this event
             state = self._now()
             if state == self._written:
                 await changed.wait()
@@ -300,7 +300,7 @@ class EngineStateFile:
             await trio.sleep(WRITE_GAP)
 
     def write(self) -> None:
-        """Write what has not been written yet."""
+        """Write the file if the engines have changed since it was written."""
         state = self._now()
         if state != self._written:
             self._write(state)
@@ -313,9 +313,9 @@ class EngineStateFile:
             del told["gone"]
         try:
             write_private_file(self.path, json.dumps(told))
-        except OSError as error:  # it is tried again when the engines have changed
+        except OSError as error:  # the next change of the engines causes another attempt
             log.warning(
-                "cannot write the file without which engines cannot be restored",
+                "cannot write the engine state file, without which engines cannot be restored",
                 kind="engine_state",
                 path=self.path,
                 error=error.strerror or error,
@@ -323,13 +323,13 @@ class EngineStateFile:
         self._written = state
 
     def remove(self) -> None:
-        """There will be no hub that these engines could find."""
+        """Remove the file, since no hub will come that these engines could find."""
         with contextlib.suppress(OSError):
             self.path.unlink()
 
 
 async def await_hearts(hub: Hub, config: HubConfig, drain_pongs: Callable[[], object]) -> None:
-    """Give restored engines time to let their hearts be heard, as new ones have it; those that do not are lost."""
+    """Lose the restored engines whose hearts were not heard within the registration timeout."""
     await trio.sleep(config.registration_timeout_seconds)
     drain_pongs()  # a heartbeat may be waiting to be handled
     hub.purge_unheard()

@@ -1,4 +1,4 @@
-"""`RunningHub`: the handle by which an embedder holds a hub that is at work."""
+"""`RunningHub`: a running hub, as a program that embeds it uses it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["RunningHub"]
 
 
 class RunningHub:
-    """A hub that is at work, as `serve_hub` hands it to its embedder.
+    """A running hub. `serve_hub` passes it to the program that embeds the hub.
 
-    - ``config``: what it was started with; with ``reuse``, what the connection files have made of that;
-    - ``client_info``, ``engine_info``: what connection files say; ``ipyparallel.Client`` takes the former as it is;
-    - ``client_file``, ``engine_file``: the paths of these files, or None without a profile directory.
+    - ``config``: the settings; with ``reuse``, including those of the connection files;
+    - ``client_info``, ``engine_info``: the contents of the connection files. ``ipyparallel.Client`` accepts the former;
+    - ``client_file``, ``engine_file``: the paths of these files; None without a profile directory.
     """
 
     def __init__(self, config: HubConfig, factory: HubFactory, host: RuntimeHost) -> None:
@@ -50,34 +50,34 @@ class RunningHub:
 
     @property
     def connections(self) -> str:
-        """``encrypted``, if clients and engines talk to it over CURVE, or ``open``."""
+        """``encrypted`` if clients and engines connect with CURVE, else ``open``."""
         return "open" if self.client_info["curve_serverkey"] is None else "encrypted"
 
     @property
     def engines(self) -> dict[int, str]:
-        """The engines that are usable now: their uuids, by id."""
+        """The uuids of the engines that are registered now, by id."""
         return {engine.id: engine.uuid for engine in self._host.hub.engines.alive.values()}
 
     @property
     def core(self) -> Hub:
-        """The hub's state, to look at: whoever changes it changes what the hub does."""
+        """The hub's core, for reading its state. Changing the state changes what the hub does."""
         return self._host.hub
 
     async def wait_engines(self, n: int) -> None:
-        """Wait until at least `n` engines are usable at the same time. Put it in a cancel scope for a timeout.
+        """Wait until at least `n` engines are registered at the same time. For a timeout, use a cancel scope.
 
         Raises:
-            HubClosedError: if the hub stops before, or has stopped.
+            HubClosedError: The hub stops before, or has stopped.
         """
         await trio.lowlevel.checkpoint()
         while not self._host.stop_requested.is_set():
             if len(self._host.hub.engines.alive) >= n:
                 return
             await self._host.engines_changed.wait()
-        raise HubClosedError(f"the hub stopped while {n} engines were waited for")
+        raise HubClosedError(f"the hub stopped before {n} engines were registered")
 
     def statistics(self) -> Statistics:
-        """Its numbers now."""
+        """Return the hub's present numbers."""
         published = self._subscribers
         host = self._host
         return statistics_of(
@@ -86,61 +86,62 @@ class RunningHub:
 
     @property
     def service_failures(self) -> Failures:
-        """How often each service has failed, by name: for a program that runs services of its own beside the hub."""
+        """The number of failures of each service, by name. A program can count its own services here, too."""
         return self._host.failures
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
-        """What happens from now on: ``async with hub.events() as events: async for event in events: …``.
+        """Return a context manager for the events from now on.
 
-        The stream ends when the hub does. A reader that falls 10,000 events behind gets `EventsLost`.
+        Use it as ``async with hub.events() as events: async for event in events: …``. The stream ends when the hub
+        stops. A reader that is more than 10,000 events behind gets `EventsLost`.
         """
         return self._host.events()
 
     def observed(self, observer: Observer) -> AbstractContextManager[None]:
-        """Tell an observer what happens, as it happens, for the length of a ``with`` block."""
+        """Return a context manager that has an observer called for each event, for the length of a ``with`` block."""
         return self._host.observed(observer)
 
     def abort(self, msg_ids: Sequence[str]) -> list[str]:
-        """Withdraw load-balanced tasks that wait, or are queued, here; which of them did.
+        """Abort tasks that are waiting or queued, and return the msg_ids of the aborted tasks.
 
-        Their clients get the answer of an aborted task, and what depends on them is told of a failure. What an engine
-        has already is left alone.
+        Their clients get the answer of an aborted task, and tasks that depend on them treat them as failed. A task that
+        an engine has already goes on there, but is not sent to another engine.
         """
         return self.core.aborting.abort(msg_ids)
 
     async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
-        """Run recorded requests again, as new tasks: their new msg_ids, by the old ones.
+        """Run recorded requests again, as new tasks, and return the new msg_ids by the old ones.
 
         Raises:
-            KeyError: there is no record of one of them; then none is run.
-            StoreError: the task database does not answer.
+            KeyError: A request has no record. Then no request is run.
+            StoreError: The task database does not answer.
         """
         return await carry_out(self.core.queries.resubmit(list(msg_ids)))
 
     async def purge(self, query: dict[str, Any]) -> int:
-        """Forget the records of finished requests that match a query, ``{}`` all of them; how many they were.
+        """Forget the records of finished requests that match a query, and return their number. ``{}`` matches all.
 
         Raises:
-            QueryError: it is not in the hub's query language.
-            StoreError: the task database does not answer.
+            QueryError: The query is not in the hub's query language.
+            StoreError: The task database does not answer.
         """
         return await self.core.store.drop(parse_query(query))
 
     def shutdown_engine(self, uuid: str) -> None:
-        """Ask an engine to end, as a client's ``shutdown`` does. What it runs is given up, or run elsewhere.
+        """Ask an engine to end, as a client's ``shutdown`` does. Its running requests fail, or run elsewhere.
 
         Raises:
-            EngineError: there is no engine of this uuid.
+            EngineError: No engine with this uuid is registered.
         """
         engine = self.core.engines.by_ident.get(uuid.encode("utf-8", "replace"))
         if engine is None:
-            raise EngineError(f"there is no engine of the uuid {uuid!r} (any more)")
+            raise EngineError(f"no engine with the uuid {uuid!r} is registered (any more)")
         self.core.control.shutdown_engine(engine)
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
-        """Ask for an orderly stop: whoever waits is answered, and `serve_hub` returns. Idempotent.
+        """Ask for an orderly stop: waiting clients get answers, and `serve_hub` returns. Idempotent.
 
-        ``at_once`` gives local engines no time to end by themselves, also in a stop that is under way.
+        With ``at_once``, local engines get no time to end by themselves, even if the stop has begun already.
         """
         self._host.stop(reason)
         if at_once:
@@ -151,13 +152,13 @@ class RunningHub:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it has been asked to stop, or has stopped."""
+        """Whether the hub has been asked to stop, or has stopped."""
         return self._host.stop_requested.is_set()
 
     async def wait_stopping(self) -> None:
-        """Wait until it is asked to stop, by whomever."""
+        """Wait until the hub is asked to stop."""
         await self._host.stop_requested.wait()
 
     async def wait_stopped(self) -> None:
-        """Wait until everything is released."""
+        """Wait until the hub has stopped and released everything."""
         await self._stopped.wait()

@@ -1,4 +1,4 @@
-"""Who may connect: CURVE keys, the list of those that are allowed, and a warning where nothing protects the hub."""
+"""CURVE keys, the public keys that may connect, and the warning if the hub is reachable without encryption."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = get_logger("trio_hub.runtime")
 
 @dataclass(frozen=True)
 class Security:
-    """What protects a hub's connections beyond signatures; all is None without encryption."""
+    """The CURVE keys of a hub. Without encryption, all values are None."""
 
     hub_keys: CurveKeys | None = None
     engine_keys: CurveKeys | None = None
-    """Those of the engines that the hub starts itself."""
+    """The keys of local engines."""
     allowed_keys: frozenset[bytes] | None = None
-    """The public keys of those who may connect, as the 32 bytes that ZeroMQ tells of a peer; None if all may."""
+    """The public keys of the peers that may connect, each as 32 bytes; None if all peers may connect."""
 
     def give_to_engines(self, environment: dict[str, str]) -> None:
-        """Replace what the environment of engines says of keys: the hub's own are not for the code they run."""
+        """Put the engines' keys into their environment, and remove the hub's own keys, which engines must not see."""
         for name in _KEY_VARIABLES:
             environment.pop(name, None)
         if self.engine_keys is not None:
@@ -47,10 +47,10 @@ _KEY_VARIABLES = (
 
 
 def secure(config: HubConfig, known: Known | None) -> Security:
-    """Return the keys of a hub of these settings. Warn of what its users have to know about who can read along.
+    """Return the keys of a hub with these settings. Log a warning if others can read its messages.
 
     Raises:
-        ConfigError: keys cannot be used, or are not those of the connection files that are used again.
+        ConfigError: The keys cannot be used, or differ from those of the connection files that are used again.
     """
     if not config.encrypted:
         _warn_of_exposure(config)
@@ -66,8 +66,8 @@ def secure(config: HubConfig, known: Known | None) -> Security:
     keys = _hub_keys(config, known)
     if known is not None and keys.public != known.curve_serverkey:
         raise ConfigError(
-            f"curve_secretkey is not that of the public key in the connection files in {known.where}: set the one "
-            "that is, or remove both files to begin anew"
+            f"curve_secretkey does not belong to the public key in the connection files in {known.where}: set the "
+            "secret key that does, or remove both files to begin anew"
         )
     engine_keys = CurveKeys.fresh()
     if config.curve_allowed_keys is None:
@@ -77,7 +77,7 @@ def secure(config: HubConfig, known: Known | None) -> Security:
 
 
 def _hub_keys(config: HubConfig, known: Known | None) -> CurveKeys:
-    """The keys of the settings; else those that the hub before has kept; else fresh ones."""
+    """Return the keys of the settings, or else the keys that the previous hub has kept, or else new keys."""
     if not zmq.has("curve"):
         exposed = " and ".join(config.exposed_addresses)
         why = "curve is on" if config.curve else f"curve is on, since the hub listens on {exposed}"
@@ -93,20 +93,20 @@ def _hub_keys(config: HubConfig, known: Known | None) -> CurveKeys:
         raise ConfigError("curve_secretkey is not usable: it is no Z85 of 32 bytes")
     if config.curve_publickey not in (None, keys.public):
         raise ConfigError(
-            f"curve_publickey is {config.curve_publickey!r}, and that of curve_secretkey is {keys.public!r}: "
-            "set keys that belong together, or curve_secretkey only"
+            f"curve_publickey is {config.curve_publickey!r}, but the public key of curve_secretkey is {keys.public!r}: "
+            "set keys that belong together, or only curve_secretkey"
         )
     return keys
 
 
 def read_allowed_keys(path: Path) -> frozenset[bytes]:
-    """The public keys in a file, as the 32 bytes that ZeroMQ tells of a peer.
+    """Return the public keys in a file, each as 32 bytes.
 
-    A line is a key and perhaps a comment after a space, or a comment that begins with ``#``. (That is among the
-    characters of Z85, but too high a digit for a key to begin with.)
+    Each line has a key, which a space and a comment may follow, or a comment that begins with ``#``. (Z85 has the
+    character ``#``, but no key can begin with it.)
 
     Raises:
-        ConfigError: naming the file, and the line.
+        ConfigError: The file cannot be read. The text names the file, and the wrong line.
     """
     try:
         text = path.read_text("ascii", "backslashreplace")
@@ -127,16 +127,16 @@ def read_allowed_keys(path: Path) -> frozenset[bytes]:
 
 
 def _warn_of_exposure(config: HubConfig) -> None:
-    """Say it, if others than this machine's users can reach the hub and nothing but signatures protects it.
+    """Log a warning if other machines can reach the hub, since its connections are not encrypted.
 
-    Also if clients and engines come through ssh: an address that they do not use is open to others all the same.
+    This also holds if clients and engines connect through ssh: the hub's address is still open to others.
     """
     exposed = config.exposed_addresses
     if exposed:
         log.warning(
-            "listening without encryption: anyone on the network can read all code, data and results, and "
-            "whoever learns the key in the connection files can run programs on the engines as you. Turn curve on, "
-            "or listen on 127.0.0.1 and set ssh_server and engine_ssh_server",
+            "listening without encryption: anyone on the network can read all code, data and results, and anyone who "
+            "learns the key in the connection files can run programs on the engines as you. Turn curve on, or listen "
+            "on 127.0.0.1 and set ssh_server and engine_ssh_server",
             address=" and ".join(
                 "all addresses" if address in ("*", "0.0.0.0", "[::]") else address for address in exposed
             ),

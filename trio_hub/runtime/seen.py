@@ -42,7 +42,7 @@ _MINUTE = timedelta(minutes=1)
 
 
 class SeenMessages:
-    """The open file. It is made if it is missing, and emptied if it belongs to another key, or is damaged.
+    """The open file. It is created if it is missing, and emptied if it belongs to another key or is damaged.
 
     The file has a head and two rings of marks, see `trio_hub.wire.signing.ReplayWindow.keep_in`. The head has a digest
     of the key, a date, and a digest of the system's boot. All requests with a later date than that have their marks in
@@ -78,7 +78,7 @@ class SeenMessages:
             raise
         except OSError as error:
             raise ConnectionFileError(
-                f"cannot use {path}, which notes what this hub has been sent: {lacking(error) or error.strerror}"
+                f"cannot use {path}, which has marks of seen messages: {lacking(error) or error.strerror}"
             ) from error
         boot = _boot()
         if not is_intact:
@@ -142,7 +142,7 @@ def open_seen(config: HubConfig, session: Session, now: datetime) -> SeenMessage
     try:
         return SeenMessages(path, session, now, is_new_key=config.key is None)
     except BlockingIOError:
-        log.warning("another hub uses the file: this hub's messages are not known to the hub after it", path=path)
+        log.warning("another hub uses the file: the next hub will not know the messages of this hub", path=path)
         return None
 
 

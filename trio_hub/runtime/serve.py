@@ -1,4 +1,4 @@
-"""`serve_hub`: a hub in anybody's nursery."""
+"""`serve_hub`: runs a hub as a Trio task."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = ["RunningHub", "serve_hub"]
 log = get_logger("trio_hub.runtime")
 
 STATE_FILE = "engine state file"
-"""The service's name."""
+"""The name of the service that writes the engine state file."""
 LAST_WORDS = 1.0 + 2 * HEART_ANSWER
-"""Seconds that nannies of local engines have to say that these are gone, and their hearts to stay silent."""
+"""Seconds for which the hub waits for nannies to report the end of local engines, and asks the engines' hearts."""
 LINGER = 1000
-"""Milliseconds that the last replies have to leave when the hub stops."""
+"""Milliseconds within which the last replies must leave when the hub stops."""
 RELEASE_LIMIT = 15.0
-"""Seconds that ZeroMQ has to release its connections after that."""
+"""Seconds within which ZeroMQ must then release its connections."""
 
 
 async def serve_hub(
@@ -56,15 +56,15 @@ async def serve_hub(
 ) -> None:
     """Run a hub until it is asked to stop, or cancelled.
 
-    ``hub = await nursery.start(serve_hub, HubConfig(...))`` returns a `RunningHub` when everything is bound and
-    the connection files are written. Several hubs can live in one process. Whichever way it ends, it leaves
-    no task, thread, socket, descriptor or file behind (but, with ``reuse``, the files for the next hub); an orderly
-    stop, and a cancellation too, first answers those who still wait.
+    ``hub = await nursery.start(serve_hub, HubConfig(...))`` returns a `RunningHub` when all sockets are bound and the
+    connection files are written. Several hubs can run in one process. However the hub ends, it leaves no task, thread,
+    socket, descriptor or file behind, except, with ``reuse``, the files for the next hub. When the hub is asked to stop
+    or is cancelled, it first answers the clients that still wait.
 
     Raises:
-        ConfigError: an address, port, key, database or other setting cannot be used.
-        ConnectionFileError: the connection files cannot be written, or not be used again.
-        HubError: the hub failed; its cause is the error, or the group of errors, that did it.
+        ConfigError: An address, port, key, database or other setting cannot be used.
+        ConnectionFileError: The connection files cannot be written, or cannot be used again.
+        HubError: The hub failed. Its cause is the error, or the group of errors.
     """
     config = config or HubConfig()
     try:
@@ -87,7 +87,7 @@ def _failure(error: Exception) -> HubError:
 
 
 def _single_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """The only error in a group, at whatever depth; None if there are several, or cancellations among them."""
+    """Return the only error in a group, at any depth; None if the group has several exceptions."""
     if len(group.exceptions) != 1:
         return None
     error = group.exceptions[0]
@@ -132,7 +132,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
         factory.bind()
         started = _now()
         seen = open_seen(config, session, started)  # after binding: a hub that has the ports may be using it
-        # Who serves outlives whom it serves: local engines are stopped before the channels they talk through.
+        # Services outlive their users: local engines are stopped before the channels that they use are closed.
         async with trio.open_nursery() as services:
             host = RuntimeHost(config, factory.channels, factory.receiver, services, failures)
             host.hub = hub = Hub(
@@ -146,7 +146,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 scheme=config.scheme,
                 max_heartmonitor_misses=config.max_heartmonitor_misses,
                 hb_period=round(1000 * config.ping),
-                # whoever asks is told where, and not the key, which would go by for all to read
+                # only the addresses, not the key: these messages may not be encrypted
                 engine_info={name: factory.engine_info[name] for name in ("interface", *ENGINE_CHANNELS)},
                 broadcast_channels=factory.broadcast_channels,
                 strict=config.durability == "strict",
@@ -164,16 +164,16 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 seen.follow(hub.admission.freshness.latest)
             running = RunningHub(config, factory, host)
             services.start_soon(store.run, name="task database")
-            keep_key(config, security.hub_keys)  # before the files that send clients and engines to its public key
+            keep_key(config, security.hub_keys)  # before the connection files, which have its public key
             _write_connection_files(running, known)
             try:
                 state_file = await _take_over(services, host, factory, config)
-            except StoreError as error:  # so far, it is the setting that cannot be used
+            except StoreError as error:  # at the start, the setting is what has to be changed
                 raise ConfigError(f"db: {error}") from error
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, factory.bound_config, host.hurried, failures=failures)
-                services.start_soon(_hurry, host, local)  # a service, since it must live while engines are being ended
+                services.start_soon(_hurry, host, local)  # a service, since it is needed while engines are stopped
                 users.start_soon(local.run, name="local engines")
                 log.info("hub is listening", address=factory.client_url("registration"))
                 task_status.started(running)
@@ -199,7 +199,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
 async def _take_over(
     services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig
 ) -> EngineStateFile | None:
-    """Carry on where the hub before has ended, if that is wanted, and write the engines down from now on."""
+    """Take over the engines and requests of the previous hub, with ``reuse``, and keep the engine state file."""
     hub = host.hub
     state_file = None
     if config.profile_dir is not None:
@@ -214,11 +214,11 @@ async def _take_over(
         if config.reuse:
             taken_over = await carry_out(hub.recovery.take_over())
             if taken_over:
-                log.info("carrying on with unfinished requests of the hub before", requests=taken_over)
+                log.info("carrying on with unfinished requests of the previous hub", requests=taken_over)
         elif unfinished:
             written_off = await carry_out(hub.recovery.write_off())
             log.error(
-                "unfinished requests of the hub before have failed: this one was not started with restore or reuse",
+                "unfinished requests of the previous hub have failed: this hub was not started with restore or reuse",
                 requests=written_off,
             )
     if hub.engines.alive:
@@ -229,7 +229,7 @@ async def _take_over(
 
 
 def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig) -> LocalEngines:
-    """Return the supervisor of the engines that belong to this hub."""
+    """Return the supervisor of this hub's local engines."""
     engines = LocalEngines(
         config.engines,
         factory.engine_info,
@@ -251,9 +251,10 @@ async def _hurry(host: RuntimeHost, engines: LocalEngines) -> None:
 
 
 async def _hear_last_words(host: RuntimeHost, left: int) -> None:
-    """Local engines have been ended. Give their nannies a moment to unregister them, until so many are left.
+    """Wait until the nannies of the ended local engines have unregistered them, and only ``left`` engines remain.
 
-    Else the hub that comes next would look for them; or, worse, hear of it, and take it for the end of its own.
+    Otherwise the next hub would expect these engines; or it would get the nannies' messages, and could unregister its
+    own engines with the same ids.
     """
     with trio.move_on_after(LAST_WORDS):
         while len(host.hub.engines.alive) > left:
@@ -261,7 +262,7 @@ async def _hear_last_words(host: RuntimeHost, left: int) -> None:
 
 
 def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFactory, config: HubConfig) -> None:
-    """The hub's own tasks: one that receives from all sockets, and the heartbeat."""
+    """Start the hub's own tasks: the receiver of messages, the heartbeat, and the watchers of connections."""
     hub, channels = host.hub, factory.channels
     channels["query"].handle = hub.dispatch_query
     for name in hub.monitor_handlers:
@@ -308,33 +309,33 @@ async def _close(
     seen: SeenMessages | None,
     lock: ProfileLock | None,
 ) -> None:
-    """Answer those who wait, flush what is recorded, and release everything, within the grace."""
+    """Answer waiting clients, flush the records, and release everything, within the grace."""
     try:
         if running is not None and host is not None:
             _take_leave(running, host, state_file)
             with trio.move_on_after(config.stop_grace), suppress(StoreError):
-                # a strict hub answers when a record is on disk, and then writes down that it has answered
+                # after each commit, a strict hub sends answers, which change further records
                 await store.flush_all()
     finally:
         factory.close_sockets(LINGER)
-        if seen is not None:  # nothing more is read; and the next hub may come as soon as this one counts as stopped
+        if seen is not None:  # no more messages are read, and the next hub may start as soon as this one has stopped
             seen.close(keep=running is None or config.reuse or config.key is not None)
         try:
             with trio.move_on_after(config.stop_grace):
                 await store.aclose()
         finally:
             await _release(factory)
-            if lock is not None:  # as soon as this hub counts as stopped, the next may come
+            if lock is not None:  # before this hub counts as stopped, since the next hub may start then
                 lock.release()
             if running is not None:
                 running.mark_stopped()
 
 
 async def _release(factory: HubFactory) -> None:
-    """Release ZeroMQ's threads. It blocks until the last replies have left, `LINGER` at most; the event loop does not.
+    """Release ZeroMQ's threads, in a thread: this blocks until the last replies have left, at most `LINGER` ms.
 
-    Should it block for longer all the same, its threads are left to the end of the process: a hub that does not end is
-    worse.
+    If it blocks for longer than `RELEASE_LIMIT`, ZeroMQ's threads stay until the process ends. A hub that does not end
+    would be worse.
     """
     with trio.move_on_after(RELEASE_LIMIT) as limit:
         await trio.to_thread.run_sync(factory.release, abandon_on_cancel=True)
@@ -343,9 +344,9 @@ async def _release(factory: HubFactory) -> None:
 
 
 def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateFile | None) -> None:
-    """Remove the files, unless they are to be used again, answer clients, and tell the embedder's tasks."""
+    """Remove the files, unless the next hub uses them, answer clients, and end the streams of events."""
     host.stop(host.stop_reason or "cancelled")
-    with going_on("removal of files", host.failures):  # clients are to be answered all the same
+    with going_on("removal of files", host.failures):  # after an error, clients must still be answered
         if running.config.reuse:
             if state_file is not None:
                 state_file.write()
@@ -364,7 +365,7 @@ def _take_leave(running: RunningHub, host: RuntimeHost, state_file: EngineStateF
 
 
 def _stop_serving(host: RuntimeHost, config: HubConfig) -> None:
-    """Answer whoever waits; or leave that to the hub that comes next, if one is to come."""
+    """Answer the clients that wait, or leave that to the next hub, if one will carry on."""
     host.hub.stop_serving(carried_on=config.reuse and host.hub.store.durable and not host.for_good)
 
 

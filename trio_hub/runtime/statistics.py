@@ -18,58 +18,58 @@ __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatistics:
-    """How the task database does. Without a disk behind it, nothing ever waits to be written."""
+    """The numbers of the task database. Without a disk, no changes wait to be written."""
 
     kind: str
     """``sqlite``, ``postgresql``, ``memory`` or ``none``."""
     size: int | None
-    """Bytes that it takes up now: on disk (SQLite) or in memory; None where only a server knows."""
+    """The size in bytes, now: on disk (SQLite) or in memory; None if only a server knows it."""
     pending: int
-    """Records of which something is not yet written, now."""
+    """Records with changes that are not written yet, now."""
     pending_bytes: int
-    """Bytes of memory that they take up, roughly."""
+    """The approximate size of these changes in memory, in bytes."""
     lag: float
-    """Seconds since the oldest change came that is not yet written, now; 0 if all are."""
+    """The age of the oldest change that is not written yet, in seconds, now; 0 if all changes are written."""
     batches: int
-    """Times that something was written."""
+    """The number of batches that were written."""
     written: int
-    """Records changed in what was written; one that is written twice counts twice."""
+    """The number of changed records in these batches. A record that is written twice counts twice."""
     trimmed: int
-    """Records that were dropped since they were more, larger or older than is to be kept."""
+    """Records that were dropped because of the limits on their number, size or age."""
     not_persisted: int
-    """Records that were lost: given up for want of memory, or not to be written for a reason of their own."""
+    """Records that were lost: given up for want of memory, or impossible to write."""
     last_error: str | None
-    """Why it cannot be written now; None when it can."""
+    """Why the database cannot be written now; None if it can be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts are since the hub's start, unless they say otherwise."""
+    """The numbers of a hub. Counts begin at the hub's start. *Now* marks present values."""
 
     engines: int
-    """Engines that are alive now."""
+    """Engines that are registered, now."""
     registering: int
-    """Engines that were told their id and whose heart was not heard yet, now."""
+    """Engines that were told their ids and whose hearts were not heard yet, now."""
     tasks_queued: int
     """Tasks that wait for an engine, now."""
     tasks_waiting: int
-    """Tasks that wait for what they depend on, now."""
+    """Tasks that wait for the requests on which they depend, now."""
     tasks_running: int
     """Tasks that an engine has and has not answered, now."""
     direct_pending: int
     """Direct requests that are not answered, now."""
     submitted: int
-    """Tasks and direct requests received."""
+    """Requests received, of all queues."""
     completed: int
-    """Of these, answered with success."""
+    """Requests answered with success."""
     failed: int
-    """Of these, answered with an error, or aborted."""
+    """Requests answered with an error, or aborted."""
     queue_memory: int
     """Bytes of memory that queued tasks take up now."""
     results_owed: int
-    """Results that wait for clients which are away, now."""
+    """Results that wait for clients that are away, now."""
     database: DatabaseStatistics
-    """How the task database does."""
+    """The numbers of the task database."""
     wire_errors: dict[str, int]
     """Messages that could not be read, by kind (`trio_hub.errors.WireError.KINDS`)."""
     ignored: dict[str, int]
@@ -77,37 +77,37 @@ class Statistics:
     internal_errors: dict[str, int]
     """Unexpected exceptions, by the place in the hub. Each is a bug, or a failure of the machine, and is in the log."""
     lost: int
-    """Engines that are gone and whose late results are still taken, now."""
+    """Engines that are lost and still within their grace, now."""
     engines_registered: int
     """Engines that became usable."""
     engines_lost: dict[str, int]
-    """Engines that are gone, by reason: ``ended``, ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
+    """Engines that were lost, by reason: ``ended``, ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
     local_engines: int
-    """Engines that the hub was asked to run on its machine."""
+    """The number of local engines that the hub was asked to run."""
     local_engines_missing: tuple[str, ...]
-    """A sentence for each of these that cannot be used now: which one, and why."""
+    """A sentence for each local engine that cannot be used now: which engine, and why."""
     heartbeats_missed: int
     """Pings that an engine did not answer in their period."""
     sessions: int
-    """Clients' sessions that are known now: the last 10,000 that have sent a request."""
+    """Sessions of clients that the hub remembers, now: at most 10,000."""
     submitted_by_queue: dict[str, int]
     """`submitted`, by queue: ``task``, ``mux`` (direct requests) or ``broadcast``."""
     outcomes: dict[str, dict[str, int]]
     """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
     connections: str
-    """``encrypted``, if clients and engines talk to the hub over CURVE, or ``open``."""
+    """``encrypted`` if clients and engines connect with CURVE, else ``open``."""
     subscribers: int
     """Connections that have subscribed to output or to notifications, now: two for each stock client."""
     subscribers_behind: int
-    """Of these, the ones from which messages were dropped, and for which others wait still, now."""
+    """Subscribers for which messages were dropped, and for which other messages still wait, now."""
     subscribers_waiting: int
-    """Bytes of messages that wait for subscribers, now; a message counts for each subscriber that it waits for."""
+    """Bytes of messages that wait for subscribers, now. A message counts once per subscriber for which it waits."""
     subscribers_dropped: int
-    """Messages that were dropped since a subscriber did not read; a message counts for each such subscriber."""
+    """Messages that were dropped since a subscriber did not read them. A message counts once per such subscriber."""
     subscribers_dropped_bytes: int
-    """Bytes of these messages."""
+    """Bytes of the dropped messages."""
     service_failures: dict[str, int]
-    """Errors that nobody expected of what runs beside the hub, such as the dashboard or retention, by service."""
+    """Unexpected errors of services, such as the dashboard or retention, by service."""
 
 
 def statistics_of(
@@ -118,15 +118,15 @@ def statistics_of(
     failures: Failures,
     local: LocalEngines,
 ) -> Statistics:
-    """Return the hub's numbers now.
+    """Return the hub's present numbers.
 
     Args:
-        hub: whose numbers.
-        database: where its records are.
+        hub: the hub.
+        database: the URL of its task database.
         connections: ``encrypted`` or ``open``.
-        published: the subscribers of each channel that has some.
-        failures: errors of services, by name.
-        local: the engines that the hub runs.
+        published: the subscribers of each channel to which clients subscribe.
+        failures: the failures of services, by name.
+        local: the local engines.
     """
     scheduler = hub.tasks.scheduler
     return Statistics(
@@ -172,7 +172,7 @@ def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
 
 
 def _size(database: DatabaseURL) -> int | None:
-    """Of an SQLite file and the log beside it."""
+    """Return the size in bytes of an SQLite file and its log; None if the database is no file."""
     if database.path is None:
         return None
     size = 0

@@ -1,4 +1,5 @@
-"""Who does what next: the task queue with its schemes and fairness, and the relays to one engine.
+"""The scheduler of tasks, with its schemes and its fair queue, and the unanswered requests of each engine.
 
-Plain synchronous objects: they are told what happened and decide; they neither send nor wait.
+It consists of plain synchronous objects. They are told what happened, and decide what to do. They send nothing, and
+never wait.
 """

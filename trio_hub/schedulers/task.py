@@ -1,4 +1,4 @@
-"""A task in the load-balanced queue, and an engine as that queue sees it."""
+"""A task, and an engine as the scheduler sees it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .dependencies import TaskDependency, parse_dependency
 __all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
 
-# One for all: an empty set of its own takes up 216 bytes, and there may be a million tasks.
+# All tasks share these empty sets: a set takes up 216 bytes, and there may be a million tasks.
 _NO_ENGINES: frozenset[bytes] = frozenset()
 _NO_IDS: frozenset[str] = frozenset()
 
 
 class TaskState(Enum):
-    """Every task that the scheduler knows is in exactly one of these."""
+    """The state of a task in the scheduler."""
 
     WAITING = "waiting"
-    """Waits for what it depends on."""
+    """The task waits for the requests on which it depends."""
     QUEUED = "queued"
-    """Waits for an engine with room."""
+    """The task waits for an engine with room."""
     RUNNING = "running"
-    """Sent to an engine that is registered, or within the grace of one that is lost."""
+    """The task was sent to an engine that is registered, or lost and still within its grace."""
     DONE = "done"
-    """Answered, once; the scheduler has forgotten it."""
+    """The task is answered, and the scheduler has forgotten it."""
 
 
 class SentBy(Enum):
@@ -59,24 +59,24 @@ class SentBy(Enum):
 
 
 class WorkerState(Enum):
-    """What the scheduler may do with an engine; the hub derives it from the state of the engine's life."""
+    """What the scheduler may do with an engine. The hub derives it from the engine's `EngineState`."""
 
     EXPECTED = "expected"
-    """The engine is one of an earlier hub, and gets nothing yet. When it is back: `USABLE`; if it is not: `LOST`."""
+    """The engine is one of an earlier hub, and gets no tasks yet. When it is back: `USABLE`; if it is lost: `LOST`."""
     USABLE = "usable"
     """The engine gets tasks."""
     LOST = "lost"
-    """The engine gets nothing more. What it runs may still be answered, until it is settled."""
+    """The engine gets no more tasks. It may still answer its running tasks, until it is settled."""
 
 
 class Timer(Protocol):
-    """What the scheduler needs of a timeout: a way to call it off."""
+    """A timer, as the scheduler uses it."""
 
     def cancel(self) -> object: ...
 
 
 class Worker:
-    """An engine as the task queue sees it: what it runs, and when it last got something."""
+    """An engine as the scheduler sees it: its running tasks, and when it got its last task."""
 
     __slots__ = ("feeding", "ident", "last_used", "running", "state")
 
@@ -84,7 +84,7 @@ class Worker:
         self.ident = ident
         self.state = state
         self.feeding = False
-        """Whether it is to get more of the queued tasks soon, before any new task."""
+        """Whether the engine is to get more of the queued tasks soon, before any new task."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
 
@@ -94,31 +94,31 @@ class Worker:
 
     @property
     def load(self) -> int:
-        """How many tasks are outstanding on it."""
+        """The number of tasks that are outstanding on the engine."""
         return len(self.running)
 
 
 class Task:
     """One task, from its submission until it is answered.
 
-    - ``number``: its place in the order of submissions;
-    - ``targets``: the engines that may run it; None for all engines;
-    - ``refused``: the engines that must not get it (again), since it failed there, or its dependency was not met there;
-    - ``unmet``: the engines among them at which its dependency was not met. A failure may be forgiven; asking these
-      engines again would give the same answer;
-    - ``after``, ``follow``: what it depends on;
-    - ``unknown``: the msg_ids of these of which only the store may know;
-    - ``timeout``: how long it may wait, in seconds; ``timer`` runs while it waits;
-    - ``waited``: the seconds of that time that had passed before this hub began;
-    - ``frames``: its message; None while the message is only in the task database;
-    - ``queue_bytes``: the bytes of `queue_memory` that it takes up;
-    - ``raw_header``: its header as it came;
-    - ``sent_by``: which hub has sent it to an engine;
-    - ``aborted``: whether a client has aborted it; then no engine gets it any more.
+    - ``number``: the task's place in the order of submissions;
+    - ``targets``: the engines that may run the task; None for all engines;
+    - ``refused``: the engines that do not get the task again: it failed there, or its dependency was not met there;
+    - ``unmet``: the refused engines at which the dependency was not met. The task may be sent again to an engine on
+      which it failed, but not to these: they would give the same answer;
+    - ``after``, ``follow``: the task's dependencies;
+    - ``unknown``: the msg_ids among the dependencies whose outcomes the store is asked for;
+    - ``timeout``: the seconds for which the task may wait; ``timer`` runs while the task waits;
+    - ``waited``: the seconds of the timeout that had passed before this hub began;
+    - ``frames``: the message; None while the message is only in the task database;
+    - ``queue_bytes``: the bytes of `queue_memory` that the task takes up;
+    - ``raw_header``: the packed header, as the client sent it;
+    - ``sent_by``: which hub has sent the task to an engine;
+    - ``aborted``: whether a client has aborted the task; then no further engine gets it.
 
     Raises:
-        InvalidDependency: its metadata states a dependency of no known form.
-        WireError: its timeout is not a number of seconds.
+        InvalidDependency: the metadata has a dependency of an unknown form.
+        WireError: the timeout is not a number of seconds.
     """
 
     __slots__ = (
@@ -193,10 +193,10 @@ class Task:
 
     @property
     def depends_on(self) -> set[str]:
-        """The msg_ids of which it still needs to hear."""
+        """The msg_ids of the requests on which the task depends and whose outcomes it does not have yet."""
         open_ids = set(self.after.open) if self.after else set()
         return open_ids | self.follow.open if self.follow else open_ids
 
     def accepts(self, ident: bytes) -> bool:
-        """Whether the engine of this identity may get it."""
+        """Return whether the engine with this identity may get the task."""
         return ident not in self.refused and (self.targets is None or ident in self.targets)

@@ -1,7 +1,7 @@
-"""The load-balanced task queue: which task goes to which engine, and what an engine's death does to it.
+"""The task scheduler: it chooses the engine for each task, and decides what happens to the tasks of a lost engine.
 
-`TaskScheduler` is told what happened (`submit`, `result`, `add_engine`, …) and says what to do through the
-methods of `SchedulerHost`. It reads no bytes, sends nothing, and knows no clock.
+`TaskScheduler` is told what happened (`submit`, `result`, `add_engine`, …), and calls the methods of `SchedulerHost` to
+have its decisions carried out. It reads no bytes, sends nothing, and has no clock.
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ from .task import SentBy, Task, TaskState, Timer, Worker, WorkerState
 __all__ = ["AT_A_TIME", "NOT_BEGUN", "SchedulerHost", "TaskScheduler"]
 
 AT_A_TIME = 500
-"""Tasks that the scheduler sends or answers in one go, at most."""
+"""The maximum number of tasks that the scheduler sends or answers before other work has its turn."""
 NOT_BEGUN = "it was aborted before it began"
 
 
 class SchedulerHost(Protocol):
-    """What the scheduler asks of those around it."""
+    """The interface by which the scheduler has its decisions carried out."""
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         """Send the task to the engine."""
 
     def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
-        """Answer the task with an error; the scheduler has forgotten it."""
+        """Answer the task with an error. The scheduler has forgotten the task."""
 
     def task_queued_again(self, task: Task) -> None:
-        """Note that a task that had an engine waits for another: it is in the queue, or waits for a dependency."""
+        """Note that a task has no engine any more: it is in the queue again, or waits for a dependency."""
 
     def is_pending(self, msg_id: str) -> bool:
-        """Whether a request that is not the scheduler's will be told to `TaskScheduler.ended` when it ends."""
+        """Return whether a request of any queue is pending, so that `TaskScheduler.ended` will be called for it."""
 
     def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
-        """Find out how these requests ended, long ago, and tell `TaskScheduler.outcomes_known`."""
+        """Look up in the store how these requests ended, and call `TaskScheduler.outcomes_known`."""
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Make the call after all others have had their turn."""
+        """Make the call later, after other work has had its turn."""
 
     def start_timer(self, task: Task, seconds: float) -> Timer:
-        """Call `TaskScheduler.timed_out` after that time, unless the timer is cancelled before."""
+        """Call `TaskScheduler.timed_out` after this time, unless the timer is cancelled before."""
 
 
 class TaskScheduler:
     """Assigns tasks to engines.
 
     Args:
-        host: carries out what is decided.
-        rng: chance, for the schemes that need it.
-        hwm: how many tasks may be outstanding on one engine (high water mark); 0 is unlimited, and so is a scheme
-            that is not `bounded`, whatever this says.
-        scheme: name of the scheme that chooses among engines with room, one of `SCHEMES`.
+        host: carries out the scheduler's decisions.
+        rng: random numbers, for the schemes that need them.
+        hwm: the maximum number of outstanding tasks per engine (high water mark); 0 means no limit. A scheme that is
+            not `bounded` has no limit, whatever the value.
+        scheme: the name of the scheme that chooses among the engines with room, one of `SCHEMES`.
 
     Raises:
-        ConfigError: for a scheme or hwm that is not one.
+        ConfigError: the scheme is unknown, or hwm is negative.
     """
 
     def __init__(self, host: SchedulerHost, rng: Random, *, hwm: int = 1, scheme: str = "leastload") -> None:
@@ -82,13 +82,13 @@ class TaskScheduler:
         self.hwm = hwm if self.with_room.bounded else 0
         self.queue = FairQueue()
         self.tasks: dict[str, Task] = {}
-        """Every task that is waiting, queued or running, by msg_id."""
+        """All tasks that are waiting, queued or running, by msg_id."""
         self.workers: dict[bytes, Worker] = {}
         """The engines that may get tasks, by identity."""
         self.running = 0
-        """How many of them are running."""
+        """The number of running tasks."""
         self.dependents: dict[str, dict[str, Task]] = {}
-        """The tasks that depend on a request that has not ended yet: by its msg_id, then by theirs."""
+        """The tasks that depend on a request that has not ended, by the request's msg_id and then by their own."""
         self.outcomes = Outcomes()
         self._news: deque[tuple[str, Outcome]] = deque()
         self._telling = False
@@ -98,28 +98,27 @@ class TaskScheduler:
     # Engines
 
     def add_engine(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> Worker:
-        """Add an engine that has come, and give it work; to an expected engine not before `engine_back`."""
+        """Add an engine, and give it work. An expected engine gets work only after `engine_back`."""
         worker = self.workers[ident] = Worker(ident, state)
         self._feed(worker)
         return worker
 
     def engine_back(self, worker: Worker) -> None:
-        """Give work to an engine that was expected."""
+        """Give work to an engine that was expected, and is back."""
         worker.state = WorkerState.USABLE
         self._feed(worker)
 
     def remove_engine(self, worker: Worker) -> None:
-        """An engine is lost: it gets nothing more, and what it runs may still be answered until `settle`.
+        """Give a lost engine no more tasks. It may still answer its running tasks until `settle`.
 
-        Queued tasks that only this engine could have run fail at once, or are given to engines that have failed
-        them before.
+        Queued tasks that only this engine could have run fail at once, or go to engines on which they failed before.
         """
         if worker.state is WorkerState.LOST:
             return
         worker.state = WorkerState.LOST
         del self.workers[worker.ident]
         self.with_room.discard(worker)
-        self._telling = True  # who depends on one of these may be another of them: it must have its place first
+        self._telling = True  # these may depend on each other: first place them all
         try:
             for task in self.queue.take_confined_to(worker.ident, self.workers.keys()):
                 self._place(task)
@@ -128,9 +127,9 @@ class TaskScheduler:
         self._tell_news()
 
     def settle(self, worker: Worker, error_of: Callable[[str], HubError] | None = None) -> None:
-        """The grace of a lost engine is over: run what it left elsewhere if it has retries, else fail it.
+        """Run the unanswered tasks of a lost engine elsewhere if they have retries left, else fail them.
 
-        ``error_of`` gives the error of a task that fails, by its msg_id.
+        Call this when the engine's grace is over. ``error_of`` returns the error for a task that fails, by its msg_id.
         """
         for task in list(worker.running.values()):
             self._take_back(task)
@@ -152,7 +151,7 @@ class TaskScheduler:
     # Tasks
 
     def submit(self, task: Task) -> bool:
-        """A task has come: run it, queue it, or fail it. False if one of this msg_id is unfinished."""
+        """Run, queue or fail a new task. Return False, and do nothing, if a task with its msg_id is unfinished."""
         if task.msg_id in self.tasks:
             return False
         self._submissions += 1
@@ -165,7 +164,7 @@ class TaskScheduler:
         return True
 
     def inherit(self, task: Task, worker: Worker) -> bool:
-        """A task is known that an earlier hub has sent to an engine. False if one of this msg_id is unfinished."""
+        """Add a task that an earlier hub has sent to an engine. Return False if its msg_id is that of another task."""
         if task.msg_id in self.tasks:
             return False
         self._submissions += 1
@@ -176,7 +175,7 @@ class TaskScheduler:
         return True
 
     def adopt(self, task: Task, worker: Worker) -> None:
-        """A task turns out to have run on this engine, wherever it is now: an earlier hub had sent it there."""
+        """Note that a task runs on this engine, since an earlier hub has sent it there, whatever its state is here."""
         elsewhere = task.worker
         if elsewhere is not None:
             self._take_back(task)
@@ -188,7 +187,7 @@ class TaskScheduler:
             self._feed(elsewhere)
 
     def run_again(self, task: Task) -> None:
-        """What became of a task on its engine cannot be known any more: run it once more, there or elsewhere."""
+        """Run a task once more, on the same or another engine, since its result was lost."""
         worker = task.worker
         assert worker is not None
         self._take_back(task)
@@ -196,15 +195,15 @@ class TaskScheduler:
         self._feed(worker)
 
     def running_on(self, ident: bytes, msg_id: str) -> Task | None:
-        """The task, if it is one that the engine of this identity has been given and not yet answered."""
+        """Return the task with this msg_id if the engine with this identity has it and has not answered it."""
         task = self.tasks.get(msg_id)
         return task if task is not None and task.worker is not None and task.worker.ident == ident else None
 
     def result(self, task: Task, *, ok: bool, aborted: bool = False, dependencies_met: bool = True) -> bool:
-        """An engine has answered a task that is `running_on` it. Whether the answer is the client's to have.
+        """Handle an engine's answer to a task that is `running_on` it. Return whether the client is to get the answer.
 
-        It is not if the task goes to another engine: because the functional dependency was not met here, or
-        because it failed, was not aborted, and has retries left.
+        If not, the task goes to another engine: because its functional dependency was not met here, or because it
+        failed, was not aborted, and has retries left.
         """
         worker = task.worker
         assert worker is not None
@@ -219,7 +218,7 @@ class TaskScheduler:
                 task.retries -= 1
             else:
                 task.unmet |= {ident}
-        # The queued tasks come first: else a chain of tasks, each after the one before, would keep the engine.
+        # Queued tasks come first: otherwise a chain of dependent tasks would keep the engine to itself.
         self._feed(worker)
         if final:
             self.ended(task.msg_id, Outcome(ok, ident))
@@ -228,7 +227,7 @@ class TaskScheduler:
         return final
 
     def abandon(self, task: Task, error: HubError) -> None:
-        """Give a task up, wherever it is, and answer it with the error."""
+        """Give up a task, in whatever state it is, and answer it with the error."""
         worker = task.worker
         if worker is not None:
             self._take_back(task)
@@ -237,7 +236,7 @@ class TaskScheduler:
         self._fail(task, worker, error)
 
     def abandon_unsent(self, task: Task, error: HubError) -> None:
-        """Give a task up that cannot be sent to its engine, which may have another."""
+        """Give up a task that cannot be sent to its engine, and give the engine other work."""
         worker = task.worker
         self.abandon(task, error)
         if worker is not None:
@@ -246,7 +245,8 @@ class TaskScheduler:
     def abort(self, msg_ids: Iterable[str]) -> list[str]:
         """Abort tasks, and return the msg_ids of those that no engine has.
 
-        To their dependents, aborted tasks have failed. A task that an engine has goes on there, but never elsewhere.
+        Tasks that depend on an aborted task treat it as failed. A task that an engine has goes on there, and is not
+        sent to another engine.
         """
         found = [task for msg_id in dict.fromkeys(msg_ids) if (task := self.tasks.get(msg_id)) is not None]
         left = [task for task in found if task.worker is None and not task.aborted]
@@ -254,13 +254,13 @@ class TaskScheduler:
         for task in found:
             task.aborted = True
             if task.worker is None:
-                task.state = TaskState.WAITING  # until it is answered
+                task.state = TaskState.WAITING  # until the hub answers it
         self._answer_aborted(deque(left))
         return [task.msg_id for task in left]
 
     def _answer_aborted(self, tasks: deque[Task]) -> None:
-        """Answer aborted tasks, which no engine has: some at a time, between which everybody else has a turn."""
-        telling, self._telling = self._telling, True  # a dependent may be aborted, too, and is then answered as such
+        """Answer aborted tasks that no engine has, `AT_A_TIME` at a time, so that other work has its turn."""
+        telling, self._telling = self._telling, True  # a dependent task may be aborted, too, and gets that answer
         try:
             for _ in range(min(len(tasks), AT_A_TIME)):
                 task = tasks.popleft()
@@ -274,36 +274,36 @@ class TaskScheduler:
             self._host.soon(partial(self._answer_aborted, tasks))
 
     def abandon_all(self, error: HubError) -> None:
-        """Give all tasks up. None is run because another has ended so."""
+        """Give up all tasks. No task is run because a task on which it depends has ended in this way."""
         self.dependents.clear()
         for task in list(self.tasks.values()):
             self.abandon(task, error)
 
     def timed_out(self, task: Task) -> None:
-        """The time is up in which the task may wait."""
+        """Fail a task that has waited for longer than its timeout."""
         if task.worker is None and task.state is not TaskState.DONE:
             self.abandon(task, TaskTimeout(f"the task has waited for longer than {task.timeout} s"))
 
     # Dependencies
 
     def outcomes_known(self, task: Task, outcomes: Mapping[str, Outcome]) -> None:
-        """What the store knows of the requests that were asked for; those it does not know never existed."""
+        """Handle the store's answer about a task's dependencies. Requests that it does not know never existed."""
         if task.state is not TaskState.WAITING:
             return
         missing = task.unknown - outcomes.keys()
         task.unknown = frozenset()
         if missing:
-            self._fail(task, None, InvalidDependency(f"there is no task {min(missing)}, on which it depends"))
+            self._fail(task, None, InvalidDependency(f"the task depends on {min(missing)}, which does not exist"))
             return
         for msg_id, outcome in outcomes.items():
             self._tell(task, msg_id, outcome)
         self._advance(task)
 
     def ended(self, msg_id: str, outcome: Outcome) -> None:
-        """A request has ended: see who depended on it.
+        """Note that a request has ended, and tell the tasks that depend on it.
 
-        A failure may fail others in turn, and so on, at any depth: these are told one after the other, not from
-        within each other.
+        A failure may make further tasks fail, at any depth. So the outcomes are queued and told one after the other,
+        without recursion.
         """
         self.outcomes.remember(msg_id, outcome)
         if msg_id not in self.dependents:
@@ -348,19 +348,19 @@ class TaskScheduler:
                 condition.ended(msg_id, outcome)
 
     def _advance(self, task: Task) -> None:
-        """See how far a task has come with its dependencies."""
+        """Fail, place or keep a task, according to the state of its dependencies."""
         if task.aborted:
-            return  # it is answered by `_answer_aborted`, or by its engine
+            return  # `_answer_aborted`, or the task's engine, answers it
         after, follow = task.after, task.follow
         if task.state is TaskState.WAITING:
             if (after and after.impossible) or (follow and (follow.impossible or follow.torn)):
-                self._fail(task, None, ImpossibleDependency("what the task depends on can never be met any more"))
+                self._fail(task, None, ImpossibleDependency("the dependencies of the task can never be met any more"))
             elif task.unknown or (after and not after.met) or (follow and not follow.met):
                 self._start_timer(task)
             else:
                 self._place(task)
         elif task.state is TaskState.QUEUED and task.targets != self._followed(task):
-            # one more of those it may follow has ended, perhaps where there is room
+            # one more request that it may follow has ended, perhaps on an engine with room
             self.queue.remove(task)
             self._place(task)
 
@@ -371,7 +371,7 @@ class TaskScheduler:
         return followed if task.asked_targets is None else followed & task.asked_targets
 
     def _restrict_to_followed(self, task: Task) -> None:
-        if task.follow is not None:  # and it may be that another of them has ended since it was placed last
+        if task.follow is not None:  # further requests that it follows may have ended since it was placed last
             task.targets = self._followed(task)
 
     def _may_follow_another(self, task: Task) -> bool:
@@ -390,11 +390,11 @@ class TaskScheduler:
     # Assignment
 
     def _must_ask_anew(self, task: Task) -> bool:
-        # An earlier hub has found that the task may run; which engines it may follow is not known here.
+        # An earlier hub found that the task may run. This hub does not know which engines the task may follow.
         return task.sent_by is SentBy.EARLIER_HUB and (task.after is not None or task.follow is not None)
 
     def _place_anew(self, task: Task) -> None:
-        """Place a task that has had an engine."""
+        """Place a task that had an engine before."""
         must_ask_anew = self._must_ask_anew(task)
         if task.sent_by is SentBy.EARLIER_HUB:
             task.sent_by = SentBy.PERHAPS_EARLIER_HUB
@@ -409,9 +409,9 @@ class TaskScheduler:
             self._host.task_queued_again(task)
 
     def _place(self, task: Task) -> None:
-        """Run a task that has no engine, or queue it, or fail it."""
+        """Run, queue or fail a task that has no engine."""
         if task.targets is None and not task.refused and task.follow is None:
-            worker = self.with_room.choose(task)  # as for most tasks: any engine will do
+            worker = self.with_room.choose(task)  # any engine may run it, as most tasks
         else:
             self._restrict_to_followed(task)
             self._forgive(task)
@@ -433,15 +433,15 @@ class TaskScheduler:
     def _choose(self, task: Task) -> Worker | None:
         if task.targets is None:
             return self.with_room.choose(task)
-        # sorted, since the order of a set of bytes differs from one process to the next, and no choice should
+        # Sorted: the order of a set of bytes differs between processes, and choices must not.
         targets = (self.workers.get(ident) for ident in sorted(task.targets - task.refused))
         with_room = [worker for worker in targets if worker is not None and worker in self.with_room]
         return self.with_room.choose_among(with_room) if with_room else None
 
     def _feed(self, worker: Worker) -> None:
-        """Give queued tasks to a worker that may have room: some at a time, between which everybody else has a turn.
+        """Give queued tasks to a worker that may have room, `AT_A_TIME` at a time, so that other work has its turn.
 
-        Until the worker has got all queued tasks for which it has room, new tasks are queued behind them.
+        New tasks are queued behind these tasks, until the worker has got all queued tasks for which it has room.
         """
         if worker.state is not WorkerState.USABLE:
             self._update_room(worker)
@@ -490,7 +490,7 @@ class TaskScheduler:
         self._update_room(worker)
 
     def _take_off(self, task: Task, worker: Worker) -> None:
-        """Whoever calls this sees to it that the worker's room is updated."""
+        """Remove a task from its worker. The caller then has to update the worker's room."""
         del worker.running[task.msg_id]
         task.worker = None
         self.running -= 1
@@ -505,7 +505,7 @@ class TaskScheduler:
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:
-        # If all have failed it once, and it asked to be tried again: better on any than never.
+        # If the task has failed on all engines and may be retried, any engine is better than none.
         if task.refused != task.unmet and not task.timeout and not self._somebody_accepts(task):
             task.refused = task.unmet
 
@@ -537,5 +537,5 @@ class TaskScheduler:
 
 def _no_target_left() -> ImpossibleDependency:
     return ImpossibleDependency(
-        "none of the engines that this task may run on is left: they are gone, or did not meet its dependencies"
+        "no engine is left that may run this task: the engines are gone, or did not meet the task's dependencies"
     )

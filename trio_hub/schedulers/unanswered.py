@@ -1,6 +1,7 @@
-"""Requests that were sent to one engine and are not answered yet.
+"""Requests that were sent to an engine and are not answered yet.
 
-Direct requests, control requests and broadcasts each have an `UnansweredRequests`; each engine has a `Lane` in each.
+There is one `UnansweredRequests` each for direct requests, control requests and broadcasts. Each engine has a `Lane` in
+each of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["Direct", "Lane", "UnansweredRequests"]
 
 
 class Direct:
-    """A request that was sent to an engine and not answered yet; perhaps its share of a `Broadcast`.
+    """A request that was sent to an engine and is not answered yet. It may be the engine's share of a `Broadcast`.
 
     ``sent_by`` is `SentBy.THIS_HUB`, or `SentBy.EARLIER_HUB` if an earlier hub has sent it, or was about to.
     """
@@ -35,7 +36,7 @@ class Direct:
 
 
 class Lane:
-    """The requests that one engine has not answered, in the order in which it was sent them."""
+    """The requests of one channel that one engine has not answered, in the order in which they were sent."""
 
     __slots__ = ("ident", "pending")
 
@@ -54,7 +55,7 @@ class UnansweredRequests:
         self.pending: dict[str, Direct] = {}
 
     def sent(self, direct: Direct) -> bool:
-        """Add a request that goes to its lane's engine. Return False if one with its msg_id is unanswered already."""
+        """Add a request that is sent to its lane's engine. Return False if its msg_id is unanswered already."""
         msg_id = direct.header.msg_id
         if msg_id in self.pending:
             return False
@@ -63,7 +64,7 @@ class UnansweredRequests:
         return True
 
     def restore(self, direct: Direct) -> None:
-        """A request is known that an earlier hub has sent to the engine of its lane, or was about to."""
+        """Add a request that an earlier hub has sent to its lane's engine, or was about to send."""
         direct.sent_by = SentBy.EARLIER_HUB
         self.sent(direct)
 

@@ -1,1 +1,1 @@
-"""ZeroMQ on Trio: sockets, their connections, and what is published on them."""
+"""ZeroMQ on Trio: sockets, their connections, and published messages."""

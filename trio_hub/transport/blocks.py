@@ -1,4 +1,4 @@
-"""Tasks that serve a block of code, and end with it."""
+"""Background tasks for the length of a block of code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["serving"]
 
 @asynccontextmanager
 async def serving() -> AsyncGenerator[trio.Nursery, None]:
-    """A nursery of those who serve the block: they are cancelled when it ends.
+    """Give a nursery for background tasks of the block. The tasks are cancelled when the block ends.
 
-    The one error that ended it comes out as it is; several come out in a group.
+    A single error is raised as it is. Several errors are raised in a group.
     """
     try:
         async with trio.open_nursery() as nursery:

@@ -1,11 +1,11 @@
 """`Channel`: a ZeroMQ socket in a Trio program.
 
-A ZeroMQ socket has one descriptor. It is edge-triggered and only ever becomes readable. Any send or receive may consume
-the edge; then only the socket itself knows whether there is a message. Hence two rules:
+A ZeroMQ socket has one descriptor. It is edge-triggered, and becomes readable only. Any send or receive may consume the
+edge; then only the socket itself knows whether there is a message. Hence two rules:
 
-1. one task receives from many sockets (`trio_hub.transport.receiver.Receiver`): from each socket until there is nothing
-   left, and it waits when no socket has anything left;
-2. any task may send, at once; but that one task then has to look at the socket once more before it waits.
+1. One task receives from many sockets (`trio_hub.transport.receiver.Receiver`), from each socket until no message is
+   left. It waits when no socket has a message left.
+2. Any task may send, at once. The receiving task then has to look at the socket once more before it waits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..wire.frames import Buffer, Frames
 __all__ = ["LARGE_FRAME", "MAX_FRAMES", "PARTS_AT_A_TIME", "Channel", "Watcher", "monitor_of"]
 
 LARGE_FRAME = 65_536
-"""Bytes from which on a frame stays where ZeroMQ received it, instead of being copied into Python's memory."""
+"""Frames of this many bytes and more stay where ZeroMQ received them. Smaller ones are copied into Python's memory."""
 PARTS_AT_A_TIME = 1000
-"""Frames of one message received at most before others have their turn: about a millisecond."""
+"""The maximum number of frames of one message that are received at a time. It takes about a millisecond."""
 _FEW_FRAMES = range(64)
-"""As many frames as nearly all messages have at most; those of a longer one are counted as they are received."""
+"""Nearly all messages have at most this many frames. The frames of longer messages are counted as they come."""
 MAX_FRAMES = 100_000
-"""Frames that a message may have at most. Each buffer of a request or result is a frame."""
+"""The maximum number of frames of a message. Each buffer of a request or result is a frame."""
 
 # As plain numbers: ZeroMQ's own flags are enums, which cost more to convert than the call itself.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -56,15 +56,15 @@ class Watcher(Protocol):
 
 
 class Channel:
-    """A ZeroMQ socket, and whoever handles what it receives.
+    """A ZeroMQ socket, and the function that handles its messages.
 
     Args:
-        socket: bound or connected, or to be so soon; the channel owns it and closes it.
-        handle: called with each message's frames, in the receiving task; it must not wait.
-        name: for people.
+        socket: the socket, which may be bound or connected later. The channel owns the socket, and closes it.
+        handle: called with the frames of each message, in the receiving task. It must not wait.
+        name: the name for logs.
 
-    A message of more than ``max_frames`` frames is thrown away as it comes in, a slice at a time, and ``refused`` is
-    called with the number of its frames. (How long one frame may be is for the socket to say: ``zmq.MAXMSGSIZE``.)
+    A message of more than ``max_frames`` frames is dropped as it comes in, a slice at a time, and ``refused`` is called
+    with the number of its frames. (The socket limits the size of a frame: ``zmq.MAXMSGSIZE``.)
     """
 
     def __init__(
@@ -74,26 +74,26 @@ class Channel:
         self.handle = handle
         self.name = name
         self.known: Container[Buffer] | None = None
-        """The first frames of the peers that `introduce` need not be told of; None if it is to be told of nobody."""
+        """The first frames of known peers, for which `introduce` is not called; None if it is never called."""
         self.introduce: Callable[[Buffer], None] = lambda first: None
         """Called with the first frame of a message from a peer that is not `known`, before the message is handled."""
         self.max_frames = MAX_FRAMES
         self.refused: Callable[[int], None] = lambda frames: None
         self.latest: Any = None
-        """The first frame, a `zmq.Frame`, of the message that came last; it knows by which connection it came."""
+        """The first frame (a `zmq.Frame`) of the latest message. ZeroMQ knows the connection by which a frame came."""
         self.closed = False
-        # A connection that breaks while it is sent on ends with the linger of that moment, whatever `close` says later.
-        # By ZeroMQ's default it may then never end, and nor may its context.
+        # If a connection breaks while a message is sent, the linger of that moment applies, not that of `close`. With
+        # ZeroMQ's default, the connection and its context might never end.
         socket.linger = 0
         self.fd = int(socket.getsockopt(zmq.FD))
-        # Those of the C extension: what is wrapped around them serves sockets of other kinds, at twice the cost.
+        # Methods of the C extension: pyzmq's wrappers are for other kinds of sockets, and cost twice as much.
         core: Any = super(zmq.Socket, socket)
         self._send: Callable[[Buffer, int, bool], Any] = core.send
         self._receive: Callable[[int, bool], Any] = core.recv
         self._getsockopt: Callable[[int], int] = core.get
         self.receiver: Watcher | None = None
         self.held = False
-        """Whether nothing is received for now, see `hold`."""
+        """Whether the channel receives nothing for now, see `hold`."""
         self._unfinished: _Unfinished | None = None
 
     def __repr__(self) -> str:
@@ -111,16 +111,16 @@ class Channel:
         """Send a message, without waiting.
 
         Returns:
-            False if nothing was sent: the peer that a ROUTER's first frame names is not connected, or there is
-            no room for the message, or the channel is closed.
+            False if nothing was sent: the peer that a ROUTER's first frame names is not connected, there is no room
+            for the message, or the channel is closed.
         """
         if self.closed:
             return False
         send = self._send
         last = frames[-1]
         try:
-            # Bytes are copied, since ZeroMQ would need a thread of its own to release them; frames that it received
-            # itself are shared.
+            # Bytes are copied, since pyzmq would need a further thread to release them. Frames that ZeroMQ has
+            # received are shared.
             for frame in frames[:-1]:
                 send(frame, _MORE, type(frame) is not _FRAME)
             send(last, _NOBLOCK, type(last) is not _FRAME)
@@ -135,10 +135,10 @@ class Channel:
         return sent
 
     def drain(self, budget: int | None = None, *, held: bool = False) -> bool:
-        """Receive and handle what is there, at most `budget` messages; with `held`, also if it is held.
+        """Receive and handle the messages that have arrived, at most `budget`; with `held`, also on a held channel.
 
         Returns:
-            Whether there may be more.
+            Whether there may be more messages.
         """
         receive = self._receive
         handle = self.handle
@@ -171,13 +171,13 @@ class Channel:
                 if known is not None and frames[0] not in known:
                     self.introduce(frames[0])
                 handle(frames)
-            # Often one is all there is, and to be told so by an exception costs several times as much.
+            # Often there is only one message, and an exception that says so costs several times as much as this check.
             if received == 1 and not self._has_message():
                 return False
         return not self.closed and (held or not self.held)
 
     def _receive_rest(self, unfinished: _Unfinished) -> Frames | None:
-        """Receive more of a message of many frames. Returns it when it is whole, empty if it is too long; else None."""
+        """Receive more of a long message. When complete, return its frames, or [] if it is too long; else None."""
         receive = self._receive
         frames = unfinished.frames
         for _ in range(PARTS_AT_A_TIME):
@@ -195,37 +195,37 @@ class Channel:
         return None
 
     def is_readable(self) -> bool:
-        """Whether there is something to receive now."""
+        """Return whether there is a message to receive now."""
         return not self.held and self._has_message()
 
     def touch(self) -> None:
-        """Have ZeroMQ do now what it has to do for this socket, such as let go of connections that have ended."""
+        """Have ZeroMQ do its pending work for this socket now, such as releasing connections that have ended."""
         self._has_message()
         if self.receiver is not None:
-            self.receiver.look_again(self)  # the sign that a message has arrived may be gone
+            self.receiver.look_again(self)  # the edge that tells of a message may have been consumed
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)
 
     def peer_address(self) -> str | None:
-        """The address, without the port, that the message being handled came from; None if that cannot be told."""
+        """Return the address, without a port, of the sender of the message being handled; None if it is not known."""
         if self.latest is None:
             return None
         try:
             address = str(self.latest["Peer-Address"])
-        except zmq.ZMQError:  # it has not come over a network
+        except zmq.ZMQError:  # the message has not come over a network
             return None
-        return address.removeprefix("::ffff:")  # a socket for IPv6 calls those of IPv4 so, too
+        return address.removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
 
     def peer_fd(self) -> int:
-        """The descriptor, in this process, of the connection that the message being handled came by; -1 for none."""
+        """Return the descriptor of the connection of the message being handled; -1 if there is none."""
         try:
             return -1 if self.latest is None else int(self.latest.get(_SRCFD))
         except zmq.ZMQError:
             return -1
 
     def hold(self) -> None:
-        """Receive nothing for now: ZeroMQ keeps what comes, and, when its queues are full, so does the sender's."""
+        """Receive nothing for now. Messages wait in ZeroMQ's queues and, when these are full, at their senders."""
         if not self.held:
             self.held = True
             if self.receiver is not None:
@@ -239,7 +239,7 @@ class Channel:
                 self.receiver.watch(self)
 
     def close(self, linger: int) -> None:
-        """Close the socket; what was sent has `linger` milliseconds to leave. Idempotent."""
+        """Close the socket. Messages that were sent have `linger` milliseconds to leave. Idempotent."""
         if not self.closed:
             self.closed = True
             if self.receiver is not None:

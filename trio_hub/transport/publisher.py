@@ -34,22 +34,22 @@ __all__ = ["Publisher"]
 log = get_logger("trio_hub.runtime")
 
 RECEIVE_ROOM = 100
-"""Subscriptions of one peer that ZeroMQ takes before the hub does."""
+"""The maximum number of subscriptions of one peer that ZeroMQ receives ahead of the hub."""
 MAX_SUBSCRIPTION = 1024
-"""Bytes of a message that a peer may send: a subscription, or a part of the handshake.
+"""The maximum size, in bytes, of a message that a peer sends: a subscription, or a part of the handshake.
 
-A longer one ends the connection.
+A longer message ends the connection.
 """
 TOKEN_BYTES = 8
 HEARING_PERIOD = 0.001
-"""Seconds between two looks for new subscriptions before a message is sent. Other subscriptions are read in their turn.
+"""The least seconds between two checks for new subscriptions before messages are sent. The receiver reads the others.
 
-ZeroMQ itself looks for subscriptions as seldom, and each look costs half as much as sending a message.
+ZeroMQ itself checks as seldom, and a check costs half as much as sending a message.
 """
 LEAST_PAUSE = 0.01
 """Seconds between attempts to send waiting messages to a subscriber that reads."""
 MOST_PAUSE = 0.25
-"""Seconds between attempts to send waiting messages to a subscriber that does not read, at most."""
+"""The longest pause, in seconds, between attempts to send waiting messages to a subscriber that does not read."""
 WARNING_PERIOD = 10.0
 """Seconds between warnings about one subscriber."""
 
@@ -77,7 +77,7 @@ class Publisher(Channel):
     """
 
     def __init__(self, socket: zmq.Socket[Any], limit: int, *, name: str = "") -> None:
-        super().__init__(socket, lambda frames: None, name=name)  # `drain` is this class's own
+        super().__init__(socket, lambda frames: None, name=name)  # this class has its own `drain`
         self.subscribers = Subscribers(limit, partial(secrets.token_bytes, TOKEN_BYTES))
         self.counts: Counter[str] = Counter()
         self.greet: Callable[[], Sequence[Frames]] | None = None
@@ -226,7 +226,7 @@ class Publisher(Channel):
         if not subscriber.waiting and subscriber.warned_at is not None:
             _tell_caught_up(self.name, subscriber)
 
-    # Hearing who subscribes
+    # Subscriptions
 
     def drain(self, budget: int | None = None, *, held: bool = False) -> bool:
         """Handle the subscriptions that have arrived, at most `budget`. Return whether there may be more."""
@@ -282,7 +282,7 @@ class Publisher(Channel):
             return
         self.monitor.channel.drain()
         if fd not in self.monitor.connected:
-            return  # it has ended already
+            return  # the connection has ended already
         if verb == b"\1":
             self._subscribe(fd, prefix, frame)
         else:
@@ -295,7 +295,7 @@ class Publisher(Channel):
     def _subscribe(self, fd: int, prefix: bytes, frame: zmq.Frame) -> None:
         topics = self.subscribers.subscribe(fd, prefix, peer_of(frame))
         if topics is None:
-            self._refuse(fd, frame, "it subscribes to too much")
+            self._refuse(fd, frame, "it has subscribed to too many or too long topics")
             return
         topic, before = topics
         self._set_topic(zmq.SUBSCRIBE, topic)
@@ -314,7 +314,7 @@ class Publisher(Channel):
             self.socket.setsockopt(option, topic)
 
     def _refuse(self, fd: int, frame: zmq.Frame, why: str) -> None:
-        """End a connection. A client that is hit because of another peer's message connects and subscribes again."""
+        """End a connection. If it is a client's, by mistake, the client connects and subscribes again."""
         self.counts["subscription_refused"] += 1
         log.warning(
             "ended the connection of a subscriber",
@@ -351,8 +351,8 @@ def _tell_dropped(channel: str, subscriber: Subscriber) -> None:
     if subscriber.warned_at is None or now - subscriber.warned_at >= WARNING_PERIOD:
         subscriber.warned_at = now
         log.warning(
-            "a client does not read what it has subscribed to, so the oldest of it is dropped: resume or close that "
-            "client; or raise subscriber_queue, if it reads but is slow",
+            "a client does not read the messages that it has subscribed to, so the oldest are dropped: resume or close "
+            "that client; or raise subscriber_queue, if the client reads but is slow",
             kind="subscriber_behind",
             address=subscriber.address,
             channel=channel,
@@ -364,7 +364,7 @@ def _tell_dropped(channel: str, subscriber: Subscriber) -> None:
 def _tell_caught_up(channel: str, subscriber: Subscriber) -> None:
     subscriber.warned_at = None
     log.info(
-        "a client that did not read what it has subscribed to does so again",
+        "a client that did not read the messages that it has subscribed to reads them again",
         address=subscriber.address,
         channel=channel,
         messages=subscriber.dropped,

@@ -16,36 +16,36 @@ from .channel import Channel
 __all__ = ["BUDGET", "Receiver", "receive_from"]
 
 BUDGET = 8
-"""Messages received at most from one channel before other channels have their turn: half a millisecond."""
+"""The maximum number of messages of one channel that are received at a time. It takes half a millisecond."""
 
 
 class Receiver:
     """Receives from many channels in one task, in turns.
 
-    Their descriptors are watched by one epoll, and the task waits for that one's. So what it costs to wait, and to be
-    woken, is paid once for all that has arrived meanwhile, and not for each channel.
+    One epoll watches the descriptors of all channels, and the task waits for the epoll's descriptor. So the cost of
+    waiting and waking up is paid once for all messages that arrive meanwhile, not once per channel.
 
-    Each channel on which much arrives gets its share of the messages, one channel after the other; and before each of
-    them, it is the turn of those on which something has arrived just now. So what comes now and then, such as a call,
-    waits for a few messages of a burst, and not for all that is done in a round.
+    Each busy channel in turn gets to receive `BUDGET` messages. Before each of these turns, the channels on which a
+    message has just arrived are read. So a single message, such as a call, waits for a few messages of a burst, not for
+    a whole round.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        # Others write to it when the task is to come round: cheaper than a scope to be cancelled each time it waits.
+        # Other tasks write to this descriptor to wake the receiver. It costs less than a cancel scope for each wait.
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
         self._watched: dict[int, Channel] = {}
         self._channels: set[Channel] = set()
-        # All three are received from without waiting: those that have something, and did not have it before; those that
-        # had more than their share, in order; and those that were sent on, if they have something.
+        # Channels that may have messages: channels with newly arrived messages; channels that had more messages than
+        # `BUDGET`, in order; and channels on which something was sent, which have to be looked at again.
         self._new: dict[Channel, None] = {}
         self._left: dict[Channel, None] = {}
         self._sent: set[Channel] = set()
-        # Whether messages are being handled, and what is to be called after that.
+        # Whether messages are being handled, and the calls to be made after that.
         self._handling = False
         self._later: list[Callable[[], None]] = []
-        # Whether the task waits, and nobody has rung yet; if not, it will come round by itself.
+        # Whether the task waits and nobody has woken it yet. If not, it looks at all channels before it waits.
         self._waiting = False
 
     def __enter__(self) -> Self:
@@ -57,10 +57,10 @@ class Receiver:
         self.close()
 
     def add(self, channel: Channel) -> None:
-        """Receive from this one, too, until it is closed.
+        """Receive from a channel until it is closed.
 
         Raises:
-            anyio.BusyResourceError: another receiver does.
+            anyio.BusyResourceError: Another receiver receives from this channel.
         """
         if channel.closed:
             return
@@ -72,22 +72,22 @@ class Receiver:
         self._channels.add(channel)
 
     def remove(self, channel: Channel) -> None:
-        """Receive from this one no more. One that is not here is ignored."""
+        """Stop receiving from a channel. A channel that was not added is ignored."""
         if channel in self._channels:
             self.unwatch(channel)
             self._channels.discard(channel)
             channel.receiver = None
-            self._wake()  # it may have been the last
+            self._wake()  # `run` ends after the last channel
 
     def watch(self, channel: Channel) -> None:
-        """Look at a channel now, and whenever its descriptor says so."""
+        """Look at a channel now, and whenever its descriptor is readable."""
         self._epoll.register(channel.fd, select.EPOLLIN)
         self._watched[channel.fd] = channel
         self._new[channel] = None
         self._wake()
 
     def unwatch(self, channel: Channel) -> None:
-        """The opposite of `watch`."""
+        """Stop looking at a channel."""
         if self._watched.pop(channel.fd, None) is not None:
             self._epoll.unregister(channel.fd)
         self._new.pop(channel, None)
@@ -95,10 +95,9 @@ class Receiver:
         self._sent.discard(channel)
 
     def look_again(self, channel: Channel) -> None:
-        """Look at a channel before waiting: it was sent on, which may have consumed the edge that tells of a message.
+        """Look at a channel before waiting: a use of it may have consumed the edge that tells of a message.
 
-        While the task waits, a channel that has no message now needs no other look: a message that comes later has an
-        edge of its own.
+        While the task waits, a channel without a message need not be looked at: a later message has a new edge.
         """
         if not self._waiting:
             self._sent.add(channel)
@@ -112,7 +111,7 @@ class Receiver:
             os.eventfd_write(self._bell, 1)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive until all channels are closed. One task at a time may do this."""
+        """Receive until all channels are closed. Only one task at a time may call this."""
         task_status.started()
         while self._channels:
             self._look_at_sent()
@@ -120,16 +119,16 @@ class Receiver:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._wait()
-            left = tuple(self._left)  # whatever is left over from here on has had its share of this round
+            left = tuple(self._left)  # channels that are added to it from here on have had their turn in this round
             self._receive_new()
             for channel in left:
-                if channel in self._left:  # else what was received meanwhile has ended or held it
+                if channel in self._left:  # otherwise it was closed or held meanwhile
                     del self._left[channel]
                     self._receive(channel)
                     self._receive_new()
 
     def _receive_new(self) -> None:
-        """Receive from all channels of which it has turned out since the last time that they have something."""
+        """Receive from all channels on which messages have arrived since the last call."""
         self._look_at_sent()
         for fd, _ in self._epoll.poll(0):
             if fd == self._bell:
@@ -156,14 +155,14 @@ class Receiver:
             self.catch_up()
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call that when the messages that were received together are handled; at once, if none is being handled."""
+        """Make a call after the messages that were received together are handled; at once if none is being handled."""
         if self._handling:
             self._later.append(call)
         else:
             call()
 
     def catch_up(self) -> None:
-        """Make all calls that are to be made `soon`, in order."""
+        """Make all calls that `soon` has put off, in order."""
         if self._later:
             calls, self._later = self._later, []
             for call in calls:
@@ -178,7 +177,7 @@ class Receiver:
             self._waiting = False
 
     def close(self) -> None:
-        """Receive from nobody any more, once `run` has ended; the channels stay open. Idempotent."""
+        """Release the receiver after `run` has ended. The channels stay open. Idempotent."""
         for channel in list(self._channels):
             self.remove(channel)
         if not self._epoll.closed:
@@ -187,7 +186,7 @@ class Receiver:
 
 
 async def receive_from(channel: Channel, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Receive from one channel, with a receiver of its own, until the channel is closed."""
+    """Receive from one channel, with a new receiver, until the channel is closed."""
     with Receiver() as receiver:
         receiver.add(channel)
         await receiver.run(task_status=task_status)

@@ -14,29 +14,29 @@ from ..wire.frames import Buffer, Frames, to_bytes
 __all__ = ["MAX_PREFIXES", "MAX_PREFIX_BYTES", "ROOM", "Publication", "Subscriber", "Subscribers", "wire_size"]
 
 ROOM = 2 * 2**20
-"""Bytes for one subscriber that ZeroMQ may hold. A message that is larger is handed over when ZeroMQ holds nothing."""
+"""The maximum number of bytes for one subscriber in ZeroMQ. A larger message is handed over when ZeroMQ has none."""
 MAX_PREFIXES = 64
-"""Prefixes that one connection may ask for. Stock clients ask for one prefix per channel."""
+"""The maximum number of prefixes of one connection. Stock clients ask for one prefix per channel."""
 MAX_PREFIX_BYTES = 255
-"""Bytes that a prefix may have. ZeroMQ takes some 40 bytes of memory for each of them."""
+"""The maximum length of a prefix in bytes. ZeroMQ needs some 40 bytes of memory for each byte."""
 
-# Bytes of memory that Python needs for a message and for each of its frames, roughly, without what is in them.
+# The approximate bytes of memory that Python needs for a message and for each of its frames, without their contents.
 _PER_MESSAGE = 200
 _PER_FRAME = 40
-# Bytes that ZMTP needs for a frame, at least.
+# The least number of bytes that ZMTP adds to a frame.
 _FRAME_HEADER = 2
 
 
 def wire_size(frames: Sequence[Buffer]) -> int:
-    """Return the bytes that a message takes up on a connection, at least."""
+    """Return the least number of bytes that a message takes up on a connection."""
     return sum(map(len, frames)) + _FRAME_HEADER * len(frames)
 
 
 class Publication:
-    """A message that waits: one object for all subscribers that it waits for.
+    """A message that waits for subscribers. One object serves all of them.
 
-    - ``wire_size``: bytes that it takes up on a connection, at least;
-    - ``size``: bytes of memory that it takes up here, roughly.
+    - ``wire_size``: the least number of bytes that the message takes up on a connection;
+    - ``size``: the approximate number of bytes of memory that it takes up here.
     """
 
     __slots__ = ("frames", "size", "wire_size")
@@ -52,7 +52,7 @@ class Subscriber:
 
     - ``topics``: its own topic for each prefix, in the order in which it asked for them;
     - ``size``: bytes of the messages that wait;
-    - ``held``: bytes that were handed to ZeroMQ and that the system is not known to have taken since, at most;
+    - ``held``: the maximum number of bytes that ZeroMQ may still hold: the system is not known to have taken them;
     - ``dropped``, ``dropped_bytes``: the messages that were dropped for it since messages began to wait, and their
       bytes;
     - ``pause``, ``retry_at``: the seconds until the next attempt to send waiting messages, and the time of that
@@ -108,7 +108,7 @@ class Subscriber:
         return not self.held or self.held + size <= ROOM
 
     def written(self, total: int | None) -> bool:
-        """Note how many bytes the system has taken of this connection since it began; None: all that ZeroMQ had.
+        """Note how many bytes of this connection the system has taken since it began. None means all of ZeroMQ's bytes.
 
         The bytes include a few that are no messages. So ``held`` does not stay above the bytes that ZeroMQ holds.
 

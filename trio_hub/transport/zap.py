@@ -1,4 +1,4 @@
-"""Guards at the door: the ZAP handler, which ZeroMQ asks whether a peer may connect (RFC 27), and a monitor."""
+"""Access control: the ZAP handler, which ZeroMQ asks whether a peer may connect (RFC 27), and a handshake monitor."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ENDPOINT = "inproc://zeromq.zap.01"
 
 
 class Gatekeeper:
-    """Something that watches over connections, as long as its ``channel`` is run.
+    """An object that watches connections. The receiver has to read its ``channel``.
 
-    ``counts`` is where it counts, by reason, the connections that came to nothing. Who is refused tries again and
-    again, so one peer can be many.
+    ``counts`` has the numbers of refused connections, by reason. A refused peer connects again and again, so one peer
+    may be counted many times.
     """
 
     def __init__(self, socket: zmq.Socket[Any], name: str) -> None:
@@ -42,12 +42,13 @@ class Gatekeeper:
 
 
 class ZapHandler(Gatekeeper):
-    """Lets those in whose public key is in `allowed`; the others count as ``key_not_allowed``.
+    """Admits peers whose public key is in `allowed`. Other peers are refused, and counted as ``key_not_allowed``.
 
-    One exception: the nanny of a stock engine, which holds its control connection, does not use the engine's keys, but
-    makes up a pair each time. So in `NANNY_DOMAIN` any key will do from an address of somebody who was let in.
+    There is one exception: the nanny of a stock engine, which has the engine's control connection, does not use the
+    engine's keys, but a new pair each time. So in `NANNY_DOMAIN`, any key is accepted from the address of a peer that
+    was admitted before.
 
-    Bind it before the sockets it is to guard: a peer waits for its answer, and is not let in without.
+    Bind it before the sockets that it guards. ZeroMQ admits no peer without an answer of the handler.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[Any]], allowed: frozenset[bytes]) -> None:
@@ -87,16 +88,16 @@ class ZapHandler(Gatekeeper):
         key = z85.encode(parts[8]).decode() if len(parts) == 9 and len(parts[8]) == 32 else "(none)"
         self._refused(
             "key_not_allowed",
-            "its public key is not among those that are allowed",
+            "its public key is not among the allowed keys",
             address=address,
             public_key=key,
         )
 
 
 class HandshakeMonitor(Gatekeeper):
-    """Counts connections to an encrypted socket whose handshake failed, as ``handshake_failed``.
+    """Counts and logs connections to an encrypted socket whose handshake failed, as ``handshake_failed``.
 
-    So that somebody who wants to know why a client or engine hangs finds a line that says it.
+    The log line tells why a client or engine hangs.
     """
 
     def __init__(self, socket: zmq.Socket[Any]) -> None:
@@ -106,6 +107,6 @@ class HandshakeMonitor(Gatekeeper):
     def _handle(self, frames: Frames) -> None:
         self._refused(
             "handshake_failed",
-            "it is not encrypted, or meant for another hub; clients and engines need the connection files of this one",
+            "it is not encrypted, or uses another hub's key; clients and engines need the connection files of this hub",
             address=to_bytes(frames[1]),
         )

@@ -61,8 +61,8 @@ class Connections:
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
         """The identity of each connection, by channel and descriptor."""
         self._unknown: dict[str, set[bytes]] = {}
-        """The channels on which a connection has broken before anything was received on it; and the identities that were
-        first heard on other connections after that. The broken connection may have been such a peer's earlier one."""
+        """The channels on which a connection has broken before anything was received on it. For each channel, the
+        identities that were first heard after that: the broken connection may have been their earlier one."""
         self._broken = trio.Event()
         self._ended = trio.Event()
         self._monitors = [

@@ -39,7 +39,7 @@ JUST_REGISTERED = 1.0
 """Seconds: a hub that is killed so soon after an engine has come may not have noted that engine."""
 WARM_UP = 2
 """Cycles with whose memory and descriptors all later ones are compared."""
-MAX_GROWTH = 16 * 2**20
+MAX_GROWTH = 32 * 2**20
 """Bytes by which the hub's memory may exceed that after the first cycles, at the same moment of a later cycle."""
 COMES_TO_REST = 10.0
 """Seconds that the hub has for that."""

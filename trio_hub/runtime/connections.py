@@ -12,6 +12,7 @@ connection on which nothing was received may be a connection that ZeroMQ ignores
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 
@@ -31,6 +32,9 @@ WATCHER = "watcher of connections"
 """The name of the service that watches connections."""
 PAUSE = 5.0
 """Seconds from the break of an unknown peer's connection to the questions to engines that may have had it."""
+DOUBT = 0.25
+"""Seconds after the end of a connection in which its messages may still be read. The system may have given its descriptor
+to a new connection, perhaps of another peer, so these messages do not tell whose the new connection is."""
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
 
@@ -60,6 +64,8 @@ class Connections:
         """The descriptor of each identity's connection, by channel and identity."""
         self._names: dict[str, dict[int, bytes]] = {name: {} for name in channels}
         """The identity of each connection, by channel and descriptor."""
+        self._ended_at: dict[str, dict[int, float]] = {name: {} for name in channels}
+        """When the last connection of each descriptor ended, by channel and descriptor."""
         self._unknown: dict[str, set[bytes]] = {}
         """The channels on which a connection has broken before anything was received on it. For each channel, the
         identities that were first heard after that: the broken connection may have been their earlier one."""
@@ -85,8 +91,10 @@ class Connections:
     def _introduce(self, name: str, first: Buffer) -> None:
         """Note the connection of the sender of the message that is being received, which begins with this frame."""
         fd = self._channels[name].peer_fd()
-        if fd in self._open[name]:
+        if fd in self._open[name] and trio.current_time() - self._ended_at[name].get(fd, -math.inf) > DOUBT:
             ident = to_bytes(first)
+            if (other := self._names[name].get(fd)) is not None:
+                del self._heard[name][other]
             self._heard[name][ident] = fd
             self._names[name][fd] = ident
             if name in self._unknown:
@@ -100,6 +108,7 @@ class Connections:
         if fd not in self._open[name]:
             return
         self._ended.set()
+        self._ended_at[name][fd] = trio.current_time()
         ident = self._forget(name, fd)
         if ident is None:
             self._unknown.setdefault(name, set())

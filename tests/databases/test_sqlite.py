@@ -632,7 +632,7 @@ def fill(path: Path) -> None:
         (lambda path: path.write_text("Dear diary"), ConfigError, "not an SQLite database; name another file"),
         (other_program, ConfigError, "the SQLite database of another program; name another file"),
         (application, ConfigError, "the SQLite database of another program"),
-        (newer, ConfigError, r"newer trio_hub \(version 99 of its tables; this one knows those up to 3\)"),
+        (newer, ConfigError, r"newer trio_hub \(version 99 of the tables; this version supports versions up to 3\)"),
         (cut, StoreError, "shorter than it should be, so it is damaged: stop the hub, and put back a copy"),
         (overwritten, StoreError, "damaged: stop the hub, and put back a copy"),
     ],
@@ -781,7 +781,7 @@ def test_a_full_disk_changes_nothing_and_is_got_over(backend: SQLiteBackend) -> 
 
 def test_a_database_that_cannot_be_written_to(backend: SQLiteBackend) -> None:
     backend._connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(StoreError, match=r"attempt to write a readonly database; see that this user may write"):
+    with pytest.raises(StoreError, match=r"attempt to write a readonly database; make sure that this user may write"):
         add(backend, make("a"))
     backend._connection.execute("PRAGMA query_only = OFF")
     add(backend, make("a"))
@@ -792,7 +792,7 @@ def test_another_program_that_has_it_locked(path: Path, backend: SQLiteBackend) 
     backend._connection.execute("PRAGMA busy_timeout = 1")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match="database is locked; end the program that has it locked"):
+        with pytest.raises(StoreError, match="database is locked; end the program that has locked the file"):
             add(backend, make("a"))
     add(backend, make("a"))
 

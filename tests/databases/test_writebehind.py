@@ -619,7 +619,8 @@ async def test_what_the_database_cannot_hold_blocks_nobody_else(caplog: pytest.L
         assert (store.statistics().not_persisted, store.statistics().pending, store.statistics().written) == (2, 0, 48)
         (told,) = errors(caplog)
         assert told.endswith(
-            'cannot hold some records, which are lost task=7 records=2 error="ValueError: 7 is no record"'
+            "some records cannot be written to the task database, and are lost "
+            'task=7 records=2 error="ValueError: 7 is no record"'
         )
 
 
@@ -807,7 +808,7 @@ async def test_old_records_go_step_by_step_and_then_once_a_minute(
         backend.failing = "full"
         mock_clock.jump(TRIM_EVERY)
         await sleeps_for(TRIM_EVERY)
-        assert "cannot forget what is too old error=full" in caplog.text
+        assert "records that exceed the limits cannot be dropped from the database error=full" in caplog.text
         backend.failing = None
         mock_clock.jump(TRIM_EVERY)
         await sleeps_for(TRIM_EVERY)
@@ -871,7 +872,7 @@ async def test_when_there_is_no_time_to_close_it_is_closed_all_the_same(caplog: 
         assert backend.closed
         assert not backend.readers
         assert (store.statistics().not_persisted, backend.kept) == (1, {})
-        assert errors(caplog)[-1].endswith('are lost records=1 reason="there was no time left"')
+        assert errors(caplog)[-1].endswith('are lost records=1 reason="the time for it was over"')
 
 
 async def test_closing_interrupts_whoever_reads() -> None:
@@ -908,7 +909,7 @@ async def test_a_question_that_does_not_end_is_given_up(
             await eventually(lambda: backend.reading == 1)
             nursery.cancel_scope.cancel()
         (told,) = errors(caplog)
-        assert told.endswith('interrupted; the hub goes on without it call="answer a question"')
+        assert told.endswith('does not end; the hub does not wait for it any more call="answer a question"')
         assert len(backend.readers) == 1
         backend.read_gate.set()  # its thread closes the reader, which nobody else would
         await eventually(lambda: not backend.readers)

@@ -1,8 +1,8 @@
-"""What a database on disk has to do, so that the hub can keep its records there.
+"""The interface of a database on a disk or a server, as `trio_hub.databases.writebehind.WriteBehindStore` uses it.
 
-All of it is synchronous and may wait for a disk or a network: it is called in threads. Writing is done by one
-thread at a time; each `Reader` is used by one thread at a time, beside the others and beside writing. Only
-`interrupt` of a backend and of a reader is called while another thread is in a call.
+All methods are synchronous, and may wait for a disk or a network, so they are called in threads. One thread at a time
+writes. One thread at a time uses each `Reader`; other readers, and the writer, may work at the same time. Only
+`interrupt` of a backend or a reader is called while another thread is in a call.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ __all__ = [
 
 
 class Change(msgspec.Struct, eq=False, gc=False):
-    """What is to be done to one record: the sum of all calls about it since the last `Backend.write`.
+    """The changes of one record: the sum of all calls for the record since the last `Backend.write`.
 
-    Either ``removed`` is true: the record, if it is there, is forgotten. Or ``record`` is given: it was added, and
-    takes the place of one that is there. Else, if the record is there, its keys named in ``changes`` are set (values
-    as in `TaskRecord`), and then the texts in ``appended`` are appended to its ``stdout`` and ``stderr``.
+    If ``removed`` is true, an existing record is removed. Otherwise, if ``record`` is given, the record is added, and
+    replaces an existing one. Otherwise, if the record exists, the keys in ``changes`` are set (to values as in
+    `TaskRecord`), and then the texts in ``appended`` are appended to its ``stdout`` and ``stderr``.
     """
 
     msg_id: str
     record: TaskRecord | None = None
-    changes: dict[str, Any] = {}  # one of its own for each, as msgspec has it
+    changes: dict[str, Any] = {}  # msgspec makes a new dict for each change
     appended: dict[str, list[str]] = {}
     removed: bool = False
 
 
 class StoredRecord(NamedTuple):
-    """A record, and the number of its arrival: later ones have higher numbers."""
+    """A record and its arrival number. Records that were added later have higher numbers."""
 
     arrival: int
     record: TaskRecord
 
 
 class Found(NamedTuple):
-    """An answer to a query: a record's place in the history, and the keys asked for, decoded."""
+    """A record that matches a query: its place in the history, and the decoded values of the wanted keys."""
 
     place: Place
     values: dict[str, Any]
@@ -61,10 +61,10 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How many finished records are kept: by age since the hub received the result, by number, and by size in bytes.
+    """The limits for finished records: their age since the hub received the result, their number, and their bytes.
 
-    Ages, and the order in which records go, are by the hub's clock (``received``), since an engine's clock, which says
-    when a task was ``completed``, may be wrong. A record without ``received`` goes by ``completed``.
+    The age, and the order in which records are dropped, follow the hub's clock (``received``), since an engine's clock
+    (``completed``) may be wrong. For a record without ``received``, ``completed`` is used.
     """
 
     age: timedelta | None = None
@@ -73,77 +73,77 @@ class Retention:
 
 
 class Reader(Protocol):
-    """Reads what was written when `begin` was called, and nothing later, until `end`."""
+    """Reads a snapshot of the database: what was written before `begin` was called. `end` ends the snapshot."""
 
     def begin(self) -> int:
-        """Begin to read: from here on, nothing that is written changes what this reader sees.
+        """Begin to read: take a snapshot, which later writes do not change.
 
         Returns the number of the last batch of the backend that this reader sees, or a lower number if that batch was
         written by an earlier hub.
         """
 
     def get(self, msg_ids: Sequence[str]) -> dict[str, StoredRecord]:
-        """Return the records among those asked for that exist, whole, hub keys included; notes as well."""
+        """Return the existing records with these msg_ids, notes included, with all keys, also those for the hub."""
 
     def find(self, query: Query, keys: Sequence[str], skip: Container[str] = ()) -> list[Found]:
-        """Return the matching records in the order of history, without notes and without the msg_ids to skip.
+        """Return the matching records in the order of history, without notes and without the msg_ids in ``skip``.
 
-        ``keys`` have been through `parse_keys`. Each record is looked up in ``skip``: pass a set or a dict.
+        ``keys`` is a result of `parse_keys`. Each record is looked up in ``skip``, so it should be a set or a dict.
         """
 
     def completed(self, query: Query) -> list[int]:
-        """Return the numbers of arrival of the matching records that are completed."""
+        """Return the arrival numbers of the matching records that are completed."""
 
     def history(self) -> list[tuple[Place, str]]:
-        """Return all msg_ids but those of notes, in order."""
+        """Return all msg_ids except those of notes, in the order of history."""
 
     def unfinished(self) -> list[StoredRecord]:
-        """Return this hub's unfinished requests in the order of arrival, without content and buffers."""
+        """Return the unfinished requests of this hub's owner, in the order of arrival, without content and buffers."""
 
     def notes(self) -> list[StoredRecord]:
-        """Return the notes of this hub (`TaskRecord.note`), whole, in the order of arrival."""
+        """Return the notes of this hub's owner (`TaskRecord.note`), with all keys, in the order of arrival."""
 
     def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
-        """msg_id and client session of results that may not have reached their clients, by time of receipt.
+        """Return the msg_id and client session of each result that may not have reached its client, by time of receipt.
 
-        That is, of this hub's records: those that are ``owed``, and those received within the window before the latest
-        that was received, which may have died with the hub on their way.
+        These are the ``owed`` results of this hub's owner, and the results that were received within ``window`` before
+        the latest result. The previous hub may have ended before these had left.
         """
 
     def interrupt(self) -> None:
-        """End the call that another thread is in, if there is one, with a `StoreError`, soon. Never raises.
+        """Make the present call of another thread, if any, end soon with a `StoreError`. Never raises.
 
-        The reader is of no use after that, and is to be closed.
+        The reader cannot be used after that, and has to be closed.
         """
 
     def end(self) -> None:
-        """The opposite of `begin`. Never raises."""
+        """End the snapshot. Never raises."""
 
     def close(self) -> None:
-        """Release what the reader holds. Never raises."""
+        """Release the resources of the reader. Never raises."""
 
 
 class Batch(Protocol):
-    """Changes that `Backend.write` will carry out, taken one by one.
+    """A batch of changes that are prepared one by one, and then written together.
 
-    - ``number``: higher than that of every batch before; see `Reader.begin`.
+    - ``number``: higher than the number of every earlier batch; see `Reader.begin`.
     """
 
     @property
     def number(self) -> int: ...
 
     def take(self, change: Change) -> None:
-        """Do of writing it what needs no database.
+        """Add a change, and do the part of writing that needs no database.
 
-        It raises only what is the fault of the change. May be called in any thread.
+        An error of this method is the fault of the change. It may be called in any thread.
         """
 
     def write(self) -> None:
-        """See `Backend.write`. Called once."""
+        """Write all changes, see `Backend.write`. Call this once."""
 
 
 class ListedBatch:
-    """A `Batch` for a backend that can do nothing without its database."""
+    """A `Batch` that only lists its changes, for a backend that cannot prepare them without its database."""
 
     def __init__(self, number: int, write: Callable[[Sequence[Change], int], None]) -> None:
         self.number = number
@@ -162,50 +162,51 @@ class ListedBatch:
 class Backend(Protocol):
     """A database of records.
 
-    Every method raises `trio_hub.errors.StoreError` for what the database cannot do now, with the reason and the
-    remedy, and then nothing has changed; it may be called again, and works again when the reason is gone.
+    Each method raises `trio_hub.errors.StoreError`, with the reason and the remedy, if the database cannot do it now.
+    Then nothing has changed, and the method can be called again. It works when the reason is gone.
     """
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Carry out all changes, in one transaction; when it returns they are as durable as the database was told."""
+        """Write all changes in one transaction. When this returns, they are as durable as the database was told."""
 
     def batch(self) -> Batch:
-        """Nothing to be written yet. Unlike all others, it may be called in any thread."""
+        """Return a new, empty batch. Unlike the other methods, this may be called in any thread."""
 
     def drop(self, arrivals: Sequence[int]) -> int:
-        """One step of a purge: forget those of these records that are completed, and return how many they were.
+        """Do one step of a purge: drop the completed records among these, and return their number.
 
-        The numbers are of `Reader.completed`. A record that was added anew since then has another number, and stays.
+        ``arrivals`` are numbers from `Reader.completed`. A record that was added again meanwhile has another number,
+        and stays.
         """
 
     def give_back(self) -> bool:
-        """One step towards giving the space of dropped records back; return whether there is more to do.
+        """Do one step of giving the space of dropped records back. Return whether there is more to do.
 
-        Each step takes some milliseconds, if the database can do that.
+        A step takes some milliseconds, if the database can do it in steps.
         """
 
     def tidy(self, *, done: bool) -> None:
-        """Do what a purge makes necessary and what may take long, so that a commit need not do it.
+        """Do the long work that a purge causes, so that commits need not do it.
 
-        Called between some steps of a purge, and with ``done`` between its last `drop` and `give_back`. May be called
-        while another thread writes.
+        This is called between some steps of a purge, and with ``done`` between its last `drop` and `give_back`. Another
+        thread may write at the same time.
         """
 
     def trim(self, keep: Retention, now: datetime) -> int:
-        """One step, of at most some milliseconds, towards keeping no more finished records than that.
+        """Do one step, of some milliseconds, of dropping the finished records that exceed the limits.
 
-        The oldest go first, as `Retention` has it; the owed ones as well. Returns how many went; 0 means that it is
-        done.
+        The oldest records are dropped first, in the order of `Retention`, also if they are owed. Returns the number of
+        dropped records; 0 means that no more have to be dropped.
         """
 
     def reader(self) -> Reader:
-        """Another reader."""
+        """Return a new reader."""
 
     def interrupt(self) -> None:
-        """End what another thread writes, if there is one, with a `StoreError`, soon. Never raises."""
+        """Make the present write of another thread, if any, end soon with a `StoreError`. Never raises."""
 
     def size(self) -> int:
-        """Bytes that the database takes up, as far as it can tell."""
+        """Return the size of the database in bytes, as far as it is known."""
 
     def close(self) -> None:
-        """Release everything. Idempotent. Never raises."""
+        """Release all resources. Idempotent. Never raises."""

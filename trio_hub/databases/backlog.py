@@ -1,4 +1,4 @@
-"""All that is not yet in the database, in layers, and how much of it there may be."""
+"""The changes that are not in the database yet, in layers, and the limit for their size."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ __all__ = ["Backlog"]
 
 
 class Backlog:
-    """Layers of changes: those that are frozen, the oldest first, and the one that is open.
+    """Layers of pending changes: the frozen layers, the oldest first, and the open layer.
 
     Args:
-        bound: Bytes, roughly, from which on it is crowded. Twice that is the limit: beyond it, something must go.
-            One change weighs a quarter of this at most, so that one large record alone does not crowd the backlog.
+        bound: The approximate size, in bytes, above which the backlog is crowded. Above twice the bound, records are
+            given up. One change counts as at most a quarter of the bound, so that one large record alone does not crowd
+            the backlog.
 
     Attributes:
-        open: What changes go into.
-        frozen: Layers that do not change any more. Some of the oldest may be in use by a thread that will `replace`
-            them: ``busy`` is how many.
-        frozen_weight: The sum of their weights, in bytes.
-        limit: The weight, in bytes, from which on `grown` is to be called.
-        crowded: Whether the bound was exceeded, and less than a quarter of it has been got rid of since.
+        open: The layer to which new changes are added.
+        frozen: The layers that do not change any more. A thread may be writing the oldest ``busy`` layers; then
+            `replace` is called for them.
+        frozen_weight: The sum of the weights of the frozen layers, in bytes.
+        limit: The weight, in bytes, above which `grown` is to be called.
+        crowded: Whether the weight exceeded the bound, and has not fallen to three quarters of the bound since.
     """
 
     __slots__ = ("bound", "busy", "crowded", "frozen", "frozen_weight", "limit", "most", "open")
@@ -39,26 +40,26 @@ class Backlog:
         self.crowded = False
 
     def __len__(self) -> int:
-        """The number of records of which something is pending."""
+        """Return the number of records with pending changes."""
         layers = [layer.changes for layer in self.layers()]
         return len(set().union(*layers)) if len(layers) > 1 else len(layers[0]) if layers else 0
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly."""
+        """The approximate size of the backlog in memory, in bytes."""
         return sum(layer.size for layer in self.layers())
 
     @property
     def weight(self) -> int:
-        """What counts of that for the bound."""
+        """The part of `size` that counts for the bound, in bytes."""
         return self.frozen_weight + self.open.weight
 
     def layers(self) -> list[Layer]:
-        """Those that hold something, the oldest first."""
+        """Return the layers that have changes, the oldest first."""
         return [*self.frozen, self.open] if self.open.changes else self.frozen
 
     def freeze(self) -> list[Layer]:
-        """What is pending now, in layers that will not change any more."""
+        """Freeze the open layer, and return all pending changes, in layers that will not change any more."""
         if self.open.changes:
             self.frozen.append(self.open)
             self.frozen_weight += self.open.weight
@@ -66,14 +67,14 @@ class Backlog:
         return self.frozen.copy()
 
     def replace(self, layers: Sequence[Layer], changes: dict[str, Change], sizes: Iterable[int] | None = None) -> None:
-        """Put one layer with these changes, or none if there are none, in the place of some frozen ones.
+        """Replace frozen layers by one layer with these changes, or by none if there are no changes.
 
         Args:
-            layers: Which ones: they follow each other.
-            changes: All that is still to be written of them.
-            sizes: Of the changes, in bytes; None if they are the sum of the layers, and weigh as much.
+            layers: The layers to replace, which follow each other.
+            changes: The changes of the layers that are still to be written.
+            sizes: The sizes of the changes in bytes. None if all changes of the layers are still to be written.
 
-        Calls that wait for the commit of the layers wait for the commit of the one.
+        Calls that wait for the commit of the layers then wait for the commit of the new layer.
         """
         if sizes is None:
             weight, unweighed = sum(layer.weight for layer in layers), sum(layer.unweighed for layer in layers)
@@ -90,16 +91,16 @@ class Backlog:
         self._shrunk()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all changes."""
         self.open = Layer(most=self.most)
         self.frozen.clear()
         self.frozen_weight = 0
         self._shrunk()
 
     def grown(self) -> int:
-        """Take note that the weight exceeds the limit: from the bound on, the backlog is crowded.
+        """Handle a weight above the limit: above the bound, the backlog is crowded.
 
-        Beyond twice the bound, finished records are given up. Returns how many were.
+        Above twice the bound, finished records are given up. Returns the number of records that were given up.
         """
         self.crowded = True
         if self.weight > 2 * self.bound:
@@ -108,7 +109,7 @@ class Backlog:
         return 0
 
     def _shrunk(self) -> None:
-        """Take note that the weight may be less: the backlog is not crowded any more at three quarters of the bound."""
+        """Handle a smaller weight: at three quarters of the bound, the backlog is not crowded any more."""
         if self.weight <= self.bound * 3 // 4:
             self.crowded = False
             self.limit = self.bound
@@ -116,9 +117,9 @@ class Backlog:
             self.limit = 2 * self.bound
 
     def _relieve(self) -> int:
-        """Give up finished records, the oldest first, down to seven eighths of twice the bound; say how many.
+        """Give up finished records, the oldest first, down to seven eighths of twice the bound. Return their number.
 
-        The database is to forget them, since a hub that comes later must not take them for unfinished.
+        They are removed from the database, too, since a later hub must not take them for unfinished.
         """
         self.freeze()
         excess = self.frozen_weight - 2 * self.bound * 7 // 8
@@ -139,6 +140,6 @@ class Backlog:
                     given_up += 1
             self.frozen[index] = Layer(changes, weight, layer.since, layer.calls, most=self.most, unweighed=unweighed)
         self.frozen_weight = sum(layer.weight for layer in self.frozen)
-        # Where there is nothing to give up, it would be no use to look again for every change.
+        # If nothing can be given up, it is useless to try again for each change.
         self.limit = max(2 * self.bound, self.frozen_weight + self.bound // 8)
         return given_up

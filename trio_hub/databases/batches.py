@@ -1,4 +1,4 @@
-"""Writing a batch of changes, of which some may be at fault, and the database as well."""
+"""Writes a batch of changes. An error may be the fault of some changes, or of the database."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from .layers import joined
 __all__ = ["NOBODY", "Attempt", "write_batch", "write_in_parts"]
 
 NOBODY = "trio_hub: nobody"
-"""The msg_id of no record."""
+"""A msg_id that no record has."""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """What came of an attempt to write.
+    """The outcome of an attempt to write.
 
-    - ``rest``: what remains to be written;
-    - ``refused``: why which records cannot be written ever;
-    - ``error``: why the database cannot write now.
+    - ``rest``: the changes that are still to be written;
+    - ``batches``, ``written``: the number of batches, and of records, that were written;
+    - ``refused``: for each record that can never be written, by msg_id, the error;
+    - ``error``: the error if the database cannot write now; else None.
     """
 
     rest: dict[str, Change] = field(default_factory=dict)
@@ -31,9 +32,9 @@ class Attempt:
 
 
 def write_batch(batch: Batch, pending: dict[str, Change], *, taken: bool) -> Attempt | None:
-    """In a thread: write these changes, which the batch may have ``taken`` already, in one transaction.
+    """Write changes in one transaction. Called in a thread. ``taken`` is whether the batch has them already.
 
-    None: an error that may be the fault of one record; nothing was written. See `write_in_parts`.
+    Returns None after an error that may be the fault of one record. Then nothing was written, see `write_in_parts`.
     """
     try:
         if not taken:
@@ -48,9 +49,9 @@ def write_batch(batch: Batch, pending: dict[str, Change], *, taken: bool) -> Att
 
 
 def write_in_parts(backend: Backend, pending: dict[str, Change]) -> Attempt:
-    """In a thread: write these changes, of which one or several may be at fault.
+    """Write changes of which some may be impossible to write. Called in a thread.
 
-    Those are looked for by halves, and left out if the database can write something else.
+    The faulty changes are found by halving. They are left out if the database can write anything else.
     """
     attempt = Attempt()
     todo = [[joined(change) for change in pending.values()]]
@@ -78,7 +79,7 @@ def write_in_parts(backend: Backend, pending: dict[str, Change]) -> Attempt:
 
 
 def _probe(backend: Backend) -> StoreError | None:
-    """Why the database cannot write even what changes nothing."""
+    """Return why the database cannot write even a change without effect; None if it can."""
     try:
         backend.write([Change(NOBODY, removed=True)])
     except StoreError as error:

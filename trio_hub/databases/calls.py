@@ -1,4 +1,4 @@
-"""Calls of a database in threads: they go on when the task that waits is cancelled, but not for long."""
+"""Calls of a database in threads. After the waiting task was cancelled, a call goes on for a limited time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = get_logger("trio_hub.runtime")
 T = TypeVar("T")
 
 INTERRUPT_LIMIT = 2.0
-"""Seconds that a call has to end when it was interrupted. After that the hub does not wait for the call any more."""
+"""Seconds within which an interrupted call must end. After that the hub does not wait for the call any more."""
 
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
@@ -31,20 +31,20 @@ async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter | None 
 class Call(Generic[T]):
     """One call of a database, in a thread.
 
-    If the task that waits is cancelled, the call has ``patience`` seconds more, and is then interrupted. If it does not
-    end in `INTERRUPT_LIMIT` seconds after that, `run` logs that it was given up, and the thread ends by itself one day.
+    If the waiting task is cancelled, the call has ``patience`` more seconds, and is then interrupted. If it does not
+    end within `INTERRUPT_LIMIT` seconds, `run` logs that the call was given up. Its thread ends some time later.
 
     Args:
-        what: What the call does, for the log.
-        work: What is called in the thread.
-        interrupt: Makes ``work`` end soon, with an error. Called in another thread. Must not raise.
-        patience: In seconds.
+        what: The activity of the call, for the log.
+        work: The function that is called in the thread.
+        interrupt: Makes ``work`` end soon, with an error. It is called in another thread, and must not raise.
+        patience: Seconds from the cancellation to the interruption.
         unwanted: Called in the thread with the result of a call that was given up.
 
     Attributes:
         started: Whether the thread has begun with the work.
         interrupted: Whether the call was interrupted.
-        ended: Set when the thread is done with the work.
+        ended: Set when the work in the thread has ended.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Call(Generic[T]):
         self._errors: list[Exception] = []
 
     async def run(self, limiter: trio.CapacityLimiter) -> T:
-        """Return what the work returns, or raise what it raises.
+        """Run the work in a thread, and return its result or raise its error.
 
-        A call that has begun is waited for when the task is cancelled. If the call ends in time, its result counts, and
-        the cancellation is raised later; but an error of the call is not raised then.
+        If the task is cancelled, this still waits for a call that has begun. If the call succeeds in time, its result
+        is returned, and the cancellation is raised later. If it fails, the cancellation is raised at once.
         """
         try:
             await trio.to_thread.run_sync(self._carry_out, limiter=limiter, abandon_on_cancel=True)
@@ -91,13 +91,13 @@ class Call(Generic[T]):
         return self._results[0]
 
     async def interrupt(self) -> None:
-        """Make the call end soon, with an error. A server that does not answer is not waited for."""
+        """Make the call end soon, with an error. Wait at most `INTERRUPT_LIMIT` seconds."""
         self.interrupted = True
         with trio.move_on_after(INTERRUPT_LIMIT):
             await trio.to_thread.run_sync(self._interrupt, abandon_on_cancel=True)
 
     async def _ends(self) -> bool:
-        """Whether the call ends in time."""
+        """Wait for the end of the call, and interrupt it if needed. Return whether it has ended in time."""
         with trio.move_on_after(self._patience):
             await self.ended.wait()
         if not self.ended.is_set():
@@ -108,7 +108,7 @@ class Call(Generic[T]):
             self._given_up = not (self._results or self._errors)
         if self._given_up:
             log.error(
-                "a call of the task database does not end, although it was interrupted; the hub goes on without it",
+                "a call of the task database was interrupted, but does not end; the hub does not wait for it any more",
                 call=self.what,
             )
         return not self._given_up

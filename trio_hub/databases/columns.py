@@ -1,11 +1,11 @@
-"""How the values of a record are written to the columns of a database, and read from there.
+"""Converts the values of a record to the columns of a database, and back.
 
-Whatever a client sends has to come back as it was, also what a database would refuse or change.
+Each value that a client sends must be read back unchanged, even if a database would refuse or change it.
 
 ==========================  =======================================================================================
-texts                       as they are; see `text_column` for those with NUL or lone surrogates
+texts                       unchanged; see `text_column` for texts with NUL or lone surrogates
 dates                       whole microseconds since 1970 (UTC), which sort as the dates do
-JSON (``PACKED_KEYS``)      as it arrived: bytes
+JSON (``PACKED_KEYS``)      unchanged, as bytes
 ``label``                   JSON text
 buffers                     small lists packed into one blob; large ones in rows of their own, in chunks
 ==========================  =======================================================================================
@@ -36,10 +36,10 @@ __all__ = [
     "text_column",
 ]
 
-# Buffer lists of this many bytes and more leave the row: who reads records without buffers must not read past them.
+# Lists of buffers of this many bytes and more are stored outside the row, so that reading other keys skips them.
 SMALL = 1 << 16
-# No database takes values of any size (SQLite: 1 GB, PostgreSQL: less in one message). A driver copies each chunk while
-# it holds Python's lock: a millisecond or two for this many bytes.
+# Databases limit the size of a value (SQLite: 1 GB; PostgreSQL: less in one message). A driver copies each chunk while
+# it holds Python's lock: one or two milliseconds for this many bytes.
 CHUNK = 1 << 22
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,12 +50,12 @@ _unpack = msgspec.msgpack.Decoder().decode
 
 
 def text_column(text: str) -> str:
-    r"""A text that every database takes; equal for equal texts only.
+    r"""Return a text that every database can store. Different texts have different results.
 
-    JSON may hold NUL and lone surrogates, which databases do not take. Texts with one of these, and those that begin
-    with ``\x01``, are stored as ``\x01`` and then the text with Python's escapes. All others are stored as they are.
+    JSON may have NUL and lone surrogates, which databases cannot store. A text with one of these, or one that begins
+    with ``\x01``, is stored as ``\x01`` followed by the text with Python's escapes. All other texts are unchanged.
     """
-    if text.isascii() and text.isprintable():  # as nearly all of them, so this is quick
+    if text.isascii() and text.isprintable():  # the quick check, which nearly all texts pass
         return text
     if "\0" not in text and not text.startswith(_ESCAPED):
         try:
@@ -68,57 +68,57 @@ def text_column(text: str) -> str:
 
 
 def from_text(column: str) -> str:
-    """The text that `text_column` made this of."""
+    """Return the text of a column that `text_column` has made."""
     if not column.startswith(_ESCAPED):
         return column
     return column[1:].encode("ascii").decode("unicode_escape")
 
 
 def date_column(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware date: exact for every date there is."""
+    """Return the microseconds since 1970 of an aware date. They are exact for each possible date."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_date(column: int) -> datetime:
-    """The date, in UTC."""
+    """Return the date, in UTC, of a column that `date_column` has made."""
     return _EPOCH + timedelta(microseconds=column)
 
 
 def label_column(label: Any) -> str | None:
-    """JSON text, as `text_column` has it; None for None.
+    """Return a label as JSON, passed through `text_column`; None for None.
 
-    A label that JSON cannot hold (only a program that has the hub inside can make one) must not keep other records
-    from being written: a text that says so takes its place.
+    A label that JSON cannot represent (only a program that embeds the hub can make one) is replaced by a text that says
+    so, since it must not keep other records from being written.
     """
     if label is None:
         return None
     try:
-        # stdlib json, for NaN, whole numbers of any size and lone surrogates; these are not escaped here, since two of
-        # them in a row, both escaped, would be read as one character
+        # The standard library's json writes NaN, integers of any size and lone surrogates. It must not escape the
+        # surrogates, since two escaped surrogates in a row would be read as one character.
         return text_column(json.dumps(label, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError) as error:
         return text_column(json.dumps(f"a label that is no JSON: {error}", ensure_ascii=False))
 
 
 def from_label(column: str | None) -> Any:
-    """The label."""
+    """Return the label of a column that `label_column` has made."""
     return None if column is None else json.loads(from_text(column))
 
 
 def buffers_column(buffers: Sequence[Buffer] | None) -> tuple[bytes | None, bool]:
-    """What the row holds of a list of buffers, and whether `buffer_chunks` are to be kept besides.
+    """Return the row's value for a list of buffers, and whether the buffers also have to be stored as `buffer_chunks`.
 
-    MessagePack: the list itself or, if it is large, the size of each buffer.
+    The value is MessagePack: the list itself or, if the list is large, the size of each buffer.
     """
     if buffers is None:
         return None, False
     if sum(map(len, buffers)) < SMALL:
-        return _pack(buffers), False  # (frames of ZeroMQ's own, which this does not know, are larger than that)
+        return _pack(buffers), False  # (ZeroMQ's own frames, which cannot be packed, are larger than that)
     return _pack(list(map(len, buffers))), True
 
 
 def buffer_chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
-    """All bytes of these buffers, in order, in pieces that a database takes; none is part of two buffers."""
+    """Yield all bytes of the buffers, in order, in pieces that a database can store. Each piece is of one buffer."""
     for buffer in buffers:
         view = memoryview(buffer)
         for start in range(0, len(view), CHUNK):
@@ -126,7 +126,7 @@ def buffer_chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
 
 
 def from_buffers(column: bytes | None, chunks: Iterable[bytes] = ()) -> tuple[bytes, ...] | None:
-    """The buffers of a row; ``chunks`` are read only if the row holds no more than sizes."""
+    """Return the buffers of a row. ``chunks`` are read only if the row has only the sizes of the buffers."""
     if column is None:
         return None
     held = _unpack(column)
@@ -137,7 +137,7 @@ def from_buffers(column: bytes | None, chunks: Iterable[bytes] = ()) -> tuple[by
 
 
 def _joined(chunks: Iterator[bytes], size: int) -> bytes:
-    """One buffer of its chunks, of whatever size they were when they were written."""
+    """Return one buffer, joined from its chunks. The chunks may have any sizes."""
     if not size:
         return b""
     pieces = [next(chunks)]

@@ -1,4 +1,4 @@
-"""The file systems of the profile and the database: a warning where they are on the network.
+"""Checks the file systems of the profile and the database, and warns if they are on the network.
 
 A task database needs file locks and memory that processes share, and the notes of what a hub has seen and sent are
 memory that the system writes to a file. Network file systems often lack both, or have them in a form that loses data.
@@ -89,7 +89,7 @@ def file_system_of(path: Path, mounts: str | None = None) -> str:
         if not found or len(fields) < 5:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]))
-        if len(point.parts) >= best and path.is_relative_to(point):  # the last of several at one place is the one seen
+        if len(point.parts) >= best and path.is_relative_to(point):  # the last mount at a place counts
             best, kind = len(point.parts), after.split(" ", 1)[0]
     return kind
 
@@ -118,7 +118,7 @@ def _places(config: HubConfig) -> Iterable[tuple[Path, str]]:
 
 
 def _same_device(one: Path, other: Path) -> bool:
-    """Return whether two paths, of which the ends may not exist yet, are on the same file system."""
+    """Return whether two paths, which need not exist yet, are on the same file system."""
     return _device(one) == _device(other)
 
 

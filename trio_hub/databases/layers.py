@@ -1,7 +1,7 @@
-"""What is written, but not yet in the database: how it adds up, and how it is laid over what the database says.
+"""Layers of pending changes: how changes are merged, and how they are applied to the records of the database.
 
-It comes in layers. Changes are merged into the one layer that is open; once a layer has been read or is being
-written it is frozen: nothing in it changes any more, and threads may look at it.
+New changes are merged into the open layer. A layer that is read or written is frozen first: it does not change any
+more, so threads may read it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from .backend import Change, Found, Reader
 
 __all__ = ["Changes", "Layer", "find_over", "get_over", "history_over", "is_finished", "joined", "merged", "size_of"]
 
-# By msg_id, in the order in which the added ones arrived.
+# Changes by msg_id. Added records are in the order of their arrival.
 Changes: TypeAlias = Mapping[str, Change]
 
-# Bytes that Python needs for a change and its record, roughly, without what is in it.
+# The approximate number of bytes that Python needs for a change and its record, without their values.
 OVERHEAD = 500
-# Records are fetched from the database by so many, to be changed and compared: some have great buffers.
+# The number of records that are read from the database at a time, to be changed and compared. Some have large buffers.
 FETCHED_AT_ONCE = 200
-# What was added, but is not in the database yet, will arrive there after all that is.
+# The arrival number of pending records, which come after all records of the database.
 _AFTER_ALL = 1 << 64
 
 
 class Layer:
-    """Changes, the sum for each record, since one point in time.
+    """The changes since one point in time, merged to one change per record.
 
-    - ``weight``: how much memory they take, roughly: JSON, buffers, output and the objects themselves, in bytes; but
-      one change weighs ``most`` at most, and ``unweighed`` is how much more memory there is in larger ones;
-    - ``since``: when the first came;
-    - ``calls``: to be made when they, and all before, are committed;
-    - ``batch``: the number of the batch by which they are, or were, written; None before that.
+    - ``weight``: the approximate size in memory, in bytes: JSON, buffers, output and the objects themselves. But one
+      change counts as at most ``most`` bytes; ``unweighed`` are the further bytes of larger changes;
+    - ``since``: the time of the first change, by Trio's clock;
+    - ``calls``: the calls to be made when these and all earlier changes are committed;
+    - ``batch``: the number of the batch in which the changes are, or were, written; None before.
     """
 
     __slots__ = ("batch", "calls", "changes", "most", "since", "unweighed", "weight")
@@ -62,7 +62,7 @@ class Layer:
 
     @property
     def size(self) -> int:
-        """How much memory they take, roughly, in bytes."""
+        """The approximate size of the changes in memory, in bytes."""
         return self.weight + self.unweighed
 
     def _weigh(self, size: int) -> None:
@@ -75,9 +75,9 @@ class Layer:
         """See `trio_hub.records.Store.add`."""
         changes, msg_id = self.changes, record.msg_id
         if msg_id in changes:
-            del changes[msg_id]  # it arrives anew, so it goes to the end
+            del changes[msg_id]  # it arrives again, so it goes to the end
         size = OVERHEAD
-        # most are not there: the record of a request has four of them
+        # Only the keys that the record of a new request has, since this is called for each request.
         for value in (record.header, record.metadata, record.content, record.custody):
             if value is not None:
                 size += len(value)
@@ -135,13 +135,13 @@ class Layer:
 
 
 def is_finished(change: Change) -> bool:
-    """Whether what is said here is that the task was completed."""
+    """Return whether a change completes its record."""
     record = change.record
     return (record.completed if record is not None else change.changes.get("completed")) is not None
 
 
 def size_of(change: Change) -> int:
-    """Bytes of memory that a change takes, roughly."""
+    """Return the approximate size of a change in memory, in bytes."""
     size = _size_of_record(change.record) if change.record is not None else OVERHEAD
     size += sum(map(_size_of_value, change.changes.values()))
     return size + sum(map(len, (piece for pieces in change.appended.values() for piece in pieces)))
@@ -157,11 +157,11 @@ def _size_of_value(value: Any) -> int:
     return sum(map(len, value)) if isinstance(value, tuple) else 0
 
 
-# Adding up
+# Merging
 
 
 def merged(layers: Sequence[Changes], only: Collection[str] | None = None) -> dict[str, Change]:
-    """The sum of layers, the oldest first; of these records only, if they are named. Leaves them as they are."""
+    """Return the merged changes of layers, given oldest first; with ``only``, of these records. The layers stay."""
     total: dict[str, Change] = {}
     for layer in layers:
         if only is None and not total:
@@ -172,7 +172,7 @@ def merged(layers: Sequence[Changes], only: Collection[str] | None = None) -> di
             if before is None:
                 total[msg_id] = change
             elif change.removed or change.record is not None:
-                del total[msg_id]  # what arrives anew goes to the end
+                del total[msg_id]  # a record that arrives again goes to the end
                 total[msg_id] = change
             elif not before.removed:
                 total[msg_id] = _sum(before, change)
@@ -189,7 +189,7 @@ def _items(layer: Changes, only: Collection[str] | None) -> Iterable[tuple[str, 
 
 
 def _sum(before: Change, change: Change) -> Change:
-    """Two changes of one record as one; the later one changes what is there."""
+    """Return two changes of one record as one change. The later one neither adds nor removes the record."""
     record, changes = before.record, before.changes
     if record is None:
         changes = changes | change.changes
@@ -206,7 +206,7 @@ def _sum(before: Change, change: Change) -> Change:
 
 
 def joined(change: Change) -> Change:
-    """The change as a database is given it: what was appended to a record that was added is in that record."""
+    """Return a change for the database: if it adds a record, appended output is moved into the record."""
     if change.record is None or not change.appended:
         return change
     return Change(change.msg_id, _with_output(change.record.copy(), change))
@@ -222,7 +222,7 @@ def _with_output(record: TaskRecord, change: Change) -> TaskRecord:
 
 
 def get_over(layers: Sequence[Changes], reader: Reader, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-    """`trio_hub.records.Store.fetch`, of what the reader sees with the layers over it."""
+    """Do `trio_hub.records.Store.fetch` for the reader's snapshot with the layers applied."""
     asked = dict.fromkeys(msg_ids)
     pending = merged(layers, asked.keys())
     wanted = [msg_id for msg_id in asked if msg_id not in pending or _is_partial(pending[msg_id])]
@@ -238,7 +238,7 @@ def get_over(layers: Sequence[Changes], reader: Reader, msg_ids: Sequence[str]) 
 
 
 def find_over(layers: Sequence[Changes], reader: Reader, query: Query, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """`trio_hub.records.Store.find`, of what the reader sees with the layers over it; keys as of `parse_keys`."""
+    """Do `trio_hub.records.Store.find` for the reader's snapshot with the layers applied. Keys: see `parse_keys`."""
     pending = merged(layers, query.exact_ids)
     found = reader.find(query, keys, pending)
     for arrival, record in _pending_records(pending, reader):
@@ -250,7 +250,7 @@ def find_over(layers: Sequence[Changes], reader: Reader, query: Query, keys: Seq
 
 
 def history_over(layers: Sequence[Changes], reader: Reader) -> list[str]:
-    """`trio_hub.records.Store.history`, of what the reader sees with the layers over it."""
+    """Do `trio_hub.records.Store.history` for the reader's snapshot with the layers applied."""
     pending = merged(layers)
     places: list[tuple[Place, str]] = []
     for place, msg_id in reader.history():
@@ -268,7 +268,7 @@ def history_over(layers: Sequence[Changes], reader: Reader) -> list[str]:
 
 
 def _pending_records(pending: Changes, reader: Reader) -> Iterator[tuple[int, TaskRecord]]:
-    """The records with changes as they are now, and the numbers of their arrival."""
+    """Yield the arrival number and the present state of each record with pending changes."""
     partial = []
     for arrival, change in enumerate(pending.values(), _AFTER_ALL):
         if _is_partial(change):
@@ -286,12 +286,12 @@ def _pending_records(pending: Changes, reader: Reader) -> Iterator[tuple[int, Ta
 
 
 def _is_partial(change: Change) -> bool:
-    """Whether the database must be asked what is changed."""
+    """Return whether a change applies to a record in the database, which has to be read."""
     return change.record is None and not change.removed
 
 
 def _current(change: Change, record: TaskRecord | None) -> TaskRecord | None:
-    """What becomes of a record, or of none, by a change: a record of the caller's own, or None."""
+    """Apply a change to a record of the database, or to None. Return a record that the caller may change, or None."""
     if change.removed:
         return None
     if change.record is not None:

@@ -1,8 +1,8 @@
-"""What of a query a database can check by itself.
+"""The part of a query that a database can check by itself.
 
-A database on disk selects candidates by these terms, over columns that hold plain texts and dates. Unless the terms
-say all that the query says, it then asks `Query.matches` about each candidate, for which the record needs no more than
-the keys in ``needs``. So it answers as every other backend does, whatever its own language makes of the rest.
+A database on a disk or a server selects candidates by terms, which compare columns with plain texts and dates. If the
+terms are not the whole query, `Query.matches` then checks each candidate; the record needs only the keys in ``needs``
+for that. So all backends give the same answers, although their own query languages differ.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from ..records.record import DATE_KEYS
 
 __all__ = ["PLAIN_KEYS", "Comparison", "Prefilter", "Term", "prefilter"]
 
-# Keys with a column of their own that a database can compare: texts, compared for equality only, and dates.
+# Keys whose columns a database can compare: texts, only for equality, and dates.
 _PLAIN_TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitted"))
 PLAIN_KEYS = _PLAIN_TEXTS | DATE_KEYS
 
-# As in SQL: a column without a value passes "is null" and "in or null", and nothing else.
+# As in SQL, a column without a value passes only "is null" and "in or null".
 Comparison: TypeAlias = Literal["<", "<=", ">", ">=", "in", "in or null", "is null", "is not null"]
 
 _ORDERS: dict[str, Comparison] = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
 
 class Term(NamedTuple):
-    """One thing that holds for every record that matches: the column passes the comparison with the value.
+    """A comparison of a column with a value, which each matching record passes.
 
-    The value is an aware UTC `datetime` for the orders, a tuple of texts or of such dates (without repetitions, never
-    None among them) for ``in`` and ``in or null``, and None for the rest. Nothing is ``in`` an empty tuple.
+    For ``<``, ``<=``, ``>`` and ``>=`` the value is an aware `datetime` in UTC. For ``in`` and ``in or null`` it is a
+    tuple of texts or of such dates, without repetitions and without None; no column is ``in`` an empty tuple. For the
+    other comparisons it is None.
     """
 
     column: str
@@ -41,9 +42,9 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prefilter:
-    """Terms that all hold for every record that matches; if ``exact``, then also for no other.
+    """Terms that each matching record passes. If ``exact``, all records that pass the terms match.
 
-    ``needs`` are the record's keys that `Query.matches` looks at; none if ``exact``, since it need not be asked.
+    ``needs`` are the keys that `Query.matches` needs; none if ``exact``, since it need not be called then.
     """
 
     terms: tuple[Term, ...]
@@ -52,7 +53,7 @@ class Prefilter:
 
 
 def prefilter(query: Query) -> Prefilter:
-    """The terms of a query; those that list msg_ids become one, which comes first."""
+    """Return the terms of a query. All conditions that list msg_ids become one term, which comes first."""
     terms: list[Term] = []
     exact = True
     if query.exact_ids is not None:
@@ -60,7 +61,7 @@ def prefilter(query: Query) -> Prefilter:
     for condition in query.conditions:
         key, operator = condition.path[0], condition.operator
         if key == "msg_id" and operator in ("$eq", "$in"):
-            continue  # one of those above
+            continue  # it is part of `exact_ids`
         term = _term(condition) if key in PLAIN_KEYS else None
         if term is None:
             exact = False
@@ -71,7 +72,7 @@ def prefilter(query: Query) -> Prefilter:
 
 
 def _term(condition: Condition) -> Term | None:
-    """The term that says the same as a condition on a plain key, if there is one."""
+    """Return the term that is equivalent to a condition on a plain key; None if there is none."""
     (column,), operator, value = condition.path, condition.operator, condition.value
     is_date = column in DATE_KEYS
     if operator in ("$eq", "$in"):
@@ -87,7 +88,7 @@ def _term(condition: Condition) -> Term | None:
 
 
 def _among(column: str, listed: Sequence[Any]) -> Term:
-    # What is neither a text nor a date, a number say, equals the value of no plain key.
+    # A value of another type, such as a number, equals no value of a plain key.
     kind = datetime if column in DATE_KEYS else str
     values = tuple(dict.fromkeys(value for value in listed if isinstance(value, kind)))
     if None not in listed:

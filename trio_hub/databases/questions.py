@@ -1,4 +1,4 @@
-"""Questions to a task database: what it has, with what is still pending laid over it."""
+"""Questions to a task database. The answers include the pending changes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class Questions:
-    """Asks a backend, each time about one moment, while its writer goes on.
+    """Asks a backend while its writer goes on. Each answer is about one moment.
 
-    Users and the hub itself have readers of their own, so that users' questions never hold up the hub.
+    Users' queries and the hub's own questions have separate readers, so that users' queries never delay the hub.
 
     Args:
         backend: The database.
-        writer: Knows what is pending, and in which batch it was written.
+        writer: Knows the pending changes, and the batch in which each layer was written.
     """
 
     def __init__(self, backend: Backend, writer: Writer) -> None:
@@ -35,9 +35,9 @@ class Questions:
         self._own = ReaderPool(backend, OWN_READERS)
 
     async def of_users(self, work: Callable[[Sequence[Changes], Reader], T]) -> T:
-        """Return what ``work`` finds for a user, in a thread.
+        """Run ``work`` in a thread for a user's query, and return its result.
 
-        The work gets a reader that has begun, and the pending changes that this reader does not see.
+        ``work`` gets the pending changes that the reader does not see, and a reader that has begun.
 
         Raises:
             StoreError: The database cannot be read now, or the store is closed meanwhile.
@@ -45,7 +45,7 @@ class Questions:
         return await self._ask(self._users, work)
 
     async def of_the_hub(self, work: Callable[[Sequence[Changes], Reader], T]) -> T:
-        """Do what `of_users` does, for the hub itself."""
+        """Like `of_users`, but for the hub's own questions."""
         return await self._ask(self._own, work)
 
     async def _ask(self, readers: ReaderPool, work: Callable[[Sequence[Changes], Reader], T]) -> T:
@@ -58,12 +58,12 @@ class Questions:
             return await readers.answer(reader, partial(work, unseen))
 
     async def stop(self) -> None:
-        """Interrupt all questions, and wait for their end, but not for long. Nobody may ask after that."""
+        """Interrupt all questions, and wait for their end for a limited time. No question may be asked after that."""
         async with self._users.nobody_else() as asking, self._own.nobody_else() as asking_itself:
             if asking or asking_itself:
                 log.error("questions to the task database were given up", questions=asking + asking_itself)
 
     def close(self) -> None:
-        """Close the readers that nobody uses. Called in a thread, after `stop`."""
+        """Close the idle readers. Call this in a thread, after `stop`."""
         self._users.close()
         self._own.close()

@@ -1,4 +1,4 @@
-"""Reading a task database in threads, by several at the same time."""
+"""Reads a task database in several threads at the same time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ log = get_logger("trio_hub.runtime")
 T = TypeVar("T")
 
 USERS_READERS = 4
-"""How many questions of users the database answers at the same time; further ones wait."""
+"""The number of users' queries that the database answers at the same time. Further queries wait."""
 OWN_READERS = 2
-"""How many questions of the hub itself the database answers at the same time, beside those of users."""
+"""The number of the hub's own questions that the database answers at the same time, besides users' queries."""
 
 
 class ReaderPool:
-    """The readers of a backend: opened when needed, used again, closed when they fail.
+    """The readers of a backend. They are opened when needed, used again, and closed when they fail.
 
-    A question holds ``slots``, of which there are as many as readers, from `begin` to `answer`. A question is
-    interrupted when its task is cancelled, since nobody waits for its answer.
+    A question holds one of the ``slots`` from `begin` to `answer`. There are as many slots as readers. If the task of a
+    question is cancelled, the question is interrupted, since nobody waits for its answer.
     """
 
     def __init__(self, backend: Backend, readers: int) -> None:
@@ -53,7 +53,7 @@ class ReaderPool:
         if known is not None:
             try:
                 return known, known.begin()
-            except Exception:  # it may have lost its database while nobody used it: another one tells
+            except Exception:  # its connection may have broken while it was idle: try a new reader
                 known.close()
         reader = self._backend.reader()
         try:
@@ -63,7 +63,7 @@ class ReaderPool:
             raise
 
     async def answer(self, reader: Reader, work: Callable[[Reader], T]) -> T:
-        """Return what ``work`` finds; the reader is not the caller's any more."""
+        """Return the result of ``work``, and take the reader back: the caller must not use it any more."""
         call = Call(
             "answer a question", partial(_answer, reader, work), reader.interrupt, unwanted=lambda _: reader.close()
         )
@@ -75,7 +75,7 @@ class ReaderPool:
             elif call.interrupted and call.ended.is_set():
                 log.warning("a query was interrupted, since the hub stops or nobody waits for its answer any more")
             raise
-        if call.interrupted:  # too late to matter for this answer
+        if call.interrupted:  # it was interrupted too late, after it had its answer
             await in_thread(reader.close)
         else:
             self._idle.append(reader)
@@ -90,9 +90,9 @@ class ReaderPool:
 
     @asynccontextmanager
     async def nobody_else(self) -> AsyncGenerator[int, None]:
-        """Interrupt everybody who reads, wait for the end of that, but not for long, and let nobody begin for a while.
+        """Interrupt all questions, wait for their end for a limited time, and let none begin during the block.
 
-        The value is how many still read.
+        Gives the number of questions that have not ended.
         """
         async with trio.open_nursery() as nursery:
             for call in self._running:
@@ -109,13 +109,13 @@ class ReaderPool:
                 self.slots.release()
 
     def close(self) -> None:
-        """Close all readers that nobody uses. Called in a thread."""
+        """Close all idle readers. Call this in a thread."""
         while self._idle:
             self._idle.pop().close()
 
 
 def _answer(reader: Reader, work: Callable[[Reader], T]) -> T:
-    """In a thread: return the answer, and the reader can be used again; or raise why there is none, and close it."""
+    """Return the answer. The reader can then be used again; after an error it is closed. Called in a thread."""
     try:
         answer = work(reader)
     except BaseException:
@@ -132,4 +132,4 @@ def _close_begun(begun: tuple[Reader, int]) -> None:
 
 
 def _nothing() -> None:
-    """There is nothing to interrupt before the reader exists."""
+    """Do nothing: before the reader exists, there is nothing to interrupt."""

@@ -1,4 +1,4 @@
-"""Dropping records from a task database, a step at a time, so that everybody else has a turn in between."""
+"""Drops records from a task database, step by step, so that other writes have their turn in between."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["TRIM_EVERY", "TRIM_PAUSE", "Dropping"]
 log = get_logger("trio_hub.runtime")
 
 TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
-"""Seconds between two looks for what is too old to keep, and between two steps of throwing it away."""
+"""Seconds between two checks for records that exceed the limits, and between two steps of dropping them."""
 STEP = 0.005
-"""Seconds that one step of a purge should take. Strict hubs' tasks wait for so long, and for the disk."""
+"""Seconds that one step of a purge should take. The tasks of a strict hub wait for this long, and for the disk."""
 TIDY_EVERY = 0.25
 """Seconds of a purge after which the database is tidied between two steps."""
 FIRST_STEP, LONGEST_STEP = 50, 500
-"""Records that the first step of a purge drops, and those that a step drops at most."""
+"""The number of records that the first step of a purge drops, and the maximum for any step."""
 
 
 class Dropping:
-    """Drops records: those that a purge names, and those that are more than is to be kept.
+    """Drops records: the records of a purge, and the records that exceed the limits of retention.
 
     Args:
         backend: The database.
         writer: Gives each step its turn.
-        now: The time, for ages.
+        now: Returns the current time, for ages.
 
     Attributes:
-        trimmed: How many records were dropped since they were more, larger or older than is to be kept.
+        trimmed: The number of records that were dropped because of the limits.
     """
 
     def __init__(self, backend: Backend, writer: Writer, now: Callable[[], datetime]) -> None:
@@ -48,10 +48,10 @@ class Dropping:
         self._now = now
 
     async def drop(self, arrivals: Sequence[int]) -> int:
-        """Drop the records with these numbers of arrival, if they are completed; return how many were dropped.
+        """Drop the records with these arrival numbers, if they are completed. Return the number of dropped records.
 
         Raises:
-            StoreError: The database cannot be written now. What was dropped until then stays so.
+            StoreError: The database cannot be written now. The records that were dropped before stay dropped.
         """
         backend, dropped, start, step = self._backend, 0, 0, FIRST_STEP
         tidied = trio.current_time()
@@ -60,7 +60,7 @@ class Dropping:
             seconds, gone = await self._writer.in_turn("drop records", partial(_timed, backend, some))
             dropped += gone
             start += len(some)
-            # as many as there is time for: some are larger than others, and some disks slower
+            # As many records as `STEP` has time for, which depends on their size and on the disk.
             step = max(1, min(LONGEST_STEP, 2 * step, int(len(some) * STEP / max(seconds, 1e-6))))
             if trio.current_time() > tidied + TIDY_EVERY:
                 await in_thread(partial(backend.tidy, done=False))
@@ -72,7 +72,7 @@ class Dropping:
         return dropped
 
     async def keep(self, keep: Retention) -> None:
-        """Keep no more than that, for ever: step by step, so that writing has its turn in between."""
+        """Drop the records that exceed the limits, for ever, step by step, so that other writes have their turn."""
         while True:
             gone = 0
             try:
@@ -80,12 +80,12 @@ class Dropping:
                 self.trimmed += gone
             except StoreError as error:
                 if self._writer.last_error is None:
-                    log.warning("the task database cannot forget what is too old", error=error)
+                    log.warning("records that exceed the limits cannot be dropped from the database", error=error)
             await trio.sleep(TRIM_PAUSE if gone else TRIM_EVERY)
 
 
 def _timed(backend: Backend, arrivals: Sequence[int]) -> tuple[float, int]:
-    """In a thread: drop these, and return how many seconds that took, and how many went."""
+    """Drop records. Return the seconds that it took, and the number of dropped records. Called in a thread."""
     began = time.perf_counter()
     gone = backend.drop(arrivals)
     return time.perf_counter() - began, gone

@@ -1,8 +1,8 @@
-"""A note of every result that was handed to its client, which outlives the process at the price of a memory write.
+"""Notes of the results that were sent to clients. The notes outlive the process, and each costs one memory write.
 
-A stock client stumbles over a result that it gets twice, so a hub that comes after a crash has to know what its
-predecessor has sent. The database cannot tell: what was sent last is not in it yet. A file in shared memory can: what
-a process has written there is kept by the system when the process is killed.
+A stock client fails when it gets a result twice. So a hub that is started after a crash must know which results the
+previous hub has sent. The database does not know the latest ones. So the notes are in a file that is mapped into
+memory: the system keeps the written memory when the process is killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .filesystems import lacking
 __all__ = ["SentResultsFile"]
 
 ENTRIES = 1 << 16
-"""Results that are remembered: those of several seconds."""
+"""The number of results that are remembered: those of several seconds."""
 _MAGIC = b"trio_hub delivered 1\n\0\0\0"
 _ENTRY = 8
 _START = len(_MAGIC) + 8
@@ -26,12 +26,12 @@ _SIZE = _START + ENTRIES * _ENTRY
 
 
 class SentResultsFile:
-    """The notes in a file, which is made if it is missing.
+    """The notes in a file, which is created if it is missing.
 
-    ``earlier`` has those of the hub before. The file is a ring of digests of msg_ids, behind the place of the next.
+    The file has a head with the place of the next note, and a ring of digests of msg_ids.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: The file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,12 +44,12 @@ class SentResultsFile:
                 if not intact:
                     file.truncate(0)
                     file.truncate(_SIZE)
-                # what has no place on the disk yet, and finds none when it is written to, ends the process by a signal
+                # Reserve the space: writing to a mapped page without space on the disk ends the process by a signal.
                 os.posix_fallocate(file.fileno(), 0, _SIZE)
                 self._map = mmap.mmap(file.fileno(), _SIZE)
         except OSError as error:
             why = lacking(error) or error.strerror
-            raise ConfigError(f"cannot use {path}, which notes what clients were sent: {why}") from error
+            raise ConfigError(f"cannot use {path}, which has notes of sent results: {why}") from error
         self._map[: len(_MAGIC)] = _MAGIC
         kept = self._map[_START:]
         self._earlier = {kept[at : at + _ENTRY] for at in range(0, len(kept), _ENTRY)} - {bytes(_ENTRY)}
@@ -57,14 +57,14 @@ class SentResultsFile:
         self._at = place if place < ENTRIES else 0
 
     def note(self, msg_id: str) -> None:
-        """A result is on its way to its client."""
+        """Note that a result was sent to its client."""
         start = _START + self._at * _ENTRY
         self._map[start : start + _ENTRY] = _digest(msg_id)
         self._at = (self._at + 1) % ENTRIES
         self._map[len(_MAGIC) : _START] = self._at.to_bytes(8, "little")
 
     def was_delivered(self, msg_id: str) -> bool:
-        """Whether the hub before has noted this result."""
+        """Return whether the previous hub has noted this result as sent."""
         return _digest(msg_id) in self._earlier
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""`WriteBehindStore`: a task database on disk, for which nobody in the event loop waits.
+"""`WriteBehindStore`: a task database on a disk or a server, which the event loop never waits for when it writes.
 
-What is written is merged in memory (`trio_hub.databases.backlog`), and goes to the database in batches, in a thread,
-one at a time (`trio_hub.databases.writer`). Readers see it all the same: each gets a snapshot of the database, with
-the changes that the snapshot does not have laid over it (`trio_hub.databases.questions`). Purges and retention work
-step by step (`trio_hub.databases.retention`).
+Changes are merged in memory (`trio_hub.databases.backlog`). A thread writes them in batches, one at a time
+(`trio_hub.databases.writer`). Readers see pending changes, too: each reader gets a snapshot of the database and the
+changes that the snapshot does not have (`trio_hub.databases.questions`). Purges and retention work step by step
+(`trio_hub.databases.retention`).
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ __all__ = ["WriteBehindStore"]
 log = get_logger("trio_hub.runtime")
 
 FLUSHES = 10
-"""How often `WriteBehindStore.flush_all` flushes at most: what is called after a commit may write once, or twice."""
+"""The maximum number of flushes in `WriteBehindStore.flush_all`. Calls after a commit may write once or twice."""
 TELL_EVERY = 60.0
-"""Seconds between two messages that records were given up."""
+"""The least seconds between two log messages that records were given up."""
 
 
 class WriteBehindStore:
     """A `trio_hub.records.Store` on top of a `trio_hub.databases.backend.Backend`.
 
-    Its task, `run`, is to be started in the hub's nursery; `aclose` also writes what came when that had ended.
+    The hub has to run `run` in its nursery. `aclose` also writes the changes that came after `run` had ended.
 
-    While the database cannot be written, everything is kept in memory, and tried again. From ``max_backlog`` bytes on
-    it is ``crowded``; beyond twice that, records of finished tasks are forgotten, the oldest first.
+    While the database cannot be written, changes stay in memory, and writing is tried again. Above ``max_backlog``
+    bytes the store is ``crowded``. Above twice that, records of finished tasks are given up, the oldest first.
 
     Args:
-        backend: The database; from here on nobody else's.
-        delay: Seconds that a change may wait for others to be written with it. 0: not at all; then a batch is what
-            came while the last one was being written.
-        max_backlog: Bytes of what is not yet written, roughly, from which on it is ``crowded``. One change counts as a
-            quarter of this at most.
-        keep: How much of what is finished is kept; None for all.
+        backend: The database. Only this store may use it.
+        delay: Seconds that a change may wait for others to be written with it. If it is 0, changes wait only while the
+            previous batch is being written.
+        max_backlog: The approximate bytes of pending changes above which the store is ``crowded``. One change counts as
+            at most a quarter of this.
+        keep: The limits for finished records; None for no limits.
         max_output: See `trio_hub.records.output.OutputLimit`.
-        now: The time, for `keep`.
-        failures: Where errors of the writer, of retention, and of calls after a commit are counted.
+        now: Returns the current time, for `keep`.
+        failures: Counts errors of the writer, of retention, and of calls after a commit.
     """
 
     durable = True
@@ -109,10 +109,10 @@ class WriteBehindStore:
 
     @property
     def crowded(self) -> bool:
-        """Whether ``max_backlog`` was exceeded, and less than a quarter of it has been got rid of since."""
+        """Whether ``max_backlog`` was exceeded, and the backlog has not fallen to three quarters of it since."""
         return self._pending.crowded
 
-    # Writing: never waits
+    # Writing, which never waits
 
     def add(self, record: TaskRecord) -> None:
         """See `trio_hub.records.Store.add`."""
@@ -171,13 +171,13 @@ class WriteBehindStore:
         if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):
             self._told_at = now
             log.error(
-                "the task database takes too little: records of finished tasks were given up to save memory",
+                "the task database is too slow, or fails: records of finished tasks were given up to save memory",
                 records=given_up,
                 lost=self._writer.not_persisted,
             )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what comes, until it is closed, or cancelled: then what is pending stays so, for `aclose` to write."""
+        """Write changes until the store is closed, or this is cancelled. `aclose` writes the changes that remain."""
         async with trio.open_nursery() as nursery:
             if self.keep is not None:
                 trim = partial(self._dropping.keep, self.keep)
@@ -190,7 +190,7 @@ class WriteBehindStore:
         """See `trio_hub.records.Store.flush`.
 
         Raises:
-            StoreError: The database cannot be written now. What waits will be tried again all the same.
+            StoreError: The database cannot be written now. The changes stay pending, and are tried again.
         """
         await self._writer.commit()
 
@@ -205,13 +205,13 @@ class WriteBehindStore:
             if not self._pending.layers():
                 return
 
-    # For users
+    # Users' queries
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """See `trio_hub.records.Store.get`.
 
         Raises:
-            StoreError: The database cannot be read now, or it is closed meanwhile; so for all that follow.
+            StoreError: The database cannot be read now, or it is closed meanwhile. The methods below raise it, too.
         """
         found = await self._questions.of_users(lambda layers, reader: get_over(layers, reader, msg_ids))
         return {msg_id: record for msg_id, record in found.items() if not record.note}
@@ -226,43 +226,43 @@ class WriteBehindStore:
         return await self._questions.of_users(history_over)
 
     async def drop(self, query: Query) -> int:
-        """See `trio_hub.records.Store.drop`. Writes first what is pending.
+        """See `trio_hub.records.Store.drop`. First writes the pending changes.
 
         Raises:
-            StoreError: The database cannot be written now. What was dropped until then stays so.
+            StoreError: The database cannot be written now. The records that were dropped before stay dropped.
         """
         self._writer.refuse_if_closed()
         await self.flush()
         return await self._dropping.drop(await self._questions.of_users(lambda layers, reader: reader.completed(query)))
 
-    # For the hub itself
+    # The hub's own questions
 
     async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """See `trio_hub.records.Store.fetch`."""
         return await self._questions.of_the_hub(lambda layers, reader: get_over(layers, reader, msg_ids))
 
     async def unfinished(self) -> list[TaskRecord]:
-        """See `trio_hub.records.Store.unfinished`. Writes first what is pending."""
+        """See `trio_hub.records.Store.unfinished`. First writes the pending changes."""
         await self.flush()
         return await self._questions.of_the_hub(lambda layers, reader: [kept.record for kept in reader.unfinished()])
 
     async def notes(self) -> list[TaskRecord]:
-        """See `trio_hub.records.Store.notes`. Writes first what is pending."""
+        """See `trio_hub.records.Store.notes`. First writes the pending changes."""
         await self.flush()
         return await self._questions.of_the_hub(lambda layers, reader: [kept.record for kept in reader.notes()])
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
-        """See `trio_hub.records.Store.undelivered`. Writes first what is pending."""
+        """See `trio_hub.records.Store.undelivered`. First writes the pending changes."""
         await self.flush()
         return await self._questions.of_the_hub(lambda layers, reader: reader.undelivered(window))
 
-    # The end
+    # Closing
 
     async def aclose(self) -> None:
-        """Write what is pending, and close the database. Idempotent.
+        """Write the pending changes, and close the database. Idempotent.
 
-        If it cannot be written, or this is cancelled before it is, the log tells how many records were lost. Whoever
-        reads is interrupted.
+        If they cannot be written, or this is cancelled before, the number of lost records is logged. Queries that are
+        still running are interrupted.
         """
         try:
             with suppress(StoreError):
@@ -279,7 +279,7 @@ class WriteBehindStore:
         await self._questions.stop()
         async with writer.turn:
             writer.forget_the_rest()
-            if not writer.stuck:  # else a thread has the database, and it ends with the process
+            if not writer.stuck:  # otherwise a thread still uses the database, until the process ends
                 await in_thread(self._release)
             self._released = True
             log.info("task database closed", records=writer.written, lost=writer.not_persisted)

@@ -1,4 +1,4 @@
-"""The writer of a task database: what is pending goes there in batches, again and again if the database fails."""
+"""The writer of a task database: it writes pending changes in batches, and tries again while the database fails."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = get_logger("trio_hub.runtime")
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
-"""Seconds between two attempts to write, while the database cannot."""
+"""Seconds between two attempts to write while the database cannot be written: the first pause and the longest."""
 TAKEN, TAKEN_AT_ONCE = 2000, 50
-"""Changes of a batch up to which the event loop prepares them, and how many in one go: for half a millisecond or so."""
+"""The event loop prepares batches of up to this many changes, and so many changes at a time (half a millisecond)."""
 LAYERS = 8
-"""Each question freezes what is pending into a layer of its own; when there are more than this, they are merged."""
+"""Each question freezes the pending changes into a new layer. If there are more layers than this, they are merged."""
 PATIENCE = 5.0
-"""Seconds that a batch has to be written when the writer is cancelled. After that the batch is interrupted."""
+"""Seconds within which a batch must be written after the writer was cancelled. Then the batch is interrupted."""
 AFTER_COMMIT = "call after a commit"
-"""What errors of calls after a commit are counted as."""
+"""The name under which errors of calls after a commit are counted."""
 
 
 class Writer:
@@ -41,17 +41,17 @@ class Writer:
 
     Args:
         backend: The database.
-        pending: What is to be written.
+        pending: The changes to be written.
         delay: Seconds that a change may wait for others to be written with it.
-        failures: Where errors of calls after a commit are counted.
+        failures: Counts errors of calls after a commit.
 
     Attributes:
-        turn: Held by whoever writes to the database.
+        turn: Held while a task writes to the database.
         still: Held by readers while they begin, and by the writer while the layers of the backlog or their batches
             change, so that a reader knows which layers it sees in the database. Never held for the time of a commit.
-        batches, written: How many batches were committed so far, and how many records changed in them.
-        not_persisted: How many records were lost: given up, or not to be written for a reason of their own.
-        last_error: Why the database cannot be written now; None when it can.
+        batches, written: The number of committed batches, and of changed records in these batches.
+        not_persisted: The number of lost records: given up, or impossible to write.
+        last_error: Why the database cannot be written now; None if it can be written.
         closed: Set when the store is closed.
         stuck: Whether a call of the backend was given up, see `Call`. A thread may still be in it.
     """
@@ -70,19 +70,19 @@ class Writer:
         self._delay = delay
         self._failures = failures
         self._threads = trio.CapacityLimiter(1)
-        self._awake = trio.Event()  # something is to be written, or the store is to be closed
+        self._awake = trio.Event()  # set when there are changes to write, or the store is closed
         self._pause = FIRST_PAUSE
         self._works_again = trio.Event()
-        # Calls of `after_commit` whose time has come.
+        # Calls passed to `after_commit` that are to be made now.
         self._due: deque[Callable[[], None]] = deque()
         self._calling = False
 
     def wake(self) -> None:
-        """Write soon, since something is pending now."""
+        """Have the writer write soon, since changes are pending now."""
         self._awake.set()
 
     def close(self) -> None:
-        """Write nothing more."""
+        """Stop writing."""
         self.closed.set()
         self._awake.set()
         self._works_again.set()
@@ -105,7 +105,7 @@ class Writer:
     def _call(self, calls: Sequence[Callable[[], None]]) -> None:
         self._due.extend(calls)
         if self._calling:
-            return  # by one of these calls: it comes when the others are done
+            return  # one of these calls has called this: its calls follow when the others are done
         self._calling = True
         try:
             while self._due:
@@ -120,12 +120,12 @@ class Writer:
     # Writing
 
     async def run(self) -> None:
-        """Write what comes, until `close`; or until cancelled, and then what is pending stays so."""
+        """Write changes until `close` is called, or until cancelled. Pending changes then stay pending."""
         while not self.closed.is_set():
             await self._wait_for_work()
             try:
                 await self.commit()
-            except StoreError:  # it was logged
+            except StoreError:  # `_fail` has logged it
                 pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
                 with trio.move_on_after(pause):
                     await self._works_again.wait()
@@ -139,7 +139,7 @@ class Writer:
                 await self.closed.wait()
 
     async def commit(self) -> None:
-        """Write what is pending now.
+        """Write the changes that are pending now.
 
         Raises:
             StoreError: The database cannot be written. Nothing is lost.
@@ -161,10 +161,10 @@ class Writer:
             self._account(layers, attempt)
 
     async def _write(self, layers: Sequence[Layer], batch: Batch) -> Attempt:
-        """Write these layers, in a thread.
+        """Write layers, in a thread.
 
-        What Python has to do for that is done here, unless it is much: a thread would take turns at it with the event
-        loop, change by change, which costs both more than the work.
+        The event loop prepares the changes, unless there are many: a thread would compete with the event loop for
+        Python's lock at each change, which would cost both more than the work itself.
         """
         changes = [layer.changes for layer in layers]
         taken = sum(map(len, changes)) <= TAKEN
@@ -175,23 +175,23 @@ class Writer:
                     batch.take(joined(change))
                     if number % TAKEN_AT_ONCE == 0:
                         await trio.lowlevel.checkpoint()
-            except Exception:  # one of the changes is at fault: which one, is found out below
+            except Exception:  # a change is at fault: `_write_in_parts` finds out which one
                 return await self._write_in_parts(layers, pending)
         attempt = await self._run("write records", partial(write_batch, batch, pending, taken=taken))
         return await self._write_in_parts(layers, pending) if attempt is None else attempt
 
     async def _write_in_parts(self, layers: Sequence[Layer], pending: dict[str, Change]) -> Attempt:
-        """Write these layers, of which one or several changes may be at fault."""
-        # what is written of a layer is not to be told by the number of one batch
+        """Write layers of which some changes may be impossible to write."""
+        # Several batches write parts of a layer, so no single batch number can tell whether a reader sees the layer.
         async with self.still:
             for layer in layers:
                 layer.batch = None
             return await self._run("write records", partial(write_in_parts, self._backend, pending))
 
     async def in_turn(self, what: str, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns, which writes to the database, when nobody else writes.
+        """Run ``work``, which writes to the database, when no other task writes, and return its result.
 
-        ``what`` it does is for the log.
+        ``what`` names the activity, for the log.
         """
         async with self.turn:
             self.refuse_if_closed()
@@ -206,7 +206,7 @@ class Writer:
             raise
 
     def _account(self, layers: Sequence[Layer], attempt: Attempt) -> None:
-        """Take note of what came of writing these layers."""
+        """Handle the outcome of an attempt to write layers. Raises `StoreError` if the database cannot be written."""
         calls = [call for layer in layers for call in layer.calls]
         self._pending.replace(layers, attempt.rest, map(size_of, attempt.rest.values()))
         self.batches += attempt.batches
@@ -223,7 +223,7 @@ class Writer:
         self.not_persisted += len(refused)
         msg_id, error = next(iter(refused.items()))
         log.error(
-            "the task database cannot hold some records, which are lost",
+            "some records cannot be written to the task database, and are lost",
             task=msg_id,
             records=len(refused),
             error=f"{type(error).__name__}: {error}",
@@ -233,7 +233,7 @@ class Writer:
         if self.last_error is None:
             self._works_again = trio.Event()
             log.error(
-                "the task database cannot be written: records wait in memory, and it will be tried again",
+                "the task database cannot be written: records wait in memory, and the hub tries again",
                 records=len(self._pending),
                 error=error,
             )
@@ -249,7 +249,7 @@ class Writer:
     # For readers
 
     async def pending_layers(self) -> list[Layer]:
-        """Return what is pending now, in layers that will not change any more. Whoever calls this holds ``still``."""
+        """Return the pending changes, in layers that will not change any more. The caller must hold ``still``."""
         pending = self._pending
         layers = pending.freeze()[pending.busy :]
         if len(layers) > LAYERS:
@@ -257,13 +257,13 @@ class Writer:
             pending.replace(layers, changes)
         return pending.frozen.copy()
 
-    # The end
+    # Closing
 
     def forget_the_rest(self) -> None:
-        """Take note that what is pending is lost, since the store is closed."""
+        """Forget, count and log the pending changes, which are lost, since the store is closed."""
         lost = len(self._pending)
         if lost:
             self.not_persisted += lost
-            reason = self.last_error or "there was no time left"
+            reason = self.last_error or "the time for it was over"
             log.error("records were not written to the task database, and are lost", records=lost, reason=reason)
         self._pending.clear()

@@ -1,4 +1,4 @@
-"""Connections to a PostgreSQL server: where it is, how it is reached, and what its errors mean to the hub."""
+"""Connections to a PostgreSQL server: addresses, connecting again, and errors with their remedies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Address", "Connection", "LastingConnection", "reason"]
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 _FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-# Of the client's side. A cut network shows within a minute, not after the two hours of the system.
+# Settings of the client's side. A cut network is noticed within a minute, not after the system's two hours.
 _DEFAULTS = {
     "connect_timeout": 10,
     "keepalives": 1,
@@ -27,8 +27,7 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# The same of the server's side, so that a connection that is dead to us does not keep its locks: what comes after
-# it would wait for them.
+# Settings of the server's side, so that a dead connection does not keep its locks, for which later ones would wait.
 _SETTINGS = {
     "timezone": "UTC",
     "client_min_messages": "warning",
@@ -40,12 +39,12 @@ _SETTINGS = {
 
 
 class Address:
-    """A database that a URL names.
+    """The address of a database, from its URL.
 
-    Its text form is the URL without password and parameters.
+    ``str`` returns the URL without password and parameters.
 
     Raises:
-        ConfigError: It cannot be read, or psycopg is not installed.
+        ConfigError: The URL cannot be read, or psycopg is not installed.
     """
 
     def __init__(self, url: str, *, application: str) -> None:
@@ -62,14 +61,14 @@ class Address:
         try:
             named = conninfo_to_dict(url)
         except psycopg.Error:
-            raise _unreadable(url) from None  # it quotes parts of the URL, of the password too
+            raise _unreadable(url) from None  # the error quotes parts of the URL, perhaps of the password
         host, database = str(named.get("host") or ""), str(named.get("dbname") or "")
         ports = str(named.get("port") or "").split(",")
-        # An @ / or ? in a password that is not escaped ends it, and the rest of it is taken to be something else.
+        # An unescaped @, / or ? ends the password, and the rest of the password is taken for another part of the URL.
         stray = "@" in host or ("@" in database and not named.get("user"))
         if stray or any(port and not port.isdecimal() for port in ports):
             raise _unreadable(url)
-        # 63 bytes are what PostgreSQL keeps of it
+        # PostgreSQL keeps 63 bytes of an application's name.
         name = text_column(application).encode("ascii", "replace").decode()[:63]
         self.parameters: dict[str, Any] = {**_DEFAULTS, "application_name": name, **named, "client_encoding": "UTF8"}
         user = f"{named['user']}@" if named.get("user") else ""
@@ -84,8 +83,8 @@ def _unreadable(url: str) -> ConfigError:
     shown = re.sub(r"(://).*@", r"\1…@", url, flags=re.DOTALL)
     shown = re.sub(r"(password=)[^&]*", r"\1…", shown)
     return ConfigError(
-        f"{shown!r} is no URL of a PostgreSQL database; write it like {_FORM}, "
-        "special characters of the password as %40 (@), %3A (:), %2F (/), %3F (?), %25 (%)"
+        f"{shown!r} is no URL of a PostgreSQL database; write it like {_FORM}, with special characters of the password "
+        "as %40 (@), %3A (:), %2F (/), %3F (?), %25 (%)"
     )
 
 
@@ -93,9 +92,10 @@ class LastingConnection:
     """A connection to the server that is opened when it is needed, and opened again after it was lost.
 
     Args:
-        address: Of the database.
-        settings: What is set for the session, besides what every connection has.
-        prepare: Called with every new connection, in a transaction of its own.
+        address: The address of the database.
+        settings: Settings of the session, besides those of all connections.
+        prepare: Called with each new connection, in a separate transaction.
+        snapshot: Whether each transaction is read-only, and sees the database as it was at its first query.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LastingConnection:
         return self._connection is not None
 
     def open(self) -> Connection:
-        """The connection, outside of a transaction. Raises `psycopg.Error`, and what ``prepare`` raises."""
+        """Return the connection, outside of a transaction. Raises `psycopg.Error`, and the errors of ``prepare``."""
         if self._connection is not None:
             return self._connection
         import psycopg
@@ -142,11 +142,11 @@ class LastingConnection:
 
     @contextmanager
     def call(self, *, ends: bool = True, writes: bool = False) -> Iterator[Connection]:
-        """The connection for one call; what was not committed by its end is undone, unless ``ends`` is false.
+        """Give the connection for one call. Uncommitted changes are rolled back at its end, unless ``ends`` is false.
 
         Raises:
-            ValueError: In place of a `psycopg.Error`, if it ``writes``, and a value cannot be written, now or later.
-            StoreError: In place of any other.
+            ValueError: Instead of a `psycopg.Error`: the call ``writes``, and a value can never be written.
+            StoreError: Instead of any other `psycopg.Error`.
         """
         import psycopg
 
@@ -156,8 +156,8 @@ class LastingConnection:
             if ends:
                 connection.rollback()
         except psycopg.Error as error:
-            # A connection that broke may not know it yet; and if the server takes no writes, another one may have
-            # taken over.
+            # psycopg may not have noticed yet that a connection broke. If the server accepts no writes, another server
+            # may have taken over.
             broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and (
                 error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
             )
@@ -166,13 +166,13 @@ class LastingConnection:
             else:
                 self.rollback()
             if writes and _is_fault_of_a_value(error):
-                raise ValueError(f"the database {self.address} does not take it: {reason(error)}") from error
+                raise ValueError(f"the database {self.address} refuses the value: {reason(error)}") from error
             raise StoreError(told(error, self.address)) from error
         except Exception:
             self.rollback()
             raise
         except BaseException:
-            # interrupted, perhaps in the middle of an exchange
+            # An interruption, perhaps in the middle of an exchange with the server.
             self.close()
             raise
 
@@ -191,7 +191,7 @@ class LastingConnection:
                 self.close()
 
     def interrupt(self) -> None:
-        """End what another thread does with the connection, soon, with an error. Never raises."""
+        """Make another thread's use of the connection end soon, with an error. Never raises."""
         import psycopg
 
         connection = self._connection
@@ -207,27 +207,27 @@ class LastingConnection:
 
 
 def told(error: psycopg.Error, address: Address) -> str:
-    """What a call could not do, why, and what helps."""
+    """Return the text of the error for a failed call, with the reason and the remedy."""
     from psycopg import errors
 
     if error.sqlstate is None or isinstance(
         error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow
     ):
-        remedy = "see that it runs and can be reached"
+        remedy = "check that it runs and can be reached"
     elif isinstance(error, errors.QueryCanceled):
         remedy = "the hub or somebody else has interrupted it"
     elif isinstance(error, errors.DiskFull | errors.OutOfMemory):
-        remedy = "make room there"
+        remedy = "free some space or memory on the server"
     elif isinstance(error, errors.InsufficientPrivilege):
-        remedy = "give its user the right to read and write what is in the schema trio_hub"
+        remedy = "give its user the right to read and write the tables in the schema trio_hub"
     elif isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
         remedy = "somebody removed or changed the tables in the schema trio_hub: restart the hub, which creates them"
     elif isinstance(error, errors.ReadOnlySqlTransaction):
-        remedy = "it must take writes: point the hub at the primary server"
+        remedy = "the server must accept writes: point the hub at the primary server"
     else:
         remedy = "see its log"
     return (
-        f"the database {address} cannot do it now: {reason(error)} ({remedy}; "
+        f"the database {address} cannot be used now: {reason(error)} ({remedy}; "
         "until then the hub keeps the records in memory, and tries again)"
     )
 
@@ -243,6 +243,6 @@ def _is_fault_of_a_value(error: psycopg.Error) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What the server, or the client's library, says; in one line."""
+    """Return the message of the server, or of the client's library, in one line."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     return " ".join(str(primary or error).split())

@@ -1,7 +1,7 @@
-"""The task database in PostgreSQL: for history that several hubs, on several hosts, share.
+"""The task database in PostgreSQL, which several hubs on several hosts can share.
 
-Each hub writes under the name of an owner, and what a hub takes over from the one before it are the records of its
-owner; queries, `drop` and `trim` are about the records of all.
+Each hub writes records under the name of its owner, and takes over only the records of its owner from the previous hub.
+Queries, `drop` and `trim` concern the records of all owners.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from .writing import Totals, carry_out, forget, segments
 
 __all__ = ["PostgresBackend", "open_postgres"]
 
-# A step of `trim`: some milliseconds.
+# The maximum number and bytes of records that one step of `trim` drops. A step takes some milliseconds.
 TRIM_RECORDS = 200
 TRIM_BYTES = 1 << 24
-# After so many dropped records, `tidy` waits until their space is free for others.
+# After this many dropped records, `tidy` frees their space for other records.
 VACUUM_FROM = 1000
 
-# What those who forget records wait for, so that two of them do not wait for each other.
+# The lock that is held while records are dropped, so that two hubs do not wait for each other.
 _CLEANING = int.from_bytes(b"trio_hub", "big") + 1
-# Statements are planned once. What is planned while the tables are small must hold when they have grown: all that
-# writing does, it does through indexes.
+# Statements are planned once. A plan that was made while the tables are small must be good for large tables, too. So
+# all statements for writing use indexes.
 _BY_INDEX = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_sort"), "off")
 
 
 def open_postgres(url: str, *, owner: str, synchronous: bool = False) -> PostgresBackend:
-    """Open the task database in the PostgreSQL database that a URL names, and make its tables if they are missing.
+    """Open the task database in the PostgreSQL database that a URL names. Create its tables if they are missing.
 
     Args:
-        url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETERS``, as libpq has it.
-        owner: Whose records are added; the same for a hub and the one that comes after it, another for every other.
-        synchronous: Whether a write waits for the server's disk. Otherwise a server that crashes loses what was
-            written in its last moments (some 0.6 s), but nothing before, and is not damaged.
+        url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETERS``, as for libpq.
+        owner: The name of the owner of added records. A hub and the next hub of its profile have the same owner.
+        synchronous: Whether a write waits for the server's disk. If not, a server that crashes loses the writes of its
+            last moments (some 0.6 s), but no earlier ones, and the database is not damaged.
 
     Raises:
-        ConfigError: psycopg is not installed, the server cannot be reached or does not let us in, or what is there
-            is not for this version of trio_hub to use.
+        ConfigError: psycopg is not installed, the server cannot be reached or refuses the connection, or the existing
+            tables cannot be used by this version of trio_hub.
     """
     if not 0 < len(owner) <= 200:
         raise ConfigError(f"the owner of records needs a name of 1 to 200 characters, not {len(owner)}")
@@ -59,7 +59,7 @@ def open_postgres(url: str, *, owner: str, synchronous: bool = False) -> Postgre
         backend.open()
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConfigError(
-            f"the database {address} cannot be opened: {reason(error)}; see that its server runs and can be reached, "
+            f"the database {address} cannot be opened: {reason(error)}; check that its server runs and can be reached, "
             "that user and password are right, and that the database exists (createdb NAME creates one)"
         ) from error
     return backend
@@ -67,7 +67,7 @@ def open_postgres(url: str, *, owner: str, synchronous: bool = False) -> Postgre
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A batch that was to be committed when the connection broke."""
+    """A batch for which it is not known whether it was committed, since the connection broke."""
 
     batch: int
     process: int
@@ -85,9 +85,9 @@ class PostgresBackend:
         )
         self._writer: UUID | None = None
         self._batches = count(1)
-        self._dropped = 0  # records whose space is still to be made free
+        self._dropped = 0  # records whose space is not freed yet
         self._doubt: _Doubt | None = None
-        # Texts of a batch that turned out, later, to have been committed: they are not to be appended again.
+        # Appended texts of a batch that was found to have been committed. They must not be appended again.
         self._already: dict[str, dict[str, str]] = {}
 
     def open(self) -> None:
@@ -99,14 +99,13 @@ class PostgresBackend:
         self._write(changes, next(self._batches))
 
     def _write(self, changes: Sequence[Change], batch: int) -> None:
-        """Carry out a batch.
+        """Write a batch.
 
-        If the connection breaks just when the batch is committed, nobody knows whether it was. So each batch leaves
-        its number, by which this can be found out: at once, or else in the next call, which then appends only what
-        comes after that.
+        If the connection breaks during the commit, it is not known whether the batch was committed. So each batch
+        writes its number, by which that is found out: at once, or in the next call, which appends only later texts.
 
-        What is no value of a record, or too large for PostgreSQL (1 GB for a JSON value or a text), is a `ValueError`,
-        or whatever its type makes of it.
+        A value that PostgreSQL cannot store, such as a text of more than 1 GB, causes a `ValueError`, or an error of
+        the value's own type.
         """
         doubt: _Doubt | None = None
         try:
@@ -132,7 +131,7 @@ class PostgresBackend:
             if doubt is None:
                 raise
             if self._connection.is_open:
-                self._doubt = None  # the server itself said no
+                self._doubt = None  # the server has refused the commit
                 raise
             if not self._was_committed():
                 raise
@@ -155,14 +154,14 @@ class PostgresBackend:
         return gone
 
     def give_back(self) -> bool:
-        """See `trio_hub.databases.backend.Backend.give_back`. `tidy` does it all."""
+        """See `trio_hub.databases.backend.Backend.give_back`. `tidy` does all of it."""
         return False
 
     def tidy(self, *, done: bool) -> None:
         """See `trio_hub.databases.backend.Backend.tidy`.
 
-        The space of many dropped records becomes free for other records, and the files get shorter where their ends are
-        empty. Otherwise the server's autovacuum comes by.
+        After many dropped records, their space is freed for other records, and files with empty ends get shorter. After
+        few, the server's autovacuum does that later.
         """
         if not done:
             return
@@ -175,9 +174,9 @@ class PostgresBackend:
                 link.close()
 
     def trim(self, keep: Retention, now: datetime) -> int:
-        """See `trio_hub.databases.backend.Backend.trim`. Does nothing while another hub is at it.
+        """See `trio_hub.databases.backend.Backend.trim`. Does nothing while another hub drops records.
 
-        The space becomes free for other records when the server's autovacuum comes by.
+        The server's autovacuum frees the space for other records later.
         """
         before = None
         if keep.age is not None:
@@ -216,7 +215,7 @@ class PostgresBackend:
         return gone
 
     def reader(self) -> PostgresReader:
-        """Another reader, with a connection of its own."""
+        """Return a new reader, with its own connection."""
         return PostgresReader(self._address, self._owner, lambda: self._writer)
 
     def interrupt(self) -> None:
@@ -224,7 +223,7 @@ class PostgresBackend:
         self._connection.interrupt()
 
     def size(self) -> int:
-        """See `trio_hub.databases.backend.Backend.size`: tables and indexes, those of all owners."""
+        """See `trio_hub.databases.backend.Backend.size`: the size of tables and indexes, for all owners."""
         with self._connection.call() as connection:
             ((size,),) = connection.execute(
                 "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
@@ -240,7 +239,7 @@ class PostgresBackend:
                     connection.execute("DELETE FROM trio_hub.batches WHERE writer = %s", [self._writer])
                     connection.commit()
             except StoreError:
-                pass  # somebody's `open` removes the row some day
+                pass  # `_prepare` of a later hub removes the row
         self._connection.close()
 
     def _prepare(self, connection: Connection) -> None:
@@ -262,7 +261,7 @@ class PostgresBackend:
             )
 
     def _was_committed(self) -> bool:
-        """Whether the batch in doubt is in the database; if that cannot be found out now, it is asked again later."""
+        """Return whether the batch in doubt was committed. If that is not known yet, the next call tries again."""
         try:
             with self._connection.call() as connection:
                 return self._settle(connection)
@@ -270,12 +269,12 @@ class PostgresBackend:
             return False
 
     def _settle(self, connection: Connection) -> bool:
-        """Find out what became of the batch in doubt: whether there is one, and it was committed."""
+        """Find out whether the batch in doubt was committed. Return False if there is no such batch."""
         doubt = self._doubt
         if doubt is None:
             return False
-        # The server may not know yet that its old connection is dead. Whatever it is doing comes to an end now; and
-        # FOR UPDATE waits for it.
+        # The server may not know yet that the old connection is dead. This ends the old connection's transaction, and
+        # FOR UPDATE waits for its end.
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE pid = %s AND pid <> pg_backend_pid() AND usename = current_user AND application_name = %s",
@@ -307,4 +306,4 @@ def _vacuum(link: LastingConnection) -> None:
                 if not connection.closed:
                     connection.autocommit = False
     except (StoreError, psycopg.Error):
-        pass  # they are dropped all the same, and autovacuum comes by
+        pass  # the records are dropped nevertheless, and autovacuum frees the space later

@@ -25,8 +25,8 @@ class PostgresReader:
 
     Args:
         address: The database.
-        owner: Whose unfinished requests, undelivered results and notes are read.
-        writer: Under what name the backend notes the number of its last batch.
+        owner: The owner whose unfinished requests, undelivered results and notes are read.
+        writer: Returns the name under which the backend notes the number of its last batch.
     """
 
     def __init__(self, address: Address, owner: str, writer: Callable[[], UUID | None]) -> None:
@@ -35,7 +35,7 @@ class PostgresReader:
         self._interrupted = False
         self._connection = LastingConnection(
             address,
-            {"plan_cache_mode": "force_custom_plan"},  # for the same reason, but questions are of many kinds
+            {"plan_cache_mode": "force_custom_plan"},  # queries are of many kinds, so each is planned anew
             lambda connection: check(connection, address),
             snapshot=True,
         )
@@ -101,7 +101,7 @@ class PostgresReader:
         return self._own(ALL_KEYS, "note")
 
     def _own(self, keys: Sequence[str], condition: str) -> list[StoredRecord]:
-        """The records of this hub that meet a condition, in the order of arrival, with these keys."""
+        """Return the records of this owner that meet a condition, in the order of arrival, with these keys."""
         found: list[StoredRecord] = []
         with self._snapshot() as connection, connection.cursor("own", binary=True) as cursor:
             cursor.execute(
@@ -136,7 +136,7 @@ class PostgresReader:
             return [(from_text(msg_id), from_text(client)) for msg_id, client in found]
 
     def interrupt(self) -> None:
-        """See `trio_hub.databases.backend.Reader.interrupt`. What Python does for some rows comes to its end."""
+        """See `trio_hub.databases.backend.Reader.interrupt`. The call first handles the rows that it has read."""
         self._interrupted = True
         self._connection.interrupt()
 
@@ -152,7 +152,7 @@ class PostgresReader:
 
     def _take_snapshot(self) -> int:
         with self._connection.call(ends=False) as connection:
-            # not BEGIN, but the first query decides what is seen
+            # The first query, not BEGIN, takes the snapshot.
             row = connection.execute(
                 "SELECT batch FROM trio_hub.batches WHERE writer = %s", [self._writer()]
             ).fetchone()
@@ -161,12 +161,12 @@ class PostgresReader:
 
     def _go_on(self) -> None:
         if self._interrupted:
-            raise StoreError("the question to the database was interrupted")
+            raise StoreError("the query of the database was interrupted")
 
     @contextmanager
     def _snapshot(self) -> Iterator[Connection]:
         if not self._begun:
-            raise StoreError("the connection to the database was lost while it was read; ask again")
+            raise StoreError("the connection to the database broke during the query; try again")
         try:
             with self._connection.call(ends=False) as connection:
                 yield connection

@@ -1,4 +1,4 @@
-"""Records as rows of a PostgreSQL database, and back; queries as conditions on rows."""
+"""Converts records to rows of a PostgreSQL database and back, and queries to conditions in SQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "text_bytes",
 ]
 
-# Rows that are read at once.
+# The number of rows that are read at a time.
 ROWS = 500
 
 ALL_KEYS = (*RECORD_KEYS, *HUB_KEYS)
@@ -41,7 +41,7 @@ _FOUND_BY_PREFIX = frozenset(("client_uuid", "engine_uuid"))
 
 
 class Column(NamedTuple):
-    """Its type in SQL, and how a record's value is written to it."""
+    """A column: its type in SQL, and the function that converts a record's value to it."""
 
     type: str
     written: Callable[[Any], Any]
@@ -67,17 +67,17 @@ def _column(key: str) -> Column:
     return Column("text", label_column if key == "label" else _text)
 
 
-# What has a column: all but the texts that grow.
+# All keys except the texts that grow have a column.
 COLUMNS = {key: _column(key) for key in ALL_KEYS if key not in TEXT_KEYS}
 
 
 def text_bytes(column: str) -> int:
-    """Its size in the database."""
+    """Return the size of a text in the database, in bytes."""
     return len(column) if column.isascii() else len(column.encode())
 
 
 def condition(terms: Prefilter, *more: str) -> tuple[str, list[Any]]:
-    """The terms as SQL, and its parameters."""
+    """Return terms, and ``more`` conditions, as SQL, with the parameters."""
     parts, values = list(more), []
     for key, comparison, value in terms.terms:
         if comparison in ("is null", "is not null"):
@@ -97,7 +97,7 @@ def condition(terms: Prefilter, *more: str) -> tuple[str, list[Any]]:
 
 
 def records(connection: Connection, keys: Collection[str], rows: Iterable[Sequence[Any]]) -> list[StoredRecord]:
-    """The records of rows that hold the arrival and then `selected` columns of these keys, in the order of the rows."""
+    """Return the records of rows, in their order. Each row has the columns that `selected` names for these keys."""
     names = _with_columns(keys)
     readers = [_READERS.get(name, _as_is) for name in names]
     kept = []
@@ -115,7 +115,7 @@ def records(connection: Connection, keys: Collection[str], rows: Iterable[Sequen
 
 
 def selected(keys: Collection[str]) -> str:
-    """What to select for `records`."""
+    """Return the list of columns, in SQL, that `records` needs for these keys."""
     return ", ".join(("arrival", *_with_columns(keys)))
 
 
@@ -126,7 +126,7 @@ def _with_columns(keys: Collection[str]) -> list[str]:
 _READERS: dict[str, Callable[[Any], Any]] = {
     **{key: from_text for key, column in COLUMNS.items() if column.type == "text"},
     "label": from_label,
-    # the driver has its own object for UTC
+    # The driver has its own object for UTC.
     **{key: lambda moment: moment.replace(tzinfo=UTC) for key in DATE_KEYS},
 }
 
@@ -146,13 +146,13 @@ def _read_output(connection: Connection, keys: Sequence[str], kept: Sequence[Sto
 
 
 def _read_buffers(connection: Connection, key: str, kept: Sequence[StoredRecord]) -> None:
-    """Decode what the rows hold, and read what they do not hold, record by record."""
+    """Decode the buffers in the rows, and read the large buffers that are not in the rows, record by record."""
     for arrival, record in kept:
         setattr(record, key, from_buffers(getattr(record, key), _chunks(connection, arrival, key)))
 
 
 def _chunks(connection: Connection, arrival: int, key: str) -> Iterator[bytes]:
-    # as a generator: asked for only if the row says that there are some
+    # A generator, so that the query is made only if the row says that there are chunks.
     found = connection.cursor(binary=True).execute(
         "SELECT chunk FROM trio_hub.chunks WHERE arrival = %s AND key = %s ORDER BY number", [arrival, key]
     )
@@ -161,7 +161,7 @@ def _chunks(connection: Connection, arrival: int, key: str) -> Iterator[bytes]:
 
 
 def look_up(connection: Connection, keys: Collection[str], column: str, values: Sequence[Any]) -> list[StoredRecord]:
-    """The records with one of these values in a column (``arrival`` or ``msg_id``), a slice at a time."""
+    """Return the records with one of these values in a column (``arrival`` or ``msg_id``)."""
     kind = "bigint" if column == "arrival" else "text"
     kept = []
     for start in range(0, len(values), ROWS):
@@ -176,9 +176,9 @@ def look_up(connection: Connection, keys: Collection[str], column: str, values: 
 def matching(
     connection: Connection, query: Query, keys: Collection[str], *more: str, skip: Container[str] = ()
 ) -> Iterator[list[StoredRecord]]:
-    """The records that match and fulfil ``more``, in the order of history, in slices; with at least these keys.
+    """Yield the records that match a query and meet ``more`` conditions, in slices, in the order of history.
 
-    Without notes.
+    The records have at least these keys. Notes, and the msg_ids in ``skip``, are left out.
     """
     terms = prefilter(query)
     where, values = condition(terms, "NOT note", *more)
@@ -186,7 +186,7 @@ def matching(
     first = wanted if terms.exact else {"msg_id", *terms.needs}
     columns = selected(first)
     if not terms.exact:
-        # One can only ask whether buffers exist; 90 is an empty list in MessagePack.
+        # A query can only ask whether buffers exist, so an empty list (90 in MessagePack) is read in their place.
         for key in BUFFER_KEYS & first:
             columns = columns.replace(f" {key}", f" CASE WHEN {key} IS NOT NULL THEN '\\x90'::bytea END")
     with connection.cursor("matching", binary=True) as cursor:

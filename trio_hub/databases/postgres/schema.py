@@ -1,14 +1,14 @@
-"""The tables in a PostgreSQL database: made if they are missing, brought up to date, and never those of others.
+"""The tables in a PostgreSQL database. They are created if they are missing, and updated from earlier versions.
 
-They are in a schema of their own, ``trio_hub``:
+Tables of other programs are never changed. The tables are in a separate schema, ``trio_hub``:
 
-- ``version``: that these tables are ours, and how far `STEPS` have been carried out;
-- ``records``: a row for each record, whose number of arrival is the key to the next two;
+- ``version``: marks the tables as ours, and has the number of `STEPS` that were carried out;
+- ``records``: one row per record; its arrival number is the key of the next two tables;
 - ``output``: pieces of ``stdout`` and ``stderr``, in their order;
 - ``chunks``: buffers that are too large for the row;
-- ``totals``: what each owner has added to, and taken from, the number and bytes of finished records. Only the sums mean
-  something: with a row for all, owners would wait for each other;
-- ``batches``: the last batch of each writer that cannot be repeated.
+- ``totals``: one row per owner, with the changes that the owner has made to the number and bytes of finished records.
+  Only the sums over all owners have a meaning. With a single row, owners would wait for each other;
+- ``batches``: the number of the last batch of each writer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .connection import Address, Connection
 
 __all__ = ["PREFIX", "STEPS", "check", "install"]
 
-# Texts of clients may be of any length, and rows of a btree are not: they are found by their beginnings.
+# Clients' texts may have any length, but entries of an index may not, so the index has only so many first characters.
 PREFIX = 100
 
 _FIRST = f"""
@@ -83,28 +83,28 @@ CREATE TABLE trio_hub.batches (
 );
 """
 
-# Ages go by the hub's clock, and by the engine's only where there is no other date.
+# Ages follow the hub's clock, and the engine's clock only if there is no other date.
 _SECOND = """
 ALTER TABLE trio_hub.records ADD COLUMN note boolean NOT NULL DEFAULT false;
 CREATE INDEX kept ON trio_hub.records (coalesce(received, completed), arrival) WHERE completed IS NOT NULL;
 CREATE INDEX notes ON trio_hub.records (owner, arrival) WHERE note;
 """
 
-# What leads from each version to the next one, from none to the first. Steps that were published are never changed.
+# The step at index n makes version n + 1 of version n. Steps that were released are never changed.
 STEPS = (_FIRST, _SECOND)
 
 _TABLES = {"version", "records", "output", "chunks", "totals", "batches"}
-# "trio_hub", read as a number: what hubs that start at the same time wait for.
+# The lock for which hubs that start at the same time wait: "trio_hub" as a number.
 _LOCK = int.from_bytes(b"trio_hub", "big")
 _OLDEST_SERVER = 130000
 
 
 def install(connection: Connection, address: Address) -> None:
-    """Make the tables, or bring them up to date, in the transaction that has begun.
+    """Create or update the tables, in the transaction that has begun.
 
     Raises:
-        ConfigError: What is there is not for us to change, or we may not.
-        psycopg.Error: Anything else.
+        ConfigError: The existing tables are not ours, or the user lacks rights.
+        psycopg.Error: Any other error.
     """
     from psycopg import errors
 
@@ -133,20 +133,20 @@ def install(connection: Connection, address: Address) -> None:
 
 
 def check(connection: Connection, address: Address) -> None:
-    """That the tables are still those of `install`: after a pause, another server or another hub may be there.
+    """Check that the tables are still of this version: after a pause, another hub or server may have changed them.
 
     Raises:
-        StoreError: They are not.
+        StoreError: The tables are of another version.
     """
     row = connection.execute("SELECT version FROM trio_hub.version WHERE product = 'trio_hub'").fetchone()
     if row != (len(STEPS),):
         raise StoreError(
-            f"{address}: another version of trio_hub has changed its tables; restart this hub with that one"
+            f"{address}: another version of trio_hub has changed its tables; restart this hub with that version"
         )
 
 
 def _version(connection: Connection, address: Address) -> int | None:
-    """The version of the tables; None if there is nothing."""
+    """Return the version of the tables; None if there are no tables."""
     names = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('trio_hub') AND relkind NOT IN ('i', 'I')"
     )
@@ -161,7 +161,7 @@ def _version(connection: Connection, address: Address) -> int | None:
         rows = connection.execute("SELECT product, version FROM trio_hub.version").fetchall()
     if len(rows) != 1 or rows[0][0] != "trio_hub":
         raise ConfigError(
-            f"{address}: the schema trio_hub holds what trio_hub did not make ({', '.join(sorted(there)[:5])}); "
+            f"{address}: the schema trio_hub has tables of another program ({', '.join(sorted(there)[:5])}); "
             "name another database, or rename that schema"
         )
     version = int(rows[0][1])

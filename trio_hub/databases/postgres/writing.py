@@ -1,6 +1,6 @@
-"""Changes of records, as statements for PostgreSQL: a few for a batch, each with arrays of values.
+"""Writes changes of records to PostgreSQL, by a few statements per batch, each with arrays of values.
 
-That is what makes it quick: one statement for each record would take three times as long.
+One statement per record would take three times as long.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .rows import COLUMNS, FLAG_KEYS, MEASURED, text_bytes
 
 __all__ = ["Totals", "carry_out", "forget", "segments"]
 
-# The server takes no message of a gigabyte, and a batch should not be held in memory twice.
+# The server accepts no message of a gigabyte, and a batch should not be in memory twice.
 _SEGMENT_BYTES = 1 << 25
 _PIECE = 1 << 24  # characters, each of which may be escaped as ten
 
 
 class Totals(NamedTuple):
-    """How many finished records there are, and how large they are; or a change of that."""
+    """The number and bytes of finished records, or a change of these numbers."""
 
     records: int = 0
     bytes: int = 0
@@ -35,7 +35,7 @@ class Totals(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row that is there, and locked."""
+    """An existing row, which is locked."""
 
     arrival: int
     finished: bool
@@ -44,7 +44,7 @@ class _Row(NamedTuple):
 
 
 def segments(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    """The changes in groups of bounded size, none of which names a record twice."""
+    """Yield the changes in groups of bounded size. No group has two changes of one record."""
     segment: dict[str, Change] = {}
     size = 0
     for change in changes:
@@ -64,15 +64,15 @@ def segments(changes: Iterable[Change]) -> Iterator[list[Change]]:
 def carry_out(
     connection: Connection, owner: str, changes: Sequence[Change], already: Mapping[str, Mapping[str, str]]
 ) -> Totals:
-    """Carry out changes that name no record twice, and say how that changed the totals.
+    """Write changes of different records, and return the change of the totals.
 
-    ``already`` are texts that need not be appended again, by msg_id and key.
+    ``already`` has the texts that were appended before, by msg_id and key. They are not appended again.
     """
     rows = _lock(connection, [text_column(change.msg_id) for change in changes])
     added: list[TaskRecord] = []
     gone: list[int] = []
     sides = _Sides()
-    # rows to be changed, by the keys that are set
+    # The rows to be changed, by the keys that are set.
     groups: dict[tuple[str, ...], list[tuple[_Row, Change, int]]] = {}
     for change in changes:
         row = rows.get(text_column(change.msg_id))
@@ -101,19 +101,19 @@ def carry_out(
 
 
 def forget(connection: Connection, arrivals: Sequence[int], *, finished: bool = False) -> tuple[int, Totals]:
-    """Forget rows, if ``finished`` only those that are; returns how many, and how that changed the totals."""
-    if finished:  # else they are locked already
+    """Delete rows, with ``finished`` only finished ones. Return their number, and the change of the totals."""
+    if finished:  # otherwise the rows are locked already
         connection.execute(
             "SELECT FROM trio_hub.records WHERE arrival = ANY (%s::bigint[]) ORDER BY msg_id FOR UPDATE",
             [list(arrivals)],
         )
-    # a comparison, lest the planner goes through the index of all that are finished
+    # A comparison, so that the planner does not scan the index of all finished records.
     gone = connection.execute(
         "DELETE FROM trio_hub.records WHERE arrival = ANY (%s::bigint[]) AND (completed IS NOT NULL) >= %s"
         " RETURNING arrival, completed IS NOT NULL, bytes",
         [list(arrivals), finished],
     ).fetchall()
-    # Only now: who appends has locked the row, so nothing can come to these any more.
+    # After the rows: a hub that appends output locks the row first, so no output of these records can come any more.
     for table in ("output", "chunks"):
         connection.execute(
             f"DELETE FROM trio_hub.{table} WHERE arrival = ANY (%s::bigint[])".encode(), [[row[0] for row in gone]]
@@ -123,7 +123,7 @@ def forget(connection: Connection, arrivals: Sequence[int], *, finished: bool = 
 
 
 def _lock(connection: Connection, msg_ids: Sequence[str]) -> dict[str, _Row]:
-    # always in the same order, so that no two hubs wait for each other
+    # Always in the same order, so that two hubs never wait for each other.
     found = connection.execute(
         "SELECT msg_id, arrival, completed IS NOT NULL, bytes, buffers IS NOT NULL OR result_buffers IS NOT NULL"
         " FROM trio_hub.records WHERE msg_id = ANY (%s::text[]) ORDER BY msg_id FOR UPDATE",
@@ -141,7 +141,7 @@ def _insert(connection: Connection, owner: str, added: Sequence[TaskRecord], sid
     arrays: list[list[Any]] = []
     for key, column in COLUMNS.items():
         values = [getattr(record, key) for record in added]
-        # what nobody knows yet, half of all keys, need not be sent
+        # Keys without values, half of all keys, need not be sent.
         blank = False if key in FLAG_KEYS else None
         if any(value is not blank for value in values):
             keys.append(key)
@@ -177,7 +177,7 @@ def _update(
 
 
 class _Sides:
-    """What goes into other tables than ``records``."""
+    """The changes of the tables other than ``records``."""
 
     def __init__(self) -> None:
         self._reset: list[tuple[int, str]] = []
@@ -186,7 +186,7 @@ class _Sides:
         self._buffers: list[tuple[int, str, Sequence[Buffer]]] = []
 
     def put(self, arrival: int, key: str, value: Any) -> int:
-        """Note a value of one of the keys `MEASURED`, as far as it is not for the row; returns its size in bytes."""
+        """Note the part of a value that is not stored in the row, for a key of `MEASURED`. Return the value's bytes."""
         if not value:
             return 0
         if key in PACKED_KEYS:
@@ -201,11 +201,11 @@ class _Sides:
         return text_bytes(text_column(value))
 
     def append(self, arrival: int, key: str, text: str) -> int:
-        """Note a text that comes after what is there; returns its size in bytes."""
+        """Note a text to be appended. Return its size in bytes."""
         return _divide(self._appended, arrival, key, text)
 
     def reset(self, arrival: int, key: str) -> None:
-        """Note that what was there before goes."""
+        """Note that the earlier value of a key is to be deleted."""
         self._reset.append((arrival, key))
 
     def write(self, connection: Connection) -> None:
@@ -218,7 +218,7 @@ class _Sides:
                     arrays,
                 )
         if texts := [*self._set, *self._appended]:
-            # what was set comes before what was appended, and the numbers follow the order here
+            # Texts that were set come before appended texts. Their numbers follow this order.
             connection.execute(
                 "INSERT INTO trio_hub.output (arrival, key, piece)"
                 " SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[])",
@@ -247,7 +247,7 @@ def _insert_statement(keys: tuple[str, ...]) -> bytes:
 
 @cache
 def _update_statement(keys: tuple[str, ...]) -> bytes:
-    """Sets keys that have columns, and the size."""
+    """Return the statement that sets the columns of these keys, and the size."""
     with_columns = [key for key in keys if key in COLUMNS]
     names = ", ".join(("arrival", "grown", *with_columns))
     arrays = ", ".join(("%b::bigint[]", "%b::bigint[]", *(f"%b::{COLUMNS[key].type}[]" for key in with_columns)))
@@ -261,7 +261,7 @@ def _update_statement(keys: tuple[str, ...]) -> bytes:
 
 
 def _held(key: str) -> str:
-    """How many bytes of a measured key there are before, as SQL."""
+    """Return SQL for the present bytes of a measured key."""
     if key in TEXT_KEYS:
         return (
             "coalesce((SELECT sum(octet_length(piece)) FROM trio_hub.output AS o"

@@ -1,4 +1,4 @@
-"""The records in an SQLite file."""
+"""The backend of an SQLite file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .writing import BYTES, Statements, forget
 
 __all__ = ["SQLiteBackend", "open_sqlite"]
 
-# What one step of `trim` forgets at most: some milliseconds, and pages of the log.
+# The maximum number and bytes of records that one step of `trim` drops. A step takes some milliseconds.
 _TRIMMED = 200
 _TRIMMED_BYTES = 1 << 24
-# Free pages are given back so many at a time: after a purge, step by step, and otherwise now and then.
+# The number of free pages that are given back at a time: in a step after a purge, and now and then without a purge.
 _VACUUMED_IN_A_STEP = 250
 _VACUUMED = 1000
 
 _STILL_COMPLETED = (
     "SELECT arrival FROM task WHERE arrival IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"
 )
-# Those that have the date of receipt, and those that have not. (SQLite would sort all, rather than use this index.)
+# Records with a date of receipt, and records without. (Without INDEXED BY, SQLite would sort all records.)
 _OLDEST = [
     f"""
     SELECT {date}, arrival, {BYTES} FROM task INDEXED BY {index}
@@ -45,17 +45,17 @@ _OLDEST = [
 
 
 def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQLiteBackend:
-    """Open the database in a file, or make it, and its directory.
+    """Open the database in a file. Create the file and its directory if they are missing.
 
     Args:
-        path: On a local disk. SQLite puts two more files beside it, and the hub one that it locks.
-        owner: The hub whose records these are. It is noted with each, and a hub takes up its own only.
-        synchronous: Whether each write waits until the disk has it, so that not even a power failure loses it. If
-            not, a power failure may cost the last of them; the end of the hub or of its process costs nothing.
+        path: The path of the file, on a local disk. SQLite has two more files beside it, and the hub has a lock file.
+        owner: The name of the owner of added records. A hub takes over only the records of its owner.
+        synchronous: Whether each write waits for the disk, so that even a power failure does not lose it. If not, a
+            power failure may lose the last writes; the end of the process loses nothing.
 
     Raises:
-        ConfigError: another hub has it, or it is not a file of this hub's, or it cannot be opened.
-        StoreError: it is damaged.
+        ConfigError: Another hub uses the file, the file belongs to another program, or it cannot be opened.
+        StoreError: The file is damaged.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQ
 
 def _cannot_open(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"{path}: cannot be opened: {error.strerror}; name another file, or see that this user may write there"
+        f"{path}: cannot be opened: {error.strerror}; name another file, or make sure that this user may write there"
     )
 
 
@@ -108,13 +108,13 @@ class SQLiteBackend:
     def drop(self, arrivals: Sequence[int]) -> int:
         """See `trio_hub.databases.backend.Backend.drop`.
 
-        Does not wait for the disk, as whoever waits for this to end would have to: `give_back` does.
+        This does not wait for the disk, so that other writes do not have to wait, too: `give_back` waits for it.
         """
         if self._synchronous:
             self._connection.execute("PRAGMA synchronous = NORMAL")
         try:
             with self._transaction() as connection:
-                # meanwhile, some may have been taken up again
+                # Some records may have been replaced meanwhile.
                 still = connection.execute(_STILL_COMPLETED, (json.dumps(arrivals),))
                 return forget(connection, [row[0] for row in still])
         finally:
@@ -122,13 +122,13 @@ class SQLiteBackend:
                 self._connection.execute("PRAGMA synchronous = FULL")
 
     def give_back(self) -> bool:
-        """See `trio_hub.databases.backend.Backend.give_back`. Pages that SQLite read for that go back to the system."""
+        """See `trio_hub.databases.backend.Backend.give_back`. At the end, SQLite's cache is given back, too."""
         if self._vacuum(_VACUUMED_IN_A_STEP) > 0:
             return True
-        with self._transaction() as connection:  # with which the steps of `drop` are on the disk, if need be
+        with self._transaction() as connection:  # this commit also puts the steps of `drop` on the disk
             connection.execute("UPDATE account SET batch = batch")
         with reporting(self.path):
-            # a reader may be looking at what was there before: then the log shrinks later
+            # If a reader still has an earlier snapshot, the log shrinks later.
             self._connection.execute("PRAGMA busy_timeout = 0")
             try:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -138,12 +138,12 @@ class SQLiteBackend:
         return False
 
     def tidy(self, *, done: bool) -> None:
-        """See `trio_hub.databases.backend.Backend.tidy`. Copies the log to the file, by a connection of its own."""
+        """See `trio_hub.databases.backend.Backend.tidy`. Copies the log to the file, with a separate connection."""
         with reporting(self.path), closing(connect(self.path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def trim(self, keep: Retention, now: datetime) -> int:
-        """See `trio_hub.databases.backend.Backend.trim`. Gives some space back when there is much of it."""
+        """See `trio_hub.databases.backend.Backend.trim`. Gives some space back if much is free."""
         since = None if keep.age is None else date_column(now) - keep.age // timedelta(microseconds=1)
         with self._transaction() as connection:
             ((records, size),) = connection.execute("SELECT records, bytes FROM account")
@@ -192,7 +192,7 @@ class SQLiteBackend:
     def close(self) -> None:
         """See `trio_hub.databases.backend.Backend.close`."""
         for reader in list(self._readers):
-            if not reader.interrupted:  # else a thread has it, and closes it
+            if not reader.interrupted:  # otherwise a thread still uses it, and closes it
                 reader.close()
         with suppress(sqlite3.Error):
             self._connection.close()
@@ -207,13 +207,13 @@ class SQLiteBackend:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                # some errors have ended the transaction already
+                # Some errors have ended the transaction already.
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
 
     def _give_some_space_back(self) -> None:
-        """A little, if more is free than what comes is likely to fill again soon."""
+        """Give some free pages back if there are more than new records are likely to fill soon."""
         with reporting(self.path):
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
             ((pages,),) = self._connection.execute("PRAGMA page_count")
@@ -221,9 +221,9 @@ class SQLiteBackend:
             self._vacuum(_VACUUMED)
 
     def _vacuum(self, pages: int) -> int:
-        """Give some free pages back, and say how many are left."""
+        """Give some free pages back. Return the number of free pages that are left."""
         with reporting(self.path):
-            # (it does one page per step, of which execute() takes no more than one, since there is no row to give)
+            # (SQLite gives back one page per step, and execute() does only one step of a statement without rows.)
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
         return int(free)
@@ -242,7 +242,7 @@ class SQLiteBatch:
 
     def take(self, change: Change) -> None:
         """See `trio_hub.databases.backend.Batch.take`."""
-        if change.msg_id in self._statements[-1].msg_ids:  # what is done to one record keeps its order
+        if change.msg_id in self._statements[-1].msg_ids:  # changes of one record keep their order
             self._statements.append(Statements(self._owner))
         self._statements[-1].take(change)
 

@@ -1,6 +1,6 @@
-"""The file of an SQLite database of records: what is in it, who may open it, and what is said when it cannot be used.
+"""The file of an SQLite database: checking, locking and opening it, and the errors if it cannot be used.
 
-A file that is not this package's is never written to. One hub at a time has it: SQLite alone would let two write in
+A file of another program is never written to. One hub at a time has the file. SQLite alone would let two hubs write in
 turns, and each would take the other's unfinished tasks for its own.
 """
 
@@ -22,16 +22,16 @@ __all__ = ["FileLock", "connect", "open_file", "reporting"]
 LOCAL = "sqlite:////var/tmp/trio-hub/tasks.sqlite"
 """A file that is on a local disk nearly everywhere, for advice."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What the system says of `flock` where a file system has no locks."""
-# Files up to this size are checked as a whole when they are opened: some 100 ms.
+"""The errors of `flock` on a file system without locks."""
+# Files up to this size, in bytes, are checked as a whole when they are opened. It takes some 100 ms.
 CHECKED_AS_A_WHOLE = 1 << 24
 
 
 class FileLock:
-    """A lock that its holder has until it is released, or until the process ends, however that ends.
+    """A lock, which is held until it is released or the process ends, however the process ends.
 
     Raises:
-        ConfigError: somebody else has it.
+        ConfigError: Another hub has the lock, or the file system has no locks.
     """
 
     def __init__(self, database: Path) -> None:
@@ -55,7 +55,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Idempotent. The lock's file stays: somebody may be waiting to lock it."""
+        """Release the lock. Idempotent. The lock file stays, since another hub may be about to lock it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -63,9 +63,9 @@ class FileLock:
 
 @contextmanager
 def reporting(path: Path, *, starting: bool = False) -> Iterator[None]:
-    """What goes wrong with the database becomes a `StoreError` with the file, the reason, and the remedy.
+    """Turn errors of SQLite into `StoreError`, with the file, the reason and the remedy.
 
-    A hub that is ``starting`` does not try again.
+    With ``starting``, the text does not say that the hub tries again.
     """
     try:
         yield
@@ -80,21 +80,21 @@ def _remedy(error: sqlite3.Error, *, starting: bool) -> str:
         return _lacks(_CANNOT_SHARE)
     if (code in _NO_LOCKS or code == sqlite3.SQLITE_PROTOCOL) and starting:
         return _lacks("has no file locks that SQLite can use")
-    match code & 0xFF:  # the kind of error; the rest tells more about where
+    match code & 0xFF:  # the primary error code
         case sqlite3.SQLITE_FULL:
             return f"free some space on its disk{again}"
         case sqlite3.SQLITE_IOERR:
-            return f"see that its disk works and has space{again}"
+            return f"check that its disk works and has space{again}"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return f"see that this user may write the file and its directory{again}"
+            return f"make sure that this user may write the file and its directory{again}"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"end the program that has it locked{again}"
+            return f"end the program that has locked the file{again}"
         case sqlite3.SQLITE_INTERRUPT:
-            return "the hub has interrupted it, since it stops or nobody waits for it any more"
+            return "the hub has interrupted it, since the hub is stopping or nobody waits for the answer any more"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return "the file is damaged: " + _AFTER_DAMAGE
         case _:
-            return "if it says so again, the file may be damaged: " + _AFTER_DAMAGE
+            return "if this error comes again, the file may be damaged: " + _AFTER_DAMAGE
 
 
 def _lacks(what: str) -> str:
@@ -114,33 +114,33 @@ _NO_SHARED_MEMORY = {
 }
 _NO_LOCKS = {sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK, sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK}
 _AFTER_DAMAGE = (
-    "stop the hub, and put back a copy of it, or save what can be read with the sqlite3 command's .recover, or move it "
-    "away to begin with an empty one"
+    "stop the hub, and put back a copy of the file, or save the readable part with the sqlite3 command's .recover, or "
+    "move the file away to begin with an empty one"
 )
 
 
 def open_file(path: Path, *, synchronous: bool) -> sqlite3.Connection:
-    """The connection that writes, to a file that is there and up to date from now on. The caller holds its lock.
+    """Return the connection that writes. Create the file, or update it to this version. The caller must hold its lock.
 
     Raises:
-        ConfigError: the file is not ours, or of a newer version, or cannot be opened by this user.
-        StoreError: it is damaged.
+        ConfigError: The file belongs to another program or a newer version, or this user cannot open it.
+        StoreError: The file is damaged.
     """
     _check(path)
-    # with these permissions before there is anything in it; what SQLite puts beside it gets the same
+    # Create the file with these permissions before it has any content. SQLite's further files get the same ones.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with reporting(path, starting=True):
         connection = connect(path)
         try:
-            # Debian's SQLite overwrites with zeros what is deleted: twice the work of giving it back
+            # By default, Debian's SQLite overwrites deleted data with zeros, which doubles the work.
             connection.execute("PRAGMA secure_delete = OFF")
-            # what one great transaction made of the log is not kept
+            # After one large transaction, the log gets shorter again.
             connection.execute(f"PRAGMA journal_size_limit = {1 << 26}")
             _prepare(connection, path)
             connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -32000")  # KiB
-            # Pages are copied from the log to the file after so many. Those of the indexes are in it again and
-            # again, so it pays to wait a little.
+            # The log is copied to the file after this many pages. Pages of indexes come again and again, so waiting a
+            # little saves work.
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
         except BaseException:
             connection.close()
@@ -149,9 +149,9 @@ def open_file(path: Path, *, synchronous: bool) -> sqlite3.Connection:
 
 
 def connect(path: Path, how: str = "mode=rw") -> sqlite3.Connection:
-    """A connection, for one thread at a time, that begins and ends transactions only when it is told to.
+    """Return a connection for one thread at a time, without automatic transactions.
 
-    No memory map: a file that is cut short under the hub would end its process, with a signal.
+    The file is not mapped into memory: if another program cut it short, a signal would end the hub's process.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}",
@@ -171,7 +171,7 @@ def connect(path: Path, how: str = "mode=rw") -> sqlite3.Connection:
 
 
 def _check(path: Path) -> None:
-    """Refuse what is not ours, or damaged, before anything could change it."""
+    """Refuse a file that is damaged or belongs to another program, before anything could change it."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -190,11 +190,11 @@ def _check(path: Path) -> None:
     has_log = logged.exists() and logged.stat().st_size > 0
     if number(68) not in (0, APPLICATION_ID):
         raise _foreign(path)
-    # 1 stands for 65536. What is in the log may be more than what is in the file.
+    # 1 stands for 65536. With a log, the file may be shorter than its head says.
     page = 65536 if number(16, 2) == 1 else number(16, 2)
     if size < page or (not has_log and size < page * number(28) and number(24) == number(92)):
         raise StoreError(f"{path}: the file is shorter than it should be, so it is damaged: {_AFTER_DAMAGE}")
-    # without a log, SQLite needs to put nothing beside the file, where it would stay
+    # Without a log, SQLite need not create files beside the file, which would stay there.
     how = "mode=ro" if has_log else "mode=ro&immutable=1"
     with reporting(path, starting=True), closing(connect(path, how)) as connection:
         _version(connection, path)
@@ -205,7 +205,7 @@ def _check(path: Path) -> None:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of what is in the file; 0 if there is nothing in it."""
+    """Return the version of the tables in the file; 0 if the file is empty."""
     ((program,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
     ((things,),) = connection.execute("SELECT count(*) FROM sqlite_master")
@@ -215,8 +215,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         raise _foreign(path)
     if version > len(STEPS):
         raise ConfigError(
-            f"{path}: written by a newer trio_hub (version {version} of its tables; this one knows those up to "
-            f"{len(STEPS)}); use that one, or name another file"
+            f"{path}: written by a newer trio_hub (version {version} of the tables; this version supports versions up "
+            f"to {len(STEPS)}); use the newer trio_hub, or name another file"
         )
     return int(version)
 
@@ -230,7 +230,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         connection.execute("PRAGMA page_size = 8192")  # a usual record has some 2 kB, so three fit
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("VACUUM")  # or else it would not be, where the file was there already
+        connection.execute("VACUUM")  # otherwise the pragmas would not apply to an existing file
     ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise ConfigError(f"{path}: {_lacks(_CANNOT_SHARE)}")
@@ -251,5 +251,5 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
-    # The log of these steps is as large as the file. (The pages that they have freed are used by what comes.)
+    # The log of these steps is as large as the file. (New records will use the pages that the steps have freed.)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

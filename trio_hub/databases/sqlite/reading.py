@@ -1,4 +1,4 @@
-"""Reading records from an SQLite database."""
+"""Reads records from an SQLite database."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .writing import CODERS, KINDS, from_utf8
 
 __all__ = ["SQLiteReader"]
 
-# Rows that a reader has in hand at once.
+# The number of rows that are read at a time.
 _SLICE = 500
 
 _ALL_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS))
-# What a hub takes up again has no use for these.
+# A hub that takes over unfinished requests does not need content and buffers yet.
 _UNFINISHED_KEYS = _ALL_KEYS - BUFFER_KEYS - {"content"}
 
 _AT = "WHERE arrival IN (SELECT value FROM json_each(?))"
@@ -58,7 +58,7 @@ class SQLiteReader:
         with reporting(self.path):
             self._connection.execute("BEGIN")
             try:
-                # what is seen is what is there at the first read
+                # The first read takes the snapshot.
                 ((batch,),) = self._connection.execute("SELECT batch FROM account").fetchall()
             except BaseException:
                 self.end()
@@ -80,7 +80,7 @@ class SQLiteReader:
             if filter.exact:
                 found += _found(self._rows(*_where(filter.terms, "note = 0"), wanted), keys, skip)
             else:
-                # first no more than it takes to tell which match; they may be few
+                # First read only the keys that show which records match, since few may match.
                 matching = list(self._matching(query, filter))
                 for start in range(0, len(matching), _SLICE):
                     arrivals = json.dumps(matching[start : start + _SLICE])
@@ -120,7 +120,7 @@ class SQLiteReader:
                 "SELECT received FROM task WHERE received IS NOT NULL AND owner = ? ORDER BY received DESC LIMIT 1",
                 (self._owner,),
             ).fetchone()
-            # (nothing is later than NULL)
+            # (With NULL, no record is within the window.)
             since = None if latest is None else max(latest[0] - window // timedelta(microseconds=1), -(1 << 63))
             rows = self._connection.execute(_UNDELIVERED, {"owner": self._owner, "since": since}).fetchall()
         return [(from_text(msg_id), from_text(client)) for _, _, msg_id, client in rows]
@@ -133,7 +133,7 @@ class SQLiteReader:
             return list(self._matching(query, filter))
 
     def interrupt(self) -> None:
-        """See `trio_hub.databases.backend.Reader.interrupt`. What Python does for one row comes to its end."""
+        """See `trio_hub.databases.backend.Reader.interrupt`. The call first handles the row that it has read."""
         self.interrupted = True
         with suppress(sqlite3.Error):
             self._connection.interrupt()
@@ -149,7 +149,7 @@ class SQLiteReader:
             self._connection.close()
 
     def _matching(self, query: Query, filter: Prefilter) -> Iterator[int]:
-        """The numbers of arrival of the records that pass the terms and match."""
+        """Yield the arrival numbers of the records that pass the terms and match."""
         where, values = _where(filter.terms, "note = 0")
         if filter.exact:
             for (arrival,) in self._connection.execute(f"SELECT arrival FROM task {where}", values):
@@ -157,8 +157,7 @@ class SQLiteReader:
                 yield arrival
         else:
             if not filter.terms:
-                # Without an order SQLite may read in that of the msg_ids, from their index, and the rest from all over
-                # the file.
+                # Without ORDER BY, SQLite may read in the order of the index of msg_ids, and so jump about in the file.
                 where += " ORDER BY arrival"
             for arrival, record in self._rows(where, values, filter.needs | {"msg_id"}, large=False):
                 if query.matches(record):
@@ -167,7 +166,7 @@ class SQLiteReader:
     def _rows(
         self, where: str, values: Sequence[Any], keys: Collection[str], *, large: bool = True
     ) -> Iterator[StoredRecord]:
-        """Records with these keys, and nothing in the others. If not ``large``, lists of large buffers are empty."""
+        """Yield records with only these keys set. Unless ``large``, lists of large buffers are empty."""
         columns = [key for key in TASK_KEYS if key in keys]
         tables = "task"
         for table, of in BODIES.items():
@@ -198,12 +197,12 @@ class SQLiteReader:
                 yield StoredRecord(arrival, record)
 
     def _go_on(self) -> None:
-        """Raise `StoreError` if the reader was interrupted, since `sqlite3` does not tell of that between two rows."""
+        """Raise `StoreError` if the reader was interrupted. `sqlite3` does not notice that between two rows."""
         if self.interrupted:
-            raise StoreError(f"{self.path}: the question was interrupted")
+            raise StoreError(f"{self.path}: the query was interrupted")
 
     def _pieces(self, arrivals: list[int], mask: int) -> dict[tuple[int, int], list[bytes]]:
-        """The pieces of these records, of those kinds whose bit is set, by record and kind."""
+        """Return the pieces of these records, by record and kind. ``mask`` has a bit for each wanted kind."""
         pieces: dict[tuple[int, int], list[bytes]] = {}
         for arrival, kind, data in self._connection.execute(_PIECES, (json.dumps(arrivals), mask)):
             pieces.setdefault((arrival, kind), []).append(data)
@@ -217,7 +216,7 @@ def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Container[st
 
 
 def _where(terms: Iterable[Term], *more: str) -> tuple[str, list[Any]]:
-    """These terms and ``more`` conditions in SQL, and the terms' values."""
+    """Return terms and ``more`` conditions in SQL, and the values of the terms."""
     conditions = list(more)
     values: list[Any] = []
     for column, comparison, value in terms:
@@ -226,7 +225,7 @@ def _where(terms: Iterable[Term], *more: str) -> tuple[str, list[Any]]:
             case "is null" | "is not null":
                 conditions.append(f"{column} {comparison}")
             case "in" | "in or null":
-                # (with one value, SQLite sees better which index to use)
+                # (With one value, SQLite chooses the index better.)
                 among = f"{column} = ?" if len(value) == 1 else f"{column} IN (SELECT value FROM json_each(?))"
                 conditions.append(among if comparison == "in" else f"({among} OR {column} IS NULL)")
                 columns = list(map(encode, value))

@@ -1,15 +1,14 @@
-"""The tables of an SQLite database of records, and the steps by which an older file gets them.
+"""The tables of an SQLite database of records, and the steps that update an older file.
 
-A record is in as many rows as there are occasions to write it, so that none of them is written twice, nor read by who
-does not want it:
+A record has one row for each time at which it is written, so that no row is written twice, and no unwanted row is read:
 
 =============  ====================================================================================================
-``task``       what is short, and what queries compare: one small row, which changes when the task goes on
-``request``    the request's dicts and small buffers, written when it comes
-``result``     the result's, and what an execution shows, written when it comes
+``task``       short values, and values that queries compare: one small row, which changes when the task goes on
+``request``    the dicts and small buffers of the request, written when the request comes
+``result``     the dicts and small buffers of the result, and displayed results, written when the result comes
 ``piece``      output in the pieces in which it came, and chunks of large buffers
-``account``    one row: how many records arrived so far, how much of what is finished there is, and the number of the
-               last batch
+``account``    one row: the number of records that have arrived, the number and bytes of finished records, and the
+               number of the last batch
 =============  ====================================================================================================
 """
 
@@ -24,7 +23,7 @@ from ...records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
 
 __all__ = ["APPLICATION_ID", "BODIES", "STEPS", "TASK_KEYS"]
 
-# "trio" in ASCII; `file` and others tell by it whose database it is.
+# "trio" in ASCII. Programs such as `file` recognise the database by it.
 APPLICATION_ID = 0x7472696F
 
 Step: TypeAlias = Sequence[str] | Callable[[sqlite3.Connection], None]
@@ -42,13 +41,13 @@ BODIES = {
         "error",
     ),
 }
-# Those that have one in `task`.
+# The keys that have a column in `task`.
 TASK_KEYS = tuple(
     key for key in (*RECORD_KEYS, *HUB_KEYS) if key not in TEXT_KEYS and key not in chain(*BODIES.values())
 )
 
-# Version 1 had one row for everything but pieces. (So a row grew when the result came, and pages had to be divided.)
-# Its indexes went with its table, so they are not made any more.
+# Version 1 had one row per record, apart from pieces. (So a row grew when the result came, and pages had to be split.)
+# Its indexes were dropped with its table, so they are not created any more.
 _FIRST = (
     """
     CREATE TABLE task (
@@ -88,15 +87,15 @@ _FIRST = (
         data BLOB NOT NULL
     )""",
     "CREATE INDEX piece_task ON piece (task, number, kind, size)",
-    # Nobody could count before each step of `trim`. Those who write keep it, batch by batch: triggers would double the
-    # cost of a task, and AUTOINCREMENT would have a row of its own written with every one.
+    # Counting before each step of `trim` would take too long. So each batch updates this row. Triggers would double the
+    # cost of a task, and AUTOINCREMENT would write a further row for each task.
     "CREATE TABLE account (arrivals INTEGER NOT NULL, records INTEGER NOT NULL, bytes INTEGER NOT NULL)",
     "INSERT INTO account VALUES (0, 0, 0)",
 )
 
-# Texts and dates are as in `trio_hub.databases.columns`. Everything else whose size counts is a BLOB: SQLite knows
-# the length of a BLOB without reading it. `size` is the size of the record without its pieces. Each index costs a
-# microsecond or two per task.
+# Texts and dates are as in `trio_hub.databases.columns`. All other values whose size counts are BLOBs: SQLite knows the
+# length of a BLOB without reading it. `size` is the size of the record without its pieces. Each index costs one or two
+# microseconds per task.
 _SECOND = (
     """
     CREATE TABLE new_task (
@@ -153,7 +152,7 @@ _SECOND = (
     "CREATE INDEX task_owed ON task (owner) WHERE owed = 1",
 )
 
-# Records without the date of receipt, which is the hub's, are few, or none: their index costs nothing. So do notes.
+# There are few or no finished records without a date of receipt, and few notes, so their indexes cost nothing.
 _THIRD = (
     "ALTER TABLE account ADD COLUMN batch INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE task ADD COLUMN note INTEGER NOT NULL DEFAULT 0",
@@ -161,5 +160,5 @@ _THIRD = (
     "CREATE INDEX task_note ON task (owner) WHERE note = 1",
 )
 
-# The step at index n makes version n + 1 of what version n left. Steps that were released are never changed.
+# The step at index n makes version n + 1 of version n. Steps that were released are never changed.
 STEPS: list[Step] = [_FIRST, _SECOND, _THIRD]

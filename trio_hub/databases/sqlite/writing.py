@@ -1,4 +1,4 @@
-"""How changes get into the rows of an SQLite database of records; `trio_hub.databases.sqlite.schema` has its tables."""
+"""Writes changes to the rows of an SQLite database. `trio_hub.databases.sqlite.schema` has the tables."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .schema import BODIES, TASK_KEYS
 
 __all__ = ["BYTES", "CODERS", "KINDS", "Statements", "forget", "from_utf8"]
 
-# The kinds of pieces.
+# The kinds of pieces, by key.
 KINDS = {"stdout": 0, "stderr": 1, "buffers": 2, "result_buffers": 3}
 _TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitted"))
-# The same few, again and again.
+# Keys with few different values, which come again and again.
 _REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
 _known_text = lru_cache(1024)(text_column)
 
-# How many rows one statement takes. Before each, Python's lock goes to the event loop, and has to be won back.
+# The numbers of rows per statement. At each statement, Python's lock goes to the event loop, and has to be taken back.
 _TOGETHER = (64, 16, 4, 1)
 
-# The keys whose length counts, beside that of their pieces.
+# The keys whose lengths count, in addition to those of pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
 
-# How much of the file a record takes up, as the account has it.
+# The bytes that a record counts in the account.
 BYTES = "size + ifnull((SELECT sum(size) FROM piece WHERE task = task.arrival), 0)"
 _LISTED = "IN (SELECT value FROM json_each(?))"
 _ADD_PIECE = "INSERT INTO piece (task, kind, size, data) VALUES (?, ?, ?, ?)"
@@ -47,7 +47,7 @@ _REMOVE_PIECES = "DELETE FROM piece WHERE task = ? AND kind = ?"
 _ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
 _FINISHED = f"""
 SELECT count(*), ifnull(sum({BYTES}), 0) FROM task WHERE arrival {_LISTED} AND completed IS NOT NULL"""
-# All in one row, since between two rows Python's lock would go to the event loop, too. Most are not finished.
+# The answer is one row, since Python's lock would go to the event loop between two rows, too. Most are not finished.
 _ARRIVALS = f"""
 SELECT json_group_object(msg_id, arrival), count(completed),
     ifnull(sum(CASE WHEN completed IS NOT NULL THEN {BYTES} END), 0)
@@ -65,7 +65,7 @@ def from_utf8(column: bytes) -> str:
 
 
 def _coder(key: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
-    """How the values of a key, other than None, get into their column and back; None if they are there as they are."""
+    """Return the functions that convert a key's values to its column and back; None if they need no conversion."""
     if key in _TEXTS:
         return text_column, from_text
     if key in DATE_KEYS:
@@ -79,14 +79,14 @@ def _coder(key: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None
     return others.get(key)
 
 
-# For each key whose values are not there as they are: how they get into their column, and back.
+# For each key whose values are converted, the functions to the column and back. They are not called for None.
 CODERS = {
     key: coder for key in (*TASK_KEYS, *chain.from_iterable(BODIES.values())) if (coder := _coder(key)) is not None
 }
 
 
 class _Plan:
-    """How the values of some keys become a row, and the statements by which so many such rows get into a table."""
+    """Converts the values of some keys to a row, and has the statements that write so many such rows to a table."""
 
     def __init__(self, keys: Sequence[str], statements: dict[int, str]) -> None:
         self.keys = keys
@@ -95,12 +95,12 @@ class _Plan:
         self._encoders = [
             (index, _known_text if key in _REPEATED else CODERS[key][0])
             for index, key in enumerate(keys)
-            if key in CODERS and key != "msg_id"  # which whoever makes the row has encoded
+            if key in CODERS and key != "msg_id"  # the caller has encoded the msg_id
         ]
         self._measured = [index for index, key in enumerate(keys) if key in _MEASURED]
 
     def encode(self, row: list[Any]) -> int:
-        """Turn values into columns, but buffers, and return how many bytes of those that count there are."""
+        """Convert the values of a row, except buffers, in place. Return the bytes of the values whose lengths count."""
         for index, encode in self._encoders:
             if row[index] is not None:
                 row[index] = encode(row[index])
@@ -112,10 +112,10 @@ class _Plan:
 
 
 class _ChangePlan(_Plan):
-    """The same for a row of ``task`` that is there, by all keys that change, in whatever tables they are.
+    """A plan for the changes of an existing record, given all keys that change, in all tables.
 
-    Such a row begins with the number of the task's arrival, and ends with how much there is now of what is measured, if
-    any of that changes.
+    The row for ``task`` begins with the arrival number. It ends with the new bytes of the changed keys whose lengths
+    count, if there are such keys.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -152,13 +152,13 @@ def _change_plan(*keys: str) -> _ChangePlan:
 
 @lru_cache(256)
 def _body_plan(table: str, *keys: str) -> _Plan:
-    """For a row of its own, which begins with the number of the task's arrival, and may be there already."""
+    """Return the plan for a row of ``request`` or ``result``, which begins with the arrival number, and may exist."""
     changes = ", ".join(f"{key} = excluded.{key}" for key in keys)
     before = f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES "
     return _Plan(keys, _statements(before, 1 + len(keys), f" ON CONFLICT (task) DO UPDATE SET {changes}"))
 
 
-# For a new row of `task`: the number of arrival, the owner, the keys, and the size.
+# The plan for a new row of `task`: the arrival number, the owner, the keys, and the size.
 _NEW = _Plan(
     TASK_KEYS,
     _statements(f"INSERT INTO task (arrival, owner, {', '.join(TASK_KEYS)}, size) VALUES ", 3 + len(TASK_KEYS)),
@@ -170,7 +170,7 @@ _Rows: TypeAlias = dict[_Plan, list[list[Any]]]
 
 
 def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
-    """Forget these records, and say how many there were."""
+    """Delete the records with these arrival numbers. Return the number of deleted records."""
     listed = (json.dumps(arrivals),)
     ((records, size),) = connection.execute(_FINISHED, listed)
     connection.execute(_ACCOUNT, (-records, -size))
@@ -180,9 +180,9 @@ def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
 
 
 class Statements:
-    """Changes to different records, sorted by plan: SQLite carries out one statement for many rows at a fraction.
+    """Changes of different records, grouped by plan: one statement for many rows costs a fraction of many statements.
 
-    Until they are carried out, rows begin with the msg_id, as it is in its column, instead of the number of arrival.
+    Until the changes are carried out, each row begins with the encoded msg_id instead of the arrival number.
     """
 
     def __init__(self, owner: str) -> None:
@@ -217,7 +217,7 @@ class Statements:
             self._append(msg_id, key, "".join(texts))
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Called once."""
+        """Write all changes. Call this once."""
         if self._removed:
             forget(connection, list(_find(connection, self._removed)[0].values()))
         arrivals, records_before, size_before = _find(connection, self._changed)
@@ -225,7 +225,7 @@ class Statements:
         if self._added:
             self._insert(connection, arrivals)
             finished += [arrivals[msg_id] for msg_id in self._finished]
-        # Rows of `task` first: they count how much of the others is replaced.
+        # Rows of `task` first: their statements read the sizes of the values that the other rows replace.
         for plan, rows in chain(self._changes.items(), self._bodies.items()):
             _carry_out(connection, plan.statements, _numbered(rows, arrivals))
         if self._pieces_removed:
@@ -237,12 +237,12 @@ class Statements:
             connection.execute(_ACCOUNT, (records - records_before, size - size_before))
 
     def _insert(self, connection: sqlite3.Connection, arrivals: dict[str, int]) -> None:
-        """Make the rows of ``task``, and tell their numbers."""
+        """Insert the rows of ``task``, and add their arrival numbers to ``arrivals``."""
         ((arrived,),) = connection.execute("SELECT arrivals FROM account")
         connection.execute("UPDATE account SET arrivals = arrivals + ?", (len(self._added),))
         arrivals.update(zip(self._added, count(arrived + 1)))
         new = _numbered(self._new, arrivals)
-        # Hardly ever is one there already, so nobody looks first.
+        # A record hardly ever exists already, so this is not checked first.
         connection.execute("SAVEPOINT added")
         try:
             _carry_out(connection, _NEW.statements, new)
@@ -280,12 +280,12 @@ class Statements:
             self._append(msg_id, key, changes[key])
 
     def _put(self, plan: _Plan, msg_id: str, row: list[Any]) -> int:
-        """A row of the request's or of the result's own. How large it is."""
+        """Note a row of ``request`` or ``result``. Return its size in bytes."""
         for index, key in plan.buffers:
             buffers = row[index]
             row[index], large = buffers_column(buffers)
             if large:
-                # (small ones leave those of large ones before them, which does not happen, where nobody looks)
+                # (Small buffers leave the chunks of earlier large ones. That does not happen, and would do no harm.)
                 kind = KINDS[key]
                 self._pieces_removed.append([msg_id, kind])
                 self._pieces += ([msg_id, kind, len(chunk), chunk] for chunk in buffer_chunks(buffers))
@@ -300,7 +300,7 @@ class Statements:
 
 
 def _find(connection: sqlite3.Connection, msg_ids: list[str]) -> tuple[dict[str, int], int, int]:
-    """Of the records that are there: their numbers, and how many are finished, and the size of these."""
+    """Return the arrival numbers of existing records, by msg_id, and the number and bytes of the finished ones."""
     if not msg_ids:
         return {}, 0, 0
     ((arrivals, records, size),) = connection.execute(_ARRIVALS, (json.dumps(msg_ids),))
@@ -308,7 +308,7 @@ def _find(connection: sqlite3.Connection, msg_ids: list[str]) -> tuple[dict[str,
 
 
 def _numbered(rows: list[list[Any]], arrivals: dict[str, int]) -> list[list[Any]]:
-    """The rows of the records that are there, with their numbers."""
+    """Return the rows of existing records, with arrival numbers instead of msg_ids."""
     for row in rows:
         row[0] = arrivals.get(row[0])
     return [row for row in rows if row[0] is not None]

@@ -35,8 +35,8 @@ PAUSE = 5.0
 DOUBT = 0.25
 """Seconds after the end of a connection in which the hub may still read its messages.
 
-The system may have given the descriptor to a new connection, perhaps of another peer. So these messages do not tell whose
-the new connection is.
+The system may have given the descriptor to a new connection, perhaps of another peer. So these messages do not tell
+whose the new connection is.
 """
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""

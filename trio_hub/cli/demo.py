@@ -145,7 +145,7 @@ class HubProcess:
 def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
     """The command that users run, with local engines; at the end, neither it nor an engine is left."""
     log = directory / "hub.log"
-    options = [f"--profile-dir={directory / PROFILE}", f"--engines={engines}"]
+    options = [f"--profile-dir={directory / PROFILE}", f"--engines={engines}", "--engine-log=inherit"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "trio_hub", "serve", *options],

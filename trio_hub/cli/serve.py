@@ -33,6 +33,8 @@ HELP = {
     "files say]",
     "dashboard": "Serve metrics and the status over HTTP there; without an address only to this machine. Port 0: the "
     "system chooses. The token that it takes is in the URL that is printed; TRIO_HUB_DASHBOARD_TOKEN sets another.",
+    "engine_log": "Where the output of local engines goes. file: a file per engine, in the profile's `log` directory. "
+    "inherit: the hub's stderr. none: nowhere.  [default: file]",
     "db_max_records": "Records of finished tasks to keep; the oldest are dropped first.  [default: 100,000 in memory, "
     "any number on disk]",
     "db_max_bytes": "Bytes of finished tasks' records to keep; the oldest are dropped first.  [default: 1 GiB in "

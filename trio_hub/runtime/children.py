@@ -20,6 +20,7 @@ import trio
 from ..hub import EngineConnector, EngineState
 from ..logs import get_logger
 from ..services import Failures, keep_running
+from .enginelogs import EngineLogs
 from .processes import OutOfMemory, how_it_ended, is_own_address, start_time
 
 __all__ = ["LocalEngines", "SavedProcess"]
@@ -38,10 +39,14 @@ UNKNOWN = "its process has ended"
 
 @dataclass(frozen=True)
 class SavedProcess:
-    """A local engine's process as the next hub needs to know it: the start time is that of `start_time`."""
+    """A local engine's process as the next hub needs to know it: the start time is that of `start_time`.
+
+    ``number`` is the local engine's number, which is part of the name of its log file.
+    """
 
     started: int
     uuid: str | None
+    number: int | None = None
 
 
 class _Place:
@@ -53,6 +58,7 @@ class _Place:
     - ``due``: the time at which the engine is started again; None while its process runs, or if it stays away;
     - ``stays_away``: why the engine is not started again; empty while it is looked after;
     - ``adopted``: the process of an earlier hub's engine that has this place;
+    - ``log``: the file with the engine's output; None if there is none, or if it is not known;
     - ``extra``: whether this place is beyond the number that was asked for, so that it is not filled again.
     """
 
@@ -67,6 +73,7 @@ class _Place:
         self.due: float | None = None
         self.stays_away = ""
         self.adopted: int | None = None
+        self.log: Path | None = None
 
     @property
     def is_registered(self) -> bool:
@@ -80,6 +87,7 @@ class LocalEngines:
         engine_info: connection info, which the processes get through their environment (IPP_CONNECTION_INFO).
         command: the program and its arguments; by default stock ``ipyparallel.engine`` under this Python.
         profile_dir: their IPython profile, if the hub has one.
+        logs: where their output goes; by default to the hub's stderr.
         grace: seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL).
         failures: where errors of the supervisor are counted that nobody expected.
         lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
@@ -94,6 +102,7 @@ class LocalEngines:
         command: Sequence[str] = (),
         profile_dir: Path | None = None,
         cluster_id: str = "",
+        logs: EngineLogs | None = None,
         grace: float = 5.0,
         failures: Failures | None = None,
         lost: Callable[[EngineConnector, str], None] = lambda engine, cause: None,
@@ -102,6 +111,7 @@ class LocalEngines:
         self.n = n
         self.failures: Failures = Counter() if failures is None else failures
         self.grace = grace
+        self._logs = logs or EngineLogs()
         self._graces: set[trio.CancelScope] = set()
         self._lost = lost
         self._changed = changed
@@ -122,7 +132,7 @@ class LocalEngines:
     def saved(self) -> dict[int, SavedProcess]:
         """The processes that run, by process id, for the hub that comes after this one."""
         return {
-            place.pid: SavedProcess(place.started, place.uuid)
+            place.pid: SavedProcess(place.started, place.uuid, place.number)
             for place in self._places
             if place.pid is not None and place.started is not None
         }
@@ -141,10 +151,8 @@ class LocalEngines:
 
         They count as engines that were asked for. Further ones stay until they end by themselves, or the hub stops.
         """
-        running = [pid for pid, process in processes.items() if start_time(pid) == process.started]
-        for number in range(len(self._places), len(running)):
-            self._places.append(_Place(number, extra=True))
-        for place, pid in zip(self._places, running, strict=False):
+        running = {pid: process for pid, process in processes.items() if start_time(pid) == process.started}
+        for place, pid in self._places_for(running):
             try:
                 place.adopted = os.pidfd_open(pid)
             except OSError:  # it has ended just now, or the system has no such call
@@ -154,8 +162,23 @@ class LocalEngines:
                 place.adopted = None
                 continue
             place.uuid = processes[pid].uuid
+            place.log = self._logs.path(place.number) if processes[pid].number == place.number else None
             self._has_started(place, pid)
             log.info("local engine of the hub before is looked after", number=place.number, pid=pid, uuid=place.uuid)
+
+    def _places_for(self, processes: Mapping[int, SavedProcess]) -> list[tuple[_Place, int]]:
+        """Return a place for each process: the place with its number if possible, since the log file has that name."""
+        free = {place.number: place for place in self._places}
+        found = [(free.pop(process.number), pid) for pid, process in processes.items() if process.number in free]
+        placed = {pid for _, pid in found}
+        for pid in (pid for pid in processes if pid not in placed):
+            if free:
+                place = free.pop(min(free))
+            else:
+                place = _Place(len(self._places), extra=True)
+                self._places.append(place)
+            found.append((place, pid))
+        return found
 
     def meet(self, engine: EngineConnector) -> None:
         """An engine registers, or is taken up again: note if it is one of these processes."""
@@ -196,7 +219,13 @@ class LocalEngines:
             place.stays_away = _why_it_stays_away(place, status)
             engine = place.engine
             if place.stays_away:
-                log.info("local engine has stopped", number=place.number, engine=_id_of(engine), cause=place.cause)
+                log.info(
+                    "local engine has stopped",
+                    number=place.number,
+                    engine=_id_of(engine),
+                    cause=place.cause,
+                    engine_log=place.log,
+                )
             else:
                 self._tell_death(place, pause)
             due = trio.current_time() + pause
@@ -215,10 +244,16 @@ class LocalEngines:
                 cause=place.cause,
                 seconds=pause,
                 command=" ".join(self.command),
+                engine_log=place.log,
             )
         else:
             log.warning(
-                "local engine died", number=place.number, engine=place.engine.id, cause=place.cause, seconds=pause
+                "local engine died",
+                number=place.number,
+                engine=place.engine.id,
+                cause=place.cause,
+                seconds=pause,
+                engine_log=place.log,
             )
 
     async def _bury(self, engine: EngineConnector | None, cause: str) -> None:
@@ -232,11 +267,17 @@ class LocalEngines:
     async def _run_once(self, place: _Place) -> int | None:
         """Run one engine process to its end; if cancelled, end it first."""
         place.engine = None
+        place.log = self._logs.path(place.number)
         # A session of its own: a Ctrl-C in the terminal is for the hub, which then stops its engines in order.
-        # Its output goes to stderr (2): stdout belongs to our process, and others may read what it says there.
-        process = await trio.lowlevel.open_process(
-            self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
-        )
+        with self._logs.output(place.number) as output:
+            process = await trio.lowlevel.open_process(
+                self.command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self._has_started(place, process.pid)
 
         async def ended() -> None:

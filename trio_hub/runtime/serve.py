@@ -28,6 +28,7 @@ from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_sent_results
 from .descriptors import DescriptorGuard
+from .enginelogs import engine_logs
 from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
 from .host import RuntimeHost, carry_out
@@ -236,6 +237,7 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
         command=config.engine_command,
         profile_dir=config.profile_dir,
         cluster_id=config.cluster_id,
+        logs=engine_logs(config),
         grace=config.stop_grace,
         failures=host.failures,
         lost=host.local_engine_ended,

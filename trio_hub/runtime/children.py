@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,8 @@ import trio
 
 from ..hub import EngineConnector, EngineState
 from ..logs import get_logger
-from ..services import Failures, keep_running
+from ..services import Failures, going_on, keep_running
+from .ending import Endings
 from .enginelogs import EngineLogs
 from .processes import OutOfMemory, how_it_ended, is_own_address, start_time
 
@@ -88,8 +89,9 @@ class LocalEngines:
         command: the program and its arguments; by default stock ``ipyparallel.engine`` under this Python.
         profile_dir: their IPython profile, if the hub has one.
         logs: where their output goes; by default to the hub's stderr.
-        grace: seconds between asking an engine's process to end (SIGTERM) and ending it (SIGKILL).
+        grace: seconds between asking an engine to end and SIGKILL, see `trio_hub.runtime.ending`.
         failures: where errors of the supervisor are counted that nobody expected.
+        ask_to_end: sends an engine the request to end; returns whether requests to engines can be sent.
         lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
         changed: called when a process has started or ended.
     """
@@ -105,14 +107,15 @@ class LocalEngines:
         logs: EngineLogs | None = None,
         grace: float = 5.0,
         failures: Failures | None = None,
+        ask_to_end: Callable[[EngineConnector], bool] = lambda engine: False,
         lost: Callable[[EngineConnector, str], None] = lambda engine, cause: None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.n = n
         self.failures: Failures = Counter() if failures is None else failures
-        self.grace = grace
+        self._endings = Endings(grace)
         self._logs = logs or EngineLogs()
-        self._graces: set[trio.CancelScope] = set()
+        self._ask_to_end = ask_to_end
         self._lost = lost
         self._changed = changed
         self._out_of_memory = OutOfMemory()
@@ -287,7 +290,7 @@ class LocalEngines:
             return await process.wait()
         finally:
             if process.returncode is None:
-                await self._end(process.send_signal, ended)
+                await self._end(place, process.send_signal, ended)
             self._has_ended(place)
 
     async def _follow(self, place: _Place) -> None:
@@ -309,22 +312,24 @@ class LocalEngines:
             await ended()
         finally:
             if running:
-                await self._end(send_signal, ended)
+                await self._end(place, send_signal, ended)
             place.adopted = None
             os.close(pidfd)
             self._has_ended(place)
 
-    async def _end(self, send_signal: Callable[[signal.Signals], None], ended: Callable[[], Any]) -> None:
-        """End a process: ask it to, and kill it if it has not ended when the grace is over. Not cancellable."""
-        with trio.CancelScope(shield=True):
-            send_signal(signal.SIGTERM)
-            with trio.move_on_after(self.grace) as grace:
-                self._graces.add(grace)
-                await ended()
-            self._graces.discard(grace)
-            if grace.cancelled_caught:
-                send_signal(signal.SIGKILL)
-                await ended()
+    async def _end(
+        self, place: _Place, send_signal: Callable[[signal.Signals], None], ended: Callable[[], Awaitable[None]]
+    ) -> None:
+        """End a process that belongs to a place."""
+        assert place.pid is not None
+        engine_pid = None if place.engine is None else place.engine.pid
+        await self._endings.end(place.pid, send_signal, ended, ask=partial(self._ask, place), engine_pid=engine_pid)
+
+    def _ask(self, place: _Place) -> bool:
+        """Ask an engine to end by itself. Return whether it was asked: it has to be registered."""
+        with going_on("local engines", self.failures):
+            return place.engine is not None and place.is_registered and self._ask_to_end(place.engine)
+        return False
 
     def _has_started(self, place: _Place, pid: int) -> None:
         place.pid, place.started = pid, start_time(pid)
@@ -338,10 +343,8 @@ class LocalEngines:
         self._changed()
 
     def hurry(self) -> None:
-        """No grace for those that are ending, or will be."""
-        self.grace = 0
-        for grace in self._graces:
-            grace.cancel()
+        """Leave out the grace of engines that are ending, or will be."""
+        self._endings.hurry()
 
 
 def _id_of(engine: EngineConnector | None) -> int | None:

@@ -240,6 +240,7 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
         logs=engine_logs(config),
         grace=config.stop_grace,
         failures=host.failures,
+        ask_to_end=host.ask_engine_to_end,
         lost=host.local_engine_ended,
         changed=host.tell_change,
     )

@@ -13,8 +13,9 @@ import trio
 
 from trio_hub import ConfigError, HubConfig
 from trio_hub.runtime import children, enginelogs
-from trio_hub.runtime.children import LocalEngines, SavedProcess
+from trio_hub.runtime.children import LocalEngines
 from trio_hub.runtime.enginelogs import EngineLogs, engine_logs
+from trio_hub.runtime.places import SavedProcess
 from trio_hub.runtime.processes import start_time
 from trio_hub.testing import open_hub
 
@@ -84,7 +85,7 @@ async def test_an_engine_of_the_hub_before_keeps_its_number(tmp_path: Path) -> N
     assert started is not None
     try:
         for number, wanted, path in ((1, 1, tmp_path / "engine-1.log"), (7, 0, None), (None, 0, None)):
-            engines = LocalEngines(2, {}, logs=EngineLogs("file", tmp_path))
+            engines = LocalEngines(2, {}, command=SAYS, logs=EngineLogs("file", tmp_path))
             engines.adopt({process.pid: SavedProcess(started, None, number)})
             (place,) = (place for place in engines._places if place.pid is not None)
             assert (place.number, place.log) == (wanted, path)

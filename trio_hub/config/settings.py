@@ -222,7 +222,8 @@ class HubConfig:
             lambda text: tuple(shlex.split(text)),
             "COMMAND",
         ),
-        "The command that starts a local engine. Empty: ipyparallel's engine, run by the hub's Python.",
+        "The command that starts a local engine. Empty: trio-hub engine. ipengine: ipyparallel's engine. The hub's "
+        "Python runs either.",
     )
     engine_log: str | None = _setting(
         None,

@@ -28,6 +28,7 @@ from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_sent_results
 from .descriptors import DescriptorGuard
+from .enginecommand import engine_command, warn_of_config_files
 from .enginelogs import engine_logs
 from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
@@ -234,9 +235,7 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
     engines = LocalEngines(
         config.engines,
         factory.engine_info,
-        command=config.engine_command,
-        profile_dir=config.profile_dir,
-        cluster_id=config.cluster_id,
+        command=engine_command(config),
         logs=engine_logs(config),
         grace=config.stop_grace,
         failures=host.failures,
@@ -245,6 +244,7 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
         changed=host.tell_change,
     )
     security.give_to_engines(engines.environment)
+    warn_of_config_files(config)
     return engines
 
 

@@ -69,13 +69,13 @@ def one_per_core() -> int:
 def demo(engines: int | None, tasks: int) -> None:
     """Show a hub at work, in a temporary profile that is gone afterwards.
 
-    Starts `trio-hub serve` and stock engines, runs tasks through the load-balanced and the direct queue with
+    Starts `trio-hub serve` with engines, runs tasks through the load-balanced and the direct queue with
     a stock client, prints what ran where and how fast, and stops everything.
     """
     if find_spec("ipyparallel") is None:
         click.echo(
-            "trio-hub demo needs IPython Parallel for its engines and its client, and it is not installed. "
-            "Install both with: pip install 'trio-hub[cluster]'",
+            "trio-hub demo needs IPython Parallel for its client, and it is not installed. "
+            "Install it with: pip install 'trio-hub[cluster]'",
             err=True,
         )
         sys.exit(codes.FAILED)

@@ -159,7 +159,7 @@ class Places:
         return found
 
     def meet(self, engine: EngineConnector) -> None:
-        """An engine registers, or is taken up again: note if it is one of these processes."""
+        """Note that an engine registers, or is taken up again, if it belongs to one of these processes."""
         place = self._place_of_process(engine) or next(
             (one for one in self._by_pid.values() if one.uuid == engine.uuid), None
         )

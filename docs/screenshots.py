@@ -92,7 +92,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="screenshots-") as directory:
         command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", directory, "--engines", str(ENGINES)]
-        command += ["--dashboard", "0", "--dashboard-admin", "true"]
+        command += ["--engine-command", "ipengine", "--dashboard", "0", "--dashboard-admin", "true"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hub:
             assert hub.stdout is not None
             try:

@@ -407,7 +407,7 @@ for block in json.loads(pathlib.Path("blocks.json").read_text()):
 
 @pytest.mark.interop
 def test_the_tutorial(tmp_path: Path) -> None:
-    """Its command and its Python, block by block, with stock engines, print what it says."""
+    """Its command and its Python, block by block, print what it says."""
     (command,) = (text for _, text in code_blocks(TUTORIAL, "bash") if "trio-hub serve" in text)
     program, *options = shlex.split(command)
     assert program == ".venv/bin/trio-hub"

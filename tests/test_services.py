@@ -261,7 +261,7 @@ async def test_a_supervisor_of_an_engine_that_fails_starts_anew(
         return 0
 
     monkeypatch.setattr(children.LocalEngines, "_run_once", run_once)
-    engines = LocalEngines(1, {})
+    engines = LocalEngines(1, {}, command=("sleep", "1000"))
     await engines.run()
     assert runs == 2
     assert engines.failures == {"local engines": 1}

@@ -109,7 +109,8 @@ def test_a_profile_is_found_by_name(tmp_path: Path) -> None:
 
 
 def test_what_engines_print_is_not_on_its_stdout(tmp_path: Path) -> None:
-    with command("serve", f"--profile-dir={tmp_path}", "--engines=1", "--engine-command=echo from the engine") as hub:
+    options = ("--engines=1", "--engine-command=echo from the engine", "--engine-log=inherit")
+    with command("serve", f"--profile-dir={tmp_path}", *options) as hub:
         hub.wait_line("stderr", "^from the engine$")
         hub.wait_line("stdout", "^trio-hub ready: ")
         hub.signal(signal.SIGTERM)
@@ -127,7 +128,11 @@ def test_a_second_signal_stops_it_at_once(tmp_path: Path, last: signal.Signals, 
         "while True: signal.pause()\n"
     )
     with command(
-        "serve", f"--profile-dir={tmp_path}", "--engines=1", f"--engine-command={sys.executable} {stubborn}"
+        "serve",
+        f"--profile-dir={tmp_path}",
+        "--engines=1",
+        f"--engine-command={sys.executable} {stubborn}",
+        "--engine-log=inherit",
     ) as hub:
         hub.wait_line("stdout", "^trio-hub ready: ")
         hub.wait_line("stderr", "^ignoring SIGTERM")
@@ -318,7 +323,7 @@ def test_it_serves_wherever_its_output_goes(redirections: str, tmp_path: Path) -
         ["sh", "-c", run_it],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"TRIO_HUB_ENGINE_COMMAND": engine},
+        env=os.environ | {"TRIO_HUB_ENGINE_COMMAND": engine, "TRIO_HUB_ENGINE_LOG": "inherit"},
     ) as hub:
         try:
             deadline = time.monotonic() + LIMIT

@@ -216,7 +216,7 @@ def test_a_hub_tells_of_its_life_in_order(tmp_path: Path) -> None:
     spy.write_text("import os\nprint('engine has', sorted(n for n in os.environ if n.startswith(('NOTIFY', 'WATCH'))))")
     with notify_socket(address) as receiver:
         env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
-        options = ("--engines=1", f"--engine-command={sys.executable} {spy}", "--db=memory")
+        options = ("--engines=1", f"--engine-command={sys.executable} {spy}", "--engine-log=inherit", "--db=memory")
         with command("serve", f"--profile-dir={tmp_path / 'profile'}", *options, env=env) as hub:
             assert told(receiver) == ["READY=1", "STATUS=0 engines, 0 tasks running, 0 queued; connections are open"]
             assert (tmp_path / "profile" / "security" / "ipcontroller-client.json").exists()

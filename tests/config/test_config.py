@@ -122,6 +122,8 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("queue_memory", 1, 1),
         ("subscriber_queue", "32MiB", 32 * 2**20),
         ("engine_command", ["python", "-m", "x"], ("python", "-m", "x")),
+        ("engine_log", "none", "none"),
+        ("engine_log", None, None),
         ("packer", "msgpack", "msgpack"),
         ("signature_scheme", "hmac-sha512", "hmac-sha512"),
         ("key", "a-b", "a-b"),
@@ -229,6 +231,7 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("engine_command", "python"),
         ("engine_command", [""]),
         ("engine_command", 5),
+        ("engine_log", "here"),
         ("packer", "pickle"),
         ("packer", 3),
         ("signature_scheme", "sha256"),
@@ -519,6 +522,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         db_max_bytes = "8KiB"
         engines = 9
         engine_command = ["a b", "c"]
+        engine_log = "none"
         key = "k"
         packer = "msgpack"
         signature_scheme = "hmac-sha512"
@@ -564,6 +568,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "db_max_bytes": "8kib",
         "engines": "9",
         "engine_command": "'a b' c",
+        "engine_log": "None",
         "key": "k",
         "packer": "msgpack",
         "signature_scheme": "hmac-sha512",

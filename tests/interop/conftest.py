@@ -28,7 +28,7 @@ def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) ->
 
 
 class Cluster:
-    """`trio-hub serve --engines N` in a process of its own."""
+    """`trio-hub serve --engines N` in a process of its own, with stock engines unless an option says something else."""
 
     def __init__(self, directory: Path, engines: int, *options: str) -> None:
         self.profile_dir = directory / "profile"
@@ -36,7 +36,7 @@ class Cluster:
         command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(self.profile_dir)]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "--engines", str(engines), *options],
+                [*command, "--engines", str(engines), "--engine-command", "ipengine", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,

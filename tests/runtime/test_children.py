@@ -16,9 +16,11 @@ import trio
 import trio.testing
 
 from trio_hub import HubConfig, RunningHub
-from trio_hub.hub import EngineConnector
-from trio_hub.runtime import children, processes
-from trio_hub.runtime.children import LocalEngines, SavedProcess
+from trio_hub.hub import EngineConnector, EngineState
+from trio_hub.runtime import children, enginecommand, processes
+from trio_hub.runtime.children import LocalEngines
+from trio_hub.runtime.enginecommand import engine_command, warn_of_config_files
+from trio_hub.runtime.places import SavedProcess
 from trio_hub.runtime.processes import OutOfMemory, boot_id, how_it_ended, is_own_address, start_time
 from trio_hub.runtime.restore import read_engine_state
 from trio_hub.testing import ScriptedClient, open_client, open_hub
@@ -92,7 +94,7 @@ async def test_pauses_grow_and_begin_anew_after_a_long_life(
         return 1
 
     monkeypatch.setattr(LocalEngines, "_run_once", run_once)
-    await LocalEngines(1, {}).run()
+    await LocalEngines(1, {}, command=COMMAND).run()
     pauses = [after - before for before, after in pairwise(starts)]
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, children.LONG_LIFE + 2, 2, 4])
 
@@ -172,7 +174,7 @@ async def test_engines_of_a_killed_hub_count_and_stop_with_the_next_one(tmp_path
             await eventually(lambda: len(hub.engines) == 3 and not hub.core.hearts.awaits_hearts)
             assert {pid_of(hub, engine_id) for engine_id in (0, 1)} == set(pids)
             assert hub.statistics().local_engines_missing == ()
-            os.kill(pids[0], signal.SIGTERM)
+            os.kill(pid_of(hub, 0), signal.SIGTERM)  # not pids[0], since either may have registered first
             await eventually(lambda: sorted(hub.engines) == [1, 2, 3])
             hub.shutdown()
             await hub.wait_stopped()
@@ -196,7 +198,7 @@ async def test_more_engines_than_asked_for_are_kept_but_not_started_again() -> N
         nursery.start_soon(engines.run)
         assert set(engines.saved) == set(saved) - {os.getpid()}
         processes_[1].kill()
-        await eventually(lambda: len(engines.saved) == 1 and bool(engines._places[1].stays_away))
+        await eventually(lambda: len(engines.saved) == 1 and bool([*engines._places][1].stays_away))
         processes_[0].kill()
         await eventually(lambda: len(engines.saved) == 1 and processes_[0].pid not in engines.saved)
         nursery.cancel_scope.cancel()
@@ -249,11 +251,75 @@ def test_the_counts_of_control_groups_are_read(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_an_engine_of_another_machine_is_not_taken_for_a_local_one() -> None:
-    engines = LocalEngines(1, {})
-    place = engines._places[0]
-    engines._has_started(place, os.getpid())
+    engines = LocalEngines(1, {}, command=COMMAND)
+    place = next(iter(engines._places))
+    engines._places.has_started(place, os.getpid())
     for host, own in (("192.0.2.1", False), ("127.0.0.1", True)):
         engine = EngineConnector(0, "a")
         engine.host, engine.pid = host, os.getpid()
         engines.meet(engine)
         assert (place.engine is engine) is own
+
+
+async def test_an_engine_is_known_by_the_process_that_has_started_it() -> None:
+    """Such as a nanny or a shell; but what user code of an engine starts is not the hub's."""
+    engines = LocalEngines(1, {}, command=COMMAND)
+    (place,) = engines._places
+    engines._places.has_started(place, os.getpid())
+    first, second = [await trio.lowlevel.open_process(["sleep", "1000"]) for _ in range(2)]
+
+    def met(process: trio.Process, uuid: str, state: EngineState = EngineState.ALIVE) -> bool:
+        engine = EngineConnector(0, uuid)
+        engine.host, engine.pid, engine.state = "127.0.0.1", process.pid, state
+        engines.meet(engine)
+        return place.engine is engine
+
+    try:
+        assert met(first, "a")
+        assert not met(second, "b")
+        assert met(first, "a", EngineState.LOST), "its heart was silent"
+        assert met(first, "a"), "it is back"
+        assert met(first, "a", EngineState.LOST)
+        assert met(second, "b"), "the first is gone"
+    finally:
+        for process in (first, second):
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "begins"),
+    [
+        ((), [sys.executable, "-P", "-m", "trio_hub", "engine"]),
+        (("ipengine",), [sys.executable, "-m", "ipyparallel.engine"]),
+    ],
+)
+def test_the_commands_of_both_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], begins: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [f"--profile-dir={tmp_path}", "--cluster-id=c"]
+    assert engine_command(HubConfig(engine_command=command)) == begins
+    assert engine_command(HubConfig(engine_command=command, profile_dir=tmp_path, cluster_id="c")) == begins + options
+    monkeypatch.chdir(Path(enginecommand.__file__).parents[2])
+    assert ("-P" in engine_command(HubConfig(engine_command=command))) is False, "the package may be found only here"
+
+
+def test_a_stock_engine_may_be_installed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enginecommand, "find_spec", lambda name: None)
+    assert engine_command(HubConfig(engine_command=("ipengine",), cluster_id="c")) == ["ipengine", "--cluster-id=c"]
+    assert engine_command(HubConfig(engine_command=("mpirun", "ipengine"))) == ["mpirun", "ipengine"]
+
+
+def test_settings_of_ipengine_that_are_not_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = HubConfig(profile_dir=tmp_path, engines=1)
+    file = tmp_path / "ipengine_config.py"
+    file.write_text("c = get_config()  # noqa\n# c.IPEngine.work_dir = '/'\n")
+    warn_of_config_files(config)
+    assert caplog.text == ""
+    file.write_text("c.IPEngine.work_dir = '/'\n")
+    warn_of_config_files(HubConfig(profile_dir=tmp_path, engines=1, engine_command=("ipengine",)))
+    warn_of_config_files(HubConfig(profile_dir=tmp_path))
+    assert caplog.text == ""
+    warn_of_config_files(config)
+    assert "local engines do not read the config file of ipengine" in caplog.text

@@ -69,13 +69,13 @@ def one_per_core() -> int:
 def demo(engines: int | None, tasks: int) -> None:
     """Show a hub at work, in a temporary profile that is removed afterwards.
 
-    Starts `trio-hub serve` and stock engines, runs tasks through the load-balanced and the direct queue with
-    a stock client, prints which engine ran how many tasks and how fast, and stops everything.
+    Starts `trio-hub serve` with engines, runs tasks through the load-balanced and the direct queue with a stock
+    client, prints which engine ran how many tasks and how fast, and stops everything.
     """
     if find_spec("ipyparallel") is None:
         click.echo(
-            "trio-hub demo needs IPython Parallel for its engines and its client, but it is not installed. "
-            "Install both with: pip install 'trio-hub[cluster]'",
+            "trio-hub demo needs IPython Parallel for its client, but it is not installed. "
+            "Install it with: pip install 'trio-hub[cluster]'",
             err=True,
         )
         sys.exit(codes.FAILED)
@@ -145,7 +145,7 @@ class HubProcess:
 def hub_process(directory: Path, engines: int) -> Iterator[HubProcess]:
     """Run ``trio-hub serve`` with local engines. At the end, the hub and all engines have ended."""
     log = directory / "hub.log"
-    options = [f"--profile-dir={directory / PROFILE}", f"--engines={engines}"]
+    options = [f"--profile-dir={directory / PROFILE}", f"--engines={engines}", "--engine-log=inherit"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "trio_hub", "serve", *options],

@@ -34,6 +34,8 @@ HELP = {
     "dashboard": "The address and port at which the hub serves its dashboard and metrics over HTTP; without an "
     "address, only to this machine. Port 0: the system chooses. The printed URL contains the access token; "
     "TRIO_HUB_DASHBOARD_TOKEN sets another token.",
+    "engine_log": "Where the output of local engines goes. file: a file per engine, in the profile's `log` directory. "
+    "inherit: the hub's stderr. none: nowhere.  [default: file]",
     "db_max_records": "The maximum number of records of finished tasks. The oldest are dropped first.  [default: "
     "100,000 in memory, no limit on disk]",
     "db_max_bytes": "The maximum size, in bytes, of the records of finished tasks. The oldest are dropped first.  "

@@ -35,6 +35,7 @@ SCHEMES = ("leastload", "lru", "plainrandom", "pure", "twobin", "weighted")
 DURABILITIES = ("relaxed", "strict")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
+ENGINE_LOGS = ("file", "inherit", "none")
 
 
 def _setting(default: T, rule: Rule, doc: str, *, secret: bool = False) -> T:
@@ -221,7 +222,14 @@ class HubConfig:
             lambda text: tuple(shlex.split(text)),
             "COMMAND",
         ),
-        "The command that starts a local engine. Empty: ipyparallel's engine, run by the hub's Python.",
+        "The command that starts a local engine. Empty: trio-hub engine. ipengine: ipyparallel's engine. The hub's "
+        "Python runs either.",
+    )
+    engine_log: str | None = _setting(
+        None,
+        rules.or_none(rules.choice(ENGINE_LOGS)),
+        "Where the output of local engines goes. file: a file per engine, in the profile's `log` directory. inherit: "
+        "the hub's stderr. none: nowhere. None: file, or inherit without a profile directory.",
     )
     key: str | None = _setting(
         None,
@@ -293,6 +301,8 @@ class HubConfig:
             object.__setattr__(self, "hwm", 0)
         if self.encrypted and self.curve_publickey is not None and self.curve_secretkey is None:
             raise ConfigError("curve_publickey is set without curve_secretkey: set both, or only curve_secretkey")
+        if self.engine_log == "file" and self.profile_dir is None:
+            raise ConfigError("engine_log is file, but no profile_dir is set for the files: set profile_dir")
         if self.curve_allowed_keys is not None and not self.encrypted:
             raise ConfigError("curve_allowed_keys is set, but curve is off, so any client could connect: set curve too")
 
@@ -322,6 +332,11 @@ class HubConfig:
             )
         name = f"tasks-{self.cluster_id}.sqlite" if self.cluster_id else "tasks.sqlite"
         return DatabaseURL(f"{rules.SQLITE}{self.profile_dir / 'db' / name}")
+
+    @property
+    def engine_output(self) -> str:
+        """`engine_log`, or the default if it is None."""
+        return self.engine_log or ("file" if self.profile_dir else "inherit")
 
     @property
     def client_address(self) -> str:

@@ -174,6 +174,15 @@ class RuntimeHost:
         if channel != "hb_pong":  # the hub notices a silent heart by its missed pings
             self.hub.connection_lost(channel, ident, others)
 
+    def ask_engine_to_end(self, engine: EngineConnector) -> bool:
+        """Ask an engine of this hub to end, since the hub stops. Return whether it could be asked.
+
+        If `serve_hub` was cancelled instead, the task that sends messages has ended.
+        """
+        if self.stop_requested.is_set():
+            self.hub.control.shutdown_engine(engine)
+        return self.stop_requested.is_set()
+
     def local_engine_ended(self, engine: EngineConnector, cause: str) -> None:
         """Tell the hub that the process of a local engine has ended. Called by `LocalEngines`."""
         self.hub.lose_engine(engine, "ended", cause)

@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["OutOfMemory", "boot_id", "how_it_ended", "is_own_address", "start_time"]
+__all__ = ["OutOfMemory", "ancestors", "boot_id", "how_it_ended", "is_descendant", "is_own_address", "start_time"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -25,12 +25,32 @@ def start_time(pid: int) -> int | None:
 
     A process id is used again after a while. The id and the start time together name one process.
     """
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return the parent of a process, the parent's parent and so on, without the system's first process."""
+    found: list[int] = []
+    fields = _stat(pid)
+    while fields is not None and (parent := int(fields[1])) > 1 and parent not in found:
+        found.append(parent)
+        fields = _stat(parent)
+    return found
+
+
+def is_descendant(pid: int, *, of: int) -> bool:
+    """Return whether a process was started by another process, or by a descendant of that process that still runs."""
+    return of in ancestors(pid)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return what the system says of a process, from its state on; None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    state, *fields = stat.rpartition(b")")[2].split()  # the name before it may hold anything
-    return None if state in (b"Z", b"X") else int(fields[18])
+    return stat.rpartition(b")")[2].split()  # the name before it may hold anything
 
 
 def how_it_ended(status: int) -> str:

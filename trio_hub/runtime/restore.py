@@ -17,7 +17,8 @@ from ..config.connectionfiles import connection_paths, is_private, read_connecti
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
-from .children import LocalEngines, SavedProcess
+from .children import LocalEngines
+from .places import SavedProcess
 from .processes import boot_id
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]

@@ -28,6 +28,8 @@ from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_sent_results
 from .descriptors import DescriptorGuard
+from .enginecommand import engine_command, warn_of_config_files
+from .enginelogs import engine_logs
 from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
 from .host import RuntimeHost, carry_out
@@ -233,15 +235,16 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
     engines = LocalEngines(
         config.engines,
         factory.engine_info,
-        command=config.engine_command,
-        profile_dir=config.profile_dir,
-        cluster_id=config.cluster_id,
+        command=engine_command(config),
+        logs=engine_logs(config),
         grace=config.stop_grace,
         failures=host.failures,
+        ask_to_end=host.ask_engine_to_end,
         lost=host.local_engine_ended,
         changed=host.tell_change,
     )
     security.give_to_engines(engines.environment)
+    warn_of_config_files(config)
     return engines
 
 

@@ -70,7 +70,7 @@ class Cluster(NamedTuple):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    with serving(directory, "--engines", "4", "--dashboard-admin", "true") as hub:
+    with serving(directory, "--engines=4", "--engine-command=ipengine", "--dashboard-admin=true") as hub:
         script = [sys.executable, str(Path(__file__).with_name("load.py")), str(directory / "profile")]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None

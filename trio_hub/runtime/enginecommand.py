@@ -1,0 +1,66 @@
+"""The command that starts a local engine."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..config import HubConfig
+from ..logs import get_logger
+
+__all__ = ["STOCK", "engine_command", "warn_of_config_files"]
+
+log = get_logger("trio_hub.runtime")
+
+STOCK = "ipengine"
+"""The command that means the stock engine, run by the hub's Python."""
+
+
+def engine_command(config: HubConfig) -> list[str]:
+    """Return the program and the arguments that start a local engine of a hub with these settings.
+
+    Connection info is not among the arguments: the engine gets it through its environment.
+    """
+    if config.engine_command and config.engine_command != (STOCK,):
+        return list(config.engine_command)
+    if not config.engine_command:
+        command = [sys.executable, *_safe_path(), "-m", "trio_hub", "engine"]
+    elif find_spec("ipyparallel") is not None:
+        command = [sys.executable, "-m", "ipyparallel.engine"]
+    else:  # it may be installed elsewhere
+        command = [STOCK]
+    if config.profile_dir is not None:
+        command.append(f"--profile-dir={config.profile_dir}")
+    if config.cluster_id:
+        command.append(f"--cluster-id={config.cluster_id}")
+    return command
+
+
+def _safe_path() -> list[str]:
+    """Return the option by which Python does not import from the working directory.
+
+    Else a user's ``queue.py`` or ``select.py`` there would keep engines from starting. The option is left out if this
+    package itself is in the working directory, as in a checkout where it is not installed.
+    """
+    package = Path(__file__).parents[1]
+    with suppress(OSError):  # the working directory may be gone
+        if package.parent == Path.cwd():
+            return []
+    return ["-P"]
+
+
+def warn_of_config_files(config: HubConfig) -> None:
+    """Warn if the profile has settings for the stock engine, and the hub starts engines that do not read them."""
+    if config.profile_dir is None or not config.engines or config.engine_command:
+        return
+    for path in sorted(config.profile_dir.glob("ipengine_config.*")):
+        with suppress(OSError, UnicodeDecodeError):
+            lines = {line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()}
+            if lines - {"", "c = get_config()"}:
+                log.warning(
+                    "local engines do not read the config file of ipengine: set engine_command to ipengine for stock "
+                    "engines, or to trio-hub engine with options",
+                    file=path,
+                )

@@ -1,0 +1,197 @@
+"""The places of local engines: which process and which engine has each, also after a restart of the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from ..hub import EngineConnector, EngineState
+from ..logs import get_logger
+from .enginelogs import EngineLogs
+from .processes import ancestors, is_own_address, start_time
+
+__all__ = ["Place", "Places", "SavedProcess"]
+
+log = get_logger("trio_hub.runtime")
+
+
+@dataclass(frozen=True)
+class SavedProcess:
+    """A local engine's process as the next hub needs to know it: the start time is that of `start_time`.
+
+    ``number`` is the local engine's number, which is part of the name of its log file.
+    """
+
+    started: int
+    uuid: str | None
+    number: int | None = None
+
+
+class Place:
+    """One of the engines that are to run.
+
+    - ``pid``: the process; None while there is none;
+    - ``engine``: the engine that registered last from this place;
+    - ``cause``: how the last process ended; empty before;
+    - ``due``: the time at which the engine is started again; None while its process runs, or if it stays away;
+    - ``stays_away``: why the engine is not started again; empty while it is looked after;
+    - ``adopted``: the process of an earlier hub's engine that has this place;
+    - ``log``: the file with the engine's output; None if there is none, or if it is not known;
+    - ``extra``: whether this place is beyond the number that was asked for, so that it is not filled again.
+    """
+
+    def __init__(self, number: int, *, extra: bool = False) -> None:
+        self.number = number
+        self.extra = extra
+        self.pid: int | None = None
+        self.started: int | None = None
+        self.uuid: str | None = None
+        self.engine: EngineConnector | None = None
+        self.cause = ""
+        self.due: float | None = None
+        self.stays_away = ""
+        self.adopted: int | None = None
+        self.log: Path | None = None
+
+    @property
+    def is_registered(self) -> bool:
+        return self.pid is not None and self.engine is not None and self.engine.state is EngineState.ALIVE
+
+    def is_free_for(self, engine: EngineConnector) -> bool:
+        """Return whether no other engine of this place is alive or about to be."""
+        before = self.engine
+        if before is None:
+            return self.uuid in (None, engine.uuid)
+        if before.uuid == engine.uuid:
+            return True
+        return not before.state.is_registered and before.state is not EngineState.REGISTERING
+
+    def why_it_stays_away(self, status: int | None) -> str:
+        """Return why an engine that has ended is not started again; empty if it is.
+
+        An exit status of 0 counts only if no engine has registered: then the command is not one that runs an engine.
+        Engines of ours also end with 0 when somebody has sent them SIGTERM, and when a client has asked them to start
+        again.
+        """
+        if self.engine is not None and self.engine.told_to_stop:
+            return "was told to stop"
+        if status == 0 and self.engine is None:
+            return "has ended with exit status 0, without having registered"
+        return "was one more than is asked for" if self.extra else ""
+
+    def why(self) -> str:
+        """Return a sentence that says why the engine cannot be used now."""
+        who = f"local engine {self.number}"
+        if self.stays_away:
+            return f"{who} {self.stays_away}"
+        if self.due is not None:
+            wait = max(0.0, self.due - trio.current_time())
+            return f"{who} {_in_the_past(self.cause)}; it is started again in {wait:.0f} s"
+        if self.engine is not None and self.engine.state is not EngineState.REGISTERING:
+            return f"{who} (engine {self.engine.id}, pid {self.pid}) runs, but the hub has lost it"
+        before = f"; the one before {_in_the_past(self.cause)}" if self.cause else ""
+        return f"{who} has not registered yet{before}"
+
+
+class Places:
+    """The places of the local engines of a hub.
+
+    Args:
+        n: how many engines were asked for.
+        logs: knows the files with their output.
+        changed: called when a process has started or ended.
+    """
+
+    def __init__(self, n: int, logs: EngineLogs, changed: Callable[[], None]) -> None:
+        self._logs = logs
+        self._changed = changed
+        self._places = [Place(number) for number in range(n)]
+        self._by_pid: dict[int, Place] = {}
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._places)
+
+    @property
+    def saved(self) -> dict[int, SavedProcess]:
+        """The processes that run, by process id, for the hub that comes after this one."""
+        return {
+            place.pid: SavedProcess(place.started, place.uuid, place.number)
+            for place in self._places
+            if place.pid is not None and place.started is not None
+        }
+
+    def adopt(self, processes: Mapping[int, SavedProcess]) -> None:
+        """Look after the local engines of an earlier hub, as far as they still run. Call this before `run`.
+
+        They count as engines that were asked for. Further ones stay until they end by themselves, or the hub stops.
+        """
+        running = {pid: process for pid, process in processes.items() if start_time(pid) == process.started}
+        for place, pid in self._places_for(running):
+            try:
+                place.adopted = os.pidfd_open(pid)
+            except OSError:  # it has ended just now, or the system has no such call
+                continue
+            if start_time(pid) != processes[pid].started:
+                os.close(place.adopted)
+                place.adopted = None
+                continue
+            place.uuid = processes[pid].uuid
+            place.log = self._logs.path(place.number) if processes[pid].number == place.number else None
+            self.has_started(place, pid)
+            log.info("local engine of the hub before is looked after", number=place.number, pid=pid, uuid=place.uuid)
+
+    def _places_for(self, processes: Mapping[int, SavedProcess]) -> list[tuple[Place, int]]:
+        """Return a place for each process: the place with its number if possible, since the log file has that name."""
+        free = {place.number: place for place in self._places}
+        found = [(free.pop(process.number), pid) for pid, process in processes.items() if process.number in free]
+        placed = {pid for _, pid in found}
+        for pid in (pid for pid in processes if pid not in placed):
+            if free:
+                place = free.pop(min(free))
+            else:
+                place = Place(len(self._places), extra=True)
+                self._places.append(place)
+            found.append((place, pid))
+        return found
+
+    def meet(self, engine: EngineConnector) -> None:
+        """Note that an engine registers, or is taken up again, if it belongs to one of these processes."""
+        place = self._place_of_process(engine) or next(
+            (one for one in self._by_pid.values() if one.uuid == engine.uuid), None
+        )
+        if place is not None:
+            place.engine = engine
+            place.uuid = engine.uuid
+
+    def _place_of_process(self, engine: EngineConnector) -> Place | None:
+        """Return the place of the process that the engine is, or that has started the engine, as a nanny or a shell.
+
+        User code of a local engine may start a further engine: its place is taken.
+        """
+        if engine.pid is None or not is_own_address(engine.host):
+            return None
+        if engine.pid in self._by_pid:
+            return self._by_pid[engine.pid]
+        for pid in ancestors(engine.pid):
+            if (place := self._by_pid.get(pid)) is not None:
+                return place if place.is_free_for(engine) else None
+        return None
+
+    def has_started(self, place: Place, pid: int) -> None:
+        place.pid, place.started = pid, start_time(pid)
+        self._by_pid[pid] = place
+        self._changed()
+
+    def has_ended(self, place: Place) -> None:
+        if place.pid is not None:
+            del self._by_pid[place.pid]
+        place.pid = place.started = place.uuid = None
+        self._changed()
+
+
+def _in_the_past(cause: str) -> str:
+    return f"was {cause}" if cause.startswith("killed") else cause

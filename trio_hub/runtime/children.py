@@ -121,9 +121,7 @@ class LocalEngines:
             status: int | None = None
             try:
                 status = await (self._run_once(place) if place.adopted is None else self._follow(place))
-                place.cause = UNKNOWN if status is None else how_it_ended(status)
-                if status == -signal.SIGKILL:
-                    place.cause += self._out_of_memory.look()
+                place.cause = self._cause(place.engine, status)
             except OSError as error:
                 place.cause = f"cannot be started: {self.command[0]}: {error.strerror or error}"
             if trio.current_time() - began > LONG_LIFE:
@@ -147,6 +145,18 @@ class LocalEngines:
                 return
             await trio.sleep_until(due)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _cause(self, engine: EngineConnector | None, status: int | None) -> str:
+        """Return how a process has ended, with what its engine, or the engine's nanny, has said about that.
+
+        They know more if the exit status is not known, since another hub has started the process, or if it is 0.
+        """
+        said = "" if engine is None else engine.cause
+        if status is None:
+            return said or UNKNOWN
+        if status == 0 and said:
+            return f"{how_it_ended(status)}: {said}"
+        return how_it_ended(status) + (self._out_of_memory.look() if status == -signal.SIGKILL else "")
 
     def _tell_death(self, place: Place, pause: float) -> None:
         if place.engine is None:

@@ -33,8 +33,8 @@ WATCHER = "watcher of connections"
 PAUSE = 5.0
 """Seconds from the break of an unknown peer's connection to the questions to engines that may have owned it."""
 DOUBT = 0.25
-"""Seconds after the end of a connection in which its messages may still be read. The system may have given its descriptor
-to a new connection, perhaps of another peer, so these messages do not tell whose the new connection is."""
+"""Seconds after the end of a connection in which its messages may still be read. The system may have given its
+descriptor to a new connection, perhaps of another peer, so these messages do not tell whose the new connection is."""
 RELEASES = (0.002, 0.01, 0.03)
 """Seconds from a broken connection to the first use of its socket, and between uses. Peers come back after 0.1 s."""
 

@@ -19,8 +19,9 @@ WATCHED_WITHIN = 2.0
 """Seconds within which ZeroMQ has pinged all connections of an engine."""
 ALWAYS_FAILING = b"always fails "
 CHANNELS = ("task", "mux", "broadcast", "control", "hb_ping", "hb_pong", "iopub", "registration")
-SWALLOWED = tuple(channel for channel in CHANNELS if channel != "hb_pong")
-"""Channels on which both ends notice a silence."""
+SILENCED = tuple(channel for channel in CHANNELS if not channel.startswith("hb_"))
+"""Channels that fall silent. Hearts have `Place.be_silent`: whether an engine notices that the connection of its heart
+is silent depends on which message was the last."""
 PINGED = ("task", "mux", "broadcast", "control", "hb_ping")
 """Channels that ZeroMQ pings."""
 
@@ -151,12 +152,12 @@ class Place:
     async def be_swallowed(self) -> None:
         """Connections of some channels fall silent, and both ends have to notice."""
         if self.network is not None and await self._watched():
-            self.network.swallow(*self._some(SWALLOWED))
+            self.network.swallow(*self._some(SILENCED))
 
     async def be_forgotten(self) -> None:
         """Connections of some channels break, and the hub has to notice."""
         if self.network is not None and await self._watched():
-            self.network.forget(*self._some(CHANNELS))
+            self.network.forget(*self._some(SILENCED))
 
     def _some(self, channels: tuple[str, ...]) -> tuple[str, ...]:
         rng = self.fleet.rng

@@ -11,9 +11,10 @@ from random import Random
 import trio
 
 from tests.crash.processes import HubProcess
+from trio_hub.testing import ScriptedEngine
 
 from .clients import SoakClient
-from .engines import Fleet
+from .engines import Fleet, Place
 
 UNSTEADY = (0.0, 0.005, 0.03)
 """Of each client, how often it leaves and is cut, for each thing that it does."""
@@ -185,14 +186,8 @@ class Soak:
         while True:
             known = self.listed = (await client.query("connection_request")).content["engines"]
             for place in self.fleet.places:
-                engine = place.engine
-                if (
-                    engine is not None
-                    and str(engine.id) not in known
-                    and any(0 <= at - place.registered_at < JUST_REGISTERED for at in self.killed_at)
-                ):
-                    self.figures["engines that a killed hub has not noted"] += 1
-                    place.replace()
+                if place.engine is not None and str(place.engine.id) not in known:
+                    self._replace_unknown(place, place.engine)
             engines = self.fleet.engines
             if len(engines) == len(known) == ENGINES and all(known.get(str(one.id)) == one.uuid for one in engines):
                 break
@@ -202,6 +197,17 @@ class Soak:
             content = (await client.client.reply(call)).content
             if content["status"] != "ok":
                 self.wrong(f"an engine that is registered does not work: {content}")
+
+    def _replace_unknown(self, place: Place, engine: ScriptedEngine) -> None:
+        """Replace an engine that is not registered, if the documentation says that it has to be started again."""
+        if any(0 <= at - place.registered_at < JUST_REGISTERED for at in self.killed_at):
+            why = "engines that a killed hub has not noted"
+        elif f"registration stalled, purged engine={engine.id} " in self.hub.log[self.read_log :]:
+            why = "engines whose registration has stalled"
+        else:
+            return
+        self.figures[why] += 1
+        place.replace()
 
     async def _nothing_is_pending(self) -> None:
         client = self.operator

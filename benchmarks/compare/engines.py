@@ -96,8 +96,8 @@ class Player:
     """Several engines on one thread.
 
     The thread waits for the file descriptors of the sockets, since ZeroMQ's own poll looks at each socket each time.
-    Such a descriptor reports only messages that arrive after the socket was found empty. So each socket is read once after
-    it has connected, and each later read reads all messages (`arrived`).
+    Such a descriptor reports only messages that arrive after the socket was found empty. So each socket is read once
+    after it has connected, and each later read reads all messages (`arrived`).
     """
 
     def __init__(self, info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:

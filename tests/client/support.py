@@ -1,4 +1,4 @@
-"""Engines that really call what they are sent, by the stock engine's own code, in the process of the test."""
+"""Engines that really call functions, with the stock engine's own code, in the process of the test."""
 
 from __future__ import annotations
 

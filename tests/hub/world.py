@@ -1,4 +1,4 @@
-"""A hub without sockets, tasks or clock: whatever it wants done is written down, and time moves when told to."""
+"""A hub without sockets, tasks or clock: its requests to the host are recorded, and the test sets the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub, a client and engines for the length of a test, and waiting for what only the hub can see."""
+"""A hub, a client and engines for the length of a test, and functions that wait for the hub."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What trio_hub costs: scripts that measure one part of it each, and `benchmarks.compare` for the whole of it."""
+"""Benchmarks: scripts that each measure one part of trio_hub, and `benchmarks.compare`, which measures all of it."""

@@ -1,4 +1,4 @@
-"""What a long queue costs the hub: many large tasks are submitted before there is any engine, then all are run.
+"""Measures the cost of a long queue: many large tasks are submitted before there are engines, and then all are run.
 
     python benchmarks/backlog.py --tasks 200000 --size 20000
 
@@ -28,7 +28,7 @@ from trio_hub.wire.messages import Session
 
 
 class Memory:
-    """The largest resident memory of a process, in MB, since this was last asked."""
+    """Returns the largest resident memory of a process, in MB, since the last call."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -41,7 +41,7 @@ class Memory:
 
 
 class Client:
-    """A client with nothing but a socket: it submits, and counts answers, as fast as the hub lets it."""
+    """A client with only a socket. It submits tasks and counts answers as fast as the hub allows."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -84,7 +84,7 @@ async def measure(process: subprocess.Popen[str], directory: Path, arguments: ar
         await trio.to_thread.run_sync(client.submit, arguments.tasks, arguments.size)
         async with open_client(client_info) as asking:
             queued = 0
-            while queued < arguments.tasks:  # as a user would look: there is no event for it
+            while queued < arguments.tasks:  # there is no event for it
                 queued = (await asking.query("queue_request")).content.get("unassigned", 0)
                 await trio.sleep(0.2)
         submitted = time.perf_counter()
@@ -118,7 +118,7 @@ def main() -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
-                process.stdout.readline()  # it is ready
+                process.stdout.readline()  # the hub is ready
                 print(json.dumps(trio.run(measure, process, Path(name), arguments)))
             finally:
                 process.terminate()

@@ -1,12 +1,12 @@
-"""What encryption costs: tasks and large direct calls at a hub with CURVE, and at one without.
+"""Measures the cost of encryption: tasks and large direct calls with a hub with CURVE, and with a hub without it.
 
     python -m benchmarks.curve
 
 starts two hubs, ``python -m trio_hub serve`` with ``--curve true`` and with ``--curve false``, and for each a process
-of scripted engines. The client is in this process, with bare sockets. It prints a table: of a task that does nothing,
-and of a direct call with a large buffer there and back, the hub's CPU time and the wall time, by median and, in
-brackets, the least and the most of all rounds. The hubs take turns, so that a machine that is slow for a while is so
-for both; the wall time is that of a machine on which client and engines encrypt as well.
+of scripted engines. The client is in this process, with bare sockets. It prints a table with the hub's CPU time and the
+wall time of a task that does nothing, and of a direct call that sends a large buffer in both directions: the median of
+all rounds and, in brackets, the least and the largest value. The hubs take turns, so that a machine that is slow for a
+while is slow for both. The wall time includes the encryption by client and engines, on the same machine.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from trio_hub.wire.messages import Session
 from .dag import cpu_seconds
 
 PATIENCE = 60_000
-"""Milliseconds that an answer may take."""
+"""Milliseconds within which an answer must come."""
 FUNCTION = b"f" * 200
-"""Stands for the function that a stock client would send."""
+"""Takes the place of the function that a stock client would send."""
 DELIMITER = b"<IDS|MSG>"
 
 
@@ -44,7 +44,7 @@ DELIMITER = b"<IDS|MSG>"
 
 
 async def be_engines(info: dict[str, Any], count: int) -> None:
-    """Answer with what was sent, until the input ends; first print the engines' uuids."""
+    """Print the engines' uuids. Then answer each request with its own buffers, until the input ends."""
 
     def behave(request: Request) -> None:
         request.answer(request.buffers[1:])
@@ -57,7 +57,7 @@ async def be_engines(info: dict[str, Any], count: int) -> None:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process of a module, and its output; it is asked to end."""
+    """Run a module in a process, for the length of the block, and give its output."""
     with subprocess.Popen(
         [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:
@@ -70,7 +70,7 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 
 class Cluster:
-    """A hub, its engines, and a client that is connected to both of the hub's queues."""
+    """A hub, its engines, and a client that is connected to the hub's task and direct queues."""
 
     def __init__(self, stack: ExitStack, directory: Path, count: int, *, encrypted: bool) -> None:
         options = (
@@ -101,14 +101,14 @@ class Cluster:
     def _wait_for_engines(self) -> None:
         socket = self._sockets["registration"]
         there = 0
-        while there < len(self.uuids):  # as a user would look
+        while there < len(self.uuids):  # there is no event for it
             socket.send_multipart(self._session.write("connection_request", {}))
             if not socket.poll(PATIENCE):
                 raise TimeoutError("the hub does not answer")
             there = len(json.loads(_parts(socket.recv_multipart())[5])["engines"])
 
     def run(self, queue: str, calls: int, window: int, payload: bytes) -> None:
-        """Send requests, never more than a window ahead, and wait for all answers."""
+        """Send requests, with at most ``window`` outstanding, and wait for all answers."""
         socket, session = self._sockets[queue], self._session
         sent = answered = 0
         while answered < calls:
@@ -137,7 +137,7 @@ def _connected(context: zmq.Context[zmq.Socket[bytes]], info: dict[str, Any], na
 
 
 def _parts(frames: list[bytes]) -> list[bytes]:
-    """A message from the delimiter on: signature, header, parent, metadata, content, buffers."""
+    """Return the frames of a message from the delimiter on: signature, header, parent, metadata, content, buffers."""
     return frames[frames.index(DELIMITER) :]
 
 
@@ -145,7 +145,7 @@ def _parts(frames: list[bytes]) -> list[bytes]:
 
 
 def measure(cluster: Cluster, queue: str, calls: int, window: int, payload: bytes) -> tuple[float, float]:
-    """The hub's CPU time of a request, and the wall time, in seconds."""
+    """Return the hub's CPU time and the wall time per request, in seconds."""
     cpu, clock = cpu_seconds(cluster.hub), time.perf_counter()
     cluster.run(queue, calls, window, payload)
     return (cpu_seconds(cluster.hub) - cpu) / calls, (time.perf_counter() - clock) / calls

@@ -1,11 +1,11 @@
-"""What dependencies cost the hub: a graph of tasks in layers, beside as many independent tasks.
+"""Measures the cost of dependencies: a graph of tasks in layers, compared with as many independent tasks.
 
     python benchmarks/dag.py
 
 starts ``python -m trio_hub serve``, plays its engines and its client in this process, and prints one line of JSON:
-whether each task ran after all that it depends on, the CPU time (µs) that the hub spent on a task of the graph and on
-an independent one, and their ratio. Metadata has the keys that a stock client sends; those of an independent task
-name no other tasks. Rounds of the two take turns, so that a machine that is slow for a while is so for both.
+whether each task ran after all its dependencies, the CPU time (µs) that the hub spent per task of the graph and per
+independent task, and their ratio. The metadata has the keys that a stock client sends; an independent task names no
+other tasks. Rounds of the two kinds take turns, so that a machine that is slow for a while is slow for both.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import trio
 from trio_hub.testing import Request, ScriptedClient, open_client, open_engines
 
 LIMIT = 300.0
-"""Seconds for all of it."""
+"""Seconds within which the whole benchmark must end."""
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
+    """Return the CPU time (user and system) of a process so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Round:
-    """So many tasks in layers, each after some of the layer before; or as many without dependencies."""
+    """Tasks in layers, each after some tasks of the previous layer; or as many tasks without dependencies."""
 
     def __init__(self, tasks: int, width: int, after: int, rng: Random) -> None:
         self.tasks = tasks

@@ -1,13 +1,13 @@
-"""What the dashboard costs the hub, and whether its pages stutter, on a large cluster.
+"""Measures the cost of the dashboard, and whether its pages stutter, with a large cluster.
 
     python -m benchmarks.dashboard --engines 1000 --tasks 100000
 
-starts ``python -m trio_hub serve`` and a process of scripted engines, plays the client in this one, and has chromium
-look on. It prints two tables: the CPU time that the hub spends on a task with so many browsers open, where rounds
-take turns, so that a machine that is slow for a while is so for all; and for each view, while tasks run, the longest
-time (ms) that the page's main thread was not free, by the browser's own account, which tells 50 ms and more, and the
-longest CPU time of a task of that thread: on a machine with fewer cores than busy processes the first is much more.
-Engines and client are not on the same machine as browsers, mostly, and so they give way to them here.
+starts ``python -m trio_hub serve``, a process of scripted engines, and chromium with the dashboard, and plays the
+client. It prints two tables. The first has the hub's CPU time per task, by the number of open browsers. Rounds take
+turns, so that a machine that is slow for a while is slow for all. The second has for each view, while tasks run, the
+longest time (ms) for which the page's main thread was busy, as the browser reports it (50 ms and more), and the longest
+CPU time of a task of that thread. With fewer cores than busy processes, the first is much larger. Engines and clients
+are usually on other machines than browsers, so here they run with a lower priority.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from .dag import cpu_seconds
 
 LABELS = ("align", "blast", "cluster", "draw", "export", "fold", "gather", "hash")
 WINDOW = 5000
-"""Tasks that are not answered, at most."""
+"""The maximum number of outstanding tasks."""
 FAILING = 0.02
 GIVING_WAY = 10
-"""Niceness of what plays the engines and the client."""
+"""The niceness of the processes that play the engines and the client."""
 VIEWS = ("overview", "engines", "stream", "tasks", "failures")
 WATCH = """
 window.longest = 0;
@@ -57,7 +57,7 @@ new PerformanceObserver((list) => {
 
 
 async def be_engines(info: dict[str, Any], count: int) -> None:
-    """Answer, until the input ends."""
+    """Answer requests until the input ends."""
     os.nice(GIVING_WAY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     random = Random(count)
@@ -75,7 +75,7 @@ async def be_engines(info: dict[str, Any], count: int) -> None:
 
 
 class Client:
-    """A client with nothing but a socket."""
+    """A client with only a socket."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -106,7 +106,7 @@ class Client:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """One that ends with its input, or is asked to."""
+    """Run a process for the length of the block. It ends when its input ends, or is asked to end."""
     with subprocess.Popen(
         [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:
@@ -131,7 +131,7 @@ def open_view(browser: Browser, url: str, view: str) -> Page:
 
 
 def cost(hub: int, client: Client, browser: Browser, url: str, tasks: int, rounds: int) -> dict[int, float]:
-    """The hub's CPU time (µs) for a task, by the number of browsers that look on."""
+    """Return the hub's CPU time (µs) per task, by the number of open browsers."""
     spent = {0: 0.0, 1: 0.0, 2: 0.0}
     for _ in range(rounds):
         for looking in spent:
@@ -145,7 +145,7 @@ def cost(hub: int, client: Client, browser: Browser, url: str, tasks: int, round
 
 
 class Tracing:
-    """The browser's own trace of a page, from now on."""
+    """Records the browser's trace of a page."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -161,7 +161,7 @@ class Tracing:
         self._complete = True
 
     def longest(self) -> float:
-        """CPU time (ms) of the longest task of the main thread."""
+        """Return the CPU time (ms) of the longest task of the main thread."""
         self._session.send("Tracing.end")
         while not self._complete:
             self._page.wait_for_timeout(100)
@@ -172,7 +172,7 @@ class Tracing:
 
 
 def stutter(client: Client, browser: Browser, url: str, view: str, tasks: int) -> tuple[float, float]:
-    """The longest task of the page: its duration, and the most CPU time of one (ms)."""
+    """Return the longest duration, and the longest CPU time, of a task of the page, in ms."""
     page = open_view(browser, url, view)
     tracing = Tracing(page)
     client.run(tasks)

@@ -1,10 +1,10 @@
-"""What users of a cluster feel: the time until the first result, calls per second, and the time of one call.
+"""Measures clusters as their users see them: the time until the first result, calls per second, and the time per call.
 
     python -m benchmarks.end_to_end --rounds 3 --write docs/explanation/end-to-end.md
 
-Each contender is a cluster of two workers on this machine and a client, in a process of its own. All contenders are
-measured once, one after the other, then all once more, and so on, so that a machine that is slow for a while is slow
-for all of them. Contenders that are not installed are left out: ``pip install --group peers`` installs them.
+Each contender is a cluster of two workers on this machine, with a client, in a separate process. In each round, all
+contenders are measured one after the other, so that a machine that is slow for a while is slow for all of them.
+Contenders that are not installed are left out: ``pip install --group peers`` installs them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .compare.results import this_machine
 
 WORKERS = 2
 PATIENCE = 60.0
-"""Seconds that a cluster has until it is usable."""
+"""Seconds within which a cluster must be usable."""
 ARRAY = numpy.zeros(4 * 2**20 // 8)
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ FIGURES = {
 
 
 class Client(NamedTuple):
-    """A client that is connected: ``one`` awaits one call, ``many`` calls `abs` for so many numbers, all at once."""
+    """A connected client. ``one`` makes one call, and ``many`` calls `abs` for so many numbers, all at once."""
 
     one: Call
     many: Callable[[int], Awaitable[Any]]
@@ -73,7 +73,7 @@ class Contender(NamedTuple):
 
 @contextmanager
 def processes(directory: Path, *commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes with a profile directory, for the length of the block."""
+    """Run processes with a profile directory, for the length of the block."""
     with ExitStack() as stack, (directory / "log").open("ab") as log:
         running = []
         for arguments in commands:
@@ -223,7 +223,7 @@ async def ray(directory: Path) -> AsyncGenerator[Client, None]:
 
 
 def contenders() -> list[Contender]:
-    """Those that can be measured here. Engines of our own are among them if this version has any."""
+    """Return the contenders that can be measured here, with our own engines if this version has any."""
     stock = ("ipyparallel",)
     found = [
         Contender(
@@ -255,7 +255,7 @@ async def measure(contender: Contender, directory: Path, calls: int, began: floa
     async with contender.open(directory) as client:
         await client.one(abs, -1)
         first = time.monotonic() - began
-        await client.many(calls // 10)  # all workers are there then, and have imported what they need
+        await client.many(calls // 10)  # then all workers are connected, and have imported their modules
         start = time.monotonic()
         await client.many(calls)
         many = time.monotonic() - start
@@ -279,7 +279,7 @@ async def seconds(call: Call, *args: Any) -> float:
 
 
 def measured(name: str, calls: int) -> dict[str, float]:
-    """Measure a contender in a process of its own."""
+    """Measure a contender in a separate process."""
     arguments = ["-m", "benchmarks.end_to_end", "--contender", name, "--calls", str(calls)]
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
@@ -289,7 +289,7 @@ def measured(name: str, calls: int) -> dict[str, float]:
 
 
 def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]) -> str:
-    """The figures as Markdown: medians, and behind them the least and the most of all rounds."""
+    """Return the figures as Markdown: medians, followed by the least and the largest value of all rounds."""
     rounds = max(map(len, found.values()), default=0)
     rows = []
     for name, figures in found.items():
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2000, help="calls of a measurement (%(default)s)")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="the contenders whose names contain one of these")
     parser.add_argument("--write", type=Path, metavar="PAGE.md", help="where the page goes; else to stdout")
-    parser.add_argument("--contender", help=argparse.SUPPRESS)  # in a process that measures one
+    parser.add_argument("--contender", help=argparse.SUPPRESS)  # for the process that measures one contender
     options = parser.parse_args()
     chosen = {one.name: one for one in contenders()}
     if options.contender:

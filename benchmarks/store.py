@@ -1,10 +1,10 @@
-"""How fast the database of records in an SQLite file is, and how well it gives space back.
+"""Measures the speed of the SQLite database of records, and how much space a purge gives back.
 
     python benchmarks/store.py --records 1000000 --purge 900000
 
-fills a new file with finished records, each added in one batch and updated with its result in another, as a hub does
-it, then asks the usual questions, purges the oldest, and trims. It prints one JSON object: CPU time (µs) per record
-for both writes, median times (ms) of the questions, sizes (MB) and seconds of the purge.
+fills a new file with finished records: as in a hub, one batch adds a record, and another batch updates it with its
+result. Then it makes the usual queries, purges the oldest records, and trims. It prints one JSON object: the CPU time
+(µs) per record for both writes, median times (ms) of the queries, sizes (MB), and the seconds of the purge.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADER = json.dumps({"msg_id": "x" * 40, "msg_type": "apply_request", "session":
 
 
 def made(number: int, session: str) -> TaskRecord:
-    """The record of a new task: some 1 kB."""
+    """Return the record of a new task, of about 1 kB."""
     return TaskRecord(
         f"{session}_4711_{number}",
         header=HEADER,
@@ -45,7 +45,7 @@ def made(number: int, session: str) -> TaskRecord:
 
 
 def result(submitted: datetime, engine: str) -> dict[str, Any]:
-    """What is known when its result has come: some 1 kB more."""
+    """Return the changes of a record by its result, of about 1 kB."""
     completed = submitted + timedelta(seconds=1)
     return {
         "engine_uuid": engine,
@@ -61,7 +61,7 @@ def result(submitted: datetime, engine: str) -> dict[str, Any]:
 
 
 def median(question: Callable[[], object], times: int = 21) -> float:
-    """Milliseconds, the first time included."""
+    """Return the median time of a call in milliseconds. The first call counts, too."""
     taken = []
     for _ in range(times):
         began = time.perf_counter()
@@ -71,7 +71,7 @@ def median(question: Callable[[], object], times: int = 21) -> float:
 
 
 def questions(reader: Reader, msg_ids: list[str], engine: str, records: int) -> dict[str, float]:
-    """Median times of what clients ask."""
+    """Return the median times of clients' queries."""
     random = Random(1)
     keys = parse_keys(None)
 
@@ -105,7 +105,7 @@ def questions(reader: Reader, msg_ids: list[str], engine: str, records: int) -> 
 
 
 def run(path: Path, records: int, batch: int, purge: int, synchronous: bool) -> dict[str, Any]:
-    """All figures."""
+    """Return all figures."""
     backend = open_sqlite(path, synchronous=synchronous)
     sessions = [f"{number:08x}-" + "5" * 27 for number in range(4)]
     engines = [f"{number:08x}-" + "6" * 27 for number in range(16)]

@@ -21,7 +21,7 @@ settings.load_profile("ci")
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Its ``text`` is what the command would write, fields included."""
+    """Give pytest's caplog with the log lines as the command writes them, fields included."""
     before = caplog.handler.formatter
     caplog.handler.setFormatter(TextFormatter())
     yield caplog
@@ -30,7 +30,7 @@ def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 
 @pytest.fixture(scope="session", autouse=True)
 def _isolated_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The profiles and settings of whoever runs the tests are neither read nor written."""
+    """Keep tests from reading or writing the profiles and settings of the user who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("TRIO_HUB_")]:
             patch.delenv(name)

@@ -1,4 +1,4 @@
-"""The documentation says what is: commands, settings, names and snippets are checked against the code."""
+"""The documentation is right: commands, settings, names and snippets are checked against the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the hub's core may fail in any way: that is told and counted, and the hub goes on."""
+"""Services may fail in any way: the failure is logged and counted, and the hub goes on."""
 
 from __future__ import annotations
 

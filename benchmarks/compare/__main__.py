@@ -1,4 +1,4 @@
-"""The command: rounds, one line after the other, and what is written of them."""
+"""The command: measures in rounds, one line after the other, and writes the results."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .results import Results, merged, this_machine
 from .worker import measured
 
 TINY_AT_ONCE = 3
-"""As many measurements of the tiny form run at a time: nobody wants their figures."""
+"""The number of measurements of the tiny form that run at a time, since nobody needs their figures."""
 
 
 def chosen(options: argparse.Namespace) -> list[Line]:
-    """The lines that were named; else all, or all but the long ones."""
+    """Return the named lines; by default all lines, or all except the long ones."""
     if options.only:
         return [line for line in LINES if line.name in options.only]
     return [line for line in LINES if options.long or not line.long]
 
 
 async def measure(lines: list[Line], rounds: int, *, tiny: bool, save: Path | None) -> Results:
-    """Measure everything, and say on stderr how far it is. A measurement that fails is noted, and the next begins."""
+    """Measure everything, and print the progress on stderr. After a failed measurement, go on with the next."""
     results = Results([this_machine()], tiny=tiny)
     places = trio.Semaphore(TINY_AT_ONCE if tiny else 1)
 
@@ -62,14 +62,14 @@ async def measure(lines: list[Line], rounds: int, *, tiny: bool, save: Path | No
 
 
 async def until_told_to_stop(nursery: trio.Nursery) -> None:
-    """A signal cancels everything, so that what was started is ended, and its files are removed."""
+    """Cancel everything on a signal, so that started processes are ended, and their files are removed."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             nursery.cancel_scope.cancel()
 
 
 async def measure_or_stop(lines: list[Line], rounds: int, *, tiny: bool, save: Path | None) -> Results | None:
-    """`measure`; None if a signal came first."""
+    """Call `measure`. Return None if a signal came before its end."""
     results = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(until_told_to_stop, nursery)
@@ -79,7 +79,7 @@ async def measure_or_stop(lines: list[Line], rounds: int, *, tiny: bool, save: P
 
 
 def few_of(line: Line) -> tuple[Contender, ...]:
-    """The first contender of each kind."""
+    """Return the first contender of each kind."""
     return tuple({one.kind: one for one in reversed(line.contenders)}.values())[::-1]
 
 

@@ -1,4 +1,4 @@
-"""A client with bare sockets: it asks the hub, and keeps a window of requests outstanding."""
+"""A client with bare sockets. It queries the hub, and keeps a window of requests outstanding."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .wire import BUFFERS, CONTENT, DELIMITER, LARGE, OK, PARENT, Wire, url
 __all__ = ["Client", "Run", "percentile"]
 
 FUNCTION = b"f" * 200
-"""Stands for the function that a stock client would send before its arguments."""
+"""Takes the place of the function that a stock client would send before its arguments."""
 AT_ONCE = 256
-"""As many replies are read before the window is filled again."""
+"""The number of replies that are read before the window is filled again."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds that it took, and how long each request waited for its reply, shortest first."""
+    """The seconds of a run, and the time that each request waited for its reply, shortest first."""
 
     seconds: float
     delays: list[float]
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """In the unit of the numbers.
+    """Return a percentile, in the unit of the numbers.
 
     Raises:
-        Failed: if there are none.
+        Failed: There are no numbers.
     """
     if not ordered:
         raise Failed("nothing was measured in time")
@@ -43,7 +43,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 class Client:
-    """Lives for the length of a ``with`` block. Each wait has a limit, after which it raises `Failed`."""
+    """A client for the length of a ``with`` block. Each wait has a limit, after which it raises `Failed`."""
 
     def __init__(self, info: dict[str, Any], *, patience: float = 60.0) -> None:
         self.info = info
@@ -69,7 +69,7 @@ class Client:
     # Questions
 
     def ask(self, msg_type: str, content: dict[str, Any] | None = None, *, limit: float | None = None) -> bytes:
-        """The content of the hub's answer, as it comes."""
+        """Return the packed content of the hub's answer."""
         socket = self._socket("registration")
         socket.send_multipart(self._wire.message(msg_type, json.dumps(content or {}).encode()))
         limit = limit or self.patience
@@ -79,21 +79,21 @@ class Client:
         return frames[frames.index(DELIMITER) + CONTENT]
 
     def query(self, msg_type: str, content: dict[str, Any] | None = None, *, limit: float | None = None) -> Any:
-        """The content of the hub's answer, read."""
+        """Return the unpacked content of the hub's answer."""
         answer = json.loads(self.ask(msg_type, content, limit=limit))
         if answer.get("status", "ok") != "ok":
             raise Failed(f"{msg_type} was answered with {answer.get('ename')}: {answer.get('evalue')}")
         return answer
 
     def engines(self) -> int:
-        """How many engines are usable."""
+        """Return the number of usable engines."""
         return len(self.query("connection_request")["engines"])
 
     def wait_engines(self, n: int, limit: float = 120.0) -> None:
         wait_until(lambda: self.engines() == n, f"the hub names {n} engines", limit)
 
     def wait_recorded(self, n: int) -> None:
-        """Wait until the hub has recorded that so many requests are done, and that none is left."""
+        """Wait until the hub has recorded so many requests as finished, and none is unfinished."""
 
         def recorded() -> bool:
             answer = self.query("queue_request", {"targets": None, "verbose": False})
@@ -112,13 +112,13 @@ class Client:
 
         Args:
             queue: ``task`` or ``mux``.
-            requests: how many.
-            window: so many are outstanding.
-            payload: goes with each, and comes back with its reply.
-            engines: for ``mux``, the uuids of those who are asked, in turn.
+            requests: the number of requests.
+            window: the maximum number of outstanding requests.
+            payload: sent with each request, and returned with its reply.
+            engines: for ``mux``, the uuids of the engines, which are asked in turn.
 
         Raises:
-            Failed: if no reply comes for `patience` seconds, or one that is an error, or is to no request.
+            Failed: No reply came for `patience` seconds, or a reply is an error or belongs to no request.
         """
         socket = self._socket(queue)
         message, buffers, copy = self._wire.message, (FUNCTION, payload, b"{}"), len(payload) < LARGE
@@ -159,7 +159,7 @@ class Client:
             socket.send_multipart(self._wire.message("apply_request", buffers=(FUNCTION, b"x" * 100, b"{}")))
 
     def collect(self, replies: int, limit: float) -> list[bytes]:
-        """The contents of so many replies to tasks that were submitted."""
+        """Return the contents of so many replies to submitted tasks."""
         socket = self._socket("task")
         contents: list[bytes] = []
         deadline = time.monotonic() + limit

@@ -16,7 +16,7 @@ __all__ = ["Cluster", "Work", "cluster", "controller"]
 
 @dataclass(frozen=True)
 class Work:
-    """A `Run`, seconds until it was answered and recorded, and CPU seconds that the controller spent on it."""
+    """A `Run`, the seconds until it was answered and recorded, and the controller's CPU seconds for it."""
 
     run: Run
     recorded_s: float
@@ -31,19 +31,19 @@ class Cluster:
         self._requests = 0
 
     def run(self, queue: str, requests: int, *, window: int, payload: bytes = b"x" * 100) -> Run:
-        """`Client.run`, with all engines in turn if the queue is ``mux``."""
+        """Call `Client.run`, with all engines in turn if the queue is ``mux``."""
         self._requests += requests
         engines = self.engines.uuids if queue == "mux" else ()
         return self.client.run(queue, requests, window=window, payload=payload, engines=engines)
 
     def wait_recorded(self, others: int = 0) -> None:
-        """Wait until the hub has recorded all requests; also so many of other clients. The floor records nothing."""
+        """Wait until the hub has recorded all requests, and so many of other clients. The floor records nothing."""
         self._requests += others
         if self.controller.contender.kind != "floor":
             self.client.wait_recorded(self._requests)
 
     def work(self, queue: str, requests: int, *, window: int, payload: bytes = b"x" * 100) -> Work:
-        """`run`, and wait until the hub has recorded everything, which is part of its cost."""
+        """Call `run`, and wait until the hub has recorded all requests, which is part of the cost."""
         cpu, began = self.controller.cost().cpu, time.perf_counter()
         run = self.run(queue, requests, window=window, payload=payload)
         self.wait_recorded()
@@ -52,7 +52,7 @@ class Cluster:
 
 @contextmanager
 def controller(contender: Contender, *, tiny: bool) -> Iterator[Controller]:
-    """A controller for the length of the block."""
+    """Run a controller for the length of the block."""
     running = Controller(contender, tiny=tiny)
     try:
         yield running
@@ -62,7 +62,7 @@ def controller(contender: Contender, *, tiny: bool) -> Iterator[Controller]:
 
 @contextmanager
 def cluster(contender: Contender, *, tiny: bool) -> Iterator[Cluster]:
-    """A controller whose engines are usable, and have answered a few requests, so that all connections are open."""
+    """Run a controller with usable engines, which have answered a few requests, so that all connections are open."""
     with controller(contender, tiny=tiny) as running, Client(running.client_info) as client:
         engines = Engines(running.engine_info, contender.engines)
         try:

@@ -1,4 +1,4 @@
-"""The controllers that are compared: how each is started, and when it is ready."""
+"""The compared controllers: how to start each, and how to find out when it is ready."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Contender:
-    """A controller as it is started, by the name under which its figures stand.
+    """A controller and its options, with the name under which its figures are listed.
 
-    ``hwm`` is how many tasks an engine has at a time (0: any number), ``engines`` how many engines are played for it.
+    ``hwm`` is the maximum number of tasks per engine (0: no limit), and ``engines`` the number of engines.
     """
 
     label: str
@@ -58,7 +58,7 @@ class Contender:
         return [sys.executable, "-m", *own, *self.options]
 
     def settling(self, *, tiny: bool) -> float:
-        """Seconds from when the hub names all engines until its schedulers, in other processes, know them, too."""
+        """The seconds after the hub lists all engines, until its schedulers in other processes know them, too."""
         return {"trio-hub": 0.0, "floor": 0.2, "ipcontroller": 0.5 if tiny else 2.0}[self.kind]
 
 
@@ -71,13 +71,13 @@ FLOOR = Contender("zmq_proxy", "floor")
 
 
 class Controller:
-    """A contender that runs, in a fresh profile directory.
+    """A running contender, in a new profile directory.
 
     ``client_info`` and ``engine_info`` are its connection files, and ``started_s`` are the seconds from the start of
     its process to its first answer to a client.
 
     Raises:
-        Failed: if it ends, or is not ready in time; its last words are in the message.
+        Failed: The controller ended, or was not ready in time. The text has its last output.
     """
 
     def __init__(self, contender: Contender, *, tiny: bool, limit: float = 60.0) -> None:
@@ -86,7 +86,7 @@ class Controller:
         security = self.directory / "security"
         security.mkdir()
         self._output = self.directory / "output.txt"
-        # Python compiles a module once, and not at each start: so it is wherever the package was installed
+        # Compile all modules first, as in an installed package: Python compiles a module only once
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         began = time.perf_counter()
         with self._output.open("wb") as output:
@@ -109,7 +109,7 @@ class Controller:
         self.started_s = time.perf_counter() - began
 
     def _read(self, path: Path, limit: float) -> dict[str, Any]:
-        """A connection file, as soon as it is there and whole."""
+        """Wait for a connection file, and return its content when it is complete."""
         found: dict[str, Any] = {}
 
         def is_whole() -> bool:
@@ -129,7 +129,7 @@ class Controller:
         return cost_of_tree(self._process.pid)
 
     def at_rest(self, settling: float, seconds: float) -> tuple[Cost, float]:
-        """What it has cost, and per cent of a core that it takes, while it has nothing to do."""
+        """Return the cost so far, and the CPU use of the idle controller, in per cent of a core."""
         time.sleep(settling)
         before = self.cost()
         time.sleep(seconds)

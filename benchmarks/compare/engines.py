@@ -1,4 +1,4 @@
-"""Engines with bare sockets, in processes of their own: they register, beat, and answer whatever they are asked."""
+"""Engines with bare sockets, in separate processes. They register, answer pings, and answer all requests."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .wire import CONTENT, DELIMITER, HEADER, LARGE, OK, PAYLOAD, Wire, url
 __all__ = ["Engines", "raise_limits"]
 
 EACH = 500
-"""As many engines are played by one process."""
+"""The number of engines per process."""
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
 
 def raise_limits() -> None:
-    """As many open files as this user may have, for this process and those that it starts."""
+    """Raise the limit of open files as far as possible, for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Engines:
-    """So many engines, by their ``uuids``. Their processes are up when this returns, and wait for `register`.
+    """A number of engines, with their ``uuids``. Their processes run when this returns, and wait for `register`.
 
     Args:
         info: the engines' connection file.
-        n: how many.
-        answering: whether they answer requests, or keep them for ever.
+        n: the number of engines.
+        answering: whether the engines answer requests.
     """
 
     def __init__(self, info: dict[str, Any], n: int, *, answering: bool = True) -> None:
@@ -54,18 +54,18 @@ class Engines:
         self._expect("up", 60.0)
 
     def register(self, limit: float = 120.0) -> None:
-        """Come: returns when the hub has answered every registration."""
+        """Register all engines. Returns when the hub has answered every registration."""
         self._order("register")
         self._expect("registered", limit)
 
     def leave(self, limit: float = 60.0) -> None:
-        """Go, and tell the hub."""
+        """Unregister all engines, and end."""
         self._order("leave")
         self._expect("left", limit)
         self.kill()
 
     def kill(self) -> None:
-        """Go without a word: all sockets are closed at once."""
+        """Close all sockets at once, without unregistering."""
         for process, _ in self._players:
             process.kill()
         for process, pipe in self._players:
@@ -88,16 +88,16 @@ class Engines:
 
 
 def play(info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:
-    """The life of a process of engines."""
+    """Run a process of engines."""
     Player(info, uuids, answering, orders).run()
 
 
 class Player:
     """Several engines on one thread.
 
-    Sockets are waited for by their file descriptors, since ZeroMQ's own poll looks at each of them each time. Such a
-    descriptor tells only of what arrives after the socket was found empty. So each is read once it is connected, and
-    from then on whoever reads one reads all there is (`arrived`).
+    The thread waits for the file descriptors of the sockets, since ZeroMQ's own poll looks at each socket each time.
+    Such a descriptor reports only messages that arrive after the socket was found empty. So each socket is read once
+    after it has connected, and each later read reads all messages (`arrived`).
     """
 
     def __init__(self, info: dict[str, Any], uuids: list[str], answering: bool, orders: Connection) -> None:
@@ -120,7 +120,7 @@ class Player:
                 self.handlers[ready]()
 
     def handle(self, socket: Socket, handler: Callable[[], object]) -> None:
-        """Call this whenever something may have arrived; for the first time at once."""
+        """Handle all messages. Call this at once, and whenever a message may have arrived."""
         self.wait(socket.FD, handler)
         handler()
 
@@ -131,7 +131,7 @@ class Player:
     def obey(self) -> None:
         try:
             order = self.orders.recv()
-        except EOFError:  # whoever gave orders is gone
+        except EOFError:  # the parent process has ended
             raise SystemExit from None
         (self.leave if order == "leave" else self.register)()
 
@@ -144,10 +144,10 @@ class Player:
             socket.connect(url(self.info, channel))
         return socket
 
-    # Coming and going
+    # Registering and leaving
 
     def register(self) -> None:
-        if "registration" not in self.info:  # a bare proxy: whoever is connected takes part
+        if "registration" not in self.info:  # a bare proxy needs no registration
             for engine in self.uuids:
                 self.open_shell(engine, ["task"], 0)
             self.orders.send("registered")
@@ -214,7 +214,7 @@ class Player:
 
 
 def arrived(socket: Socket) -> Iterator[list[bytes]]:
-    """All messages that a socket has, also those that come while these are read."""
+    """Yield all messages of a socket, including those that come meanwhile."""
     while True:
         try:
             yield socket.recv_multipart(zmq.NOBLOCK)

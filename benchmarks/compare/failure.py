@@ -1,4 +1,4 @@
-"""The one error of a measurement, and waiting with a limit."""
+"""The error of a failed measurement, and a function that waits with a limit."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["Failed", "wait_until"]
 
 
 class Failed(Exception):
-    """Something did not happen that must; the message says what."""
+    """A measurement has failed. The text says why."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, limit: float = 60.0, period: float = 0.05) -> None:
-    """Look every so many seconds whether the condition holds.
+    """Wait until a condition holds, and check it every so many seconds.
 
     Raises:
-        Failed: if it does not within the limit.
+        Failed: The condition does not hold within the limit.
     """
     deadline = time.monotonic() + limit
     while not condition():

@@ -1,7 +1,7 @@
-"""The floor: ZeroMQ's own proxy, in C, which hands messages on and looks at none of them.
+"""The floor: ZeroMQ's own proxy, in C, which passes messages on without reading them.
 
-It is started with a directory, and leaves there the connection files that a controller would, with nothing but a task
-queue in them. No controller in user space that uses ZeroMQ can cost less.
+It is started with a directory, and writes connection files there as a controller does, with only a task queue in them.
+No controller that uses ZeroMQ in user space can cost less.
 """
 
 from __future__ import annotations

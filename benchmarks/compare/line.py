@@ -1,4 +1,4 @@
-"""What a line is: one subject, measured of several contenders, with targets."""
+"""A line: one subject that is measured for several contenders, with targets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .contenders import Contender
 __all__ = ["Figure", "Figures", "Line", "Target"]
 
 Figures: TypeAlias = dict[str, float]
-"""What one measurement has found, by `Figure.key`."""
+"""The results of one measurement, by `Figure.key`."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the figures of a line; ``digits`` are those behind the point."""
+    """One figure of a line. ``digits`` is the number of decimal places."""
 
     key: str
     title: str
@@ -29,9 +29,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Target:
-    """What a contender's figure should be at most (or, with ``at_least``, at least): a number, or a multiple.
+    """The upper limit (with ``at_least``, the lower limit) for a contender's figure: a number, or a multiple.
 
-    ``of`` is the contender of whose figure the limit is a multiple.
+    If the limit is a multiple, ``of`` is the contender whose figure is multiplied.
     """
 
     contender: Contender
@@ -46,10 +46,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Line:
-    """One subject.
+    """One subject of measurement.
 
-    ``measure`` takes a contender and whether only the tiny form is wanted, and returns all ``figures``. ``text`` says
-    in plain words what is measured, for the page.
+    ``measure`` gets a contender, and whether only the tiny form is wanted, and returns all ``figures``. ``text``
+    describes the measurement, for the page.
     """
 
     name: str

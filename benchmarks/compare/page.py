@@ -1,4 +1,4 @@
-"""The page of the documentation, made of results."""
+"""Makes the page of the documentation from results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ python -m benchmarks.compare --write docs/explanation/performance.md
 
 
 def page(results: Results) -> str:
-    """All of it, as Markdown."""
+    """Return the page, as Markdown."""
     measured = [line for line in LINES if results.rounds(line)]
     parts = [INTRODUCTION, machines(results), summary(results, measured)]
     if results.tiny:
@@ -56,7 +56,7 @@ def machines(results: Results) -> str:
 
 
 def summary(results: Results, measured: list[Line]) -> str:
-    """How many targets are reached, and which are not."""
+    """Return the number of reached targets, and the targets that are not reached."""
     found = [(line, target, results.value(line, target)) for line in measured for target in line.targets]
     known = [(line, target, target.reached(value)) for line, target, value in found if value is not None]
     if not known:
@@ -79,7 +79,7 @@ def section(results: Results, line: Line) -> str:
 
 
 def figures(results: Results, line: Line) -> str:
-    """One row for each figure of each contender, with its ratios to the references that the line has."""
+    """Return one row per figure and contender, with its ratios to the references of the line."""
     kinds = {"times ipcontroller": "ipcontroller", "times zmq_proxy": "floor"}
     kinds = {title: kind for title, kind in kinds.items() if any(one.kind == kind for one in line.contenders)}
     rows = []
@@ -99,7 +99,7 @@ def figures(results: Results, line: Line) -> str:
 
 
 def reference(line: Line, contender: Contender, kind: str) -> Contender | None:
-    """With what a contender is compared: that of this kind, and where there are several, that with the same hwm."""
+    """Return the contender to compare with: the one of this kind, and of several, the one with the same hwm."""
     found = [one for one in line.contenders if one.kind == kind]
     same = [one for one in found if one.hwm == contender.hwm]
     return None if contender.kind == kind or not found else (same or found)[0]
@@ -143,6 +143,6 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The last line of what was said, without what Markdown would read as its own."""
+    """Return the last line of a text, without characters that have a meaning in Markdown."""
     last = text.strip().splitlines()[-1] if text.strip() else ""
     return last.replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""What a process and all that it has started have cost, as Linux tells it."""
+"""The cost of a process and its descendants, from Linux."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a tree of processes: seconds of CPU so far, and MB of memory now (PSS, which shares out what is shared)."""
+    """The cost of a tree of processes: CPU seconds so far, and MB of memory now (PSS, which divides shared memory)."""
 
     cpu: float
     memory: float
@@ -27,7 +27,7 @@ def cost_of_tree(root: int) -> Cost:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return the ids of a process and its descendants."""
     pids = [pid]
     with suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -37,7 +37,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time, of all threads."""
+    """Return the CPU time (user and system) of all threads, in seconds."""
     with suppress(FileNotFoundError, ProcessLookupError):
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS

@@ -1,4 +1,4 @@
-"""What was found: figures of each round, on which machine, kept as JSON."""
+"""Results: the figures of each round and the machine, kept as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Spread:
 
 @dataclass
 class Results:
-    """Figures by line and by contender, one dict a round; what failed; and where and when all this was measured."""
+    """Figures by line and contender, one dict per round; failures; and the machine and date of the measurement."""
 
     machines: list[dict[str, str]] = field(default_factory=list)
     figures: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
@@ -40,21 +40,21 @@ class Results:
         self.figures.setdefault(line.name, {}).setdefault(contender.label, []).append(figures)
 
     def rounds(self, line: Line) -> int:
-        """The largest number of rounds that any contender has; 0 if the line was not measured."""
+        """Return the largest number of rounds of a contender; 0 if the line was not measured."""
         return max(map(len, self.figures.get(line.name, {}).values()), default=0)
 
     def spread(self, line: Line, contender: Contender, figure: str) -> Spread | None:
-        """None if it was not measured."""
+        """Return the spread of a figure; None if it was not measured."""
         values = [one[figure] for one in self.figures.get(line.name, {}).get(contender.label, []) if figure in one]
         return Spread(statistics.median(values), min(values), max(values)) if values else None
 
     def ratio(self, line: Line, contender: Contender, figure: str, of: Contender) -> float | None:
-        """That of the medians; None if one of them was not measured, or if it would be one to nothing."""
+        """Return the ratio of two medians; None if one was not measured, or the second is 0."""
         here, there = self.spread(line, contender, figure), self.spread(line, of, figure)
         return here.median / there.median if here and there and there.median else None
 
     def value(self, line: Line, target: Target) -> float | None:
-        """What a target speaks of: a median, or a ratio of two."""
+        """Return the value that a target limits: a median, or a ratio of two medians."""
         if target.of is not None:
             return self.ratio(line, target.contender, target.figure, target.of)
         spread = self.spread(line, target.contender, target.figure)
@@ -65,7 +65,7 @@ class Results:
 
 
 def merged(paths: Iterable[Path]) -> Results:
-    """The results of several files as one: rounds of the same line are added up."""
+    """Return the results of several files as one. The rounds of the same line are joined."""
     together = Results()
     for path in paths:
         one = Results(**json.loads(path.read_text()))
@@ -79,7 +79,7 @@ def merged(paths: Iterable[Path]) -> Results:
 
 
 def this_machine() -> dict[str, str]:
-    """What the figures depend on, and today's date."""
+    """Return the properties of this machine that affect the figures, and today's date."""
     cpu = next((line for line in lines("/proc/cpuinfo") if line.startswith("model name")), ": unknown")
     memory = next(int(line.split()[1]) for line in lines("/proc/meminfo") if line.startswith("MemTotal:"))
     return {

@@ -1,4 +1,4 @@
-"""Messages of the wire, made and taken apart with as little work as will do: nothing that arrives is verified."""
+"""Packs and unpacks messages with as little work as possible. It does not verify received messages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["BUFFERS", "CONTENT", "DELIMITER", "HEADER", "LARGE", "OK", "PARENT",
 DELIMITER = b"<IDS|MSG>"
 OK = b'{"status":"ok"}'
 LARGE = 65536
-"""Frames from this size on are handed to ZeroMQ without a copy."""
+"""Frames of this many bytes and more are passed to ZeroMQ without a copy."""
 
-# Where a frame stands, counted from the delimiter.
+# The places of frames, counted from the delimiter.
 HEADER, PARENT, CONTENT, BUFFERS, PAYLOAD = 2, 3, 5, 6, 7
 
 
@@ -26,7 +26,7 @@ class Wire:
     def __init__(self, key: str) -> None:
         self._key = key.encode()
         session = uuid.uuid4().hex
-        self.date = datetime.now(UTC).isoformat()  # one for all: nothing measured here depends on it
+        self.date = datetime.now(UTC).isoformat()  # one date for all messages: no measurement depends on it
         self._before = f'{{"msg_id":"{session}_{os.getpid()}_'
         self._after = f'","username":"bench","session":"{session}","date":"{self.date}","version":"5.3","msg_type":"'
         self._count = 0
@@ -40,7 +40,7 @@ class Wire:
         metadata: bytes = b"{}",
         buffers: Sequence[bytes] = (),
     ) -> list[bytes]:
-        """The frames of a message, from the delimiter on. No two have the same header."""
+        """Return the frames of a message, from the delimiter on. Each message has another header."""
         self._count += 1
         header = f'{self._before}{self._count}{self._after}{msg_type}"}}'.encode()
         signature = hmac.digest(self._key, b"".join((header, parent, metadata, content)), "sha256").hex().encode()
@@ -48,6 +48,6 @@ class Wire:
 
 
 def url(info: dict[str, Any], channel: str, index: int = 0) -> str:
-    """The address of a channel; of one of several ports, that at the index modulo their number."""
+    """Return the address of a channel. If it has several ports, the index, modulo their number, chooses one."""
     port = info[channel]
     return f"{info['interface']}:{port[index % len(port)] if isinstance(port, list) else port}"

@@ -1,4 +1,4 @@
-"""One measurement, in a process group of its own, of which nothing is left when it ends.
+"""One measurement, in a separate process group, which is ended completely.
 
 `measured` is called by the command; the rest runs in the process that it starts.
 """
@@ -26,15 +26,15 @@ __all__ = ["measured"]
 
 ROOT = Path(__file__).parents[2]
 OURS = ("TRIO_HUB_", "IPP_")
-"""Variables that begin so would be taken as settings by what is measured."""
+"""Prefixes of environment variables that the measured programs would take as settings."""
 RESULT, OUTPUT = "result.json", "output.txt"
 
 
 async def measured(line: Line, contender: Contender, *, tiny: bool) -> Figures:
-    """The figures of one measurement.
+    """Return the figures of one measurement.
 
     Raises:
-        Failed: if it has failed, or does not end within the line's limit.
+        Failed: The measurement has failed, or did not end within the line's limit.
     """
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as directory:
         command = [sys.executable, "-m", __spec__.name, line.name, str(line.contenders.index(contender)), directory]
@@ -45,13 +45,13 @@ async def measured(line: Line, contender: Contender, *, tiny: bool) -> Figures:
 
 
 async def run_group(command: list[str], env: dict[str, str], directory: Path) -> None:
-    """Run a command until it ends, in a process group of its own; if this is cancelled, kill all of the group."""
+    """Run a command until it ends, in a separate process group. If this is cancelled, kill the whole group."""
     with open_output(directory) as output:
         process = await trio.lowlevel.open_process(
             command,
             cwd=ROOT,
             env=env,
-            stdin=subprocess.PIPE,  # which is closed when this process ends, however it does
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             stdout=output,
             stderr=output,
             process_group=0,
@@ -72,7 +72,7 @@ def open_output(directory: Path) -> BinaryIO:
 
 
 def figures_in(directory: Path) -> Figures:
-    """What a worker has left there."""
+    """Return the figures that a worker has written."""
     said = (directory / OUTPUT).read_text(errors="replace")[-2000:].strip()
     try:
         answer = json.loads((directory / RESULT).read_text())
@@ -108,7 +108,7 @@ def main() -> None:
     unfinished = Path(directory, "unfinished.json")
     unfinished.write_text(json.dumps(answer))
     unfinished.rename(Path(directory, RESULT))
-    os.killpg(0, signal.SIGKILL)  # whatever is left; this process, too
+    os.killpg(0, signal.SIGKILL)  # all processes that are left, this one included
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``trio-hub completion``, and what a shell is told when it asks for words."""
+"""``trio-hub completion``, and the words that a shell gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of ipcontroller's command lines, config files and environment."""
+"""Translating ipcontroller's command lines, config files and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hub that runs as a process logs: enough of its life, nothing of each task, and no secrets."""
+"""The log of a hub process: it has the hub's events, no lines about single tasks, and no secrets."""
 
 from __future__ import annotations
 

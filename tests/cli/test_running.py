@@ -1,4 +1,4 @@
-"""How a hub that fails ends the process; what signals do is tested with processes, in test_serve."""
+"""How a failing hub ends the process. test_serve tests signals, with processes."""
 
 from __future__ import annotations
 

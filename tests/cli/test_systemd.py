@@ -1,4 +1,4 @@
-"""What a service manager is told: by a fake one, which is a socket; and the unit files of the documentation."""
+"""Reports to a service manager, with a socket in its place; and the unit files of the documentation."""
 
 from __future__ import annotations
 

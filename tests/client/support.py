@@ -1,4 +1,4 @@
-"""Engines that really call what they are sent, by the stock engine's own code, in the process of the test."""
+"""Engines that really call functions, with the stock engine's own code, in the process of the test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cluster(NamedTuple):
 
 @asynccontextmanager
 async def cluster(engines: int = 1, **settings: Any) -> AsyncGenerator[Cluster, None]:
-    """A hub, computing engines, and a client that is connected."""
+    """Run a hub and computing engines, and give a connected client."""
     async with (
         within_limit(),
         open_hub(HubConfig(**settings)) as hub,

@@ -1,4 +1,4 @@
-"""The hub goes away, and perhaps another comes: nobody waits for ever."""
+"""A client whose hub goes away, and perhaps comes back: no call waits for ever."""
 
 from __future__ import annotations
 

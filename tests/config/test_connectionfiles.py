@@ -1,4 +1,4 @@
-"""Connection files: whole or not at all, and for nobody's eyes but their owner's."""
+"""Connection files: they are written completely or not at all, and only their owner can read them."""
 
 from __future__ import annotations
 

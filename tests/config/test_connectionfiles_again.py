@@ -1,4 +1,4 @@
-"""Connection files that another hub takes up: they are whole, belong together, and say all that is needed."""
+"""Connection files that another hub takes up must be complete and belong together."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from .figures import FIGURES
 
 @pytest.fixture(scope="session")
 def rounds() -> int:
-    """How many rounds a test shall make: few, unless CRASH_ROUNDS says how many."""
+    """Return the number of rounds of a test: few, unless CRASH_ROUNDS is set."""
     return int(os.environ.get("CRASH_ROUNDS", "2"))
 
 

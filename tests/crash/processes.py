@@ -1,4 +1,4 @@
-"""A hub in a process of its own, which can be killed, and what it has left in its database."""
+"""A hub in a separate process, which can be killed, and the contents of its database after that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is under way when a hub is killed, or stopped: one case each."""
+"""Hubs that are killed or stopped with requests under way: one test per case."""
 
 from __future__ import annotations
 

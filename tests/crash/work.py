@@ -1,4 +1,4 @@
-"""Engines and clients of the crash tests: much is asked and answered, and everybody knows what the results must be."""
+"""Engines and clients of the crash tests. They know which results are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Chrome and Perfetto ask of a trace: https://chromium.googlesource.com/catapult, "Trace Event Format"."""
+"""The rules of Chrome and Perfetto for a trace: https://chromium.googlesource.com/catapult, "Trace Event Format"."""
 
 from __future__ import annotations
 

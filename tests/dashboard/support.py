@@ -47,7 +47,7 @@ async def fetch(
     method: str = "GET",
     body: bytes = b"",
 ) -> Answer:
-    """Ask, on a connection of its own; `name` is what the Host header says, else the host."""
+    """Send a request on a new connection. `name` is the Host header; by default the host."""
     fields = {"Connection": "close"} | (headers or {})
     if body:
         fields["Content-Length"] = str(len(body))
@@ -62,7 +62,7 @@ async def fetch(
 
 
 class Scrape:
-    """What /metrics has answered, read by Prometheus's own parser."""
+    """The answer of /metrics, read by Prometheus's own parser."""
 
     def __init__(self, text: str) -> None:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -74,7 +74,7 @@ class Scrape:
 
     @property
     def names(self) -> set[str]:
-        """Of all samples."""
+        """Return the names of all samples."""
         return {name for name, _ in self._samples}
 
     def __call__(self, name: str, **labels: str) -> float:
@@ -112,7 +112,7 @@ class Site(NamedTuple):
 
 @asynccontextmanager
 async def site(**settings: Any) -> AsyncGenerator[Site, None]:
-    """A hub with a dashboard that has seen it from its beginning, one engine, and a client."""
+    """Run a hub with a dashboard from its start, one engine, and a client."""
     async with (
         cluster(0, **settings) as (hub, client, _),
         open_dashboard(hub) as dashboard,
@@ -130,7 +130,7 @@ class EventReader:
         self._received = b""
 
     async def next(self) -> tuple[str, Any]:
-        """The next message: its name, and its data."""
+        """Return the name and data of the next message."""
         name, data = "", None
         while True:
             line = await self._line()
@@ -142,14 +142,14 @@ class EventReader:
                 return name, data
 
     async def until(self, wanted: str) -> Any:
-        """The data of the next message of this name."""
+        """Return the data of the next message with this name."""
         while True:
             name, data = await self.next()
             if name == wanted:
                 return data
 
     async def rest(self) -> list[str]:
-        """The names of all messages until the end."""
+        """Return the names of all messages until the end."""
         names = []
         with suppress(EOFError):
             while True:

@@ -1,4 +1,4 @@
-"""Who may ask, decided without a socket."""
+"""Access control, without sockets."""
 
 from __future__ import annotations
 

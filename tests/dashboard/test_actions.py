@@ -1,4 +1,4 @@
-"""What a page may have the hub do: only where that is allowed, only by our own pages, and never in silence."""
+"""Actions of the dashboard: only if they are allowed, only from our own pages, and always logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``/api/…`` answers, over real connections: right answers, and refusals that say why."""
+"""The answers of ``/api/…`` over real connections: right answers, and refusals with reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ring of what has ended beside a list of all, and series and percentiles beside what they stand for."""
+"""The ring of ended tasks compared with a list of all tasks; series and percentiles compared with plain code."""
 
 from __future__ import annotations
 

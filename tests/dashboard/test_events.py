@@ -1,4 +1,4 @@
-"""The stream of events: one encoding for all, an end when the hub stops, and no patience with who does not read."""
+"""The stream of events: events are encoded once, it ends with the hub, and slow readers are cut off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever clients and engines call themselves and their tasks: the dashboard writes it, and a browser can read it."""
+"""Odd names of clients, engines and tasks: the dashboard writes them, and a browser can read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation says of metrics is so."""
+"""The documentation of metrics is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dashboard beside a hub: who is let in, what is served, and that the hub does not notice."""
+"""A dashboard beside a hub: access, answers, and no effect on the hub."""
 
 from __future__ import annotations
 

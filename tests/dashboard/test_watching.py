@@ -1,4 +1,4 @@
-"""What is noted of a hub's work, with a clock that is told the time."""
+"""The observer of a hub's events, with a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract suite runs on: each backend that keeps records, by name.
+"""The backends that the contract suite tests, by name.
 
 A new backend joins by adding a function that gives an opener of fresh, empty stores.
 """

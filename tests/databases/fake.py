@@ -1,4 +1,4 @@
-"""A database for `WriteBehindStore` that is as plain as can be, and does what tests tell it: fail, refuse, wait."""
+"""A simple database for `WriteBehindStore`. Tests can make it fail, refuse changes, or wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into a column comes back as it was."""
+"""Values are read from columns as they were written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backend does, whatever it is made of."""
+"""The contract suite, which every backend passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQL is asked to check: never less than what matches, and exactly that where it says so."""
+"""Prefilters: each matching record passes the terms and, if they are exact, no other record does."""
 
 from __future__ import annotations
 

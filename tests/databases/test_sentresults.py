@@ -1,4 +1,4 @@
-"""What was handed to clients is known to the hub that comes after."""
+"""The next hub knows which results were sent to clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing records in batches beside the event loop: what is lost when, and what readers see meanwhile."""
+"""Writing records in batches, in a thread: which records can be lost, and what readers see meanwhile."""
 
 from __future__ import annotations
 

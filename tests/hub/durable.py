@@ -1,4 +1,4 @@
-"""A store that outlives its hub, without a disk: what is committed, and when, the test says."""
+"""A store without a disk that outlives its hub. The test decides what is committed, and when."""
 
 from __future__ import annotations
 

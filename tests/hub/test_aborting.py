@@ -1,4 +1,4 @@
-"""Tasks that are aborted while they are with the hub, and what the hub itself asks of engines."""
+"""Tasks that are aborted in the hub, and the hub's own requests to engines."""
 
 from __future__ import annotations
 

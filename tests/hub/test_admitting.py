@@ -1,4 +1,4 @@
-"""What a stranger who holds signed messages can make of them, with buffers of the stranger's own: nothing."""
+"""Signed messages that a stranger repeats with other buffers have no effect."""
 
 from __future__ import annotations
 

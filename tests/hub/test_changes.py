@@ -1,4 +1,4 @@
-"""What a client that subscribes late is told of the engines."""
+"""Changes of engines that a client gets when it subscribes late."""
 
 from __future__ import annotations
 

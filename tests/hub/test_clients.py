@@ -1,4 +1,4 @@
-"""Where clients are, and what they are owed."""
+"""The identities of clients, and the results that are owed to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that were gone, and whose hearts are heard again; and what is said of engines that are gone."""
+"""Gone engines whose hearts are heard again, and the errors that name gone engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task costs the core, in calls of functions: the same in every run, on every machine, under any load.
+"""The cost of a task in the core, in function calls: the same in every run, on every machine.
 
 Time is measured in benchmarks. Here a step that somebody adds to the way of every task shows, and one that takes longer
 the more engines or tasks there are.

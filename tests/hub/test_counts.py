@@ -1,4 +1,4 @@
-"""What the hub counts of requests and engines."""
+"""The hub's counts of requests and engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is noted beside a record is enough to send the request, and the reply, once more as they came."""
+"""The notes of a record suffice to send the request and the reply once more with the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Becoming a Dask cluster: what the core makes of the requests, whoever runs the scheduler."""
+"""Becoming a Dask cluster: how the core handles the requests."""
 
 from __future__ import annotations
 

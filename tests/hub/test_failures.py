@@ -1,4 +1,4 @@
-"""The failure boundary: whatever fails unexpectedly concerns what was being handled, and nothing else.
+"""The failure boundary: an unexpected error affects only the message or request that was being handled.
 
 The machine of `test_state_machine` goes on while the store, the packer or the host raises at its k-th call, at any
 place and in any order of messages. After each step its invariants hold: each request is answered exactly once, or is

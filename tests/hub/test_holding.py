@@ -1,4 +1,4 @@
-"""Requests wait for the disk, in memory, or on disk only; and clients wait while there is no room for more."""
+"""Requests that wait for the disk, in memory or only on disk; and clients that wait for room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of functions, read off pickles that are never unpickled."""
+"""Names of functions, read from pickles without unpickling them."""
 
 from __future__ import annotations
 

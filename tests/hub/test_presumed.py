@@ -1,4 +1,4 @@
-"""A result that was handed to ZeroMQ and not recorded: whether its client has it, only the client knows."""
+"""Results that were sent but not recorded: only the client knows whether it has them."""
 
 from __future__ import annotations
 

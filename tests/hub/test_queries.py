@@ -1,4 +1,4 @@
-"""What clients ask of the hub, and what they are told."""
+"""Clients' queries, and the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines come and go."""
+"""Registration and unregistration of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that another hub had: alive at once, and on probation until their hearts are heard."""
+"""Engines of an earlier hub: they are listed at once, and expected until their hearts are heard."""
 
 from __future__ import annotations
 

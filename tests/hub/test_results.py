@@ -1,4 +1,4 @@
-"""Results that are asked for later, as a stock client asks for them: by its own code, without its sockets."""
+"""Results that a stock client asks for later, with the client's own code but without sockets."""
 
 from __future__ import annotations
 

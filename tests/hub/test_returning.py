@@ -1,4 +1,4 @@
-"""A hub carries on where another was killed: with its requests, its engines, and what its clients are owed."""
+"""A hub carries on with the requests, engines and owed results of a hub that was killed."""
 
 from __future__ import annotations
 

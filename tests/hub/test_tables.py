@@ -1,4 +1,4 @@
-"""Nothing that the hub keeps grows with engines and clients that come and go, or with requests that are answered.
+"""No table of the hub grows with engines and clients that come and go, or with answered requests.
 
 Whatever can be reached from the hub is measured, and so will be tables that are yet to come.
 """

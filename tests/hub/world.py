@@ -1,4 +1,4 @@
-"""A hub without sockets, tasks or clock: whatever it wants done is written down, and time moves when told to."""
+"""A hub without sockets, tasks or clock: its requests to the host are recorded, and the test sets the time."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class FakeHost:
 
 
 def run_now(awaitable: Awaitable[Any]) -> Any:
-    """The result of a coroutine that does not wait."""
+    """Return the result of a coroutine that does not wait."""
     assert isinstance(awaitable, Coroutine)
     try:
         awaitable.send(None)
@@ -190,7 +190,7 @@ class World:
     # What the hub sent
 
     def take(self, channel: str | None = None) -> list[tuple[str, Message]]:
-        """What was sent since the last time (on one channel, or on all), read."""
+        """Return the messages that were sent since the last call, on one channel or on all, read."""
         taken = [(name, frames) for name, frames in self.host.sent if channel in (None, name)]
         self.host.sent = [item for item in self.host.sent if channel not in (None, item[0])]
         return [(name, self.read(frames)) for name, frames in taken]
@@ -203,18 +203,18 @@ class World:
         return self.reader.content(message)
 
     def replies(self, channel: str) -> list[dict[str, Any]]:
-        """The contents of what was sent on a channel since the last time."""
+        """Return the contents of the messages that were sent on a channel since the last call."""
         return [self.content(message) for _, message in self.take(channel)]
 
     def answer_questions(self) -> None:
-        """The store answers all that it was asked."""
+        """Have the store answer all its questions."""
         while self.host.questions:
             self.host.questions.pop(0)()
 
     # Engines
 
     def register(self, uuid: str, **content: Any) -> dict[str, Any]:
-        """Send a registration request; the content of the reply."""
+        """Send a registration request, and return the content of the reply."""
         peer = Peer(uuid, packer=self.packer)
         frames = peer.session.write("registration_request", {"uuid": uuid} | content)
         self.hub.dispatch_query([peer.ident, *frames])
@@ -224,13 +224,13 @@ class World:
         self.hub.handle_pong([uuid.encode(), self.hub.hearts.heartmonitor.ping()])
 
     def heart_asked(self, *, answered: bool) -> None:
-        """The time is up for the hearts that were asked."""
+        """End the time within which hearts that were asked must answer."""
         asked, self.host.asked_hearts = self.host.asked_hearts, []
         for engine in asked:
             self.hub.heart_asked(engine, answered=answered)
 
     def engine(self, uuid: str, **content: Any) -> EngineConnector:
-        """An engine that is alive."""
+        """Register an engine, and return it when it is alive."""
         reply = self.register(uuid, **content)
         assert reply["status"] == "ok", reply
         self.beat(uuid)
@@ -247,7 +247,7 @@ class World:
         key: bytes = KEY,
         **metadata: Any,
     ) -> None:
-        """An engine answers a request that it was sent."""
+        """Have an engine answer a request that it was sent."""
         peer = Peer(uuid, key, packer=self.packer)
         content = {"status": "ok"} if content is None else content
         metadata = {
@@ -274,7 +274,7 @@ class World:
         buffers: tuple[bytes, ...] = (b"f",),
         **metadata: Any,
     ) -> str:
-        """Submit a task; its msg_id."""
+        """Submit a task, and return its msg_id."""
         client = client or self.client
         frames = client.session.write(msg_type, {}, metadata=metadata, buffers=buffers)
         self.hub.dispatch_monitor_traffic("task_in", [client.ident, *frames])
@@ -288,7 +288,7 @@ class World:
         channel: str = "mux_in",
         **metadata: Any,
     ) -> str:
-        """Send a direct request; its msg_id."""
+        """Send a direct request, and return its msg_id."""
         client = client or self.client
         frames = client.session.write(msg_type, {}, metadata=metadata)
         self.hub.dispatch_monitor_traffic(channel, [client.ident, uuid.encode(), *frames])
@@ -300,7 +300,7 @@ class World:
         self.hub.dispatch_monitor_traffic("iopub", [b"engine.0.stdout", *frames])
 
     def query(self, msg_type: str, content: dict[str, Any] | None = None, client: Peer | None = None) -> dict[str, Any]:
-        """Ask the hub; the content of its reply."""
+        """Send a query to the hub, and return the content of its reply."""
         return self.content(self.query_message(msg_type, content, client))
 
     def query_message(

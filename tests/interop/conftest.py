@@ -19,7 +19,7 @@ LIMIT = 60.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
-    """The condition's value, once it is true."""
+    """Wait until a condition is true, and return its value."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {limit} s"
@@ -54,13 +54,13 @@ class Cluster:
         return self.output.read_text(errors="replace")
 
     def client(self) -> ipp.Client:
-        """A new client, found by the profile directory as users do."""
+        """Return a new client, which finds the hub by the profile directory, as users' clients do."""
         client = ipp.Client(profile_dir=str(self.profile_dir), timeout=LIMIT)
         self.clients.append(client)
         return client
 
     def start_engine(self) -> subprocess.Popen[bytes]:
-        """A stock engine that is nobody's child but the test's."""
+        """Start a stock engine as a child of the test, not of the hub."""
         engine = subprocess.Popen(
             [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.profile_dir}"],
             stdin=subprocess.DEVNULL,
@@ -71,7 +71,7 @@ class Cluster:
         return engine
 
     def close(self) -> int:
-        """Stop the hub if it runs; its exit code."""
+        """Stop the hub if it runs, and return its exit code."""
         for client in self.clients:
             client.close()
         for engine in self.engines:

@@ -1,4 +1,4 @@
-"""What the examples of IPython Parallel's documentation show, done anew, with a stock client and stock engines."""
+"""The examples of IPython Parallel's documentation, with a stock client and stock engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a stock client does with a hub, on real input: stock engines run real Python functions."""
+"""All features of a stock client, with stock engines that run real Python functions."""
 
 from __future__ import annotations
 

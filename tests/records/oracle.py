@@ -1,4 +1,4 @@
-"""The query language once more, as plainly as it can be said, over decoded records.
+"""A second, simple implementation of the query language, over decoded records.
 
 It shares no code with `trio_hub.records`, and does not care how slow it is.
 """

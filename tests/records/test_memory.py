@@ -1,4 +1,4 @@
-"""The store in memory: its bounds, its accounts, and that it lets others have their turn."""
+"""The store in memory: its limits and sizes, and that other tasks have their turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much output is recorded."""
+"""The limit for recorded output."""
 
 from __future__ import annotations
 

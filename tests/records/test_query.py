@@ -1,4 +1,4 @@
-"""The query language: what is refused and how, and that nothing but a refusal or an answer comes of it."""
+"""The query language: which queries are refused and how. Each query is either refused or answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub, a client and engines for the length of a test, and waiting for what only the hub can see."""
+"""A hub, a client and engines for the length of a test, and functions that wait for the hub."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Cluster(NamedTuple):
 
 @asynccontextmanager
 async def cluster(engines: int = 1, *, behaviour: Behaviour = answer, **settings: Any) -> AsyncGenerator[Cluster, None]:
-    """All of them connected and usable, within the time limit."""
+    """Give a hub, a client and engines, all connected and usable, within the time limit."""
     async with (
         within_limit(),
         open_hub(HubConfig(**settings)) as hub,
@@ -53,13 +53,13 @@ async def within_limit() -> AsyncGenerator[None, None]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds, which is looked at whenever this process has nothing to do."""
+    """Wait until the condition holds. It is checked whenever this process has nothing to do."""
     while not condition():
         await trio.testing.wait_all_tasks_blocked(0.002)
 
 
 def free_ports(n: int) -> tuple[int, ...]:
-    """Ports that nobody uses now."""
+    """Return ports that are free now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(closing(socket.socket())) for _ in range(n)]
         for one in sockets:
@@ -100,7 +100,7 @@ class Footprint(NamedTuple):
         )
 
     async def restored(self) -> None:
-        """Wait until the process has no more than this again.
+        """Wait until the process uses no more than this footprint again.
 
         A thread of ZeroMQ that has been joined may be listed by the kernel for a moment longer.
         """
@@ -108,6 +108,6 @@ class Footprint(NamedTuple):
 
 
 async def name_is_free(hub: RunningHub, ident: bytes) -> None:
-    """Return when ZeroMQ has let go of all connections of this identity, so that another peer can have it."""
+    """Wait until ZeroMQ has released all connections of this identity, so that another peer can have it."""
     for name in ("query", "control_out", "mux_out", "task_out", "broadcast_out", "hb_pong"):
         await eventually(lambda name=name: not hub._host.channels[name].send([ident, b""]))  # type: ignore[misc]

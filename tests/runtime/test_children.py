@@ -1,4 +1,4 @@
-"""Local engines: how often they are started again, what is told of their end, and which hub looks after them."""
+"""Local engines: when they are started again, how their ends are reported, and which hub supervises them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub that encrypts and starts again: whose secret key it has, and what else it takes from the connection files."""
+"""An encrypted hub that is started again: its secret key, and its use of the connection files."""
 
 from __future__ import annotations
 

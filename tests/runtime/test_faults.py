@@ -1,4 +1,4 @@
-"""What goes wrong at engines, clients and on the wire, and that the hub stays right."""
+"""Faults of engines, clients and messages. The hub stays correct."""
 
 from __future__ import annotations
 

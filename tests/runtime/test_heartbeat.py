@@ -1,4 +1,4 @@
-"""When pongs are received: at once while an engine is awaited, else all together when they are weighed."""
+"""Receiving pongs: at once while the hub awaits an engine, otherwise once per period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub's life in its embedder's program: it starts, is seen, fails, stops; and nothing is left of it."""
+"""A hub in an embedding program: starting, observing, failing and stopping. Nothing is left behind."""
 
 from __future__ import annotations
 

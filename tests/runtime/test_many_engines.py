@@ -1,4 +1,4 @@
-"""A broadcast to as many engines as a large cluster has, some of which die at it."""
+"""A broadcast to the engines of a large cluster, some of which die during it."""
 
 from __future__ import annotations
 

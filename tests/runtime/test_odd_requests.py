@@ -1,4 +1,4 @@
-"""Requests that hold values which the hub could not unpack and pack again: they are passed on as they are."""
+"""Requests with values that the hub could not unpack and pack again are passed on unchanged."""
 
 from __future__ import annotations
 

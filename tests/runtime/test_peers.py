@@ -1,4 +1,4 @@
-"""Where a message has come from, as ZeroMQ knows it."""
+"""The address and connection of a message's sender, from ZeroMQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How engines come, beat and go."""
+"""Registration, heartbeats and unregistration of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub is killed, and started again with the same key: what strangers have kept of its messages is no use to them."""
+"""A hub that is started again with the same key refuses messages that strangers have kept."""
 
 from __future__ import annotations
 

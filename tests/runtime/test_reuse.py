@@ -1,4 +1,4 @@
-"""A hub that starts where another has stopped: with its key, its ports, its connection files and its engines."""
+"""A hub that takes up the key, ports, connection files and engines of an earlier hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets in, who does not, and where the hub listens: CURVE, the list of allowed keys, addresses and ports."""
+"""Access to the hub: CURVE, the list of allowed keys, addresses and ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The marks of what a hub has seen are known to the hub that comes after."""
+"""The next hub knows the marks of the messages that a hub has seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of the task database, and of what waits."""
+"""The numbers of the task database and of waiting requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A peer that has neither the key nor the connection files, and tries every channel from both sides.
+"""A peer without the key and the connection files, which tries every channel from both sides.
 
 It knows what anybody can see: the ports, the uuids of engines, and messages that it has seen go by.
 """

@@ -1,4 +1,4 @@
-"""A scheduler whose decisions are written down, and tasks for it."""
+"""A scheduler whose decisions are recorded, and tasks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step costs does not depend on how many engines there are, nor on how many tasks wait.
+"""The cost of a step depends neither on the number of engines nor on the number of waiting tasks.
 
 Counted, not timed: the bytecodes run in each step. Loops in C over engines are seen as well, since their
 identities hash and compare in Python.

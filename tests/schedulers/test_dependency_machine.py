@@ -1,4 +1,4 @@
-"""Tasks with dependencies, driven beside a model that looks through all of them after every step.
+"""Tasks with dependencies, compared with a model that checks all of them after each step.
 
 The model knows what has ended, and how; which waiting tasks must have failed, which may run, and which must wait,
 it finds out anew each time, by the definitions and without any bookkeeping.

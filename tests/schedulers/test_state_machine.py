@@ -1,4 +1,4 @@
-"""The task queue driven through engines that come and go, and answers of all kinds, beside a simple model.
+"""The task queue, compared with a simple model, with engines that come and go and answers of all kinds.
 
 After every step: each task is in exactly one state, loads equal what is outstanding, exactly the engines with
 room are there to be chosen, nothing mentions an engine that is gone, nothing is answered twice, and no task

@@ -1,4 +1,4 @@
-"""The task queue: what goes where, what is tried again, and what is answered when nothing helps."""
+"""The task queue: choice of engines, retries, and answers of tasks that cannot run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Direct requests on their way: each is answered once, by the engine that was asked."""
+"""Unanswered direct requests: each is answered once, by the engine that was asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes every process that would become an ipcontroller become ours, and notes which it was.
+"""Replaces every ipcontroller process by our controller, and notes it.
 
 Python imports this module when it starts, in each process that has this directory on PYTHONPATH: the tests, and all
 that they start, directly or not (`ipcluster`, launchers, mpiexec). A process whose command line says that it is to be

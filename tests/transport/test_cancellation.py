@@ -1,4 +1,4 @@
-"""`Channel` and `Receiver`: every wait can be cancelled, closing wakes whoever waits, and no wake-up is lost."""
+"""`Channel` and `Receiver`: every wait can be cancelled, closing wakes waiting tasks, and no wake-up is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of many frames: received in slices, and thrown away if they have too many."""
+"""Messages of many frames: they are received in slices, and dropped if they have too many frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for subscribers, without a socket."""
+"""Messages that wait for subscribers, without sockets."""
 
 from __future__ import annotations
 

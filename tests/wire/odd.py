@@ -1,4 +1,4 @@
-"""Values that a client or an engine may send, and that not every format can hold: for fuzz tests."""
+"""Values that a client or an engine may send, and that some formats cannot represent: for fuzz tests."""
 
 from __future__ import annotations
 

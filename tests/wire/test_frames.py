@@ -1,4 +1,4 @@
-"""Where a multipart message divides."""
+"""Dividing multipart messages."""
 
 from __future__ import annotations
 

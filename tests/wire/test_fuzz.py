@@ -1,4 +1,4 @@
-"""Whatever the bytes are: a message, or a `WireError`; nothing else, ever."""
+"""Any bytes give a message or a `WireError`, and nothing else."""
 
 from __future__ import annotations
 

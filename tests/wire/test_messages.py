@@ -1,4 +1,4 @@
-"""Messages: read with what the hub needs to know of them, and written as stock sessions write them."""
+"""Messages: reading the fields that the hub needs, and writing as stock sessions do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packers: what they read that stricter readers refuse, and what they refuse."""
+"""Packers: values that they read although stricter readers refuse them, and values that they refuse."""
 
 from __future__ import annotations
 

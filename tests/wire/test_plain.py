@@ -1,4 +1,4 @@
-"""One rule for odd values: what is written of values that JSON has no form for."""
+"""The rule for values that JSON cannot represent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of what has been seen lately, beside a model of plain lists."""
+"""The memory of recent marks, compared with a model of plain lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures, and the window in which nothing is believed twice."""
+"""Signatures, and the replay window, which accepts no message twice."""
 
 from __future__ import annotations
 

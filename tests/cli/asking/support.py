@@ -30,28 +30,28 @@ class World:
     file: Path
 
     async def ask(self, *arguments: str, input: str | None = None) -> click.testing.Result:
-        """The command's output and exit code."""
+        """Return the command's output and exit code."""
         return await invoke(*arguments, f"--connection-file={self.file}", input=input)
 
     async def ask_json(self, *arguments: str) -> Any:
-        """What it prints with --json, once it has succeeded."""
+        """Return the command's output with --json, after checking that it has succeeded."""
         result = await self.ask(*arguments, "--json")
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
     def submit(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
-        """A task; its msg_id."""
+        """Submit a task, and return its msg_id."""
         return self.client.submit(*pack_call(pack_function(function), args, {}), metadata={"label": label})
 
     async def run(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
-        """A task, which is finished then; its msg_id."""
+        """Run a task to its end, and return its msg_id."""
         msg_id = self.submit(function, *args, label=label)
         await self.client.reply(msg_id)
         return msg_id
 
 
 async def invoke(*arguments: str, input: str | None = None) -> click.testing.Result:
-    """The command, called in a thread of this process."""
+    """Call the command in a thread of this process."""
     runner = click.testing.CliRunner()
     return await trio.to_thread.run_sync(lambda: runner.invoke(main, list(arguments), input=input))
 

@@ -1,4 +1,4 @@
-"""What is printed of values that others have sent: `--json` is valid JSON, and text has no control characters."""
+"""Printing values that others have sent: `--json` is valid JSON, and text has no control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `top` draws, of snapshots that are made here: a pure function."""
+"""The picture that `top` draws from snapshots. The function is pure."""
 
 from __future__ import annotations
 

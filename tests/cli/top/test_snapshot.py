@@ -1,4 +1,4 @@
-"""What `top` learns of a hub from one look to the next."""
+"""The numbers that `top` computes from one snapshot of a hub to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages where something is not to be had: no token, no leave to act, no hub any more."""
+"""The pages without a token, without the right to act, and without a running hub."""
 
 from __future__ import annotations
 

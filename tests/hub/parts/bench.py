@@ -1,4 +1,4 @@
-"""What the tests of single parts are made with: a bench with what lies below a part, and fakes for its ports."""
+"""A bench for tests of single parts: it has the parts below a part, and fakes for its ports."""
 
 from __future__ import annotations
 

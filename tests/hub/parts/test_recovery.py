@@ -1,4 +1,4 @@
-"""Requests and engines of an earlier hub: here the parts stand on a whole house, since they hand everything on."""
+"""Requests and engines of an earlier hub. These tests use all parts, since recovery passes everything on to them."""
 
 from __future__ import annotations
 

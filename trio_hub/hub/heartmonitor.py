@@ -39,7 +39,7 @@ class HeartMonitor:
         return heart in self._misses
 
     def misses(self, heart: bytes) -> int:
-        """How many pings in a row the heart has missed."""
+        """Return the number of pings in a row that the heart has missed."""
         return self._misses.get(heart, 0)
 
     @property

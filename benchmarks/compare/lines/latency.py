@@ -40,7 +40,7 @@ def ask_for_records(info: dict[str, Any], times: int) -> float:
 
 @contextmanager
 def another_process() -> Iterator[ProcessPoolExecutor]:
-    """One that is up and waits for work. At the end nobody waits for what it has not finished."""
+    """Give a pool with one process that is ready for work. At its end, unfinished work is not awaited."""
     executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     try:
         executor.submit(int).result(60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .durable import DurableStore
@@ -10,6 +12,13 @@ from .world import Peer, World
 
 STOCK = Peer("client", username="ada")
 OURS = Peer("ours", username="trio-hub-client")
+
+
+def new_world(**settings: Any) -> World:
+    """A world whose stock client has asked for the engines, as all stock clients do first."""
+    world = World(**settings)
+    world.query("connection_request", {}, STOCK)
+    return world
 
 
 def broadcast(world: World, client: Peer, uuids: str, *, gather: bool) -> str:
@@ -21,7 +30,7 @@ def broadcast(world: World, client: Peer, uuids: str, *, gather: bool) -> str:
 
 
 def test_direct_requests_are_recorded_and_not_answered() -> None:
-    world = World()
+    world = new_world()
     engine = world.engine("a")
     theirs, ours = [world.call("a", STOCK) for _ in range(3)], world.call("a", OURS)
     world.take()
@@ -41,7 +50,7 @@ def test_direct_requests_are_recorded_and_not_answered() -> None:
 
 def test_a_strict_hub_answers_nothing_after_the_commit_either() -> None:
     store = DurableStore(auto=False)
-    world = World(store=store, strict=True)
+    world = new_world(store=store, strict=True)
     engine = world.engine("a")
     msg_id = world.call("a", STOCK)
     store.commit()
@@ -54,7 +63,7 @@ def test_a_strict_hub_answers_nothing_after_the_commit_either() -> None:
 
 
 def test_a_request_that_was_sent_before_the_client_heard_of_the_loss_is_not_answered() -> None:
-    world = World()
+    world = new_world()
     world.hub.lose_engine(world.engine("a"), "heart")
     world.take()
     late = world.call("a", STOCK)
@@ -68,7 +77,7 @@ def test_a_request_that_was_sent_before_the_client_heard_of_the_loss_is_not_answ
 
 @pytest.mark.parametrize("uuids", ["ab", "ba"])
 def test_a_gathered_broadcast_is_recorded_whole_and_not_answered(uuids: str) -> None:
-    world = World()
+    world = new_world()
     engine, _ = world.engine("a"), world.engine("b")
     msg_id = broadcast(world, STOCK, uuids, gather=True)
     sent = shares(world)
@@ -82,7 +91,7 @@ def test_a_gathered_broadcast_is_recorded_whole_and_not_answered(uuids: str) -> 
 
 
 def test_a_gathered_broadcast_to_an_engine_that_has_just_left_is_not_answered() -> None:
-    world = World()
+    world = new_world()
     engine, _ = world.engine("a"), world.engine("b")
     world.hub.lose_engine(engine, "heart")
     world.take()
@@ -92,7 +101,7 @@ def test_a_gathered_broadcast_to_an_engine_that_has_just_left_is_not_answered() 
 
 
 def test_shares_are_not_answered_but_the_broadcast_is_closed() -> None:
-    world = World()
+    world = new_world()
     engine, _ = world.engine("a"), world.engine("b")
     msg_id = broadcast(world, STOCK, "ab", gather=False)
     sent = shares(world)
@@ -105,7 +114,7 @@ def test_shares_are_not_answered_but_the_broadcast_is_closed() -> None:
 
 
 def test_a_client_that_comes_back_on_a_new_connection_is_owed_the_answer() -> None:
-    world = World()
+    world = new_world()
     engine = world.engine("a")
     msg_id = world.call("a", STOCK)
     world.hub.lose_engine(engine, "heart")
@@ -122,7 +131,7 @@ def test_a_client_that_comes_back_on_a_new_connection_is_owed_the_answer() -> No
 
 
 def test_a_broadcast_is_closed_after_its_last_share() -> None:
-    world = World()
+    world = new_world()
     world.engine("a")
     world.engine("b")
     msg_id = broadcast(world, STOCK, "abx", gather=False)
@@ -136,3 +145,17 @@ def test_a_broadcast_is_closed_after_its_last_share() -> None:
     assert world.content(closing) == {"status": "ok"}
     assert closing.buffers == [b"\x80\x03N."], "a stock client unpickles a value"
     assert msg_id not in world.query("history_request")["history"], "the shares are the requests"
+
+
+@pytest.mark.parametrize("kind", ["direct", "late", "gathered"])
+def test_a_client_that_has_not_asked_for_the_engines_is_answered(kind: str) -> None:
+    """Nothing says that it hears notifications."""
+    world = World()
+    engine = world.engine("a")
+    if kind == "late":
+        world.hub.lose_engine(engine, "heart")
+    msg_id = broadcast(world, STOCK, "a", gather=True) if kind == "gathered" else world.call("a", STOCK)
+    world.hub.lose_engine(engine, "heart")
+    [reply] = [message for name, message in world.take() if name in ("mux_in", "broadcast_in")]
+    assert reply.parent.msg_id == msg_id
+    assert world.content(reply)["ename"] == "EngineError"

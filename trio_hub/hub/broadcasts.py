@@ -168,7 +168,8 @@ class Broadcasts:
         engine = self._by_ident.get(_ident(uuid))
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
         if engine is None or self._intake.stopping:
-            if engine is None and share.header.is_stock and self._engines.changes.has_left(uuid):
+            changes = self._engines.changes
+            if engine is None and changes.settles_itself(share.header) and changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
@@ -237,7 +238,7 @@ class Broadcasts:
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.unanswered.strand(engine.broadcast):
-            if direct.header.is_stock:
+            if self._engines.changes.settles_itself(direct.header):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             if direct.broadcast is None:
                 self._late_results.expect(engine, direct.header.msg_id)

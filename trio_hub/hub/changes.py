@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ..wire.frames import Frames
-from ..wire.messages import Session
+from ..wire.messages import Header, Session
 from .notices import Notices
 
 __all__ = ["MOST", "RECENT", "EngineChanges"]
@@ -86,6 +86,14 @@ class EngineChanges:
             change.uuid == uuid and change.msg_type == "unregistration_notification" and now - change.time <= RECENT
             for change in reversed(self._changes.values())
         )
+
+    def settles_itself(self, header: Header) -> bool:
+        """Return whether the client of a request settles the request itself when it is told that its engine has left.
+
+        True for a stock client. Only a client that has asked for the engines can be one: others may not hear
+        notifications, and would wait for ever. After a restart the hub does not know which clients have asked before.
+        """
+        return header.is_stock and header.session in self._sessions
 
     def client_asked(self, session: str) -> None:
         """Note that a client is told the engines."""

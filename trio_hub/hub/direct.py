@@ -136,7 +136,8 @@ class DirectQueue:
                 error = TaskAborted(NOT_BEGUN)
             elif engine is None:
                 error = self._gone.no_such_engine(idents[1])
-                if header.is_stock and self._engines.changes.has_left(uuid):
+                changes = self._engines.changes
+                if changes.settles_itself(header) and changes.has_left(uuid):
                     direct = Direct(sender, header, msg.raw_header, Lane(b""))
                     self._answers.owed.leave_to_client(direct)
                     sender = direct.idents
@@ -192,7 +193,7 @@ class DirectQueue:
         for direct in self.unanswered.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
-            if direct.header.is_stock:
+            if self._engines.changes.settles_itself(direct.header):
                 self._answers.owed.leave_to_client(direct)
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 

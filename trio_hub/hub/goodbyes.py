@@ -86,7 +86,8 @@ class Goodbyes:
                 uuid=engine.uuid,
             )
         else:
-            cause = "somebody has unregistered it, such as its nanny, and its heart did not answer"
+            # If the hub has started the engine's process, it may know more.
+            cause = engine.cause or "somebody has unregistered it, such as its nanny, and its heart did not answer"
             self._unregister(engine, cause, may_return=True)
 
     def _unregister(self, engine: EngineConnector, cause: str, *, may_return: bool) -> None:

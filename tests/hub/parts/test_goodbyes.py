@@ -46,3 +46,14 @@ def test_an_engine_that_has_gone_meanwhile_stays_as_it_is() -> None:
     bench.engines.lose_engine(engine, "ended", "its process got signal 9")
     goodbyes.heart_asked(engine, answered=False)
     assert (engine.state, engine.cause, engine.may_return) == (EngineState.LOST, "its process got signal 9", False)
+
+
+@pytest.mark.parametrize("known", ["", "killed by signal 9 (SIGKILL)"])
+def test_a_cause_that_is_known_already_is_not_replaced_by_a_guess(known: str) -> None:
+    bench = Bench()
+    goodbyes = goodbyes_on(bench)
+    engine = bench.engine()
+    engine.cause = known
+    goodbyes.unregister_engine([NOBODY], bench.message("unregistration_request", {"id": 0}))
+    goodbyes.heart_asked(engine, answered=False)
+    assert engine.cause == (known or "somebody has unregistered it, such as its nanny, and its heart did not answer")

@@ -272,11 +272,15 @@ def test_the_list_of_commands_is_true() -> None:
 
 
 def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
-    with command("serve", f"--profile-dir={tmp_path}") as hub:
-        hub.wait_line("stdout", "^trio-hub ready: ")
-        hub.signal(signal.SIGHUP)
-        hub.signal(signal.SIGHUP)
-        assert hub.wait() == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # inherited; the tests themselves may run under nohup
+    try:
+        with command("serve", f"--profile-dir={tmp_path}") as hub:
+            hub.wait_line("stdout", "^trio-hub ready: ")
+            hub.signal(signal.SIGHUP)
+            hub.signal(signal.SIGHUP)
+            assert hub.wait() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert "received a signal, stopping signal=SIGHUP" in "\n".join(hub.stderr)
     assert "at once" not in "\n".join(hub.stderr)
     assert list((tmp_path / "security").iterdir()) == []

@@ -214,7 +214,10 @@ class Rounds:
         await self.check_records()
 
     async def check_records(self) -> None:
-        assert not (self.strict and self.lost)
+        if self.strict:
+            # A request that came to the new hub by itself may have been answered before its client looked.
+            self.lost.difference_update(self.hub.records(list(self.lost)))
+            assert not self.lost
         for asker in self.askers:
             query = {
                 "query": {"msg_id": {"$in": list(asker.asked)}},

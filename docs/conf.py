@@ -20,6 +20,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!trio_hub\b).*")]
 # Types that signatures of documented names mention, and that users need not know.
 nitpick_ignore = [
     ("py:class", "trio_hub.client.client.T"),
+    ("py:class", "trio_hub.client.executor.T"),
     ("py:class", "trio_hub.transport.channel.Channel"),
     ("py:class", "trio_hub.runtime.host.RuntimeHost"),
     ("py:class", "trio_hub.wire.frames._LargeFrame"),

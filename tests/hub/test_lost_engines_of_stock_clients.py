@@ -62,8 +62,10 @@ def test_a_strict_hub_answers_nothing_after_the_commit_either() -> None:
     assert world.record(msg_id)["result_content"]["ename"] == "EngineError"
 
 
-def test_a_request_that_was_sent_before_the_client_heard_of_the_loss_is_not_answered() -> None:
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_request_that_was_sent_before_the_client_heard_of_the_loss_is_not_answered(observed: bool) -> None:
     world = new_world()
+    world.host.listening = observed
     world.hub.lose_engine(world.engine("a"), "heart")
     world.take()
     late = world.call("a", STOCK)

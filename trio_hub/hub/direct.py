@@ -120,16 +120,17 @@ class DirectQueue:
         if self._intake.carried_on:
             return
         self.submitted += 1
-        sender = idents[:1] + idents[2:]
         header = msg.header
+        uuid = idents[1].decode("utf-8", "replace")
+        engine = self._by_ident.get(idents[1])
+        lane = Lane(b"") if engine is None else engine.mux
+        direct = Direct(idents[:1] + idents[2:], header, msg.raw_header, lane)
         error: HubError
         try:
             if self._host.listening:
-                uuid = idents[1].decode("utf-8", "replace")
                 self._announcer.request_came(
                     "mux", header.msg_id, header.msg_type, header.session, label, msg.buffers, uuid
                 )
-            engine = self._by_ident.get(idents[1])
             if self._intake.stopping:
                 error = EngineError(STOPPED)
             elif self._intake.withdrawn.take(header.msg_id):
@@ -138,12 +139,10 @@ class DirectQueue:
                 error = self._gone.no_such_engine(idents[1])
                 changes = self._engines.changes
                 if changes.settles_itself(header) and changes.has_left(uuid):
-                    direct = Direct(sender, header, msg.raw_header, Lane(b""))
                     self._answers.owed.leave_to_client(direct)
-                    sender = direct.idents
             else:
-                if self.unanswered.sent(Direct(sender, header, msg.raw_header, engine.mux)):
-                    self._routes.send(engine, "mux_out", [*sender, *msg.frames], header.msg_id)
+                if self.unanswered.sent(direct):
+                    self._routes.send(engine, "mux_out", [*direct.idents, *msg.frames], header.msg_id)
                 else:
                     self._notices.ignore(
                         "duplicate_msg_id", "the request is on its way already", task=header.msg_id, engine=engine.id
@@ -151,8 +150,7 @@ class DirectQueue:
                 return
         except Exception as unexpected:
             error = self._notices.failed("submission of a direct request", unexpected, task=header.msg_id)
-        self._answers.fail(Asked.by("mux_in", sender, msg), idents[1].decode("utf-8", "replace"), error)
-        self._request_ended(header.msg_id, Outcome(False, idents[1]))
+        self.fail_direct(direct, uuid, error)
 
     # From engines
 

@@ -82,9 +82,9 @@ class Broadcasts:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
-        self._engines = engines
         self._by_ident = engines.by_ident
-        self._gone, self._late_results = engines.gone, late_results
+        self._gone, self._changes = engines.gone, engines.changes
+        self._late_results = late_results
         self._announcer = announcer
         self._gathering = gathering
         self._scattered = scattered
@@ -168,8 +168,7 @@ class Broadcasts:
         engine = self._by_ident.get(_ident(uuid))
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
         if engine is None or self._intake.stopping:
-            changes = self._engines.changes
-            if engine is None and changes.settles_itself(share.header) and changes.has_left(uuid):
+            if engine is None and self._changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
@@ -238,8 +237,7 @@ class Broadcasts:
     def engine_lost(self, engine: EngineConnector) -> None:
         """Answer, with an error, the shares that a lost engine has not answered."""
         for direct in self.unanswered.strand(engine.broadcast):
-            if self._engines.changes.settles_itself(direct.header):
-                self._answers.owed.leave_to_client(direct.broadcast or direct)
+            self._answers.owed.leave_to_client(direct.broadcast or direct)
             if direct.broadcast is None:
                 self._late_results.expect(engine, direct.header.msg_id)
             self.fail_share(direct, engine.uuid, died_while_running(engine, direct.header.msg_id))

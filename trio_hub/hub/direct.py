@@ -67,9 +67,8 @@ class DirectQueue:
         self._answers = answers
         self._admit = admission.admit
         self._routes = routes
-        self._engines = engines
         self._by_ident = engines.by_ident
-        self._gone = engines.gone
+        self._gone, self._changes = engines.gone, engines.changes
         self._late_results = late_results
         self._announcer = announcer
         self._request_ended = request_ended
@@ -137,8 +136,7 @@ class DirectQueue:
                 error = TaskAborted(NOT_BEGUN)
             elif engine is None:
                 error = self._gone.no_such_engine(idents[1])
-                changes = self._engines.changes
-                if changes.settles_itself(header) and changes.has_left(uuid):
+                if self._changes.has_left(uuid):
                     self._answers.owed.leave_to_client(direct)
             else:
                 if self.unanswered.sent(direct):
@@ -191,8 +189,7 @@ class DirectQueue:
         for direct in self.unanswered.strand(engine.mux):
             msg_id = direct.header.msg_id
             self.late[msg_id] = engine
-            if self._engines.changes.settles_itself(direct.header):
-                self._answers.owed.leave_to_client(direct)
+            self._answers.owed.leave_to_client(direct)
             self.fail_direct(direct, engine.uuid, died_while_running(engine, msg_id))
 
     def engine_settled(self, engine: EngineConnector) -> None:

@@ -11,6 +11,7 @@ from ..schedulers.broadcast import Broadcast
 from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Session, error_content
+from .changes import EngineChanges
 from .clients import Clients
 from .custody import reply_frames
 from .notices import Notices
@@ -30,9 +31,18 @@ class OwedResults:
         host, session, store: access to clients and records.
         notices: counts and logs errors.
         redelivery: knows which results an earlier hub has sent already.
+        changes: knows which clients are told that an engine has left.
     """
 
-    def __init__(self, host: Host, session: Session, store: Store, notices: Notices, redelivery: Redelivery) -> None:
+    def __init__(
+        self,
+        host: Host,
+        session: Session,
+        store: Store,
+        notices: Notices,
+        redelivery: Redelivery,
+        changes: EngineChanges,
+    ) -> None:
         self._host = host
         self._session = session
         self._now = session.now
@@ -40,6 +50,7 @@ class OwedResults:
         self._update = store.update
         self._notices = notices
         self._redelivery = redelivery
+        self._settles_itself = changes.settles_itself
         self.clients = Clients()
 
     def owe(self, session: str, msg_id: str) -> None:
@@ -52,13 +63,13 @@ class OwedResults:
                 self._notices.failed("owed result", error, task=msg_id, client=session)
 
     def leave_to_client(self, request: Direct | Broadcast) -> None:
-        """Send no answer to a stock client's request: the client settles it itself when told that the engine has left.
+        """Send no answer to a request if its client settles it itself when told that the engine has left.
 
-        A second answer would make the client print "got stale result" with the whole message. But a client whose
-        connections are broken at this time may never be told. So the client is owed the answer if it comes back on a
-        new connection soon.
+        See `EngineChanges.settles_itself`. Any other client is answered. A second answer would make a stock client
+        print "got stale result" with the whole message. But a client whose connections are broken at this time may
+        never be told. So the client is owed the answer if it comes back on a new connection soon.
         """
-        if request.idents:
+        if request.idents and self._settles_itself(request.header):
             self.clients.presume_settled(request.header.session, request.header.msg_id, self._now())
             request.idents = []
 

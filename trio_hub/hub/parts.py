@@ -121,7 +121,8 @@ class Parts:
         self.notices = notices = Notices(host)
         self.replies = replies = Replies(host, session, notices)
         self.redelivery = redelivery = Redelivery(sent_results)
-        self.owed = owed = OwedResults(host, session, store, notices, redelivery)
+        changes = EngineChanges(session, now, notices, repeat_losses=scheme != "pure")
+        self.owed = owed = OwedResults(host, session, store, notices, redelivery, changes)
         self.answers = answers = Answers(host, session, store, now, notices, redelivery, owed, strict=strict)
         # Requests that come in, and messages to engines.
         self.intake = intake = Intake(host, session, store, notices, strict=strict, queue_memory=queue_memory)
@@ -139,7 +140,6 @@ class Parts:
         )
         self.routes = routes = Routes(host, session, notices)
         heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
-        changes = EngineChanges(session, now, notices, repeat_losses=scheme != "pure")
         self.engines = engines = Engines(
             host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
         )

@@ -68,7 +68,8 @@ class Bench:
         self.notices = Notices(self.host)
         self.replies = Replies(self.host, self.session, self.notices)
         self.redelivery = Redelivery(notes)
-        self.owed = OwedResults(self.host, self.session, self.store, self.notices, self.redelivery)
+        changes = EngineChanges(self.session, self.clock, self.notices, repeat_losses=True)
+        self.owed = OwedResults(self.host, self.session, self.store, self.notices, self.redelivery, changes)
         self.answers = Answers(
             self.host, self.session, self.store, self.clock, self.notices, self.redelivery, self.owed, strict=strict
         )
@@ -94,7 +95,7 @@ class Bench:
             self.replies,
             self.notices,
             self.heartmonitor,
-            EngineChanges(self.session, self.clock, self.notices, repeat_losses=True),
+            changes,
             hb_period=3000,
             engine_info={"interface": "tcp://*"},
         )

@@ -95,6 +95,7 @@ def test_a_task_that_is_queued_again_waits_and_runs_on_no_engine() -> None:
     assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "error")]
     watched.happen(TaskAssigned("a", "d"), TaskFinished("a", "d", "ok"))
     assert watched.table() == {"f": (1, 0, 0, 1, 0, 0)}
+    assert (watched.timings.wait.sum, watched.timings.wait.count) == (1.0, 1), "the time until its first engine"
 
 
 def test_direct_requests_and_broadcasts_only_run() -> None:

@@ -51,8 +51,9 @@ class Watch:
         self.progress = Progress()
         self.failures = Failures()
         self.engines = EngineBook()
-        self.waiting: dict[str, tuple[int, float]] = {}
-        """The tasks without an engine, by msg_id: the number of the label, and the time of submission."""
+        self.waiting: dict[str, tuple[int, float | None]] = {}
+        """The tasks without an engine, by msg_id: the number of the label, and the time of submission. The time is None
+        for a task that had an engine before."""
         self.handled = timings.handled
         self._clock = clock or _clock()
         self._run = [timings.run[kind] for kind in KINDS]
@@ -90,14 +91,14 @@ class Watch:
         waited = self.waiting.pop(msg_id, None)
         if waited is not None:
             label, since = waited
-            self.timings.wait.observe(now - since)
+            if since is not None:
+                self.timings.wait.observe(now - since)
         else:  # it had an engine before, or was submitted before we looked
             label = self._end_attempt(msg_id, now)
         self.bars.start(msg_id, self.engines.of(event.engine_uuid).row, now, 0, label)
 
     def _queued_again(self, event: TaskQueued) -> None:
-        now = self._clock()
-        self.waiting[event.msg_id] = self._end_attempt(event.msg_id, now), now
+        self.waiting[event.msg_id] = self._end_attempt(event.msg_id, self._clock()), None
 
     def _end_attempt(self, msg_id: str, now: float) -> int:
         """End the attempt at a task on its last engine; return the number of the task's label."""

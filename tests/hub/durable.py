@@ -131,7 +131,7 @@ class DurableStore(MemoryStore):
 
 
 class Notes:
-    """Notes on sent_results, as `trio_hub.hub.ports.SentResults`, that outlive the hub."""
+    """Notes of the results that were sent (`trio_hub.hub.ports.SentResults`), which outlive the hub."""
 
     def __init__(self, earlier: Notes | None = None) -> None:
         self.earlier: set[str] = set() if earlier is None else earlier.earlier | earlier.now

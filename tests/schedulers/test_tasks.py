@@ -472,7 +472,7 @@ def test_an_expected_engine_gets_nothing_before_it_is_back() -> None:
     assert bench.assigned == [("1", "a")]
 
 
-def test_an_task_left_on_an_engine_takes_up_room_and_is_not_assigned() -> None:
+def test_a_task_left_on_an_engine_takes_up_room_and_is_not_assigned() -> None:
     bench = Bench()
     worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     task = make_task("1")
@@ -485,7 +485,7 @@ def test_an_task_left_on_an_engine_takes_up_room_and_is_not_assigned() -> None:
     assert bench.assigned == [("2", "a")]
 
 
-def test_an_task_left_on_an_engine_is_run_again() -> None:
+def test_a_task_left_on_an_engine_is_run_again() -> None:
     bench = Bench()
     worker = bench.scheduler.add_engine(b"a", WorkerState.EXPECTED)
     task = make_task("1", retries=1)

@@ -16,48 +16,48 @@ def make(lane: Lane, msg_id: str) -> Direct:
 
 
 def test_a_request_is_answered_once() -> None:
-    relay, lane = UnansweredRequests(), Lane(b"a")
+    unanswered, lane = UnansweredRequests(), Lane(b"a")
     direct = make(lane, "1")
-    assert relay.sent(direct)
+    assert unanswered.sent(direct)
     assert len(lane) == 1
-    assert relay.answered(b"a", "1") is direct
-    assert relay.answered(b"a", "1") is None
+    assert unanswered.answered(b"a", "1") is direct
+    assert unanswered.answered(b"a", "1") is None
     assert len(lane) == 0
-    assert not relay.pending
+    assert not unanswered.pending
 
 
 def test_only_the_engine_that_was_asked_answers() -> None:
-    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
-    relay.sent(make(lane, "1"))
-    relay.sent(make(other, "2"))
-    assert relay.answered(b"b", "1") is None
-    assert relay.answered(b"a", "unknown") is None
+    unanswered, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
+    unanswered.sent(make(lane, "1"))
+    unanswered.sent(make(other, "2"))
+    assert unanswered.answered(b"b", "1") is None
+    assert unanswered.answered(b"a", "unknown") is None
     assert (len(lane), len(other)) == (1, 1)
 
 
 def test_a_msg_id_is_on_its_way_once() -> None:
-    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
+    unanswered, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
     first = make(lane, "1")
-    assert relay.sent(first)
-    assert not relay.sent(make(lane, "1"))
-    assert not relay.sent(make(other, "1"))
+    assert unanswered.sent(first)
+    assert not unanswered.sent(make(lane, "1"))
+    assert not unanswered.sent(make(other, "1"))
     assert (len(lane), len(other)) == (1, 0)
-    assert relay.answered(b"a", "1") is first
-    assert relay.sent(make(other, "1")), "once it is answered it may be used again"
+    assert unanswered.answered(b"a", "1") is first
+    assert unanswered.sent(make(other, "1")), "once it is answered it may be used again"
 
 
-def test_what_an_engine_takes_to_its_grave() -> None:
-    relay, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
+def test_requests_that_a_gone_engine_has_not_answered() -> None:
+    unanswered, lane, other = UnansweredRequests(), Lane(b"a"), Lane(b"b")
     requests = [make(lane, "1"), make(other, "2"), make(lane, "3")]
     for direct in requests:
-        relay.sent(direct)
-    assert relay.strand(lane) == [requests[0], requests[2]], "in the order in which it was asked"
-    assert relay.strand(lane) == []
-    assert relay.answered(b"a", "1") is None, "too late"
-    assert relay.answered(b"b", "2") is requests[1]
+        unanswered.sent(direct)
+    assert unanswered.strand(lane) == [requests[0], requests[2]], "in the order in which it was asked"
+    assert unanswered.strand(lane) == []
+    assert unanswered.answered(b"a", "1") is None, "too late"
+    assert unanswered.answered(b"b", "2") is requests[1]
 
 
-def test_relays_do_not_share_their_requests() -> None:
+def test_tables_do_not_share_their_requests() -> None:
     mux, control, lane, control_lane = UnansweredRequests(), UnansweredRequests(), Lane(b"a"), Lane(b"a")
     assert mux.sent(make(lane, "1"))
     assert control.sent(make(control_lane, "1"))
@@ -68,7 +68,7 @@ def test_a_direct_request_shows_what_it_is() -> None:
     assert repr(make(Lane(b"a"), "1")) == "<Direct apply_request 1 to b'a'>"
 
 
-class RelayMachine(RuleBasedStateMachine):
+class UnansweredMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.unanswered = UnansweredRequests()
@@ -107,4 +107,4 @@ class RelayMachine(RuleBasedStateMachine):
 
 @pytest.mark.property
 def test_against_a_model() -> None:
-    run_state_machine_as_test(RelayMachine, settings=settings(max_examples=20))
+    run_state_machine_as_test(UnansweredMachine, settings=settings(max_examples=20))

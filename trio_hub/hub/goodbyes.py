@@ -44,7 +44,7 @@ class Goodbyes:
         """Unregister an engine that asks to leave, also while it is registering.
 
         A message that names a uuid is ignored if the engine with this id has another uuid. A message that names only
-        an id is checked first, see `heart_asked`. Engines of ours also say why they end (``cause``).
+        an id is checked first, see `heart_asked`. An engine of this project also says why it ends (``cause``).
         """
         content = self._session.content(msg)
         engine_id = content.get("id")

@@ -34,7 +34,7 @@ class Redelivery:
     """
 
     def __init__(self, sent_results: SentResults | None) -> None:
-        self._deliveries = sent_results
+        self._sent_results = sent_results
         self.keeps_notes = sent_results is not None
         """Whether notes outlive this hub. If not, no result needs to be noted."""
         self.presumptions: dict[str, Presumption] = {}
@@ -44,12 +44,12 @@ class Redelivery:
 
     def note(self, msg_id: str) -> None:
         """Note that a result was sent to its client."""
-        if self._deliveries is not None:
-            self._deliveries.note(msg_id)
+        if self._sent_results is not None:
+            self._sent_results.note(msg_id)
 
     def was_delivered(self, msg_id: str) -> bool:
         """Return whether the previous hub has noted this result as sent."""
-        return self._deliveries is not None and self._deliveries.was_delivered(msg_id)
+        return self._sent_results is not None and self._sent_results.was_delivered(msg_id)
 
     def presume_sent(self, msg_id: str, session: str) -> None:
         """Note a request whose result the previous hub has sent but not recorded."""

@@ -343,9 +343,9 @@ class TaskScheduler:
         self._advance(task)
 
     def _tell(self, task: Task, msg_id: str, outcome: Outcome) -> None:
-        for condition in (task.after, task.follow):
-            if condition is not None and msg_id in condition.open:
-                condition.ended(msg_id, outcome)
+        for dependency in (task.after, task.follow):
+            if dependency is not None and msg_id in dependency.open:
+                dependency.ended(msg_id, outcome)
 
     def _advance(self, task: Task) -> None:
         """Fail, place or keep a task, according to the state of its dependencies."""

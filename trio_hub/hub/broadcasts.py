@@ -251,10 +251,6 @@ class Broadcasts:
 
     # For the routes and for the failure boundary
 
-    def is_pending(self, msg_id: str) -> bool:
-        """Return whether a broadcast or a share with this msg_id is not answered yet."""
-        return msg_id in self.unanswered.pending or msg_id in self._gathering.gathered
-
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the shares that an engine has not answered."""
         return list(engine.broadcast.pending)

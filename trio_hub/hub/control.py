@@ -149,10 +149,6 @@ class ControlChannel:
 
     # For the routes and for the failure boundary
 
-    def is_pending(self, msg_id: str) -> bool:
-        """Return whether a control request with this msg_id is not answered yet."""
-        return msg_id in self.unanswered.pending
-
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the control requests that an engine has not answered."""
         return list(engine.control.pending)

@@ -116,9 +116,6 @@ class EngineWatcher(Protocol):
 class Queue(Protocol):
     """A queue of requests, as the routes and the failure boundary call it."""
 
-    def is_pending(self, msg_id: str) -> bool:
-        """Return whether a request with this msg_id is in the queue, and not answered yet."""
-
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the queue's requests that an engine has been sent and has not answered."""
 

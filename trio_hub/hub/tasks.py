@@ -218,10 +218,6 @@ class TaskQueue:
 
     # For the routes and for the failure boundary
 
-    def is_pending(self, msg_id: str) -> bool:
-        """Return whether a task with this msg_id is not answered yet."""
-        return msg_id in self.scheduler.tasks
-
     def outstanding(self, engine: EngineConnector) -> list[str]:
         """Return the msg_ids of the tasks that an engine has."""
         return list(engine.worker.running) if engine.worker else []

@@ -187,9 +187,6 @@ class FakeQueue:
         self.given_up: list[tuple[str, str]] = []
         self.lost: list[tuple[str, str]] = []
 
-    def is_pending(self, msg_id: str) -> bool:
-        return msg_id in self.msg_ids
-
     def outstanding(self, engine: EngineConnector) -> list[str]:
         return self.msg_ids
 

@@ -81,7 +81,7 @@ def test_all_are_answered_when_the_hub_stops() -> None:
     bench.engine()
     msg = asked(bench, channel)
     channel.stop(EngineError("stopped"))
-    assert not channel.is_pending(msg.header.msg_id)
+    assert msg.header.msg_id not in channel.unanswered.pending
     assert len(bench.contents("control_in")) == 1
 
 

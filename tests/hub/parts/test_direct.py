@@ -24,7 +24,7 @@ def test_a_request_goes_to_its_engine_and_the_answer_back() -> None:
     queue = queue_on(bench)
     engine = bench.engine()
     msg = called(bench, queue)
-    assert queue.is_pending(msg.header.msg_id)
+    assert msg.header.msg_id in queue.unanswered.pending
     assert queue.outstanding(engine) == [msg.header.msg_id]
     queue.save_queue_result([b"a"], bench.reply_to("a", msg))
     assert [sent.parent.msg_id for sent in bench.sent("mux_in")] == [msg.header.msg_id]

@@ -97,14 +97,14 @@ class Recovery:
                 # The previous hub may have ended before it noted this result as owed. Note it now: if this hub ends,
                 # the next hub may presume that the result was sent, since it is older than `JUST_NOW` by then.
                 self._owed.owe(session, msg_id)
-        self._expect_engines(records, messages)
-        shares: dict[str, TaskRecord] = {note.msg_id: note for note in (yield self._store.notes())}
-        named = {
-            sub_msg_id(record.msg_id, uuid)
+        gathered = {
+            record.msg_id: self._targets(messages[record.msg_id])
             for record in records
             if record.queue == "broadcast" and record.engine_uuid is None
-            for uuid in self._targets(messages[record.msg_id])
         }
+        self._expect_engines(records, messages, gathered)
+        shares: dict[str, TaskRecord] = {note.msg_id: note for note in (yield self._store.notes())}
+        named = {sub_msg_id(msg_id, uuid) for msg_id, uuids in gathered.items() for uuid in uuids}
         for msg_id in shares.keys() - named:
             self._store.discard(msg_id)  # the previous hub ended after the last answer, before it did this
         waiting: list[Task] = []
@@ -186,16 +186,21 @@ class Recovery:
         targets = metadata.targets or ()
         return [engine.uuid for engine in self._engines.gone if metadata.follow or engine.uuid in targets]
 
-    def _expect_engines(self, records: list[TaskRecord], messages: dict[str, Message | None]) -> None:
+    def _expect_engines(
+        self, records: list[TaskRecord], messages: dict[str, Message | None], gathered: dict[str, list[str]]
+    ) -> None:
         """Restore the engines that may have requests, and the engines without which a task could never run.
 
         An engine that has requests may be in no list: it may have come just before the hub ended.
+
+        Args:
+            records, messages: the unfinished requests, and their messages by msg_id.
+            gathered: the uuids of the targets of each gathered broadcast among them, by msg_id.
         """
         uuids = {record.engine_uuid for record in records if record.engine_uuid is not None}
+        uuids.update(*gathered.values())
         for record in records:
-            if record.queue == "broadcast" and record.engine_uuid is None:
-                uuids.update(self._targets(messages[record.msg_id]))
-            elif record.queue == "task":
+            if record.queue == "task":
                 uuids.update(self._wanted_by(messages[record.msg_id]))
         for uuid in sorted(uuids):
             if self._engine_of(uuid) is None:

@@ -183,7 +183,8 @@ class Admission:
         if self._lines and (channel, idents[0]) in self._lines:
             self._wait(channel, idents, msg, handler)
             return False
-        if self._is_pending(header.msg_id) and self._is_duplicate(msg):
+        if self._is_pending(header.msg_id):
+            self._ignore_duplicate(msg)
             return False
         if is_known or not is_fresh:
             if self._intake.stopping:
@@ -217,14 +218,11 @@ class Admission:
         except Exception as again:
             self._notices.failed("refusal", again, task=msg_id)
 
-    def _is_duplicate(self, msg: Message) -> bool:
-        """Return whether a request reuses the msg_id of a pending request; if so, count that the request is ignored."""
-        if not self._is_pending(msg.header.msg_id):
-            return False
+    def _ignore_duplicate(self, msg: Message) -> None:
+        """Count that a request is ignored, since it has the msg_id of a pending request."""
         self._notices.ignore(
             "duplicate_msg_id", "the request is pending already", task=msg.header.msg_id, client=msg.header.session
         )
-        return True
 
     def _wait(self, channel: str, idents: list[bytes], msg: Message, handler: Handler) -> None:
         size = OVERHEAD + sum(map(len, msg.frames))
@@ -291,7 +289,8 @@ class Admission:
     def _looked_up(self, channel: str, waiting: _Waiting, has_record: bool | None) -> None:
         """Carry out a request, or refuse it. ``has_record`` is None if the store gave no answer."""
         idents, msg, handler, *_ = waiting
-        if self._is_duplicate(msg):
+        if self._is_pending(msg.header.msg_id):
+            self._ignore_duplicate(msg)
             return
         if has_record is None:
             what = "the task database does not answer, so the hub cannot check whether this request has come before"

@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from ..records.record import TaskRecord
+from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Buffer, to_bytes
 from ..wire.messages import error_content
 
@@ -32,7 +33,7 @@ _LONG_BYTES = struct.Struct("<cQ")
 
 
 def result_of(record: TaskRecord) -> dict[str, Any]:
-    """Return the entry of a finished request in the reply. Its buffers are not in it: see `value_buffers`."""
+    """Return the entry of a finished request in the reply. Its buffers are not in it: see `buffers_for`."""
     result = record.as_dict(("header", "metadata", "result_metadata", "result_header", "result_content", "received"))
     # a stock client reads these as dicts
     for key in ("result_header", "result_metadata"):
@@ -43,7 +44,7 @@ def result_of(record: TaskRecord) -> dict[str, Any]:
     elif content["status"] != "ok" and "ename" not in content:
         # An aborted request has no error, but a stock client reads one from each result that is not ok.
         error = (
-            error_content("TaskAborted", "it was aborted before it began")
+            error_content("TaskAborted", NOT_BEGUN)
             if content["status"] == "aborted"
             else error_content("HubError", f"the request ended with status {content['status']!r}")
         )

@@ -501,15 +501,21 @@ def run_history(world: World) -> list[str]:
     return history
 
 
+def half_answered() -> tuple[World, str, Message]:
+    """Return a world whose engine a has answered a gathered broadcast, its msg_id, and the share of the engine b."""
+    world = durable_world()
+    for uuid in "ab":
+        world.engine(uuid)
+    msg_id = broadcast(world, ["a", "b"], gather=True)
+    [first, second] = requests(world, "broadcast_out")
+    world.answer("a", first, channel="broadcast_out")
+    return world, msg_id, second
+
+
 def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
     """The last answer was noted, and the end was not."""
-    before = durable_world()
-    for uuid in "ab":
-        before.engine(uuid)
-    msg_id = broadcast(before, ["a", "b"], gather=True)
-    [first, second] = requests(before, "broadcast_out")
+    before, msg_id, second = half_answered()
     gathered = before.hub.gathering.gathered[msg_id]
-    before.answer("a", first, channel="broadcast_out")
     assert before.hub.store.durable
     before.hub.store.add(note_of_share(gathered, "b", gathered.answers["a"]))
     world = crashed(before)
@@ -521,12 +527,7 @@ def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
 
 
 def test_notes_of_shares_are_not_for_users_and_outlive_a_purge() -> None:
-    before = durable_world()
-    for uuid in "ab":
-        before.engine(uuid)
-    msg_id = broadcast(before, ["a", "b"], gather=True)
-    [first, second] = requests(before, "broadcast_out")
-    before.answer("a", first, channel="broadcast_out")
+    before, msg_id, second = half_answered()
     share = sub_msg_id(msg_id, "a")
     assert run_history(before) == [msg_id]
     assert [found["msg_id"] for found in before.query("db_request", {"query": {}})["records"]] == [msg_id]
@@ -546,12 +547,7 @@ def test_notes_of_shares_are_not_for_users_and_outlive_a_purge() -> None:
 @pytest.mark.parametrize("carry_on", [True, False])
 def test_notes_that_no_broadcast_needs_any_more_go_at_the_next_start(carry_on: bool) -> None:
     """The last hub ended between recording the answer of a broadcast and forgetting the notes of its shares."""
-    before = durable_world()
-    for uuid in "ab":
-        before.engine(uuid)
-    msg_id = broadcast(before, ["a", "b"], gather=True)
-    [first, _] = requests(before, "broadcast_out")
-    before.answer("a", first, channel="broadcast_out")
+    before, msg_id, _ = half_answered()
     before.hub.store.update(msg_id, {"completed": before.clock(), "received": before.clock()})
     world = crashed(before, carry_on=carry_on)
     assert run_now(world.hub.store.notes()) == []
@@ -559,12 +555,7 @@ def test_notes_that_no_broadcast_needs_any_more_go_at_the_next_start(carry_on: b
 
 
 def test_a_noted_share_that_is_damaged_is_asked_for_again() -> None:
-    before = durable_world()
-    for uuid in "ab":
-        before.engine(uuid)
-    msg_id = broadcast(before, ["a", "b"], gather=True)
-    [first, second] = requests(before, "broadcast_out")
-    before.answer("a", first, channel="broadcast_out")
+    before, msg_id, second = half_answered()
     before.hub.store.update(sub_msg_id(msg_id, "a"), {"result_content": b"{"})
     world = crashed(before)
     world.answer("b", second, channel="broadcast_out")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trio_hub.hub import EngineState
+from trio_hub.hub import EngineConnector, EngineState
 from trio_hub.hub.routes import DISCONNECTED
 from trio_hub.records.record import TaskRecord
 from trio_hub.schedulers.unanswered import Direct
@@ -82,37 +82,39 @@ def test_nothing_is_kept_for_an_engine_that_goes() -> None:
     assert not bench.routes.owes_answers(engine)
 
 
+def one_of_two_sent(bench: Bench, channel: str) -> tuple[EngineConnector, FakeQueue, str, str]:
+    """Send an engine the first of two requests. Return the engine, the channel's queue, and the msg_ids."""
+    engine = bench.engine()
+    sent, waits = bench.message().header.msg_id, bench.message().header.msg_id
+    queue = FakeQueue([sent, waits])
+    bench.routes.connect({channel: queue})
+    bench.routes.send(engine, channel, [b"sent"], sent)
+    return engine, queue, sent, waits
+
+
 def test_a_request_that_waits_for_a_proof_was_not_lost() -> None:
     bench = Bench()
-    engine = bench.engine()
-    sent, waits = bench.message(), bench.message()
-    queue = FakeQueue([sent.header.msg_id, waits.header.msg_id])
-    bench.routes.connect({"control_out": queue})
-    bench.routes.send(engine, "control_out", [b"sent"], sent.header.msg_id)
+    engine, queue, sent, waits = one_of_two_sent(bench, "control_out")
     bench.routes.engine_connection_lost(engine, "control_out")
-    bench.routes.send(engine, "control_out", [b"waits"], waits.header.msg_id)
+    bench.routes.send(engine, "control_out", [b"waits"], waits)
     bench.host.sent.clear()
     bench.routes.flush(engine, "control_out")
     [question] = bench.sent("control_out")
     assert bench.routes.heard_probe(b"a", question.header.msg_id)
-    assert queue.lost == [(sent.header.msg_id, DISCONNECTED)]
+    assert queue.lost == [(sent, DISCONNECTED)]
     assert bench.host.sent[1:] == [("control_out", [b"a", b"waits"])]
 
 
 def test_a_message_that_waits_does_not_hide_what_an_unknown_connection_has_lost() -> None:
     bench = Bench()
-    engine = bench.engine()
-    sent, waits = bench.message(), bench.message()
-    queue = FakeQueue([sent.header.msg_id, waits.header.msg_id])
-    bench.routes.connect({"mux_out": queue})
-    bench.routes.send(engine, "mux_out", [b"sent"], sent.header.msg_id)
+    engine, queue, sent, waits = one_of_two_sent(bench, "mux_out")
     bench.host.unreachable = {b"a"}
-    bench.routes.send(engine, "mux_out", [b"waits"], waits.header.msg_id)
+    bench.routes.send(engine, "mux_out", [b"waits"], waits)
     bench.routes.some_connection_lost([engine], "mux_out", ())
     bench.host.unreachable = set()
     bench.host.sent.clear()
     bench.routes.flush(engine, "mux_out")
     [question] = bench.sent("mux_out")
     assert bench.routes.heard_probe(b"a", question.header.msg_id)
-    assert queue.lost == [(sent.header.msg_id, DISCONNECTED)]
+    assert queue.lost == [(sent, DISCONNECTED)]
     assert bench.host.sent[1:] == [("mux_out", [b"a", b"waits"])]

@@ -585,7 +585,7 @@ def test_an_engine_that_is_heard_before_its_connections_are_open() -> None:
 
 
 @pytest.mark.parametrize("how", ["heart", "request", "iopub"])
-@pytest.mark.parametrize("when", ["awaited", "asked", "probed"])
+@pytest.mark.parametrize("when", ["expected", "asked", "probed"])
 def test_an_engine_goes_during_the_take_over(how: str, when: str) -> None:
     before = durable_world()
     engine = before.engine("a")
@@ -593,7 +593,7 @@ def test_an_engine_goes_during_the_take_over(how: str, when: str) -> None:
     gathered = broadcast(before, ["a"], gather=True)
     world = crashed(before)
     meanwhile = world.call("a")
-    if when != "awaited":
+    if when != "expected":
         world.beat("a")
     if when == "probed":
         world.answer_questions()
@@ -624,7 +624,7 @@ def test_an_engine_goes_during_the_take_over(how: str, when: str) -> None:
     nothing_left(world)
 
 
-def test_an_engine_may_not_register_anew_while_it_is_awaited() -> None:
+def test_an_engine_may_not_register_anew_while_it_is_expected() -> None:
     before = durable_world()
     before.engine("a")
     before.call("a")

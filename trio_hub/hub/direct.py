@@ -231,7 +231,7 @@ class DirectQueue:
         for direct in list(self.unanswered.pending.values()):
             self.give_up(direct.lane.ident, direct.header.msg_id, error)
 
-    def take_over(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
+    def take_over(self, message: Message, engine: EngineConnector | None) -> None:
         """Carry on with a request of an earlier hub. Raises `EngineError` if `engine` is None."""
         self.submitted += 1
         if engine is None:

@@ -145,9 +145,9 @@ class Recovery:
         if record.queue == "task":
             return self._tasks.take_over(record, message, engine)
         if record.queue == "mux":
-            self._direct.take_over(record, message, engine)
+            self._direct.take_over(message, engine)
         elif record.engine_uuid is not None:
-            self._broadcasts.take_over_share(record, message, engine)
+            self._broadcasts.take_over_share(message, engine)
         else:
             self._broadcasts.take_over(message, shares)
         return None

@@ -36,7 +36,7 @@ class RestoredBroadcasts:
         self._scattered = scattered
         self._broadcasts = broadcasts
 
-    def take_over_share(self, record: TaskRecord, message: Message, engine: EngineConnector | None) -> None:
+    def take_over_share(self, message: Message, engine: EngineConnector | None) -> None:
         """Carry on with a share of an earlier hub's broadcast. Raises `EngineError` if `engine` is None."""
         self._broadcasts.count_restored()
         if engine is None:

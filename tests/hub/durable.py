@@ -156,7 +156,7 @@ def crashed(
 
     Args:
         engines: those in the list of engines; None: all that the last hub had.
-        remembered: those that are taken up only when their hearts are heard.
+        remembered: the engines that the next hub takes up only when their hearts are heard, as uuids by id.
         carry_on: whether it takes over, or writes off, what the last has left.
     """
     old = world.hub

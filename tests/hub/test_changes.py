@@ -11,7 +11,7 @@ from .world import Peer, World
 
 
 def told(world: World) -> list[tuple[str, int, str]]:
-    """What the next subscriber is told."""
+    """Return the notifications that the next subscriber gets, each as type, engine id and uuid."""
     found: list[tuple[str, int, str]] = []
     for frames in world.hub.engines.changes.client_subscribed():
         message = world.read(frames)
@@ -21,7 +21,7 @@ def told(world: World) -> list[tuple[str, int, str]]:
 
 
 def ask(world: World, session: str = "client") -> dict[str, str]:
-    """A client asks which engines there are."""
+    """Ask for the engines as a client, and return the uuids by id."""
     engines: dict[str, str] = world.query("connection_request", client=Peer(session))["engines"]
     return engines
 

@@ -22,7 +22,7 @@ ANOTHER = Peer("another", username="ada")
 
 
 def stock_results(reply: Message, content: dict[str, Any], msg_ids: Sequence[str]) -> list[Any]:
-    """What `ipyparallel.Client.result_status` makes of a reply for these msg_ids."""
+    """Return the results for these msg_ids, read from a reply as `ipyparallel.Client.result_status` reads it."""
     assert content["status"] == "ok", content
     buffers = reply.buffers
     results: list[Any] = []
@@ -40,7 +40,7 @@ def stock_results(reply: Message, content: dict[str, Any], msg_ids: Sequence[str
 
 
 def ask(world: World, *msg_ids: str) -> list[Any]:
-    """What another stock client gets for these msg_ids, in their order."""
+    """Ask for these msg_ids as another stock client, and return the results in the order of the msg_ids."""
     reply = world.query_message("result_request", {"msg_ids": list(msg_ids)}, ANOTHER)
     results = stock_results(reply, world.content(reply), msg_ids)
     by_id = dict(zip(sorted(msg_ids), results, strict=True))
@@ -48,7 +48,7 @@ def ask(world: World, *msg_ids: str) -> list[Any]:
 
 
 def answer(world: World, uuid: str, request: Message, value: Any, channel: str = "task_out") -> None:
-    """An engine answers with a value, as a stock engine packs it; an exception is an error."""
+    """Answer a request as a stock engine: with a value, or with an error if the value is an exception."""
     if isinstance(value, Exception):
         content = {"status": "error", "ename": type(value).__name__, "evalue": str(value), "traceback": []}
         world.answer(uuid, request, content, channel=channel)
@@ -57,7 +57,7 @@ def answer(world: World, uuid: str, request: Message, value: Any, channel: str =
 
 
 def gathered(world: World, *values: Any) -> str:
-    """A gathered broadcast to engines that answer with these values; its msg_id."""
+    """Send a gathered broadcast to engines that answer with these values, and return its msg_id."""
     uuids = "abcdefgh"[: len(values)]
     msg_id = broadcast(world, uuids, gather=True)
     sent = shares(world)

@@ -35,7 +35,7 @@ class Oracle:
         self.asked: list[tuple[Task, list[str]]] = []
         self.timers: list[FakeTimer] = []
         self.calls: list[Callable[[], None]] = []
-        """What is to be called soon."""
+        """The calls that the scheduler has asked for (`soon`)."""
 
     def is_pending(self, msg_id: str) -> bool:
         return msg_id in self.pending
@@ -47,7 +47,7 @@ class Oracle:
         self.calls.append(call)
 
     def take_turns(self) -> int:
-        """Make all calls, and those that they ask for. How many there were."""
+        """Make all these calls, and the calls that they ask for. Return their number."""
         turns = 0
         while self.calls:
             self.calls.pop(0)()

@@ -58,7 +58,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         self.lost: list[Worker] = []
         self.settled: list[Worker] = []
         self.aborted: set[str] = set()
-        """What was aborted while it ran: it goes on there, and nowhere else."""
+        """The msg_ids of tasks that were aborted while they ran. They go on there, and nowhere else."""
         self.idle_since_abandoned: set[Worker] = set()
         """What makes room by `abandon` is not filled before the engine's next answer: the engine is busy still."""
         for ident in IDENTS[:engines]:

@@ -69,7 +69,7 @@ class Broadcast:
 
     @property
     def _status(self) -> str:
-        """Return the status of the whole: that of the first engine that failed."""
+        """The status of the reply: "ok", or "aborted" or "error" according to the first engine that failed."""
         failed = next((answer for uuid, _ in self.targets if not (answer := self.answers[uuid]).ok), None)
         if failed is None:
             return "ok"

@@ -164,7 +164,7 @@ class TaskScheduler:
         return True
 
     def inherit(self, task: Task, worker: Worker) -> bool:
-        """Add a task that an earlier hub has sent to an engine. Return False if its msg_id is that of another task."""
+        """Add a task that an earlier hub has sent to an engine. Return False if another task has its msg_id."""
         if task.msg_id in self.tasks:
             return False
         self._submissions += 1

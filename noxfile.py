@@ -53,7 +53,7 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """A cluster at which everything goes wrong, for an hour or for as many minutes as SOAK_MINUTES says."""
+    """A cluster whose engines, connections, clients and hub fail at random, for an hour or for SOAK_MINUTES."""
     install(session, "test")
     env = {"SOAK_MINUTES": os.environ.get("SOAK_MINUTES", "60")}
     timeout = f"faulthandler_timeout={60 * float(env['SOAK_MINUTES']) + 3600:.0f}"
@@ -73,7 +73,7 @@ def interop(session: nox.Session) -> None:
 
     With arguments: that part of the suite, for instance `-- ipyparallel.tests.test_client -k purge`. With
     STOCK_SUITE_CURVE=1 in the environment: the suite, with every controller told to encrypt. With
-    STOCK_SUITE_ENGINES=trio-hub: our engines wherever the suite starts one.
+    STOCK_SUITE_ENGINES=trio-hub: the suite, with our engines instead of stock ones.
     """
     install(session, "interop")
     suite = ["ipyparallel.tests", f"--at-least={STOCK_TESTS}"]

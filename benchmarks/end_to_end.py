@@ -33,6 +33,7 @@ import trio
 import trio_hub
 from trio_hub.cli import main as command
 
+from .compare.failure import wait_until
 from .compare.page import table
 from .compare.processes import memory_mb, tree
 from .compare.results import this_machine
@@ -92,17 +93,10 @@ def processes(directory: Path, *commands: list[str]) -> Iterator[list[subprocess
 @contextmanager
 def cluster(directory: Path, hub: list[str], engine: list[str]) -> Iterator[None]:
     with processes(directory, hub):
-        wait_until((directory / "security" / "ipcontroller-engine.json").exists, "the hub's connection files")
+        is_ready = (directory / "security" / "ipcontroller-engine.json").exists
+        wait_until(is_ready, "the hub has written its connection files", PATIENCE, 0.005)
         with processes(directory, *[engine] * WORKERS):
             yield
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come within {PATIENCE:g} s")
-        time.sleep(0.005)
 
 
 HUB = ["trio_hub", "serve"]
@@ -188,7 +182,7 @@ async def dask(directory: Path) -> AsyncGenerator[Client, None]:
 @asynccontextmanager
 async def parsl(directory: Path) -> AsyncGenerator[Client, None]:
     parsl, executors = import_module("parsl"), import_module("parsl.executors")
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where its commands are
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # has Parsl's commands
     executor = executors.HighThroughputExecutor(max_workers_per_node=WORKERS, address="127.0.0.1")
     config = import_module("parsl.config").Config(executors=[executor], run_dir=str(directory))
     with parsl.load(config):
@@ -303,10 +297,11 @@ def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]
     return "\n".join(
         [
             "# End to end\n",
-            "What users of a cluster feel, beside other systems: two workers on one machine, calls that do nothing.",
+            "The speed of a cluster as its users see it, and of other systems: two workers on one machine, and calls",
+            "that do nothing.",
             "This page was written by `python -m benchmarks.end_to_end --write PAGE.md`.\n",
             f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
-            "In brackets: the least and the most.",
+            "In brackets: the smallest and the largest value.",
             "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
             "manager of a ProcessPoolExecutor are in the client's process; Parsl detaches its workers, which are not",
             "counted.)\n",
@@ -319,10 +314,10 @@ def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]
 def main() -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (%(default)s)")
-    parser.add_argument("--calls", type=int, default=2000, help="calls of a measurement (%(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="the contenders whose names contain one of these")
-    parser.add_argument("--write", type=Path, metavar="PAGE.md", help="where the page goes; else to stdout")
+    parser.add_argument("--rounds", type=int, default=3, help="how often to measure each contender (%(default)s)")
+    parser.add_argument("--calls", type=int, default=2000, help="the number of calls in each measurement (%(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="only contenders whose names contain one of these")
+    parser.add_argument("--write", type=Path, metavar="PAGE.md", help="the file to write the page to (stdout)")
     parser.add_argument("--contender", help=argparse.SUPPRESS)  # for the process that measures one contender
     options = parser.parse_args()
     chosen = {one.name: one for one in contenders()}
@@ -335,7 +330,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed = False
     for number in range(options.rounds):
-        for name in names[:: -1 if number % 2 else 1]:  # so that nobody is always first
+        for name in names[:: -1 if number % 2 else 1]:  # so that no contender is always the first
             try:
                 found[name].append(measured(name, options.calls))
                 said = json.dumps({key: round(value, 2) for key, value in found[name][-1].items()})

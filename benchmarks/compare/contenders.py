@@ -86,7 +86,7 @@ class Controller:
         security = self.directory / "security"
         security.mkdir()
         self._output = self.directory / "output.txt"
-        # Compile all modules first, as in an installed package: Python compiles a module only once
+        # As in an installed package, Python may store compiled modules, so that it does not compile them at each start.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         began = time.perf_counter()
         with self._output.open("wb") as output:

@@ -9,6 +9,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -268,34 +270,36 @@ def test_the_list_of_commands_is_true() -> None:
         assert run(name, "--help")[0] == 0
 
 
-# Terminals and files that its output goes to
+# Terminals, and where its output goes
+
+
+@contextmanager
+def children_start_with(action: signal.Handlers) -> Iterator[None]:
+    """Set the action of SIGHUP that processes inherit. The tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # inherited; the tests themselves may run under nohup
-    try:
-        with command("serve", f"--profile-dir={tmp_path}") as hub:
-            hub.wait_line("stdout", "^trio-hub ready: ")
-            hub.signal(signal.SIGHUP)
-            hub.signal(signal.SIGHUP)
-            assert hub.wait() == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with children_start_with(signal.SIG_DFL), command("serve", f"--profile-dir={tmp_path}") as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.signal(signal.SIGHUP)
+        hub.signal(signal.SIGHUP)
+        assert hub.wait() == 0
     assert "received a signal, stopping signal=SIGHUP" in "\n".join(hub.stderr)
     assert "at once" not in "\n".join(hub.stderr)
     assert list((tmp_path / "security").iterdir()) == []
 
 
 def test_with_nohup_a_closed_terminal_is_no_reason_to_stop(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
-    try:
-        with command("serve", f"--profile-dir={tmp_path}") as hub:
-            hub.wait_line("stdout", "^trio-hub ready: ")
-            hub.signal(signal.SIGHUP)
-            hub.signal(signal.SIGTERM)
-            assert hub.wait() == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with children_start_with(signal.SIG_IGN), command("serve", f"--profile-dir={tmp_path}") as hub:
+        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.signal(signal.SIGHUP)
+        hub.signal(signal.SIGTERM)
+        assert hub.wait() == 0
     assert "SIGHUP" not in "\n".join(hub.stderr)
 
 
@@ -319,7 +323,7 @@ def test_it_can_print_any_path_in_any_encoding(encoding: str, name: str, tmp_pat
     "redirections", ["", ">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"]
 )
 def test_it_serves_wherever_its_output_goes(redirections: str, tmp_path: Path) -> None:
-    """And what engines write to stderr goes into none of its files."""
+    """The text that engines write to stderr goes into none of the hub's files, either."""
     run_it = f"exec {sys.executable} -m trio_hub serve --profile-dir={tmp_path} --engines=1 {redirections}"
     engine = f"{sys.executable} -c 'import os, time; os.write(2, b\"from the engine\"); time.sleep(1000)'"
     client_file = tmp_path / "security" / "ipcontroller-client.json"

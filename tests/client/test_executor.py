@@ -32,19 +32,6 @@ from .background import Background, background, connected
 Wrong = (ZeroDivisionError, ValueError, KeyError, TypeError)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Background]:
-    """A cluster of two engines for the tests that change nothing about it."""
-    with background(2) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def executor(cluster: Background) -> Iterator[Executor]:
-    with connected(cluster) as executor:
-        yield executor
-
-
 @pytest.fixture(params=["ours", "of threads"])
 def any_executor(request: pytest.FixtureRequest, cluster: Background) -> Iterator[futures.Executor]:
     """An executor, of which the standard library's contract is expected."""
@@ -65,7 +52,7 @@ def fail(kind: str) -> None:
 
 
 def outcome(get: Callable[[], Any]) -> Any:
-    """What a function returns; or the class of the error that it raises, where the standard library has one."""
+    """Return what a function returns, or the class among `Wrong` of the error that it raises."""
     try:
         return get()
     except Wrong as error:
@@ -201,7 +188,7 @@ def shared(cluster: Background) -> Iterator[Executor]:
 
 
 def taken(results: Iterator[Any], early: int) -> list[Any]:
-    """What an iterator gives until it ends, raises, or has given so many; more than ten mean all."""
+    """Return what an iterator yields until it ends, raises, or has yielded ``early`` items. 0 means no limit."""
     found = []
     for _ in range(early or 100):
         try:
@@ -298,7 +285,7 @@ def client_threads() -> list[threading.Thread]:
 
 
 def test_arguments_are_those_of_the_moment(executor: Executor) -> None:
-    """What is changed after `submit` is sent as it was."""
+    """An argument that is changed after `submit` is sent as it was."""
     array, items = numpy.zeros(100_000), [1]
     with blocked(executor):
         sums: list[Future[Any]] = [executor.submit(numpy.sum, array), executor.submit(sum, items)]
@@ -344,7 +331,7 @@ def test_one_wake_up_for_many_calls(executor: Executor, monkeypatch: pytest.Monk
         results = executor.map(divide, range(1000))
         assert len(woken) == 1
     assert sum(results) == 999 * 500 / 2
-    assert len(woken) < 30, "those are sent in slices, between which replies are received"
+    assert len(woken) < 30, "calls are sent in slices, between which replies are received"
 
 
 def test_targets(cluster: Background) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio  # noqa: TID251 - this is what programs do that run on asyncio
+import asyncio  # noqa: TID251 - as in programs that run on asyncio
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,20 +16,8 @@ from .background import Background, background, connected
 from .test_executor import divide
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Background]:
-    with background(2) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def executor(cluster: Background) -> Iterator[Executor]:
-    with connected(cluster) as executor:
-        yield executor
-
-
 def test_asyncio(cluster: Background) -> None:
-    """Also when the executor is made while the loop runs, as in a notebook."""
+    """The executor may be made while the loop runs, as in a notebook."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -143,8 +143,8 @@ async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
             shares = [f"{scattered}_{engine.uuid}" for engine in engines]
             assert await only_reply(client, calls[0]) == {"status": "ok"}
             assert await only_reply(client, shares[0]) == {"status": "ok"}
-            # A hub that is killed between sending a result and noting that sends it once more, see durability.md. When
-            # it answers this, it has noted both.
+            # If a hub is killed after it has sent a result and before it has noted that, the next hub sends the result
+            # again, see durability.md. When the hub answers this query, it has noted both results.
             await client.query("queue_request")
             forgetful.held.clear()
             async with disconnection(second) as disconnected:

@@ -215,7 +215,7 @@ class Rounds:
 
     async def check_records(self) -> None:
         if self.strict:
-            # A request that came to the new hub by itself may have been answered before its client looked.
+            # The new hub may have received such a request, and answered it, before the request's client looked for it.
             self.lost.difference_update(self.hub.records(list(self.lost)))
             assert not self.lost
         for asker in self.askers:

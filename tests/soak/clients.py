@@ -1,4 +1,4 @@
-"""The clients of a soak: they ask for work, leave, come back, abort, and find out what has become of their requests."""
+"""The clients of a soak. They submit and abort requests, leave, come back, and look for missing answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANSWERED_WITHIN = 2.0
-"""Seconds after which a query is repeated: it may have died with the hub, or with a connection."""
+"""Seconds after which a query is repeated, since it may have been lost with the hub or with a connection."""
 OVERDUE = 2.0
 """Seconds after which a client asks what has become of a request."""
 IN_FLIGHT = 2.0
@@ -41,7 +41,7 @@ class SoakClient:
     Args:
         soak: the soak that this client is part of.
         number: tells the clients apart in buffers.
-        unsteady: how often, for each thing that it does, the client leaves and comes back; and as often it is cut.
+        unsteady: the probability that the client leaves, and that its connections are cut, after each of its steps.
     """
 
     def __init__(self, soak: Soak, number: int, unsteady: float) -> None:
@@ -256,7 +256,7 @@ class SoakClient:
             self._check(msg_id, result, buffers)
 
     async def _records(self, msg_ids: list[str]) -> dict[str, tuple[dict[str, Any], list[Buffer]]]:
-        """Return the content and the buffers of the results that are recorded, by msg_id."""
+        """Return the content and the buffers of the recorded results, by msg_id."""
         keys = ["msg_id", "result_content", "result_buffers", "completed"]
         reply = await self.query("db_request", {"query": {"msg_id": {"$in": msg_ids}}, "keys": keys})
         buffers = list(reply.buffers)
@@ -276,28 +276,28 @@ class SoakClient:
             )
 
     def _has_failed(self, msg_id: str) -> bool:
-        """Whether a request has not ended well, or the hub may not know that it has."""
+        """Return whether a request has failed, or the hub may not know that it has succeeded."""
         request = self.asked[msg_id]
         replies = self.replies.get(msg_id, ())
         failed = any(reply.content["status"] != "ok" for reply in replies) or request.outcome not in ("", "ok")
         return failed or request.sent_again or request.purged or self._is_excused(request)
 
     def _is_excused(self, request: Request) -> bool:
-        """Whether a message of this request may have been lost with a connection or with a hub."""
+        """Return whether a message of this request may have been lost with a connection or with a hub."""
         return max(self.disturbed_at, self.soak.disturbed_at) >= request.at - IN_FLIGHT
 
     def _may_be_unknown(self, request: Request) -> bool:
-        """Whether the hub may have no record of this request, although it was sent."""
+        """Return whether the hub may have no record of this request, although it was sent."""
         return self._is_excused(request) or self.soak.purged_all_at >= request.at
 
     async def _chase(self) -> None:
-        """Find out about overdue requests: submit those again that are unknown, fetch the results that are not sent."""
+        """Submit overdue requests again that the hub does not know, and fetch results that were not sent."""
         now = trio.current_time()
         overdue = [msg_id for msg_id in self.open() if now - self.asked[msg_id].at > OVERDUE]
         if not overdue:
             return
         for queue in {self.asked[msg_id].queue for msg_id in overdue}:
-            await heard(self.client, queue)  # so all has arrived that was sent before
+            await heard(self.client, queue)  # so the hub has received all earlier requests
         completed, unknown = await again(lambda: Asker(self.client, [], self.rng).status(overdue))
         late = [msg_id for msg_id in completed if msg_id in self._overdue and msg_id not in self.replies]
         self._overdue = set(completed)
@@ -337,7 +337,7 @@ class SoakClient:
             )
 
     async def check_records(self) -> None:
-        """What was answered well is recorded; and what is recorded is right."""
+        """Check that each successful request is recorded, and that the recorded results are right."""
         settled = self.settled()
         for place in range(0, len(settled), 200):
             some = settled[place : place + 200]

@@ -1,4 +1,4 @@
-"""The engines of a soak: they work, die, leave, fall silent, are cut off, and come back; new ones take their places."""
+"""The engines of a soak. They work, die, unregister, fall silent, are cut off, and come back or are replaced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Place:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Have one engine after the other, for ever."""
+        """Run one engine after the other, for ever."""
         while True:
             with trio.CancelScope() as self._scope:
                 await self._one_engine()
@@ -97,11 +97,11 @@ class Place:
         request.answer()
 
     def replace(self) -> None:
-        """The engine is gone, and a new one comes."""
+        """End the engine. A new engine takes its place."""
         self._scope.cancel()
 
     def wake(self) -> None:
-        """End what keeps the engine from its work."""
+        """Let a silent or cut-off engine work again."""
         self.asleep = False
         if self.network is not None:
             self.network.refusing = False
@@ -109,14 +109,14 @@ class Place:
             self.engine.beating = True
             self.engine._changed()
 
-    # What happens to it
+    # Failures
 
     async def die(self) -> None:
         if self.engine is not None:
             self.engine.die()
 
     async def leave(self) -> None:
-        """Unregister, and be gone a moment later."""
+        """Unregister, and end a moment later."""
         if self.engine is not None:
             self.engine.leave()
             await trio.sleep(0.1)
@@ -129,7 +129,7 @@ class Place:
             self.replace()
 
     async def be_silent(self) -> None:
-        """The heart is silent until the hub has lost the engine. The engine may work on meanwhile."""
+        """Silence the heart for about as long as the hub needs to lose the engine. The engine may work meanwhile."""
         if self.engine is not None:
             self.engine.beating = False
             self.asleep = self.fleet.rng.random() < 0.5
@@ -137,7 +137,7 @@ class Place:
             self.wake()
 
     async def be_cut_off(self) -> None:
-        """The network of the engine is gone until the hub has lost the engine."""
+        """Cut the network of the engine for about as long as the hub needs to lose the engine."""
         if self.network is not None:
             self.network.refusing = True
             self.network.reset()
@@ -145,17 +145,17 @@ class Place:
             self.wake()
 
     async def be_reset(self) -> None:
-        """Connections of some channels, or of all, break."""
+        """Break the connections of some channels, or of all."""
         if self.network is not None:
             self.network.reset(*self._some(CHANNELS))
 
     async def be_swallowed(self) -> None:
-        """Connections of some channels fall silent, and both ends have to notice."""
+        """Silence the connections of some channels, which both ends have to notice."""
         if self.network is not None and await self._watched():
             self.network.swallow(*self._some(SILENCED))
 
     async def be_forgotten(self) -> None:
-        """Connections of some channels break, and the hub has to notice."""
+        """Break the connections of some channels at the engine's end, which the hub has to notice."""
         if self.network is not None and await self._watched():
             self.network.forget(*self._some(SILENCED))
 
@@ -180,7 +180,7 @@ class Fleet:
         hub: the process of the hub.
         size: the number of places.
         heart_timeout: seconds of silence after which the hub counts an engine as lost.
-        rng: decides everything.
+        rng: chooses all failures.
     """
 
     def __init__(self, hub: HubProcess, size: int, heart_timeout: float, rng: Random) -> None:
@@ -191,7 +191,7 @@ class Fleet:
         self.uuids: dict[int, str] = {}
         """The uuid of each engine that ever was, by id."""
         self.touched: dict[str, float] = {}
-        """When something has happened last to an engine, by uuid."""
+        """The time of the last failure of each engine, by uuid; infinite during a failure."""
         self.failures: set[str] = set()
         """The msg_ids of requests that have failed as they should."""
         self.carried_out = 0
@@ -213,7 +213,7 @@ class Fleet:
         return [engine for engine in engines if engine is not None and not engine.closed]
 
     async def trouble(self, over: trio.Event, pause: float) -> None:
-        """One thing after the other happens to an engine, until it is over. ``pause`` is in seconds, on average."""
+        """Let one engine after the other fail, until it is over. ``pause`` is the mean number of seconds in between."""
         happenings = {
             Place.die: 2,
             Place.leave: 1,
@@ -243,6 +243,6 @@ class Fleet:
         self.story.clear()
 
     def wake(self) -> None:
-        """All that is silent or cut off comes back."""
+        """Let all silent or cut-off engines work again."""
         for place in self.places:
             place.wake()

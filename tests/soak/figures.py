@@ -1,4 +1,4 @@
-"""What a soak has counted, for the end of the session."""
+"""The figures of a soak, which are printed at the end of the session."""
 
 from __future__ import annotations
 

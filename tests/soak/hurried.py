@@ -1,4 +1,4 @@
-"""``trio-hub``, whose connections are checked every few hundred milliseconds, so that a soak has many cuts a minute."""
+"""``trio-hub`` with short periods for checking connections, so that a soak can have many cuts per minute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trio_hub.runtime import connections, engine, factory, heartbeat
 
 
 def hurry() -> None:
-    """Shorten the periods that are no settings. What takes a minute in other hubs takes seconds in this one."""
+    """Shorten the periods that are not settings, so that steps that take a minute in other hubs take seconds."""
     factory.CONNECTION_PING = 0.3
     factory.LEAST_SILENCE = 0.5
     heartbeat.SILENT_SECONDS = 0.3

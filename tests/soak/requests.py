@@ -1,4 +1,4 @@
-"""What the clients of a soak ask for, and which answers are right."""
+"""The requests of a soak's clients, and the check of their answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STOPPED = "the hub has been stopped"
 
 @dataclass
 class Request:
-    """One request that needs one answer, and all that may excuse another answer than success.
+    """One request, and the facts that may excuse an error as its answer.
 
     Args:
         queue: ``task``, ``mux`` or ``broadcast``.

@@ -1,4 +1,4 @@
-"""A soak: everything that goes wrong at a cluster, at random and again and again, while clients ask for work."""
+"""A soak: engines, connections, clients and the hub of a cluster fail at random, while clients submit requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .clients import SoakClient
 from .engines import Fleet, Place
 
 UNSTEADY = (0.0, 0.005, 0.03)
-"""Of each client, how often it leaves and is cut, for each thing that it does."""
+"""For each client, the probability that it leaves, and that its connections are cut, after each of its steps."""
 ENGINES = 5
 PING, MISSES = 0.1, 15
 HEART_TIMEOUT = PING * MISSES
@@ -25,35 +25,35 @@ OPTIONS = (
     *("--ping", str(PING), "--max-heartmonitor-misses", str(MISSES)),
     *("--registration-timeout", "4", "--stranded-grace", "0.5", "--hwm", "2"),
 )
-"""Of the hub: all that takes a minute usually takes seconds."""
+"""Options of the hub. With them, steps that usually take a minute take seconds."""
 SETTLED_WITHIN = 60.0
-"""Seconds until all is answered when nothing happens any more: many times what it takes."""
+"""Seconds within which all requests must be answered after the last failure. It usually takes much less."""
 TROUBLES, TROUBLE = 2, 0.5
-"""How many engines are in trouble at a time at most, and seconds from one trouble to the next, on average."""
-MINUTES_IN_CYCLE = 5
-"""Purges for each restart of the hub."""
+"""The maximum number of engines that fail at the same time, and the mean seconds from one failure to the next."""
+PURGES_IN_CYCLE = 5
+"""The number of purges in each cycle, which has one restart of the hub."""
 CYCLES = 8
-"""Restarts at least, in a soak that lasts a minute or longer."""
+"""The least number of cycles in a soak that lasts a minute or longer."""
 SHORTEST, LONGEST = 5.0, 300.0
-"""Seconds of a cycle."""
+"""The least and the largest number of seconds in a cycle."""
 JUST_REGISTERED = 1.0
-"""Seconds: a hub that is killed so soon after an engine has come may not have noted that engine."""
+"""Seconds. A hub that is killed so soon after an engine has registered may not have saved that engine."""
 WARM_UP = 2
-"""Cycles with whose memory and descriptors all later ones are compared."""
+"""The number of first cycles, with which the memory and descriptors of all later cycles are compared."""
 MAX_GROWTH = 32 * 2**20
-"""Bytes by which the hub's memory may exceed that after the first cycles, at the same moment of a later cycle."""
+"""Bytes by which the hub's memory at the end of a later cycle may exceed its memory at the end of the first cycles."""
 COMES_TO_REST = 10.0
-"""Seconds that the hub has for that."""
+"""Seconds within which the hub must give memory and descriptors back at the end of a cycle."""
 MAX_DESCRIPTORS = 20
-"""File descriptors by which the hub may exceed those after the first cycles, at the same moment of a later cycle."""
+"""The same for the number of the hub's file descriptors."""
 
 
 class Soak:
-    """All of it.
+    """A cluster that fails at random, its clients, and the checks of their answers.
 
     Args:
         hub: the process of the hub, which runs.
-        rng: decides everything. What happens is not repeated exactly with the same seed, since time has its part.
+        rng: chooses all failures and requests. The same seed does not repeat a soak exactly, since times differ.
     """
 
     def __init__(self, hub: HubProcess, rng: Random) -> None:
@@ -62,7 +62,7 @@ class Soak:
         self.fleet = Fleet(hub, ENGINES, HEART_TIMEOUT, rng)
         self.clients = [SoakClient(self, number, unsteady) for number, unsteady in enumerate(UNSTEADY)]
         self.operator = SoakClient(self, len(UNSTEADY), 0.0)
-        """Purges, and looks after everything; its connections are never cut."""
+        """The client that purges and checks records. Its connections are never cut."""
         self.figures: Counter[str] = Counter()
         self.wrongs: list[str] = []
         self.disturbed_at = float("-inf")
@@ -82,7 +82,7 @@ class Soak:
         self.wrongs.append(what)
 
     async def run(self, seconds: float) -> None:
-        """Go on for so long."""
+        """Run the soak for so many seconds."""
         cycle = min(LONGEST, max(SHORTEST, seconds / CYCLES))
         end = trio.current_time() + seconds
         async with self.operator.connected(), trio.open_nursery() as nursery:
@@ -100,8 +100,8 @@ class Soak:
             for _ in range(TROUBLES):
                 nursery.start_soon(self.fleet.trouble, over, TROUBLE)
             nursery.start_soon(self._restart, seconds * self.rng.uniform(0.2, 0.6))
-            for _ in range(MINUTES_IN_CYCLE):
-                await trio.sleep(seconds / MINUTES_IN_CYCLE)
+            for _ in range(PURGES_IN_CYCLE):
+                await trio.sleep(seconds / PURGES_IN_CYCLE)
                 await self._purge()
             over.set()
         with trio.move_on_after(SETTLED_WITHIN) as limit:
@@ -132,7 +132,7 @@ class Soak:
         self.disturbed_at = trio.current_time()
 
     async def _purge(self) -> None:
-        """Purge what is answered: by msg_ids, or all that is finished."""
+        """Purge answered requests: those of one client by msg_ids, or all."""
         client = self.rng.choice(self.clients)
         is_all = self.rng.random() < 0.3
         msg_ids = client.settled()
@@ -152,10 +152,10 @@ class Soak:
             if content["status"] != "ok" and not (self.killed_at and "pending" in content["evalue"]):
                 self.wrong(f"purge: {content}")
 
-    # When nothing happens any more
+    # After the last failure of a cycle
 
     async def _settle(self) -> None:
-        """All come back; all is answered; nothing is left."""
+        """Wait until all clients and engines are back and all requests are answered, and check that nothing is left."""
         self.fleet.wake()
         async with trio.open_nursery() as nursery:
             for client in self.clients:
@@ -254,7 +254,7 @@ class Soak:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
     def _check_log(self) -> None:
-        """The hub has logged no error."""
+        """Check that the hub has logged no error."""
         new = self.hub.log[self.read_log :]
         self.read_log += len(new)
         for bad in ("Traceback", "internal_error"):
@@ -263,7 +263,7 @@ class Soak:
                 raise AssertionError(new[max(0, place - 2000) : place + 4000])
 
     def _tell(self) -> None:
-        """What whoever looks for a fault wants to know."""
+        """Print the state of clients, engines and the hub, for the person who looks for the fault."""
         for client in self.clients:
             for msg_id in client.open():
                 print(f"open: {msg_id}, {client.asked[msg_id]}, carried out by {self.fleet.by.get(msg_id)}"[:500])
@@ -279,7 +279,7 @@ class Soak:
 
     @property
     def summary(self) -> list[str]:
-        """What happened, for the end of the session."""
+        """The numbers of events and requests, for the end of the session."""
         asked: Counter[str] = Counter()
         for client in self.clients:
             asked += client.figures

@@ -1,4 +1,4 @@
-"""A cluster at which everything goes wrong, for as long as SOAK_MINUTES says."""
+"""A cluster whose engines, connections, clients and hub fail at random, for as many minutes as SOAK_MINUTES says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINUTES = float(os.environ.get("SOAK_MINUTES") or 0.3)
 
 
 def free_ports(count: int) -> str:
-    """Return a range of free ports that the system gives to nobody while there is no hub."""
+    """Return a range of free ports that the system does not give to other programs while no hub is running."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         first = Random().randrange(10_000, lowest - count)

@@ -62,10 +62,10 @@ class LazyGroup(click.Group):
 
 
 def _hold_standard_descriptors() -> None:
-    """Open what was closed of stdin, stdout and stderr, as /dev/null.
+    """Open /dev/null in place of each of stdin, stdout and stderr that is closed.
 
-    Else the system gives their numbers to the next files and sockets, and whoever writes to stderr by its number, such
-    as an engine that the hub starts, would write into those.
+    Otherwise the system would give the numbers of these descriptors to the next files or sockets that the hub opens. A
+    process that writes to descriptor 2 as stderr, such as an engine that the hub starts, would write into that file.
     """
     for descriptor in range(3):
         try:

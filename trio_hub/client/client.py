@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..errors import RemoteError
+from ..errors import EngineError, RemoteError
 from ..wire.frames import Frames
 from ..wire.messages import parse_date
 from .calls import Calls, content_of, value_of
@@ -327,8 +327,9 @@ class Client:
 
     async def _uuids(self, targets: Targets) -> list[str]:
         """Return the uuids of the engines that targets name. Raises `EngineError`."""
-        if targets is not None and not self._engines.are_known(targets):
-            await learn_engines(self._link, self._engines)  # an engine may have just come
+        with suppress(EngineError):
+            return self._engines.uuids_of(targets)
+        await learn_engines(self._link, self._engines)  # an engine may have just come
         return self._engines.uuids_of(targets)
 
     async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..wire.frames import Frames
 from .connecting import Where
 from .handover import AnyFuture, ClientThread
 from .notifying import Targets
-from .packing import pack_call, pack_function
+from .packing import PackedFunction, pack_call, pack_function
 
 __all__ = ["Executor"]
 
@@ -114,14 +114,7 @@ class Executor(futures.Executor):
         Raises:
             RuntimeError: the executor was shut down, or belongs to another process.
         """
-        future: futures.Future[T] = futures.Future()
-        try:
-            call = _kept(pack_call(pack_function(fn), args, kwargs))
-        except SerializationError as error:
-            future.set_exception(error)
-        else:
-            self._client.submit(future, call)
-        return future
+        return self._begin(_packed(fn), args, kwargs)
 
     def map(
         self,
@@ -171,26 +164,33 @@ class Executor(futures.Executor):
         self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], buffersize: int | None, end: float | None
     ) -> Generator[Any, None, None]:
         """Begin to call a function for items, and return an iterator of the return values."""
-        failure: SerializationError | None = None
-        try:
-            packed = pack_function(fn)
-        except SerializationError as error:
-            failure = error
-
-        def begin(args: tuple[Any, ...]) -> AnyFuture:
-            future: AnyFuture = futures.Future()
-            try:
-                if failure is not None:
-                    raise failure
-                call = _kept(pack_call(packed, args, {}))
-            except SerializationError as error:
-                future.set_exception(error)
-            else:
-                self._client.submit(future, call)
-            return future
-
-        begun = map(begin, items)
+        function = _packed(fn)
+        begun = (self._begin(function, args, {}) for args in items)
         return _in_order(deque(islice(begun, buffersize)), begun, end)
+
+    def _begin(
+        self, function: PackedFunction | SerializationError, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> AnyFuture:
+        """Send a call. If the function or an argument cannot be packed, the future has the error."""
+        future: AnyFuture = futures.Future()
+        if isinstance(function, SerializationError):
+            future.set_exception(function)
+            return future
+        try:
+            call = _kept(pack_call(function, args, kwargs))
+        except SerializationError as error:
+            future.set_exception(error)
+        else:
+            self._client.submit(future, call)
+        return future
+
+
+def _packed(fn: Callable[..., Any]) -> PackedFunction | SerializationError:
+    """Return a function in packed form, or the error if it cannot be packed."""
+    try:
+        return pack_function(fn)
+    except SerializationError as error:
+        return error
 
 
 def _in_order(waiting: deque[AnyFuture], more: Iterator[AnyFuture], end: float | None) -> Generator[Any, None, None]:

@@ -101,16 +101,12 @@ class Engines:
             if id not in later:
                 self.publish(EngineJoined(id, uuid))
 
-    def are_known(self, targets: Targets) -> bool:
-        """Return whether the client knows engines with all these ids and uuids."""
-        return all(one in self.uuids or one in self.uuids.values() for one in _listed(targets))
-
     def uuids_of(self, targets: Targets) -> list[str]:
         """Return the uuids of the engines with these ids or uuids; of all engines for None. Raises `EngineError`."""
         known = self.uuids
         if targets is None:
             return list(known.values())
-        wanted = _listed(targets)
+        wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
         for one in wanted:
             if one not in known and one not in known.values():
                 there = ", ".join(str(id) for id in sorted(known)) or "none"
@@ -146,9 +142,3 @@ class Engines:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
-
-
-def _listed(targets: Targets) -> list[int | str]:
-    if targets is None:
-        return []
-    return [targets] if isinstance(targets, (int, str)) else list(targets)

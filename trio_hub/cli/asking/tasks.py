@@ -10,13 +10,13 @@ import click
 from . import options
 from .options import Where, asks_hub, example
 from .output import STATE_STYLES, clock, columns, console, duration, one_line, print_json
+from .records import STATES
 
 if TYPE_CHECKING:
     from ...client import Client
 
 __all__ = ["task", "tasks"]
 
-STATES = ("waiting", "running", "ok", "error", "aborted")
 UNFINISHED = {"waiting", "running"}
 
 

@@ -962,3 +962,49 @@ async def test_a_database_that_hangs_does_not_keep_the_store_from_closing(
         assert [told.partition(" ")[2] for told in errors(caplog)]
         backend.gate.set()
         await eventually(lambda: list(backend.kept) == ["a"])
+
+
+async def test_a_call_that_was_given_up_stays_so_when_a_later_call_cannot_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 0.01)
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend()
+    monkeypatch.setattr(backend, "interrupt", lambda: None)
+    async with within_limit():
+        store = WriteBehindStore(backend, delay=0)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            backend.gate.clear()
+            store.add(make("a"))
+            await eventually(lambda: backend.entered == 1)
+            nursery.cancel_scope.cancel()
+        with trio.move_on_after(0.01) as scope:
+            await store.aclose()  # its batch waits for the thread of the first one
+        assert scope.cancelled_caught
+        assert not backend.closed
+        assert backend.entered == 1
+        backend.gate.set()
+        await eventually(lambda: list(backend.kept) == ["a"])
+
+
+async def test_the_database_is_closed_after_a_step_that_fails_while_its_task_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = FakeBackend()
+    began, gate = threading.Event(), threading.Event()
+
+    def drop(arrivals: Sequence[int]) -> int:
+        began.set()
+        gate.wait()
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(backend, "drop", drop)
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.drop, Query.everything())
+            await eventually(began.is_set)
+            nursery.cancel_scope.cancel()
+            gate.set()

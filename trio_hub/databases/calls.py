@@ -70,6 +70,11 @@ class Call(Generic[T]):
         self._results: list[T] = []
         self._errors: list[Exception] = []
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the call was given up after it had begun, so that a thread may still be in it."""
+        return self.started and self._given_up
+
     async def run(self, limiter: trio.CapacityLimiter) -> T:
         """Run the work in a thread, and return its result or raise its error.
 

@@ -202,7 +202,7 @@ class Writer:
         try:
             return await call.run(self._threads)
         except trio.Cancelled:
-            self.stuck = call.started
+            self.stuck = self.stuck or call.is_stuck
             raise
 
     def _account(self, layers: Sequence[Layer], attempt: Attempt) -> None:

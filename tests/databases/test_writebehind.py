@@ -20,7 +20,7 @@ from tests.databases.contract import at, finished, make, open_writer
 from tests.databases.fake import FakeBackend
 from tests.databases.sequences import steps, take
 from trio_hub.cli.logs import TextFormatter
-from trio_hub.databases import calls, writer
+from trio_hub.databases import calls, layers, writer
 from trio_hub.databases.backend import Change, Retention
 from trio_hub.databases.backlog import Backlog
 from trio_hub.databases.batches import NOBODY
@@ -1008,3 +1008,25 @@ async def test_the_database_is_closed_after_a_step_that_fails_while_its_task_is_
             await eventually(began.is_set)
             nursery.cancel_scope.cancel()
             gate.set()
+
+
+async def test_a_question_that_is_cancelled_before_it_begins_leaves_its_reader_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        for number in range(LAYERS + 1):
+            store.add(make(f"{number}"))
+            with trio.CancelScope() as scope:
+                if number == LAYERS:
+
+                    def merged(*args: Any) -> dict[str, Change]:
+                        trio.from_thread.run_sync(scope.cancel)
+                        return layers.merged(*args)
+
+                    monkeypatch.setattr(writer, "merged", merged)
+                await store.history()
+        assert scope.cancelled_caught
+        monkeypatch.undo()
+        assert len(await store.history()) == LAYERS + 1
+        assert backend.opened == 1

@@ -47,7 +47,13 @@ class ReaderPool:
             StoreError: The database cannot be read.
         """
         known = self._idle.pop() if self._idle else None
-        return await self._run(Call("begin to read", partial(self._begin, known), _nothing, unwanted=_close_begun))
+        call = Call("begin to read", partial(self._begin, known), _nothing, unwanted=_close_begun)
+        try:
+            return await self._run(call)
+        except trio.Cancelled:
+            if known is not None and not call.started:
+                self._idle.append(known)
+            raise
 
     def _begin(self, known: Reader | None) -> tuple[Reader, int]:
         if known is not None:

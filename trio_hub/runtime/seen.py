@@ -8,7 +8,6 @@ power cut may lose marks.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..config import HubConfig
-from ..databases.filesystems import lacking
+from ..databases.filesystems import lacking, lock_file
 from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
@@ -96,8 +95,15 @@ class SeenMessages:
             window.keep_in(ring)
 
     def _prepare(self, head: bytes) -> bool:
-        """Lock the file, and give it its size. Return whether it was a file of this key already."""
-        _lock(self._fd)
+        """Lock the file, if its file system has locks, and give it its size.
+
+        Return whether it was a file of this key already.
+        """
+        try:
+            lock_file(self._fd)
+        except OSError as error:
+            if error.errno != errno.ENOLCK:
+                raise
         os.fchmod(self._fd, 0o600)
         is_intact = os.pread(self._fd, len(head), 0) == head and os.fstat(self._fd).st_size == _SIZE
         if not is_intact:
@@ -156,14 +162,3 @@ def _boot() -> bytes:
         return blake2b(Path("/proc/sys/kernel/random/boot_id").read_bytes(), digest_size=8).digest()
     except OSError:
         return bytes(8)
-
-
-def _lock(fd: int) -> None:
-    """Lock the file. Raises `BlockingIOError` if another process has it. Does nothing on file systems without locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise

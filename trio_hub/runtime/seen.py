@@ -22,6 +22,7 @@ from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
 from ..wire.signing import REPLAY_WINDOW
+from .processes import boot_id
 
 __all__ = ["SeenMessages", "open_seen"]
 
@@ -158,7 +159,6 @@ def _microseconds(date: datetime) -> int:
 
 def _boot() -> bytes:
     """Return 8 bytes that differ between boots of the system; zeros if the system does not tell."""
-    try:
-        return blake2b(Path("/proc/sys/kernel/random/boot_id").read_bytes(), digest_size=8).digest()
-    except OSError:
-        return bytes(8)
+    boot = boot_id()
+    # with the end of the line, as earlier versions have written it
+    return blake2b(f"{boot}\n".encode(), digest_size=8).digest() if boot else bytes(8)

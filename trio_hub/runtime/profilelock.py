@@ -55,7 +55,7 @@ class ProfileLock:
                 pass
         except OSError as error:
             self.release()
-            # If the directory is not writable, other files of the profile cannot be written either, which is told then.
+            # If the directory is not writable, writing the other files of the profile reports an error later.
             log.warning(
                 "the profile cannot be locked: a second hub of the same name would not be noticed",
                 path=path,

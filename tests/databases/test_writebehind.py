@@ -1030,3 +1030,26 @@ async def test_a_question_that_is_cancelled_before_it_begins_leaves_its_reader_t
         monkeypatch.undo()
         assert len(await store.history()) == LAYERS + 1
         assert backend.opened == 1
+
+
+async def test_a_purge_that_tidies_for_long_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend()
+    began, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def tidy(*, done: bool) -> None:
+        began.set()
+        gate.wait(5)
+        ended.set()
+
+    monkeypatch.setattr(backend, "tidy", tidy)
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.drop, Query.everything())
+            await eventually(began.is_set)
+            nursery.cancel_scope.cancel()
+        assert not ended.is_set()
+    gate.set()
+    await eventually(ended.is_set)

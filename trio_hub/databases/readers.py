@@ -46,7 +46,7 @@ class ReaderPool:
             StoreError: The database cannot be read.
         """
         known = self._idle.pop() if self._idle else None
-        call = Call("begin to read", partial(self._begin, known), _nothing, unwanted=_close_begun)
+        call = Call("begin to read", partial(self._begin, known), unwanted=_close_begun)
         try:
             return await self._run(call)
         except trio.Cancelled:
@@ -131,7 +131,3 @@ def _answer(reader: Reader, work: Callable[[Reader], T]) -> T:
 def _close_begun(begun: tuple[Reader, int]) -> None:
     begun[0].end()
     begun[0].close()
-
-
-def _nothing() -> None:
-    """Do nothing: before the reader exists, there is nothing to interrupt."""

@@ -92,7 +92,7 @@ def watched(call: Any, look: Any) -> Any:
 
 @pytest.mark.parametrize("mask", [0, 0o022])
 def test_a_directory_made_for_it_is_the_owners_too(path: Path, mask: int) -> None:
-    """Or else somebody could put another file in its place."""
+    """Otherwise another user could replace the file."""
     with umask(mask):
         write_connection_file(path, INFO)
     assert mode_of(path.parent) == 0o700

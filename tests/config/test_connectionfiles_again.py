@@ -13,7 +13,7 @@ from trio_hub.errors import ConnectionFileError
 
 
 def infos() -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the client's and the engine's file say."""
+    """Return the contents of the clients' and of the engines' connection file."""
     common: dict[str, Any] = {
         "ssh": "",
         "interface": "tcp://127.0.0.1",

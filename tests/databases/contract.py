@@ -40,7 +40,7 @@ def memory(request: pytest.FixtureRequest) -> Opener:
 
 @asynccontextmanager
 async def open_writer(backend: Backend, **settings: Any) -> AsyncIterator[WriteBehindStore]:
-    """A backend behind a `WriteBehindStore` that is at work."""
+    """Give a running `WriteBehindStore` on top of a backend."""
     store = WriteBehindStore(backend, **settings)
     try:
         async with trio.open_nursery() as nursery:
@@ -68,7 +68,7 @@ def sqlite(request: pytest.FixtureRequest) -> Opener:
 
 
 def postgres(request: pytest.FixtureRequest) -> Opener:
-    """One database for all stores, since making one takes long; each belongs to a hub of its own."""
+    """Give an opener of stores in one database, since creating a database takes long. Each store has its own owner."""
     server = request.getfixturevalue("postgres_server")
     url = server.url(server.new_database())
     owners = map("hub {}".format, count())
@@ -101,7 +101,7 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
 
 
 def drop(backend: Backend, query: Query, *, step: int = 100) -> int:
-    """Purge what matches, as a `WriteBehindStore` does it: step by step. Returns how many records went."""
+    """Purge the matching records step by step, as a `WriteBehindStore` does. Return the number of dropped records."""
     reader = backend.reader()
     try:
         reader.begin()
@@ -122,7 +122,7 @@ def at(seconds: float) -> datetime:
 
 
 def make(msg_id: str, **values: Any) -> TaskRecord:
-    """A record of decoded values."""
+    """Return a record with these values, which are given in decoded form."""
     return packed(empty_record() | values | {"msg_id": msg_id})
 
 

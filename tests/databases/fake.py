@@ -22,10 +22,10 @@ class FakeBackend:
     Switches, for tests:
     - ``failing``: why it can write nothing now; ``unreadable``: why nothing can be read;
     - ``poison``: the msg_ids of records that cannot be written, for no reason that it knows;
-    - ``gate``: writing waits until it is open; ``entered``: how often it came there;
+    - ``gate``: writing waits until it is open; ``entered``: the number of writes that have come to the gate;
     - ``read_gate``, ``reading``: the same for reading; ``find_gate``: for `find` only;
-    - ``deaf``: whether those who wait there do not hear that they are interrupted;
-    - ``committing``: called in the thread when a batch is there for readers, and its writer does not know it yet.
+    - ``deaf``: whether readers that wait at a gate ignore `interrupt`;
+    - ``committing``: called in the thread when readers see a batch, and its writer does not know that yet.
     """
 
     committing: Callable[[], None] = lambda: None
@@ -40,7 +40,7 @@ class FakeBackend:
     find_gate: threading.Event = field(default_factory=threading.Event)
     deaf: bool = False
 
-    # what tests look at
+    # Records of the calls, for tests to check
     batches: list[list[str]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     drops: int = 0
@@ -123,7 +123,7 @@ class FakeBackend:
             return len(going)
 
     def give_back(self) -> bool:
-        """Two steps, of which the second is the last."""
+        """Do one of two steps. The second is the last."""
         with self.writing():
             self.given_back += 1
             return self.given_back % 2 == 1
@@ -136,7 +136,7 @@ class FakeBackend:
         self.gate.set()
 
     def trim(self, keep: Retention, now: datetime) -> int:
-        """One record, or none."""
+        """Drop at most one record."""
         with self.writing():
             self.trims.append((keep, now))
             self._fail()

@@ -1,4 +1,4 @@
-"""Random sequences of writing and reading, for two stores that must agree after every step."""
+"""Random sequences of calls of a store, for two stores that must give the same answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..records.strategies import many_records, packed, queries, value_of
 
 __all__ = ["Step", "steps", "take"]
 
-# The name of a method of `Store`, and what it is called with.
+# The name of a method of `Store`, and its arguments.
 Step = tuple[Any, ...]
 
 msg_ids = st.sampled_from(["a", "b", "task", "é", "m4"])
@@ -28,7 +28,7 @@ keys_and_values = st.sampled_from(sorted({*RECORD_KEYS} - {"msg_id"})).flatmap(k
 
 @st.composite
 def steps(draw: st.DrawFn, *, failing: bool = False) -> list[Step]:
-    """What is done to a store; with ``failing`` also ``("fail",)`` and ``("work",)``, for its database."""
+    """Draw the calls of a store; with ``failing`` also the steps ``("fail",)`` and ``("work",)``, for its database."""
     records = draw(many_records())
     drawn: list[Step] = [("add", values) for values in records]
     more: st.SearchStrategy[Step] = st.one_of(
@@ -46,7 +46,7 @@ def steps(draw: st.DrawFn, *, failing: bool = False) -> list[Step]:
 
 
 async def take(step: Step, store: Store, oracle: Store) -> None:
-    """Do the same to both, the store first, and see that they give the same answer."""
+    """Make the same call of both stores, and check that they give the same answer."""
     match step:
         case "add", values:
             store.add(packed(values))
@@ -55,7 +55,7 @@ async def take(step: Step, store: Store, oracle: Store) -> None:
             changes = {key: getattr(packed({"msg_id": msg_id, key: value}), key)}
             store.update(msg_id, changes)
             oracle.update(msg_id, changes)
-            changes.clear()  # it is the caller's
+            changes.clear()  # the dict is the caller's, so the stores must not depend on it
         case "append", msg_id, key, text:
             store.append(msg_id, key, text)
             oracle.append(msg_id, key, text)
@@ -84,7 +84,7 @@ async def take(step: Step, store: Store, oracle: Store) -> None:
 
 
 def plain(values: dict[str, Any]) -> str:
-    """Comparable, though NaN is not equal to itself, and buffers of whatever type."""
+    """Return a text to compare, since NaN is not equal to itself, and buffers may have different types."""
     for key in ("buffers", "result_buffers"):
         if values[key] is not None:
             values[key] = list(map(bytes, values[key]))

@@ -1,6 +1,6 @@
-"""A real PostgreSQL server, started for the tests and thrown away after them.
+"""A real PostgreSQL server, which is started for the tests and removed after them.
 
-`postgres_server` is the server; `postgres_url` an empty database of its own in it, for one test.
+`postgres_server` is the server. `postgres_url` is the URL of an empty database in it, for one test.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Server", "postgres_server", "postgres_url"]
 
 
 class Server:
-    """A server in a directory of its own, reached through a socket there and over TCP not at all.
+    """A server in its own directory. It listens on a Unix socket in this directory, and not on TCP.
 
-    Whoever comes through the socket as ``postgres`` may do everything; other users need their password.
+    The user ``postgres`` may do everything without a password. Other users need their password.
     """
 
     def __init__(self, binaries: Path, directory: Path) -> None:
@@ -40,7 +40,7 @@ class Server:
             self._as = {"user": "postgres", "group": "postgres", "extra_groups": []}
 
     def create(self) -> None:
-        # no fsync: what the machine forgets when it crashes is no matter here
+        # no fsync: the tests do not need the data after a crash of the machine
         self._run("initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync")
         settings = f"""
             listen_addresses = ''
@@ -68,19 +68,19 @@ class Server:
 
     @contextmanager
     def watched(self) -> Iterator[int]:
-        """Stop the server and remove its directory at the end, even if that is the end of this process.
+        """Have another process stop the server and remove its directory at the end of the block or of this process.
 
-        Gives the id of the process that does so.
+        Gives the id of that process.
         """
         script = '"$0" -D "$1/data" -m immediate stop; rm -rf "$1"'
-        # EOF comes when this process lets go of the pipe, or dies
+        # the script reads EOF when this process closes the pipe, or ends
         with subprocess.Popen(
             ["/bin/sh", "-c", f"read -r _; {script}", self.binaries / "pg_ctl", self.directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            start_new_session=True,  # a Ctrl-C is not for it
+            start_new_session=True,  # a Ctrl-C in the terminal must not reach it
             **self._as,
         ) as watcher:
             yield watcher.pid
@@ -94,13 +94,13 @@ class Server:
         return f"postgresql://{credentials}@/{database}?host={quote(str(self.sockets), safe='')}"
 
     def new_database(self) -> str:
-        """The name of a new, empty database."""
+        """Create an empty database, and return its name."""
         name = f"test{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name}")
         return name
 
     def sql(self, command: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """What a command, carried out by the superuser, returns."""
+        """Carry out a command as the superuser, and return its rows."""
         import psycopg
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
@@ -126,7 +126,7 @@ class Server:
 
 
 def find_binaries() -> Path | None:
-    """Where initdb is: on the PATH, or where Debian has it, newest first."""
+    """Return the directory of initdb: on the PATH, or else Debian's for the newest version; None if there is none."""
     found = shutil.which("initdb")
     if found is not None and shutil.which("pg_ctl") is not None:
         return Path(found).resolve().parent
@@ -137,7 +137,7 @@ def find_binaries() -> Path | None:
 
 
 def needed_binaries() -> Path:
-    """Where initdb is. If it is nowhere, the test is skipped, but in CI it fails."""
+    """Return the directory of initdb. If it is missing, skip the test; in CI, fail the test."""
     binaries = find_binaries()
     if binaries is None:
         lacking = "needs PostgreSQL's initdb and pg_ctl (Debian: apt-get install postgresql)"

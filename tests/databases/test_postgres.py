@@ -381,7 +381,7 @@ def test_trim_goes_by_number_bytes_and_age_the_oldest_first(
 
 
 def test_trim_goes_by_the_clock_of_the_hub(backend: PostgresBackend) -> None:
-    """``completed`` is by the engine's clock, which may be wrong; the first two records have nothing else."""
+    """The engine's clock, which sets ``completed``, may be wrong. The first two records have no other date."""
     backend.write(add(finished("1", completed=at(1)), finished("4", completed=at(4)), make("open", received=at(0))))
     wrong = {"0": (9, 0), "2": (-99_999, 2), "3": (99_999, 3), "5": (-99_999, 5)}
     backend.write(add(*(finished(name, completed=at(c), received=at(r)) for name, (c, r) in wrong.items())))
@@ -451,7 +451,7 @@ def test_totals_follow_every_change(backend: PostgresBackend, postgres_url: str)
 
 
 def test_hubs_that_write_and_forget_at_the_same_time(backend: PostgresBackend, postgres_url: str) -> None:
-    """Nothing is left behind of a record that one hub forgets while another one appends to it."""
+    """If one hub forgets a record while another hub appends output to it, nothing of it stays behind."""
     other = open_postgres(postgres_url, owner="other")
     names = [f"{number:02}" for number in range(40)]
 
@@ -476,7 +476,7 @@ def test_hubs_that_write_and_forget_at_the_same_time(backend: PostgresBackend, p
 def test_plans_that_were_made_for_small_tables_use_indexes(
     backend: PostgresBackend, postgres_url: str, vacuumed: bool
 ) -> None:
-    """Also when the statistics say that there is hardly anything."""
+    """This also holds when the server's statistics say that the tables have hardly any rows."""
     backend.write(add(finished("first", stdout="x")))
     if vacuumed:
         drop(backend, Query.everything())
@@ -573,7 +573,7 @@ SECRET = "p@ss/wörd?%"
 
 @pytest.fixture
 def user(postgres_server: Server) -> Iterator[str]:
-    """A user who may do nothing in particular, and whose password is `SECRET`."""
+    """Create a user without any rights, whose password is `SECRET`."""
     postgres_server.sql(f"CREATE ROLE visitor LOGIN PASSWORD '{SECRET}'")
     yield "visitor"
     for (name,) in postgres_server.sql("SELECT datname FROM pg_database WHERE datallowconn"):
@@ -870,7 +870,7 @@ def test_without_a_server_ci_fails(monkeypatch: pytest.MonkeyPatch, ci: str, out
 
 
 def test_the_server_ends_with_the_process_that_started_it(postgres_server: Server) -> None:
-    """Also if that has no time to clean up."""
+    """The server ends even if that process is killed, and has no time to clean up."""
     script = """if True:
         import os, signal, sys, tempfile
         from pathlib import Path

@@ -24,7 +24,7 @@ def passes(filter: Prefilter, record: TaskRecord) -> bool:
 
 
 def holds(term: Term, value: Any) -> bool:
-    """As a database has it."""
+    """Return whether a value passes a term, as in a database."""
     assert term.column in PLAIN_KEYS
     match term.comparison:
         case "is null":

@@ -88,7 +88,7 @@ def values(record: TaskRecord) -> dict[str, Any]:
 
 
 def check_account(backend: SQLiteBackend) -> None:
-    """The account is what one would count."""
+    """Check that the account has the numbers that counting the records gives."""
     ((records, size),) = backend._connection.execute("SELECT records, bytes FROM account")
     ((counted, measured),) = backend._connection.execute(
         "SELECT count(*), ifnull(sum(size + ifnull((SELECT sum(size) FROM piece WHERE task = arrival), 0)), 0) "
@@ -285,7 +285,7 @@ def test_what_a_hub_takes_up_again_is_its_own(path: Path) -> None:
 
 
 class Model:
-    """Decoded records in the order of their arrival."""
+    """Return the decoded records, in the order of their arrival."""
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {}
@@ -439,7 +439,7 @@ def test_trimming_by_age(backend: SQLiteBackend) -> None:
 
 
 def test_trimming_goes_by_the_clock_of_the_hub(backend: SQLiteBackend) -> None:
-    """``completed`` is by the engine's clock, which may be wrong; the first two records have nothing else."""
+    """The engine's clock, which sets ``completed``, may be wrong. The first two records have no other date."""
     add(backend, finished("1", completed=at(1)), finished("4", completed=at(4)), make("unfinished"))
     wrong = {"0": (9, 0), "2": (-99_999, 2), "3": (99_999, 3), "5": (-99_999, 5)}
     add(backend, *(finished(name, completed=at(c), received=at(r)) for name, (c, r) in wrong.items()))
@@ -720,7 +720,7 @@ def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatc
 
 
 def test_a_file_whose_records_have_one_row_each_is_divided(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As version 1 had it."""
+    """Version 1 of the tables had one row for each record."""
     monkeypatch.setattr(files, "STEPS", STEPS[:1])
     path.parent.mkdir(parents=True)
     with closing(files.open_file(path, synchronous=False)) as connection:
@@ -831,9 +831,10 @@ def test_a_file_system_that_lacks_what_sqlite_needs_is_named_at_the_start(path: 
         raise error
 
 
-def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(number: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(ConfigError, match=r"has no file locks, as is often .*--db sqlite:////var/tmp/"):

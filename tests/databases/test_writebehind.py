@@ -20,7 +20,7 @@ from tests.databases.contract import at, finished, make, open_writer
 from tests.databases.fake import FakeBackend
 from tests.databases.sequences import steps, take
 from trio_hub.cli.logs import TextFormatter
-from trio_hub.databases import calls, writer
+from trio_hub.databases import calls, layers, writer
 from trio_hub.databases.backend import Change, Retention
 from trio_hub.databases.backlog import Backlog
 from trio_hub.databases.batches import NOBODY
@@ -962,3 +962,94 @@ async def test_a_database_that_hangs_does_not_keep_the_store_from_closing(
         assert [told.partition(" ")[2] for told in errors(caplog)]
         backend.gate.set()
         await eventually(lambda: list(backend.kept) == ["a"])
+
+
+async def test_a_call_that_was_given_up_stays_so_when_a_later_call_cannot_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE", 0.01)
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend()
+    monkeypatch.setattr(backend, "interrupt", lambda: None)
+    async with within_limit():
+        store = WriteBehindStore(backend, delay=0)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            backend.gate.clear()
+            store.add(make("a"))
+            await eventually(lambda: backend.entered == 1)
+            nursery.cancel_scope.cancel()
+        with trio.move_on_after(0.01) as scope:
+            await store.aclose()  # its batch waits for the thread of the first one
+        assert scope.cancelled_caught
+        assert not backend.closed
+        assert backend.entered == 1
+        backend.gate.set()
+        await eventually(lambda: list(backend.kept) == ["a"])
+
+
+async def test_the_database_is_closed_after_a_step_that_fails_while_its_task_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = FakeBackend()
+    began, gate = threading.Event(), threading.Event()
+
+    def drop(arrivals: Sequence[int]) -> int:
+        began.set()
+        gate.wait()
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(backend, "drop", drop)
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.drop, Query.everything())
+            await eventually(began.is_set)
+            nursery.cancel_scope.cancel()
+            gate.set()
+
+
+async def test_a_question_that_is_cancelled_before_it_begins_leaves_its_reader_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = FakeBackend()
+    async with closing(backend) as store:
+        for number in range(LAYERS + 1):
+            store.add(make(f"{number}"))
+            with trio.CancelScope() as scope:
+                if number == LAYERS:
+
+                    def merged(*args: Any) -> dict[str, Change]:
+                        trio.from_thread.run_sync(scope.cancel)
+                        return layers.merged(*args)
+
+                    monkeypatch.setattr(writer, "merged", merged)
+                await store.history()
+        assert scope.cancelled_caught
+        monkeypatch.undo()
+        assert len(await store.history()) == LAYERS + 1
+        assert backend.opened == 1
+
+
+async def test_a_purge_that_tidies_for_long_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "INTERRUPT_LIMIT", 0.01)
+    backend = FakeBackend()
+    began, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def tidy(*, done: bool) -> None:
+        began.set()
+        gate.wait(5)
+        ended.set()
+
+    monkeypatch.setattr(backend, "tidy", tidy)
+    async with closing(backend) as store:
+        store.add(finished("a"))
+        await store.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.drop, Query.everything())
+            await eventually(began.is_set)
+            nursery.cancel_scope.cancel()
+        assert not ended.is_set()
+    gate.set()
+    await eventually(ended.is_set)

@@ -1,4 +1,4 @@
-"""A local engine for tests: quick to start, and it ends as it is told.
+"""A local engine for tests. It starts quickly, and a task can make it end.
 
 A task whose first buffer is ``exit N`` ends the process with that exit status, and ``kill N`` sends it a signal. After
 a shutdown_request it ends with exit status 1, as stock engines do.
@@ -41,7 +41,7 @@ async def main() -> None:
 
         engine.control_behaviour = stop
         await stopped.wait()
-        await trio.sleep(0.2)  # what it has said leaves
+        await trio.sleep(0.2)  # the messages that it has sent need time to leave
     sys.exit(1)
 
 

@@ -18,12 +18,12 @@ WAYS = ("reset", "swallow", "forget")
 CHANNELS = ("task", "mux", "broadcast", "control", "hb_ping", "hb_pong", "iopub", "registration")
 
 ALL_BUT_THE_HEART = tuple(channel for channel in CHANNELS if channel != "hb_pong")
-"""Where silence is noticed at both ends. A heart that is swallowed has stopped, as far as the hub can know."""
+"""The channels on which both ends notice silence. A heart whose messages are swallowed counts as stopped."""
 
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a minute in a hub takes seconds here."""
+    """Shorten the times of a minute to seconds."""
     monkeypatch.setattr(factory, "CONNECTION_PING", 0.3)
     monkeypatch.setattr(factory, "LEAST_SILENCE", 0.5)
     monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.3)
@@ -51,7 +51,7 @@ async def cut(network: Network, way: str, *channels: str) -> None:
 
 
 async def works(hub: RunningHub, client: ScriptedClient, engine: ScriptedEngine) -> None:
-    """All channels work, and the engine is the one that it was."""
+    """Check that all channels work, and that the engine is still the same."""
     for msg_id in (client.submit(b"task"), client.call(engine, b"direct"), client.control(engine, "clear_request")):
         assert (await client.reply(msg_id)).content["status"] == "ok"
     assert hub.engines == {engine.id: engine.uuid}

@@ -14,6 +14,7 @@ from trio_hub.databases.sqlite.database import open_sqlite
 from trio_hub.databases.sqlite.reading import SQLiteReader
 from trio_hub.databases.sqlite.writing import Statements
 from trio_hub.databases.writebehind import WriteBehindStore
+from trio_hub.records import TaskRecord
 from trio_hub.testing import open_client, open_hub
 
 from .support import cluster, eventually, within_limit
@@ -37,6 +38,21 @@ async def test_what_cannot_be_read_when_it_is_taken_over_is_told(
         patch.setattr(WriteBehindStore, "unfinished", unfinished)
         await refuses_to_start(HubConfig(profile_dir=tmp_path), "^db: the file is damaged$")
     open_sqlite(tmp_path / "db" / "tasks.sqlite").close()  # it was released
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_unfinished_requests_are_read_once_at_the_start(
+    reuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads = WriteBehindStore.unfinished, []
+
+    async def unfinished(self: WriteBehindStore) -> list[TaskRecord]:
+        reads.append(self)
+        return await real(self)
+
+    monkeypatch.setattr(WriteBehindStore, "unfinished", unfinished)
+    async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, reuse=reuse)):
+        assert len(reads) == 1
 
 
 async def test_a_file_of_another_hub_is_told(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ DEAF = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh", *ENGINE)
 
 
 class Process:
-    """Ends when it gets one of the things that it heeds."""
+    """A process that ends when it gets one of the requests or signals in ``heeds``."""
 
     def __init__(self, *heeds: str) -> None:
         self.heeds = heeds

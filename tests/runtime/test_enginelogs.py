@@ -79,7 +79,7 @@ async def test_the_message_of_a_death_names_the_file(
 
 
 async def test_an_engine_of_the_hub_before_keeps_its_number(tmp_path: Path) -> None:
-    """Since its output goes on into the file with this number."""
+    """The engine goes on writing its output to the file with this number."""
     process = await trio.lowlevel.open_process(["sleep", "1000"])
     started = start_time(process.pid)
     assert started is not None

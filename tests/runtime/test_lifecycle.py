@@ -50,7 +50,7 @@ from .support import Footprint, cluster, eventually, free_ports, within_limit
 
 
 async def footprint() -> Footprint:
-    """What this process has, once it has run a hub: Trio keeps a thread for the next time one is needed."""
+    """Return the footprint of this process after it has run a hub: Trio then keeps a thread for later use."""
     async with open_hub():
         pass
     gc.collect()
@@ -58,7 +58,7 @@ async def footprint() -> Footprint:
 
 
 def connection_files(profile_dir: Path) -> list[Path]:
-    """Whole ones, and what may be left of one that was being written; but not the notes of what a hub has seen."""
+    """Return the connection files, and partly written ones, without the hub's marks of the messages it has seen."""
     files = [*profile_dir.glob("security/*"), *profile_dir.glob("security/.*")]
     return [path for path in files if not path.name.startswith("seen")]
 
@@ -111,7 +111,7 @@ async def a_life(profile_dir: Path, rng: Random, at_work: Callable[[], None]) ->
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_hubs_cancelled_at_random_moments_leave_nothing_behind(seed: int, tmp_path: Path) -> None:
-    """25 hubs a seed, 100 in all."""
+    """There are 25 hubs per seed, and 100 in all."""
     rng = Random(seed)
     async with within_limit():
         before = await footprint()
@@ -144,7 +144,7 @@ class CancelAfter(trio.abc.Instrument):
 
 
 async def test_a_hub_may_be_cancelled_at_any_checkpoint(tmp_path: Path) -> None:
-    """At each of the first steps of a hub at work in turn: the steps are those of all tasks together."""
+    """Each hub is cancelled one step later than the hub before it. The steps of all its tasks are counted together."""
     async with within_limit():
         before = await footprint()
         for steps in range(1, 80):
@@ -229,7 +229,7 @@ async def test_several_hubs_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that is taken."""
+    """Give a port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         yield one.getsockname()[1]
 
@@ -305,7 +305,7 @@ def is_taken(port: int) -> bool:
 async def test_ports_are_bound_before_anybody_is_told_of_them(
     pool: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None is probed and then released: somebody else could take it before it is bound for good."""
+    """No port is bound, released and bound again: another program could take it in between."""
     bound: list[str] = []
     told: list[str] = []
     bind = zmq.Socket.bind

@@ -119,16 +119,19 @@ def test_an_owner_on_another_machine_is_named(tmp_path: Path) -> None:
         assert ProfileLock(path).owner.startswith("trio-hub with pid 5 on elsewhere, since 2026-11-0")
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 async def test_without_locks_the_hub_starts_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def flock(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, db="memory")):
         pass
     assert "the profile cannot be locked" in caplog.text
+    (told,) = [record for record in caplog.records if "the profile cannot be locked" in record.getMessage()]
+    assert "its file system has no file locks" in str(vars(told))
 
 
 # Controllers of other kinds

@@ -44,7 +44,7 @@ def change(profile: Path, side: str, **values: Any) -> None:
 
 
 async def run_once(config: HubConfig) -> RunningHub:
-    """A hub that has been, and is no more."""
+    """Run a hub, stop it, and return it."""
     async with open_hub(config) as hub:
         pass
     await hub.wait_stopped()
@@ -271,7 +271,7 @@ async def start_in_scope(
 
 
 async def test_a_hub_that_was_killed_is_followed_all_the_same(tmp_path: Path) -> None:
-    """Also if it was not told to leave anything behind: what is on the disk at any moment is enough."""
+    """This also holds if the hub ran without reuse: the files on the disk are sufficient at any moment."""
     after_the_kill = tmp_path / "copy"
     profile = tmp_path / "profile"
     async with within_limit(), open_hub(HubConfig(profile_dir=profile)) as hub, engines_of(hub, 2) as engines:
@@ -321,7 +321,7 @@ async def test_an_engine_without_a_heart_is_lost_when_its_time_is_up(tmp_path: P
 
 
 async def test_hearts_that_are_heard_keep_their_engines(tmp_path: Path) -> None:
-    """When the time is up, only those go that were not heard; and from then on, restored hearts count as others."""
+    """After the timeout, only engines whose hearts were not heard are lost. Then restored hearts count like others."""
     config = HubConfig(profile_dir=tmp_path, restore=True, registration_timeout=0.5, ping=0.1)
     async with within_limit(), open_hub(config) as hub, engines_of(hub, 2) as (heard, unheard):
         unheard.beating = False
@@ -472,7 +472,7 @@ async def test_an_engine_that_makes_no_sense_costs_no_other(tmp_path: Path, capl
 
 
 async def test_a_state_file_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And engines register all the same: the first, those that come with it, and those that come later."""
+    """Engines register nevertheless: the first one, the engines that come at the same time, and later engines."""
     (tmp_path / "log").write_text("no directory")
     async with within_limit(), open_hub(HubConfig(profile_dir=tmp_path, reuse=True)) as hub, engines_of(hub, 3):
         await eventually(lambda: f"path={tmp_path}/log/engines.json" in caplog.text)

@@ -312,7 +312,7 @@ async def test_a_send_from_another_task_does_not_take_the_readers_wake_up(open_p
 
 
 async def test_a_request_at_a_time_never_stalls(open_pair: OpenPair) -> None:
-    """The next message is sent from the handler of the last: whenever one wake-up is lost, it stops for ever."""
+    """The handler of each message sends the next message. If one wake-up is lost, no further message comes."""
     router, dealer = open_pair(zmq.ROUTER, zmq.DEALER)
     router.handle = lambda frames: void(router.send(frames))
     left = 3000
@@ -383,7 +383,7 @@ async def test_one_busy_channel_does_not_starve_others(open_pair: OpenPair) -> N
 
 
 async def test_large_frames_pass_uncopied(open_pair: OpenPair) -> None:
-    """What was received as a `zmq.Frame` is sent on as it is: its memory is shared, not copied."""
+    """A received `zmq.Frame` is sent on unchanged: its memory is shared, not copied."""
     first, second = open_pair(), open_pair()
     received: list[Frames] = []
     passed: list[Frames] = []
@@ -434,7 +434,7 @@ async def test_channels_leave_nothing_behind() -> None:
 
 @asynccontextmanager
 async def receiving(*channels: Channel) -> AsyncGenerator[None, None]:
-    """One receiver for these, as long as the block lasts."""
+    """Run one receiver for these channels during the block."""
     async with within_limit(), trio.open_nursery() as nursery:
         with Receiver() as receiver:
             for channel in channels:
@@ -445,7 +445,7 @@ async def receiving(*channels: Channel) -> AsyncGenerator[None, None]:
 
 
 async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
-    """However much comes on one channel, it handles only some of it before the other has its turn."""
+    """However many messages come on one channel, the receiver handles a few, and then turns to the other channel."""
     busy, flood = open_pair()
     quiet, speaker = open_pair()
     handled: list[str] = []

@@ -38,7 +38,7 @@ class Listener:
 
     @property
     def texts(self) -> list[bytes]:
-        """The beginnings of the last frames of what it has got."""
+        """The beginning of the last frame of each message that has come."""
         return [message[-1][:8] for message in self.read()]
 
 
@@ -64,7 +64,7 @@ class Stage:
 
     @asynccontextmanager
     async def listener(self, *prefixes: bytes, room: int = 0) -> AsyncGenerator[Listener, None]:
-        """One that has subscribed; with `room`, ZeroMQ takes no more messages for it until it reads."""
+        """Give a listener that has subscribed; with `room`, ZeroMQ takes no more messages for it until it reads."""
         before = len(self.subscribers)
         with self.peer(room=room) as listener:
             for prefix in prefixes or (b"",):
@@ -221,7 +221,7 @@ async def test_without_subscribers_nothing_is_sent(monkeypatch: pytest.MonkeyPat
 
 
 async def test_who_has_subscribed_before_is_heard_before() -> None:
-    """Also if its subscription has arrived and was not received: nobody waits here."""
+    """The publisher reads arrived subscriptions before it sends a message. No other task has its turn here."""
     async with stage() as scene:
         with scene.peer() as listener:
             listener.socket.subscribe(b"")
@@ -343,7 +343,7 @@ async def test_a_subscription_beyond_all_measure_is_not_even_received() -> None:
 
 
 async def test_a_stranger_cannot_have_others_subscriptions() -> None:
-    """Libzmq takes the connection of the next subscription for that of a message which is none."""
+    """After a message that is no subscription, libzmq attributes the next subscription to a wrong connection."""
     async with stage() as scene, scene.listener() as early:
         with scene.peer(zmq.XSUB) as stranger, scene.peer() as one, scene.peer() as two:
             # All of them arrive together: this task does not wait, so nobody receives meanwhile.

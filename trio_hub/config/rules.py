@@ -82,12 +82,10 @@ def whole(least: int) -> Rule:
     return Rule(f"a whole number, {least} or more", check, int, "N")
 
 
-def seconds(*, zero: bool, none: bool = False) -> Rule:
-    """Return the rule for finite numbers of seconds above 0, or also 0 (`zero`), or also None (`none`)."""
+def seconds(*, zero: bool) -> Rule:
+    """Return the rule for finite numbers of seconds above 0; with `zero`, also 0."""
 
-    def check(value: Any) -> float | None:
-        if none and value is None:
-            return None
+    def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError
         if value < 0 or (value == 0 and not zero):
@@ -351,6 +349,7 @@ def check_key(value: Any) -> str | None:
 
 
 def or_none(rule: Rule) -> Rule:
+    """Return the rule for None and the values of another rule."""
     return replace(rule, check=lambda value: None if value is None else rule.check(value))
 
 

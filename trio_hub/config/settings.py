@@ -123,7 +123,7 @@ class HubConfig:
     )
     registration_timeout: float | None = _setting(
         None,
-        rules.seconds(zero=False, none=True),
+        rules.or_none(rules.seconds(zero=False)),
         "Seconds within which a new engine must answer its first heartbeat, and within which the hub must be able to "
         "send to an engine. None: 10 times `ping`, at least 30 s.",
     )

@@ -161,9 +161,8 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
         if name not in _NAMES:
             raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
         if name in _PATHS and isinstance(value, str):
-            value = (
-                path.absolute().parent / Path(value).expanduser()
-            )  # relative to the file, not to the working directory
+            # relative to the file, not to the working directory
+            value = path.absolute().parent / Path(value).expanduser()
         if name == "db" and isinstance(value, str) and re.match(f"{rules.SQLITE}[^~]", value):
             value = f"{rules.SQLITE}{path.absolute().parent / value.removeprefix(rules.SQLITE)}"
         layer[name] = _Given(value, f"{name} in {path}", is_text=False)

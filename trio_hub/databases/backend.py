@@ -189,7 +189,7 @@ class Backend(Protocol):
         """Do the long work that a purge causes, so that commits need not do it.
 
         This is called between some steps of a purge, and with ``done`` between its last `drop` and `give_back`. Another
-        thread may write at the same time.
+        thread may write, or call `close`, at the same time.
         """
 
     def trim(self, keep: Retention, now: datetime) -> int:

@@ -37,7 +37,8 @@ class Call(Generic[T]):
     Args:
         what: The activity of the call, for the log.
         work: The function that is called in the thread.
-        interrupt: Makes ``work`` end soon, with an error. It is called in another thread, and must not raise.
+        interrupt: Makes ``work`` end soon, with an error. It is called in another thread, and must not raise. By
+            default, nothing can make ``work`` end.
         patience: Seconds from the cancellation to the interruption.
         unwanted: Called in the thread with the result of a call that was given up.
 
@@ -51,7 +52,7 @@ class Call(Generic[T]):
         self,
         what: str,
         work: Callable[[], T],
-        interrupt: Callable[[], None],
+        interrupt: Callable[[], None] = lambda: None,
         *,
         patience: float = 0.0,
         unwanted: Callable[[T], None] | None = None,
@@ -70,7 +71,12 @@ class Call(Generic[T]):
         self._results: list[T] = []
         self._errors: list[Exception] = []
 
-    async def run(self, limiter: trio.CapacityLimiter) -> T:
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the call was given up after it had begun, so that a thread may still be in it."""
+        return self.started and self._given_up
+
+    async def run(self, limiter: trio.CapacityLimiter | None = None) -> T:
         """Run the work in a thread, and return its result or raise its error.
 
         If the task is cancelled, this still waits for a call that has begun. If the call succeeds in time, its result

@@ -1,4 +1,4 @@
-"""Checks the file systems of the profile and the database, and warns if they are on the network.
+"""Locks files, checks the file systems of the profile and the database, and warns if they are on the network.
 
 A task database needs file locks and memory that processes share, and the notes of what a hub has seen and sent are
 memory that the system writes to a file. Network file systems often lack both, or have them in a form that loses data.
@@ -7,6 +7,7 @@ memory that the system writes to a file. Network file systems often lack both, o
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterable
@@ -15,12 +16,22 @@ from pathlib import Path
 from ..config import HubConfig
 from ..logs import get_logger
 
-__all__ = ["LOCAL", "file_system_of", "is_on_the_network", "lacking", "warn_of_network_file_systems"]
+__all__ = [
+    "LOCAL_DATABASE",
+    "file_system_of",
+    "is_on_the_network",
+    "lacking",
+    "lacks",
+    "lock_file",
+    "warn_of_network_file_systems",
+]
 
 log = get_logger("trio_hub.runtime")
 
 LOCAL = "/var/tmp/trio-hub"
 """A directory that is on a local disk nearly everywhere, for advice."""
+LOCAL_DATABASE = f"--db sqlite:///{LOCAL}/tasks.sqlite"
+LOCAL_PROFILE = f"use a profile on a local disk: --profile-dir {LOCAL}/profile"
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = {
     "9p",
@@ -55,6 +66,21 @@ def is_on_the_network(kind: str) -> bool:
     return kind in NETWORK or kind == "fuse" or kind.startswith("fuse.")
 
 
+def lock_file(descriptor: int) -> None:
+    """Lock an open file, until it is closed.
+
+    Raises:
+        BlockingIOError: Another process, or another part of this process, has the lock.
+        OSError: The file cannot be locked. The error number is ENOLCK if its file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from error
+        raise
+
+
 def lacking(error: OSError) -> str:
     """Return what a file system lacks, and the remedy; empty if a file cannot be used for another reason."""
     if error.errno == errno.ENOLCK:
@@ -63,10 +89,12 @@ def lacking(error: OSError) -> str:
         what = "cannot share memory between processes"
     else:
         return ""
-    return (
-        f"its file system {what}, as is often the case in home directories on the network; use a profile on a local "
-        f"disk: --profile-dir {LOCAL}/profile"
-    )
+    return lacks(what, LOCAL_PROFILE)
+
+
+def lacks(what: str, remedy: str) -> str:
+    """Return that a file system lacks something, and the remedy, for a message."""
+    return f"its file system {what}, as is often the case in home directories on the network; {remedy}"
 
 
 def file_system_of(path: Path, mounts: str | None = None) -> str:
@@ -110,11 +138,11 @@ def warn_of_network_file_systems(config: HubConfig) -> None:
 def _places(config: HubConfig) -> Iterable[tuple[Path, str]]:
     database = config.database
     if database.path is not None:
-        yield database.path, f"keep the task database on a local disk: --db sqlite:///{LOCAL}/tasks.sqlite"
+        yield database.path, f"keep the task database on a local disk: {LOCAL_DATABASE}"
     if config.profile_dir is not None and (
         database.path is None or not _same_device(database.path, config.profile_dir)
     ):
-        yield config.profile_dir, f"use a profile on a local disk: --profile-dir {LOCAL}/profile"
+        yield config.profile_dir, LOCAL_PROFILE
 
 
 def _same_device(one: Path, other: Path) -> bool:

@@ -58,10 +58,10 @@ class Questions:
             return await readers.answer(reader, partial(work, unseen))
 
     async def stop(self) -> None:
-        """Interrupt all questions, and wait for their end for a limited time. No question may be asked after that."""
-        async with self._users.nobody_else() as asking, self._own.nobody_else() as asking_itself:
-            if asking or asking_itself:
-                log.error("questions to the task database were given up", questions=asking + asking_itself)
+        """Interrupt all questions, and wait for their end for a limited time. The writer must be closed before."""
+        left = await self._users.stop() + await self._own.stop()
+        if left:
+            log.error("questions to the task database were given up", questions=left)
 
     def close(self) -> None:
         """Close the idle readers. Call this in a thread, after `stop`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -47,7 +46,13 @@ class ReaderPool:
             StoreError: The database cannot be read.
         """
         known = self._idle.pop() if self._idle else None
-        return await self._run(Call("begin to read", partial(self._begin, known), _nothing, unwanted=_close_begun))
+        call = Call("begin to read", partial(self._begin, known), unwanted=_close_begun)
+        try:
+            return await self._run(call)
+        except trio.Cancelled:
+            if known is not None and not call.started:
+                self._idle.append(known)
+            raise
 
     def _begin(self, known: Reader | None) -> tuple[Reader, int]:
         if known is not None:
@@ -88,11 +93,10 @@ class ReaderPool:
         finally:
             self._running.discard(call)
 
-    @asynccontextmanager
-    async def nobody_else(self) -> AsyncGenerator[int, None]:
-        """Interrupt all questions, wait for their end for a limited time, and let none begin during the block.
+    async def stop(self) -> int:
+        """Interrupt all questions, wait for their end for a limited time, and return the number that have not ended.
 
-        Gives the number of questions that have not ended.
+        The caller must let no further question begin.
         """
         async with trio.open_nursery() as nursery:
             for call in self._running:
@@ -102,11 +106,9 @@ class ReaderPool:
             for _ in range(self._number):
                 await self.slots.acquire()
                 taken += 1
-        try:
-            yield self._number - taken
-        finally:
-            for _ in range(taken):
-                self.slots.release()
+        for _ in range(taken):
+            self.slots.release()
+        return self._number - taken
 
     def close(self) -> None:
         """Close all idle readers. Call this in a thread."""
@@ -129,7 +131,3 @@ def _answer(reader: Reader, work: Callable[[Reader], T]) -> T:
 def _close_begun(begun: tuple[Reader, int]) -> None:
     begun[0].end()
     begun[0].close()
-
-
-def _nothing() -> None:
-    """Do nothing: before the reader exists, there is nothing to interrupt."""

@@ -12,7 +12,7 @@ import trio
 from ..errors import StoreError
 from ..logs import get_logger
 from .backend import Backend, Retention
-from .calls import in_thread
+from .calls import Call
 from .writer import Writer
 
 __all__ = ["TRIM_EVERY", "TRIM_PAUSE", "Dropping"]
@@ -63,13 +63,17 @@ class Dropping:
             # As many records as `STEP` has time for, which depends on their size and on the disk.
             step = max(1, min(LONGEST_STEP, 2 * step, int(len(some) * STEP / max(seconds, 1e-6))))
             if trio.current_time() > tidied + TIDY_EVERY:
-                await in_thread(partial(backend.tidy, done=False))
+                await self._tidy(done=False)
                 tidied = trio.current_time()
         if dropped:
-            await in_thread(partial(backend.tidy, done=True))
+            await self._tidy(done=True)
             while await self._writer.in_turn("give space back", backend.give_back):
                 pass
         return dropped
+
+    async def _tidy(self, *, done: bool) -> None:
+        """Tidy the database, beside other writes. This may take minutes, so a stop of the hub does not wait for it."""
+        await Call("tidy", partial(self._backend.tidy, done=done)).run()
 
     async def keep(self, keep: Retention) -> None:
         """Drop the records that exceed the limits, for ever, step by step, so that other writes have their turn."""

@@ -48,7 +48,8 @@ class Writer:
     Attributes:
         turn: Held while a task writes to the database.
         still: Held by readers while they begin, and by the writer while the layers of the backlog or their batches
-            change, so that a reader knows which layers it sees in the database. Never held for the time of a commit.
+            change, so that a reader knows which layers it sees in the database. Not held during a commit, except
+            when changes are written in parts, since some of them cannot be written.
         batches, written: The number of committed batches, and of changed records in these batches.
         not_persisted: The number of lost records: given up, or impossible to write.
         last_error: Why the database cannot be written now; None if it can be written.
@@ -202,7 +203,7 @@ class Writer:
         try:
             return await call.run(self._threads)
         except trio.Cancelled:
-            self.stuck = call.started
+            self.stuck = self.stuck or call.is_stuck
             raise
 
     def _account(self, layers: Sequence[Layer], attempt: Attempt) -> None:

@@ -136,7 +136,7 @@ class Store(Protocol):
         """Return the records of the earlier hub that are not completed, by arrival, without content and buffers."""
 
     async def notes(self) -> list[TaskRecord]:
-        """Notes of the hub before (`TaskRecord.note`), in the order of arrival."""
+        """Return the notes of the previous hub (`TaskRecord.note`), in the order of arrival."""
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:
         """Return the msg_id and client session of each result of the earlier hub that may not have reached its client.

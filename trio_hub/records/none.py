@@ -52,7 +52,7 @@ class NullStore:
         return {}
 
     async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """Always empty."""
+        """Return an empty dict."""
         return {}
 
     async def find(self, query: Query, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ class NullStore:
         return []
 
     async def notes(self) -> list[TaskRecord]:
-        """Always empty."""
+        """Return an empty list."""
         return []
 
     async def undelivered(self, window: timedelta) -> list[tuple[str, str]]:

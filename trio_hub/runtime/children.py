@@ -1,4 +1,4 @@
-"""Local engines: processes that belong to the hub, start with it, are looked after, and stop with it."""
+"""Local engines: processes that the hub starts and supervises, and that it ends when it stops."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class LocalEngines:
     Args:
         engine_info: connection info, which the processes get through their environment (IPP_CONNECTION_INFO).
         command: the program and its arguments.
-        logs: where their output goes; by default to the hub's stderr.
+        logs: opens the output of the engines; by default, the hub's stderr.
         grace: seconds between asking an engine to end and SIGKILL, see `trio_hub.runtime.ending`.
-        failures: where errors of the supervisor are counted that nobody expected.
+        failures: counts unexpected errors of the supervisor.
         ask_to_end: sends an engine the request to end; returns whether requests to engines can be sent.
         lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
         changed: called when a process has started or ended.
@@ -78,33 +78,34 @@ class LocalEngines:
 
     @property
     def saved(self) -> dict[int, SavedProcess]:
-        """The processes that run, by process id, for the hub that comes after this one."""
+        """The processes that run now, by process id, for the next hub."""
         return self._places.saved
 
     @property
     def registered(self) -> int:
-        """How many of them are registered and alive."""
+        """The number of local engines that are registered and alive."""
         return sum(place.is_registered for place in self._places)
 
     def missing(self) -> tuple[str, ...]:
-        """Return a sentence for each engine that was asked for and cannot be used now: which one, and why."""
+        """Return a sentence for each configured engine that cannot be used now. It names the engine and the reason."""
         return tuple(place.why() for place in self._places if not place.extra and not place.is_registered)
 
     def adopt(self, processes: Mapping[int, SavedProcess]) -> None:
-        """Look after the local engines of an earlier hub, as far as they still run. Call this before `run`.
+        """Supervise the local engines of an earlier hub that still run. Call this before `run`.
 
-        They count as engines that were asked for. Further ones stay until they end by themselves, or the hub stops.
+        They count towards the number of engines in the settings. Engines beyond that number stay until they end by
+        themselves, or until the hub stops.
         """
         self._places.adopt(processes)
 
     def meet(self, engine: EngineConnector) -> None:
-        """An engine registers, or is taken up again: note if it is one of these processes."""
+        """Note that an engine registers, or is taken over from an earlier hub, if it is a local engine."""
         self._places.meet(engine)
 
     # Running them
 
     async def run(self) -> None:
-        """Start them all and look after them until cancelled; then stop them all."""
+        """Start all local engines, and supervise them until this is cancelled. Then end them all."""
         async with trio.open_nursery() as nursery:
             for place in self._places:
                 look_after = partial(self._look_after, place)
@@ -113,7 +114,7 @@ class LocalEngines:
                 )
 
     async def _look_after(self, place: Place) -> None:
-        """Start an engine, and start it again when it dies of something other than being asked to stop."""
+        """Run an engine, and start it again after each end, unless `Place.why_it_stays_away` has a reason."""
         pause = FIRST_PAUSE
         while True:
             began = trio.current_time()
@@ -147,9 +148,9 @@ class LocalEngines:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _cause(self, engine: EngineConnector | None, status: int | None) -> str:
-        """Return how a process has ended, with what its engine, or the engine's nanny, has said about that.
+        """Return how a process has ended, from its exit status, and from the report of its engine or its nanny.
 
-        They know more if the exit status is not known, since another hub has started the process, or if it is 0.
+        The report counts if the exit status is not known, since another hub has started the process, or if it is 0.
         """
         said = "" if engine is None else engine.cause
         if status is None:
@@ -179,7 +180,7 @@ class LocalEngines:
             )
 
     async def _bury(self, engine: EngineConnector | None, cause: str) -> None:
-        """Have the hub lose the engine of a process that has ended, if nobody else tells the hub of its end."""
+        """Have the hub lose the engine of a process that has ended. The engine's nanny may report the end before."""
         if engine is None:
             return
         engine.cause = cause  # before its nanny reports its death

@@ -16,7 +16,10 @@ __all__ = ["ASKED_FOR", "Endings"]
 ASKED_FOR = 1.0
 """Seconds that an engine has to end after it was asked to on its control channel, and before it gets SIGTERM."""
 CLEANS_UP = 1.5
-"""Seconds that an engine's nanny has to end after the hub has killed the engine: it first ends what the engine left."""
+"""Seconds that an engine's nanny has to end after the hub has killed the engine.
+
+The nanny first ends the processes that the engine has started and left behind.
+"""
 
 
 class Endings:
@@ -72,7 +75,10 @@ class Endings:
             await ended()
 
     async def _ends_by(self, deadline: float, ended: Callable[[], Awaitable[None]]) -> bool:
-        """Wait until a process has ended, until a time at most, or until `hurry` is called. Return whether it has."""
+        """Wait until a process has ended, but no longer than until the deadline, or until `hurry` is called.
+
+        Return whether the process has ended.
+        """
         with trio.CancelScope(deadline=deadline) as wait:
             self._waits.add(wait)
             try:

@@ -48,8 +48,8 @@ class EngineLogs:
         """
         path = self.path(number)
         if path is None:
-            # The output goes to stderr, also what the engine writes to its stdout: the hub's stdout may be read by
-            # programs that wait for what the hub itself says there.
+            # All output of the engine goes to the hub's stderr. The hub's stdout may be read by programs that wait for
+            # the hub's own lines.
             yield subprocess.DEVNULL if self._where == "none" else _STDERR
             return
         try:

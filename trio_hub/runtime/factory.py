@@ -193,7 +193,7 @@ class HubFactory:
             # Messages that the hub has not received yet wait at their sender, not in this process.
             socket.rcvhwm = WAITING.get(name, WAITING_MESSAGES)
         try:
-            self._keep_alive(name, socket)
+            self._keep_alive(socket)
             if sides == ("engine",) and name not in WAITING:
                 self._ping_connections(name, socket)
             socket.backlog = 1024  # a thousand engines may connect at the same time
@@ -225,7 +225,7 @@ class HubFactory:
         self.channels[name] = channel
         return port
 
-    def _keep_alive(self, name: str, socket: zmq.Socket[Any]) -> None:
+    def _keep_alive(self, socket: zmq.Socket[Any]) -> None:
         """Have the system probe silent connections, so that routers and firewalls do not forget them."""
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = KEEPALIVE_IDLE

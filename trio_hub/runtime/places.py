@@ -1,4 +1,4 @@
-"""The places of local engines: which process and which engine has each, also after a restart of the hub."""
+"""The places of local engines: each place has a process and an engine, also after a restart of the hub."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ log = get_logger("trio_hub.runtime")
 
 @dataclass(frozen=True)
 class SavedProcess:
-    """A local engine's process as the next hub needs to know it: the start time is that of `start_time`.
+    """The facts about a local engine's process that the next hub needs.
 
-    ``number`` is the local engine's number, which is part of the name of its log file.
+    ``started`` is the result of `start_time`. ``number`` is the local engine's number, which is part of the name of its
+    log file.
     """
 
     started: int
@@ -32,16 +33,16 @@ class SavedProcess:
 
 
 class Place:
-    """One of the engines that are to run.
+    """The place of one local engine, with its present process and the latest engine in it.
 
     - ``pid``: the process; None while there is none;
     - ``engine``: the engine that registered last from this place;
     - ``cause``: how the last process ended; empty before;
     - ``due``: the time at which the engine is started again; None while its process runs, or if it stays away;
-    - ``stays_away``: why the engine is not started again; empty while it is looked after;
-    - ``adopted``: the process of an earlier hub's engine that has this place;
-    - ``log``: the file with the engine's output; None if there is none, or if it is not known;
-    - ``extra``: whether this place is beyond the number that was asked for, so that it is not filled again.
+    - ``stays_away``: why the engine is not started again; empty while the hub supervises it;
+    - ``adopted``: the descriptor (pidfd) of the process, if an earlier hub has started it;
+    - ``log``: the file with the engine's output; None if there is no file, or if the file is not known;
+    - ``extra``: whether this place is beyond the number of engines in the settings, so that it is not filled again.
     """
 
     def __init__(self, number: int, *, extra: bool = False) -> None:
@@ -71,11 +72,10 @@ class Place:
         return not before.state.is_registered and before.state is not EngineState.REGISTERING
 
     def why_it_stays_away(self, status: int | None) -> str:
-        """Return why an engine that has ended is not started again; empty if it is.
+        """Return why an engine that has ended is not started again; empty if it is started again.
 
-        An exit status of 0 counts only if no engine has registered: then the command is not one that runs an engine.
-        Engines of ours also end with 0 when somebody has sent them SIGTERM, and when a client has asked them to start
-        again.
+        An exit status of 0 is a reason only if no engine has registered: then the command does not run an engine.
+        trio_hub's own engines also end with 0 after a SIGTERM, and after a client has asked them to restart.
         """
         if self.engine is not None and self.engine.told_to_stop:
             return "was told to stop"
@@ -101,8 +101,8 @@ class Places:
     """The places of the local engines of a hub.
 
     Args:
-        n: how many engines were asked for.
-        logs: knows the files with their output.
+        n: the number of engines in the settings.
+        logs: knows the file with the output of each engine.
         changed: called when a process has started or ended.
     """
 
@@ -117,7 +117,7 @@ class Places:
 
     @property
     def saved(self) -> dict[int, SavedProcess]:
-        """The processes that run, by process id, for the hub that comes after this one."""
+        """The processes that run now, by process id, for the next hub."""
         return {
             place.pid: SavedProcess(place.started, place.uuid, place.number)
             for place in self._places
@@ -125,9 +125,10 @@ class Places:
         }
 
     def adopt(self, processes: Mapping[int, SavedProcess]) -> None:
-        """Look after the local engines of an earlier hub, as far as they still run. Call this before `run`.
+        """Supervise the local engines of an earlier hub that still run. Call this before `run`.
 
-        They count as engines that were asked for. Further ones stay until they end by themselves, or the hub stops.
+        They count towards the number of engines in the settings. Engines beyond that number stay until they end by
+        themselves, or until the hub stops.
         """
         running = {pid: process for pid, process in processes.items() if start_time(pid) == process.started}
         for place, pid in self._places_for(running):
@@ -142,7 +143,9 @@ class Places:
             place.uuid = processes[pid].uuid
             place.log = self._logs.path(place.number) if processes[pid].number == place.number else None
             self.has_started(place, pid)
-            log.info("local engine of the hub before is looked after", number=place.number, pid=pid, uuid=place.uuid)
+            log.info(
+                "this hub supervises a local engine of the previous hub", number=place.number, pid=pid, uuid=place.uuid
+            )
 
     def _places_for(self, processes: Mapping[int, SavedProcess]) -> list[tuple[Place, int]]:
         """Return a place for each process: the place with its number if possible, since the log file has that name."""
@@ -159,7 +162,7 @@ class Places:
         return found
 
     def meet(self, engine: EngineConnector) -> None:
-        """Note that an engine registers, or is taken up again, if it belongs to one of these processes."""
+        """Note that an engine registers, or is taken over from an earlier hub, if it belongs to a local process."""
         place = self._place_of_process(engine) or next(
             (one for one in self._by_pid.values() if one.uuid == engine.uuid), None
         )
@@ -168,9 +171,9 @@ class Places:
             place.uuid = engine.uuid
 
     def _place_of_process(self, engine: EngineConnector) -> Place | None:
-        """Return the place of the process that the engine is, or that has started the engine, as a nanny or a shell.
+        """Return the place of the engine's process, or of a process that has started it, such as a nanny or a shell.
 
-        User code of a local engine may start a further engine: its place is taken.
+        If user code of a local engine has started this engine, the place belongs to the local engine: return None.
         """
         if engine.pid is None or not is_own_address(engine.host):
             return None

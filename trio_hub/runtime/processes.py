@@ -45,12 +45,12 @@ def is_descendant(pid: int, *, of: int) -> bool:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Return what the system says of a process, from its state on; None if there is no such process."""
+    """Return the fields of /proc/PID/stat, from the state on; None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    return stat.rpartition(b")")[2].split()  # the name before it may hold anything
+    return stat.rpartition(b")")[2].split()  # the name, in parentheses, may have any characters
 
 
 def how_it_ended(status: int) -> str:

@@ -7,7 +7,6 @@ ipcontroller, does not use this lock. The hub notices it by the ports in its con
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -20,7 +19,7 @@ import trio
 
 from ..config import HubConfig
 from ..config.connectionfiles import CLIENT_CHANNELS, connection_paths, read_connection_files
-from ..databases.filesystems import lacking
+from ..databases.filesystems import lacking, lock_file
 from ..errors import ConfigError, ConnectionFileError
 from ..logs import get_logger
 
@@ -56,7 +55,7 @@ class ProfileLock:
                 pass
         except OSError as error:
             self.release()
-            # If the directory is not writable, other files of the profile cannot be written either, which is told then.
+            # If the directory is not writable, writing the other files of the profile reports an error later.
             log.warning(
                 "the profile cannot be locked: a second hub of the same name would not be noticed",
                 path=path,
@@ -67,7 +66,7 @@ class ProfileLock:
         """Lock the file; False if its last owner has removed it meanwhile. Raises `OSError`."""
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._descriptor)
         except BlockingIOError:
             self.owner = _described(os.pread(self._descriptor, 4096, 0))
             self.release()

@@ -258,7 +258,7 @@ class EngineStateFile:
         return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot, gone)
 
     def adopt(self) -> None:
-        """Have the previous hub's local engines that still run supervised."""
+        """Supervise the previous hub's local engines that still run."""
         state = self._before()
         if state is not None and state.boot == self._boot:
             self._local.adopt(state.local)
@@ -324,7 +324,7 @@ class EngineStateFile:
         self._written = state
 
     def remove(self) -> None:
-        """Remove the file, since no hub will come that these engines could find."""
+        """Remove the file, since no later hub will take over these engines."""
         with contextlib.suppress(OSError):
             self.path.unlink()
 

@@ -8,7 +8,6 @@ power cut may lose marks.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 from collections.abc import Callable
@@ -18,11 +17,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..config import HubConfig
-from ..databases.filesystems import lacking
+from ..databases.filesystems import lacking, lock_file
 from ..errors import ConnectionFileError
 from ..logs import get_logger
 from ..wire.messages import Session
 from ..wire.signing import REPLAY_WINDOW
+from .processes import boot_id
 
 __all__ = ["SeenMessages", "open_seen"]
 
@@ -96,8 +96,15 @@ class SeenMessages:
             window.keep_in(ring)
 
     def _prepare(self, head: bytes) -> bool:
-        """Lock the file, and give it its size. Return whether it was a file of this key already."""
-        _lock(self._fd)
+        """Lock the file, if its file system has locks, and give it its size.
+
+        Return whether it was a file of this key already.
+        """
+        try:
+            lock_file(self._fd)
+        except OSError as error:
+            if error.errno != errno.ENOLCK:
+                raise
         os.fchmod(self._fd, 0o600)
         is_intact = os.pread(self._fd, len(head), 0) == head and os.fstat(self._fd).st_size == _SIZE
         if not is_intact:
@@ -152,18 +159,6 @@ def _microseconds(date: datetime) -> int:
 
 def _boot() -> bytes:
     """Return 8 bytes that differ between boots of the system; zeros if the system does not tell."""
-    try:
-        return blake2b(Path("/proc/sys/kernel/random/boot_id").read_bytes(), digest_size=8).digest()
-    except OSError:
-        return bytes(8)
-
-
-def _lock(fd: int) -> None:
-    """Lock the file. Raises `BlockingIOError` if another process has it. Does nothing on file systems without locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
+    boot = boot_id()
+    # with the end of the line, as earlier versions have written it
+    return blake2b(f"{boot}\n".encode(), digest_size=8).digest() if boot else bytes(8)

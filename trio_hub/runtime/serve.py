@@ -209,20 +209,20 @@ async def _take_over(
         state_file = EngineStateFile(path, hub, lambda: host.engines_changed, host.local_engines)
         if config.reuse:
             state_file.adopt()
-    unfinished = hub.store.durable and len(await hub.store.unfinished()) > 0
-    if state_file is not None and config.reuse:
-        state_file.restore(expect=config.restore)
+            state_file.restore(expect=config.restore)
     if hub.store.durable:
         if config.reuse:
             taken_over = await carry_out(hub.recovery.take_over())
             if taken_over:
                 log.info("carrying on with unfinished requests of the previous hub", requests=taken_over)
-        elif unfinished:
+        else:
             written_off = await carry_out(hub.recovery.write_off())
-            log.error(
-                "unfinished requests of the previous hub have failed: this hub was not started with restore or reuse",
-                requests=written_off,
-            )
+            if written_off:
+                log.error(
+                    "unfinished requests of the previous hub have failed: this hub was not started with restore or "
+                    "reuse",
+                    requests=written_off,
+                )
     if hub.engines.alive:
         services.start_soon(await_hearts, hub, config, partial(factory.channels["hb_pong"].drain, held=True))
     if state_file is not None:

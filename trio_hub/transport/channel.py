@@ -19,7 +19,7 @@ import zmq
 
 from ..wire.frames import Buffer, Frames
 
-__all__ = ["LARGE_FRAME", "MAX_FRAMES", "PARTS_AT_A_TIME", "Channel", "Watcher", "monitor_of"]
+__all__ = ["LARGE_FRAME", "MAX_FRAMES", "PARTS_AT_A_TIME", "Channel", "Watcher", "monitor_of", "peer_of"]
 
 LARGE_FRAME = 65_536
 """Frames of this many bytes and more stay where ZeroMQ received them. Smaller ones are copied into Python's memory."""
@@ -201,21 +201,19 @@ class Channel:
     def touch(self) -> None:
         """Have ZeroMQ do its pending work for this socket now, such as releasing connections that have ended."""
         self._has_message()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Have the receiver look at the socket again: any use may have consumed the edge that tells of a message."""
         if self.receiver is not None:
-            self.receiver.look_again(self)  # the edge that tells of a message may have been consumed
+            self.receiver.look_again(self)
 
     def _has_message(self) -> bool:
         return not self.closed and bool(self._getsockopt(_EVENTS) & _POLLIN)
 
     def peer_address(self) -> str | None:
         """Return the address, without a port, of the sender of the message being handled; None if it is not known."""
-        if self.latest is None:
-            return None
-        try:
-            address = str(self.latest["Peer-Address"])
-        except zmq.ZMQError:  # the message has not come over a network
-            return None
-        return address.removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
+        return None if self.latest is None else peer_of(self.latest)
 
     def peer_fd(self) -> int:
         """Return the descriptor of the connection of the message being handled; -1 if there is none."""
@@ -253,6 +251,15 @@ class _Unfinished:
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         self.count = len(frames)
+
+
+def peer_of(frame: zmq.Frame) -> str | None:
+    """Return the address, without a port, that a frame came from; None if it has not come over a network."""
+    try:
+        address = str(frame["Peer-Address"])
+    except zmq.ZMQError:
+        return None
+    return address.removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
 
 
 def monitor_of(socket: zmq.Socket[Any], events: int) -> zmq.Socket[Any]:

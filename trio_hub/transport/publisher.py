@@ -25,9 +25,9 @@ import zmq
 
 from ..logs import get_logger
 from ..wire.frames import Buffer, Frames
-from .channel import Channel
+from .channel import Channel, peer_of
 from .subscribers import Publication, Subscriber, Subscribers, wire_size
-from .tcp import ConnectionMonitor, bytes_written, end_connection, peer_of
+from .tcp import ConnectionMonitor, bytes_written, end_connection
 
 __all__ = ["Publisher"]
 
@@ -168,11 +168,6 @@ class Publisher(Channel):
                 publication = Publication(list(frames))
             self._wait(fd, subscriber, publication)
 
-    def _look_again(self) -> None:
-        """Have the receiver look at the socket again: any use of the socket may clear the sign of a subscription."""
-        if self.receiver is not None:
-            self.receiver.look_again(self)
-
     def _send_to(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         send = self._send
         send(topic, _MORE, True)
@@ -293,7 +288,7 @@ class Publisher(Channel):
                     self._set_topic(zmq.UNSUBSCRIBE, self.subscribers.common_topic)
 
     def _subscribe(self, fd: int, prefix: bytes, frame: zmq.Frame) -> None:
-        topics = self.subscribers.subscribe(fd, prefix, peer_of(frame))
+        topics = self.subscribers.subscribe(fd, prefix, _address_of(frame))
         if topics is None:
             self._refuse(fd, frame, "it has subscribed to too many or too long topics")
             return
@@ -320,7 +315,7 @@ class Publisher(Channel):
             "ended the connection of a subscriber",
             kind="subscription_refused",
             channel=self.name,
-            address=peer_of(frame),
+            address=_address_of(frame),
             reason=why,
         )
         self.subscribers.forget(fd)
@@ -344,6 +339,10 @@ class Publisher(Channel):
                 self.subscribers.forget(fd)
             self.monitor.close()
         super().close(linger)
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    return peer_of(frame) or "unknown"
 
 
 def _tell_dropped(channel: str, subscriber: Subscriber) -> None:

@@ -16,7 +16,7 @@ import zmq
 from ..wire.frames import Frames, to_bytes
 from .channel import Channel, monitor_of
 
-__all__ = ["ConnectionMonitor", "bytes_written", "end_connection", "peer_of"]
+__all__ = ["ConnectionMonitor", "bytes_written", "end_connection"]
 
 # The place in Linux' struct tcp_info of the number of bytes that the peer's system has acknowledged.
 _BYTES_ACKED = struct.Struct("=120xQ")
@@ -65,14 +65,6 @@ class ConnectionMonitor:
         if not self.channel.closed:
             self._socket.disable_monitor()
             self.channel.close(linger=0)
-
-
-def peer_of(frame: zmq.Frame) -> str:
-    """Return the address that a message came from, without the port; ``unknown`` if ZeroMQ does not know it."""
-    try:
-        return str(frame["Peer-Address"]).removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
-    except zmq.ZMQError:
-        return "unknown"
 
 
 def bytes_written(fd: int) -> int | None:

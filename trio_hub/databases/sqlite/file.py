@@ -7,7 +7,6 @@ turns, and each would take the other's unfinished tasks for its own.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,14 +14,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ...errors import ConfigError, StoreError
+from ..filesystems import LOCAL_DATABASE, lacks, lock_file
 from .schema import APPLICATION_ID, STEPS
 
 __all__ = ["FileLock", "connect", "open_file", "reporting"]
 
-LOCAL = "sqlite:////var/tmp/trio-hub/tasks.sqlite"
-"""A file that is on a local disk nearly everywhere, for advice."""
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""The errors of `flock` on a file system without locks."""
 # Files up to this size, in bytes, are checked as a whole when they are opened. It takes some 100 ms.
 CHECKED_AS_A_WHOLE = 1 << 24
 
@@ -38,7 +34,7 @@ class FileLock:
         path = database.with_name(database.name + "-lock")
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._descriptor)
         except BlockingIOError:
             self.release()
             raise ConfigError(
@@ -47,7 +43,7 @@ class FileLock:
             ) from None
         except OSError as error:
             self.release()
-            if error.errno in NO_LOCKS:
+            if error.errno == errno.ENOLCK:
                 raise ConfigError(f"{database}: {_lacks('has no file locks')}") from error
             raise
         except BaseException:
@@ -99,10 +95,7 @@ def _remedy(error: sqlite3.Error, *, starting: bool) -> str:
 
 def _lacks(what: str) -> str:
     """Return what the file system lacks, and the remedy."""
-    return (
-        f"its file system {what}, as is often the case in home directories on the network; name a file on a local "
-        f"disk: --db {LOCAL}"
-    )
+    return lacks(what, f"name a file on a local disk: {LOCAL_DATABASE}")
 
 
 _CANNOT_SHARE = "cannot share memory between processes, which SQLite needs to write a log"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectionFileError
+from ..transport.location import is_here
 from .options import EngineOptions
 
 __all__ = ["HubAddress", "Tunnels", "connection_file", "read_address"]
@@ -52,7 +52,7 @@ def connection_file(options: EngineOptions) -> Path:
     return Path(home, f"profile_{options.profile or 'default'}", "security", name)
 
 
-def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
+async def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
     """Return what a connection file says, checked.
 
     Args:
@@ -81,7 +81,7 @@ def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubA
     transport, _, host = _text(info, "interface", source).partition("://")
     location = options.location or _text(info, "location", source, "")
     if host in _ANYWHERE:
-        host = ("[::1]" if ":" in host else "127.0.0.1") if _is_here(location) else location
+        host = ("[::1]" if ":" in host else "127.0.0.1") if await is_here(location) else location
     urls = {name: f"{transport}://{host}:{port}" for name, port in ports.items()}
     if options.url:
         urls["registration"] = options.url
@@ -117,24 +117,6 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     if not isinstance(value, str):
         raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or no text")
     return value
-
-
-def _is_here(location: str) -> bool:
-    """Return whether a location is this machine: no name, its own name, or an address that it can listen at."""
-    if not location or location == socket.gethostname():
-        return True
-    try:
-        found = socket.getaddrinfo(location, 0, type=socket.SOCK_DGRAM)
-    except OSError:
-        return False
-    for family, kind, proto, _, place in found:
-        with socket.socket(family, kind, proto) as probe:
-            try:
-                probe.bind(place)
-            except OSError:
-                continue
-            return True
-    return False
 
 
 class Tunnels:

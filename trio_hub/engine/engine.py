@@ -270,7 +270,7 @@ class Engine:
             if 0 < self._options.max_heartbeat_misses <= self._misses:
                 self.reason = "the hub was away for too long"
                 raise HubLostError(f"no heartbeat of the hub for {self._misses * period:.0f} s")
-            if self._misses >= 2 and (address := moved(self.address, self._options)) is not None:
+            if self._misses >= 2 and (address := await moved(self.address, self._options)) is not None:
                 await self._move(address)
                 self._misses = 0
 
@@ -313,13 +313,13 @@ def resealed(frames: Frames, session: Session) -> Frames:
     return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
 
 
-def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
+async def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
     """Return the address of another hub, if the connection file has changed."""
     if options.connection_info:
         return None
     path = connection_file(options)
     with suppress(OSError, ConnectionFileError):
-        new = read_address(path.read_bytes(), str(path), options)
+        new = await read_address(path.read_bytes(), str(path), options)
         if (new.urls, new.key) != (address.urls, address.key):
             return new
     return None

@@ -263,9 +263,9 @@ def _single(error: BaseException) -> BaseException:
 
 async def _address(options: EngineOptions) -> HubAddress:
     if options.connection_info:
-        return read_address(options.connection_info, "IPP_CONNECTION_INFO", options)
+        return await read_address(options.connection_info, "IPP_CONNECTION_INFO", options)
     path = await wait_for_file(options)
-    return read_address(path.read_bytes(), str(path), options)
+    return await read_address(path.read_bytes(), str(path), options)
 
 
 async def _watch_nanny(lifeline: int, engine: Engine) -> None:

@@ -32,16 +32,18 @@ ABORTED = Answer({"status": "aborted"}, [], {"status": "aborted"})
 class Job:
     """A request for the main thread.
 
-    - ``message``: the request.
+    - ``message``: the request. ``msg_id`` and ``msg_type`` are fields of its header.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
     - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
     - ``answer``: set when the job is done; None if nobody is to be answered.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "message", "seconds", "started")
+    __slots__ = ("_claim", "answer", "channel", "message", "msg_id", "msg_type", "seconds", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
+        self.msg_id = message.header.msg_id
+        self.msg_type = message.header.msg_type
         self.channel = channel
         self.started = ""
         self.seconds = 0.0
@@ -51,14 +53,6 @@ class Job:
     def claim(self) -> bool:
         """Return True once: to the main thread, which then carries the job out, or to a caller that aborts the job."""
         return self._claim.acquire(blocking=False)
-
-    @property
-    def msg_id(self) -> str:
-        return self.message.header.msg_id
-
-    @property
-    def msg_type(self) -> str:
-        return self.message.header.msg_type
 
 
 class Jobs:

@@ -32,7 +32,7 @@ def test_text_of_one_stream_and_request_is_joined() -> None:
 
 def test_order_is_kept_between_text_and_messages() -> None:
     printed = Printed(lambda: None)
-    message = Publication("display_data", "displaypub", b"{}", b"{}", {}, [])
+    message = Publication("display_data", "displaypub", b"{}", b"{}", [])
     printed.add("stdout", "before")
     printed.publish(message)
     printed.add("stdout", "after")

@@ -157,24 +157,21 @@ class Dispatcher:
 
     # Output
 
-    def publish(
-        self,
-        msg_type: str,
-        content: dict[str, Any],
-        *,
-        parent: bytes,
-    ) -> None:
+    def publish(self, msg_type: str, content: dict[str, Any], *, parent: bytes) -> None:
         """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
         if self._stuck or not self._publish(msg_type, msg_type, content, parent):
             packed = self.session.packer.pack(content)
-            self._printed.publish(Publication(msg_type, msg_type, packed, parent, {}, []))
+            self._printed.publish(Publication(msg_type, msg_type, packed, parent, []))
             self._stuck = True
             self._due.set()
 
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
         frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
-        return self.send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
+        return self.send("iopub", [self._topic(topic), *frames])
+
+    def _topic(self, topic: str) -> bytes:
+        return f"engine.{self.engine_id}.{topic}".encode()
 
     def flush(self) -> bool:
         """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
@@ -186,10 +183,9 @@ class Dispatcher:
             else:
                 session = self.session
                 pack = session.packer.pack
-                metadata = pack({"engine": self.uuid} | piece.metadata)
+                metadata = pack({"engine": self.uuid})
                 parts: Frames = [pack(session.new_header(piece.msg_type)), piece.parent, metadata, piece.content]
-                topic = f"engine.{self.engine_id}.{piece.topic}".encode()
-                sent = self.send("iopub", [topic, *session.seal(parts, piece.buffers)])
+                sent = self.send("iopub", [self._topic(piece.topic), *session.seal(parts, piece.buffers)])
             if not sent:
                 printed.put_back(piece)
                 self._stuck = True

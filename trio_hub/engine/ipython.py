@@ -24,7 +24,6 @@ from traitlets.config.loader import DeferredConfigString
 
 from .jobs import Answer, Job
 from .logs import quiet_logger
-from .output import Publication
 from .pickling import LARGE_BUFFER, MAX_ITEMS
 from .worker import Worker
 
@@ -184,11 +183,9 @@ class Kernel:
 
     def publish(self, msg_type: str, content: Any, ident: Any, buffers: list[Any]) -> None:
         """Publish a message that belongs to the request that runs, whichever IPython has met last."""
-        worker = self.worker
         topic = ident[0] if isinstance(ident, list) else ident
-        name = topic.decode() if isinstance(topic, bytes) else topic or msg_type
-        packed = worker.packer.pack(content)
-        worker.printed.publish(Publication(msg_type, name, packed, worker.printed.parent, {}, buffers))
+        name = topic.decode() if isinstance(topic, bytes) else topic or ""
+        self.worker.publish(msg_type, content, topic=name, buffers=buffers)
 
     def clear(self) -> None:
         """Empty the user's namespace, as ``%reset`` does."""

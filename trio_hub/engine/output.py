@@ -66,7 +66,6 @@ class Publication(NamedTuple):
     topic: str
     content: bytes
     parent: bytes
-    metadata: dict[str, Any]
     buffers: Frames
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -14,6 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from ..logs import get_logger
+from ..wire.frames import Buffer
 from ..wire.packers import Packer
 from . import hooks
 from .canned import Namespace
@@ -152,10 +153,10 @@ class Worker:
     def engine_info(self, method: str) -> dict[str, Any]:
         return {"engine_uuid": self.uuid, "engine_id": self.engine_id, "method": method}
 
-    def publish(self, msg_type: str, content: dict[str, Any], *, topic: str = "", buffers: Any = ()) -> None:
+    def publish(self, msg_type: str, content: Any, *, topic: str = "", buffers: Sequence[Buffer] = ()) -> None:
         """Publish a message that belongs to the request that runs."""
         packed = self.packer.pack(content)
-        self.printed.publish(Publication(msg_type, topic or msg_type, packed, self.printed.parent, {}, list(buffers)))
+        self.printed.publish(Publication(msg_type, topic or msg_type, packed, self.printed.parent, list(buffers)))
 
     def _clear(self) -> None:
         """Empty the user's namespace."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from trio_hub import Client, RemoteError
-from trio_hub.testing import open_client
+from trio_hub import Client, HubConfig, RemoteError
+from trio_hub.testing import open_client, open_hub
 from trio_hub.testing.client import ScriptedClient
 
-from .support import cluster
+from .support import LIMIT, cluster, open_engine_process
 
 pytestmark = pytest.mark.interop
 
@@ -115,6 +116,19 @@ async def test_apply_finds_the_shell_and_may_display(tmp_path: Path) -> None:
         assert await engine.client.apply(displays) == "__main__"
         shown = await engine.raw.output("display_data")
         assert shown.content["data"]["text/html"] == "<b>bold</b>"
+
+
+async def test_what_startup_code_displays_is_readable_with_every_packer(tmp_path: Path) -> None:
+    code = "import IPython; IPython.display.display(IPython.display.HTML('<b>bold</b>'))"
+    with trio.fail_after(LIMIT):
+        async with (
+            open_hub(HubConfig(packer="msgpack")) as hub,
+            open_client(hub.client_info) as raw,
+            open_engine_process(tmp_path, "-c", code, info=hub.engine_info),
+        ):
+            shown = await raw.output("display_data")
+            assert shown.content["data"]["text/html"] == "<b>bold</b>"
+            assert shown.parent == {}
 
 
 async def test_figures_inline_and_no_gui(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Printed:
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self.parent = b"{}"
-        """The packed header of the request that runs now, or ran last: it is named in all output."""
+        """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
         """The thread that takes, which must not wait for itself."""
         self._main = threading.main_thread().ident

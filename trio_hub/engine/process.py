@@ -229,6 +229,7 @@ def _run_sockets(
         if sockets.scope.cancelled_caught:
             return
         worker.packer = packer_named(address.packer)
+        printed.parent = worker.packer.pack({})
         engine = Engine(options, uuid, address, jobs, printed, redirection, told=told, registered=registered)
         sockets.engine = engine
         async with trio.open_nursery() as nursery:

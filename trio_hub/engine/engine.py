@@ -15,7 +15,7 @@ import zmq
 from ..errors import ConnectionFileError, HubLostError
 from ..logs import get_logger
 from ..transport.receiver import Receiver
-from ..wire.frames import Frames
+from ..wire.frames import DELIMITER, Frames
 from ..wire.messages import Session
 from .address import HubAddress, Tunnels, connection_file, read_address
 from .control import Control
@@ -54,8 +54,10 @@ class Engine:
         options: what the engine is told.
         uuid: its name.
         address: where the hub is.
-        session_of: makes the session for an address.
-        told: is told the engine's state for the nanny: a dict, or None for a goodbye.
+        jobs: the requests for the main thread.
+        printed: the output that is not sent yet.
+        redirection: the pipes that catch the output of subprocesses and libraries in C.
+        told: called with the data that the nanny needs to tell the hub of the engine's death; with None at a goodbye.
         registered: called with the engine's id, each time it has one.
     """
 
@@ -309,7 +311,7 @@ def session_for(address: HubAddress, uuid: str) -> Session:
 
 def resealed(frames: Frames, session: Session) -> Frames:
     """Return a message with the signature of another session."""
-    start = frames.index(b"<IDS|MSG>")
+    start = frames.index(DELIMITER)
     return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
 
 

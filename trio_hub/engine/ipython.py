@@ -114,7 +114,7 @@ class Kernel:
         # Cells with await and libraries for asyncio ask for the current loop of the main thread.
         asyncio.set_event_loop(get_asyncio_loop())  # type: ignore[no-untyped-call]
         namespace = worker.namespace
-        own = {name: namespace.pop(name) for name in ("get_ipython",) if name in namespace}
+        own = namespace.pop("get_ipython", None)
         session = _Session(kernel=self, key=b"", session=worker.uuid, username="trio-hub-engine")
         config = Config({"HistoryManager": {"hist_file": ":memory:"}})
         for trait, value in traits:
@@ -132,9 +132,9 @@ class Kernel:
                 log=quiet_logger(),
                 ident=worker.uuid,
             )
-        self.shell: Any = self._kernel.shell
-        namespace.setdefault("get_ipython", own.get("get_ipython"))
-        shell: Any = self.shell
+        shell: Any = self._kernel.shell
+        self.shell = shell
+        namespace.setdefault("get_ipython", own)
         shell.display_pub.topic = b"displaypub"
         self._publish_data()
 

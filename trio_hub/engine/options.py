@@ -135,7 +135,6 @@ FLAGS: dict[str, dict[str, str]] = {
 _OLD_CLASSES = {
     "EngineFactory": "IPEngine",
     "IPEngineApp": "IPEngine",
-    "IPEngine": "IPEngine",
     "RegistrationFactory": "IPEngine",
 }
 _NOT_IPYTHON = {

@@ -74,9 +74,7 @@ class _Sockets:
             else:
                 self.scope.cancel()
 
-        if self.token is not None:
-            with suppress(trio.RunFinishedError):
-                self.token.run_sync_soon(end)
+        self.soon(end)
 
 
 def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: int | None = None) -> NoReturn:
@@ -168,10 +166,11 @@ def _start_up(options: EngineOptions, worker: Worker) -> None:
     A failure is logged, and the engine works on, as stock engines do.
     """
     pieces = [(options.mpi_init, "<mpi>")] if options.mpi and options.mpi_init else []
-    files = list(filter(None, (os.environ.get("PYTHONSTARTUP"),)))
+    files = [os.environ.get("PYTHONSTARTUP")]
     if options.profile_dir:
         files += sorted(str(path) for path in Path(options.profile_dir, "startup").glob("*.*py"))
-    for path in [*files, *filter(None, (options.startup_script,))]:
+    files.append(options.startup_script)
+    for path in filter(None, files):
         try:
             pieces.append((Path(path).read_text(encoding="utf-8"), path))
         except OSError as error:

@@ -71,6 +71,11 @@ async def test_cells(tmp_path: Path) -> None:
         assert "shell" in "".join(content["text"] for kind, content in published if kind == "stream")
 
 
+async def test_the_kernel_knows_the_id_of_its_engine(tmp_path: Path) -> None:
+    async with shell(tmp_path, "--id=3") as engine:
+        assert await engine.client.apply(lambda: __import__("IPython").get_ipython().kernel.engine_id, targets=3) == 3
+
+
 async def test_the_namespace_is_that_of_apply(tmp_path: Path) -> None:
     async with shell(tmp_path) as engine:
         await engine.client.apply(lambda: __import__("__main__").__dict__.update(a=5))

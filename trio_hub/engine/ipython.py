@@ -79,13 +79,14 @@ class _IPythonKernel(IPythonKernel):
 
     shell_class = _Shell
     owner: Any = AnyTrait()
-    engine_id = -1
     _execute_sleep = 0
 
     @property
-    def int_id(self) -> int:  # type: ignore[override]
+    def engine_id(self) -> int:
         worker: Worker = self.owner.worker
         return worker.engine_id
+
+    int_id = engine_id
 
     def _topic(self, topic: str) -> bytes:
         return topic.encode()

@@ -28,7 +28,6 @@ class HubAddress:
     - ``ssh``: the SSH server through which all connections go; empty for none.
     """
 
-    source: str
     urls: dict[str, str]
     broadcast: list[str]
     key: bytes
@@ -87,7 +86,6 @@ async def read_address(text: str | bytes, source: str, options: EngineOptions) -
         urls["registration"] = options.url
     server_key = _text(info, "curve_serverkey", source, "") or options.curve_serverkey
     return HubAddress(
-        source,
         urls,
         [f"{transport}://{host}:{port}" for port in broadcast],
         _text(info, "key", source, "").encode(),

@@ -15,7 +15,19 @@ from importlib import import_module
 from types import CellType, CodeType, FunctionType
 from typing import Any, TypeAlias
 
-__all__ = ["CANNED", "Canned", "CannedFunction", "can", "can_sequence", "is_canned", "uncan"]
+__all__ = [
+    "CANNED",
+    "SEQUENCES",
+    "STOCK",
+    "Canned",
+    "CannedFunction",
+    "Dependent",
+    "Namespace",
+    "can",
+    "can_sequence",
+    "is_canned",
+    "uncan",
+]
 
 STOCK = "ipyparallel.serialize.canning"
 SEQUENCES = (list, tuple, set)

@@ -13,12 +13,14 @@ from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .jobs import Job, Jobs
-from .output import FIRST_DELAY, Printed, Publication, Redirection, Text
+from .output import Printed, Publication, Redirection, Text
 
 __all__ = ["Dispatcher"]
 
 log = get_logger("trio_hub.engine")
 
+FIRST_DELAY = 0.02
+"""Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
 QUICK = 0.0005

@@ -101,10 +101,6 @@ class Engine:
         self.reason = ""
         """Why the engine ends."""
 
-    @property
-    def session(self) -> Session:
-        return self.dispatcher.session
-
     # Life
 
     async def run(self) -> None:
@@ -157,7 +153,7 @@ class Engine:
                 content = {"id": self.id, "uuid": self._uuid}
                 if self.reason:
                     content["cause"] = self.reason
-                link.send("registration", self.session.write("unregistration_request", content))
+                link.send("registration", self.dispatcher.session.write("unregistration_request", content))
             link.close(LINGER_AWAY if self._misses else LINGER)
         self._receiver.close()
         self._tunnels.close()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from .options import EngineOptions, OptionError, parse_options
 
-__all__ = ["main", "start"]
+__all__ = ["main"]
 
 PASSED_ON = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),

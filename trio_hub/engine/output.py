@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias
 from ..wire.frames import Frames
 
 __all__ = [
-    "FIRST_DELAY",
     "MAX_PIECE",
     "MAX_WAITING",
     "OutputStream",
@@ -33,8 +32,6 @@ MAX_PIECE = 64 * 1024
 """Characters of one message."""
 MAX_WAITING = 8 * 1024 * 1024
 """Characters that wait to be sent before a writer has to wait."""
-FIRST_DELAY = 0.02
-"""Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 LOOK_FOR_SIGNALS = 0.1
 """Seconds between two looks of a writer that waits, whether a signal has come."""
 _READ = 64 * 1024
@@ -137,10 +134,6 @@ class Printed:
         if self._in_add:
             self._deferred = error
         return self._in_add
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._pieces
 
     @property
     def is_full(self) -> bool:

@@ -17,7 +17,7 @@ from ..wire.frames import Buffer, Frames
 from .canned import CANNED, SEQUENCES, STOCK, Canned, Dependent, Namespace, can, can_sequence, is_canned, uncan
 from .functions import FunctionCache
 
-__all__ = ["Call", "Pickling"]
+__all__ = ["LARGE_BUFFER", "MAX_ITEMS", "Call", "Pickling"]
 
 LARGE_BUFFER = 1024
 """Bytes above which a buffer travels in a frame of its own."""

@@ -23,7 +23,7 @@ from .output import Printed, Publication
 from .pickling import Pickling
 from .tracebacks import error_reply
 
-__all__ = ["Stopped", "Worker"]
+__all__ = ["Worker", "catch_signals", "kernel_info"]
 
 log = get_logger("trio_hub.engine")
 

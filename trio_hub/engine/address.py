@@ -1,4 +1,4 @@
-"""Where the hub is: the engine's connection file, found and read as ``ipengine`` does."""
+"""Finds and reads the engine's connection file, as ``ipengine`` does, and opens SSH tunnels to the hub."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
 
 @dataclass(frozen=True)
 class HubAddress:
-    """What a connection file says, in the form in which the engine uses it.
+    """The checked content of a connection file.
 
-    - ``urls``: the ZeroMQ address of each channel; ``broadcast``: those for broadcasts, of which an engine uses one;
-    - ``curve``: the hub's public key and the engine's public and secret key; None if nothing is encrypted;
+    - ``urls``: the ZeroMQ address of each channel, by the channel's name;
+    - ``broadcast``: the ZeroMQ addresses that send broadcasts: an engine connects to one of them;
+    - ``curve``: the hub's public key, and the engine's public and secret key; None without encryption;
     - ``ssh``: the SSH server through which all connections go; empty for none.
     """
 
@@ -37,11 +38,12 @@ class HubAddress:
     ssh: str = ""
 
     def broadcast_url(self, engine_id: int) -> str:
+        """Return the address from which the engine with this id gets broadcasts."""
         return self.broadcast[engine_id % len(self.broadcast)]
 
 
 def connection_file(options: EngineOptions) -> Path:
-    """Return the path of the connection file that the options mean."""
+    """Return the path of the connection file: the one that the options name, or else the one of the profile."""
     if options.file:
         return Path(options.file)
     name = f"ipcontroller-{options.cluster_id}-engine.json" if options.cluster_id else "ipcontroller-engine.json"
@@ -52,15 +54,15 @@ def connection_file(options: EngineOptions) -> Path:
 
 
 async def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
-    """Return what a connection file says, checked.
+    """Check the content of a connection file, and return the address of the hub.
 
     Args:
-        text: its content.
-        source: its name, for messages.
-        options: name another location or registration address, and keys.
+        text: the content of the file.
+        source: the name of the file, for messages.
+        options: may name another location, another registration address, an SSH server, and CURVE keys.
 
     Raises:
-        ConnectionFileError: naming the file and what is wrong.
+        ConnectionFileError: the file cannot be used. The text names the file and the reason.
     """
     try:
         info = json.loads(text)
@@ -74,8 +76,8 @@ async def read_address(text: str | bytes, source: str, options: EngineOptions) -
     for name, port in [*ports.items(), *(("broadcast", port) for port in broadcast or [None])]:
         if type(port) is not int or not 0 < port < 65536:
             raise ConnectionFileError(
-                f"the connection file {source} cannot be used: {name!r} is {port!r}, and no port. It has to be the "
-                "engine's file, as the hub has written it."
+                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is no port. It must be "
+                "the file for engines, as the hub has written it."
             )
     transport, _, host = _text(info, "interface", source).partition("://")
     location = options.location or _text(info, "location", source, "")
@@ -97,7 +99,7 @@ async def read_address(text: str | bytes, source: str, options: EngineOptions) -
 
 
 def _host_for_key(options: EngineOptions, host: str) -> str:
-    """Return the hub's host as the SSH server: a key without a server means that."""
+    """Return the hub's host as the SSH server if the options have an SSH key, but no server; empty without a key."""
     return host if options.ssh_key else ""
 
 
@@ -113,12 +115,12 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     value = info.get(name)
     value = default if value is None else value
     if not isinstance(value, str):
-        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or no text")
+        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
     return value
 
 
 class Tunnels:
-    """SSH tunnels to the hub's ports, made by ``zmq.ssh``, each when its address is asked for.
+    """SSH tunnels to the hub's ports. ``zmq.ssh`` opens each tunnel when its address is first asked for.
 
     Args:
         options: the server's key, and whether paramiko makes the tunnels.
@@ -133,7 +135,7 @@ class Tunnels:
         self._ends: list[Callable[[], None]] = []
 
     def address(self, url: str) -> str:
-        """Return the address at which the hub's `url` is reached. It waits for a tunnel, so not in a Trio task."""
+        """Return the address at which the hub's `url` is reached. Opening a tunnel blocks the calling thread."""
         if not self._server:
             return url
         if url not in self._local:
@@ -154,7 +156,7 @@ class Tunnels:
         return self._local[url]
 
     def close(self) -> None:
-        """End the tunnels that are processes of ours; ``ssh`` in the background ends when nobody uses it."""
+        """End the tunnels that are child processes. A tunnel that ``ssh`` keeps in the background ends when unused."""
         for end in self._ends:
             end()
         self._ends.clear()

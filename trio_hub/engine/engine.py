@@ -32,15 +32,15 @@ __all__ = ["Engine", "RegistrationFailed"]
 log = get_logger("trio_hub.engine")
 
 LINGER, LINGER_AWAY = 3000, 500
-"""Milliseconds that what was sent last has to leave at the end: at a hub that is there, and at one that is not."""
+"""Milliseconds that the last messages have to leave when the engine ends: with the hub there, and with the hub away."""
 SUBSCRIBED_WITHIN = 2.0
-"""Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
+"""Seconds. The engine waits at most this long for the hub to subscribe to its output, before its heart beats."""
 HEARTBEAT_SLACK = 0.5
 """Seconds that a ping may be late, as with stock engines."""
 RECEIVER_FIRST = 0.1
 """Seconds that a ping may take from the socket to the task that counts pings."""
 LOOK_AGAIN = 0.5
-"""Seconds between two looks at the connection file, while the hub is away or the file is missing."""
+"""Seconds between two looks whether the missing connection file has come."""
 
 
 class RegistrationFailed(HubLostError):
@@ -51,8 +51,8 @@ class Engine:
     """The engine's side of its connections, in the thread of the sockets.
 
     Args:
-        options: what the engine is told.
-        uuid: its name.
+        options: the engine's options.
+        uuid: the engine's name.
         address: where the hub is.
         jobs: the requests for the main thread.
         printed: the output that is not sent yet.
@@ -173,7 +173,7 @@ class Engine:
         link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
         self._link = link
         self._opened.set()
-        log.info("registers", hub=self.address.urls["registration"])
+        log.info("registering", hub=self.address.urls["registration"])
         answer = await self._registrar.register()
         if answer is None:
             raise RegistrationFailed(
@@ -235,7 +235,7 @@ class Engine:
             self._returned.set()
 
     async def _look_after_returns(self) -> None:
-        """Register again when a hub has come back that has forgotten the engine."""
+        """Whenever a hub has come back, ask whether it knows the engine. Register again if it does not."""
         while True:
             await self._returned.wait()
             self._returned = trio.Event()

@@ -1,7 +1,8 @@
 """IPython in an engine: cells, completion, inspection, history, rich output and comms.
 
-It is ipykernel's own kernel and shell, without its sockets, threads and event loop: messages that it sends become
-answers and publications of ours. This module is loaded when IPython is first needed, which takes half a second.
+The kernel and the shell are ipykernel's own, without their sockets, threads and event loop. The messages that they send
+become answers and publications of the engine. This module is loaded when IPython is first needed, which takes half a
+second.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .worker import Worker
 __all__ = ["Kernel"]
 
 IOPUB, SHELL = "iopub", "shell"
-"""What stands in for the sockets that ipykernel would send on."""
+"""Names in place of the sockets on which ipykernel would send."""
 
 
 class _Session(Session):
@@ -68,7 +69,7 @@ class _Shell(ZMQInteractiveShell):
         """Do nothing: the engine has put its namespace in place of ``__main__`` before."""
 
     def enable_gui(self, gui: Any = None) -> None:
-        """Accept what needs no event loop between requests, such as inline figures; refuse the rest."""
+        """Accept a toolkit that needs no event loop between requests, such as inline figures; refuse all others."""
         if gui not in (None, "inline", "none", "auto"):
             raise UsageError(f"this engine runs no event loop of {gui} between requests: call the toolkit's own loop")
         self.active_eventloop = gui
@@ -183,7 +184,7 @@ class Kernel:
             self.publish(message["msg_type"], message["content"], ident, buffers)
 
     def publish(self, msg_type: str, content: Any, ident: Any, buffers: list[Any]) -> None:
-        """Publish a message that belongs to the request that runs, whichever IPython has met last."""
+        """Publish a message that belongs to the running request, even if IPython names another as its parent."""
         topic = ident[0] if isinstance(ident, list) else ident
         name = topic.decode() if isinstance(topic, bytes) else topic or ""
         self.worker.publish(msg_type, content, topic=name, buffers=buffers)
@@ -194,7 +195,7 @@ class Kernel:
 
 
 class _DataPublisher:
-    """What ``ipyparallel.datapub.publish_data`` publishes through."""
+    """The object through which ``ipyparallel.datapub.publish_data`` publishes."""
 
     def __init__(self, kernel: Kernel) -> None:
         from ipyparallel.serialize import serialize_object
@@ -203,7 +204,7 @@ class _DataPublisher:
         self._kernel = kernel
 
     def set_parent(self, parent: Any) -> None:
-        """Do nothing: data belong to the request that runs."""
+        """Do nothing: data belong to the running request."""
 
     def publish_data(self, data: dict[str, Any]) -> None:
         buffers = self._serialize(data, buffer_threshold=LARGE_BUFFER, item_threshold=MAX_ITEMS)
@@ -218,4 +219,4 @@ def _finish(awaitable: Awaitable[Any]) -> None:
     except StopIteration:
         return
     coroutine.close()
-    raise RuntimeError("a request waits for something that cannot come")
+    raise RuntimeError("the request waits for an event, but this engine runs no event loop for requests")

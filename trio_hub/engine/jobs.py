@@ -1,4 +1,4 @@
-"""Requests on their way from the thread that owns the sockets to the main thread, and answers on the way back."""
+"""Passes requests from the thread that owns the sockets to the main thread, and passes their answers back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..wire.messages import Message
 __all__ = ["Answer", "Job", "Jobs"]
 
 MAX_ABORTED = 10_000
-"""Requests that are to be aborted when they come, of which no more are remembered."""
+"""The maximum number of remembered ids of requests that are to be aborted when they come."""
 
 
 class Answer(NamedTuple):
-    """What a request is answered with. ``content`` has the status."""
+    """The answer to a request. ``content`` has the status."""
 
     content: dict[str, Any]
     buffers: Frames
@@ -56,7 +56,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs that wait, and those that are finished.
+    """The jobs that wait, and the finished jobs whose answers are not sent yet.
 
     Args:
         wake: called when a job is finished. Any thread may call it.

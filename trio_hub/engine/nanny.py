@@ -1,7 +1,8 @@
 """The nanny: the process that is started, and that has the engine as its child.
 
-It is forked from before anything heavy is imported, so it needs a few megabytes. It passes signals on to the engine,
-ends what the engine leaves behind, tells the hub when the engine dies without a goodbye, and ends as the engine has.
+The nanny forks the engine before anything heavy is imported, so the nanny needs only a few megabytes. It passes signals
+on to the engine, and ends the processes that the engine leaves behind. It tells the hub when the engine dies without a
+goodbye, and ends as the engine has ended.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ PASSED_ON = (
 )
 """The signals that the nanny passes on to the engine."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""The signals after which the engine has `EngineOptions.kill_grace` seconds."""
+"""After one of these signals, the engine has `EngineOptions.kill_grace` seconds to end before it is killed."""
 LEFT_BEHIND_GRACE = 0.5
 """Seconds between asking the processes that the engine has left to end, and killing them."""
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 MAX_STATE = 1 << 20
+"""The maximum number of bytes that the nanny reads of the engine's states."""
 _BAD_OPTION = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -118,7 +120,7 @@ def _kill(pid: int, signum: int) -> None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of processes whose parent ends, so that what the engine leaves behind can be found."""
+    """Become the parent of descendants whose parent ends, to find the processes that the engine leaves behind."""
     with suppress(ImportError, OSError, AttributeError):  # without it, only the engine's process group is found
         import ctypes
 
@@ -156,7 +158,7 @@ def _children() -> list[int]:
 
 
 def _last_state(descriptor: int) -> dict[str, Any] | None:
-    """Return what the engine wrote last: its place at the hub; None if it never had one, or has said goodbye."""
+    """Return the last state that the engine wrote; None if it has never registered, or has said goodbye."""
     os.set_blocking(descriptor, False)
     written = b""
     while len(written) < MAX_STATE:

@@ -46,13 +46,13 @@ class _Sockets:
         self.token: trio.lowlevel.TrioToken | None = None
         self.engine: Engine | None = None
         self.scope = trio.CancelScope()
-        """That of the time before there is an engine."""
+        """The scope of the time before there is an engine."""
         self.status = OK
         self.ready = threading.Event()
         """Set when the engine has registered for the first time, or has ended."""
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call something in the thread of the sockets; do nothing if it has ended. For any thread."""
+        """Make a call in the thread of the sockets; do nothing if that thread has ended. For any thread."""
         if self.token is not None:
             with suppress(trio.RunFinishedError):
                 self.token.run_sync_soon(call, idempotent=True)
@@ -81,9 +81,9 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     """Run an engine, and end the process.
 
     Args:
-        options: what the engine is told.
+        options: the engine's options.
         to_nanny: a descriptor to which the engine writes its state, if it has a nanny.
-        lifeline: a descriptor that is at its end when the nanny has died.
+        lifeline: a descriptor that is at its end of file when the nanny has died.
     """
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
@@ -137,7 +137,7 @@ def _end_by_force(status: int) -> None:
 
 
 def _new_uuid() -> str:
-    """Return a name as stock engines have, so that what sorts or cuts names works."""
+    """Return a name in the form of stock engines' names, so that programs that sort or cut such names work."""
     text = secrets.token_hex(16)
     return f"{text[:8]}-{text[8:]}"
 
@@ -269,7 +269,7 @@ async def _address(options: EngineOptions) -> HubAddress:
 
 
 async def _watch_nanny(lifeline: int, engine: Engine) -> None:
-    """End the engine when its nanny has died: whoever has killed the nanny means the engine."""
+    """End the engine when its nanny has died: a user who kills the nanny means the engine."""
     while True:
         await trio.lowlevel.wait_readable(lifeline)
         try:

@@ -40,7 +40,7 @@ class Worker:
 
     Args:
         uuid: the engine's name.
-        jobs: the jobs that come, and where they go when they are done.
+        jobs: gives the jobs, and takes them back when they are done.
         printed: takes what user code prints and publishes.
         packer: packs the contents of published messages.
         kernel: makes the part that uses IPython, when it is first needed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import secrets
 import sys
@@ -23,6 +22,7 @@ from .address import HubAddress, read_address
 from .engine import Engine, wait_for_file
 from .jobs import Jobs
 from .logs import set_up_logs
+from .nanny import write_state
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .worker import Worker, catch_signals
@@ -211,7 +211,7 @@ def _run_sockets(
     def told(state: dict[str, Any] | None) -> None:
         if to_nanny is not None:
             with suppress(OSError):  # user code may have closed it
-                os.write(to_nanny, json.dumps(state).encode() + b"\n")
+                write_state(to_nanny, state)
 
     def registered(engine_id: int) -> None:
         if options.log_level in ("DEBUG", "INFO"):

@@ -8,7 +8,10 @@ _HELP = {"-h", "--help", "--help-all", "help", "-V", "--version"}
 
 
 def main() -> None:
-    """Run the command. An engine is started without loading all other commands, since its first process is small."""
+    """Run the command.
+
+    An engine is started without loading the other commands, so that its first process stays small.
+    """
     if sys.argv[1:2] == ["engine"] and _HELP.isdisjoint(sys.argv):
         from .engine.nanny import main as engine
 

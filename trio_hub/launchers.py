@@ -126,7 +126,7 @@ arguments = ipcontroller {program_args}
 
 
 class _OurEngine(EngineLauncher):  # type: ignore[misc]
-    """With our engine's command. A user's own ``engine_cmd`` still counts more."""
+    """A launcher with our command, unless the user has configured another ``engine_cmd``."""
 
     engine_cmd = List(
         Unicode(),
@@ -136,22 +136,22 @@ class _OurEngine(EngineLauncher):  # type: ignore[misc]
 
 
 class TrioHubEngines(_OurEngine, LocalEngineSetLauncher):  # type: ignore[misc]
-    """On this machine."""
+    """Starts engines on this machine."""
 
 
 class TrioHubMPIEngines(_OurEngine, MPIEngineSetLauncher):  # type: ignore[misc]
-    """By ``mpiexec``."""
+    """Starts engines with ``mpiexec``."""
 
 
 class _SSHEngine(SSHEngineLauncher):  # type: ignore[misc]
-    """One engine on another machine, with the Python there, which has to have trio-hub."""
+    """Starts one engine on another machine, by ssh. The Python there must have trio-hub installed."""
 
     def _engine_cmd_default(self) -> list[str]:
         return [self.remote_python, "-m", "trio_hub", "engine"]
 
 
 class TrioHubSSHEngines(SSHEngineSetLauncher):  # type: ignore[misc]
-    """On other machines, by ssh."""
+    """Starts engines on other machines, by ssh."""
 
     launcher_class = _SSHEngine
 
@@ -160,34 +160,34 @@ class TrioHubSSHEngines(SSHEngineSetLauncher):  # type: ignore[misc]
 
 
 class TrioHubBatchEngines(_OurEngine, BatchEngineSetLauncher):  # type: ignore[misc]
-    """As jobs of any batch system; its commands and its template have to be configured."""
+    """Starts engines as jobs of any batch system. The batch system's commands and the template must be configured."""
 
 
 class TrioHubSlurmEngines(_OurEngine, SlurmEngineSetLauncher):  # type: ignore[misc]
-    """As Slurm jobs."""
+    """Starts engines as Slurm jobs."""
 
 
 class TrioHubPBSEngines(_OurEngine, PBSEngineSetLauncher):  # type: ignore[misc]
-    """As PBS jobs."""
+    """Starts engines as PBS jobs."""
 
 
 class TrioHubSGEEngines(_OurEngine, SGEEngineSetLauncher):  # type: ignore[misc]
-    """As jobs of the Grid Engine."""
+    """Starts engines as jobs of the Grid Engine."""
 
 
 class TrioHubLSFEngines(_OurEngine, LSFEngineSetLauncher):  # type: ignore[misc]
-    """As LSF jobs."""
+    """Starts engines as LSF jobs."""
 
 
 class TrioHubHTCondorEngines(HTCondorEngineSetLauncher):  # type: ignore[misc]
-    """As HTCondor jobs; the script ``trio-hub`` has to be on the PATH there, see `TrioHubHTCondor`."""
+    """Starts engines as HTCondor jobs: the script ``trio-hub``, as in `TrioHubHTCondor`."""
 
     engine_cmd = List(Unicode(), ["trio-hub", "engine"], help="The command that starts an engine.").tag(config=True)
     default_template = Unicode(
         """
 universe = vanilla
 executable = trio-hub
-# which is on a shared file system, or installed where the job runs
+# the script is on a shared file system, or installed where the job runs
 transfer_executable = False
 arguments = "engine {program_args}"
 """

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from trio_hub import Client, RemoteError
-from trio_hub.testing import open_client
+from trio_hub import Client, HubConfig, RemoteError
+from trio_hub.testing import open_client, open_hub
 from trio_hub.testing.client import ScriptedClient
 
-from .support import cluster
+from .support import LIMIT, cluster, open_engine_process
 
 pytestmark = pytest.mark.interop
 
@@ -70,6 +71,11 @@ async def test_cells(tmp_path: Path) -> None:
         assert "shell" in "".join(content["text"] for kind, content in published if kind == "stream")
 
 
+async def test_the_kernel_knows_the_id_of_its_engine(tmp_path: Path) -> None:
+    async with shell(tmp_path, "--id=3") as engine:
+        assert await engine.client.apply(lambda: __import__("IPython").get_ipython().kernel.engine_id, targets=3) == 3
+
+
 async def test_the_namespace_is_that_of_apply(tmp_path: Path) -> None:
     async with shell(tmp_path) as engine:
         await engine.client.apply(lambda: __import__("__main__").__dict__.update(a=5))
@@ -115,6 +121,19 @@ async def test_apply_finds_the_shell_and_may_display(tmp_path: Path) -> None:
         assert await engine.client.apply(displays) == "__main__"
         shown = await engine.raw.output("display_data")
         assert shown.content["data"]["text/html"] == "<b>bold</b>"
+
+
+async def test_what_startup_code_displays_is_readable_with_every_packer(tmp_path: Path) -> None:
+    code = "import IPython; IPython.display.display(IPython.display.HTML('<b>bold</b>'))"
+    with trio.fail_after(LIMIT):
+        async with (
+            open_hub(HubConfig(packer="msgpack")) as hub,
+            open_client(hub.client_info) as raw,
+            open_engine_process(tmp_path, "-c", code, info=hub.engine_info),
+        ):
+            shown = await raw.output("display_data")
+            assert shown.content["data"]["text/html"] == "<b>bold</b>"
+            assert shown.parent == {}
 
 
 async def test_figures_inline_and_no_gui(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_text_of_one_stream_and_request_is_joined() -> None:
 
 def test_order_is_kept_between_text_and_messages() -> None:
     printed = Printed(lambda: None)
-    message = Publication("display_data", "displaypub", b"{}", b"{}", {}, [])
+    message = Publication("display_data", "displaypub", b"{}", b"{}", [])
     printed.add("stdout", "before")
     printed.publish(message)
     printed.add("stdout", "after")
@@ -49,7 +49,7 @@ def test_pieces_have_a_limit_and_can_be_put_back() -> None:
     assert len(first.text) == MAX_PIECE
     printed.put_back(first)
     assert [len(text) for _, text in texts(printed)] == [MAX_PIECE, MAX_PIECE, 1]
-    assert printed.is_empty
+    assert printed.take() is None
 
 
 def test_a_writer_waits_while_too_much_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_closed_output_lets_writers_go() -> None:
     printed.close()
     printed.add("stdout", "x" * (output.MAX_WAITING + 1))
     printed.add("stdout", "y")
-    assert printed.is_empty
+    assert printed.take() is None
 
 
 def test_a_stream_is_a_text_file() -> None:
@@ -106,4 +106,4 @@ def test_a_forked_child_writes_to_the_descriptor() -> None:
     os.close(writing)
     with open(reading, "rb") as pipe:
         assert pipe.read() == b"from the child"
-    assert printed.is_empty
+    assert printed.take() is None

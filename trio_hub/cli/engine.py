@@ -19,9 +19,9 @@ The process that is started passes signals on to the engine, and tells the hub w
 ipengine are not read.
 """
 VERSION = "9.2.0"
-VERSION_HELP = "show which ipengine this stands in for"
+VERSION_HELP = "show the version of ipengine that this command replaces"
 EPILOG = """\
-Options are given as --name=value or --name value, and every trait as --Class.trait=value. They count more than
+Options are given as --name=value or --name value, and every trait as --Class.trait=value. They take precedence over
 IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CONNECTION_INFO, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and
 IPP_CURVE_SECRETKEY in the environment.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import trio
 import zmq
 
 from ..config import profile_directory
 from ..config.connectionfiles import CLIENT_CHANNELS, connection_paths
 from ..errors import ConfigError, ConnectionFileError
+from ..transport.location import is_here
 
 __all__ = ["HubAddress", "address_in", "connection_file_path"]
 
@@ -100,11 +99,11 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
     if text("unpack", packer) != packer:
         raise _unusable(source, "'pack' and 'unpack' differ")
     location = text("location", "")
-    is_here = await _is_here(location)
+    here = await is_here(location)
     if host in _ANYWHERE:
-        host = ("[::1]" if host == "[::]" else "127.0.0.1") if is_here else location
+        host = ("[::1]" if host == "[::]" else "127.0.0.1") if here else location
     gate = text("ssh", "")
-    if gate and not (is_here and host in ("127.0.0.1", "[::1]", "localhost")):
+    if gate and not (here and host in ("127.0.0.1", "[::1]", "localhost")):
         raise ConnectionFileError(
             f"the connection file {source} says that the hub is reached by SSH, through {gate}, but this client makes "
             "no tunnels: open them with ssh -L, and use a copy of the file in which 'interface' is tcp://127.0.0.1 "
@@ -119,24 +118,6 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
         curve = (server_key.encode(), public, secret)
     ports = {name: info[name] for name in _CHANNELS}
     return HubAddress(source, host, ports, text("key").encode(), packer, text("signature_scheme", "hmac-sha256"), curve)
-
-
-async def _is_here(location: str) -> bool:
-    """Return whether a location is this machine: empty, its own name, or an address at which it can listen."""
-    if not location or location == socket.gethostname():
-        return True
-    try:
-        found = await trio.socket.getaddrinfo(location, 0, type=socket.SOCK_DGRAM)
-    except OSError:
-        return False
-    for family, kind, proto, _, place in found:
-        with socket.socket(family, kind, proto) as probe:
-            try:
-                probe.bind(place)
-            except OSError:
-                continue
-            return True
-    return False
 
 
 def _unusable(source: str, what: str) -> ConnectionFileError:

@@ -1,16 +1,16 @@
-"""Where the hub is: the engine's connection file, found and read as ``ipengine`` does."""
+"""Finds and reads the engine's connection file, as ``ipengine`` does, and opens SSH tunnels to the hub."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectionFileError
+from ..transport.location import is_here
 from .options import EngineOptions
 
 __all__ = ["HubAddress", "Tunnels", "connection_file", "read_address"]
@@ -21,14 +21,14 @@ _ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
 
 @dataclass(frozen=True)
 class HubAddress:
-    """What a connection file says, in the form in which the engine uses it.
+    """The checked content of a connection file.
 
-    - ``urls``: the ZeroMQ address of each channel; ``broadcast``: those for broadcasts, of which an engine uses one;
-    - ``curve``: the hub's public key and the engine's public and secret key; None if nothing is encrypted;
+    - ``urls``: the ZeroMQ address of each channel, by the channel's name;
+    - ``broadcast``: the ZeroMQ addresses that send broadcasts: an engine connects to one of them;
+    - ``curve``: the hub's public key, and the engine's public and secret key; None without encryption;
     - ``ssh``: the SSH server through which all connections go; empty for none.
     """
 
-    source: str
     urls: dict[str, str]
     broadcast: list[str]
     key: bytes
@@ -38,11 +38,12 @@ class HubAddress:
     ssh: str = ""
 
     def broadcast_url(self, engine_id: int) -> str:
+        """Return the address from which the engine with this id gets broadcasts."""
         return self.broadcast[engine_id % len(self.broadcast)]
 
 
 def connection_file(options: EngineOptions) -> Path:
-    """Return the path of the connection file that the options mean."""
+    """Return the path of the connection file: the one that the options name, or else the one of the profile."""
     if options.file:
         return Path(options.file)
     name = f"ipcontroller-{options.cluster_id}-engine.json" if options.cluster_id else "ipcontroller-engine.json"
@@ -52,16 +53,16 @@ def connection_file(options: EngineOptions) -> Path:
     return Path(home, f"profile_{options.profile or 'default'}", "security", name)
 
 
-def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
-    """Return what a connection file says, checked.
+async def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:
+    """Check the content of a connection file, and return the address of the hub.
 
     Args:
-        text: its content.
-        source: its name, for messages.
-        options: name another location or registration address, and keys.
+        text: the content of the file.
+        source: the name of the file, for messages.
+        options: may name another location, another registration address, an SSH server, and CURVE keys.
 
     Raises:
-        ConnectionFileError: naming the file and what is wrong.
+        ConnectionFileError: the file cannot be used. The text names the file and the reason.
     """
     try:
         info = json.loads(text)
@@ -75,19 +76,18 @@ def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubA
     for name, port in [*ports.items(), *(("broadcast", port) for port in broadcast or [None])]:
         if type(port) is not int or not 0 < port < 65536:
             raise ConnectionFileError(
-                f"the connection file {source} cannot be used: {name!r} is {port!r}, and no port. It has to be the "
-                "engine's file, as the hub has written it."
+                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is no port. It must be "
+                "the file for engines, as the hub has written it."
             )
     transport, _, host = _text(info, "interface", source).partition("://")
     location = options.location or _text(info, "location", source, "")
     if host in _ANYWHERE:
-        host = ("[::1]" if ":" in host else "127.0.0.1") if _is_here(location) else location
+        host = ("[::1]" if ":" in host else "127.0.0.1") if await is_here(location) else location
     urls = {name: f"{transport}://{host}:{port}" for name, port in ports.items()}
     if options.url:
         urls["registration"] = options.url
     server_key = _text(info, "curve_serverkey", source, "") or options.curve_serverkey
     return HubAddress(
-        source,
         urls,
         [f"{transport}://{host}:{port}" for port in broadcast],
         _text(info, "key", source, "").encode(),
@@ -99,7 +99,7 @@ def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubA
 
 
 def _host_for_key(options: EngineOptions, host: str) -> str:
-    """Return the hub's host as the SSH server: a key without a server means that."""
+    """Return the hub's host as the SSH server if the options have an SSH key, but no server; empty without a key."""
     return host if options.ssh_key else ""
 
 
@@ -115,30 +115,12 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     value = info.get(name)
     value = default if value is None else value
     if not isinstance(value, str):
-        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or no text")
+        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
     return value
 
 
-def _is_here(location: str) -> bool:
-    """Return whether a location is this machine: no name, its own name, or an address that it can listen at."""
-    if not location or location == socket.gethostname():
-        return True
-    try:
-        found = socket.getaddrinfo(location, 0, type=socket.SOCK_DGRAM)
-    except OSError:
-        return False
-    for family, kind, proto, _, place in found:
-        with socket.socket(family, kind, proto) as probe:
-            try:
-                probe.bind(place)
-            except OSError:
-                continue
-            return True
-    return False
-
-
 class Tunnels:
-    """SSH tunnels to the hub's ports, made by ``zmq.ssh``, each when its address is asked for.
+    """SSH tunnels to the hub's ports. ``zmq.ssh`` opens each tunnel when its address is first asked for.
 
     Args:
         options: the server's key, and whether paramiko makes the tunnels.
@@ -153,7 +135,7 @@ class Tunnels:
         self._ends: list[Callable[[], None]] = []
 
     def address(self, url: str) -> str:
-        """Return the address at which the hub's `url` is reached. It waits for a tunnel, so not in a Trio task."""
+        """Return the address at which the hub's `url` is reached. Opening a tunnel blocks the calling thread."""
         if not self._server:
             return url
         if url not in self._local:
@@ -174,7 +156,7 @@ class Tunnels:
         return self._local[url]
 
     def close(self) -> None:
-        """End the tunnels that are processes of ours; ``ssh`` in the background ends when nobody uses it."""
+        """End the tunnels that are child processes. A tunnel that ``ssh`` keeps in the background ends when unused."""
         for end in self._ends:
             end()
         self._ends.clear()

@@ -15,7 +15,19 @@ from importlib import import_module
 from types import CellType, CodeType, FunctionType
 from typing import Any, TypeAlias
 
-__all__ = ["CANNED", "Canned", "CannedFunction", "can", "can_sequence", "is_canned", "uncan"]
+__all__ = [
+    "CANNED",
+    "SEQUENCES",
+    "STOCK",
+    "Canned",
+    "CannedFunction",
+    "Dependent",
+    "Namespace",
+    "can",
+    "can_sequence",
+    "is_canned",
+    "uncan",
+]
 
 STOCK = "ipyparallel.serialize.canning"
 SEQUENCES = (list, tuple, set)
@@ -24,7 +36,7 @@ Namespace: TypeAlias = dict[str, Any]
 
 
 class Canned:
-    """An object in the form in which it travels. ``buffers`` are its data; None where they travel as frames."""
+    """An object in the form in which it travels. ``buffers`` has its data; an item is None if it travels as a frame."""
 
     buffers: list[Any]
 
@@ -34,7 +46,7 @@ class Canned:
 
 
 class CannedObject(Canned):
-    """Any object, some of whose attributes are canned: those named by ``keys``."""
+    """An object of any type. Its attributes that ``keys`` names are canned."""
 
     obj: Any
     keys: list[str]
@@ -125,7 +137,7 @@ class CannedPartial(Canned):
         }
 
     def _gather(self, item: Any) -> int:
-        """Move the buffers of an argument to those of the whole. Return how many there were."""
+        """Move the buffers of an argument to the buffers of the partial. Return the number of moved buffers."""
         if not is_canned(item):
             return 0
         moved, item.buffers = item.buffers, []
@@ -145,7 +157,7 @@ class CannedPartial(Canned):
 
 
 class CannedClass(Canned):
-    """A class by value, for those that are defined in ``__main__``."""
+    """A class by value. Only classes that are defined in ``__main__`` travel like this."""
 
     def __init__(self, cls: type) -> None:
         self.name = cls.__name__
@@ -218,7 +230,7 @@ class Dependent:
 
 
 class UnmetDependency(Exception):
-    """The dependency of a function is not met on this engine: the hub tries another engine. The name is the wire's."""
+    """The dependency of a function is not met here: the hub tries another engine. Hubs know the error by its name."""
 
 
 _CLASSES: list[type[Canned]] = [CannedObject, Reference, CannedCell, CannedFunction, CannedPartial]

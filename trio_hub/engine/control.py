@@ -23,9 +23,9 @@ __all__ = ["Control"]
 log = get_logger("trio_hub.engine")
 
 ANSWER_LEAVES = 0.1
-"""Seconds that the answer to a request has to leave, before the process dies of what was asked for."""
+"""Seconds that the answer to a ``signal_request`` has to leave, before the signal ends the process."""
 LETHAL = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT}
-"""Signals that no handler here catches."""
+"""Signals that end or stop the process at once, since the engine has no handlers for them."""
 
 
 class Control:
@@ -45,7 +45,7 @@ class Control:
         self._to_die_of = 0
 
     def on_message(self, frames: Frames) -> None:
-        """Carry out a control request, or have the main thread do so if it is one of the shell's."""
+        """Carry out a control request, or pass it to the main thread if its type is unknown here."""
         message = self._dispatcher.read(frames)
         if message is None:
             return
@@ -65,7 +65,7 @@ class Control:
             else:
                 handler(message, self._dispatcher.session.content(message))
         except (WireError, LookupError, TypeError, ValueError, OSError) as error:
-            log.warning("a control request cannot be done", what=msg_type, error=error)
+            log.warning("a control request failed", what=msg_type, error=error)
             content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
             self._answer_control(message, content)
 

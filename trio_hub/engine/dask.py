@@ -1,4 +1,4 @@
-"""An engine as a worker of Dask: what `Client.become_dask` of a stock client calls on each engine.
+"""Makes an engine a worker of Dask. `Client.become_dask` of a stock client calls these functions on each engine.
 
 The worker runs in a thread with an event loop of its own, so that the engine still carries out requests.
 """
@@ -19,10 +19,10 @@ _running: list[tuple[Any, asyncio.AbstractEventLoop]] = []
 
 
 def become_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
-    """Start a worker of Dask, unless there is one, and wait until it works.
+    """Start a worker of Dask, unless there is one, and wait until it is ready.
 
     Args:
-        address: that of Dask's scheduler.
+        address: the address of Dask's scheduler.
         nanny: whether the worker is a process of its own, which Dask looks after.
         kwargs: for `distributed.Worker`.
     """
@@ -55,7 +55,10 @@ def become_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
 
 
 def stop_worker() -> None:
-    """Stop the worker of Dask, if there is one, and remove its names, also if the end of its scheduler has ended it."""
+    """Stop the worker of Dask, if there is one, and remove its names from the user's namespace.
+
+    The names are removed even if the worker has ended already, as it does with its scheduler.
+    """
     if _running:
         worker, loop = _running[0]
         asyncio.run_coroutine_threadsafe(worker.close(), loop)

@@ -1,4 +1,4 @@
-"""Requests that come in, and everything that goes out: answers, output, and states."""
+"""Passes requests to the main thread, and sends answers, output and states."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from ..logs import get_logger
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .jobs import Job, Jobs
-from .output import FIRST_DELAY, Printed, Publication, Redirection, Text
+from .output import Printed, Publication, Redirection, Text
 
 __all__ = ["Dispatcher"]
 
 log = get_logger("trio_hub.engine")
 
+FIRST_DELAY = 0.02
+"""Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
 QUICK = 0.0005
-"""Seconds that the thread of the sockets waits for a job that has just come, if the last one took no longer."""
+"""Seconds. The thread of the sockets waits this long for a job that has just come, if the last job was as quick."""
 LINGER = 0.002
-"""Seconds that it waits at most for jobs that came together."""
+"""Seconds. The thread of the sockets waits at most this long for all jobs that came together."""
 QUIET_CLIENT = b'"trio-hub-client"'
 """The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
 
 
 class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
-    """What the metadata of a request says that its answer repeats."""
+    """The metadata of a request that its answer repeats."""
 
     is_broadcast: bool = False
     is_coalescing: bool = False
@@ -39,15 +41,16 @@ class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dispatcher:
-    """Turns messages into jobs, and what comes of them into messages. All methods are for the thread of the sockets.
+    """Turns requests into jobs, and finished jobs into replies. All methods are for the thread of the sockets.
 
     Args:
         uuid: the engine's name.
         session: reads and writes messages.
         send: sends frames on a channel; returns False if ZeroMQ does not take them.
-        jobs: where requests go, and come back answered.
-        printed, redirection: output, and the pipes that it comes from.
-        soon: calls something when the messages that came together are handled.
+        jobs: takes requests, and gives them back with their answers.
+        printed: the output that is not sent yet.
+        redirection: the pipes that catch the output of subprocesses and libraries in C.
+        soon: calls a function when the messages that were received together are handled.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Dispatcher:
     # Requests
 
     def on_shell(self, frames: Frames) -> None:
+        """Pass a request to the main thread."""
         message = self.read(frames)
         if message is not None:
             self._jobs.put(Job(message, "shell"))
@@ -97,6 +101,7 @@ class Dispatcher:
             self.deliver()
 
     def read(self, frames: Frames) -> Message | None:
+        """Return a message; None if it cannot be read, or if nobody could be answered."""
         try:
             message = self.session.read_untrusted(frames)
         except WireError as error:
@@ -157,24 +162,21 @@ class Dispatcher:
 
     # Output
 
-    def publish(
-        self,
-        msg_type: str,
-        content: dict[str, Any],
-        *,
-        parent: bytes,
-    ) -> None:
+    def publish(self, msg_type: str, content: dict[str, Any], *, parent: bytes) -> None:
         """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
         if self._stuck or not self._publish(msg_type, msg_type, content, parent):
             packed = self.session.packer.pack(content)
-            self._printed.publish(Publication(msg_type, msg_type, packed, parent, {}, []))
+            self._printed.publish(Publication(msg_type, msg_type, packed, parent, []))
             self._stuck = True
             self._due.set()
 
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
         frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
-        return self.send("iopub", [f"engine.{self.engine_id}.{topic}".encode(), *frames])
+        return self.send("iopub", [self._topic(topic), *frames])
+
+    def _topic(self, topic: str) -> bytes:
+        return f"engine.{self.engine_id}.{topic}".encode()
 
     def flush(self) -> bool:
         """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
@@ -186,10 +188,9 @@ class Dispatcher:
             else:
                 session = self.session
                 pack = session.packer.pack
-                metadata = pack({"engine": self.uuid} | piece.metadata)
+                metadata = pack({"engine": self.uuid})
                 parts: Frames = [pack(session.new_header(piece.msg_type)), piece.parent, metadata, piece.content]
-                topic = f"engine.{self.engine_id}.{piece.topic}".encode()
-                sent = self.send("iopub", [topic, *session.seal(parts, piece.buffers)])
+                sent = self.send("iopub", [self._topic(piece.topic), *session.seal(parts, piece.buffers)])
             if not sent:
                 printed.put_back(piece)
                 self._stuck = True
@@ -198,11 +199,11 @@ class Dispatcher:
         return True
 
     def on_printed(self) -> None:
-        """There is output, after there was none."""
+        """Publish soon: there is output, after there was none."""
         self._due.set()
 
     async def publish_output(self) -> None:
-        """Publish what is printed while a call runs, and what ZeroMQ did not take before."""
+        """Publish the output of a call while the call runs, and the output that ZeroMQ did not take before."""
         while True:
             await self._due.wait()
             self._due = trio.Event()
@@ -215,7 +216,7 @@ class Dispatcher:
                 self.deliver()
 
     async def read_pipe(self, descriptor: int) -> None:
-        """Read what subprocesses and libraries in C write to a descriptor, until user code closes it."""
+        """Read the output of subprocesses and libraries in C from a pipe, until user code closes the pipe."""
         while descriptor in self._redirection.pipes:
             await trio.lowlevel.wait_readable(descriptor)
             while self._printed.is_full:  # noqa: ASYNC110 - happens only when output is too much for the hub

@@ -15,7 +15,7 @@ import zmq
 from ..errors import ConnectionFileError, HubLostError
 from ..logs import get_logger
 from ..transport.receiver import Receiver
-from ..wire.frames import Frames
+from ..wire.frames import DELIMITER, Frames
 from ..wire.messages import Session
 from .address import HubAddress, Tunnels, connection_file, read_address
 from .control import Control
@@ -32,15 +32,15 @@ __all__ = ["Engine", "RegistrationFailed"]
 log = get_logger("trio_hub.engine")
 
 LINGER, LINGER_AWAY = 3000, 500
-"""Milliseconds that what was sent last has to leave at the end: at a hub that is there, and at one that is not."""
+"""Milliseconds that the last messages have to leave when the engine ends: with the hub there, and with the hub away."""
 SUBSCRIBED_WITHIN = 2.0
-"""Seconds to wait until the hub listens to the engine's output, before the engine is usable."""
+"""Seconds. The engine waits at most this long for the hub to subscribe to its output, before its heart beats."""
 HEARTBEAT_SLACK = 0.5
 """Seconds that a ping may be late, as with stock engines."""
 RECEIVER_FIRST = 0.1
 """Seconds that a ping may take from the socket to the task that counts pings."""
 LOOK_AGAIN = 0.5
-"""Seconds between two looks at the connection file, while the hub is away or the file is missing."""
+"""Seconds between two looks whether the missing connection file has come."""
 
 
 class RegistrationFailed(HubLostError):
@@ -51,11 +51,13 @@ class Engine:
     """The engine's side of its connections, in the thread of the sockets.
 
     Args:
-        options: what the engine is told.
-        uuid: its name.
+        options: the engine's options.
+        uuid: the engine's name.
         address: where the hub is.
-        session_of: makes the session for an address.
-        told: is told the engine's state for the nanny: a dict, or None for a goodbye.
+        jobs: the requests for the main thread.
+        printed: the output that is not sent yet.
+        redirection: the pipes that catch the output of subprocesses and libraries in C.
+        told: called with the data that the nanny needs to tell the hub of the engine's death; with None at a goodbye.
         registered: called with the engine's id, each time it has one.
     """
 
@@ -98,10 +100,6 @@ class Engine:
         self._misses = 0
         self.reason = ""
         """Why the engine ends."""
-
-    @property
-    def session(self) -> Session:
-        return self.dispatcher.session
 
     # Life
 
@@ -155,7 +153,7 @@ class Engine:
                 content = {"id": self.id, "uuid": self._uuid}
                 if self.reason:
                     content["cause"] = self.reason
-                link.send("registration", self.session.write("unregistration_request", content))
+                link.send("registration", self.dispatcher.session.write("unregistration_request", content))
             link.close(LINGER_AWAY if self._misses else LINGER)
         self._receiver.close()
         self._tunnels.close()
@@ -175,7 +173,7 @@ class Engine:
         link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
         self._link = link
         self._opened.set()
-        log.info("registers", hub=self.address.urls["registration"])
+        log.info("registering", hub=self.address.urls["registration"])
         answer = await self._registrar.register()
         if answer is None:
             raise RegistrationFailed(
@@ -237,7 +235,7 @@ class Engine:
             self._returned.set()
 
     async def _look_after_returns(self) -> None:
-        """Register again when a hub has come back that has forgotten the engine."""
+        """Whenever a hub has come back, ask whether it knows the engine. Register again if it does not."""
         while True:
             await self._returned.wait()
             self._returned = trio.Event()
@@ -270,7 +268,7 @@ class Engine:
             if 0 < self._options.max_heartbeat_misses <= self._misses:
                 self.reason = "the hub was away for too long"
                 raise HubLostError(f"no heartbeat of the hub for {self._misses * period:.0f} s")
-            if self._misses >= 2 and (address := moved(self.address, self._options)) is not None:
+            if self._misses >= 2 and (address := await moved(self.address, self._options)) is not None:
                 await self._move(address)
                 self._misses = 0
 
@@ -309,17 +307,17 @@ def session_for(address: HubAddress, uuid: str) -> Session:
 
 def resealed(frames: Frames, session: Session) -> Frames:
     """Return a message with the signature of another session."""
-    start = frames.index(b"<IDS|MSG>")
+    start = frames.index(DELIMITER)
     return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
 
 
-def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
+async def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
     """Return the address of another hub, if the connection file has changed."""
     if options.connection_info:
         return None
     path = connection_file(options)
     with suppress(OSError, ConnectionFileError):
-        new = read_address(path.read_bytes(), str(path), options)
+        new = await read_address(path.read_bytes(), str(path), options)
         if (new.urls, new.key) != (address.urls, address.key):
             return new
     return None

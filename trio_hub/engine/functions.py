@@ -1,4 +1,4 @@
-"""Functions that come again: recognised by their bytes, so that they need not be unpickled for each call."""
+"""A cache of functions: it knows them by their bytes, so that they need not be unpickled for each call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FunctionCache"]
 
 MAX_FUNCTIONS = 256
 MAX_BYTES = 64 * 1024
-"""Bytes of a packed function from which on it is not kept."""
+"""Bytes. Longer packed functions are not kept."""
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, BuiltinFunctionType, ModuleType)
 _STORES_GLOBALS = frozenset((opcode.opmap["STORE_GLOBAL"], opcode.opmap["DELETE_GLOBAL"]))
 _MAX_DEPTH = 5
@@ -23,9 +23,8 @@ _MAX_DEPTH = 5
 class FunctionCache:
     """Keeps the functions that were unpickled last, by their bytes.
 
-    A function is kept only if a new copy of it could not be told from the last one. A function whose defaults, closure
-    or own globals can change would carry what one call has changed into the next, which it does not if each call
-    unpickles it.
+    A function is kept only if a new copy of it could not be told from the last one. If its defaults, its closure or its
+    own globals can change, the function is not kept: a call would see what the last call has changed.
 
     Args:
         namespace: the user's namespace. It is shared by all calls in any case, so functions may change it.

@@ -19,7 +19,7 @@ __all__ = ["Heart"]
 
 
 class Heart:
-    """Returns pings, until it is stopped.
+    """Returns pings, until it is closed.
 
     ZeroMQ's proxy passes each ping back without Python's lock, so that pings are answered while user code holds it. The
     proxy has a context of its own, since the end of the context is what ends the proxy.
@@ -66,11 +66,11 @@ class Heart:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the receiver forget the heart, before `wait`."""
+        """Take the heart away from the receiver. Call this before `wait`."""
         self._channel.close(linger=0)
 
     def wait(self) -> None:
-        """End the heart, which was closed, and wait for its thread."""
+        """End the heart's thread, and wait for its end."""
         self._context.term()
         self._thread.join()
 

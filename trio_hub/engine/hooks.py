@@ -1,7 +1,7 @@
-"""What happens when user code imports IPython or ipyparallel in an engine that has not loaded them.
+"""Prepares IPython and ipyparallel when user code imports them in an engine that has not loaded them.
 
-Both then have to find the engine as it would be in a stock one: IPython has a shell, and ipyparallel can uncan what
-this engine has unpickled.
+Both must work as in a stock engine: IPython has a shell, and ipyparallel can uncan the objects that this engine has
+unpickled.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class AfterImport:
 
 
 def install(get_shell: Callable[[], Any]) -> None:
-    """Have IPython and ipyparallel told, when they are imported.
+    """Prepare IPython and ipyparallel as soon as they are imported.
 
     Args:
-        get_shell: makes the shell, or returns the one that there is; None while it is being made.
+        get_shell: returns the shell, and makes it before if there is none; returns None while the shell is being made.
     """
 
     def give_shell(module: Any) -> None:
-        """Make the shell when somebody asks whether there is one, or for the one that there is."""
+        """Make the shell when code asks IPython for its shell, or whether there is one."""
         shell_class = module.InteractiveShell
         initialized, instance = shell_class.initialized.__func__, shell_class.instance.__func__
 

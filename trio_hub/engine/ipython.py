@@ -1,7 +1,8 @@
 """IPython in an engine: cells, completion, inspection, history, rich output and comms.
 
-It is ipykernel's own kernel and shell, without its sockets, threads and event loop: messages that it sends become
-answers and publications of ours. This module is loaded when IPython is first needed, which takes half a second.
+The kernel and the shell are ipykernel's own, without their sockets, threads and event loop. The messages that they send
+become answers and publications of the engine. This module is loaded when IPython is first needed, which takes half a
+second.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from traitlets.config.loader import DeferredConfigString
 
 from .jobs import Answer, Job
 from .logs import quiet_logger
-from .output import Publication
 from .pickling import LARGE_BUFFER, MAX_ITEMS
 from .worker import Worker
 
 __all__ = ["Kernel"]
 
 IOPUB, SHELL = "iopub", "shell"
-"""What stands in for the sockets that ipykernel would send on."""
+"""Names in place of the sockets on which ipykernel would send."""
 
 
 class _Session(Session):
@@ -69,7 +69,7 @@ class _Shell(ZMQInteractiveShell):
         """Do nothing: the engine has put its namespace in place of ``__main__`` before."""
 
     def enable_gui(self, gui: Any = None) -> None:
-        """Accept what needs no event loop between requests, such as inline figures; refuse the rest."""
+        """Accept a toolkit that needs no event loop between requests, such as inline figures; refuse all others."""
         if gui not in (None, "inline", "none", "auto"):
             raise UsageError(f"this engine runs no event loop of {gui} between requests: call the toolkit's own loop")
         self.active_eventloop = gui
@@ -80,13 +80,14 @@ class _IPythonKernel(IPythonKernel):
 
     shell_class = _Shell
     owner: Any = AnyTrait()
-    engine_id = -1
     _execute_sleep = 0
 
     @property
-    def int_id(self) -> int:  # type: ignore[override]
+    def engine_id(self) -> int:
         worker: Worker = self.owner.worker
         return worker.engine_id
+
+    int_id = engine_id
 
     def _topic(self, topic: str) -> bytes:
         return topic.encode()
@@ -115,7 +116,7 @@ class Kernel:
         # Cells with await and libraries for asyncio ask for the current loop of the main thread.
         asyncio.set_event_loop(get_asyncio_loop())  # type: ignore[no-untyped-call]
         namespace = worker.namespace
-        own = {name: namespace.pop(name) for name in ("get_ipython",) if name in namespace}
+        own = namespace.pop("get_ipython", None)
         session = _Session(kernel=self, key=b"", session=worker.uuid, username="trio-hub-engine")
         config = Config({"HistoryManager": {"hist_file": ":memory:"}})
         for trait, value in traits:
@@ -133,9 +134,9 @@ class Kernel:
                 log=quiet_logger(),
                 ident=worker.uuid,
             )
-        self.shell: Any = self._kernel.shell
-        namespace.setdefault("get_ipython", own.get("get_ipython"))
-        shell: Any = self.shell
+        shell: Any = self._kernel.shell
+        self.shell = shell
+        namespace.setdefault("get_ipython", own)
         shell.display_pub.topic = b"displaypub"
         self._publish_data()
 
@@ -183,12 +184,10 @@ class Kernel:
             self.publish(message["msg_type"], message["content"], ident, buffers)
 
     def publish(self, msg_type: str, content: Any, ident: Any, buffers: list[Any]) -> None:
-        """Publish a message that belongs to the request that runs, whichever IPython has met last."""
-        worker = self.worker
+        """Publish a message that belongs to the running request, even if IPython names another as its parent."""
         topic = ident[0] if isinstance(ident, list) else ident
-        name = topic.decode() if isinstance(topic, bytes) else topic or msg_type
-        packed = worker.packer.pack(content)
-        worker.printed.publish(Publication(msg_type, name, packed, worker.printed.parent, {}, buffers))
+        name = topic.decode() if isinstance(topic, bytes) else topic or ""
+        self.worker.publish(msg_type, content, topic=name, buffers=buffers)
 
     def clear(self) -> None:
         """Empty the user's namespace, as ``%reset`` does."""
@@ -196,7 +195,7 @@ class Kernel:
 
 
 class _DataPublisher:
-    """What ``ipyparallel.datapub.publish_data`` publishes through."""
+    """The object through which ``ipyparallel.datapub.publish_data`` publishes."""
 
     def __init__(self, kernel: Kernel) -> None:
         from ipyparallel.serialize import serialize_object
@@ -205,7 +204,7 @@ class _DataPublisher:
         self._kernel = kernel
 
     def set_parent(self, parent: Any) -> None:
-        """Do nothing: data belong to the request that runs."""
+        """Do nothing: data belong to the running request."""
 
     def publish_data(self, data: dict[str, Any]) -> None:
         buffers = self._serialize(data, buffer_threshold=LARGE_BUFFER, item_threshold=MAX_ITEMS)
@@ -220,4 +219,4 @@ def _finish(awaitable: Awaitable[Any]) -> None:
     except StopIteration:
         return
     coroutine.close()
-    raise RuntimeError("a request waits for something that cannot come")
+    raise RuntimeError("the request waits for an event, but this engine runs no event loop for requests")

@@ -1,4 +1,4 @@
-"""Requests on their way from the thread that owns the sockets to the main thread, and answers on the way back."""
+"""Passes requests from the thread that owns the sockets to the main thread, and passes their answers back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..wire.messages import Message
 __all__ = ["Answer", "Job", "Jobs"]
 
 MAX_ABORTED = 10_000
-"""Requests that are to be aborted when they come, of which no more are remembered."""
+"""The maximum number of remembered ids of requests that are to be aborted when they come."""
 
 
 class Answer(NamedTuple):
-    """What a request is answered with. ``content`` has the status."""
+    """The answer to a request. ``content`` has the status."""
 
     content: dict[str, Any]
     buffers: Frames
@@ -32,16 +32,18 @@ ABORTED = Answer({"status": "aborted"}, [], {"status": "aborted"})
 class Job:
     """A request for the main thread.
 
-    - ``message``: the request.
+    - ``message``: the request. ``msg_id`` and ``msg_type`` are fields of its header.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
     - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
     - ``answer``: set when the job is done; None if nobody is to be answered.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "message", "seconds", "started")
+    __slots__ = ("_claim", "answer", "channel", "message", "msg_id", "msg_type", "seconds", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
+        self.msg_id = message.header.msg_id
+        self.msg_type = message.header.msg_type
         self.channel = channel
         self.started = ""
         self.seconds = 0.0
@@ -52,17 +54,9 @@ class Job:
         """Return True once: to the main thread, which then carries the job out, or to a caller that aborts the job."""
         return self._claim.acquire(blocking=False)
 
-    @property
-    def msg_id(self) -> str:
-        return self.message.header.msg_id
-
-    @property
-    def msg_type(self) -> str:
-        return self.message.header.msg_type
-
 
 class Jobs:
-    """The jobs that wait, and those that are finished.
+    """The jobs that wait, and the finished jobs whose answers are not sent yet.
 
     Args:
         wake: called when a job is finished. Any thread may call it.

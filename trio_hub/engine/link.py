@@ -21,9 +21,10 @@ WAITING_OUTPUT = 256
 
 
 class Link:
-    """All connections of an engine to one hub but that of its heart.
+    """All connections of an engine to one hub, except the connections of its heart.
 
-    Sending and receiving never wait. The sockets connect again by themselves; ``handshakes`` counts how often each has.
+    Sending and receiving never wait. The sockets connect again by themselves. ``handshakes`` counts the handshakes of
+    each channel by its name.
 
     Args:
         address: where the hub is.
@@ -111,7 +112,7 @@ class Link:
         return [(name, frames) for name, held in self._held.items() for frames in held]
 
     def close(self, linger: int) -> None:
-        """Close all sockets; what was sent has `linger` milliseconds to leave."""
+        """Close all sockets. Messages that were sent have `linger` milliseconds to leave."""
         for channel in self._channels.values():
             channel.socket.disable_monitor()
         for monitor in self._monitors:
@@ -123,8 +124,8 @@ class Link:
 
 
 def secured(socket: zmq.Socket[Any], address: HubAddress) -> None:
-    """Set the options of a socket that depend on the hub's address, before it connects."""
+    """Set the options that each socket needs before it connects to the hub."""
     socket.ipv6 = any("[" in url for url in address.urls.values())
-    socket.reconnect_ivl_max = 1000  # milliseconds: after a long absence, too, the hub is soon noticed
+    socket.reconnect_ivl_max = 1000  # milliseconds: a hub that was away for long is noticed soon, too
     if address.curve is not None:
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = address.curve

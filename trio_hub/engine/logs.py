@@ -1,4 +1,4 @@
-"""The engine's log: lines in the form of the hub's, to what was the process's error output, or to a file."""
+"""The engine's log: lines in the form of the hub's log, in the process's original error output or in a file."""
 
 from __future__ import annotations
 

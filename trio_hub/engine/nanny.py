@@ -1,7 +1,8 @@
 """The nanny: the process that is started, and that has the engine as its child.
 
-It is forked from before anything heavy is imported, so it needs a few megabytes. It passes signals on to the engine,
-ends what the engine leaves behind, tells the hub when the engine dies without a goodbye, and ends as the engine has.
+The nanny forks the engine before anything heavy is imported, so the nanny needs only a few megabytes. It passes signals
+on to the engine, and ends the processes that the engine leaves behind. It tells the hub when the engine dies without a
+goodbye, and ends as the engine has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 from .options import EngineOptions, OptionError, parse_options
 
-__all__ = ["main", "start"]
+__all__ = ["main", "write_state"]
 
 PASSED_ON = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),
@@ -22,12 +23,13 @@ PASSED_ON = (
 )
 """The signals that the nanny passes on to the engine."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""The signals after which the engine has `EngineOptions.kill_grace` seconds."""
+"""After one of these signals, the engine has `EngineOptions.kill_grace` seconds to end before it is killed."""
 LEFT_BEHIND_GRACE = 0.5
 """Seconds between asking the processes that the engine has left to end, and killing them."""
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 MAX_STATE = 1 << 20
+"""The maximum number of bytes that the nanny reads of the engine's state."""
 _BAD_OPTION = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -48,25 +50,23 @@ def start(options: EngineOptions) -> NoReturn:
         from .process import run_engine
 
         run_engine(options)
-    state_read, state_write = os.pipe()
+    state_file = open_state()
     life_read, life_write = os.pipe()
     # Blocked before the fork, so that no signal comes between it and the handlers of the engine or the nanny.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, signal.SIGCHLD))
     engine = os.fork()
     if engine == 0:
-        os.close(state_read)
         os.close(life_write)
         os.setpgid(0, 0)  # so that a Ctrl-C in the terminal is for the nanny, and what the engine leaves can be found
         _reset_signals()
         from .process import run_engine
 
-        run_engine(options, state_write, life_read)
-    os.close(state_write)
+        run_engine(options, state_file, life_read)
     os.close(life_read)
     _adopt_orphans()
     status = _look_after(engine, options)
     _end_what_is_left(engine)
-    state = _last_state(state_read)
+    state = last_state(state_file)
     if state is not None:
         _tell_hub(state, _cause(status))
     _end_like(status)
@@ -118,7 +118,7 @@ def _kill(pid: int, signum: int) -> None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of processes whose parent ends, so that what the engine leaves behind can be found."""
+    """Become the parent of descendants whose parent ends, to find the processes that the engine leaves behind."""
     with suppress(ImportError, OSError, AttributeError):  # without it, only the engine's process group is found
         import ctypes
 
@@ -155,24 +155,29 @@ def _children() -> list[int]:
         return []
 
 
-def _last_state(descriptor: int) -> dict[str, Any] | None:
-    """Return what the engine wrote last: its place at the hub; None if it never had one, or has said goodbye."""
-    os.set_blocking(descriptor, False)
-    written = b""
-    while len(written) < MAX_STATE:
-        try:
-            data = os.read(descriptor, 65536)
-        except BlockingIOError:
-            break
-        if not data:
-            break
-        written += data
-    lines = written.split(b"\n")[:-1]
-    if not lines:
+def open_state() -> int:
+    """Return the descriptor of a file in memory, to which the engine writes its state for the nanny.
+
+    A pipe would be full after some hundred registrations, since the nanny reads it only at the end.
+    """
+    return os.memfd_create("state")
+
+
+def write_state(descriptor: int, state: dict[str, Any] | None) -> None:
+    """Write the engine's state over its last one: how it is known at the hub; None when it has said goodbye."""
+    import json
+
+    os.pwrite(descriptor, json.dumps(state).encode() + b"\n", 0)  # the rest of a longer state stays behind the newline
+
+
+def last_state(descriptor: int) -> dict[str, Any] | None:
+    """Return the last state that the engine wrote; None if it has never registered, or has said goodbye."""
+    written, newline, _ = os.pread(descriptor, MAX_STATE, 0).partition(b"\n")
+    if not newline:
         return None
     import json
 
-    state: dict[str, Any] | None = json.loads(lines[-1])
+    state: dict[str, Any] | None = json.loads(written)
     return state
 
 

@@ -10,11 +10,11 @@ __all__ = ["ALIASES", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_
 
 
 class OptionError(ValueError):
-    """An option cannot be used; the message names it."""
+    """An option cannot be used. The text names the option."""
 
 
 class EngineOptions:
-    """What the engine is told. Times are seconds.
+    """The options of an engine. Times are in seconds.
 
     A dataclass would cost the nanny a megabyte.
     """
@@ -49,13 +49,13 @@ class EngineOptions:
     )
     mpi_registration_delay: float = 0.02
     max_heartbeat_misses: int = 50
-    """Heartbeats that may stay away before the engine ends; 0: it never does."""
+    """The engine ends after this many missed heartbeats of the hub in a row; 0: never."""
     nanny: bool = True
     curve_serverkey: str = ""
     curve_publickey: str = ""
     curve_secretkey: str = ""
     kill_grace: float = 5.0
-    """How long an engine that was told to end by a signal has before the nanny kills it."""
+    """How long an engine has to end after a signal, before the nanny kills it."""
     help: bool = False
     version: bool = False
 
@@ -95,7 +95,7 @@ TRAITS: dict[str, str] = {
     "IPEngine.curve_secretkey": "curve_secretkey",
     "Nanny.kill_grace": "kill_grace",
 }
-"""The traits of ipengine that are done here, and one more, and the option that each sets."""
+"""The traits of ipengine that this engine has too, and ``Nanny.kill_grace``, with the option that each sets."""
 
 ALIASES: dict[str, str] = {
     "profile": "BaseIPythonApplication.profile",
@@ -135,7 +135,6 @@ FLAGS: dict[str, dict[str, str]] = {
 _OLD_CLASSES = {
     "EngineFactory": "IPEngine",
     "IPEngineApp": "IPEngine",
-    "IPEngine": "IPEngine",
     "RegistrationFactory": "IPEngine",
 }
 _NOT_IPYTHON = {
@@ -148,7 +147,7 @@ _NOT_IPYTHON = {
 }
 """The classes of ipengine whose traits are not for IPython's shell."""
 _INHERITED = {name.partition(".")[2]: name for name in TRAITS if not name.startswith(("IPEngine", "ProfileDir"))}
-"""The traits of the classes that IPEngine inherits from: ``IPEngine.work_dir`` is theirs as well."""
+"""The traits of the classes that IPEngine inherits from: ``IPEngine.work_dir`` means the same."""
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _ENVIRONMENT = {
     "IPP_PROFILE_DIR": "profile_dir",
@@ -162,10 +161,10 @@ _LEVELS = {"0": "DEBUG", "10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ER
 
 
 def parse_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> EngineOptions:
-    """Return what the command line and the environment say. The command line counts more.
+    """Return the options in a command line and the environment. The command line takes precedence.
 
     Raises:
-        OptionError: naming the option that cannot be used.
+        OptionError: an option cannot be used. The text names the option.
     """
     options = EngineOptions()
     for variable, name in _ENVIRONMENT.items():

@@ -1,4 +1,4 @@
-"""What user code prints: streams in place of ``sys.stdout`` and ``sys.stderr``, and pipes at descriptors 1 and 2.
+"""The output of user code: streams in place of ``sys.stdout`` and ``sys.stderr``, and pipes at descriptors 1 and 2.
 
 Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub
 waits once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias
 from ..wire.frames import Frames
 
 __all__ = [
-    "FIRST_DELAY",
     "MAX_PIECE",
     "MAX_WAITING",
     "OutputStream",
@@ -30,13 +29,11 @@ __all__ = [
 ]
 
 MAX_PIECE = 64 * 1024
-"""Characters of one message."""
+"""The maximum number of characters in one message."""
 MAX_WAITING = 8 * 1024 * 1024
-"""Characters that wait to be sent before a writer has to wait."""
-FIRST_DELAY = 0.02
-"""Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
+"""Characters. A writer has to wait while more than this many wait to be sent."""
 LOOK_FOR_SIGNALS = 0.1
-"""Seconds between two looks of a writer that waits, whether a signal has come."""
+"""Seconds. A writer that waits wakes up this often, so that the handlers of signals can run."""
 _READ = 64 * 1024
 _FULL_PIPE = 64 * 1024
 """Bytes that a pipe holds, by Linux's default."""
@@ -66,7 +63,6 @@ class Publication(NamedTuple):
     topic: str
     content: bytes
     parent: bytes
-    metadata: dict[str, Any]
     buffers: Frames
 
 
@@ -87,9 +83,9 @@ class Printed:
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self.parent = b"{}"
-        """The packed header of the request that runs now, or ran last: it is named in all output."""
+        """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
-        """The thread that takes, which must not wait for itself."""
+        """The id of the thread that takes output. It never waits in `add` or `publish`: it would wait for itself."""
         self._main = threading.main_thread().ident
         self._in_add = False
         self._deferred: BaseException | None = None
@@ -140,15 +136,14 @@ class Printed:
         return self._in_add
 
     @property
-    def is_empty(self) -> bool:
-        return not self._pieces
-
-    @property
     def is_full(self) -> bool:
         return self._size > MAX_WAITING
 
     def take(self) -> Piece | None:
-        """Return what is to be published next. Text that a stream printed for one request is joined, to `MAX_PIECE`."""
+        """Return the next piece to be published; None if there is none.
+
+        Texts of the same stream and the same request that follow each other are joined, up to `MAX_PIECE` characters.
+        """
         if not self._pieces:
             return None
         with self._changed:
@@ -178,7 +173,7 @@ class Printed:
             self._size += _size(piece)
 
     def close(self) -> None:
-        """Take no more, and let writers go on."""
+        """Accept no more output, and let the writers that wait go on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -284,7 +279,7 @@ class Redirection:
             self._decoders[reading] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def read(self, descriptor: int, printed: Printed) -> bool:
-        """Add what a pipe has to the output. Return whether there may be more; at its end, forget the pipe."""
+        """Add the bytes in a pipe to the output. Return whether there may be more. At its end, forget the pipe."""
         try:
             data = os.read(descriptor, _READ)
         except BlockingIOError:
@@ -298,13 +293,16 @@ class Redirection:
         return len(data) == _READ
 
     def drain(self, printed: Printed) -> None:
-        """Add what was written to the pipes until now; more than a pipe holds was read before."""
+        """Add everything that was written to the pipes until now to the output.
+
+        One full pipe is enough: a writer that has written more has waited until its earlier bytes were read.
+        """
         for descriptor in list(self.pipes):
             for _ in range(_FULL_PIPE // _READ):
                 if not self.read(descriptor, printed):
                     break
 
     def undo(self) -> None:
-        """Give the descriptors back what they were."""
+        """Restore descriptors 1 and 2."""
         for number, before in self._before.items():
             os.dup2(before, number)

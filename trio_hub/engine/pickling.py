@@ -17,12 +17,12 @@ from ..wire.frames import Buffer, Frames
 from .canned import CANNED, SEQUENCES, STOCK, Canned, Dependent, Namespace, can, can_sequence, is_canned, uncan
 from .functions import FunctionCache
 
-__all__ = ["Call", "Pickling"]
+__all__ = ["LARGE_BUFFER", "MAX_ITEMS", "Call", "Pickling"]
 
 LARGE_BUFFER = 1024
 """Bytes above which a buffer travels in a frame of its own."""
 MAX_ITEMS = 64
-"""Items from which on a container is pickled as it is, instead of canning its items."""
+"""A container of fewer items has its items canned. Larger containers are pickled as they are."""
 PROTOCOL = pickle.DEFAULT_PROTOCOL  # a client's Python may be older than this one
 _PLAIN = frozenset((type(None), bool, int, float, complex, str))
 """Types that pickle takes as they are: most results are of one of them."""
@@ -162,7 +162,7 @@ def _put_back(item: Any, left: Iterator[Buffer]) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds the classes here where a pickle names those of ipyparallel."""
+    """Finds the classes of this engine where a pickle names classes of ipyparallel."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("ipyparallel."):
@@ -183,7 +183,7 @@ _CODE_PARTS = (
     *("argcount", "posonlyargcount", "kwonlyargcount", "nlocals", "stacksize", "flags", "code", "consts", "names"),
     *("varnames", "filename", "name", "qualname", "firstlineno", "linetable", "exceptiontable", "freevars", "cellvars"),
 )
-"""What `CodeType` is made of, in the order of its arguments, for Python 3.11 to 3.13."""
+"""The arguments of `CodeType`, in order, for Python 3.11 to 3.13."""
 
 
 class _StockModule:
@@ -200,7 +200,7 @@ _STOCK_NAMES = {cls: name for name, cls in CANNED.items()}
 
 
 class _Pickler(pickle.Pickler):
-    """Names the classes of ipyparallel where a result has those here."""
+    """Names classes of ipyparallel where a result has classes of this engine."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import secrets
 import sys
@@ -23,6 +22,7 @@ from .address import HubAddress, read_address
 from .engine import Engine, wait_for_file
 from .jobs import Jobs
 from .logs import set_up_logs
+from .nanny import write_state
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .worker import Worker, catch_signals
@@ -46,13 +46,13 @@ class _Sockets:
         self.token: trio.lowlevel.TrioToken | None = None
         self.engine: Engine | None = None
         self.scope = trio.CancelScope()
-        """That of the time before there is an engine."""
+        """The scope of the time before there is an engine."""
         self.status = OK
         self.ready = threading.Event()
         """Set when the engine has registered for the first time, or has ended."""
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call something in the thread of the sockets; do nothing if it has ended. For any thread."""
+        """Make a call in the thread of the sockets; do nothing if that thread has ended. For any thread."""
         if self.token is not None:
             with suppress(trio.RunFinishedError):
                 self.token.run_sync_soon(call, idempotent=True)
@@ -74,18 +74,16 @@ class _Sockets:
             else:
                 self.scope.cancel()
 
-        if self.token is not None:
-            with suppress(trio.RunFinishedError):
-                self.token.run_sync_soon(end)
+        self.soon(end)
 
 
 def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: int | None = None) -> NoReturn:
     """Run an engine, and end the process.
 
     Args:
-        options: what the engine is told.
+        options: the engine's options.
         to_nanny: a descriptor to which the engine writes its state, if it has a nanny.
-        lifeline: a descriptor that is at its end when the nanny has died.
+        lifeline: a descriptor that is at its end of file when the nanny has died.
     """
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
@@ -139,7 +137,7 @@ def _end_by_force(status: int) -> None:
 
 
 def _new_uuid() -> str:
-    """Return a name as stock engines have, so that what sorts or cuts names works."""
+    """Return a name in the form of stock engines' names, so that programs that sort or cut such names work."""
     text = secrets.token_hex(16)
     return f"{text[:8]}-{text[8:]}"
 
@@ -168,10 +166,11 @@ def _start_up(options: EngineOptions, worker: Worker) -> None:
     A failure is logged, and the engine works on, as stock engines do.
     """
     pieces = [(options.mpi_init, "<mpi>")] if options.mpi and options.mpi_init else []
-    files = list(filter(None, (os.environ.get("PYTHONSTARTUP"),)))
+    files = [os.environ.get("PYTHONSTARTUP")]
     if options.profile_dir:
         files += sorted(str(path) for path in Path(options.profile_dir, "startup").glob("*.*py"))
-    for path in [*files, *filter(None, (options.startup_script,))]:
+    files.append(options.startup_script)
+    for path in filter(None, files):
         try:
             pieces.append((Path(path).read_text(encoding="utf-8"), path))
         except OSError as error:
@@ -212,7 +211,7 @@ def _run_sockets(
     def told(state: dict[str, Any] | None) -> None:
         if to_nanny is not None:
             with suppress(OSError):  # user code may have closed it
-                os.write(to_nanny, json.dumps(state).encode() + b"\n")
+                write_state(to_nanny, state)
 
     def registered(engine_id: int) -> None:
         if options.log_level in ("DEBUG", "INFO"):
@@ -229,6 +228,7 @@ def _run_sockets(
         if sockets.scope.cancelled_caught:
             return
         worker.packer = packer_named(address.packer)
+        printed.parent = worker.packer.pack({})
         engine = Engine(options, uuid, address, jobs, printed, redirection, told=told, registered=registered)
         sockets.engine = engine
         async with trio.open_nursery() as nursery:
@@ -263,13 +263,13 @@ def _single(error: BaseException) -> BaseException:
 
 async def _address(options: EngineOptions) -> HubAddress:
     if options.connection_info:
-        return read_address(options.connection_info, "IPP_CONNECTION_INFO", options)
+        return await read_address(options.connection_info, "IPP_CONNECTION_INFO", options)
     path = await wait_for_file(options)
-    return read_address(path.read_bytes(), str(path), options)
+    return await read_address(path.read_bytes(), str(path), options)
 
 
 async def _watch_nanny(lifeline: int, engine: Engine) -> None:
-    """End the engine when its nanny has died: whoever has killed the nanny means the engine."""
+    """End the engine when its nanny has died: a user who kills the nanny means the engine."""
     while True:
         await trio.lowlevel.wait_readable(lifeline)
         try:

@@ -1,4 +1,4 @@
-"""What an engine asks its hub: to be registered, and whether the hub still knows it."""
+"""Asks the hub to register the engine, and whether the hub still knows the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Registrar:
 
     Args:
         uuid: the engine's name.
-        dispatcher: has the session, and the way to the channel.
+        dispatcher: has the session, and sends on the channel.
         timeout: seconds that the hub has for each answer.
         wanted_id: the id that the engine asks for; None for any.
     """
@@ -43,7 +43,7 @@ class Registrar:
         return await self._ask("registration_request", content)
 
     async def is_known(self) -> bool:
-        """Return whether the hub has this engine; True if it does not answer, for it is asked when it returns."""
+        """Return whether the hub knows this engine; True without an answer: the hub is asked again when it returns."""
         answer = await self._ask("connection_request", {})
         engines = None if answer is None else answer.get("engines")
         return not isinstance(engines, dict) or self._uuid in engines.values()
@@ -51,7 +51,7 @@ class Registrar:
     async def _ask(self, msg_type: str, content: dict[str, Any]) -> dict[str, Any] | None:
         session = self._dispatcher.session
         header = session.new_header(msg_type)
-        # as stock sessions do, so that the hub knows the process
+        # with the process id in it, as in stock sessions, so that the hub knows the process
         msg_id = header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
         replied = self._asked[msg_id] = trio.Event()
         self._dispatcher.send("registration", session.write(msg_type, content, header=header))

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -14,6 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from ..logs import get_logger
+from ..wire.frames import Buffer
 from ..wire.packers import Packer
 from . import hooks
 from .canned import Namespace
@@ -22,7 +23,7 @@ from .output import Printed, Publication
 from .pickling import Pickling
 from .tracebacks import error_reply
 
-__all__ = ["Stopped", "Worker"]
+__all__ = ["Worker", "catch_signals", "kernel_info"]
 
 log = get_logger("trio_hub.engine")
 
@@ -39,7 +40,7 @@ class Worker:
 
     Args:
         uuid: the engine's name.
-        jobs: the jobs that come, and where they go when they are done.
+        jobs: gives the jobs, and takes them back when they are done.
         printed: takes what user code prints and publishes.
         packer: packs the contents of published messages.
         kernel: makes the part that uses IPython, when it is first needed.
@@ -152,10 +153,10 @@ class Worker:
     def engine_info(self, method: str) -> dict[str, Any]:
         return {"engine_uuid": self.uuid, "engine_id": self.engine_id, "method": method}
 
-    def publish(self, msg_type: str, content: dict[str, Any], *, topic: str = "", buffers: Any = ()) -> None:
+    def publish(self, msg_type: str, content: Any, *, topic: str = "", buffers: Sequence[Buffer] = ()) -> None:
         """Publish a message that belongs to the request that runs."""
         packed = self.packer.pack(content)
-        self.printed.publish(Publication(msg_type, topic or msg_type, packed, self.printed.parent, {}, list(buffers)))
+        self.printed.publish(Publication(msg_type, topic or msg_type, packed, self.printed.parent, list(buffers)))
 
     def _clear(self) -> None:
         """Empty the user's namespace."""

@@ -146,6 +146,22 @@ class FaultyMachine(HubMachine):
             self.hub.lose_engine(engine, how)
             assert engine.state is EngineState.LOST
 
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        """If something fails while a gone engine comes back, it comes back the next time its heart is heard."""
+        engine = self.pick(data, EngineState.LOST, EngineState.SETTLED, EngineState.STALLED)
+        if engine is None or self.hub.engines.gone.that_may_return(engine.ident) is not engine:
+            return
+        failures = len(self.fault.raised)
+        self.heard_and_asked(engine)
+        if engine.ident in self.world.host.unreachable:
+            return
+        if engine.state is not EngineState.ALIVE:
+            assert len(self.fault.raised) > failures
+            with self.fault.held():
+                self.heard_and_asked(engine)
+        assert engine.state is EngineState.ALIVE
+
     @rule()
     def reach(self) -> None:
         for engine, channel in self.world.host.to_reach:

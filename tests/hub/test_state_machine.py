@@ -82,6 +82,11 @@ class HubMachine(RuleBasedStateMachine):
         engine = self.pick(data, EngineState.LOST, EngineState.SETTLED, EngineState.STALLED)
         if engine is None or self.hub.engines.gone.that_may_return(engine.ident) is not engine:
             return
+        self.heard_and_asked(engine)
+        assert engine.state is EngineState.ALIVE or engine.ident in self.world.host.unreachable
+
+    def heard_and_asked(self, engine: EngineConnector) -> None:
+        """The heart of a gone engine is heard; the engine answers the question that the hub then asks, if any."""
         self.world.beat(engine.uuid)
         self.hub.flush_route(engine, "task_out")
         question = engine.routes["task_out"].question if "task_out" in engine.routes else None
@@ -89,7 +94,6 @@ class HubMachine(RuleBasedStateMachine):
         for channel, request in list(self.delivered):
             if request.header.msg_id == question:
                 self.world.answer(engine.uuid, request, channel=channel)
-                assert engine.state is EngineState.ALIVE
 
     @rule()
     def weigh(self) -> None:

@@ -454,6 +454,8 @@ async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
     for _ in range(1000):
         flood.send([b"x"])
     speaker.send([b"y"])
+    while not (busy.is_readable() and quiet.is_readable()):
+        assert select.select([busy.fd, quiet.fd], [], [], 10)[0]
     async with receiving(busy, quiet):
         while len(handled) < 1001:
             await trio.testing.wait_all_tasks_blocked(0.002)

@@ -1,4 +1,4 @@
-"""The task database, as users of the commands meet it."""
+"""The commands with each task database."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_hub_in_ipcontrollers_place_keeps_them_in_memory(tmp_path: Path) -> No
         assert hub.wait() == 0
 
 
-# What cannot be used
+# Unusable databases
 
 
 def assert_refused(tmp_path: Path, *arguments: str, message: str, name: str = "serve") -> None:
-    """The command ends with the code for bad settings, one message, and nothing else in its wake."""
+    """Check that the command ends with the code for bad settings and one message, and leaves nothing behind."""
     code, out, err = run(name, f"--profile-dir={tmp_path / 'profile'}", *arguments)
     assert code == 2
     assert not out

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs" / "reference" / "logs.md"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 THROUGH = {"ignore", "unreadable", "_refused"}
-"""Methods that log what they are given."""
+"""Methods that log their arguments."""
 OPTIONS = {"exc_info"}
 OF_FORMATTERS = {"exception", "suppressed"}
 """Fields that come with a record, and not from a call."""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.interop
 
 
 async def try_everything(client: Client) -> None:
-    """What works with any hub."""
+    """Use every feature of the client that works with any hub."""
     offset = 1
 
     def shifted(number: int) -> int:

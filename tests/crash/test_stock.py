@@ -27,7 +27,7 @@ CALLS = 20
 
 
 def square(number: int) -> int:
-    """Takes a moment, so that some of them are under way at any time."""
+    """Return the square of a number, after a moment, so that some calls are under way at any time."""
     import hashlib
 
     for _ in range(2000):
@@ -77,7 +77,7 @@ def connected_client(profile: Path) -> ipp.Client:
 
 
 async def play(hub: HubProcess, client: ipp.Client, rng: Random) -> int:
-    """One round; how many requests had to be submitted again."""
+    """Play one round, and return the number of requests that had to be submitted again."""
     view = client.load_balanced_view()
     results: dict[int, Any] = {number: view.apply_async(square, number) for number in range(TASKS)}
     calls: dict[int, Any] = {
@@ -91,7 +91,7 @@ async def play(hub: HubProcess, client: ipp.Client, rng: Random) -> int:
 
 
 def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[int, Any]) -> int:
-    """Say something on each view; see what the hub knows of, submit the rest again, and wait for all."""
+    """Send a request on each view, submit the requests again that the hub does not know, and wait for all results."""
     assert view.apply_async(square, 7).get(LIMIT) == 49
     direct = client[client.ids[0]]
     assert direct.apply_async(square, 7).get(LIMIT) == 49

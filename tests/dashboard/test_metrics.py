@@ -18,7 +18,7 @@ from ..runtime.support import cluster, eventually
 from .support import Scrape, fetch, open_dashboard, scrape
 
 UNITS = ("_seconds", "_bytes", "_records", "_info")
-"""What a name may end with, besides a plain number of what it names."""
+"""The endings of metric names that name a unit. A metric without such an ending is a number of things."""
 
 
 def test_names_follow_the_conventions() -> None:

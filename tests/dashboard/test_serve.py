@@ -164,7 +164,7 @@ async def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, p
 
 
 class Without:
-    """Finds nothing of a package, as if it were not there."""
+    """An import hook that hides a package, as if it were not installed."""
 
     def __init__(self, package: str) -> None:
         self._package = package

@@ -92,7 +92,7 @@ def values(record: TaskRecord) -> dict[str, Any]:
     return {key: getattr(record, key) for key in (*RECORD_KEYS, "custody", "owed")}
 
 
-# What is written comes back
+# Reading written records
 
 
 STRANGE = "a\0b\ud800\x01日本\\"
@@ -303,7 +303,7 @@ def test_answers_are_those_of_the_language(
     assert ids(backend) == [record["msg_id"] for record in ordered if record["msg_id"] not in done]
 
 
-# What a hub takes over
+# Records of an earlier hub
 
 
 def test_owners_share_the_history_and_take_over_their_own(backend: PostgresBackend, postgres_url: str) -> None:

@@ -376,7 +376,7 @@ async def test_reading_goes_on_while_a_batch_is_written() -> None:
 
 
 async def test_what_was_just_committed_is_not_seen_twice() -> None:
-    """A reader that begins between a commit and the moment at which the writer hears of it."""
+    """A reader begins after a commit, and before the writer knows of the commit."""
     backend = FakeBackend()
     async with at_work(backend) as store:
         store.add(make("a"))
@@ -535,7 +535,7 @@ def test_crowded_has_hysteresis() -> None:
     backlog = Backlog(MIB)
 
     def hold(size: int) -> None:
-        """Have the backlog get this size: by a layer, which is then frozen, and in the place of all others."""
+        """Set the size of the backlog, with one frozen layer in place of all others."""
         backlog.open = Layer({"b": Change("b")})
         backlog.replace(backlog.freeze(), {"a": Change("a")}, [size // 8] * 8)
         if backlog.weight > backlog.limit:

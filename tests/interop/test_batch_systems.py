@@ -71,7 +71,7 @@ def test_the_job_script_runs_a_cluster_and_ends_with_the_program(tmp_path: Path)
 
 
 def settings(page: Path) -> Config:
-    """What all blocks of the page for ipcluster_config.py set together."""
+    """Return the settings of all blocks for ipcluster_config.py on a page."""
     config = Config()
     for block in python_blocks(page, "get_config()"):
         exec(block, {"get_config": lambda: config})

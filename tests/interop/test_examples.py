@@ -212,7 +212,7 @@ def test_watching_output(cluster: Cluster, rc: ipp.Client) -> None:
         socket.connect(f"{info['interface']}:{info['iopub']}")
 
         def printed() -> Any:
-            """What is heard of a task that prints; at first that may be nothing, while the subscription is young."""
+            """Return the output of a task that prints. The client's subscription may be too new for the first tasks."""
             result = rc[0].apply_async(lambda: print("seen by all"))
             result.get(timeout=LIMIT)
             while socket.poll(200):

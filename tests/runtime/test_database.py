@@ -1,4 +1,4 @@
-"""Hubs whose database fails them: at the start, and later."""
+"""Hubs whose database fails, at the start or later."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from .support import cluster
 ENGINES = 500
 DYING = 5
 DESCRIPTORS_HERE = DESCRIPTORS_PER_ENGINE + 16
-"""What a scripted engine in the hub's own process costs: its connections have both ends here, and each socket one."""
+"""Descriptors per scripted engine in the hub's process: both ends of each connection, and one for each socket."""
 
 
 @pytest.fixture
 def engines_that_fit() -> Iterator[int]:
-    """How many engines this process may have, at most `ENGINES`; it has the limit of open files raised meanwhile."""
+    """Raise the limit of open files, and give the number of engines that this allows, at most `ENGINES`."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files_limit()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

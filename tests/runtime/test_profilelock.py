@@ -1,4 +1,4 @@
-"""One hub at a time for each profile and cluster id."""
+"""Only one hub at a time runs with a profile and cluster id."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ async def test_an_engine_asks_to_leave() -> None:
 
 
 async def test_a_nanny_says_that_its_engine_has_ended() -> None:
-    """As a stock nanny does: on a socket without a name, and with nothing but the id."""
+    """The message is that of a stock nanny: from a socket without an identity, and with only the id."""
     async with cluster(2) as (hub, client, (ended, staying)):
         ended.beating = False
         client.send("registration", "unregistration_request", {"id": ended.id})

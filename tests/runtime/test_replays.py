@@ -37,7 +37,7 @@ class StoredRecord:
         return [json.loads(bytes(frames[2]))["msg_id"] for _, frames in self.messages]
 
     def replay(self, stranger: ScriptedClient, engine: str) -> None:
-        """Send everything everywhere, with other buffers."""
+        """Send all kept messages to all channels, with other buffers."""
         for sent_on, frames in self.messages:
             for channel in ("task", "mux", "control", "broadcast", "registration"):
                 if sent_on == "registration" and channel != "registration":

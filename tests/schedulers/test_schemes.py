@@ -48,7 +48,7 @@ def test_the_schemes_of_the_reference_are_here() -> None:
     assert set(SCHEMES) == {"leastload", "lru", "plainrandom", "pure", "twobin", "weighted"}
 
 
-# What holds for all
+# Rules of all schemes
 
 
 @each_scheme

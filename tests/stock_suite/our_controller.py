@@ -23,7 +23,7 @@ SKIPS = {
     "Slurm": r"Requires slurm",
     "ipykernel 7": r"ordering issues in ipykernel 7",  # the suite skips this one everywhere
 }
-"""What a test may be skipped for: a regular expression for each reason."""
+"""The reasons for which a test may be skipped, as regular expressions."""
 
 TIMED = re.compile(r"test_asyncresult\.py test_(wall_time|serial_time|elapsed|hubresult_timestamps)")
 """Tests that compare times by the wall clock, which a busy machine may fail: they are tried up to three times."""
@@ -128,7 +128,7 @@ class OurController:
 
 
 def processes() -> Iterator[tuple[Path, list[str]]]:
-    """The processes of this run, as directories of /proc, and their command lines."""
+    """Return the processes of this run, as directories of /proc, and their command lines."""
     mark = f"{LOG}={os.environ[LOG]}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -139,7 +139,7 @@ def processes() -> Iterator[tuple[Path, list[str]]]:
 
 
 def stock_processes() -> Iterator[tuple[int, str]]:
-    """The stock controllers that run; and, where ours are wanted, the stock engines."""
+    """Return the running stock controllers, and the stock engines if the run uses ours."""
     ours = os.environ.get(ENGINES) == "trio-hub"
     for process, command in processes():
         stock = controller_arguments(command) is not None or (ours and engine_arguments(command) is not None)

@@ -82,7 +82,7 @@ class TaskQueue:
         self._assignments = assignments
         self.scheduler = assignments.scheduler
         self.submitted = 0
-        """Tasks received."""
+        """The number of received tasks."""
 
     # From clients
 

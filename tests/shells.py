@@ -113,7 +113,7 @@ def open_shell(kind: str, directory: Path, environment: Mapping[str, str]) -> It
     variables = {
         "TERM": "xterm" if kind == "ipython" else "dumb",
         "HOME": str(directory),  # for the history of the shell
-        "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers here where the cursor is
+        "PROMPT_TOOLKIT_NO_CPR": "1",  # this terminal does not report the position of the cursor
         "PYTHON_BASIC_REPL": "1",  # since Python 3.13, its newer shell takes a paste as a whole
     }
     user, program = os.openpty()

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
-MAY_IMPORT["cli"].add("dashboard")  # which the command serves beside the hub
+MAY_IMPORT["cli"].add("dashboard")  # the command serves the dashboard beside the hub
 MAY_IMPORT["__main__"] = {"cli", "engine"}
 # ipyparallel loads it, by its entry points, and nothing of ours does: it has to do without the rest of the house.
 MAY_IMPORT["launchers"] = set()
@@ -59,7 +59,7 @@ CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", 
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
 STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
 LOADED_BY_STOCK = {"trio_hub.launchers": {"ipyparallel", "traitlets"}}
-# The engine's part that is IPython's own, which is loaded when IPython is first needed.
+# The part of the engine that uses IPython. It is loaded when IPython is first needed.
 LOADED_BY_STOCK["trio_hub.engine.ipython"] = {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "traitlets"}
 
 

@@ -54,7 +54,7 @@ async def measure(lines: list[Line], rounds: int, *, tiny: bool, save: Path | No
         for number in range(rounds):
             for line in lines:
                 contenders = few_of(line) if tiny else line.contenders
-                for contender in contenders[:: -1 if number % 2 else 1]:  # so that nobody is always first
+                for contender in contenders[:: -1 if number % 2 else 1]:  # so that no contender is always first
                     await places.acquire()
                     where = f"round {number + 1}/{rounds}, {line.name}, {contender.label}"
                     nursery.start_soon(measure_one, line, contender, where)

@@ -101,7 +101,7 @@ def test_the_file_of_another_hub_is_refused(tmp_path: Path) -> None:
 def test_a_server_that_is_away_is_told_without_the_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # where nobody listens, as soon as this ends
+        port = server.getsockname()[1]  # after the block, nobody listens on this port
     url = f"postgresql://me:sesame@127.0.0.1:{port}/records"
     message = f"db: the database postgresql://me@127.0.0.1:{port}/records cannot be opened: "
     assert_refused(tmp_path, f"--db={url}", message=message)

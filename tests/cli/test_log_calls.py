@@ -53,7 +53,7 @@ RESERVED = {*vars(logging.makeLogRecord({})), "message", "asctime", "ts", "level
 def sources() -> list[Path]:
     found = sorted((ROOT / "trio_hub").rglob("*.py"))
     assert found
-    return [path for path in found if path.name != "demo.py"]  # where "log" is a file
+    return [path for path in found if path.name != "demo.py"]  # in demo.py, "log" is a file
 
 
 def test_every_message_is_constant() -> None:

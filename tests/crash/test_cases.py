@@ -91,7 +91,7 @@ async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) ->
                 await engine.wait_requests(1)
             await recorded(hub, tasks)
             running = [engine.held[0].msg_id for engine in engines]
-            # where a task has gone is noted later than the task; if it is not, another hub takes it for queued
+            # the engine of a task is written after the task; without it, the next hub counts the task as queued
             while not all(record["engine_uuid"] for record in hub.records(running, "engine_uuid").values()):
                 await trio.testing.wait_all_tasks_blocked(0.005)
             dying, others = engines[:3], engines[3:]
@@ -150,7 +150,7 @@ async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
             async with disconnection(second) as disconnected:
                 hub.kill()
                 await hub.gone()
-                await disconnected.wait()  # what is sent before may go to the sockets of the dead
+                await disconnected.wait()  # until then, replies may go to the sockets of the killed hub
             second.release()
             await hub.start()
             await hub.ready()
@@ -204,7 +204,7 @@ async def test_somebody_else_gets_the_results_of_a_client_that_is_gone(durabilit
                 assert reply.buffers == [result_of(b"x")] * 4
                 assert all(reply.content[task]["result_content"] == {"status": "ok"} for task in tasks)
                 while not all(await outputs(other, running)):
-                    pass  # output comes on a channel of its own, perhaps later
+                    pass  # output comes on a separate channel, perhaps later
                 assert [(io["stdout"], io["stderr"]) for io in await outputs(other, running)] == [
                     ("before\nafter\n", "and a warning\n")
                 ] * 2

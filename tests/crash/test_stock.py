@@ -48,7 +48,7 @@ async def stock_engines(profile: Path, n: int) -> AsyncGenerator[None, None]:
         yield
     finally:
         for engine in engines:
-            engine.terminate()  # and not by SIGKILL, after which its nanny would stay for a while
+            engine.terminate()  # not SIGKILL, after which the engine's nanny would stay for a while
         with trio.CancelScope(shield=True):
             for engine in engines:
                 await engine.wait()
@@ -110,7 +110,7 @@ def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[i
         error = call.exception(LIMIT)
         if error is None:
             assert call.get(LIMIT) == number * number
-        else:  # it was answered, and the answer was in the sockets of the dead hub
+        else:  # the answer was in the sockets of the killed hub
             assert "its result was lost" in str(error)
     until = time.monotonic() + LIMIT
     while not is_idle(client):  # tasks whose results the killed hub had sent, and not written, are being run again

@@ -159,9 +159,9 @@ class Asker:
 
         Args:
             disk: tasks that were on disk when the hub was killed.
-            lost: where those go whose results are here, and which the hub does not know any more.
+            lost: collects the tasks that the hub does not know any more, and whose results have come.
         """
-        await heard(self.client, "task")  # so everything has come that the hub had sent that was killed
+        await heard(self.client, "task")  # then all messages of the killed hub have arrived
         lost.update(msg_id for msg_id in self.asked if self.client.replies.get(msg_id) and msg_id not in disk)
         completed, unknown = await self.status(self.open())
         if self.rng.random() < 0.5:  # otherwise the hub sends the results: this client has asked

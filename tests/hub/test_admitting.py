@@ -470,7 +470,7 @@ def test_with_a_new_key_all_is_fresh_until_something_is_forgotten() -> None:
     for date in (None, at(-1e6), at(1e6), at(-5), at(-3)):
         assert fresh.is_fresh(date)
     recent.remember(1, True)
-    recent.remember(2, True)  # that which was young is old now
+    recent.remember(2, True)  # the younger generation becomes the older one
     assert fresh.is_fresh(at(-1e6))
     recent.remember(3, True)
     assert not fresh.is_fresh(None)

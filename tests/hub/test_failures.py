@@ -267,7 +267,7 @@ class FaultyMachine(HubMachine):
             return
         self.fault.left = 0
         self.hub.stop_serving()
-        for _ in range(2):  # what is answered after a commit is recorded in turn
+        for _ in range(2):  # an answer after a commit causes a further record
             self.the_disk_has_it()
             self.the_store_answers()
         self.each_request_is_in_exactly_one_state()

@@ -283,7 +283,7 @@ def test_requests_are_read_in_batches() -> None:
     assert [len(asked) for asked in store.asked] == [1, FETCHED_AT_A_TIME, 49], "never two questions at once"
     assert [message.header.msg_id for _, message in world.take("task_out")] == msg_ids
     assert world.hub.intake.to_fetch == {}
-    late = world.submit()  # to an engine with room, it goes without ever waiting
+    late = world.submit()  # an engine has room, so the task never waits
     assert [message.header.msg_id for _, message in world.take("task_out")] == [late]
 
 

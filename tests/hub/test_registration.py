@@ -272,7 +272,7 @@ def test_shutdown_reply_on_iopub_unregisters_at_once() -> None:
     world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})
     assert engine.state is EngineState.LOST
     assert world.host.events[-1] == EngineUnregistered(0, "a", "shutdown")
-    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})  # and again: harmless
+    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})  # a second report is harmless
     assert len(world.take("iopub_out")) == 2
 
 

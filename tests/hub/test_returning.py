@@ -206,7 +206,7 @@ def test_an_engine_that_no_list_names_is_expected_all_the_same() -> None:
     before = durable_world()
     before.engine("a")
     msg_id = before.submit()
-    direct = before.call("late")  # it is answered at once, and names no engine that there ever was
+    direct = before.call("late")  # answered at once, since there never was such an engine
     [request] = requests(before)
     world = crashed(before, engines={})
     assert [engine.uuid for engine in world.hub.engines.alive.values()] == ["a"]
@@ -222,7 +222,7 @@ def test_a_task_that_had_been_sent_elsewhere_without_a_note() -> None:
     assert isinstance(before.hub.store, DurableStore)
     msg_id = before.submit()
     [request] = requests(before)
-    before.hub.store._disk.update(msg_id, {"engine_uuid": None})  # as if that had not been committed
+    before.hub.store._disk.update(msg_id, {"engine_uuid": None})  # as if the engine had not been committed
     world = crashed(before)
     world.engine("b")
     queued = world.submit()
@@ -233,7 +233,7 @@ def test_a_task_that_had_been_sent_elsewhere_without_a_note() -> None:
     assert world.record(msg_id)["engine_uuid"] == "a"
     assert running_on(world) == {queued: "b"}, "which is not left without work"
     [first, second] = requests(world)
-    world.answer("b", first)  # of no use any more
+    world.answer("b", first)  # this answer comes too late
     world.answer("b", second)
     assert outcomes(world) == {msg_id: "ok", queued: "ok"}
     nothing_left(world)
@@ -433,7 +433,7 @@ def test_direct_requests_are_sent_once_more_in_order_and_as_they_were() -> None:
     msg_ids = [before.call("a", label=str(number)) for number in range(2 * SENT_AT_A_TIME + 1)]
     sent = frames_sent(before, "mux_out")
     world = crashed(before)
-    world.call("a", Peer("another"), "comm_msg")  # what comes meanwhile comes after
+    world.call("a", Peer("another"), "comm_msg")  # messages that come meanwhile are sent after the probe
     world.beat("a")
     meanwhile = world.call("a", Peer("another"))
     world.answer_questions()
@@ -489,7 +489,7 @@ def test_shares_of_broadcasts_are_sent_once_more(gather: bool) -> None:
         assert list(run_history(world)) == [msg_id], "shares are not kept"
     else:
         found = outcomes(world)
-        found.pop(shares[0], None)  # it may have been on its way, and is sent once more
+        found.pop(shares[0], None)  # this share may have been on its way, and is sent once more
         assert found == dict(zip(shares[1:], ["ok", "EngineError", "EngineError"], strict=True))
         assert world.query("history_request")["history"] == shares
     nothing_left(world)

@@ -74,7 +74,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def beat(self, data: st.DataObject) -> None:
         if self.engines:
-            self.world.beat(data.draw(st.sampled_from(self.engines)).uuid)  # of whatever state
+            self.world.beat(data.draw(st.sampled_from(self.engines)).uuid)  # an engine in any state
 
     @rule(data=st.data())
     def come_back(self, data: st.DataObject) -> None:

@@ -143,12 +143,12 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
     for engine in engines:
         hub.handle_stranded(engine)
         world.beat(engine.uuid)
-    answer_some(world, rng, kept, 1.0)  # too late, unless it is the engine that stays
+    answer_some(world, rng, kept, 1.0)  # these answers are late, except those of the engine that stays
     answer_until_nothing_comes(world, rng)
-    for engine in [engine for engine in hub.engines.alive.values() if engine.uuid != "stays"]:  # it has come back
+    for engine in [engine for engine in hub.engines.alive.values() if engine.uuid != "stays"]:  # they have come back
         hub.lose_engine(engine, "request")
         hub.handle_stranded(engine)
-    for engine, channel in world.host.to_reach:  # as if the time were up in which it can be reached
+    for engine, channel in world.host.to_reach:  # as if the time were over within which an engine must be reached
         hub.routes.close_route(engine, channel)
     world.host.to_reach.clear()
     for _, _, time_is_up in world.host.timers:
@@ -210,7 +210,7 @@ def stay_away_and_come_back(world: World, rng: Random, round_: int) -> None:
     answer_until_nothing_comes(world, rng)
     assert world.hub.owed.clients.owed == 4
     for client in clients:
-        speak(world, client)  # and goes again
+        speak(world, client)  # the client leaves again
     world.host.gone.clear()
     for client in clients:
         speak(world, client)

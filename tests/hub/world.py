@@ -147,7 +147,7 @@ def run_now(awaitable: Awaitable[Any]) -> Any:
     raise AssertionError("it waits")
 
 
-_PEER_CLOCK = Clock()  # one for all, so that no two messages are the same
+_PEER_CLOCK = Clock()  # all peers share one clock, so that no two messages are equal
 
 
 class Peer:

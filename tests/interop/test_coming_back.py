@@ -81,7 +81,7 @@ def test_a_stock_clients_work_survives_the_hub(tmp_path: Path) -> None:
         late = view.apply_async(lambda: "late")
         with hub(profile_dir, "--restore=true"):
             gate.touch()
-            # as the page has it
+            # this code is on the page
             assert rc.load_balanced_view().apply_sync(int) == 0
             assert tasks.get(LIMIT) == list(range(6))
             assert direct.get(LIMIT) == 42

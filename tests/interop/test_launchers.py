@@ -232,7 +232,7 @@ def test_a_job_of_any_system_runs_our_command(directory: Path) -> None:
 
 def test_mpiexec_runs_our_command(directory: Path) -> None:
     job = launcher("trio-hub-mpi", directory)
-    job.n = 1  # what its start() does first
+    job.n = 1  # its start() does this first
     assert job.find_args() == ["mpiexec", "-n", "1", *OURS, "--ip=*", "--ping=1000"]
 
 

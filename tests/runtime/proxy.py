@@ -41,7 +41,7 @@ class _Connection:
         with suppress(*_BROKEN):
             async for data in source:
                 if self.silent:
-                    continue  # it is taken, and never arrives
+                    continue  # the bytes are read, and dropped
                 if source is self.hub:
                     self.pinged = b"\x04PING" in data  # ZeroMQ forgets it when something else comes
                 await target.send_all(data)

@@ -449,7 +449,7 @@ time.sleep(3600)
 """
     config = HubConfig(engines=1, engine_command=(sys.executable, "-c", stubborn, str(deaf)), stop_grace=3600)
     async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
-        await eventually(deaf.exists)  # before that it would heed the signal
+        await eventually(deaf.exists)  # until this file exists, the process would end by the signal
         hub.shutdown()
         reply = (await client.query("become_dask_request", {})).content
         assert (reply["status"], reply["ename"]) == ("error", "HubClosedError")

@@ -69,7 +69,7 @@ async def test_a_gathered_broadcast_outlives_the_death_of_some_of_its_engines(en
             engine.ident for engine in targets if engine.uuid not in dead
         ]
         assert len(reply.buffers) == len(engines) - DYING
-        # nobody else was taken for dead, and there is nothing more to come
+        # no other engine was lost, and no further reply comes
         assert (await client.query("queue_request")).content.keys() - {"status", "unassigned"} == {
             str(engine.id) for engine in engines if engine.uuid not in dead
         }

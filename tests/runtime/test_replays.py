@@ -61,7 +61,7 @@ async def test_what_was_run_is_not_run_again(tmp_path: Path, with_file: bool) ->
                 if with_file:
                     await kept.send(client, "registration", "purge_request")
                     await kept.send(client, "control", "abort_request", to=engine.uuid)
-                await kept.send(client, "task", "apply_request")  # after the purge
+                await kept.send(client, "task", "apply_request")  # a message that came after the purge
                 await eventually(lambda: hub.noted_engines() == [engine.uuid])
                 shares = [
                     (request.queue, request.frames) for request in engine.requests if request.queue == "broadcast"

@@ -21,7 +21,7 @@ from trio_hub.schedulers.tasks import TaskScheduler
 from .making import Recorder, make_task
 
 FEW, MANY = 10, 4_000
-STEPS = 5  # of each kind
+STEPS = 5  # the number of steps of each kind
 
 
 class Ident(bytes):

@@ -109,7 +109,7 @@ def test_a_msg_id_is_unfinished_once() -> None:
     assert bench.scheduler.tasks == {"1": first, "2": waiting}
     assert bench.assigned == [("1", "a")]
     bench.answer("a", "1")
-    bench.submit("1")  # it may come again when it is done
+    bench.submit("1")  # the msg_id may come again when the task is done
     assert bench.queued() == ["1"]
 
 
@@ -147,7 +147,7 @@ def test_a_retry_prefers_an_engine_that_has_not_failed_it() -> None:
         assert not bench.answer(engine, "1", ok=False)
     assert sorted(tried) == ["a", "b", "c"]
     assert task.retries == 2
-    [(_, engine)] = bench.assigned  # all have failed it, and are forgiven
+    [(_, engine)] = bench.assigned  # the task has failed on all engines, so all are allowed again
     assert bench.answer(engine, "1")
 
 

@@ -88,7 +88,7 @@ class SoakClient:
                     client.replies = self.replies
                     if self._own is None:
                         self._own = client.session
-                    client.session = self._own  # which never uses a msg_id again, whatever the connection
+                    client.session = self._own  # this session never uses a msg_id twice, on any connection
                     self.disturbed_at = trio.current_time()
                     try:
                         yield

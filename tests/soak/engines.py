@@ -63,7 +63,7 @@ class Place:
             try:
                 await self._work(engine)
             except trio.ClosedResourceError:
-                return  # it is dead
+                return  # the engine is dead
 
     async def _work(self, engine: ScriptedEngine) -> None:
         """Carry out one request after the other. Each takes its time, so that some are always under way."""

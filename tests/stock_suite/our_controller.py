@@ -81,7 +81,7 @@ class OurController:
         elif report.skipped and not hasattr(report, "wasxfail"):
             assert isinstance(report.longrepr, tuple)
             self.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
-        elif str(report.outcome) == "rerun" and report.nodeid not in self.timed:  # as pytest-rerunfailures says it
+        elif str(report.outcome) == "rerun" and report.nodeid not in self.timed:  # of pytest-rerunfailures
             self.tried_again.add(report.nodeid)
 
     @pytest.hookimpl(trylast=True)
@@ -134,7 +134,7 @@ def processes() -> Iterator[tuple[Path, list[str]]]:
         try:
             if mark in (process / "environ").read_bytes():
                 yield process, (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
 
 

@@ -57,7 +57,7 @@ def packed(draw: st.DrawFn, packer: str, wanted: st.SearchStrategy[Any]) -> byte
     if draw(st.integers(0, 3)) == 0:
         return draw(garbage)
     value = draw(wanted)
-    # by msgspec and not our packer, which is not what is tested here
+    # packed by msgspec, since our packer is not tested here
     data = msgspec.msgpack.encode(value) if packer == "msgpack" else msgspec.json.encode(value)
     return draw(mutated(data)) if draw(st.integers(0, 3)) == 0 else data
 

@@ -1,4 +1,4 @@
-"""The command line of ``trio-hub engine``, which is that of ``ipengine``."""
+"""The command line of ``trio-hub engine``, with the options of ``ipengine``."""
 
 from __future__ import annotations
 

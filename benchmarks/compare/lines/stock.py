@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 
 def measure(contender: Contender, tiny: bool) -> Figures:
-    import ipyparallel as ipp  # here, since all other lines can do without what that takes
+    import ipyparallel as ipp  # imported here, since no other line needs it
 
     tasks = 20 if tiny else 2_000
     with controller(contender, tiny=tiny) as one, Client(one.client_info) as asking:

@@ -20,7 +20,7 @@ from .results import Results, merged, this_machine
 from .worker import measured
 
 TINY_AT_ONCE = 3
-"""The number of measurements of the tiny form that run at a time, since nobody needs their figures."""
+"""The number of measurements of the tiny form that run at a time. Their figures are not used."""
 
 
 def chosen(options: argparse.Namespace) -> list[Line]:

@@ -60,7 +60,7 @@ def told(name: str, command: click.Command) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph of a help text as Markdown: examples as commands, and text that click does not wrap unchanged."""
+    """Return a paragraph of a help text as Markdown. Examples become commands; unwrapped text stays as it is."""
     plain, mark, kept = text.partition("\b\n")
     if not mark:
         return in_page(" ".join(plain.split()))

@@ -29,7 +29,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Everything that is quick and needs no process but its own."""
+    """Run the quick tests, which start no other processes."""
     install(session, "test")
     session.run(
         "pytest", "-m", "not browser and not interop and not stress and not crash and not soak", *session.posargs
@@ -38,14 +38,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(name="property")
 def property_tests(session: nox.Session) -> None:
-    """The Hypothesis tests, with many more examples than in `tests`."""
+    """Run the Hypothesis tests, with many more examples than in `tests`."""
     install(session, "test")
     session.run("pytest", "-m", "property", "--hypothesis-profile=thorough", *session.posargs)
 
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Hubs that are killed, 50 times in a row or as often as CRASH_ROUNDS says, strict ones and relaxed ones."""
+    """Run the tests that kill strict and relaxed hubs, in 50 rounds or as many as CRASH_ROUNDS says."""
     install(session, "test")
     env = {"CRASH_ROUNDS": os.environ.get("CRASH_ROUNDS", "50")}
     session.run("pytest", "-m", "crash", "-p", "no:asyncio", *session.posargs, env=env)
@@ -53,7 +53,7 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """A cluster whose engines, connections, clients and hub fail at random, for an hour or for SOAK_MINUTES."""
+    """Run a cluster whose engines, connections, clients and hub fail at random, for an hour or for SOAK_MINUTES."""
     install(session, "test")
     env = {"SOAK_MINUTES": os.environ.get("SOAK_MINUTES", "60")}
     timeout = f"faulthandler_timeout={60 * float(env['SOAK_MINUTES']) + 3600:.0f}"
@@ -62,18 +62,18 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The dashboard's pages in chromium (`apt-get install chromium`), on a live cluster."""
+    """Test the dashboard's pages in chromium (`apt-get install chromium`), with a live cluster."""
     install(session, "test")
     session.run("pytest", "-m", "browser", "-p", "no:asyncio", *session.posargs)
 
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Stock clients and engines at our hub, and ipyparallel's own test suite with our controller in it.
+    """Test our hub with stock clients and engines, and run ipyparallel's own tests with our controller.
 
-    With arguments: that part of the suite, for instance `-- ipyparallel.tests.test_client -k purge`. With
-    STOCK_SUITE_CURVE=1 in the environment: the suite, with every controller told to encrypt. With
-    STOCK_SUITE_ENGINES=trio-hub: the suite, with our engines instead of stock ones.
+    With arguments, only a part of ipyparallel's tests is run, for instance `-- ipyparallel.tests.test_client -k purge`.
+    With STOCK_SUITE_CURVE=1 in the environment, every controller encrypts, and only ipyparallel's tests are run. With
+    STOCK_SUITE_ENGINES=trio-hub, they use our engines instead of stock ones.
     """
     install(session, "interop")
     suite = ["ipyparallel.tests", f"--at-least={STOCK_TESTS}"]
@@ -99,8 +99,8 @@ def interop(session: nox.Session) -> None:
             "OMPI_MCA_rmaps_base_oversubscribe": "1",
         }
         if encrypted:
-            # Inherited by the suite's own processes. With "1" test_curve would want messages not to be signed any more,
-            # while here they always are.
+            # All processes of the tests inherit this. With "1", test_curve would expect unsigned messages, but our
+            # controller always signs.
             env["IPP_ENABLE_CURVE"] = "true"
         with session.chdir(outside):
             session.run("pytest", "-c", harness / "suite.ini", *suite, env=env)
@@ -108,31 +108,31 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """trio-hub beside ipcontroller and zmq_proxy, for instance `-- --rounds 3 --only task single --write PAGE.md`."""
+    """Compare trio-hub with ipcontroller and zmq_proxy, for instance `-- --rounds 3 --only task --write PAGE.md`."""
     install(session, "test")
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 
 @nox.session(name="bench-end-to-end")
 def bench_end_to_end(session: nox.Session) -> None:
-    """Whole clusters beside Dask, Parsl, Ray and process pools, for instance `-- --rounds 3 --write PAGE.md`."""
+    """Compare whole clusters with Dask, Parsl, Ray and process pools, for instance `-- --rounds 3 --write PAGE.md`."""
     install(session, "peers")
     session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Types: mypy --strict."""
+    """Check the types with mypy --strict."""
     install(session, "test", "typing")
     session.run("mypy", *session.posargs)
 
 
 @nox.session(name="typing-compat")
 def typing_compat(session: nox.Session) -> None:
-    """The package beside trio-typing: it runs, and its types check once the obsolete stubs are set aside."""
+    """Run the package beside the obsolete trio-typing, and check its types without the stubs of trio-typing."""
     session.install(".[postgres]", *nox.project.dependency_groups(GROUPS, "typing", "typing-compat"))
     program = ROOT / "tests" / "typing_compat.py"
-    session.chdir(session.create_tmp())  # away from the tree: the installed package is meant
+    session.chdir(session.create_tmp())  # outside the tree, so that the installed package is tested
     session.run("python", program)
 
     mypy = ("mypy", "--strict", "--no-incremental", "--config-file=", program)
@@ -153,7 +153,7 @@ def typing_compat(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff: rules and format."""
+    """Check the rules and the format with ruff."""
     session.install(*nox.project.dependency_groups(GROUPS, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -161,14 +161,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, with warnings as errors."""
+    """Build the documentation as a site in docs/_build/html, with warnings as errors."""
     install(session, "docs")
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "docs", "docs/_build/html", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel and the sdist, each installed and run in a clean environment outside the tree."""
+    """Build the wheel and the sdist, and install and run each in a clean environment outside the tree."""
     session.install("build")
     with tempfile.TemporaryDirectory(prefix="trio-hub-build-") as outside:
         session.run("python", "-m", "build", "--outdir", outside)

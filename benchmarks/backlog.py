@@ -84,7 +84,7 @@ async def measure(process: subprocess.Popen[str], directory: Path, arguments: ar
         await trio.to_thread.run_sync(client.submit, arguments.tasks, arguments.size)
         async with open_client(client_info) as asking:
             queued = 0
-            while queued < arguments.tasks:  # there is no event for it
+            while queued < arguments.tasks:  # the hub has no event for this
                 queued = (await asking.query("queue_request")).content.get("unassigned", 0)
                 await trio.sleep(0.2)
         submitted = time.perf_counter()

@@ -101,7 +101,7 @@ class Cluster:
     def _wait_for_engines(self) -> None:
         socket = self._sockets["registration"]
         there = 0
-        while there < len(self.uuids):  # there is no event for it
+        while there < len(self.uuids):  # the hub has no event for this
             socket.send_multipart(self._session.write("connection_request", {}))
             if not socket.poll(PATIENCE):
                 raise TimeoutError("the hub does not answer")

@@ -209,7 +209,7 @@ def measure(arguments: argparse.Namespace, directory: str) -> None:
                 time.sleep(0.2)
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             os.nice(GIVING_WAY)
-            client.run(arguments.tasks)  # so many bars there are from now on
+            client.run(arguments.tasks)  # from now on, the dashboard has this number of bars
             print(f"{arguments.engines} engines, {arguments.tasks} tasks noted\n")
             print("| browsers | hub's CPU, µs a task |\n|---|---|")
             for looking, spent in cost(hub.pid, client, browser, url, arguments.tasks // 4, arguments.rounds).items():

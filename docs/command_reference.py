@@ -22,7 +22,7 @@ BEGIN, END = "<!-- {} -->", "<!-- end of what its code says -->"
 
 
 def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    """All commands, with those of groups, by name: ``trio-hub config show``."""
+    """Return all commands, including the commands of groups, by name: ``trio-hub config show``."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -33,7 +33,7 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
 
 
 def renewed(page: str) -> str:
-    """The page as it should be. Raises `KeyError` for a command that has no place in it."""
+    """Return the page with renewed parts. Raises `KeyError` for a command that has no place on the page."""
     for name, command in commands(main, "trio-hub"):
         begin = BEGIN.format(name)
         before, found, rest = page.partition(begin)
@@ -60,7 +60,7 @@ def told(name: str, command: click.Command) -> str:
 
 
 def paragraph(text: str) -> str:
-    """One of a help text. What click is to leave alone is shown as it is, and examples as commands."""
+    """Return a paragraph of a help text as Markdown. Examples become commands; unwrapped text stays as it is."""
     plain, mark, kept = text.partition("\b\n")
     if not mark:
         return in_page(" ".join(plain.split()))
@@ -83,7 +83,7 @@ def row(option: click.Option) -> str:
 
 
 def in_page(text: str) -> str:
-    """Plain text as Markdown."""
+    """Return plain text as Markdown."""
     text = " ".join(text.split())
     pieces = re.split(r"(`[^`]*`)", text)  # code is left alone
     return "".join(piece if piece.startswith("`") else re.sub(r"([*_|<>])", r"\\\1", piece) for piece in pieces)

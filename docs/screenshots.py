@@ -22,9 +22,9 @@ IMAGES = Path(__file__).parent / "images"
 ENGINES = 8
 TASKS = 2500
 HISTORY = 75.0
-"""Seconds of work that there are to see."""
+"""Seconds of work that the pictures show."""
 LABELS = {"align": 1.0, "call-variants": 2.5, "merge": 0.4, "quality": 0.15, "report": 0.8}
-"""Kinds of work, each with about how many seconds it takes."""
+"""The labels of tasks, each with the approximate seconds that its tasks take."""
 READY = {
     "engines": "tbody tr .state",
     "stream": ".legend.labels li",
@@ -32,16 +32,16 @@ READY = {
     "failures": ".group",
     "overview": "td:text('ms')",  # the last: that a browser starts is seen in its charts
 }
-"""What is there when a view is complete."""
+"""An element that each view has when it is complete."""
 NO_PATHS = """(paths) => {
   for (const pre of document.querySelectorAll("pre"))
     for (const [path, name] of paths) pre.textContent = pre.textContent.replaceAll(path, name);
 }"""
-"""JavaScript: where the files of tracebacks are on this machine is of no interest."""
+"""JavaScript that removes the directories of this machine from tracebacks."""
 
 
 def work(kind: str, sample: int, seconds: float) -> str:
-    """Rest, and tell; every 40th sample cannot be worked on."""
+    """Sleep and print, as work does. Every 40th sample fails."""
     import time
 
     time.sleep(seconds)
@@ -54,7 +54,7 @@ def work(kind: str, sample: int, seconds: float) -> str:
 
 
 def submit(rc: ipp.Client) -> str:
-    """A night's work; the msg_id of a task that fails."""
+    """Submit the tasks that the pictures show, and return the msg_id of a task that fails."""
     chance = random.Random(7)
     view: Any = rc.load_balanced_view()
     for sample in range(TASKS):

@@ -1,4 +1,4 @@
-"""The rules of the house, read off the import statements and calls of every module."""
+"""The rules of the house, checked by the import statements and calls of every module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# What each part of the package may import of the others, from the bottom to the top. A part is a top-level
+# The imports that each part of the package may make from the others, from the bottom to the top. A part is a top-level
 # package or module of trio_hub; "__init__" stands for the public names in trio_hub/__init__.py.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -36,11 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"errors", "config", "runtime", "client"},
     "joblib": {"client"},
 }
-# What needs no event loop, no socket and no clock.
+# The parts that need no event loop, no socket and no clock.
 PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
-MAY_IMPORT["cli"].add("dashboard")  # which the command serves beside the hub
+MAY_IMPORT["cli"].add("dashboard")  # the command serves the dashboard beside the hub
 MAY_IMPORT["__main__"] = {"cli", "engine"}
 # ipyparallel loads it, by its entry points, and nothing of ours does: it has to do without the rest of the house.
 MAY_IMPORT["launchers"] = set()
@@ -59,7 +59,7 @@ CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", 
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
 STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
 LOADED_BY_STOCK = {"trio_hub.launchers": {"ipyparallel", "traitlets"}}
-# The engine's part that is IPython's own, which is loaded when IPython is first needed.
+# The part of the engine that uses IPython. It is loaded when IPython is first needed.
 LOADED_BY_STOCK["trio_hub.engine.ipython"] = {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "traitlets"}
 
 
@@ -113,12 +113,12 @@ class Module:
 
 
 def part_of(module_name: str) -> str:
-    """The part of the house that a module of ours is in."""
+    """Return the part of the package that contains a module of ours."""
     return [*module_name.split("."), "__init__"][1]
 
 
 def resolve(target: str, names: set[str]) -> str | None:
-    """The module of ours that an import loads: ``trio_hub.errors.WireError`` is in ``trio_hub.errors``."""
+    """Return the module of ours that an import loads: ``trio_hub.errors.WireError`` is in ``trio_hub.errors``."""
     while target:
         if target in names:
             return target
@@ -127,7 +127,7 @@ def resolve(target: str, names: set[str]) -> str | None:
 
 
 def violations(sources: Mapping[str, str]) -> list[str]:
-    """What is against the rules in ``{"trio_hub/wire/frames.py": source}``, each as "path:line: what"."""
+    """Return the violations in ``{"trio_hub/wire/frames.py": source}``, each as "path:line: what"."""
     modules = [Module(path, ast.parse(source, path)) for path, source in sources.items()]
     names = {module.name for module in modules}
     found = []
@@ -173,7 +173,7 @@ def foreign_faults(module: Module, imported: Import) -> Iterator[str]:
 
 
 def opened(tree: ast.Module) -> Iterator[int]:
-    """The lines in which a file is opened."""
+    """Return the lines in which a file is opened."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name("open")):
@@ -181,7 +181,7 @@ def opened(tree: ast.Module) -> Iterator[int]:
 
 
 def impurities(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Clocks that are read and random numbers that are drawn."""
+    """Return the calls that read a clock or draw a random number."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("self"))):
@@ -202,7 +202,7 @@ def test_the_package_keeps_the_rules() -> None:
 
 
 def house_faults(sources: Mapping[str, str]) -> list[str]:
-    """What is against the rules for the parts of the hub in ``{"trio_hub/hub/tasks.py": source}``.
+    """Return the violations of the rules for the parts of the hub in ``{"trio_hub/hub/tasks.py": source}``.
 
     A part is a class of the hub. None inherits from another, none uses another's private names or sets its attributes,
     and none is too long to be read in one sitting.

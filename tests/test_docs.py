@@ -56,14 +56,14 @@ OLD_FUNCTIONS = ("empty_record", "init_record")
 
 
 def section(text: str, title: str) -> str:
-    """From the heading of this title to the next of its level or a higher one."""
+    """Return the text of the section with this title, without its heading."""
     found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", text, re.DOTALL | re.MULTILINE)
     assert found is not None, f"no section {title!r}"
     return found[2]
 
 
 def code_blocks(path: Path, *languages: str) -> list[tuple[str, str]]:
-    """The language and text of each fenced block of these languages, in order."""
+    """Return the language and text of each fenced block in these languages, in order."""
     found = re.findall(r"^```(\w+)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
     return [(language, text) for language, text in found if language in languages]
 
@@ -212,7 +212,7 @@ def test_each_line_about_an_attacker_names_the_tests_that_show_it() -> None:
 
 
 def has(owner: object, name: str) -> bool:
-    """Whether it has the attribute, or, if it is a class, its methods give it to its instances."""
+    """Return whether an object has an attribute, or whether the methods of a class set it on instances."""
     if hasattr(owner, name):
         return True
     if not inspect.isclass(owner):
@@ -222,7 +222,7 @@ def has(owner: object, name: str) -> bool:
 
 
 def resolves(dotted: str) -> bool:
-    """Whether something lives at ``trio_hub.x.y.Z.w``."""
+    """Return whether a dotted name such as ``trio_hub.x.y.Z.w`` names an object."""
     parts = dotted.split(".")
     for depth in range(len(parts), 0, -1):
         try:
@@ -322,7 +322,7 @@ async def test_the_examples_with_scripted_engines(name: str) -> None:
 
 
 def examples(page: Path) -> list[tuple[str, str | None]]:
-    """Each Python block, and the text block that follows it before the next: what it prints."""
+    """Return each Python block with its output: the text block between this Python block and the next one."""
     found: list[tuple[str, str | None]] = []
     for language, text in code_blocks(page, "python", "text"):
         if language == "python":
@@ -333,14 +333,14 @@ def examples(page: Path) -> list[tuple[str, str | None]]:
 
 
 def check_output(expected: str | None, printed: str) -> None:
-    """What is printed is what the page says; an ellipsis stands for anything."""
+    """Check that the output is what the page shows. An ellipsis on the page stands for any text."""
     same = doctest.OutputChecker().check_output(expected or "", printed, doctest.ELLIPSIS)
     assert same, f"expected:\n{expected}\nprinted:\n{printed}"
 
 
 @contextmanager
 def quiet_process(directory: Path, *command: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in a directory, with nothing of the user's, stopped if it is left over."""
+    """Run a process in a directory, without the user's profiles and settings, and stop it after the block."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_"))}
     environment |= {"IPYTHONDIR": str(directory / "ipython"), "JUPYTER_RUNTIME_DIR": str(directory / "runtime")}
     with (
@@ -379,8 +379,8 @@ def test_the_examples_that_are_programs(page: Path, number: int, tmp_path: Path)
 
 @pytest.mark.interop
 def test_the_tutorial_of_the_executor(tmp_path: Path) -> None:
-    """Its command, and its programs one after the other, print what it says."""
-    (command,) = (text for _, text in code_blocks(FROM_FUTURES, "bash"))
+    """The command and the programs of the page, one after the other, print the output that the page shows."""
+    (command,) = (text for _, text in code_blocks(FROM_FUTURES, "bash") if "trio-hub serve" in text)
     program, *options = shlex.split(command)
     assert program == ".venv/bin/trio-hub"
     with quiet_process(tmp_path, sys.executable, "-m", "trio_hub", *options) as hub:
@@ -407,7 +407,7 @@ for block in json.loads(pathlib.Path("blocks.json").read_text()):
 
 @pytest.mark.interop
 def test_the_tutorial(tmp_path: Path) -> None:
-    """Its command and its Python, block by block, print what it says."""
+    """The command and each Python block of the page print the output that the page shows."""
     (command,) = (text for _, text in code_blocks(TUTORIAL, "bash") if "trio-hub serve" in text)
     program, *options = shlex.split(command)
     assert program == ".venv/bin/trio-hub"

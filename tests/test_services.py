@@ -32,7 +32,7 @@ from .runtime.support import cluster, eventually, within_limit
 
 
 class Unexpected(Exception):
-    """What nobody has thought of."""
+    """An unexpected exception."""
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -40,7 +40,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def failing_first(function: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
-    """The function, but for the first calls, which raise."""
+    """Return a function whose first calls raise."""
     left = [times]
 
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -164,7 +164,7 @@ def test_a_step_that_fails_is_told_and_counted(caplog: pytest.LogCaptureFixture)
 
 
 class Careless:
-    """An observer that cannot bear what it is told."""
+    """An observer that raises at each event."""
 
     def __init__(self) -> None:
         self.events = 0

@@ -20,7 +20,7 @@ from .results import Results, merged, this_machine
 from .worker import measured
 
 TINY_AT_ONCE = 3
-"""The number of measurements of the tiny form that run at a time, since nobody needs their figures."""
+"""The number of measurements of the tiny form that run at a time. Their figures are not used."""
 
 
 def chosen(options: argparse.Namespace) -> list[Line]:
@@ -54,7 +54,7 @@ async def measure(lines: list[Line], rounds: int, *, tiny: bool, save: Path | No
         for number in range(rounds):
             for line in lines:
                 contenders = few_of(line) if tiny else line.contenders
-                for contender in contenders[:: -1 if number % 2 else 1]:  # so that nobody is always first
+                for contender in contenders[:: -1 if number % 2 else 1]:  # so that no contender is always first
                     await places.acquire()
                     where = f"round {number + 1}/{rounds}, {line.name}, {contender.label}"
                     nursery.start_soon(measure_one, line, contender, where)

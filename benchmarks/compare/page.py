@@ -16,9 +16,9 @@ WIDTH = 120
 INTRODUCTION = """\
 # Performance
 
-What a hub costs and how fast it is, beside `ipcontroller` and beside the floor: `zmq_proxy`, ZeroMQ's own proxy in C,
-which hands messages on and looks at none of them. It was measured, and this page written, by one command, which anybody
-can run from a checkout:
+This page compares the cost and the speed of the hub with two other programs: `ipcontroller`, and `zmq_proxy`, ZeroMQ's
+own proxy in C. `zmq_proxy` passes on messages without reading them, so no hub can cost less. One command measures
+everything and writes this page. You can run the command in a checkout:
 
 ```bash
 python -m benchmarks.compare --write docs/explanation/performance.md
@@ -26,14 +26,16 @@ python -m benchmarks.compare --write docs/explanation/performance.md
 
 ## How it is measured
 
-- Each measurement starts the controller anew, as users do, in a fresh profile directory. Only it is measured: CPU time
-  and memory are those of its process and of all that this has started, as Linux tells them.
-- Engines and clients are played with bare sockets, in processes of their own, so that they keep the controller busy and
-  not it them. Where stock ones are used, it is said.
-- All contenders are measured once, one after the other, then all once more, and so on. So a machine that is slow for a
-  while is so for all of them.
-- A figure is the median of all rounds; the least and the most of any round stand behind it. A ratio is that of two
-  medians. Where two contenders have the same limit of tasks for an engine (`hwm`), they are compared.
+- Each measurement starts the measured program, the *contender*, in a new profile directory, as a user starts it. CPU
+  time and memory are those of the contender's process and of the processes that it has started, as Linux reports them.
+  The processes of engines and clients do not count.
+- Engines and clients are simple programs with ZeroMQ sockets, in separate processes. They do little work for each
+  message, so the contender is the slowest part. A section says so if it uses stock engines and clients.
+- In each round, all contenders are measured once, one after the other. So if the machine is slow for a while, it is
+  slow for all contenders.
+- A figure is the median of all rounds. The column "least to most" has the lowest and the highest figure of any round. A
+  ratio is the quotient of two medians. Each ratio compares contenders with the same limit of tasks per engine (`hwm`),
+  if there are such.
 - `trio-hub, SQLite` has the default settings. `ipcontroller` keeps its records in memory, as it does by default.
 """
 

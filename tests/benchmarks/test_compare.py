@@ -1,4 +1,4 @@
-"""The comparison with `ipcontroller`: that it works and what it makes of figures, never how fast anything is."""
+"""The comparison with `ipcontroller` runs, and computes its figures correctly. No test checks a speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of whole clusters: that it works and what it writes, never how fast anything is."""
+"""The benchmark of whole clusters runs, and writes its page. No test checks a speed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 LIMIT = 60.0
-"""Seconds after which a test gives up waiting; generous, since machines that run tests are busy."""
+"""Seconds after which a wait of a test fails. The value is large, since machines that run tests are busy."""
 
 
 class Command:
@@ -52,7 +52,7 @@ class Command:
         return name, line
 
     def wait_line(self, stream: str, pattern: str) -> re.Match[str]:
-        """The first line of ``stdout`` or ``stderr`` that contains the pattern, also of those that were read before."""
+        """Return the first line of ``stdout`` or ``stderr`` that contains the pattern, even if it was read before."""
         for line in getattr(self, stream):
             found = re.search(pattern, line)
             if found:
@@ -74,7 +74,7 @@ class Command:
         self.process.send_signal(signum)
 
     def wait(self) -> int:
-        """The exit code, when all output has been read."""
+        """Wait until all output has been read, and return the exit code."""
         code = self.process.wait(LIMIT)
         for reader in self._readers:
             reader.join(LIMIT)
@@ -90,7 +90,7 @@ class Command:
 
 @contextmanager
 def command(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Command]:
-    """``python -m trio_hub`` with these arguments; killed at the end, if it still runs."""
+    """Run ``python -m trio_hub`` with these arguments, and kill it after the block if it still runs."""
     running = Command(*arguments, env=env)
     try:
         yield running
@@ -100,14 +100,14 @@ def command(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[C
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command that ends by itself."""
+    """Run a command to its end, and return its exit code, stdout and stderr."""
     with command(*arguments, env=env) as running:
         code = running.wait()
     return code, "\n".join(running.stdout), "\n".join(running.stderr)
 
 
 def processes_with(text: str) -> list[int]:
-    """The processes that have a text in their command line or their environment."""
+    """Return the processes that have a text in their command line or their environment."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

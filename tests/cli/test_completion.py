@@ -20,7 +20,7 @@ def test_the_script(shell: str) -> None:
 
 
 def words(typed: str, ipython_dir: Path | None = None) -> list[str]:
-    """What bash is told about the last of these words."""
+    """Return the completions of the last of these words, as bash gets them."""
     line = typed.split(" ")
     env = {"_TRIO_HUB_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(line) - 1)}
     if ipython_dir is not None:

@@ -1,4 +1,4 @@
-"""The task database, as users of the commands meet it."""
+"""The commands with each task database."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_hub_in_ipcontrollers_place_keeps_them_in_memory(tmp_path: Path) -> No
         assert hub.wait() == 0
 
 
-# What cannot be used
+# Unusable databases
 
 
 def assert_refused(tmp_path: Path, *arguments: str, message: str, name: str = "serve") -> None:
-    """The command ends with the code for bad settings, one message, and nothing else in its wake."""
+    """Check that the command ends with the code for bad settings and one message, and leaves nothing behind."""
     code, out, err = run(name, f"--profile-dir={tmp_path / 'profile'}", *arguments)
     assert code == 2
     assert not out
@@ -101,7 +101,7 @@ def test_the_file_of_another_hub_is_refused(tmp_path: Path) -> None:
 def test_a_server_that_is_away_is_told_without_the_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # where nobody listens, as soon as this ends
+        port = server.getsockname()[1]  # after the block, nobody listens on this port
     url = f"postgresql://me:sesame@127.0.0.1:{port}/records"
     message = f"db: the database postgresql://me@127.0.0.1:{port}/records cannot be opened: "
     assert_refused(tmp_path, f"--db={url}", message=message)

@@ -37,7 +37,7 @@ def profile(environ: dict[str, str]) -> Path:
 
 
 def changed(translation: Translation) -> dict[str, object]:
-    """The settings that are not the defaults, without the profile."""
+    """Return the settings that differ from the defaults, without the profile."""
     config, usual = translation.config(), HubConfig()
     values = {name: getattr(config, name) for name in vars(usual)} | {"db": config.database}
     usual_values = vars(usual) | {"db": "memory", "curve": False}

@@ -27,7 +27,7 @@ EVERYBODY_S = {"SingletonConfigurable", "LoggingConfigurable", "Configurable"}
 
 @pytest.fixture(scope="module")
 def classes() -> dict[str, Any]:
-    """All that `ipcontroller` configures, by name."""
+    """Return all classes that `ipcontroller` configures, by name."""
     from ipyparallel.controller.app import IPController
     from ipyparallel.controller.broadcast_scheduler import BroadcastScheduler
     from ipyparallel.controller.dictdb import NoDB
@@ -128,7 +128,7 @@ def test_the_table_fits_the_settings() -> None:
 
 
 def expected_tables() -> dict[str, list[str]]:
-    """The rows of each table of the page, by its heading."""
+    """Return the rows of each table of the page, by its heading."""
     return {
         "Options": [f"| `--{name}` | `{trait}` | {_here(trait)} |" for name, trait in ALIASES.items()],
         "Flags": [f"| `--{name}` | {_sets(name)} | {flag.help} |" for name, flag in FLAGS.items()],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs" / "reference" / "logs.md"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 THROUGH = {"ignore", "unreadable", "_refused"}
-"""Methods that log what they are given."""
+"""Methods that log their arguments."""
 OPTIONS = {"exc_info"}
 OF_FORMATTERS = {"exception", "suppressed"}
 """Fields that come with a record, and not from a call."""
@@ -53,7 +53,7 @@ RESERVED = {*vars(logging.makeLogRecord({})), "message", "asctime", "ts", "level
 def sources() -> list[Path]:
     found = sorted((ROOT / "trio_hub").rglob("*.py"))
     assert found
-    return [path for path in found if path.name != "demo.py"]  # where "log" is a file
+    return [path for path in found if path.name != "demo.py"]  # in demo.py, "log" is a file
 
 
 def test_every_message_is_constant() -> None:

@@ -71,7 +71,7 @@ def test_what_has_no_kind_is_always_logged() -> None:
     assert all(limit.filter(record(engine=3)) for _ in range(3))
 
 
-# What a line looks like
+# The form of a line
 
 
 def test_text_is_one_line_with_every_field() -> None:

@@ -259,7 +259,7 @@ def test_the_version_is_told(arguments: list[str]) -> None:
 
 
 def test_ipcontroller_tells_the_version_that_scripts_expect_of_it() -> None:
-    """Nothing else, as ipcontroller does: it is compared with that of ipyparallel."""
+    """Only the version is printed, as ipcontroller does. Scripts compare it with ipyparallel's version."""
     assert run("ipcontroller", "--version") == (0, "9.2.0", "")
 
 

@@ -34,7 +34,7 @@ UNITS = sorted((Path(__file__).parent.parent.parent / "docs" / "how-to" / "syste
 
 @contextmanager
 def notify_socket(address: str) -> Iterator[socket.socket]:
-    """Where a service manager listens; an address that begins with @ is an abstract one."""
+    """Give the socket of a service manager. An address that begins with @ is an abstract one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind("\0" + address[1:] if address.startswith("@") else address)
         receiver.settimeout(LIMIT)
@@ -46,7 +46,7 @@ def told(receiver: socket.socket) -> list[str]:
 
 
 def all_told(receiver: socket.socket) -> list[list[str]]:
-    """What is there already."""
+    """Return the messages that have arrived so far."""
     receiver.setblocking(False)
     found = []
     try:
@@ -57,7 +57,7 @@ def all_told(receiver: socket.socket) -> list[list[str]]:
 
 
 class FakeHub:
-    """One whose numbers a test can change."""
+    """A hub whose statistics a test can change."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
@@ -77,7 +77,7 @@ class Numbers:
         self.connections = "open"
 
 
-# What it is told
+# The messages to the service manager
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -264,7 +264,7 @@ def test_the_command_of_a_unit_file_exists(unit: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.parent.name)
 def test_systemd_finds_nothing_wrong_with_a_unit_file(unit: Path, tmp_path: Path) -> None:
-    """But that its program is not installed here: so it names one that is."""
+    """The program of the unit file is not installed here, so the test replaces it by an installed one."""
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace(exec_start(unit)[0], sys.executable))
     scope = ["--user"] if unit.parent.name == "user" else []

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Background:
-    """The cluster, and the ways into its thread. ``info`` is what clients connect with."""
+    """A cluster, and methods that call functions in its thread. ``info`` is the connection info for clients."""
 
     hub: RunningHub
     engines: list[ScriptedEngine]
@@ -106,7 +106,7 @@ def background(engines: int = 1, **settings: Any) -> Iterator[Background]:
 
 @contextmanager
 def connected(cluster: Background, **settings: Any) -> Iterator[Executor]:
-    """An executor for the length of the block. A block that fails does not wait for calls, which engines may hold."""
+    """Give an executor during the block. If the block fails, do not wait for calls, which engines may hold."""
     executor = Executor(connection_info=cluster.info, **settings)
     try:
         yield executor

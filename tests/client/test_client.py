@@ -267,7 +267,7 @@ async def test_notifications_and_shutdown() -> None:
 
 @pytest.fixture
 def silent() -> Any:
-    """A port at which nobody answers."""
+    """Give a port that accepts connections and never answers."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         yield socket.bind_to_random_port("tcp://127.0.0.1")
 

@@ -34,7 +34,7 @@ Wrong = (ZeroDivisionError, ValueError, KeyError, TypeError)
 
 @pytest.fixture(params=["ours", "of threads"])
 def any_executor(request: pytest.FixtureRequest, cluster: Background) -> Iterator[futures.Executor]:
-    """An executor, of which the standard library's contract is expected."""
+    """Give an executor of ours or of the standard library, for tests of their common behaviour."""
     with Executor(connection_info=cluster.info) if request.param == "ours" else ThreadPoolExecutor(2) as executor:
         yield executor
 
@@ -59,7 +59,7 @@ def outcome(get: Callable[[], Any]) -> Any:
         return next(kind for kind in Wrong if isinstance(error, kind))
 
 
-# What every executor does
+# The behaviour of every executor
 
 
 def test_a_call(any_executor: futures.Executor) -> None:
@@ -249,7 +249,7 @@ def test_what_cannot_be_packed_or_unpacked(executor: Executor) -> None:
 
 
 class Unreadable:
-    """It can be packed, but not unpacked."""
+    """An object that can be pickled, but not unpickled."""
 
     def __reduce__(self) -> Any:
         return operator.truediv, (1, 0)
@@ -483,7 +483,7 @@ def test_nothing_is_left_behind(cluster: Background) -> None:
 
 
 def run_script(cluster: Background, script: str, *, exit_code: int = 0) -> str:
-    """Run a script to its end, with `executor` connected. Returns what it prints."""
+    """Run a script to its end, with `executor` connected, and return its output."""
     start = f"import sys, trio_hub\nexecutor = trio_hub.Executor(connection_info={cluster.info!r})\n"
     done = subprocess.run(
         # Python 3.12 and later warn of a fork beside threads.

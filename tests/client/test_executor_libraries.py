@@ -107,7 +107,7 @@ def test_scipy(executor: Executor) -> None:
 
 def test_adaptive(executor: Executor) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what adaptive imports
+        warnings.simplefilter("ignore")  # warnings of the modules that adaptive imports
         adaptive: Any = pytest.importorskip("adaptive")
         learner = adaptive.Learner1D(divide, bounds=(-1.0, 1.0))
         adaptive.BlockingRunner(learner, npoints_goal=20, executor=executor, ntasks=2)

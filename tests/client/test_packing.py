@@ -55,7 +55,7 @@ def test_an_engine_reads_what_is_sent(value: Any) -> None:
 
 
 def can_be_sent_by_engines(value: Any) -> bool:
-    return not (isinstance(value, dict) and 1 in value)  # which they sort
+    return not (isinstance(value, dict) and 1 in value)  # engines sort keys, and cannot sort these
 
 
 @pytest.mark.parametrize("value", list(filter(can_be_sent_by_engines, VALUES)), ids=lambda value: repr(value)[:20])
@@ -90,7 +90,7 @@ def test_a_client_loads_what_an_engine_sends() -> None:
 def test_arrays_there_and_back(array: Any) -> None:
     _, (there, inner), _ = unpack_apply_message(pack_call(pack_function(max), [array, [array]], {}))
     backs = [there, inner[0]]
-    if array.dtype.kind != "M":  # of which an engine can send no array
+    if array.dtype.kind != "M":  # an engine cannot send an array of dates
         backs.append(unpack_value_untrusted(serialize_object(array)))
     for back in backs:
         assert back.dtype == array.dtype

@@ -20,7 +20,7 @@ from .test_client import divide
 
 @asynccontextmanager
 async def outcomes(*calls: Any) -> AsyncGenerator[list[Any], None]:
-    """What comes of calls that are made together, as they end; the block ends when all have."""
+    """Make calls together, and give their outcomes as they end. The block ends when all calls have ended."""
     found: list[Any] = []
 
     async def call(function: Any) -> None:
@@ -61,7 +61,7 @@ async def stop(hub: Any) -> None:
 
 
 async def run_hub(config: HubConfig, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
-    """A hub that is gone when the scope that this starts with is cancelled."""
+    """Run a hub until the scope is cancelled with which this function starts."""
     with trio.CancelScope() as scope:
         async with open_hub(config):
             task_status.started(scope)

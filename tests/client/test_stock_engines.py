@@ -25,7 +25,7 @@ pytestmark = pytest.mark.interop
 
 
 async def try_everything(client: Client) -> None:
-    """What works with any hub."""
+    """Use every feature of the client that works with any hub."""
     offset = 1
 
     def shifted(number: int) -> int:
@@ -66,9 +66,9 @@ async def test_at_our_hub(start_cluster: Callable[..., Cluster], tmp_path: Path)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: client.apply(wait_for, str(gate), targets=0))
                 await trio.testing.wait_all_tasks_blocked()
-                with trio.move_on_after(0.1):  # it stands behind the other in the engine's queue
+                with trio.move_on_after(0.1):  # the call waits in the engine's queue
                     await client.apply(wait_for, str(gate), targets=0)
-                await client.abort(["nothing"])  # when this is answered, the engine knows what was withdrawn
+                await client.abort(["nothing"])  # when this is answered, the engine has received the abort
                 gate.touch()
             await client.apply(int, targets=0)
             records = await client.db_query({"queue": "mux"}, keys=["result_content"])

@@ -147,7 +147,7 @@ def test_a_directory_that_cannot_be_written_is_named(path: Path, monkeypatch: py
     path.parent.mkdir(parents=True)
     path.parent.chmod(0o500)
 
-    def refuse(*args: object) -> None:  # as the system would, were the tests not run by root
+    def refuse(*args: object) -> None:  # as the system does for users other than root
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
@@ -183,7 +183,7 @@ def test_a_damaged_file_is_named(path: Path, text: bytes) -> None:
 
 
 def test_it_is_removed_only_while_it_is_ours(path: Path) -> None:
-    remove_connection_file(path, INFO)  # there is none
+    remove_connection_file(path, INFO)  # the file does not exist
     write_connection_file(path, INFO)
     remove_connection_file(path, INFO | {"registration": 4002})
     assert path.exists(), "another hub has taken over"

@@ -1,4 +1,4 @@
-"""What the crash tests have measured, for the end of the session."""
+"""The figures that the crash tests have measured, printed at the end of the session."""
 
 from __future__ import annotations
 

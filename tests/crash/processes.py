@@ -21,11 +21,11 @@ from trio_hub.databases.sqlite.reading import SQLiteReader
 from trio_hub.records.query import parse_query
 
 PATIENT = ("--ping", "0.25", "--max-heartmonitor-misses", "200", "--registration-timeout", "60")
-"""No engine is lost because a machine is busy."""
+"""Options with which no engine is lost because the machine is busy."""
 
 
 class HubProcess:
-    """``trio-hub serve`` in a profile, again and again: each takes over from the one before.
+    """Runs ``trio-hub serve`` in a profile, again and again. Each hub carries on with the work of the previous one.
 
     Args:
         profile: the profile directory.
@@ -62,7 +62,7 @@ class HubProcess:
         return read_connection_file(connection_paths(self.profile, "")[1])
 
     async def start(self, *options: str) -> None:
-        """Start it. Returns when it runs; whether it is ready by then is for those to find out who connect."""
+        """Start the hub, and return when its process runs. The hub may not be ready then."""
         command = [sys.executable, *self.program, "serve", "--profile-dir", str(self.profile)]
         with self.log_file.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
@@ -75,7 +75,7 @@ class HubProcess:
         self.starts += 1
 
     async def ready(self) -> None:
-        """Wait until it says that it is ready."""
+        """Wait until the hub says that it is ready."""
         assert self._process is not None
         assert self._process.stdout is not None
         said = b""
@@ -94,32 +94,32 @@ class HubProcess:
         return self._process is not None and self._process.returncode is None
 
     def kill(self) -> None:
-        """SIGKILL, now."""
+        """Kill the process of the hub with SIGKILL."""
         assert self._process is not None
         self._process.kill()
 
     async def stop(self) -> None:
-        """SIGINT, and wait for an orderly end."""
+        """Send the hub SIGINT, and wait until it has stopped in order."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         assert await self._process.wait() == 0, self.log[-5000:]
 
     async def gone(self) -> None:
-        """Wait until the killed process is no more."""
+        """Wait until the killed process has ended."""
         assert self._process is not None
         await self._process.wait()
         if self._process.stdout is not None:
             await self._process.stdout.aclose()
 
     def noted_engines(self) -> list[str]:
-        """The uuids of the engines that the next hub will know of."""
+        """Return the uuids of the engines in the engine state file, which the next hub will know."""
         try:
             return list(json.loads((self.profile / "log" / "engines.json").read_text())["engines"].values())
         except FileNotFoundError:
             return []
 
     def records(self, msg_ids: Iterable[str], *keys: str) -> dict[str, dict[str, Any]]:
-        """What its database has on disk now of these tasks, by msg_id. Nothing is written there."""
+        """Return the records of these tasks that are on disk now, by msg_id, without writing to the database."""
         with closing(connect(self.database, "mode=ro")) as connection:
             reader = SQLiteReader(self.database, connection, "")
             query = parse_query({"msg_id": {"$in": list(msg_ids)}})
@@ -127,7 +127,7 @@ class HubProcess:
         return {values["msg_id"]: values for _, values in found}
 
     def unfinished(self) -> list[str]:
-        """The msg_ids of all that is not completed in its database."""
+        """Return the msg_ids of all unfinished requests in the hub's database."""
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
             return [row[0] for row in connection.execute("SELECT msg_id FROM task WHERE completed IS NULL")]
 
@@ -136,7 +136,7 @@ class HubProcess:
 async def hub_process(
     profile: Path, *options: str, log_file: Path | None = None, program: Sequence[str] = ("-m", "trio_hub")
 ) -> AsyncGenerator[HubProcess, None]:
-    """A hub that runs and is ready; whatever becomes of it, it is gone at the end of the block."""
+    """Run a hub, and give it when it is ready. At the end of the block, its process has ended in any case."""
     options = (*PATIENT, "--reuse", "true", "--restore", "true", "--db", "sqlite", *options)
     hub = HubProcess(profile, *options, log_file=log_file, program=program)
     try:

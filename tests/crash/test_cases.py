@@ -24,12 +24,12 @@ from .work import Workers, heard, hold, on_disk, release, result_of
 pytestmark = pytest.mark.crash
 
 LIMIT = 60.0
-"""Seconds for one test: many times what it takes."""
+"""The time limit of one test, in seconds. A test usually takes a small part of it."""
 
 
 @asynccontextmanager
 async def disconnection(engine: ScriptedEngine) -> AsyncGenerator[trio.Event, None]:
-    """An event that is set when the engine's shell has lost its three connections."""
+    """Return an event that is set when the engine has lost its three connections for requests."""
     lost: list[Frames] = []
     disconnected = trio.Event()
 
@@ -60,7 +60,7 @@ async def killed_and_started_anew(hub: HubProcess, *options: str) -> None:
 
 
 async def only_reply(client: ScriptedClient, msg_id: str) -> dict[str, Any]:
-    """The content of the reply; it came only once."""
+    """Return the content of the only reply to a request."""
     reply = await client.reply(msg_id)
     assert len(client.replies[msg_id]) == 1
     return reply.content
@@ -76,7 +76,7 @@ async def nothing_is_pending(client: ScriptedClient) -> None:
 
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])
 async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) -> None:
-    """What they ran goes elsewhere, if it has retries; else its client is told, when nobody hopes for them any more."""
+    """Their tasks go to other engines if they have retries. Otherwise their clients get an error after the timeout."""
     options = ("--durability", durability, "--registration-timeout", "5", "--stranded-grace", "0.1")
     with trio.fail_after(LIMIT):
         async with (
@@ -91,7 +91,7 @@ async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) ->
                 await engine.wait_requests(1)
             await recorded(hub, tasks)
             running = [engine.held[0].msg_id for engine in engines]
-            # where a task has gone is noted later than the task; if it is not, another hub takes it for queued
+            # the engine of a task is written after the task; without it, the next hub counts the task as queued
             while not all(record["engine_uuid"] for record in hub.records(running, "engine_uuid").values()):
                 await trio.testing.wait_all_tasks_blocked(0.005)
             dying, others = engines[:3], engines[3:]
@@ -116,7 +116,7 @@ async def test_engines_that_die_with_the_hub(durability: str, tmp_path: Path) ->
 
 
 async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
-    """Answers that were given before the kill, while there was no hub, and after it; and those that were lost."""
+    """Engines answer before the hub is killed, without a hub, and after the restart. Some answers are lost."""
     with trio.fail_after(LIMIT):
         async with (
             hub_process(tmp_path / "profile", "--durability", "strict") as hub,
@@ -150,7 +150,7 @@ async def test_direct_requests_and_broadcasts(tmp_path: Path) -> None:
             async with disconnection(second) as disconnected:
                 hub.kill()
                 await hub.gone()
-                await disconnected.wait()  # what is sent before may go to the sockets of the dead
+                await disconnected.wait()  # until then, replies may go to the sockets of the killed hub
             second.release()
             await hub.start()
             await hub.ready()
@@ -204,7 +204,7 @@ async def test_somebody_else_gets_the_results_of_a_client_that_is_gone(durabilit
                 assert reply.buffers == [result_of(b"x")] * 4
                 assert all(reply.content[task]["result_content"] == {"status": "ok"} for task in tasks)
                 while not all(await outputs(other, running)):
-                    pass  # output comes on a channel of its own, perhaps later
+                    pass  # output comes on a separate channel, perhaps later
                 assert [(io["stdout"], io["stderr"]) for io in await outputs(other, running)] == [
                     ("before\nafter\n", "and a warning\n")
                 ] * 2
@@ -212,7 +212,7 @@ async def test_somebody_else_gets_the_results_of_a_client_that_is_gone(durabilit
 
 
 async def outputs(client: ScriptedClient, msg_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What these tasks have printed; nothing, as long as they have not printed their last words."""
+    """Return the recorded output of these tasks; nothing, until all have printed their last line."""
     content = (await client.query("result_request", {"msg_ids": list(msg_ids)})).content
     return [content[msg_id]["io"] if content[msg_id]["io"]["stderr"] else {} for msg_id in msg_ids]
 

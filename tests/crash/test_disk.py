@@ -26,7 +26,7 @@ SIZE = 32 << 20
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """The place of a small file system, which has room for the tests' records several times over."""
+    """Return the directory of a small file system. It has room for several times the tests' records."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
@@ -46,7 +46,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def fill(place: Path) -> Path:
-    """Leave no room at all."""
+    """Fill the file system completely."""
     filler = place / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
@@ -63,7 +63,7 @@ def submit(client: ScriptedClient, n: int) -> list[str]:
 
 
 async def check(hub: RunningHub, client: ScriptedClient, tasks: list[str]) -> None:
-    """All of these are on disk now, with their results."""
+    """Check that all these tasks are on disk, with their results."""
     query = {"query": {"msg_id": {"$in": tasks}, "completed": {"$ne": None}}, "keys": ["msg_id"]}
     await until(lambda: hub.statistics().database.pending == 0)
     assert len((await client.query("db_request", query)).content["records"]) == len(tasks)
@@ -73,7 +73,7 @@ async def check(hub: RunningHub, client: ScriptedClient, tasks: list[str]) -> No
 
 @pytest.mark.parametrize("durability", ["relaxed", "strict"])
 async def test_a_full_disk(durability: str, small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A relaxed hub delivers results all the same; in a strict one, clients wait until there is room."""
+    """A relaxed hub still delivers results. With a strict hub, clients wait until there is room."""
     caplog.set_level(logging.INFO)
     config = HubConfig(
         profile_dir=tmp_path / "profile", db=f"sqlite:///{small_disk}/tasks.sqlite", durability=durability
@@ -113,7 +113,7 @@ async def test_a_full_disk(durability: str, small_disk: Path, tmp_path: Path, ca
 
 
 async def test_a_full_disk_that_has_the_whole_profile(small_disk: Path, tmp_path: Path) -> None:
-    """Whatever else a hub keeps there: it lives, delivers, and catches up; and so does the next one."""
+    """All files of the hub are on this disk. The hub still delivers results, and writes records when there is room."""
     with trio.fail_after(LIMIT):
         async with (
             hub_process(small_disk / "profile", log_file=tmp_path / "hub.log") as hub,
@@ -139,7 +139,7 @@ async def test_a_full_disk_that_has_the_whole_profile(small_disk: Path, tmp_path
 
 
 async def test_a_full_disk_at_the_end(small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be written when the hub stops is lost, and the log tells how much that is."""
+    """Records that cannot be written when the hub stops are lost, and the log has their number."""
     config = HubConfig(profile_dir=tmp_path / "profile", db=f"sqlite:///{small_disk}/tasks.sqlite", stop_grace=0.5)
     with trio.fail_after(LIMIT):
         async with (
@@ -162,7 +162,7 @@ async def test_a_full_disk_at_the_end(small_disk: Path, tmp_path: Path, caplog: 
 
 @pytest.mark.parametrize("durability", ["relaxed", "strict"])
 async def test_files_that_may_not_grow(durability: str, tmp_path: Path) -> None:
-    """The same by a limit on the process, and a kill in the end: what was not written is all that is lost."""
+    """The process may not make files longer, and is killed in the end: only records that were not written are lost."""
     with trio.fail_after(LIMIT):
         async with (
             hub_process(tmp_path / "profile", "--durability", durability) as hub,

@@ -22,11 +22,11 @@ pytestmark = pytest.mark.crash
 
 ENGINES = 8
 TASKS = 1000
-"""Of each of two clients, in each round."""
+"""The number of tasks that each of the two clients submits in each round."""
 ROUND_LIMIT = 60.0
-"""Seconds for one round: many times what it takes."""
+"""The time limit of one round, in seconds. A round usually takes a small part of it."""
 KILLED_AGAIN = 0.2
-"""How often the next hub is killed as well."""
+"""The probability that the next hub is killed as well."""
 WINDOW_LIMIT = 1.0
 """Seconds of work that a relaxed hub may lose, on a busy machine; on an idle one it is some 50 ms."""
 
@@ -123,7 +123,7 @@ class Rounds:
             engine.requests.clear()
 
     def tell(self) -> None:
-        """What whoever looks for a fault wants to know."""
+        """Print the state of the round, for the person who looks for a fault."""
         for asker in self.askers:
             for msg_id in asker.open()[:20]:
                 known = self.disk.get(msg_id)
@@ -145,7 +145,7 @@ class Rounds:
         await client.wait_until(fuse.look)
 
     async def crash(self, fuse: Fuse, busy: Sequence[ScriptedEngine]) -> None:
-        """Some engines are at work when the hub is killed. See what is on disk, and have the next hub take over."""
+        """Kill the hub while engines work, read its records from the disk, and start the next hub."""
         await self.askers[0].client.wait_until(lambda: fuse.burnt_at is not None)
         hold(busy)
         assert fuse.burnt_at is not None
@@ -173,7 +173,7 @@ class Rounds:
         await self.hub.start()
 
     def inspect(self, killed_at: float) -> None:
-        """What the killed hub has let anybody see is in its database; or it is recent, if it was relaxed."""
+        """Check that the database has all that the hub has passed on; of a relaxed hub, all but recent changes."""
         self.kills += 1
         sent = {
             request.msg_id: request.at
@@ -199,7 +199,7 @@ class Rounds:
         assert self.window < WINDOW_LIMIT
 
     async def settle(self) -> None:
-        """Nothing is pending: at once, or, if the hub is relaxed, when it knows again what its clients know already."""
+        """Wait until no request is pending. A relaxed hub may first run tasks again whose results were lost."""
         client = self.askers[0].client
         while True:
             queues = (await client.query("queue_request")).content

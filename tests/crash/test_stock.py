@@ -27,7 +27,7 @@ CALLS = 20
 
 
 def square(number: int) -> int:
-    """Takes a moment, so that some of them are under way at any time."""
+    """Return the square of a number, after a moment, so that some calls are under way at any time."""
     import hashlib
 
     for _ in range(2000):
@@ -48,7 +48,7 @@ async def stock_engines(profile: Path, n: int) -> AsyncGenerator[None, None]:
         yield
     finally:
         for engine in engines:
-            engine.terminate()  # and not by SIGKILL, after which its nanny would stay for a while
+            engine.terminate()  # not SIGKILL, after which the engine's nanny would stay for a while
         with trio.CancelScope(shield=True):
             for engine in engines:
                 await engine.wait()
@@ -77,7 +77,7 @@ def connected_client(profile: Path) -> ipp.Client:
 
 
 async def play(hub: HubProcess, client: ipp.Client, rng: Random) -> int:
-    """One round; how many requests had to be submitted again."""
+    """Play one round, and return the number of requests that had to be submitted again."""
     view = client.load_balanced_view()
     results: dict[int, Any] = {number: view.apply_async(square, number) for number in range(TASKS)}
     calls: dict[int, Any] = {
@@ -91,7 +91,7 @@ async def play(hub: HubProcess, client: ipp.Client, rng: Random) -> int:
 
 
 def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[int, Any]) -> int:
-    """Say something on each view; see what the hub knows of, submit the rest again, and wait for all."""
+    """Send a request on each view, submit the requests again that the hub does not know, and wait for all results."""
     assert view.apply_async(square, 7).get(LIMIT) == 49
     direct = client[client.ids[0]]
     assert direct.apply_async(square, 7).get(LIMIT) == 49
@@ -110,7 +110,7 @@ def finish(client: ipp.Client, view: Any, results: dict[int, Any], calls: dict[i
         error = call.exception(LIMIT)
         if error is None:
             assert call.get(LIMIT) == number * number
-        else:  # it was answered, and the answer was in the sockets of the dead hub
+        else:  # the answer was in the sockets of the killed hub
             assert "its result was lost" in str(error)
     until = time.monotonic() + LIMIT
     while not is_idle(client):  # tasks whose results the killed hub had sent, and not written, are being run again

@@ -18,7 +18,7 @@ from .processes import HubProcess
 ASKED_AT_A_TIME = 100
 FAILING = b"fails once "
 NEAR = 30
-"""How many things are left to happen when it will soon be time to kill the hub."""
+"""The number of events before the kill from which on the hub is about to be killed."""
 
 
 def result_of(request: bytes) -> bytes:
@@ -26,11 +26,11 @@ def result_of(request: bytes) -> bytes:
 
 
 HEARD_WITHIN = 2.0
-"""Seconds after which somebody who was not heard speaks again."""
+"""Seconds after which a client sends its request again if the hub has not answered."""
 
 
 async def heard(client: ScriptedClient, channel: str) -> None:
-    """Be heard on a channel; when this returns, the hub has received all that was sent there on this connection before.
+    """Send a request until it is answered. The hub has then received all earlier messages of this connection.
 
     A word may be lost with the connection to a hub that was killed, if the client has not noticed yet that it is gone.
     """
@@ -87,7 +87,7 @@ class Workers:
             request.answer([result_of(buffer)])
 
     def run_twice(self, msg_ids: Sequence[str]) -> int:
-        """How many of these were carried out more often than it takes."""
+        """Return the number of these requests that engines have carried out more often than necessary."""
         return sum(self.runs[msg_id] > 1 + (msg_id in self.failures) for msg_id in msg_ids)
 
 
@@ -136,7 +136,7 @@ class Asker:
         return msg_id in self.client.replies or msg_id in self.fetched
 
     def open(self) -> list[str]:
-        """What it waits for, in the order in which it was submitted."""
+        """The unanswered tasks, in the order in which they were submitted."""
         return [msg_id for msg_id in self.asked if not self.has(msg_id)]
 
     async def wait_for_all(self) -> None:
@@ -151,20 +151,20 @@ class Asker:
 
     @property
     def received(self) -> int:
-        """How many results have come, if nothing but tasks was asked of the hub since `forget`."""
+        """Return the number of results since `forget`, if only tasks were submitted since then."""
         return len(self.client.replies) - self._before
 
     async def recover(self, disk: Collection[str], lost: set[str]) -> None:
-        """After a crash: let the hub know where it is, ask about what it waits for, and see to it that all comes.
+        """Carry on after a crash: let the hub know the client, ask about unanswered tasks, and get all results.
 
         Args:
             disk: tasks that were on disk when the hub was killed.
-            lost: where those go whose results are here, and which the hub does not know any more.
+            lost: collects the tasks that the hub does not know any more, and whose results have come.
         """
-        await heard(self.client, "task")  # so everything has come that the hub had sent that was killed
+        await heard(self.client, "task")  # then all messages of the killed hub have arrived
         lost.update(msg_id for msg_id in self.asked if self.client.replies.get(msg_id) and msg_id not in disk)
         completed, unknown = await self.status(self.open())
-        if self.rng.random() < 0.5:  # else they come by themselves, now that the hub knows that they are waited for
+        if self.rng.random() < 0.5:  # otherwise the hub sends the results: this client has asked
             await self.fetch(completed)
         for msg_id in unknown:
             if not self.has(msg_id):
@@ -181,14 +181,14 @@ class Asker:
 
     def _submit_again(self, msg_id: str, new_msg_id: str) -> None:
         buffer, metadata = self.asked[msg_id]
-        if "after" in metadata:  # what has ended well needs not be waited for, and the hub may not know it any more
+        if "after" in metadata:  # the hub may have forgotten requests that have succeeded
             metadata = metadata | {"after": [other for other in metadata["after"] if not self.has(other)]}
         self.asked[new_msg_id] = Asked(buffer, metadata)
         self.client.submit(buffer, metadata=metadata, msg_id=new_msg_id)
         self.again += 1
 
     def _is_orphan(self, msg_id: str, gone: set[str]) -> bool:
-        """Whether a task has failed since it came to the new hub, and another that it depends on was lost before."""
+        """Return whether a task has failed only because a task on which it depends was lost with the killed hub."""
         replies = self.client.replies.get(msg_id)
         return (
             replies is not None
@@ -197,7 +197,7 @@ class Asker:
         )
 
     async def status(self, msg_ids: list[str]) -> tuple[list[str], list[str]]:
-        """Which of these are completed, and which are unknown; the others are pending."""
+        """Return which of these tasks are completed, and which are unknown to the hub. All others are pending."""
         if not msg_ids:
             return [], []
         reply = await self.client.query("result_request", {"msg_ids": msg_ids, "status_only": True})
@@ -211,7 +211,7 @@ class Asker:
         return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
 
     async def fetch(self, msg_ids: list[str]) -> None:
-        """Get the results that do not come by themselves."""
+        """Ask the hub for results that it does not send by itself."""
         while wanted := sorted(msg_id for msg_id in msg_ids if not self.has(msg_id))[:ASKED_AT_A_TIME]:
             reply = await self.client.query("result_request", {"msg_ids": wanted})
             assert reply.content["completed"] == wanted
@@ -220,7 +220,7 @@ class Asker:
                 self.fetched[msg_id] = to_bytes(buffer)
 
     def check_results(self) -> list[str]:
-        """It has all results, and all are right. Which came twice."""
+        """Check that all results have come and are right. Return the msg_ids of results that came twice."""
         twice = []
         for msg_id, (buffer, _) in self.asked.items():
             replies = self.client.replies.get(msg_id, [])
@@ -233,7 +233,7 @@ class Asker:
         return twice
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget all tasks and results."""
         for msg_id in self.asked:
             self.client.replies.pop(msg_id, None)
         for msg_id in self.orphans:
@@ -272,7 +272,7 @@ class Fuse:
         self._askers = askers
 
     def look(self) -> bool:
-        """Whether the moment has come, or is past."""
+        """Return whether the number of events is reached or exceeded."""
         if self.burnt_at is None:
             askers = self._askers
             happened = sum(len(asker.asked) if self.what == "sent" else asker.received for asker in askers)

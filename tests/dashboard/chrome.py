@@ -9,7 +9,7 @@ METADATA = {"process_name", "thread_name"}
 
 
 def tasks_in(trace: str) -> list[dict[str, Any]]:
-    """The tasks of a trace, after everything in it was checked."""
+    """Check a trace, and return its tasks."""
     whole = json.loads(trace)
     assert whole["displayTimeUnit"] in ("ms", "ns")
     threads, tasks = set(), []

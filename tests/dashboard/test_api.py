@@ -18,7 +18,7 @@ from .support import Site, fetch, open_dashboard, site
 
 
 async def fail(site: Site, text: str, **metadata: Any) -> str:
-    """Have a task fail; its msg_id."""
+    """Have a task fail, and return its msg_id."""
     site.engine.hold()
     msg_id = site.client.submit(metadata=metadata)
     await eventually(lambda: bool(site.engine.held))

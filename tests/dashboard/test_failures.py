@@ -61,7 +61,7 @@ async def test_a_server_that_fails_listens_again_on_its_port(monkeypatch: pytest
         while answer is None:
             try:
                 answer = await fetch(at.dashboard.port, "/healthz")
-            except OSError:  # it does not listen again yet
+            except OSError:  # the dashboard does not listen again yet
                 await trio.lowlevel.checkpoint()
         assert answer.status == 200
         await at.client.reply(at.client.submit(b"work"))

@@ -18,7 +18,7 @@ from ..runtime.support import cluster, eventually
 from .support import Scrape, fetch, open_dashboard, scrape
 
 UNITS = ("_seconds", "_bytes", "_records", "_info")
-"""What a name may end with, besides a plain number of what it names."""
+"""The endings of metric names that name a unit. A metric without such an ending is a number of things."""
 
 
 def test_names_follow_the_conventions() -> None:
@@ -171,7 +171,7 @@ async def test_they_move_with_what_cannot_be_read_and_what_is_ignored() -> None:
 async def test_they_move_with_a_client_that_does_not_read() -> None:
     async with cluster(subscriber_queue=2**20) as (hub, client, (engine,)), open_dashboard(hub) as dashboard:
         seen = await scrape(dashboard)
-        assert seen("trio_hub_subscribers") == 2  # the client's: output, and notifications
+        assert seen("trio_hub_subscribers") == 2  # the client's two subscriptions: output, and notifications
         assert seen("trio_hub_subscribers_dropped_total") == seen("trio_hub_subscribers_waiting_bytes") == 0
         with zmq.Context() as context, context.socket(zmq.SUB) as suspended:
             suspended.linger = 0

@@ -20,11 +20,11 @@ HOW_TO = (DOCS / "how-to" / "prometheus.md").read_text()
 GRAFANA: dict[str, Any] = json.loads((DOCS / "how-to" / "grafana-dashboard.json").read_text())
 NAME = r"\b(?:trio_hub|process)_[a-z_]+\b"
 LABELS = {"job", "instance", "le"}
-"""Those that Prometheus adds itself."""
+"""The labels that Prometheus adds itself."""
 
 
 def known() -> set[str]:
-    """Names as they stand in a query."""
+    """Return the names of metrics as they stand in a query."""
     names = {metric.name for metric in METRICS if metric.kind != "histogram"}
     names |= {
         f"{metric.name}_{part}"

@@ -89,7 +89,7 @@ async def test_health_needs_no_token_and_readiness_ends_with_the_stop() -> None:
         assert not hub.is_stopping
         async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
             await stream.send_all(request("/healthz", "localhost"))
-            await stream.receive_some()  # so that it is accepted, and can be asked once more
+            await stream.receive_some()  # wait until the connection is accepted
             hub.shutdown()
             assert hub.is_stopping
             await stream.send_all(request("/readyz", "localhost", {"Connection": "close"}))
@@ -164,7 +164,7 @@ async def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, p
 
 
 class Without:
-    """Finds nothing of a package, as if it were not there."""
+    """An import hook that hides a package, as if it were not installed."""
 
     def __init__(self, package: str) -> None:
         self._package = package
@@ -208,7 +208,7 @@ async def test_a_peer_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None
     async with cluster(profile_dir=tmp_path) as (hub, client, _), trio.open_nursery() as nursery:
         dashboard = await nursery.start(serve_dashboard, hub)
         async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
-            with trio.move_on_after(0.5):  # or until nothing more is taken
+            with trio.move_on_after(0.5):  # the peer may stop reading before
                 await stream.send_all(300 * request(f"/metrics?token={dashboard.token}", "localhost"))
             for _ in range(10):
                 await client.reply(client.submit(b"work"))

@@ -20,7 +20,7 @@ from .support import fetch, request
 
 
 class Endless:
-    """An application that sends for as long as anybody takes it."""
+    """An application that sends its answer without end."""
 
     def __init__(self) -> None:
         self.began = False
@@ -46,7 +46,7 @@ class Endless:
 async def one_that_never_reads(
     app: Endless,
 ) -> AsyncGenerator[tuple[trio.Event, trio.Nursery, trio.SocketStream], None]:
-    """A server that waits for it: the event that stops the server, and the nursery that it runs in."""
+    """Run a server with a client that never reads. Give the event that stops the server, and its nursery."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     stop = trio.Event()
     async with trio.open_nursery() as nursery:

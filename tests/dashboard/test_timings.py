@@ -36,7 +36,7 @@ async def test_an_event_loop_that_is_late_is_seen(autojump_clock: trio.testing.M
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_loop, lag)
             await trio.testing.wait_all_tasks_blocked()
-            autojump_clock.jump(LOOP_PERIOD + 0.2)  # as if something had not let others run
+            autojump_clock.jump(LOOP_PERIOD + 0.2)  # as if a task had blocked the event loop
             await trio.lowlevel.checkpoint()
     assert lag.buckets()[0] == (0.1, 2)
     assert lag.count == 3

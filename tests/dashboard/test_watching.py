@@ -199,7 +199,7 @@ def test_engines_that_are_gone_are_forgotten_in_turn_and_those_that_are_there_ne
         book.happened(EngineSettled(int(uuid), uuid), 2.0)
     assert list(book.seen) == ["2", "3", "4"]
     assert sorted(book.by_row) == [2, 3, 4]
-    book.happened(EngineRegistered(9, "2"), 3.0)  # it is there again
+    book.happened(EngineRegistered(9, "2"), 3.0)  # the engine is registered again
     for uuid in "xyz":
         book.of(uuid)
     assert list(book.seen) == ["2", "4", "y", "z"]

@@ -123,7 +123,7 @@ class FakeBackend:
             return len(going)
 
     def give_back(self) -> bool:
-        """Do one of two steps. The second is the last."""
+        """Give space back in two steps: the first call of two returns that there is more to do."""
         with self.writing():
             self.given_back += 1
             return self.given_back % 2 == 1

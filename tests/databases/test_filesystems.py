@@ -81,7 +81,7 @@ async def test_on_a_local_disk_nothing_is_said(tmp_path: Path, caplog: pytest.Lo
 
 @pytest.mark.parametrize(
     ("db", "error"),
-    [("sqlite", ConfigError), ("memory", ConnectionFileError)],  # of the notes on results, and those on requests
+    [("sqlite", ConfigError), ("memory", ConnectionFileError)],  # the files of sent results, and of seen messages
 )
 async def test_without_shared_memory_the_file_system_is_named(
     db: str, error: type[HubError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -92,7 +92,7 @@ def values(record: TaskRecord) -> dict[str, Any]:
     return {key: getattr(record, key) for key in (*RECORD_KEYS, "custody", "owed")}
 
 
-# What is written comes back
+# Reading written records
 
 
 STRANGE = "a\0b\ud800\x01日本\\"
@@ -303,7 +303,7 @@ def test_answers_are_those_of_the_language(
     assert ids(backend) == [record["msg_id"] for record in ordered if record["msg_id"] not in done]
 
 
-# What a hub takes over
+# Records of an earlier hub
 
 
 def test_owners_share_the_history_and_take_over_their_own(backend: PostgresBackend, postgres_url: str) -> None:
@@ -490,7 +490,7 @@ def test_plans_that_were_made_for_small_tables_use_indexes(
     backend.write([Change(record.msg_id, removed=True) for record in batches[0]])
     while backend.trim(Retention(records=0), at(0)):
         pass
-    backend.close()  # tells its statistics
+    backend.close()  # flushes the server's statistics
     with psycopg.connect(postgres_url) as connection:
         scans = connection.execute(
             "SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname IN ('records', 'output', 'chunks')"
@@ -715,7 +715,7 @@ def test_a_connection_that_was_cut(postgres_server: Server, postgres_url: str, b
     assert [msg_id for _, msg_id in reader.history()] == ["a"]
     reader.end()
     cut(postgres_server, postgres_url)
-    # nobody was reading, so there is nothing to tell
+    # no query was interrupted, so nothing is logged
     reader.begin()
     assert len(reader.get(["a"])) == 1
     reader.close()
@@ -785,7 +785,7 @@ def test_a_batch_is_not_carried_out_twice(
     assert record.stderr == "e" * attempts
     assert get(backend, "b").stderr == "xy"
     assert get(backend, "c").stdout == "z"
-    # and the same text, when it comes again, is another
+    # the same text counts as a new error when it occurs again
     backend.write([Change("a", appended={"stdout": ["12"]}), Change("c", appended={"stdout": ["z"]})])
     assert get(backend, "a").stdout == "012" + "3" * attempts + "12"
     assert get(backend, "c").stdout == "zz"

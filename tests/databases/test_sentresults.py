@@ -66,7 +66,7 @@ def test_the_file_has_its_place_on_the_disk(tmp_path: Path) -> None:
     assert status.st_blocks * 512 >= status.st_size
     content = path.read_bytes()
     path.unlink()
-    with path.open("wb") as file:  # as it is after a copy that leaves out what is empty
+    with path.open("wb") as file:  # a sparse file, as some programs copy it
         file.write(content.rstrip(b"\0"))
         file.truncate(len(content))
     assert path.stat().st_blocks * 512 < status.st_size

@@ -108,7 +108,7 @@ def check_account(backend: SQLiteBackend) -> None:
     ).fetchall()
 
 
-# --- what it keeps
+# --- the stored records
 
 
 FULL = empty_record() | {
@@ -311,7 +311,7 @@ pieces = st.dictionaries(st.sampled_from(sorted(TEXT_KEYS)), st.lists(st.sampled
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[Change, dict[str, Any]]:
-    """A change, and the decoded values in it."""
+    """Draw a change, with its decoded values."""
     msg_id = draw(MSG_IDS)
     kind = draw(st.sampled_from(["add", "add", "update", "update", "remove"]))
     if kind == "add":

@@ -376,7 +376,7 @@ async def test_reading_goes_on_while_a_batch_is_written() -> None:
 
 
 async def test_what_was_just_committed_is_not_seen_twice() -> None:
-    """A reader that begins between a commit and the moment at which the writer hears of it."""
+    """A reader begins after a commit, and before the writer knows of the commit."""
     backend = FakeBackend()
     async with at_work(backend) as store:
         store.add(make("a"))
@@ -505,7 +505,7 @@ async def test_while_it_fails_all_is_kept_and_it_is_tried_again_less_and_less_of
 async def test_a_flush_tries_at_once_and_tells_why_it_failed() -> None:
     backend = FakeBackend(failing="the server is away")
     async with closing(backend) as store:
-        await store.flush()  # of nothing
+        await store.flush()  # there is nothing to flush
         store.add(make("a"))
         for _ in range(2):
             with pytest.raises(StoreError, match="the server is away"):
@@ -535,7 +535,7 @@ def test_crowded_has_hysteresis() -> None:
     backlog = Backlog(MIB)
 
     def hold(size: int) -> None:
-        """Have the backlog get this size: by a layer, which is then frozen, and in the place of all others."""
+        """Set the size of the backlog, with one frozen layer in place of all others."""
         backlog.open = Layer({"b": Change("b")})
         backlog.replace(backlog.freeze(), {"a": Change("a")}, [size // 8] * 8)
         if backlog.weight > backlog.limit:
@@ -698,7 +698,7 @@ async def test_calls_come_after_their_batch_and_in_order(caplog: pytest.LogCaptu
         store.after_commit(call("1"))
         store.after_commit(broken)
         store.after_commit(nested)
-        await store.history()  # what is pending is in a layer of its own now
+        await store.history()  # the pending changes are in a separate layer now
         store.after_commit(call("2"))
         store.add(make("b"))
         store.after_commit(call("3"))
@@ -919,7 +919,7 @@ async def test_a_question_that_does_not_end_is_given_up(
         (told,) = errors(caplog)
         assert told.endswith('does not end; the hub does not wait for it any more call="answer a question"')
         assert len(backend.readers) == 1
-        backend.read_gate.set()  # its thread closes the reader, which nobody else would
+        backend.read_gate.set()  # the thread of the query closes the reader
         await eventually(lambda: not backend.readers)
         await store.aclose()
     assert backend.closed

@@ -26,7 +26,7 @@ LIMIT = 60.0
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait until a condition of another process is true, which nothing announces."""
+    """Wait until a condition about another process is true, by checking it again and again."""
     with trio.move_on_after(LIMIT):
         while not condition():  # noqa: ASYNC110 - see above
             await trio.sleep(0.01)
@@ -35,7 +35,7 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
 
 class EngineProcess:
-    """``trio-hub engine``, and what it logs."""
+    """A process ``trio-hub engine``, and its log."""
 
     def __init__(self, process: trio.Process, log_file: Path) -> None:
         self.process = process
@@ -47,7 +47,7 @@ class EngineProcess:
 
     @property
     def nanny(self) -> int:
-        """The process id of the nanny, which is what was started."""
+        """Return the process id of the nanny, which is the started process."""
         return self.process.pid
 
     async def child(self) -> int:
@@ -77,7 +77,7 @@ def is_there(pid: int) -> bool:
 async def open_engine_process(
     directory: Path, *options: str, info: dict[str, Any] | None = None, environ: dict[str, str] | None = None
 ) -> AsyncGenerator[EngineProcess, None]:
-    """An engine for the length of the block.
+    """Run an engine process during the block.
 
     Args:
         directory: where the log goes.
@@ -118,7 +118,7 @@ class Cluster(NamedTuple):
 
 @asynccontextmanager
 async def cluster(directory: Path, *options: str, **settings: Any) -> AsyncGenerator[Cluster, None]:
-    """A hub, an engine of ours, and a client that is connected."""
+    """Run a hub and an engine of ours, and give them with a connected client."""
     with trio.fail_after(LIMIT):
         async with (
             open_hub(HubConfig(**settings)) as hub,

@@ -127,7 +127,7 @@ def holds_the_lock(seconds: int) -> int:
 
 
 async def test_a_heart_beats_while_user_code_holds_the_lock(tmp_path: Path) -> None:
-    """Ten times as long as the hub waits for a heart; the command's defaults are 33 s."""
+    """User code holds the lock for ten times as long as this hub waits for a heart. By default, a hub waits 33 s."""
     async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=2) as (_, client, _):
         assert await client.apply(holds_the_lock, 3) == 0
         assert await client.apply(abs, -1) == 1

@@ -1,4 +1,4 @@
-"""What user code prints, up to the socket."""
+"""The output of user code, on its way to the socket."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_a_function_that_comes_again_is_the_same(namespace: Namespace) -> None:
 
 
 def test_a_call_never_sees_what_the_last_one_has_changed(namespace: Namespace) -> None:
-    """As with an engine that unpickles each function anew."""
+    """The result is the same as with an engine that unpickles each function again."""
     pickling = Pickling(namespace)
     seen: list[int] = []
     count = 0

@@ -78,7 +78,7 @@ async def test_a_client_can_shut_it_down(tmp_path: Path) -> None:
 
 
 def gated(started: str, gate: str) -> str:
-    """Run until there is a file."""
+    """Run until a file exists."""
     import os
     import time
 
@@ -89,7 +89,7 @@ def gated(started: str, gate: str) -> str:
 
 
 def busy(started: str) -> None:
-    """Run until interrupted, in Python."""
+    """Run Python code until it is interrupted."""
     open(started, "w").close()
     while True:
         pass
@@ -152,7 +152,7 @@ async def test_control_is_served_while_user_code_runs(tmp_path: Path) -> None:
 
 
 def prints() -> None:
-    """Print by all ways that there are."""
+    """Print in each way: Python, subprocesses, and libraries in C."""
     import os
     import subprocess
     import sys
@@ -271,7 +271,7 @@ def pss(pid: int) -> int:
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
 
 
-# Coming back
+# Engines whose hub comes back
 
 
 async def works(hub: RunningHub) -> None:
@@ -282,7 +282,7 @@ async def works(hub: RunningHub) -> None:
 
 @pytest.mark.parametrize("reuse", [True, False])
 async def test_another_hub_learns_of_it(tmp_path: Path, reuse: bool) -> None:
-    """The second hub has no memory of the engine; and the first one's ports and key, or a new connection file."""
+    """The second hub does not know the engine. It has the first hub's ports and key, or a new connection file."""
     profile = tmp_path / "profile"
     config = HubConfig(profile_dir=profile, reuse=reuse, ping=0.1)
     with trio.fail_after(LIMIT):

@@ -83,7 +83,7 @@ class DurableStore(MemoryStore):
             call()
 
     def commit(self) -> None:
-        """Everything that was written until now is on disk."""
+        """Put everything on disk that was written until now."""
         writes, self._writes = self._writes, []
         calls, self._calls = self._calls, []
         for write in writes:
@@ -93,7 +93,7 @@ class DurableStore(MemoryStore):
 
     @property
     def committed(self) -> dict[str, TaskRecord]:
-        """The records on disk, by msg_id, in the order of arrival."""
+        """Return the records on disk, by msg_id, in the order of arrival."""
         return {kept.record.msg_id: kept.current() for kept in self._disk._records.values()}
 
     async def fetch(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
@@ -152,7 +152,7 @@ def crashed(
     carry_on: bool = True,
     **settings: Any,
 ) -> World:
-    """The world of the next hub, after this one was killed: it has what was committed, and the notes.
+    """Return the world of the next hub after this hub was killed, with the committed records and the notes.
 
     Args:
         engines: those in the list of engines; None: all that the last hub had.
@@ -184,7 +184,7 @@ def crashed(
 
 
 def carry_out(steps: Generator[Awaitable[Any], Any, int]) -> int:
-    """What a generator returns that yields what does not wait."""
+    """Run a generator whose steps do not wait, and return its result."""
     answer = None
     while True:
         try:
@@ -194,20 +194,20 @@ def carry_out(steps: Generator[Awaitable[Any], Any, int]) -> int:
 
 
 def running_on(world: World) -> dict[str, str]:
-    """By msg_id, the engines that tasks are given to."""
+    """Return the engines of the running tasks, by msg_id."""
     tasks = world.hub.tasks.scheduler.tasks.values()
     return {task.msg_id: task.worker.ident.decode() for task in tasks if task.worker is not None}
 
 
 def frames_sent(world: World, channel: str) -> list[Frames]:
-    """All that was sent on a channel since the last time, unread."""
+    """Return the frames that were sent on a channel since the last call."""
     sent: list[Frames] = [[bytes(frame) for frame in frames] for name, frames in world.host.sent if name == channel]
     world.host.sent = [item for item in world.host.sent if item[0] != channel]
     return sent
 
 
 def probes(world: World, uuid: str) -> list[tuple[str, Message]]:
-    """The questions that an engine was asked since the last time; what else it was sent stays."""
+    """Return the probes that an engine was sent since the last call, and leave its other messages."""
     asked = []
     for item in list(world.host.sent):
         channel, frames = item
@@ -220,7 +220,7 @@ def probes(world: World, uuid: str) -> list[tuple[str, Message]]:
 
 
 def answer_probes(world: World, uuid: str) -> int:
-    """The engine answers what the hub has asked it; how many questions there were."""
+    """Have an engine answer the hub's probes, and return their number."""
     asked = probes(world, uuid)
     for channel, message in asked:
         world.answer(uuid, message, channel=channel)
@@ -228,7 +228,7 @@ def answer_probes(world: World, uuid: str) -> int:
 
 
 def speak(world: World, client: Peer, channel: str = "task_in") -> None:
-    """A client is heard, and gets what it is owed."""
+    """Have a client send a message, so that it gets the results that are owed to it."""
     world.hub.owed.heard_of(channel, [client.ident], client.session.session_id)
     world.answer_questions()
 

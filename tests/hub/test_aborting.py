@@ -77,7 +77,7 @@ def test_the_hub_asks_an_engine_to_end(answers: bool) -> None:
     assert not world.hub.control.unanswered.pending
 
 
-# What a stock client sends: an abort request to each engine, on the control channel
+# Aborts of a stock client: it sends an abort request to each engine, on the control channel
 
 
 def stock_abort(world: World, uuid: str, *msg_ids: str, content: dict[str, Any] | None = None) -> None:
@@ -86,7 +86,7 @@ def stock_abort(world: World, uuid: str, *msg_ids: str, content: dict[str, Any] 
 
 
 def named(world: World) -> list[list[str]]:
-    """The msg_ids that engines were told to abort since the last time."""
+    """Return the msg_ids that engines were told to abort since the last call."""
     return [world.content(message)["msg_ids"] for _, message in world.take("control_out")]
 
 
@@ -176,7 +176,7 @@ def test_requests_on_their_way_to_the_disk_are_aborted() -> None:
 
 
 def everything(world: World, uuid: str) -> list[str]:
-    """The msg_ids of a task, a direct request, and a gathered broadcast that only this engine may have."""
+    """Submit a task, a direct request and a gathered broadcast for this engine only, and return their msg_ids."""
     return [world.submit(targets=[uuid]), world.call(uuid), broadcast(world, uuid, gather=True)]
 
 

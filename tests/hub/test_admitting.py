@@ -41,7 +41,7 @@ def replay_everywhere(world: World, sent: Frames, engine: bytes = b"a") -> None:
             send_on(world, port, frames, *idents)
 
 
-# What the hub has signed, and what it has read
+# Messages that the hub has signed, and messages that it has read
 
 
 def of_a_broadcast(world: World) -> Frames:
@@ -129,7 +129,7 @@ def test_what_the_hub_has_sent_does_not_come_back(make: Callable[[World], Frames
 
 @pytest.mark.parametrize("make", MESSAGES, ids=lambda make: make.__name__)
 def test_also_when_the_session_has_forgotten_it(make: Callable[[World], Frames]) -> None:
-    """What has a record is refused; what has none can at most make an engine do what is harmless."""
+    """A request with a record is refused. A message without a record can only have a harmless effect on an engine."""
     world = World()
     for uuid in "ab":
         world.engine(uuid)
@@ -159,7 +159,7 @@ def test_a_probe_does_not_come_back() -> None:
 
 
 def forget(world: World) -> None:
-    """So many messages pass that the session knows none of those that were there before."""
+    """Have the session read so many messages that it forgets all earlier ones."""
     recent = world.hub.session.replays.recent
     size, recent.size = recent.size, 1
     for _ in range(3):
@@ -241,11 +241,11 @@ def test_a_forgotten_comm_message_is_not_passed_on_again() -> None:
     assert world.hub.notices.wire_errors == {"replayed": 1}
 
 
-# What is looked up
+# Requests that the hub looks up in the records
 
 
 def dated(world: World, date: str | None, *, msg_id: str | None = None, client: Peer | None = None) -> Frames:
-    """A request of this date."""
+    """Return a request with this date."""
     session = (client or world.client).session
     header = session.new_header("apply_request") | {"date": date}
     if msg_id is not None:
@@ -258,7 +258,7 @@ def msg_id_of(world: World, frames: Frames) -> str:
 
 
 def restarted(store: Any) -> World:
-    """A hub with a key and a store that were in use before."""
+    """Return a hub with the key and the store of an earlier hub."""
     world = World(store=store, forgotten=START)
     world.engine("a")
     world.take()
@@ -457,7 +457,7 @@ def test_a_msg_id_of_a_finished_request_is_refused() -> None:
     assert world.record(msg_id) == record
 
 
-# What is fresh
+# Requests that the hub accepts without looking them up
 
 
 def at(seconds: float) -> datetime:
@@ -470,7 +470,7 @@ def test_with_a_new_key_all_is_fresh_until_something_is_forgotten() -> None:
     for date in (None, at(-1e6), at(1e6), at(-5), at(-3)):
         assert fresh.is_fresh(date)
     recent.remember(1, True)
-    recent.remember(2, True)  # that which was young is old now
+    recent.remember(2, True)  # the younger generation becomes the older one
     assert fresh.is_fresh(at(-1e6))
     recent.remember(3, True)
     assert not fresh.is_fresh(None)

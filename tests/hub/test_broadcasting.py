@@ -14,7 +14,7 @@ from .world import World
 def broadcast(
     world: World, uuids: str, *, gather: bool = False, buffers: tuple[bytes, ...] = (b"f",), **metadata: Any
 ) -> str:
-    """Send a broadcast to engines of one letter each; its msg_id."""
+    """Send a broadcast to engines whose names have one letter each, and return its msg_id."""
     targets = [(uuid, number) for number, uuid in enumerate(uuids)]
     metadata = {"targets": targets, "is_broadcast": True, "is_coalescing": gather} | metadata
     frames = world.client.session.write("apply_request", {"a": 1}, metadata=metadata, buffers=buffers)
@@ -23,7 +23,7 @@ def broadcast(
 
 
 def shares(world: World) -> dict[str, Message]:
-    """What engines were sent since the last time, by uuid."""
+    """Return the shares that engines were sent since the last call, by uuid."""
     return {message.idents[0].decode(): message for _, message in world.take("broadcast_out")}
 
 

@@ -26,7 +26,7 @@ def test_sessions_that_are_not_heard_any_more_are_forgotten() -> None:
     for session in ("a", "b", "a", "c"):
         clients.heard(session, "task_in", b"here")
     assert [bool(clients.places(session, "task_in")) for session in "abc"] == [False, True, True]
-    clients.heard("b", "task_in", b"elsewhere")  # its place is new, so it counts as the latest
+    clients.heard("b", "task_in", b"elsewhere")  # the client has a new identity, so it counts as the latest
     clients.heard("a", "task_in", b"here")
     assert [bool(clients.places(session, "task_in")) for session in "abc"] == [True, True, False]
 

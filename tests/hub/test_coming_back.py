@@ -20,7 +20,7 @@ def requests(world: World, channel: str = "task_out") -> list[Message]:
 
 
 def error_of(world: World, channel: str = "mux_in") -> str:
-    """The text of the only error that clients were answered since the last time."""
+    """Return the text of the only error that clients have got since the last call."""
     [content] = world.replies(channel)
     assert content["ename"] == "EngineError"
     return str(content["evalue"])
@@ -34,7 +34,7 @@ def lose(world: World, engine: EngineConnector, *, settled: bool) -> None:
 
 
 def come_back(world: World, engine: EngineConnector) -> None:
-    """Its heart is heard, and it answers the question."""
+    """Have the engine's heart beat, and have the engine answer the hub's probe."""
     world.beat(engine.uuid)
     world.hub.flush_route(engine, "task_out")
     assert answer_probes(world, engine.uuid) == 1
@@ -184,7 +184,7 @@ def test_no_more_engines_are_remembered_than_a_limit_allows() -> None:
     ]
 
 
-# What errors say
+# The texts of errors
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ TASKS = 200
 
 
 class Calls:
-    """Counts what is called, Python's functions and C's."""
+    """Counts calls of functions, in Python and in C."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,7 +44,7 @@ class Calls:
 
 
 class DurableStore(NullStore):
-    """As a database does it, only that nothing is kept."""
+    """A store that calls back as a database does, and keeps nothing."""
 
     durable = True
 
@@ -53,7 +53,7 @@ class DurableStore(NullStore):
 
 
 def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
-    """Of the submission of a task and of the result of another, while so many tasks wait and all engines are busy."""
+    """Return the calls for a submission and a result, while this number of tasks is queued and all engines are busy."""
     uuids = [f"engine-{number}" for number in range(engines)]
     for uuid in uuids:
         world.engine(uuid)

@@ -53,7 +53,7 @@ def test_engines_that_come_and_go_are_counted(reason: str) -> None:
     engine = world.engine("a")
     world.engine("b")
     world.hub.lose_engine(engine, reason)
-    world.hub.lose_engine(engine, reason)  # it is gone already
+    world.hub.lose_engine(engine, reason)  # the engine is gone already
     assert world.hub.engines.engines_registered == 2
     assert world.hub.engines.engines_lost == dict.fromkeys(LOSSES, 0) | {reason: 1}
 

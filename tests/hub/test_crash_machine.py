@@ -29,7 +29,7 @@ FAILURE = {"status": "error", "ename": "E", "evalue": "v"}
 
 
 class Engine:
-    """An engine's process: it answers in the order in which it was asked, by each channel, and drops what it has had.
+    """An engine's process. It answers the requests of each channel in order, and drops requests that it has had before.
 
     ``connected`` is the hub that it talks to. What it has not sent when that is killed waits for the next, or is lost.
     """
@@ -50,25 +50,25 @@ class Engine:
 
 
 class Client:
-    """A client: it has what it was answered, and where it can be reached."""
+    """A client, with the replies that it has got and its ZeroMQ identity."""
 
     def __init__(self, name: str, *, own_identity: bool) -> None:
         self.peer = Peer(name)
         self.own_identity = own_identity
         self.earlier: set[bytes] = set()
-        """Its identities before, if it has none of its own, and ZeroMQ makes them up."""
+        """The client's earlier identities, if ZeroMQ makes its identities up."""
         self.got: Counter[str] = Counter()
         self.move()
 
     def move(self) -> None:
-        """It is connected anew."""
+        """Connect the client again, under a new identity if ZeroMQ makes it up."""
         if not self.own_identity:
             self.earlier.add(self.peer.ident)
             self.peer.ident = b"\0%d of %b" % (len(self.earlier), self.peer.name.encode())
 
 
 class CrashMachine(RuleBasedStateMachine):
-    """Plays clients, engines, the disk, and whoever kills the hub."""
+    """Plays the clients, the engines and the disk, and kills the hub."""
 
     strict = True
 
@@ -82,7 +82,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.clients = [Client(f"client{number}", own_identity=number == 0) for number in range(3)]
         self.engines: dict[str, Engine] = {}
         self.requests: dict[str, Client] = {}
-        """Whose each request is."""
+        """The client of each request, by msg_id."""
         self.crashes = 0
 
     @property
@@ -93,7 +93,7 @@ class CrashMachine(RuleBasedStateMachine):
         return [uuid for uuid, engine in self.engines.items() if engine.alive and engine.connected]
 
     def move_messages(self) -> None:
-        """What the hub has sent arrives."""
+        """Deliver the messages that the hub has sent."""
         sent, self.world.host.sent = self.world.host.sent, []
         for channel, frames in sent:
             first = to_bytes(frames[0])
@@ -109,7 +109,7 @@ class CrashMachine(RuleBasedStateMachine):
                     assert self.store.committed[msg_id].completed is not None, "it is on disk before anybody sees it"
 
     def note_gone(self) -> None:
-        """Nobody is reached any more where clients were before."""
+        """Make the earlier identities of clients unreachable."""
         self.world.host.gone = {AWAY}.union(*(client.earlier for client in self.clients))
 
     # Engines
@@ -146,7 +146,7 @@ class CrashMachine(RuleBasedStateMachine):
             engine.outbox.clear()
         if beats_first:
             self.world.beat(engine.uuid)
-        # what it could not send comes with the connection
+        # replies that the engine could not send come with the new connection
         outbox, engine.outbox = engine.outbox, []
         for channel, frames in outbox:
             self.hub.dispatch_monitor_traffic(channel, frames)
@@ -154,7 +154,7 @@ class CrashMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(engine.alive for engine in self.engines.values()))
     @rule(data=st.data())
     def beat(self, data: st.DataObject) -> None:
-        """Also of one whose other connections are not open yet."""
+        """Have an engine's heart beat, possibly before the engine's other connections are open."""
         living = sorted(uuid for uuid, engine in self.engines.items() if engine.alive)
         self.world.beat(data.draw(st.sampled_from(living)))
 
@@ -165,7 +165,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.answer(self.engines[data.draw(st.sampled_from(busy))], how)
 
     def answer(self, engine: Engine, how: str) -> None:
-        """The engine answers the oldest that it was asked, also while there is no hub to hear it."""
+        """Have the engine answer its oldest request, even while there is no hub."""
         channel, frames = engine.inbox.pop(0)
         request = self.world.read(frames)
         if request.header.msg_type == "kernel_info_request":
@@ -294,7 +294,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule()
     def an_hour_passes(self) -> None:
-        """Whatever was to be written has been on disk for a long while then."""
+        """Let an hour pass, so that all records have been on disk for a long time."""
         while self.store._writes:
             self.store.commit()
         self.world.clock.time += timedelta(hours=1)
@@ -304,7 +304,7 @@ class CrashMachine(RuleBasedStateMachine):
     def engines_had_their_time(self) -> None:
         self.hub.purge_unheard()
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def nothing_is_answered_twice(self) -> None:
@@ -333,7 +333,7 @@ class CrashMachine(RuleBasedStateMachine):
                 assert not any(task.accepts(worker.ident) for task in hub.tasks.scheduler.queue)
 
     def quiesce(self) -> None:
-        """Everybody does what is to be done until nothing is."""
+        """Let the hub, the clients, the engines and the disk work until nothing is left to do."""
         for _ in range(10_000):
             self.store.commit()
             self.move_messages()

@@ -63,7 +63,7 @@ def test_a_request_is_sent_again_as_it_came(
     record.custody = custody_of_request(idents, msg, is_json=packer == "json").pack()
     assert same(request_frames(record, peer.session), came)
     assert custody_of(record).idents == idents
-    world.read(request_frames(record, peer.session))  # which verifies the signature
+    world.read(request_frames(record, peer.session))  # reading verifies the signature
 
 
 @given(packer=st.sampled_from(PACKERS), content=DICTS, buffers=st.lists(st.binary(max_size=9), max_size=3))

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.property
 
 
 class Broken(Exception):
-    """What nobody expects."""
+    """An unexpected exception."""
 
 
 class Fault:
@@ -45,7 +45,7 @@ class Fault:
 
     def __init__(self) -> None:
         self.left = 0
-        """The calls until one raises; 0 if none is going to."""
+        """The number of calls until one raises; 0 if none will raise."""
         self.raised: list[str] = []
 
     def prepare(self, host: FakeHost, session: Session, store: Store) -> None:
@@ -66,7 +66,7 @@ class Fault:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing fails meanwhile."""
+        """Keep all calls from failing during the block."""
         left, self.left = self.left, 0
         try:
             yield
@@ -75,7 +75,7 @@ class Fault:
 
 
 class FaultyMachine(HubMachine):
-    """The same machine, and a hub whose surroundings fail."""
+    """The `HubMachine`, with a host, a store and a packer that may raise at any call."""
 
     @initialize(
         hwm=st.sampled_from([0, 1, 2]),
@@ -125,7 +125,7 @@ class FaultyMachine(HubMachine):
             if not scope.cancelled:
                 call()
 
-    # As there, but a step may do nothing at all
+    # The invariants of `HubMachine`, except that a failing step may have no effect
 
     @rule(requested=st.one_of(st.none(), st.integers(0, 5)), same=st.booleans(), data=st.data())
     def register(self, requested: int | None, same: bool, data: st.DataObject) -> None:
@@ -148,7 +148,7 @@ class FaultyMachine(HubMachine):
 
     @rule(data=st.data())
     def come_back(self, data: st.DataObject) -> None:
-        """If something fails while a gone engine comes back, it comes back the next time its heart is heard."""
+        """If a call fails while a gone engine comes back, the engine comes back when its heart is next heard."""
         engine = self.pick(data, EngineState.LOST, EngineState.SETTLED, EngineState.STALLED)
         if engine is None or self.hub.engines.gone.that_may_return(engine.ident) is not engine:
             return
@@ -208,7 +208,7 @@ class FaultyMachine(HubMachine):
     def status(self) -> None:
         """See `the_hub_answers_the_next_query`."""
 
-    # What always holds
+    # Invariants
 
     def collect(self) -> None:
         probes = []
@@ -240,7 +240,7 @@ class FaultyMachine(HubMachine):
 
     @invariant()
     def the_store_agrees(self) -> None:
-        """What is in the store is completed there exactly if it is answered, or its answer is on its way."""
+        """Check that a record is completed exactly if its request is answered, or if its answer is on its way."""
         self.collect()
         for msg_id, kept in self.kept._records.items():
             if msg_id in self.submitted:
@@ -267,7 +267,7 @@ class FaultyMachine(HubMachine):
             return
         self.fault.left = 0
         self.hub.stop_serving()
-        for _ in range(2):  # what is answered after a commit is recorded in turn
+        for _ in range(2):  # an answer after a commit causes a further record
             self.the_disk_has_it()
             self.the_store_answers()
         self.each_request_is_in_exactly_one_state()

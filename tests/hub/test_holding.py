@@ -208,7 +208,7 @@ def big(world: World, count: int = 1, **metadata: Any) -> list[str]:
 
 
 def finish_one(world: World) -> str:
-    """The msg_id of the task that ran, and is answered."""
+    """Have the running task answered, and return its msg_id."""
     world.answer_questions()
     [(_, request)] = world.take("task_out")
     world.answer("a", request)
@@ -283,12 +283,12 @@ def test_requests_are_read_in_batches() -> None:
     assert [len(asked) for asked in store.asked] == [1, FETCHED_AT_A_TIME, 49], "never two questions at once"
     assert [message.header.msg_id for _, message in world.take("task_out")] == msg_ids
     assert world.hub.intake.to_fetch == {}
-    late = world.submit()  # to an engine with room, it goes without ever waiting
+    late = world.submit()  # an engine has room, so the task never waits
     assert [message.header.msg_id for _, message in world.take("task_out")] == [late]
 
 
 def on_disk(count: int = 1, **metadata: Any) -> tuple[World, DurableStore, list[str]]:
-    """Tasks of which only the store has the frames, the first of them on its way to engine a."""
+    """Submit tasks whose frames only the store has. The first of them is on its way to engine a."""
     store = DurableStore()
     world = World(store=store, queue_memory=0)
     msg_ids = [world.submit(**metadata) for _ in range(count)]
@@ -298,7 +298,7 @@ def on_disk(count: int = 1, **metadata: Any) -> tuple[World, DurableStore, list[
 
 
 def outcomes(world: World) -> list[str]:
-    """What clients were answered since the last time: ok, or the name of an error."""
+    """Return the outcomes that clients have got since the last call: ok, or the name of an error."""
     return [reply.get("ename", reply["status"]) for reply in world.replies("task_in")]
 
 
@@ -446,6 +446,6 @@ def test_tasks_that_are_queued_again_take_up_memory() -> None:
 
 
 def answered(world: World, msg_id: str) -> None:
-    """The engine b answers a task that it was sent."""
+    """Have the engine b answer a task that it was sent."""
     [request] = [message for name, message in world.take("task_out") if message.header.msg_id == msg_id][-1:]
     world.answer("b", request)

@@ -15,7 +15,7 @@ OURS = Peer("ours", username="trio-hub-client")
 
 
 def new_world(**settings: Any) -> World:
-    """A world whose stock client has asked for the engines, as all stock clients do first."""
+    """Return a world whose stock client has asked for the engines, as all stock clients do first."""
     world = World(**settings)
     world.query("connection_request", {}, STOCK)
     return world
@@ -151,7 +151,7 @@ def test_a_broadcast_is_closed_after_its_last_share() -> None:
 
 @pytest.mark.parametrize("kind", ["direct", "late", "gathered"])
 def test_a_client_that_has_not_asked_for_the_engines_is_answered(kind: str) -> None:
-    """Nothing says that it hears notifications."""
+    """Such a client may not receive notifications, so it must get an answer."""
     world = World()
     engine = world.engine("a")
     if kind == "late":

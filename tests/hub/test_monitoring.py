@@ -47,7 +47,7 @@ def test_a_task_goes_to_an_engine_and_its_result_back_to_the_client() -> None:
 
 
 def test_a_frame_passes_through_unchanged() -> None:
-    """Nothing is packed anew on the way: what arrives is what was sent, byte by byte."""
+    """The hub does not pack messages again: the frames that arrive equal the frames that were sent."""
     world = World()
     world.engine("a")
     frames = world.client.session.write("apply_request", {"code": "é"}, metadata={"x": 1.0}, buffers=[b"\0" * 10])
@@ -91,7 +91,7 @@ def test_replies_by_engines_that_were_not_asked_change_nothing() -> None:
 
 @pytest.mark.parametrize("channel", ["task_out", "mux_out", "control_out", "broadcast_out"])
 def test_replies_that_nobody_waits_for_are_harmless(channel: str) -> None:
-    """To what was answered already, or never asked; by engines that are there, gone, or were never here."""
+    """Replies to answered and to unknown requests, from engines that are registered, gone or unknown."""
     world = World()
     world.engine("a")
     gone = world.engine("gone")
@@ -349,7 +349,7 @@ def test_the_time_limit_ends_when_the_task_runs() -> None:
 
 @pytest.mark.parametrize("jump", [timedelta(days=-1000), timedelta(days=1000)])
 def test_a_time_limit_does_not_go_by_a_clock_that_can_be_set(jump: timedelta) -> None:
-    """The hub asks for a number of seconds, and looks at no date: not at the task's, nor at what it is now."""
+    """The hub measures a number of seconds. It uses neither the date of the task nor the present date."""
     world = World(hwm=1)
     engine = world.engine("a")
     world.submit()

@@ -11,7 +11,7 @@ from .world import Peer, World
 
 
 def killed_with_a_result_on_its_way(channel: str) -> tuple[World, str]:
-    """A hub after one that noted a result as sent, and was killed before it was recorded."""
+    """Return the hub after a hub that noted a result as sent, and was killed before it recorded the result."""
     before = World(store=(store := DurableStore()), sent_results=Notes())
     before.engine("a")
     if channel == "task":
@@ -31,7 +31,7 @@ def killed_with_a_result_on_its_way(channel: str) -> tuple[World, str]:
 
 
 def carry_on(world: World, channel: str) -> None:
-    """The engine is back, and does what it is asked to do."""
+    """Have the engine come back and carry out its requests."""
     world.beat("a")
     world.answer_questions()
     answer_probes(world, "a")

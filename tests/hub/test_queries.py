@@ -14,7 +14,7 @@ from .world import Peer, World, run_now
 
 
 def finished(world: World, uuid: str = "a", *, buffers: tuple[bytes, ...] = (b"r",), **metadata: Any) -> str:
-    """The msg_id of a direct request that engine `uuid` has answered."""
+    """Have the engine `uuid` answer a direct request, and return its msg_id."""
     msg_id = world.call(uuid, **metadata)
     [(_, request)] = world.take("mux_out")
     world.answer(uuid, request, channel="mux_out", buffers=buffers)
@@ -302,7 +302,7 @@ def test_a_reply_that_cannot_be_packed_becomes_an_error() -> None:
 
 
 def test_a_query_of_another_client_waits_for_nobody() -> None:
-    """A query that waits for the store does not keep others waiting."""
+    """While one query waits for the store, queries of other clients are answered."""
     world = World()
     world.host.deferred = []
     world.hub.dispatch_query([b"client", *world.client.session.write("history_request", {})])

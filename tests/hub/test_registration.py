@@ -213,7 +213,7 @@ def test_the_late_word_of_an_old_engine_does_not_hit_a_new_one(
     [(NOBODY, {"id": 0}), (NOBODY, {"id": 0, "uuid": None}), (b"its nanny", {"id": 0, "uuid": "a"})],
 )
 def test_a_nanny_unregisters_its_engine(sender: bytes, content: dict[str, object], registered: bool) -> None:
-    """A stock one gives the id, and nothing else that would say whose nanny it is."""
+    """A stock nanny gives only the engine's id, and nothing else that would identify its engine."""
     world = World()
     world.register("a")
     if registered:
@@ -230,7 +230,7 @@ def test_a_nanny_unregisters_its_engine(sender: bytes, content: dict[str, object
 
 
 def test_a_goodbye_that_says_only_an_id_is_not_believed_if_the_heart_beats() -> None:
-    """The id may be another engine's now: the hub was started anew, or the engine has asked for the id."""
+    """Another engine may have the id now: the hub was started again, or the other engine has asked for the id."""
     world = World()
     engine = world.engine("new")
     for times in (1, 2):
@@ -270,7 +270,7 @@ def test_shutdown_reply_on_iopub_unregisters_at_once() -> None:
     world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})
     assert engine.state is EngineState.LOST
     assert world.host.events[-1] == EngineUnregistered(0, "a", "shutdown")
-    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})  # and again: harmless
+    world.publish("a", b"{}", "shutdown_reply", {"status": "ok"})  # a second report is harmless
     assert len(world.take("iopub_out")) == 2
 
 

@@ -16,7 +16,7 @@ from .world import Peer, World
 
 
 class StockClient:
-    """Of a stock client, what reads the hub's answer to a `result_request`."""
+    """The part of a stock client that reads the hub's answer to a `result_request`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -39,7 +39,7 @@ class StockClient:
 
 
 def finish(world: World, uuid: str, result: object, **content: Any) -> str:
-    """The msg_id of a task that this engine has answered."""
+    """Have this engine answer a task, and return its msg_id."""
     msg_id = world.submit(targets=[uuid])
     [(_, request)] = world.take("task_out")
     world.answer(uuid, request, {"status": "ok"} | content, buffers=tuple(serialize_object(result)))

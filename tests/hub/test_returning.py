@@ -21,7 +21,7 @@ from .world import Peer, World, run_now
 
 
 def durable_world(**settings: Any) -> World:
-    """A world whose client is a stock one, to which ZeroMQ gives an identity."""
+    """Return a world with a stock client, whose identity ZeroMQ makes up."""
     world = World(store=DurableStore(), **settings)
     world.client.ident = b"\0client"
     return world
@@ -36,13 +36,13 @@ def broadcast(world: World, uuids: list[str], client: Peer | None = None, *, gat
 
 
 def come_back(world: World, uuid: str) -> None:
-    """The engine's heart is heard again, and the store says what it was to have."""
+    """Have the engine's heart beat again, and have the store return the engine's requests."""
     world.beat(uuid)
     world.answer_questions()
 
 
 def requests(world: World, channel: str = "task_out") -> list[Message]:
-    """What engines were sent, but for the hub's own questions."""
+    """Return the messages that engines were sent, without the hub's probes."""
     taken = [(frames, world.read(frames)) for name, frames in world.host.sent if name == channel]
     wanted = [(frames, message) for frames, message in taken if message.header.msg_type != "kernel_info_request"]
     for frames, _ in wanted:
@@ -51,7 +51,7 @@ def requests(world: World, channel: str = "task_out") -> list[Message]:
 
 
 def outcomes(world: World, *channels: str) -> dict[str, str]:
-    """By msg_id, what clients were answered since the last time: ok, or the name of an error. Each once."""
+    """Return the outcomes that clients have got since the last call, by msg_id: ok, or the name of an error."""
     found: dict[str, str] = {}
     for channel in channels or ("task_in", "mux_in", "broadcast_in"):
         for _, reply in world.take(channel):
@@ -62,7 +62,7 @@ def outcomes(world: World, *channels: str) -> dict[str, str]:
 
 
 def settle_unheard(world: World) -> None:
-    """The engines that have not come back are lost, and their grace is over."""
+    """Lose the engines that have not come back, and end their grace."""
     world.hub.purge_unheard()
     for engine in list(world.hub.engines.lost):
         world.hub.handle_stranded(engine)
@@ -206,7 +206,7 @@ def test_an_engine_that_no_list_names_is_expected_all_the_same() -> None:
     before = durable_world()
     before.engine("a")
     msg_id = before.submit()
-    direct = before.call("late")  # it is answered at once, and names no engine that there ever was
+    direct = before.call("late")  # answered at once, since there never was such an engine
     [request] = requests(before)
     world = crashed(before, engines={})
     assert [engine.uuid for engine in world.hub.engines.alive.values()] == ["a"]
@@ -222,7 +222,7 @@ def test_a_task_that_had_been_sent_elsewhere_without_a_note() -> None:
     assert isinstance(before.hub.store, DurableStore)
     msg_id = before.submit()
     [request] = requests(before)
-    before.hub.store._disk.update(msg_id, {"engine_uuid": None})  # as if that had not been committed
+    before.hub.store._disk.update(msg_id, {"engine_uuid": None})  # as if the engine had not been committed
     world = crashed(before)
     world.engine("b")
     queued = world.submit()
@@ -233,7 +233,7 @@ def test_a_task_that_had_been_sent_elsewhere_without_a_note() -> None:
     assert world.record(msg_id)["engine_uuid"] == "a"
     assert running_on(world) == {queued: "b"}, "which is not left without work"
     [first, second] = requests(world)
-    world.answer("b", first)  # of no use any more
+    world.answer("b", first)  # this answer comes too late
     world.answer("b", second)
     assert outcomes(world) == {msg_id: "ok", queued: "ok"}
     nothing_left(world)
@@ -433,7 +433,7 @@ def test_direct_requests_are_sent_once_more_in_order_and_as_they_were() -> None:
     msg_ids = [before.call("a", label=str(number)) for number in range(2 * SENT_AT_A_TIME + 1)]
     sent = frames_sent(before, "mux_out")
     world = crashed(before)
-    world.call("a", Peer("another"), "comm_msg")  # what comes meanwhile comes after
+    world.call("a", Peer("another"), "comm_msg")  # messages that come meanwhile are sent after the probe
     world.beat("a")
     meanwhile = world.call("a", Peer("another"))
     world.answer_questions()
@@ -489,7 +489,7 @@ def test_shares_of_broadcasts_are_sent_once_more(gather: bool) -> None:
         assert list(run_history(world)) == [msg_id], "shares are not kept"
     else:
         found = outcomes(world)
-        found.pop(shares[0], None)  # it may have been on its way, and is sent once more
+        found.pop(shares[0], None)  # this share may have been on its way, and is sent once more
         assert found == dict(zip(shares[1:], ["ok", "EngineError", "EngineError"], strict=True))
         assert world.query("history_request")["history"] == shares
     nothing_left(world)
@@ -513,7 +513,7 @@ def half_answered() -> tuple[World, str, Message]:
 
 
 def test_a_gathered_broadcast_all_of_whose_shares_were_noted() -> None:
-    """The last answer was noted, and the end was not."""
+    """The earlier hub has noted the last answer, and was killed before it recorded the result."""
     before, msg_id, second = half_answered()
     gathered = before.hub.gathering.gathered[msg_id]
     assert before.hub.store.durable
@@ -560,7 +560,7 @@ def test_a_noted_share_that_is_damaged_is_asked_for_again() -> None:
     world = crashed(before)
     world.answer("b", second, channel="broadcast_out")
     come_back(world, "a")
-    answer_probes(world, "a")  # it drops what it has had
+    answer_probes(world, "a")  # the engine drops requests that it has had before
     speak(world, world.client)
     assert outcomes(world, "task_in") == {msg_id: "EngineError"}
     nothing_left(world)
@@ -743,11 +743,11 @@ def test_a_damaged_result_is_owed_to_nobody() -> None:
     assert world.hub.notices.wire_errors["malformed"] == 1
 
 
-# What clients are owed
+# Owed results
 
 
 def away(count: int, **settings: Any) -> tuple[World, list[str]]:
-    """A world in which that many results wait for a client that is away."""
+    """Return a world in which this number of results waits for a client that is away."""
     world = durable_world(hwm=0, **settings)
     world.engine("a")
     world.host.gone = {world.client.ident}
@@ -763,7 +763,7 @@ def owed_in(world: World) -> set[str]:
 
 
 def client_elsewhere(world: World, name: str = "at another place") -> Peer:
-    """The same client, reconnected."""
+    """Return the same client after it has connected again."""
     peer = Peer(name)
     peer.session = world.client.session
     return peer
@@ -913,7 +913,7 @@ def test_what_was_on_its_way_is_owed_however_many_hubs_come_after() -> None:
 
 
 def test_a_result_that_was_sent_and_not_recorded() -> None:
-    """The task is run again for its record; its client hears of it no more."""
+    """The task is run again for its record. Its client gets no second reply."""
     store = DurableStore()
     before = World(store=store, sent_results=Notes())
     before.engine("a")

@@ -35,10 +35,10 @@ class HubMachine(RuleBasedStateMachine):
         self.world = World(hwm=hwm, scheme=scheme, max_heartmonitor_misses=1)
         self.hub = self.world.hub
         self.submitted: dict[str, str] = {}
-        """By msg_id, the channel it was submitted on."""
+        """The channel of each submitted request, by msg_id."""
         self.answers: Counter[str] = Counter()
         self.delivered: list[tuple[str, Message]] = []
-        """What engines were sent, with the channel."""
+        """The messages that engines were sent, each with its channel."""
         self.engines: list[EngineConnector] = []
         self.uuids = 0
 
@@ -74,11 +74,11 @@ class HubMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def beat(self, data: st.DataObject) -> None:
         if self.engines:
-            self.world.beat(data.draw(st.sampled_from(self.engines)).uuid)  # of whatever state
+            self.world.beat(data.draw(st.sampled_from(self.engines)).uuid)  # an engine in any state
 
     @rule(data=st.data())
     def come_back(self, data: st.DataObject) -> None:
-        """A gone engine is heard, and proves that it is back."""
+        """Have the heart of a gone engine beat, and have the engine prove that it is back."""
         engine = self.pick(data, EngineState.LOST, EngineState.SETTLED, EngineState.STALLED)
         if engine is None or self.hub.engines.gone.that_may_return(engine.ident) is not engine:
             return
@@ -86,7 +86,7 @@ class HubMachine(RuleBasedStateMachine):
         assert engine.state is EngineState.ALIVE or engine.ident in self.world.host.unreachable
 
     def heard_and_asked(self, engine: EngineConnector) -> None:
-        """The heart of a gone engine is heard; the engine answers the question that the hub then asks, if any."""
+        """Have the heart of a gone engine beat, and have the engine answer the hub's probe, if there is one."""
         self.world.beat(engine.uuid)
         self.hub.flush_route(engine, "task_out")
         question = engine.routes["task_out"].question if "task_out" in engine.routes else None
@@ -195,7 +195,7 @@ class HubMachine(RuleBasedStateMachine):
         assert set(reply.pop("unassigned")) == {task.msg_id for task in self.hub.tasks.scheduler.queue}
         assert set(reply) == {str(engine_id) for engine_id in self.hub.engines.alive}
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def nothing_is_answered_twice(self) -> None:
@@ -279,7 +279,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_agrees(self) -> None:
-        """What is answered is recorded as completed, what is not is not; control requests have no record."""
+        """Check that a record is completed exactly if its request is answered. Control requests have no record."""
         self.collect()
         store: Any = self.hub.store
         recorded = {msg_id for msg_id, channel in self.submitted.items() if channel != "control_in"}

@@ -29,7 +29,7 @@ CLEARED_NOW_AND_THEN = {"hub.tasks.scheduler.with_room._heap": 64 + 2 * 10}
 
 
 def sizes(hub: object) -> Counter[str]:
-    """How many entries there are in each table of the hub, by the way that leads there.
+    """Return the number of entries in each table of the hub, by the path of attributes that leads to the table.
 
     Tables at the end of the same way, such as those of all engines, count together.
     """
@@ -54,7 +54,7 @@ def sizes(hub: object) -> Counter[str]:
 
 
 def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int]]:
-    """The tables that have grown, with their sizes before and after."""
+    """Return the tables that have grown, with their sizes before and after."""
     found = {}
     for way, size in after.items():
         if size > CLEARED_NOW_AND_THEN.get(way, before[way]):
@@ -63,7 +63,7 @@ def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int
 
 
 def small_world(store: Store | None = None, **settings: Any) -> World:
-    """A world whose hub has a short memory of all that it remembers within bounds."""
+    """Return a world whose hub has small limits for everything that it remembers."""
     world = World(store=store or NullStore(), **settings)
     world.hub.tasks.scheduler.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)
@@ -82,7 +82,7 @@ def broadcast(world: World, client: Peer, uuids: list[str], *, gather: bool) -> 
 
 
 def request_all_sorts(world: World, client: Peer, uuids: list[str]) -> None:
-    """Every kind of request of this client to these engines."""
+    """Send every kind of request of this client to these engines."""
     first = world.submit(client, targets=uuids)
     last = world.submit(client, after=[first], timeout=5.0)
     world.submit(client, follow=first, retries=1)
@@ -99,7 +99,7 @@ def request_all_sorts(world: World, client: Peer, uuids: list[str]) -> None:
 
 
 def answer_some(world: World, rng: Random, taken: list[tuple[str, Message]], chance: float) -> None:
-    """Engines answer some of what they were sent: well or badly, once or twice, and some for others."""
+    """Have engines answer some of their requests: rightly or with forged replies, once or twice."""
     for channel, request in taken:
         if not channel.endswith("_out") or channel == "iopub_out" or rng.random() > chance:
             continue
@@ -118,7 +118,7 @@ def answer_until_nothing_comes(world: World, rng: Random) -> None:
 
 
 def come_and_go(world: World, rng: Random, round_: int) -> None:
-    """Engines and clients that nobody has seen before come, work, and are gone for good; one engine stays."""
+    """Have new engines and clients come, work and leave for good. One engine stays."""
     hub = world.hub
     uuids = [f"engine{number} of round {round_}" for number in range(4)]
     clients = [Peer(f"client{number} of round {round_}") for number in range(2)]
@@ -143,12 +143,12 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
     for engine in engines:
         hub.handle_stranded(engine)
         world.beat(engine.uuid)
-    answer_some(world, rng, kept, 1.0)  # too late, unless it is the engine that stays
+    answer_some(world, rng, kept, 1.0)  # these answers are late, except those of the engine that stays
     answer_until_nothing_comes(world, rng)
-    for engine in [engine for engine in hub.engines.alive.values() if engine.uuid != "stays"]:  # it has come back
+    for engine in [engine for engine in hub.engines.alive.values() if engine.uuid != "stays"]:  # they have come back
         hub.lose_engine(engine, "request")
         hub.handle_stranded(engine)
-    for engine, channel in world.host.to_reach:  # as if the time were up in which it can be reached
+    for engine, channel in world.host.to_reach:  # as if the time were over within which an engine must be reached
         hub.routes.close_route(engine, channel)
     world.host.to_reach.clear()
     for _, _, time_is_up in world.host.timers:
@@ -176,7 +176,7 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
         "hub.notices.ignored",
         "hub.labels._names",
         "hub.tasks.scheduler.outcomes._kinds",
-        # the last engines that have gone, and what they may still answer
+        # the latest gone engines, and the requests that they may still answer
         "hub.broadcasts._gone._by_id",
         "hub.broadcasts._gone._by_ident",
         "hub.broadcasts._late_results._idents",
@@ -201,7 +201,7 @@ def test_no_table_grows_with_requests_that_are_answered() -> None:
 
 
 def stay_away_and_come_back(world: World, rng: Random, round_: int) -> None:
-    """Clients that are away when their results come, and get them when they speak from elsewhere."""
+    """Have clients leave before their results come, and get the results on a new connection."""
     clients = [Peer(f"client{number} of round {round_}") for number in range(2)]
     for client in clients:
         world.submit(client)
@@ -210,7 +210,7 @@ def stay_away_and_come_back(world: World, rng: Random, round_: int) -> None:
     answer_until_nothing_comes(world, rng)
     assert world.hub.owed.clients.owed == 4
     for client in clients:
-        speak(world, client)  # and goes again
+        speak(world, client)  # the client leaves again
     world.host.gone.clear()
     for client in clients:
         speak(world, client)

@@ -35,7 +35,7 @@ class FakeScope:
 
 
 class FakeHost:
-    """Writes down what the hub sends; `unreachable` are engines without a connection, `gone` clients without."""
+    """Records what the hub sends. `unreachable` has the engines, and `gone` the clients, that have no connection."""
 
     hub: Hub
 
@@ -52,7 +52,7 @@ class FakeHost:
         self.events: list[Event] = []
         self.stopped: list[str] = []
         self.questions: list[Callable[[], None]] = []
-        """To the store, not answered yet."""
+        """The queries to the store that are not answered yet."""
         self.timers: list[tuple[FakeScope, float, Callable[[], None]]] = []
         self.dask: list[dict[str, Any]] = []
         """The arguments with which a Dask scheduler was asked for, until it is stopped."""
@@ -147,7 +147,7 @@ def run_now(awaitable: Awaitable[Any]) -> Any:
     raise AssertionError("it waits")
 
 
-_PEER_CLOCK = Clock()  # one for all, so that no two messages are the same
+_PEER_CLOCK = Clock()  # all peers share one clock, so that no two messages are equal
 
 
 class Peer:
@@ -187,7 +187,7 @@ class World:
         self.reader = Session(KEY, session_id="reader", now=self.clock, packer=packer)
         self.client = Peer("client", packer=packer)
 
-    # What the hub sent
+    # Messages of the hub
 
     def take(self, channel: str | None = None) -> list[tuple[str, Message]]:
         """Return the messages that were sent since the last call, on one channel or on all, read."""

@@ -90,7 +90,7 @@ class Cluster:
 
 @pytest.fixture
 def start_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Starts clusters, and sees to it that they stop in good order."""
+    """Start clusters, and check that they stop in order."""
     clusters: list[Cluster] = []
 
     def start(engines: int, *options: str) -> Cluster:

@@ -60,7 +60,7 @@ def test_the_job_script_runs_a_cluster_and_ends_with_the_program(tmp_path: Path)
             printed = [job.stdout.readline() for _ in range(2)]
             assert job.wait(LIMIT) == 0, (tmp_path / "job.log").read_text()
         finally:
-            os.killpg(job.pid, signal.SIGTERM)  # as Slurm does with what a job leaves
+            os.killpg(job.pid, signal.SIGTERM)  # Slurm does this with processes that a job leaves
             wait_until(lambda: not processes_with(str(tmp_path)), "the end of all processes")
             job.wait()
             assert job.stdout is not None
@@ -71,7 +71,7 @@ def test_the_job_script_runs_a_cluster_and_ends_with_the_program(tmp_path: Path)
 
 
 def settings(page: Path) -> Config:
-    """What all blocks of the page for ipcluster_config.py set together."""
+    """Return the settings of all blocks for ipcluster_config.py on a page."""
     config = Config()
     for block in python_blocks(page, "get_config()"):
         exec(block, {"get_config": lambda: config})

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.interop
 
 @contextmanager
 def hub(profile_dir: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`trio-hub serve`, which is ready; it is stopped at the end, if it still runs."""
+    """Run `trio-hub serve`, give it when it is ready, and stop it after the block if it still runs."""
     command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(profile_dir), *options]
     with (
         (profile_dir.parent / "hub.log").open("ab") as log,
@@ -58,7 +58,7 @@ def engines(profile_dir: Path, number: int) -> Iterator[None]:
 
 
 def patient(number: int, gate: str) -> int:
-    """A task that runs until a file is there."""
+    """Run until a file exists."""
     import os
     import time
 
@@ -81,7 +81,7 @@ def test_a_stock_clients_work_survives_the_hub(tmp_path: Path) -> None:
         late = view.apply_async(lambda: "late")
         with hub(profile_dir, "--restore=true"):
             gate.touch()
-            # as the page has it
+            # this code is on the page
             assert rc.load_balanced_view().apply_sync(int) == 0
             assert tasks.get(LIMIT) == list(range(6))
             assert direct.get(LIMIT) == 42

@@ -34,7 +34,7 @@ class Site:
 
 
 def read(path: str) -> str:
-    """Of a pipe: waits until somebody has written."""
+    """Read a named pipe, which waits until the test has written to it."""
     return Path(path).read_text()
 
 

@@ -25,7 +25,7 @@ pytestmark = [
 
 StartCluster = Callable[..., Cluster]
 
-# In a process of its own, since Dask leaves threads, and warnings about what it leaves.
+# In a separate process, since Dask leaves threads behind, and warnings about them.
 CLIENT = """
 import json, os, sys
 import ipyparallel as ipp
@@ -154,7 +154,7 @@ def running(pid: int) -> bool:
 
 
 def test_the_how_to(tmp_path: Path) -> None:
-    """Its Python, block by block, prints what it says."""
+    """Each Python block of the page prints the output that the page shows."""
     page = DOCS / "how-to" / "dask.md"
     blocks = examples(page)
     (tmp_path / "blocks.json").write_text(json.dumps([program for program, _ in blocks]))

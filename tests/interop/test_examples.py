@@ -193,7 +193,7 @@ def test_results_one_by_one_as_they_come(cluster: Cluster, rc: ipp.Client, view:
         for msg_id in finished:
             squares[msg_id] = rc.get_result(msg_id).get(timeout=LIMIT)
     assert [squares[msg_id] for msg_id in started.msg_ids] == [[x * x] for x in range(30)]
-    # and all of them by somebody else, from the hub
+    # another client gets all of them from the hub
     other = cluster.client()
     assert other.get_result(started.msg_ids).get(timeout=LIMIT) == [[x * x] for x in range(30)]
     other.close()
@@ -212,7 +212,7 @@ def test_watching_output(cluster: Cluster, rc: ipp.Client) -> None:
         socket.connect(f"{info['interface']}:{info['iopub']}")
 
         def printed() -> Any:
-            """What is heard of a task that prints; at first that may be nothing, while the subscription is young."""
+            """Return the output of a task that prints. The client's subscription may be too new for the first tasks."""
             result = rc[0].apply_async(lambda: print("seen by all"))
             result.get(timeout=LIMIT)
             while socket.poll(200):

@@ -35,7 +35,7 @@ OUR_ENGINE = [sys.executable, "-m", "trio_hub", "engine"]
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where IPython's files are, and nowhere else; afterwards no process knows of it."""
+    """Give the directory of all IPython files, and check afterwards that no process uses it."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
@@ -44,7 +44,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def hubs(directory: Path) -> list[list[str]]:
-    """The command lines of all hubs that were started for a profile in this directory."""
+    """Return the command lines of all hubs that were started for a profile in this directory."""
     found = [
         Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1] for pid in processes_with(str(directory))
     ]
@@ -112,7 +112,7 @@ def test_ipcluster_runs_our_hub_as_a_daemon_and_stops_it(directory: Path) -> Non
             client.wait_for_engines(4, timeout=LIMIT)
             assert len(set(client[:].apply_sync(os.getpid))) == 4
             assert client.load_balanced_view().map_sync(lambda x: -x, range(20)) == [-x for x in range(20)]
-        # Somebody else finds the running cluster by its file.
+        # Another process finds the running cluster by its file.
         again = ipp.Cluster.from_file(profile_dir=str(profile))
         assert isinstance(again.controller, launchers.TrioHub)
     finally:
@@ -122,7 +122,7 @@ def test_ipcluster_runs_our_hub_as_a_daemon_and_stops_it(directory: Path) -> Non
     assert security_files(profile) == []
 
 
-# What others would run
+# Jobs of batch systems
 
 
 def test_every_launcher_has_a_name() -> None:
@@ -232,7 +232,7 @@ def test_a_job_of_any_system_runs_our_command(directory: Path) -> None:
 
 def test_mpiexec_runs_our_command(directory: Path) -> None:
     job = launcher("trio-hub-mpi", directory)
-    job.n = 1  # what its start() does first
+    job.n = 1  # its start() does this first
     assert job.find_args() == ["mpiexec", "-n", "1", *OURS, "--ip=*", "--ping=1000"]
 
 

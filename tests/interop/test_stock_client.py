@@ -256,7 +256,7 @@ def test_an_engine_dies_and_its_client_hears_of_it_once(
     msg_ids = [msg_id for asked in (*direct, gathered) for msg_id in asked.msg_ids]
     other = cluster.client()
     wait_until(lambda: not other.result_status(msg_ids)["pending"], "the hub has recorded the end of all")
-    rc.queue_status()  # what the hub had sent before has arrived when this is answered, or soon after
+    rc.queue_status()  # when this is answered, earlier messages have arrived, or arrive soon
     assert rc[1].apply_sync(os.getpid) != pid
     assert "stale" not in capfd.readouterr().out
 

@@ -20,7 +20,7 @@ PRINTED = 300
 QUEUE = 8
 """Megabytes that may wait for a client."""
 SLACK = 120 * MB
-"""By what its memory may grow besides: of the output, 16 MB are recorded, and copied while that is done."""
+"""Bytes by which the hub's memory may grow in addition: it records 16 MB of the output, and copies them meanwhile."""
 
 CLIENT = """
 import sys

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.interop
 
 
 class Terminal:
-    """Where commands are called that ask one hub."""
+    """Calls commands that ask one hub."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -78,7 +78,7 @@ def submit(client: ipp.Client) -> tuple[str, str, str]:
 
 
 def look_at_everything(at: Terminal, kind: str) -> None:
-    """What works with any hub that keeps records."""
+    """Call every command that works with any hub that keeps records."""
     assert at.json("wait", "--engines", "1", f"--timeout={LIMIT}") == {"engines": 1}
     with ipp.Client(profile_dir=str(at.directory), timeout=LIMIT) as client:
         good, bad, executed = submit(client)

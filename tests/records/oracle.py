@@ -15,7 +15,7 @@ DATES = ("submitted", "started", "completed", "received")
 
 
 def matches(query: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Whether a decoded record (all 23 keys) matches a valid query."""
+    """Return whether a decoded record (all 23 keys) matches a valid query."""
     for key, wanted in query.items():
         value = look_up(record, key)
         asked = {"$eq": wanted}
@@ -30,7 +30,7 @@ def matches(query: dict[str, Any], record: dict[str, Any]) -> bool:
 
 
 def in_order(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records, given in the order of their arrival, in the order of history."""
+    """Return records in the order of history. They are given in the order of their arrival."""
     records = list(records)
     dated = [record for record in records if record["submitted"] is not None]
     return sorted(dated, key=lambda record: stamp(record["submitted"])) + [
@@ -53,7 +53,7 @@ def date(value: Any) -> Any:
 
 
 def stamp(value: datetime) -> Fraction:
-    """Seconds since 1970, exactly."""
+    """Return a date as seconds since 1970, without rounding."""
     since = value - datetime(1970, 1, 1, tzinfo=UTC)
     return since.days * 86400 + since.seconds + Fraction(since.microseconds, 1_000_000)
 
@@ -101,7 +101,7 @@ def kind(value: Any) -> str:
 
 
 def canonical(value: Any) -> tuple[str, Any]:
-    """Equal for values that are equal."""
+    """Return a form of a value that is the same for equal values."""
     name = kind(value)
     if name == "number":
         if isinstance(value, float) and not math.isfinite(value):

@@ -41,7 +41,7 @@ written_moments = st.one_of(
 
 
 def value_of(key: str) -> st.SearchStrategy[Any]:
-    """Decoded values of a record's key."""
+    """Draw decoded values of a record's key."""
     if key in PACKED_KEYS:
         return st.none() | json_objects
     if key in DATE_KEYS:
@@ -61,14 +61,14 @@ record_values = st.fixed_dictionaries({}, optional={key: value_of(key) for key i
 
 @st.composite
 def many_records(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Decoded records with a msg_id each."""
+    """Draw decoded records, each with its own msg_id."""
     drawn = draw(st.lists(record_values, max_size=6))
     msg_ids = draw(st.permutations(["a", "b", "task", "é", "m4", "m5"]))
     return [values | {"msg_id": msg_id} for values, msg_id in zip(drawn, msg_ids, strict=False)]
 
 
 def packed(values: dict[str, Any]) -> TaskRecord:
-    """The record of decoded values, as the hub would hand it to a store."""
+    """Return the record of these decoded values, as the hub gives it to a store."""
     record = TaskRecord(values["msg_id"])
     for key, value in values.items():
         if key in PACKED_KEYS and value is not None:
@@ -81,7 +81,7 @@ def packed(values: dict[str, Any]) -> TaskRecord:
 
 @st.composite
 def queries(draw: st.DrawFn) -> dict[str, Any]:
-    """Valid queries."""
+    """Draw valid queries."""
     query: dict[str, Any] = {}
     for _ in range(draw(st.integers(0, 3))):
         key = draw(st.sampled_from(RECORD_KEYS))

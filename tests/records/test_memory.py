@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def test_records_are_culled_in_the_order_in_which_the_hub_heard_of_their_ends() -> None:
-    """``completed`` is by the engine's clock, which may be wrong."""
+    """The order is that of ``received``: ``completed`` is by the engine's clock, which may be wrong."""
     store = MemoryStore(max_records=2)
     for number, completed in enumerate((3, -99_999, 99_999, 1)):
         store.add(make(str(number)))
@@ -34,7 +34,7 @@ def test_records_are_culled_in_the_order_in_which_the_hub_heard_of_their_ends() 
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of an async function that does not wait for anything."""
+    """Return the result of an async function that does not wait."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -168,7 +168,7 @@ async def test_long_reads_let_others_run() -> None:
     assert len(store) == 0
 
 
-# What a query costs
+# The cost of a query
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def size_of(values: dict[str, Any]) -> int:
 
 
 class Accounts(RuleBasedStateMachine):
-    """A small store beside a naive one: a list of decoded records in the order of arrival."""
+    """Compares a small store with a simple model: a list of decoded records in the order of arrival."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def do(request: Request) -> None:
 
 async def main() -> None:
     info = json.loads(os.environ["IPP_CONNECTION_INFO"])
-    # The hub finds the process id in the msg_id, as in those of Jupyter's sessions.
+    # The hub finds the process id in the msg_id, as in the msg_ids of Jupyter's sessions.
     async with open_engine(info, uuid=f"{secrets.token_hex(8)}_{os.getpid()}", behaviour=do) as engine:
         stopped = trio.Event()
 

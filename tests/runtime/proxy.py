@@ -1,4 +1,4 @@
-"""A network between a hub and its peers, which can be cut in the ways in which networks are."""
+"""A network between a hub and its peers. Tests can cut it in all ways in which real networks fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class _Connection:
-    """A connection of a peer, and the one to the hub that belongs to it."""
+    """A connection of a peer, and the connection to the hub to which its bytes go."""
 
     def __init__(self, channel: str, peer: trio.SocketStream, hub: trio.SocketStream) -> None:
         self.channel = channel
@@ -41,7 +41,7 @@ class _Connection:
         with suppress(*_BROKEN):
             async for data in source:
                 if self.silent:
-                    continue  # it is taken, and never arrives
+                    continue  # the bytes are read, and dropped
                 if source is self.hub:
                     self.pinged = b"\x04PING" in data  # ZeroMQ forgets it when something else comes
                 await target.send_all(data)
@@ -58,13 +58,13 @@ def reset(stream: trio.SocketStream) -> None:
 
 
 class Network:
-    """Connections through it lead to the hub; ``info`` is the connection info with which peers go through it."""
+    """Passes connections on to the hub. ``info`` is the connection info with which peers connect to this network."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.info = dict(info)
         self.connections: list[_Connection] = []
         self.refusing = False
-        """Whether new connections come to nothing."""
+        """Whether new connections are closed at once."""
 
     def _cut(self, channels: tuple[str, ...]) -> list[_Connection]:
         cut = [one for one in self.connections if not channels or one.channel in channels]
@@ -72,34 +72,34 @@ class Network:
         return cut
 
     def reset(self, *channels: str) -> None:
-        """Both ends of the connections of these channels, or of all, get an RST; new ones work."""
+        """Send an RST to both ends of the connections of these channels, or of all. New connections work."""
         for connection in self._cut(channels):
             reset(connection.peer)
             reset(connection.hub)
 
     def swallow(self, *channels: str) -> None:
-        """Both ends stay open, and nothing that is sent arrives any more; new connections work."""
+        """Drop everything that is sent on these connections from now on; both ends stay open. New connections work."""
         for connection in self._cut(channels):
             connection.silent = True
 
     def forget(self, *channels: str) -> None:
-        """The peer gets an RST, and the hub hears nothing, as if a router had lost its memory; new ones work."""
+        """Send the peer an RST and the hub nothing, as if a router had lost its memory. New connections work."""
         for connection in self._cut(channels):
             connection.silent = True
             reset(connection.peer)
 
     def is_watched(self, *channels: str) -> bool:
-        """Whether the peer knows, by ZeroMQ's pings, when it should count these connections as dead."""
+        """Return whether ZeroMQ has pinged the peer on all these connections, so that the peer notices silence."""
         return all(one.pinged for one in self.connections if one.channel in channels)
 
     def count(self, channel: str) -> int:
-        """How many connections of a channel work."""
+        """Return the number of working connections of a channel."""
         return sum(one.channel == channel for one in self.connections)
 
 
 @asynccontextmanager
 async def open_network(info: dict[str, Any]) -> AsyncGenerator[Network, None]:
-    """A network to the hub that this connection info leads to, for the length of the block."""
+    """Run a network to the hub of this connection info during the block."""
     network = Network(info)
     host = info["interface"].removeprefix("tcp://")
     streams: list[trio.SocketStream] = []

@@ -17,7 +17,7 @@ from trio_hub.testing import Request, ScriptedClient, ScriptedEngine, open_clien
 
 ENGINES = 8
 WINDOW = 500
-"""Requests of a client that are under way at a time."""
+"""The number of requests of a client that are under way at a time."""
 
 
 def answer(request: Request) -> None:

@@ -24,7 +24,7 @@ from trio_hub.testing import (
 )
 
 LIMIT = 30.0
-"""Seconds any test may take. Far more than it does, also on a machine that is busy with other things."""
+"""The time limit of a test, in seconds. A test takes far less, even on a busy machine."""
 
 
 class Cluster(NamedTuple):
@@ -81,7 +81,7 @@ async def settled(hub: RunningHub, client: ScriptedClient, engine: ScriptedEngin
 
 
 class Footprint(NamedTuple):
-    """What a process has of the system. ZeroMQ's threads are not Python's, so they are counted apart."""
+    """The tasks, threads and descriptors of a process. ZeroMQ's threads are counted separately."""
 
     descriptors: int
     zmq_threads: int

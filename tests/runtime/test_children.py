@@ -51,7 +51,7 @@ def pid_of(hub: RunningHub, engine_id: int) -> int:
     return pid
 
 
-# Their end, and the next start
+# The end of local engines, and their next start
 
 
 async def test_an_engine_is_started_again_however_often_it_dies() -> None:
@@ -205,7 +205,7 @@ async def test_more_engines_than_asked_for_are_kept_but_not_started_again() -> N
     assert not engines.saved
 
 
-# What the system tells
+# Causes of death that the system reports
 
 
 def test_how_a_process_ended() -> None:

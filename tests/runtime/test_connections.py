@@ -52,7 +52,7 @@ async def test_a_late_message_of_an_ended_connection_does_not_name_the_next_one(
     watched.received(b"a")
     watched.ended(FD)
     assert watched.lost == [(b"a", ())]
-    watched.accepted(FD)  # of another engine
+    watched.accepted(FD)  # the connection of another engine
     watched.received(b"a")
     assert watched.known == {}
     await trio.sleep(2 * DOUBT)

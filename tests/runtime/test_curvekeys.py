@@ -29,7 +29,7 @@ def key_file(profile: Path) -> Path:
 
 
 async def run_once(config: HubConfig) -> RunningHub:
-    """A hub that has been, and is no more."""
+    """Run a hub, stop it, and return it."""
     async with open_hub(config) as hub:
         pass
     await hub.wait_stopped()
@@ -212,7 +212,7 @@ async def test_another_secret_key_or_no_encryption_is_refused(tmp_path: Path) ->
 async def test_unless_it_is_set_the_files_say_whether_connections_are_encrypted(
     before: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the address would say: engines and clients have read the files."""
+    """The files take precedence over the address, since engines and clients have read the files."""
     ip = "127.0.0.1" if before == "encrypted" else "*"
     async with within_limit():
         first = await run_once(HubConfig(profile_dir=tmp_path, ip=ip, reuse=True, curve=before == "encrypted"))

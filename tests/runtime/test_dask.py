@@ -61,7 +61,7 @@ sys.exit(3)
 
 
 def is_there(pid: int) -> bool:
-    """Whether there is such a process, if only as a zombie."""
+    """Return whether there is a process with this id, including a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -81,11 +81,11 @@ class Fake:
 
     @property
     def pids(self) -> list[int]:
-        """Of all processes so far."""
+        """The ids of all processes that were started so far."""
         return [int(line) for line in self._pids.read_text().splitlines()] if self._pids.exists() else []
 
     def check_gone(self) -> None:
-        """No process is left, and no file."""
+        """Check that no process and no file is left."""
         assert list(filter(is_there, self.pids)) == []
         self.check_no_files()
 
@@ -105,7 +105,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 async def supervisor(
     *, hurried: trio.Event | None = None, start_timeout: float = 60, **settings: Any
 ) -> AsyncGenerator[DaskSupervisor, None]:
-    """Within the time limit; its nursery is cancelled at the end, as when a hub stops."""
+    """Give a supervisor. Its nursery is cancelled at the end of the block, as when a hub stops."""
     async with within_limit(), trio.open_nursery() as nursery:
         config = HubConfig(**settings)
         if hurried is None:
@@ -124,7 +124,7 @@ def found(number: int) -> dict[str, Any]:
     return {"address": f"tcp://127.0.0.1:{number}", "ip": "127.0.0.1", "port": number}
 
 
-# Its life
+# The life of the scheduler
 
 
 async def test_there_is_one_and_all_who_ask_are_told_where(fake: Fake) -> None:
@@ -273,7 +273,7 @@ async def test_one_that_does_not_heed_sigterm_is_killed(fake: Fake, hurry: bool)
 
 @pytest.mark.parametrize("program", [WELL_BEHAVED, NEVER_READY], ids=["ready", "not ready"])
 async def test_what_says_much_while_it_ends_is_not_held_up(fake: Fake, program: str) -> None:
-    """More than a pipe holds."""
+    """The scheduler writes more output than a pipe holds."""
     fake.behaves(
         "def say_much(*_):\n    print('x' * 999 * 999, flush=True)\n    sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, say_much)\n" + program
@@ -309,7 +309,7 @@ async def test_what_cannot_be_run_is_said(fake: Fake, what: str, monkeypatch: py
     fake.check_gone()
 
 
-# Its options
+# The options of the scheduler
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ time.sleep(3600)
 """
     config = HubConfig(engines=1, engine_command=(sys.executable, "-c", stubborn, str(deaf)), stop_grace=3600)
     async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
-        await eventually(deaf.exists)  # before that it would heed the signal
+        await eventually(deaf.exists)  # until this file exists, the process would end by the signal
         hub.shutdown()
         reply = (await client.query("become_dask_request", {})).content
         assert (reply["status"], reply["ename"]) == ("error", "HubClosedError")

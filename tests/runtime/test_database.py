@@ -1,4 +1,4 @@
-"""Hubs whose database fails them: at the start, and later."""
+"""Hubs whose database fails, at the start or later."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_what_cannot_be_read_when_it_is_taken_over_is_told(
     with monkeypatch.context() as patch:
         patch.setattr(WriteBehindStore, "unfinished", unfinished)
         await refuses_to_start(HubConfig(profile_dir=tmp_path), "^db: the file is damaged$")
-    open_sqlite(tmp_path / "db" / "tasks.sqlite").close()  # it was released
+    open_sqlite(tmp_path / "db" / "tasks.sqlite").close()  # the hub has released the file
 
 
 @pytest.mark.parametrize("reuse", [False, True])
@@ -87,7 +87,7 @@ async def test_a_stop_does_not_wait_for_a_slow_query(tmp_path: Path, caplog: pyt
 
     def find(self: SQLiteReader, *arguments: object) -> list[Found]:
         began.set()
-        while True:  # as slow as can be
+        while True:  # as slowly as possible
             self._go_on()
 
     with pytest.MonkeyPatch.context() as patch:

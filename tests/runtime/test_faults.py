@@ -210,7 +210,7 @@ async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
 
 
 async def test_an_engine_whose_control_channel_is_out_of_reach_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a stock engine whose nanny has ended: its requests on control fail, soon, and nothing else does."""
+    """Control requests fail soon, and all other requests work. A stock engine without its nanny is such an engine."""
     monkeypatch.setattr("trio_hub.runtime.engine.CONTROL_LIMIT", 0.2)
     (nobody,) = free_ports(1)
     async with cluster(0) as (hub, client, _), open_engine(hub.engine_info | {"control": nobody}) as engine:
@@ -280,7 +280,7 @@ async def test_a_task_that_fails_is_tried_again_on_the_only_engine() -> None:
 
 
 async def test_time_limits_and_hearts_do_not_go_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is set, by hand or over the network, by years: nothing comes sooner or later for that."""
+    """The wall clock is set by years, as by hand or over the network. No time limit ends sooner or later."""
     jump = timedelta()
     monkeypatch.setattr(serve_module, "_now", lambda: datetime.now(UTC) + jump)
     async with cluster(1, **QUICK) as (hub, client, (engine,)):
@@ -402,7 +402,7 @@ async def test_a_reply_whose_metadata_cannot_be_read_still_reaches_its_client() 
 
 
 def garbage(client: ScriptedClient) -> dict[str, Callable[[], Frames]]:
-    """What to send, from the delimiter on (or without one), under the name by which it is counted."""
+    """Return unreadable messages, by the kind as which the hub counts them. Most begin with the delimiter."""
     session = client.session
     seal = session.seal
 
@@ -412,7 +412,7 @@ def garbage(client: ScriptedClient) -> dict[str, Callable[[], Frames]]:
     numbers = itertools.count()
 
     def seal_new(header: bytes) -> Frames:
-        """Signed, and not the same as any other."""
+        """Return a signed message that differs from all others."""
         return seal([header, b"{}", b'{"number": %d}' % next(numbers), b"{}"])
 
     replayed = seal([header(), b"{}", b'{"targets": []}', b"{}"])  # good on every channel, when it first comes

@@ -49,7 +49,7 @@ class FakeChannel:
 
 
 class FakeConnections:
-    """How many connections there are, and which were closed so that their peers make new ones."""
+    """Counts connections, and records those that were closed so that their peers connect again."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -85,7 +85,7 @@ async def test_pongs_wait_for_their_turn_unless_an_engine_is_awaited(autojump_cl
             assert len(pong.drained) > 2, "others had their turns"
             assert world.hub.hearts.heartmonitor.missed == 0
 
-        # One comes, asks for an id, and subscribes to pings.
+        # A new engine asks for an id, and subscribes to pings.
         world.register("newcomer")
         ping.handle([b"\x01"])
         assert not pong.held

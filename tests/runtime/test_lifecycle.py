@@ -224,7 +224,7 @@ async def test_several_hubs_at_once(tmp_path: Path) -> None:
         await before.restored()
 
 
-# What prevents a hub from starting
+# Errors at the start of a hub
 
 
 @pytest.fixture
@@ -453,7 +453,7 @@ async def test_an_embedders_own_error_is_not_the_hubs() -> None:
         await before.restored()
 
 
-# What an embedder sees
+# The view of an embedding program
 
 
 async def test_waiting_for_engines_ends_with_the_hub() -> None:
@@ -620,7 +620,7 @@ async def test_connection_files_have_the_address_of_an_interface(
     config = HubConfig(profile_dir=tmp_path, db="memory", reuse=True, **settings)
     caplog.set_level("WARNING", "trio_hub.runtime")
     infos = []
-    for _ in range(2):  # with fresh files, and with those of the hub before
+    for _ in range(2):  # with new connection files, and with the files of the previous hub
         async with (
             within_limit(),
             open_hub(config) as hub,

@@ -16,12 +16,12 @@ from .support import cluster
 ENGINES = 500
 DYING = 5
 DESCRIPTORS_HERE = DESCRIPTORS_PER_ENGINE + 16
-"""What a scripted engine in the hub's own process costs: its connections have both ends here, and each socket one."""
+"""Descriptors per scripted engine in the hub's process: both ends of each connection, and one for each socket."""
 
 
 @pytest.fixture
 def engines_that_fit() -> Iterator[int]:
-    """How many engines this process may have, at most `ENGINES`; it has the limit of open files raised meanwhile."""
+    """Raise the limit of open files, and give the number of engines that this allows, at most `ENGINES`."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files_limit()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,7 +69,7 @@ async def test_a_gathered_broadcast_outlives_the_death_of_some_of_its_engines(en
             engine.ident for engine in targets if engine.uuid not in dead
         ]
         assert len(reply.buffers) == len(engines) - DYING
-        # nobody else was taken for dead, and there is nothing more to come
+        # no other engine was lost, and no further reply comes
         assert (await client.query("queue_request")).content.keys() - {"status", "unassigned"} == {
             str(engine.id) for engine in engines if engine.uuid not in dead
         }

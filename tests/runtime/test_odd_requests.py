@@ -17,7 +17,7 @@ EXTENSION = msgpack({"retries": 1, "x": {1: Ext(5, b"x")}})
 
 
 def submit(client: ScriptedClient, metadata: bytes) -> str:
-    """Send a task whose metadata are these bytes."""
+    """Send a task whose packed metadata are these bytes."""
     pack = client.session.packer.pack
     header = client.session.new_header("apply_request")
     client.send_raw("task", client.session.seal([pack(header), pack({}), metadata, pack({})], [b"work"]))

@@ -1,4 +1,4 @@
-"""One hub at a time for each profile and cluster id."""
+"""Only one hub at a time runs with a profile and cluster id."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ async def test_files_that_a_dead_controller_has_left_are_no_hindrance(tmp_path: 
     ports = free_ports(len(CLIENT_CHANNELS))
     files_of_another_controller(tmp_path, ports, socket.gethostname())
     async with within_limit():
-        with listening(ports[:-1]):  # by chance, somebody else has most of its ports by now
+        with listening(ports[:-1]):  # another program has most of the hub's ports by now
             async with open_hub(HubConfig(profile_dir=tmp_path, db="memory")):
                 pass
 

@@ -113,12 +113,12 @@ async def test_a_registration_that_stalls_is_purged() -> None:
     ):
         assert await next_of(events, RegistrationStalled) == RegistrationStalled(engine.id, "mute")
         assert hub.statistics().registering == 0
-        # its heart awakes, too late
+        # the heart starts, too late
         await engine.wait_until(lambda: bool(engine.pings))
         engine.send_raw("hb_pong", [engine.pings[0]])
         await eventually(lambda: hub.statistics().ignored.get("unknown_heart") == 1)
         assert hub.engines == {}
-        engine.die()  # until then its name is taken
+        engine.die()  # until then, the engine's identity is in use
         await name_is_free(hub, b"mute")
         async with open_engine(hub.engine_info, uuid="mute") as again:
             assert await next_of(events, EngineRegistered) == EngineRegistered(again.id, "mute")
@@ -237,7 +237,7 @@ async def test_pongs_that_make_no_sense_are_harmless() -> None:
         for frames in nonsense:
             client.send_raw("hb_pong", frames)
             engine.send_raw("hb_pong", frames)
-        client.send_raw("hb_pong", [ping])  # of a heart that is not registered
+        client.send_raw("hb_pong", [ping])  # a pong of an unknown heart
         for late in engine.pings:
             engine.send_raw("hb_pong", [late])  # answered already
         await eventually(lambda: ignored["bad_heartbeat"] == 2 * len(nonsense) and ignored["unknown_heart"] == 1)
@@ -259,7 +259,7 @@ async def test_an_engine_asks_to_leave() -> None:
 
 
 async def test_a_nanny_says_that_its_engine_has_ended() -> None:
-    """As a stock nanny does: on a socket without a name, and with nothing but the id."""
+    """The message is that of a stock nanny: from a socket without an identity, and with only the id."""
     async with cluster(2) as (hub, client, (ended, staying)):
         ended.beating = False
         client.send("registration", "unregistration_request", {"id": ended.id})

@@ -37,7 +37,7 @@ class StoredRecord:
         return [json.loads(bytes(frames[2]))["msg_id"] for _, frames in self.messages]
 
     def replay(self, stranger: ScriptedClient, engine: str) -> None:
-        """Send everything everywhere, with other buffers."""
+        """Send all kept messages to all channels, with other buffers."""
         for sent_on, frames in self.messages:
             for channel in ("task", "mux", "control", "broadcast", "registration"):
                 if sent_on == "registration" and channel != "registration":
@@ -61,7 +61,7 @@ async def test_what_was_run_is_not_run_again(tmp_path: Path, with_file: bool) ->
                 if with_file:
                     await kept.send(client, "registration", "purge_request")
                     await kept.send(client, "control", "abort_request", to=engine.uuid)
-                await kept.send(client, "task", "apply_request")  # after the purge
+                await kept.send(client, "task", "apply_request")  # a message that came after the purge
                 await eventually(lambda: hub.noted_engines() == [engine.uuid])
                 shares = [
                     (request.queue, request.frames) for request in engine.requests if request.queue == "broadcast"

@@ -248,13 +248,13 @@ async def test_engines_go_on_at_the_next_hub(how: str, encrypted: bool, tmp_path
                 assert {engine.host for engine in second.core.engines.alive.values()} == {"127.0.0.1"}
                 known = (await client.query("connection_request")).content["engines"]
                 assert known == {str(id): uuid for id, uuid in alive.items()}
-                for _ in range(2):  # also to an engine that has not reconnected yet
+                for _ in range(2):  # the second request goes to an engine that has not reconnected yet
                     calls = [client.call(engine, b"x") for engine in (engines[0], engines[2])]
                     assert [(await client.reply(call)).buffers for call in calls] == [[b"x"], [b"x"]]
                 tasks = [client.submit(b"t") for _ in range(4)]
                 assert [(await client.reply(task)).buffers for task in tasks] == [[b"t"]] * 4
                 assert {engine.id for engine in engines for request in engine.requests if request.buffers == [b"t"]}
-                # who was a client before is one again
+                # a client of the previous hub can use this hub
                 assert (await old_client.query("queue_request")).content["status"] == "ok"
                 async with open_engine(second.engine_info) as newcomer:
                     assert newcomer.id == 3

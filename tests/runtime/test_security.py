@@ -85,7 +85,7 @@ async def test_keys_that_cannot_be_used_are_refused(settings: dict[str, Any], me
 
 
 async def get_nowhere(hub: RunningHub, info: dict[str, Any], reason: str, keys: Keys | None = None) -> None:
-    """A client and an engine of this info are refused, and nobody else notices."""
+    """Check that a client and an engine with this connection info are refused, and that all other peers go on."""
     async with (
         open_client(hub.client_info) as client,
         open_engine(hub.engine_info) as engine,
@@ -147,7 +147,7 @@ async def test_only_keys_of_the_list_get_in(tmp_path: Path, caplog: pytest.LogCa
 
 
 async def test_nannies_with_keys_of_their_own_get_in_beside_an_engine(tmp_path: Path) -> None:
-    """Those of stock engines have other keys than these at the control connection, and only there."""
+    """The nannies of stock engines have other keys than their engines, and connect only to the control port."""
     allowed = new_keys()
     (tmp_path / "keys").write_text(allowed[0])
     async with (

@@ -29,7 +29,7 @@ CLIENT_SIDE = ("registration", "control", "mux", "task", "broadcast")
 
 
 class Stranger:
-    """Sockets of somebody who knows where the hub is, and nothing else."""
+    """Sockets of a stranger who knows only the addresses of the hub."""
 
     def __init__(self, hub: RunningHub, context: zmq.Context[zmq.Socket[Any]]) -> None:
         self.hub = hub
@@ -56,7 +56,7 @@ class Stranger:
         return port
 
     def received(self) -> list[list[bytes]]:
-        """All that has come to any of its sockets."""
+        """Return all messages that the stranger's sockets have received."""
         found = []
         for socket in self.sockets:
             while socket.poll(0):
@@ -89,7 +89,7 @@ while True:
 
 @asynccontextmanager
 async def flooding(port: int, frames: list[bytes]) -> AsyncGenerator[None, None]:
-    """A process that sends a message without end, for the length of the block.
+    """Run a process during the block that sends a message again and again.
 
     In a process of its own: libzmq can abort one that closes a socket in the middle of a message.
     """
@@ -107,7 +107,7 @@ async def kill(process: trio.Process) -> None:
 
 
 async def all_work(hub: RunningHub, client: ScriptedClient, engines: list[ScriptedEngine]) -> None:
-    """Every kind of request is answered, by the engine that was meant, and the engines are those that they were."""
+    """Check that every kind of request is answered by the right engine, and that the engines are the same as before."""
     for scripted in engines:
         only = {"targets": [scripted.uuid]}
         asked = [

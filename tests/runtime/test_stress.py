@@ -16,13 +16,13 @@ pytestmark = pytest.mark.stress
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 280.0
-"""Seconds for one run: several times what it takes on two idle cores."""
+"""The time limit of one run, in seconds. On two idle cores, a run takes a small part of it."""
 
 
 @pytest.mark.parametrize("run", range(3))
 @pytest.mark.parametrize(("queue", "clients", "requests"), [("task", 6, 20_000), ("mux", 1, 5_000)])
 async def test_every_request_is_answered_exactly_once(queue: str, clients: int, requests: int, run: int) -> None:
-    """By 8 engines."""
+    """The requests go to 8 engines."""
     command = [sys.executable, "-m", "tests.runtime.stress_peers", queue, str(clients), str(requests)]
     config = HubConfig(ping=1, max_heartmonitor_misses=60)
     with trio.fail_after(LIMIT):

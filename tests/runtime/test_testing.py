@@ -116,7 +116,7 @@ async def test_hold_and_release() -> None:
         assert [request.msg_id for request in engine.held] == tasks
         engine.release(1)
         await client.reply(tasks[0])
-        assert list(client.replies)[1:] == tasks[:1]  # the first is that of the connection_request
+        assert list(client.replies)[1:] == tasks[:1]  # the first reply answers the connection_request
         engine.release()
         for task in tasks:
             await client.reply(task)
@@ -363,5 +363,5 @@ async def test_every_wait_can_be_cancelled(deadline: float) -> None:
 
 
 def footprint() -> tuple[int, int]:
-    """Descriptors and threads of this process. The hub's own descriptors come and go with its peers."""
+    """Return the descriptors and threads of this process, without the hub's descriptors."""
     return len(os.listdir("/proc/self/fd")), threading.active_count()

@@ -31,7 +31,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.pending: set[str] = set()
-        """Requests elsewhere that have not ended."""
+        """The msg_ids of unfinished requests that the scheduler does not have."""
         self.asked: list[tuple[Task, list[str]]] = []
         self.timers: list[FakeTimer] = []
         self.calls: list[Callable[[], None]] = []
@@ -60,7 +60,7 @@ class Oracle:
 
 
 class Recorder(Oracle):
-    """Writes down what the scheduler asks for, as ``(msg_id, identity)`` and ``(msg_id, identity, error's name)``."""
+    """Records the scheduler's decisions, as ``(msg_id, identity)`` and ``(msg_id, identity, error's name)``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Bench:
         return self.scheduler.result(task, ok=ok, dependencies_met=met)
 
     def where(self) -> dict[str, str]:
-        """Which task runs where."""
+        """Return the engine of each running task."""
         tasks = self.scheduler.tasks.values()
         return {task.msg_id: task.worker.ident.decode() for task in tasks if task.worker is not None}
 
@@ -118,12 +118,12 @@ class Bench:
 
     @property
     def assigned(self) -> list[tuple[str, str]]:
-        """What was assigned since this was last asked."""
+        """Return the assignments since the last call."""
         assigned, self.recorder.assigned = self.recorder.assigned, []
         return assigned
 
     @property
     def failed(self) -> list[tuple[str, str | None, str]]:
-        """What failed since this was last asked."""
+        """Return the failures since the last call."""
         failed, self.recorder.failed = self.recorder.failed, []
         return failed

@@ -21,7 +21,7 @@ from trio_hub.schedulers.tasks import TaskScheduler
 from .making import Recorder, make_task
 
 FEW, MANY = 10, 4_000
-STEPS = 5  # of each kind
+STEPS = 5  # the number of steps of each kind
 
 
 class Ident(bytes):
@@ -74,7 +74,7 @@ class Plant:
         return task
 
     def running(self, number: int) -> Task:
-        """A task of an engine that differs from those of other numbers."""
+        """Return the task with this number, which one engine runs."""
         return next(iter(self.workers[1 + number].running.values()))
 
 
@@ -147,7 +147,7 @@ def test_a_retry_with_many_idle_engines(scheme: str) -> None:
 
 
 class Waiting:
-    """One engine, busy with the first of the tasks that all of very many others depend on, or not."""
+    """A scheduler with one engine, and very many tasks that depend on the same tasks."""
 
     def __init__(self, waiting: int, how: str) -> None:
         self.scheduler = TaskScheduler(Recorder(), Random(1))
@@ -174,7 +174,7 @@ class Waiting:
         assert self.scheduler.result(task, ok=ok)
 
     def steps(self) -> list[int]:
-        """The cost of each of some steps, after which one task at most has become runnable."""
+        """Return the cost of each of some steps. At most one task becomes runnable in each."""
         scheduler = self.scheduler
         costs = [
             bytecodes(lambda: self.submit("independent", "another")),
@@ -196,7 +196,7 @@ def test_tasks_that_wait_for_others_cost_nothing_meanwhile(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["a star", "follow"])
 def test_the_cost_of_what_becomes_runnable_is_in_proportion(how: str) -> None:
-    """The last step makes all of them runnable at once, between others that are queued."""
+    """The last step makes all tasks runnable at once, while other tasks are queued."""
 
     def cost(waiting: int) -> float:
         plant = Waiting(waiting, how)

@@ -32,7 +32,7 @@ def on_failure(*msg_ids: str, **flags: bool) -> dict[str, Any]:
 
 
 def assert_forgotten(bench: Bench, *, queued: int = 0) -> None:
-    """Nothing is kept of tasks that have ended, and none is unfinished (but for the queued)."""
+    """Check that the scheduler keeps nothing of ended tasks, and that only queued tasks are unfinished."""
     scheduler = bench.scheduler
     assert len(scheduler.tasks) == len(scheduler.queue) == queued
     assert scheduler.running == 0
@@ -115,7 +115,7 @@ def test_forms_of_the_same_dependency(raw: Any) -> None:
 
 @pytest.mark.parametrize("flags", [(1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1), (2, -1, 0)])
 def test_integers_will_do_for_bools(flags: tuple[int, int, int]) -> None:
-    """Stock clients send what they were given, and the stock scheduler asks only whether it is true."""
+    """Stock clients send the values that users give, and the stock scheduler only checks whether they are true."""
     all, success, failure = flags
     raw = Dependency(["x", "y"], all=all, success=success, failure=failure).as_dict()
     assert raw["all"] is all, "an integer"
@@ -301,7 +301,7 @@ def test_an_aborted_task_is_a_failure() -> None:
 
 
 def test_a_chain_of_tasks_does_not_keep_an_engine_from_others() -> None:
-    """What becomes runnable is queued like any other, though it has waited for longer."""
+    """A task whose dependencies are met is queued like any other task, although it has waited for longer."""
     bench = Bench("a")
     for number in range(4):
         bench.submit(str(number), "greedy", after=[str(number - 1)] if number else None)
@@ -451,7 +451,7 @@ def test_the_engine_that_was_followed_is_gone() -> None:
 
 
 def test_the_engine_goes_while_one_queued_task_may_follow_another() -> None:
-    """The failure of the first is news for the second, which has just lost its place in the queue as well."""
+    """The first task fails, which decides the second task just after it has lost its place in the queue."""
     bench = Bench("ab")
     bench.submit("0", targets=["a"])
     bench.answer("a", "0")
@@ -515,7 +515,7 @@ def test_after_and_follow_both_hold() -> None:
     assert_forgotten(bench)
 
 
-# What cannot be
+# Impossible and invalid dependencies
 
 
 @pytest.mark.parametrize("kind", ["after", "follow"])
@@ -823,7 +823,7 @@ def test_an_error_on_the_way_does_not_stop_the_news() -> None:
 @pytest.mark.property
 @given(st.integers(0, 2**32))
 def test_nothing_is_kept_of_a_graph_that_has_run(seed: int) -> None:
-    """Each task runs at most once, none before what it depends on, and at the end the tables are empty."""
+    """Each task runs at most once, and after the tasks on which it depends. At the end, the tables are empty."""
     random = Random(seed)
     bench = Bench("abc")
     ended: dict[str, bool] = {}

@@ -46,7 +46,7 @@ class Modelled:
         self.dependencies = dependencies
         self.ids = {msg_id for raw in dependencies.values() for msg_id in raw["dependencies"]}
         self.asked: set[str] = set()
-        """What the store has not answered for this task yet."""
+        """The msg_ids on which the task depends, and about which the store has not answered yet."""
         self.retries = task.retries
         self.refused: set[bytes] = set()
         self.worker: Worker | None = None
@@ -58,16 +58,16 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
         Oracle.__init__(self)
         self.pending = set(DIRECT)
         self.scheduler = TaskScheduler(self, Random(1), hwm=1)
-        self.scheduler.outcomes = Outcomes(size=6)  # so that the store is asked often
+        self.scheduler.outcomes = Outcomes(size=6)  # small, so that the store is asked often
         self.live: dict[bytes, Worker] = {}
         self.lost: list[Worker] = []
         self.submitted = 0
         self.engines = 0
         self.unfinished: dict[str, Modelled] = {}
         self.ended: dict[str, Outcome] = dict(LONG_AGO)
-        """What the store would say."""
+        """The outcomes that the store returns, by msg_id."""
         self.failed: set[str] = set()
-        """According to the scheduler, since the last step."""
+        """The msg_ids of tasks that the scheduler has failed since the last step."""
 
     @initialize(engines=st.integers(2, 3))
     def start(self, engines: int) -> None:
@@ -92,13 +92,13 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
         assert task.msg_id not in self.failed
         self.failed.add(task.msg_id)
 
-    # What the model makes of a task
+    # The model's decisions about a task
 
     def known(self, model: Modelled, msg_id: str) -> Outcome | None:
         return None if msg_id in model.asked else self.ended.get(msg_id)
 
     def fate(self, model: Modelled) -> str:
-        """Whether it must have ``failed``, is ``ready`` to run somewhere, or must be ``waiting``."""
+        """Return the state that a task must have: ``failed``, ``ready`` (to run on some engine) or ``waiting``."""
         if model.task.msg_id in model.ids:
             return "failed"
         open_follow = False
@@ -134,7 +134,7 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
         self.ended[msg_id] = outcome
 
     def rescan(self, stranded: Sequence[Modelled] = ()) -> None:
-        """Fail what must fail, until nothing more does; but not yet those that are stranded."""
+        """Fail all tasks of the model that must fail, and the tasks that depend on them; but no stranded tasks."""
         again = True
         while again:
             again = False
@@ -145,7 +145,7 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
                     self.end(msg_id, Outcome(False, None))
                     again = True
 
-    # What happens
+    # Steps
 
     @rule(data=st.data(), count=st.integers(1, 4))
     def submit(self, data: st.DataObject, count: int) -> None:
@@ -296,7 +296,7 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
                 self.end(model.task.msg_id, Outcome(False, worker.ident))
             self.rescan(stranded)
 
-    # What holds after every step
+    # Invariants, checked after every step
 
     @invariant()
     def nothing_has_failed_that_need_not(self) -> None:

@@ -16,7 +16,7 @@ from .making import make_task
 
 
 class Filled:
-    """A queue, with tasks numbered in the order in which they were made."""
+    """A queue whose tasks are numbered in the order in which they were made."""
 
     def __init__(self) -> None:
         self.queue = FairQueue()
@@ -190,7 +190,7 @@ def test_an_empty_queue_keeps_nothing() -> None:
 
 
 class Model:
-    """The same by the simplest means: a list in order of turns, searched from the front."""
+    """The queue in its simplest form: a list in the order of turns, which is searched from the front."""
 
     def __init__(self) -> None:
         self.sessions: list[tuple[str, list[Task]]] = []

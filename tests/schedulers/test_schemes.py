@@ -48,7 +48,7 @@ def test_the_schemes_of_the_reference_are_here() -> None:
     assert set(SCHEMES) == {"leastload", "lru", "plainrandom", "pure", "twobin", "weighted"}
 
 
-# What holds for all
+# Rules of all schemes
 
 
 @each_scheme
@@ -117,7 +117,7 @@ def test_only_who_is_there_and_accepts_is_chosen(name: str, steps: list[tuple[st
         worker = workers[index]
         chosen_of = {other for number, other in enumerate(workers) if bits >> number & 1}
         if step == "add":
-            scheme.discard(worker)  # it is about to change its load
+            scheme.discard(worker)  # the load of this worker is about to change
             worker.running = {str(number): ANY for number in range(bits % 4)}
             worker.last_used = bits
             scheme.add(worker)
@@ -214,7 +214,7 @@ def test_plainrandom_gives_all_the_same_chances() -> None:
 def test_twobin_takes_the_less_recently_used_of_two() -> None:
     workers = [make_worker(name, last_used=last) for name, last in zip("abcd", (4, 3, 2, 1), strict=True)]
     counts = drawn(make("twobin", *workers), 16_000)
-    for worker, sixteenths in zip(workers, (1, 3, 5, 7), strict=True):  # of four, two are drawn: 4 * 4 ways
+    for worker, sixteenths in zip(workers, (1, 3, 5, 7), strict=True):  # two of four are drawn: 4 * 4 ways
         assert abs(counts[worker.ident] - 1000 * sixteenths) < 300
 
 

@@ -35,7 +35,7 @@ IDENTS = [b"a", b"b", b"c", b"d"]
 
 
 class TaskMachine(RuleBasedStateMachine, Oracle):
-    """Plays clients and engines, and writes down what the scheduler makes of it."""
+    """Plays clients and engines, and records the scheduler's decisions."""
 
     scheme = "leastload"
 
@@ -48,11 +48,11 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         self.scheduler = TaskScheduler(self, Random(seed), hwm=hwm, scheme=self.scheme)
         self.hwm = hwm if SCHEMES[self.scheme].bounded else 0
         self.tasks: dict[str, Task] = {}
-        """All that were ever submitted."""
+        """All tasks that were ever submitted, by msg_id."""
         self.runs_on: dict[str, Worker] = {}
         self.answers: Counter[str] = Counter()
         self.failed_on: dict[str, set[bytes]] = {}
-        """By msg_id, the engines that failed it and were not forgiven."""
+        """The engines on which each task has failed, and that must not run it again, by msg_id."""
         self.unmet_on: dict[str, set[bytes]] = {}
         self.live: dict[bytes, Worker] = {}
         self.lost: list[Worker] = []
@@ -60,7 +60,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         self.aborted: set[str] = set()
         """The msg_ids of tasks that were aborted while they ran. They go on there, and nowhere else."""
         self.idle_since_abandoned: set[Worker] = set()
-        """What makes room by `abandon` is not filled before the engine's next answer: the engine is busy still."""
+        """Workers with room by `abandon`. They get no task before their next answer, since they are still busy."""
         for ident in IDENTS[:engines]:
             self.live[ident] = self.scheduler.add_engine(ident)
 
@@ -208,14 +208,14 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), ident=st.sampled_from([*IDENTS, b"nobody"]))
     def result_of_another(self, data: st.DataObject, ident: bytes) -> None:
-        """From the wrong engine, for a task that waits, or twice: there is no task to give a result of."""
+        """Look up a task by an engine that does not run it, or by an unknown msg_id: no task is found."""
         msg_id = data.draw(st.sampled_from(list(self.tasks)))
         worker = self.runs_on.get(msg_id)
         found = self.scheduler.running_on(ident, msg_id)
         assert found is (self.tasks[msg_id] if worker is not None and worker.ident == ident else None)
         assert self.scheduler.running_on(ident, "unknown") is None
 
-    # What holds after every step
+    # Invariants, checked after every step
 
     @invariant()
     def each_task_is_in_one_state(self) -> None:
@@ -271,7 +271,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
             if self.failed_on[task.msg_id] and task.refused == task.unmet:
                 assert not task.timeout
                 assert not any(self.may_run(task, ident) for ident in self.live)
-                self.failed_on[task.msg_id].clear()  # for good, whoever comes
+                self.failed_on[task.msg_id].clear()  # for ever, even if new engines come
 
     @invariant()
     def nothing_waits_that_could_run(self) -> None:
@@ -286,7 +286,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
                 assert task.accepts(ident) or not self.may_run(task, ident)
 
     def teardown(self) -> None:
-        """In the end everybody gets an answer: all that runs succeeds, and an engine comes that can do anything."""
+        """Check that every task is answered in the end: running tasks succeed, and a new engine runs all others."""
         if not hasattr(self, "scheduler"):
             return
         while self.lost:

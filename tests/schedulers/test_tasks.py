@@ -109,7 +109,7 @@ def test_a_msg_id_is_unfinished_once() -> None:
     assert bench.scheduler.tasks == {"1": first, "2": waiting}
     assert bench.assigned == [("1", "a")]
     bench.answer("a", "1")
-    bench.submit("1")  # it may come again when it is done
+    bench.submit("1")  # the msg_id may come again when the task is done
     assert bench.queued() == ["1"]
 
 
@@ -147,7 +147,7 @@ def test_a_retry_prefers_an_engine_that_has_not_failed_it() -> None:
         assert not bench.answer(engine, "1", ok=False)
     assert sorted(tried) == ["a", "b", "c"]
     assert task.retries == 2
-    [(_, engine)] = bench.assigned  # all have failed it, and are forgiven
+    [(_, engine)] = bench.assigned  # the task has failed on all engines, so all are allowed again
     assert bench.answer(engine, "1")
 
 
@@ -411,7 +411,7 @@ def test_a_task_is_abandoned_wherever_it_is() -> None:
     assert bench.scheduler.running_on(b"a", "1") is None
 
 
-# What is shown
+# Lists and counts of tasks
 
 
 def test_tasks_and_workers_show_what_they_are() -> None:
@@ -431,7 +431,7 @@ def test_negative_or_missing_retries_are_none() -> None:
 
 
 def test_the_same_events_have_the_same_outcome_in_every_process() -> None:
-    """Sets of bytes have another order in each, if Python's hashes are random. So nothing may depend on it."""
+    """With random hashes, sets of bytes have another order in each process. No decision may depend on it."""
     program = """
 from tests.schedulers.making import Bench
 from trio_hub.schedulers.schemes import SCHEMES
@@ -567,7 +567,7 @@ def test_a_great_many_are_aborted_at_once() -> None:
     assert len(bench.queued()) == 20_000
 
 
-# What is long is done in slices
+# Long work is done in slices
 
 
 def test_an_engine_gets_thousands_of_tasks_in_slices_and_in_order() -> None:

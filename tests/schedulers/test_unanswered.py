@@ -95,7 +95,7 @@ class UnansweredMachine(RuleBasedStateMachine):
         assert self.unanswered.strand(self.lanes[name]) == wanted
         for direct in wanted:
             del self.model[direct.header.msg_id]
-        self.lanes[name] = Lane(name)  # it may come back, and owes nothing
+        self.lanes[name] = Lane(name)  # the engine may come back, without unanswered requests
 
     @invariant()
     def same(self) -> None:

@@ -54,7 +54,7 @@ class SoakClient:
         """All requests since the last `forget`, by msg_id."""
         self.replies: defaultdict[str, list[Received]] = defaultdict(list)
         self.fetched: set[str] = set()
-        """Requests whose results did not come by themselves."""
+        """The msg_ids of requests whose results the client had to ask for."""
         self.figures: Counter[str] = Counter()
         self.disturbed_at = 0.0
         """When connections of this client, or the hub, were disturbed last."""
@@ -88,7 +88,7 @@ class SoakClient:
                     client.replies = self.replies
                     if self._own is None:
                         self._own = client.session
-                    client.session = self._own  # which never uses a msg_id again, whatever the connection
+                    client.session = self._own  # this session never uses a msg_id twice, on any connection
                     self.disturbed_at = trio.current_time()
                     try:
                         yield
@@ -322,7 +322,7 @@ class SoakClient:
         self.figures["submitted again"] += 1
         if request.queue == "task":
             metadata = dict(request.metadata)
-            for name in {"after", "follow"} & metadata.keys():  # the hub may not know what has ended
+            for name in {"after", "follow"} & metadata.keys():  # the hub may not know requests that have ended
                 metadata[name] = [other for other in metadata[name] if other in self.open()]
             self.client.submit(request.buffer, metadata=metadata, msg_id=msg_id)
         elif request.queue == "mux":

@@ -63,7 +63,7 @@ class Place:
             try:
                 await self._work(engine)
             except trio.ClosedResourceError:
-                return  # it is dead
+                return  # the engine is dead
 
     async def _work(self, engine: ScriptedEngine) -> None:
         """Carry out one request after the other. Each takes its time, so that some are always under way."""
@@ -198,7 +198,7 @@ class Fleet:
         self.by: defaultdict[str, list[int]] = defaultdict(list)
         """The ids of the engines that have carried out each request, since the last `forget`."""
         self.story: list[tuple[float, str, int]] = []
-        """What happened to which engine, and when."""
+        """The events of engines: the time, the kind of event, and the engine's id."""
         self.events: Counter[str] = Counter()
 
     async def run(self) -> None:

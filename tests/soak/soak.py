@@ -112,7 +112,7 @@ class Soak:
         assert not self.wrongs, "\n".join(self.wrongs[:20])
         self._check_log()
 
-    # What happens to the hub
+    # Restarts of the hub, and purges
 
     async def _restart(self, delay: float) -> None:
         """Stop or kill the hub after a delay, and start the next one."""

@@ -23,7 +23,7 @@ SKIPS = {
     "Slurm": r"Requires slurm",
     "ipykernel 7": r"ordering issues in ipykernel 7",  # the suite skips this one everywhere
 }
-"""What a test may be skipped for: a regular expression for each reason."""
+"""The reasons for which a test may be skipped, as regular expressions."""
 
 TIMED = re.compile(r"test_asyncresult\.py test_(wall_time|serial_time|elapsed|hubresult_timestamps)")
 """Tests that compare times by the wall clock, which a busy machine may fail: they are tried up to three times."""
@@ -81,7 +81,7 @@ class OurController:
         elif report.skipped and not hasattr(report, "wasxfail"):
             assert isinstance(report.longrepr, tuple)
             self.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
-        elif str(report.outcome) == "rerun" and report.nodeid not in self.timed:  # as pytest-rerunfailures says it
+        elif str(report.outcome) == "rerun" and report.nodeid not in self.timed:  # of pytest-rerunfailures
             self.tried_again.add(report.nodeid)
 
     @pytest.hookimpl(trylast=True)
@@ -128,18 +128,18 @@ class OurController:
 
 
 def processes() -> Iterator[tuple[Path, list[str]]]:
-    """The processes of this run, as directories of /proc, and their command lines."""
+    """Return the processes of this run, as directories of /proc, and their command lines."""
     mark = f"{LOG}={os.environ[LOG]}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes():
                 yield process, (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
 
 
 def stock_processes() -> Iterator[tuple[int, str]]:
-    """The stock controllers that run; and, where ours are wanted, the stock engines."""
+    """Return the running stock controllers, and the stock engines if the run uses ours."""
     ours = os.environ.get(ENGINES) == "trio-hub"
     for process, command in processes():
         stock = controller_arguments(command) is not None or (ours and engine_arguments(command) is not None)

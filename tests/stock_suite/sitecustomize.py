@@ -31,12 +31,12 @@ OUR_ENGINE = ("-m", "trio_hub", "engine")
 
 
 def controller_arguments(argv: list[str]) -> list[str] | None:
-    """What an ipcontroller is told by the command line of a Python process; None if it is none."""
+    """Return the arguments of an ipcontroller from its command line; None if the process is no ipcontroller."""
     return arguments_of(argv, MODULES, SCRIPTS)
 
 
 def engine_arguments(argv: list[str]) -> list[str] | None:
-    """What an ipengine is told by the command line of a Python process; None if it is none."""
+    """Return the arguments of an ipengine from its command line; None if the process is no ipengine."""
     return arguments_of(argv, ENGINE_MODULES, ENGINE_SCRIPTS)
 
 
@@ -61,7 +61,7 @@ def note(whose: str) -> None:
 
 
 class Tripwire:
-    """Sees to it that ipyparallel's controller application, once imported, cannot be initialized."""
+    """Keeps ipyparallel's controller application from being initialized."""
 
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
         if name != "ipyparallel.controller.app":

@@ -1,4 +1,4 @@
-"""What `nox -s interop` relies on: every way to start a stock controller leads to ours, or is noted and refused."""
+"""Each way to start a stock controller starts ours, or is noted and refused. `nox -s interop` relies on this."""
 
 from __future__ import annotations
 

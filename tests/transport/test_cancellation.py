@@ -90,7 +90,7 @@ async def test_a_cancelled_reader_loses_no_message(open_pair: OpenPair) -> None:
                         connected.send([b"%d" % sent])
                         sent += 1
                         await trio.testing.wait_all_tasks_blocked()
-                        nursery.cancel_scope.cancel()  # it has got that far without having been cancelled
+                        nursery.cancel_scope.cancel()  # the task has reached this line without a cancellation
             finally:
                 trio.lowlevel.remove_instrument(cancelling)
         async with trio.open_nursery() as nursery:
@@ -203,7 +203,7 @@ async def test_closing_while_another_task_is_about_to_wait(open_pair: OpenPair) 
 
 def test_a_context_ends_although_a_connection_broke_while_it_was_sent_on() -> None:
     rng = random.Random(1)
-    for _ in range(400):  # it takes some dozens of them for a message to meet the moment
+    for _ in range(400):  # a message arrives at the critical moment once in some dozens of rounds
         near: zmq.Context[Any] = zmq.Context()
         bound = Channel(near.socket(zmq.PUB))
         port = bound.socket.bind_to_random_port("tcp://127.0.0.1")
@@ -217,7 +217,7 @@ def test_a_context_ends_although_a_connection_broke_while_it_was_sent_on() -> No
         for _ in range(rng.randrange(1000)):
             pass
         bound.close(linger=100)
-        ending = threading.Thread(target=near.term, daemon=True)  # which one that hangs would outlive
+        ending = threading.Thread(target=near.term, daemon=True)  # a thread that hangs would outlive the test
         ending.start()
         ending.join(LIMIT)
         assert not ending.is_alive()
@@ -480,7 +480,7 @@ async def test_what_has_just_come_goes_before_the_rest_of_a_flood(open_pair: Ope
         while not handled:
             await trio.testing.wait_all_tasks_blocked(0.002)
         while select.select([quiet.fd], [], [], 0)[0]:
-            assert not quiet.is_readable()  # which takes note of all there is to know until now
+            assert not quiet.is_readable()  # this reads the state of the socket until now
         for _ in range(1000):
             flood.send([b"x"])
         while len(handled) < 1002:

@@ -15,7 +15,7 @@ from trio_hub.wire.frames import Frames
 
 @contextmanager
 def connected() -> Iterator[tuple[Channel, zmq.Socket[Any], list[Frames], list[int]]]:
-    """A channel, a socket to send to it with, what the channel has handled, and what it has refused."""
+    """Give a channel, a socket that sends to it, the messages that it has handled, and those that it has refused."""
     handled: list[Frames] = []
     refused: list[int] = []
     with (

@@ -43,7 +43,7 @@ class Listener:
 
 
 class Stage:
-    """A publisher at work, and its subscribers."""
+    """A running publisher, and its subscribers."""
 
     def __init__(self, publisher: Publisher, port: int, context: zmq.Context[zmq.Socket[Any]]) -> None:
         self.publisher = publisher
@@ -281,7 +281,7 @@ async def test_a_descriptor_that_is_used_again_means_a_new_connection() -> None:
                 listener.socket.subscribe(b"old" if i % 2 else b"")
                 await eventually(lambda: bool(len(scene.subscribers)))
                 seen.update(fd for fd, _ in scene.subscribers)
-            # It goes without being waited for, and the next one comes.
+            # The next subscriber comes without waiting until the hub has noticed the end of this one.
             with scene.peer() as following:
                 following.socket.subscribe(b"")
                 sent = 0

@@ -51,7 +51,7 @@ def test_the_oldest_are_dropped_and_no_more_than_must_be(limit: int, steps: list
             assert kept == [*before, put[-1]][-len(kept) :]
             gone = [*before, put[-1]][: -len(kept)]
             assert dropped_now == bool(gone)
-            if gone:  # with the last of these there would have been too much
+            if gone:  # the last of these messages would have exceeded the limit
                 assert subscriber.size + gone[-1].size > limit
         elif before:
             sent.append(before[0])
@@ -89,7 +89,7 @@ def test_zeromq_never_holds_more_than_its_room_or_one_message(steps: list[tuple[
 def test_what_is_no_message_does_not_make_room_for_more() -> None:
     subscriber = Subscriber("here")
     subscriber.held = 100
-    assert subscriber.written(1_000)  # of which 900 were no messages
+    assert subscriber.written(1_000)  # 900 of these bytes were no messages
     assert subscriber.held == 0
     subscriber.held = 50
     assert not subscriber.written(1_000)

@@ -26,7 +26,7 @@ def sealed(
     content: Any = None,
     buffers: Sequence[Buffer] = (),
 ) -> Frames:
-    """A signed message of these dicts, from a peer of the session; what is bytes already is taken as it is."""
+    """Return a signed message of these dicts, from a peer of the session. Bytes are used as they are."""
     if header is None:
         header = session.new_header("apply_request")
     parts = [header, parent or {}, metadata or {}, content or {}]

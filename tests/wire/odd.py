@@ -30,7 +30,7 @@ _scalars = (
     | st.integers()
     | st.floats()
     | st.sampled_from([2**63, 2**64, -(2**63) - 1, 1.7e308, 5e-324, -0.0])
-    | st.just(0).map(lambda _: HUGE)  # made late, since Hypothesis shows what it is given, and Python refuses to
+    | st.just(0).map(lambda _: HUGE)  # made late, since Python cannot print it, and Hypothesis would
 )
 _no_json = st.sampled_from(
     [

@@ -1,4 +1,4 @@
-"""Dividing multipart messages."""
+"""Multipart messages are divided into their named parts."""
 
 from __future__ import annotations
 

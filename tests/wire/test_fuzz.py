@@ -53,25 +53,25 @@ KINDS_OF_FRAMES: list[type[bytes] | type[memoryview]] = [bytes, memoryview]
 
 @st.composite
 def packed(draw: st.DrawFn, packer: str, wanted: st.SearchStrategy[Any]) -> bytes:
-    """A dict, packed; sometimes with some of its bytes changed, sometimes not a dict at all."""
+    """Draw a packed dict, sometimes with some bytes changed, and sometimes another packed value."""
     if draw(st.integers(0, 3)) == 0:
         return draw(garbage)
     value = draw(wanted)
-    # by msgspec and not our packer, which is not what is tested here
+    # packed by msgspec, since our packer is not tested here
     data = msgspec.msgpack.encode(value) if packer == "msgpack" else msgspec.json.encode(value)
     return draw(mutated(data)) if draw(st.integers(0, 3)) == 0 else data
 
 
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
-    """The bytes, with some cut out and others put in."""
+    """Draw these bytes with some parts removed and others inserted."""
     start = draw(st.integers(0, len(data)))
     length = draw(st.integers(0, 4) | st.integers(0, len(data)))
     return data[:start] + draw(garbage) + data[start + length :]
 
 
 def read_whole(session: Session, frames: Frames) -> Message | WireError:
-    """Read all that the hub may ever want of a message. Raises nothing, or the invariant is broken."""
+    """Read all parts of a message that the hub may ever read. An exception breaks the invariant."""
     try:
         message = session.read_untrusted(frames)
     except WireError as error:

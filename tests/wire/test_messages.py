@@ -267,6 +267,6 @@ def test_a_wire_error_has_one_of_the_known_kinds() -> None:
 
 
 def test_headers_are_small() -> None:
-    """They are made for every message, so the garbage collector shall not look at them."""
+    """A header is made for every message, so the garbage collector must not track headers."""
     for struct in (Header, ParentHeader, ResultMetadata):
         assert not struct.__struct_config__.gc

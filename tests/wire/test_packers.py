@@ -113,7 +113,7 @@ def test_whatever_it_is_it_is_packed_or_a_type_error(name: str, value: Any) -> N
         return
     unpacked = packer.unpack_untrusted(data)
     assert repr(packer.unpack_untrusted(packer.pack(unpacked))) == repr(unpacked)
-    with contextlib.suppress(WireError):  # of extension types
+    with contextlib.suppress(WireError):  # extension types are refused
         json.loads(packer.to_json(data), parse_constant=pytest.fail)
 
 

@@ -303,7 +303,7 @@ def test_a_forged_message_does_not_block_the_genuine_one(replace: tuple[int, byt
     session = make_session()
     genuine = sealed(session)
     index, part = replace
-    forged: list[Any] = [*genuine]  # with the genuine signature
+    forged: list[Any] = [*genuine]  # the forged messages have the genuine signature
     forged[index] = part
     for _ in range(2):
         with pytest.raises(WireError) as caught:

@@ -140,11 +140,11 @@ def test_any_content_in_both_directions(packer: str, content: dict[str, Any]) ->
 @pytest.mark.parametrize("packer", ["json", "orjson"])
 @pytest.mark.parametrize("text", ["\ud800", "lone \udfff among others"])
 def test_lone_surrogates_in_both_directions(packer: str, text: str) -> None:
-    """Output of a program whose file names are not UTF-8, say."""
+    """Lone surrogates occur in output, for example in file names that are not UTF-8."""
     both = Both(packer)
     assert both.to_stock(both.ours.write("x_reply", {"text": text}))["content"] == {"text": text}
     header = both.stock.msg_header("stream")
-    raw = b'{"text":"' + text.encode("utf-8", "surrogatepass") + b'"}'  # as it lies on the wire
+    raw = b'{"text":"' + text.encode("utf-8", "surrogatepass") + b'"}'  # the bytes of the message
     frames = [b"<IDS|MSG>", b"", both.stock.pack(header), b"{}", b"{}", raw]
     frames[1] = both.stock.sign(frames[2:])
     assert both.ours.content(both.ours.read_untrusted(frames)) == both.to_stock(frames)["content"]

@@ -50,7 +50,7 @@ def switch_often() -> None:
 
 
 async def tidy_at_rest() -> None:
-    """Give memory back to the system each time the process comes to rest after work. Never returns.
+    """Give memory back to the system each time the process becomes idle after work. Never returns.
 
     While the process works, it reuses freed memory. But a purge of a hundred thousand records, or the loss of five
     hundred engines, frees some hundred megabytes that the process may never need again.

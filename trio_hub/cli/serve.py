@@ -1,4 +1,4 @@
-"""``trio-hub serve``."""
+"""The command ``trio-hub serve``."""
 
 from __future__ import annotations
 

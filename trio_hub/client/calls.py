@@ -79,7 +79,7 @@ def content_of(reply: HubReply) -> dict[str, Any]:
     if status == "ok":
         return content
     if status == "aborted":
-        raise RemoteError("TaskAborted", "it was withdrawn before it began")
+        raise RemoteError("TaskAborted", "the call was aborted before it began")
     engine_info = content.get("engine_info")
     engine = engine_info.get("engine_id") if isinstance(engine_info, dict) else None
     traceback = content.get("traceback")

@@ -303,7 +303,7 @@ class Client:
 
     async def _abort_queued(self, msg_ids: Sequence[str]) -> set[str]:
         """Return the msg_ids of the calls among these that the hub still had, and has aborted."""
-        with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # as an ipcontroller answers
+        with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # an ipcontroller answers with an error
             return set((await self._query("abort_request", {"msg_ids": list(msg_ids)}))["aborted"])
         return set()
 

@@ -53,13 +53,13 @@ def _class_of(ename: str) -> type[RemoteError] | None:
             {"__str__": _text, "__reduce__": _reduced, "__module__": __name__},
         )
         made(ename, "")
-    except Exception:  # such as UnicodeDecodeError, which is not made of a text
+    except Exception:  # such as UnicodeDecodeError, which needs other arguments than a text
         return None
     return made
 
 
 def _text(error: RemoteError) -> str:
-    return str(error.args[0])  # not as KeyError and OSError write themselves
+    return str(error.args[0])  # not str(error), in which KeyError and OSError add other text
 
 
 def _reduced(error: RemoteError) -> tuple[Any, ...]:

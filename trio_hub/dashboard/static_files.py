@@ -22,7 +22,7 @@ CONTENT_TYPES = {
 
 
 class StaticFile(NamedTuple):
-    """A served file."""
+    """A file that the dashboard serves."""
 
     content: bytes
     content_type: str

@@ -61,7 +61,7 @@ def prefilter(query: Query) -> Prefilter:
     for condition in query.conditions:
         key, operator = condition.path[0], condition.operator
         if key == "msg_id" and operator in ("$eq", "$in"):
-            continue  # it is part of `exact_ids`
+            continue  # this term is part of `exact_ids`
         term = _term(condition) if key in PLAIN_KEYS else None
         if term is None:
             exact = False

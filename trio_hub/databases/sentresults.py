@@ -18,7 +18,7 @@ from .filesystems import lacking
 __all__ = ["SentResultsFile"]
 
 ENTRIES = 1 << 16
-"""The number of results that are remembered: those of several seconds."""
+"""The number of results that are remembered: enough for several seconds."""
 _MAGIC = b"trio_hub delivered 1\n\0\0\0"
 _ENTRY = 8
 _START = len(_MAGIC) + 8

@@ -106,7 +106,7 @@ class Writer:
     def _call(self, calls: Sequence[Callable[[], None]]) -> None:
         self._due.extend(calls)
         if self._calling:
-            return  # one of these calls has called this: its calls follow when the others are done
+            return  # a call of the present batch has called this method: its own calls follow after the batch
         self._calling = True
         try:
             while self._due:

@@ -124,7 +124,7 @@ class CannedFunction(Canned):
 
 
 class CannedPartial(Canned):
-    """A `functools.partial`."""
+    """A `functools.partial`, whose function and arguments are canned."""
 
     def __init__(self, partial: functools.partial[Any]) -> None:
         self.func = can(partial.func)

@@ -57,7 +57,7 @@ class Engine:
         jobs: the requests for the main thread.
         printed: the output that is not sent yet.
         redirection: the pipes that catch the output of subprocesses and libraries in C.
-        told: called with the data that the nanny needs to tell the hub of the engine's death; with None at a goodbye.
+        told: called with the data with which the nanny reports the engine's death; with None when it unregisters.
         registered: called with the engine's id, each time it has one.
     """
 
@@ -136,7 +136,7 @@ class Engine:
             await self._receiver.run()  # until all channels are closed, as when the engine moves to another hub
 
     def stop(self, reason: str) -> None:
-        """End the engine: say goodbye, and return from `run`."""
+        """End the engine: unregister, and return from `run`."""
         self.reason = self.reason or reason
         self._scope.cancel()
 
@@ -144,7 +144,7 @@ class Engine:
         self.stop("a client has asked for it")
 
     def _leave(self) -> None:
-        """Say goodbye to the hub, send what can be sent, and close all sockets."""
+        """Unregister, send the messages that can be sent, and close all sockets."""
         link = self._link
         if link is not None:
             self._redirection.drain(self._printed)

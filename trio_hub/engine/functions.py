@@ -59,7 +59,7 @@ class FunctionCache:
         if isinstance(loaded, Canned) and not isinstance(loaded, CannedFunction):
             return False  # a reference, for instance, whose value may change
         if type(function) is not FunctionType or (isinstance(loaded, FunctionType) and _is_found_by_name(loaded)):
-            return False  # to look a function up by its name is quick, and finds a module that was loaded again
+            return False  # looking a function up by name is quick, and also works after a module was loaded again
         return self._is_fixed(function, _MAX_DEPTH)
 
     def _is_fixed(self, value: Any, depth: int) -> bool:

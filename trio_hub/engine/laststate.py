@@ -20,14 +20,14 @@ def open_state() -> int:
 
 
 def write_state(descriptor: int, state: dict[str, Any] | None) -> None:
-    """Write the engine's state over its last one: how it is known at the hub; None when it has said goodbye."""
+    """Write the engine's state over its last one: its identity at the hub; None when it has unregistered."""
     import json
 
     os.pwrite(descriptor, json.dumps(state).encode() + b"\n", 0)  # the rest of a longer state stays behind the newline
 
 
 def last_state(descriptor: int) -> dict[str, Any] | None:
-    """Return the last state that the engine wrote; None if it has never registered, or has said goodbye."""
+    """Return the last state that the engine wrote; None if it has never registered, or has unregistered."""
     written, newline, _ = os.pread(descriptor, MAX_STATE, 0).partition(b"\n")
     if not newline:
         return None

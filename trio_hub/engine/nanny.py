@@ -1,8 +1,8 @@
 """The nanny: the process that is started, and that has the engine as its child.
 
 The nanny forks the engine before anything heavy is imported, so the nanny needs only a few megabytes. It passes signals
-on to the engine, and ends the processes that the engine leaves behind. It tells the hub when the engine dies without a
-goodbye, and ends as the engine has ended.
+on to the engine, and ends the processes that the engine leaves behind. It tells the hub when the engine has died
+without unregistering, and ends as the engine has ended.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def start(options: EngineOptions) -> NoReturn:
     engine = os.fork()
     if engine == 0:
         os.close(life_write)
-        os.setpgid(0, 0)  # so that a Ctrl-C in the terminal is for the nanny, and what the engine leaves can be found
+        os.setpgid(0, 0)  # so that Ctrl-C reaches only the nanny, and it finds the processes that the engine leaves
         _reset_signals()
         from .process import run_engine
 

@@ -1,4 +1,4 @@
-"""The command line of ``trio-hub engine``, which is that of ``ipengine``."""
+"""The command line of ``trio-hub engine``, with the options of ``ipengine``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class EngineOptions:
     connection_info: str = ""
     """The content of a connection file, as JSON; instead of a file."""
     wait_for_file: float = 10.0
-    """How long to wait until the connection file exists."""
+    """Seconds to wait until the connection file exists."""
     timeout: float = 5.0
-    """How long to wait for the hub's answer to the registration."""
+    """Seconds to wait for the hub's answer to the registration."""
     url: str = ""
     """The address of the registration socket, instead of the one in the connection file."""
     location: str = ""
@@ -55,7 +55,7 @@ class EngineOptions:
     curve_publickey: str = ""
     curve_secretkey: str = ""
     kill_grace: float = 5.0
-    """How long an engine has to end after a signal, before the nanny kills it."""
+    """Seconds that an engine has to end after a signal, before the nanny kills it."""
     help: bool = False
     version: bool = False
 

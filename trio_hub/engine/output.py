@@ -124,12 +124,12 @@ class Printed:
         return full and not (in_main and self._deferred is not None)
 
     def defers(self, error: BaseException) -> bool:
-        """Have the main thread raise an error when it has added what it is adding, if it is.
+        """Defer an error of a signal handler until the main thread has finished a change of this object.
 
-        A signal handler that raised it at once might leave this object half changed.
+        An error that is raised at once might leave the object half changed.
 
         Returns:
-            Whether the error will be raised here.
+            Whether the main thread is changing the object. If so, it raises the error afterwards.
         """
         if self._in_add:
             self._deferred = error

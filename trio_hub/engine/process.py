@@ -32,11 +32,11 @@ __all__ = ["run_engine"]
 log = get_logger("trio_hub.engine")
 
 OK, FAILED, NOT_REGISTERED = 0, 1, 255
-"""Exit codes: those of ipengine."""
+"""Exit codes, as of ipengine."""
 ENDS_WITHIN = 2.0
-"""Seconds that the process has to end, once the engine has said goodbye: user code may never return."""
+"""Seconds that the process has to end after the engine has unregistered, since user code may never return."""
 SOCKETS_END_WITHIN = 5.0
-"""Seconds that the thread of the sockets has to send what is left, and end."""
+"""Seconds that the thread of the sockets has to send the remaining messages and to end."""
 
 
 class _Sockets:
@@ -247,7 +247,7 @@ def _run_sockets(
     except* Exception:
         with suppress(Exception):  # user code may have closed the log, too
             log.critical("the engine has failed", exc_info=True)
-        os._exit(FAILED)  # without a goodbye: the nanny tells the hub
+        os._exit(FAILED)  # without unregistering: the nanny tells the hub
     finally:
         printed.close()
         jobs.end()

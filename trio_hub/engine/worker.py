@@ -122,7 +122,7 @@ class Worker:
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt user code. The handler of SIGINT."""
         if self._interruptible:
-            self._interruptible = False  # one interrupt a request: the second would meet the engine's own code
+            self._interruptible = False  # one interrupt per request: a second one would hit the engine's own code
             if not self.printed.defers(interrupt := KeyboardInterrupt()):
                 raise interrupt
             return
@@ -190,7 +190,7 @@ class Worker:
         return None if kernel is None else kernel.shell
 
     def prepare_namespace(self) -> None:
-        """Make the user's namespace that of ``__main__``, where pickles and functions look for it."""
+        """Use the user's namespace as the namespace of ``__main__``, where pickles and functions look for names."""
         self.namespace["get_ipython"] = self.get_ipython
         sys.modules["__main__"] = self.module
         hooks.install(self.get_ipython)

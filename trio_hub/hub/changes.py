@@ -25,7 +25,7 @@ RECENT = timedelta(seconds=60)
 MOST = 1_000
 """The maximum number of changes that are kept. Only the latest change of each engine id is kept."""
 AHEAD = timedelta(seconds=2)
-"""How long a client may subscribe before it asks for the engines."""
+"""The maximum time from a client's subscription to its query for the engines."""
 SESSIONS = 10_000
 """The maximum number of sessions that are remembered. Only the first question of each session counts."""
 

@@ -76,7 +76,7 @@ class DirectQueue:
         self.late: dict[str, EngineConnector] = {}
         """By msg_id, the lost engine of each request that was answered with an error; its result may still come."""
         self.submitted = 0
-        """Requests received."""
+        """The number of received requests."""
 
     # From clients
 

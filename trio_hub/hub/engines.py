@@ -83,7 +83,7 @@ class Engines:
         self.alive: dict[int, EngineConnector] = {}
         """The engines that are registered (`EngineState.is_registered`), by id."""
         self.by_ident: dict[bytes, EngineConnector] = {}
-        """The same engines, by identity."""
+        """The registered engines, by identity."""
         self.incoming_registrations: dict[bytes, EngineConnector] = {}
         """The engines that were told their ids and whose hearts were not heard yet, by identity."""
         self.lost: set[EngineConnector] = set()

@@ -35,7 +35,7 @@ class Notices:
         self.ignored: Counter[str] = Counter()
         """Readable messages that changed nothing, by reason."""
         self.internal_errors: Counter[str] = Counter()
-        """Exceptions that nobody expected, by the place in the hub at which they were caught."""
+        """Unexpected exceptions, by the place in the hub at which they were caught."""
 
     def unreadable(self, channel: str, error: WireError, **fields: Any) -> None:
         """Count bytes that are not a message; nothing else changes. `fields` are for the log."""
@@ -49,7 +49,7 @@ class Notices:
         log.log(level, "ignored a message", kind=reason, what=what, **fields)
 
     def failed(self, place: str, error: Exception, **fields: Any) -> HubError:
-        """Count and log an exception that nobody expected, and return the error with which to answer the request.
+        """Count and log an unexpected exception, and return the error with which to answer the request.
 
         Args:
             place: the hub's activity; one of a small set of names, since it labels a counter.
@@ -67,7 +67,7 @@ class Notices:
             **fields,
         )
         text = f"the hub failed at {place}: {name}: {error}"[:1000]
-        return HubError(text.encode("utf-8", "replace").decode())  # which every packer can write
+        return HubError(text.encode("utf-8", "replace").decode())  # a text that every packer can write
 
     def tell(self, event: Event) -> None:
         """Pass an event to the host. Call this only while the host is listening."""

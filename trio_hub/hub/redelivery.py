@@ -23,7 +23,7 @@ class Presumption(Enum):
     MISSED = "missed"
     """The client has asked for the result, so it had not left: the client gets it."""
     SENT_AGAIN = "sent again"
-    """This hub has sent the result, since the client asked."""
+    """This hub has sent the result again, since the client has asked for it."""
 
 
 class Redelivery:

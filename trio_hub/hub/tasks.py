@@ -82,7 +82,7 @@ class TaskQueue:
         self._assignments = assignments
         self.scheduler = assignments.scheduler
         self.submitted = 0
-        """Tasks received."""
+        """The number of received tasks."""
 
     # From clients
 
@@ -264,7 +264,7 @@ class TaskQueue:
             task.retries = custody.retries
         task.refused = frozenset(custody.refused)
         task.unmet = frozenset(custody.unmet)
-        if record.engine_uuid is None and custody.since is not None:  # else an engine has had it: a new wait
+        if record.engine_uuid is None and custody.since is not None:  # else an engine has had the task: a new wait
             task.waited = max(self._now().timestamp() - custody.since, 0.0)
         if engine is None or engine.worker is None:
             return task

@@ -74,7 +74,7 @@ class LocalEngines:
         self.command = list(command)
         self.environment = dict(os.environ, IPP_CONNECTION_INFO=json.dumps(engine_info))
 
-    # What is known of them
+    # The state of the local engines
 
     @property
     def saved(self) -> dict[int, SavedProcess]:

@@ -261,14 +261,14 @@ class _Scheduler:
 
     def __init__(self) -> None:
         self.address: dict[str, Any] | None = None
-        """Its address, once it is ready; None before."""
+        """The address of the scheduler, in several forms; None until the scheduler is ready."""
         self.failure = ""
-        """Why it is not ready; empty if it is, or may still be."""
+        """Why the scheduler is not ready; empty if it is ready, or may become ready."""
         self.scope = trio.CancelScope()
         self.dying = False
-        """Whether its process has ended."""
+        """Whether the process of the scheduler has ended."""
         self.settled = trio.Event()
-        """Set when it is ready, or will never be ready."""
+        """Set when the scheduler is ready, or will never be ready."""
         self.output_ended = trio.Event()
         self.ended = trio.Event()
         self._output: deque[str] = deque(maxlen=LAST_LINES)

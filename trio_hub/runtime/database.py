@@ -66,7 +66,7 @@ async def open_database(config: HubConfig, now: Callable[[], datetime], failures
     age = None if config.db_keep is None else timedelta(seconds=config.db_keep)
     try:
         backend = await trio.to_thread.run_sync(open_backend)
-    except StoreError as error:  # at the start, the setting is what has to be changed
+    except StoreError as error:  # at the start, the user has to change the setting
         raise ConfigError(f"db: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"db: {error}") from error.__cause__

@@ -29,7 +29,7 @@ def engine_command(config: HubConfig) -> list[str]:
         command = [sys.executable, *_safe_path(), "-m", "trio_hub", "engine"]
     elif find_spec("ipyparallel") is not None:
         command = [sys.executable, "-m", "ipyparallel.engine"]
-    else:  # it may be installed elsewhere
+    else:  # the program may be installed elsewhere
         command = [STOCK]
     if config.profile_dir is not None:
         command.append(f"--profile-dir={config.profile_dir}")

@@ -42,7 +42,7 @@ MAX_TTL = 6_553_500
 
 # Channels of the hub, the sides that connect to it, the key of the connection info that has the port, and the socket's
 # identity. Engines answer to the identity of the socket that asked them, so these are fixed, as in ipcontroller. In
-# this order the ports of the pools are used, which is that of ipcontroller, too.
+# this order the ports of the pools are used, as by ipcontroller.
 _SOCKETS: tuple[tuple[str, int, tuple[str, ...], str, bytes], ...] = (
     ("query", zmq.ROUTER, ("engine", "client"), "registration", b""),
     ("control_out", zmq.ROUTER, ("engine",), "control", b"control_out"),

@@ -109,7 +109,7 @@ class Heartbeat:
         elif verb == b"\x01":
             self.pong.release()
             greeting = self.hub.hearts.heartmonitor.greeting()
-            with suppress(zmq.ZMQError):  # its connection has ended already
+            with suppress(zmq.ZMQError):  # the engine's connection has ended already
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, self.hub.hearts.heartmonitor.topic)
                 self.ping.socket.setsockopt(zmq.SUBSCRIBE, greeting)
                 self.ping.send([greeting])

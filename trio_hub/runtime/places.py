@@ -134,7 +134,7 @@ class Places:
         for place, pid in self._places_for(running):
             try:
                 place.adopted = os.pidfd_open(pid)
-            except OSError:  # it has ended just now, or the system has no such call
+            except OSError:  # the process has just ended, or the system has no such call
                 continue
             if start_time(pid) != processes[pid].started:
                 os.close(place.adopted)

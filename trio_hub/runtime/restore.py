@@ -53,7 +53,7 @@ class Known:
 
 
 def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None]:
-    """Return the settings with those of existing connection files, and the contents of the files.
+    """Return the settings, changed to the values in existing connection files, and the contents of the files.
 
     Without ``reuse``, or without files, return the settings as they are, and None. The files have priority over other
     settings, since clients and engines have read them. A setting that differs from the files causes a warning. Another

@@ -50,7 +50,7 @@ def secure(config: HubConfig, known: Known | None) -> Security:
     """Return the keys of a hub with these settings. Log a warning if others can read its messages.
 
     Raises:
-        ConfigError: The keys cannot be used, or differ from those of the connection files that are used again.
+        ConfigError: The keys cannot be used, or differ from the keys in the connection files that are used again.
     """
     if not config.encrypted:
         _warn_of_exposure(config)

@@ -77,7 +77,7 @@ async def serve_hub(
             raise error from error.__cause__
         if isinstance(error, Exception):
             raise _failure(error) from error
-        raise  # there is a cancellation or a KeyboardInterrupt in it
+        raise  # the group contains a cancellation or a KeyboardInterrupt
     except HubError:
         raise
     except Exception as error:
@@ -115,7 +115,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
     try:
         store = await open_database(config, _now, failures)
     except BaseException:
-        factory.release()  # it has no sockets yet, so this does not wait
+        factory.release()  # the factory has no sockets yet, so this does not wait
         raise
     running: RunningHub | None = None
     host: RuntimeHost | None = None
@@ -170,7 +170,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
             _write_connection_files(running, known)
             try:
                 state_file = await _take_over(services, host, factory, config)
-            except StoreError as error:  # at the start, the setting is what has to be changed
+            except StoreError as error:  # at the start, the user has to change the setting
                 raise ConfigError(f"db: {error}") from error
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:

@@ -120,7 +120,7 @@ class Outcomes:
         """Remember how a request has ended. If an outcome of the request is remembered already, that one stays."""
         kinds = self._kinds
         if outcome not in kinds:
-            if len(kinds) >= self.size:  # each new engine adds outcomes
+            if len(kinds) >= self.size:  # each engine adds kinds of outcomes
                 kinds.clear()
             kinds[outcome] = outcome
         self._recent.remember(_mark_of(msg_id), kinds[outcome])

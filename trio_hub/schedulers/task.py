@@ -42,7 +42,7 @@ class SentBy(Enum):
     NOBODY = "nobody"
     """No hub has sent the request. When this hub sends it: `THIS_HUB`."""
     THIS_HUB = "this hub"
-    """This hub has sent the request, perhaps several times, and no earlier hub knew it. The last state."""
+    """This hub has sent the request, perhaps several times, and no earlier hub knew it. No other state follows."""
     EARLIER_HUB = "an earlier hub"
     """An earlier hub has sent the request, or was about to, and the request runs there. When the engine cannot answer
     it any more, and it is to be placed anew: `PERHAPS_EARLIER_HUB`."""

@@ -154,7 +154,7 @@ class ScriptedClient(Peer):
                 await connected.wait()
             channel.socket.disable_monitor()
 
-    # What arrives
+    # Incoming messages
 
     def _on_reply(self, frames: Frames) -> None:
         message = self._read(frames)

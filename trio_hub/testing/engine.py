@@ -256,7 +256,7 @@ class ScriptedEngine(Peer):
         ports = [self.info["mux"], self.info["task"], broadcast[self.id % len(broadcast)]]
         self.connect("shell", zmq.ROUTER, ports, self._on_shell, identity=self.ident)
 
-    # What arrives
+    # Incoming messages
 
     def _on_registration(self, frames: Frames) -> None:
         message = self._read(frames)

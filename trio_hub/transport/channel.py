@@ -230,7 +230,7 @@ class Channel:
                 self.receiver.unwatch(self)
 
     def release(self) -> None:
-        """Receive again."""
+        """Receive messages again, after `hold`."""
         if self.held:
             self.held = False
             if self.receiver is not None:

@@ -305,7 +305,7 @@ class Publisher(Channel):
 
     def _set_topic(self, option: int, topic: bytes) -> None:
         """Set a topic of the connection whose subscription was received last."""
-        with suppress(zmq.ZMQError):  # it has ended already
+        with suppress(zmq.ZMQError):  # the connection has ended already
             self.socket.setsockopt(option, topic)
 
     def _refuse(self, fd: int, frame: zmq.Frame, why: str) -> None:

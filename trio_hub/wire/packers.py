@@ -27,7 +27,7 @@ _UNPACKABLE = (ValueError, RecursionError, OverflowError)
 
 
 def _refused(value: Any, why: str) -> str | int:
-    """Return a value as msgspec writes it. Raises `TypeError` for a type that msgspec does not know. An `Instead`."""
+    """Return the value to write instead of one that msgspec refuses. Raises `TypeError` for unknown types."""
     found = standard(value)
     if found is None:
         raise TypeError(why)

@@ -1,4 +1,4 @@
-"""All lines, in the order of the page."""
+"""All lines (sections of the page with their measurements), in the order of the page."""
 
 from ..line import Line
 from .crowd import CROWD, DEATHS, ENGINES, TURNOVER

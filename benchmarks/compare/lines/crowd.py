@@ -1,4 +1,4 @@
-"""Many engines: their coming, being there, working, dying, and coming and going."""
+"""Lines with many engines, which register, are idle, work, die, and leave."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["CROWD", "DEATHS", "ENGINES", "TURNOVER"]
 ROUNDS = 10
 LATE = 5
 REST = 4.0
-"""Seconds after which memory is read that others have left: the hub gives it back when it comes to rest."""
+"""Seconds from the end of the engines until memory is read. The hub gives memory back when it is idle."""
 GRACE = 2.0
-"""Seconds for which tasks of a lost engine wait for a late reply, here."""
+"""Seconds for which these hubs wait for late replies of lost engines (`stranded_grace`)."""
 MISSES = 20
-"""Of heartbeats, until an engine is lost: few enough to be waited for, and too many for a machine that is busy."""
+"""The number of missed pings after which an engine is lost. With fewer, a busy machine would lose living engines."""
 MANY = replace(HUB, label="trio-hub, 1,000 engines", engines=1_000)
 FEW = replace(HUB, label="trio-hub, 8 engines")
 ATTENTIVE = replace(
@@ -103,9 +103,9 @@ def measure_turnover(contender: Contender, tiny: bool) -> Figures:
 ENGINES = Line(
     "engines",
     "2,000 engines",
-    "2,000 engines come at once. It is measured how long it takes until the hub names all of them to a client, how "
-    "many of them are lost afterwards, and what it costs to have them, heartbeats included, while they have nothing to "
-    "do.",
+    "2,000 engines register at the same time. The figures are the time until the hub names all of them to a client, "
+    "the number of engines that are lost afterwards, and the CPU time and memory of the hub while the engines have "
+    "nothing to do but answer heartbeats.",
     (HUB,),
     (
         Figure("registered", "all are usable after", "s", 2),
@@ -120,7 +120,7 @@ ENGINES = Line(
 CROWD = Line(
     "crowd",
     "Tasks for many engines",
-    "20,000 tasks, 1,000 of them outstanding at a time: 20 for each of 1,000 engines, and as many for 8 engines.",
+    "A client sends 20,000 tasks, with 1,000 outstanding at a time: once to 1,000 engines, and once to 8 engines.",
     (MANY, FEW),
     (Figure("cpu", "CPU per task", "µs"), Figure("rate", "tasks answered per second", digits=0)),
     measure_crowd,
@@ -130,10 +130,11 @@ CROWD = Line(
 DEATHS = Line(
     "deaths",
     "500 engines die at once",
-    "500 engines have a task each, and their sockets are closed, all at once. Pings go out every 0.25 s here, and an "
-    f"engine is lost after more than {MISSES} misses; the grace is {GRACE:g} s. It is measured how long it takes until "
-    "the hub names none of them any more, and from then until each task is answered with an error. That is the grace, "
-    "if they are settled together, and not one after the other.",
+    "500 engines have one task each, and all their sockets are closed at the same time. The hub sends a ping every "
+    f"0.25 s, and an engine is lost after more than {MISSES} missed pings. The grace is {GRACE:g} s. The first figure "
+    "is the time until the hub names none of these engines any more. The second figure is the time from then until "
+    "each task is answered with an error. If the hub settles all engines together, this time is hardly longer than the "
+    "grace.",
     (ATTENTIVE,),
     (Figure("noticed", "all are noticed after", "s", 2), Figure("settled", "all are settled after further", "s", 2)),
     measure_deaths,
@@ -143,8 +144,9 @@ DEATHS = Line(
 TURNOVER = Line(
     "turnover",
     "Engines that come and go",
-    f"500 engines come, and go; {ROUNDS} times. Each time, when all have gone, the hub has {REST:.0f} seconds to give "
-    "back what they took up. What would stay for good is in the least of the last five times, too.",
+    f"500 engines register and leave, {ROUNDS} times. Each time, memory is read {REST:.0f} seconds after all have "
+    "left, since the hub gives memory back when it is idle. A leak would show in the lowest of the last five figures, "
+    "too.",
     (HUB,),
     (
         Figure("second", "memory after the second time", "MB"),

@@ -1,4 +1,4 @@
-"""One request at a time: how long it takes, alone and while others keep the hub busy."""
+"""Lines with one request at a time: the time until its reply, alone and while other clients keep the hub busy."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ..line import Figure, Figures, Line, Target
 __all__ = ["BURST", "HISTORY", "SINGLE", "STATUS"]
 
 LONGEST = 20.0
-"""Seconds for which it is looked how long answers take; a slower controller would be busy for minutes."""
+"""The maximum time of a measurement, in seconds. A slow controller would be busy for minutes."""
 EVERYTHING = {"query": {"msg_id": {"$ne": ""}}, "keys": None}
 
 
 def run_tasks(info: dict[str, Any], tasks: int, window: int) -> int:
-    """What another client does: tasks. How many were answered."""
+    """Run tasks, as the other client that keeps the hub busy, and return the number of answered tasks."""
     with Client(info) as client:
         return len(client.run("task", tasks, window=window).delays)
 
 
 def ask_for_records(info: dict[str, Any], times: int) -> float:
-    """What another client does: it asks for all records. How many seconds an answer took."""
+    """Ask for all records, as the other client that keeps the hub busy, and return the seconds for one answer."""
     with Client(info, patience=300.0) as client:
         began = time.perf_counter()
         for _ in range(times):
@@ -40,7 +40,7 @@ def ask_for_records(info: dict[str, Any], times: int) -> float:
 
 @contextmanager
 def another_process() -> Iterator[ProcessPoolExecutor]:
-    """Give a pool with one process that is ready for work. At its end, unfinished work is not awaited."""
+    """Open a pool with one process that is ready for work. At the end of the block, do not wait for its work."""
     executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     try:
         executor.submit(int).result(60)
@@ -50,7 +50,7 @@ def another_process() -> Iterator[ProcessPoolExecutor]:
 
 
 def delays_while(busy: Future[Any], ask: Callable[[], object]) -> list[float]:
-    """How long each answer took, in seconds, the shortest first, while another client kept the hub busy."""
+    """Ask again and again while another client keeps the hub busy, and return the seconds for each answer, sorted."""
     delays = []
     deadline = time.monotonic() + LONGEST
     while not busy.done() and time.monotonic() < deadline:
@@ -107,8 +107,8 @@ def measure_status(contender: Contender, tiny: bool) -> Figures:
 SINGLE = Line(
     "single",
     "One request at a time",
-    "A client sends a task, waits for its reply, and sends the next; and the same with direct calls. A median (p50) is "
-    "what half of them stay below, p99 what 99 of 100 do.",
+    "A client sends a task, waits for its reply, and sends the next task; then the same with direct calls. Half of all "
+    "replies come within the median (p50), and 99 of 100 come within p99.",
     (HUB, HUB_SQLITE, IPCONTROLLER, FLOOR),
     (
         Figure("task_p50", "task, p50", "ms", 2),
@@ -127,7 +127,7 @@ SINGLE = Line(
 BURST = Line(
     "burst",
     "A call while another client bursts",
-    "One direct call at a time, while another client sends 100,000 tasks as fast as it can.",
+    "A client sends one direct call at a time, while another client sends 100,000 tasks as fast as it can.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (Figure("call_p50", "direct call, p50", "ms", 2), Figure("call_p99", "direct call, p99", "ms", 2)),
     measure_burst,
@@ -137,8 +137,8 @@ BURST = Line(
 HISTORY = Line(
     "history",
     "A call while another client reads the records",
-    "One direct call at a time, while another client asks for 10,000 records, five times. (`ipcontroller` would keep "
-    "1,024 of them: it is told to keep more.)",
+    "A client sends one direct call at a time, while another client asks for 10,000 records, five times. (By default, "
+    "`ipcontroller` keeps 1,024 records. For this measurement, it is told to keep more.)",
     (HUB, HUB_SQLITE, replace(IPCONTROLLER, options=("--DictDB.record_limit=100000",))),
     (
         Figure("call_p50", "direct call, p50", "ms", 2),
@@ -152,7 +152,8 @@ HISTORY = Line(
 STATUS = Line(
     "status",
     "The state of the queues under load",
-    "One `queue_status` at a time, of all 8 engines, while another client keeps 500 tasks outstanding.",
+    "A client asks for the `queue_status` of all 8 engines, one query at a time, while another client keeps 500 tasks "
+    "outstanding.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (Figure("status_p50", "answer, p50", "ms", 2), Figure("status_p99", "answer, p99", "ms", 2)),
     measure_status,

@@ -1,4 +1,4 @@
-"""A million tasks: what stays in memory."""
+"""The line with a million tasks: the memory that they leave behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MILLION"]
 
 PARTS = 10
 REST = 5.0
-"""Seconds after which memory is read that a purge has left: the hub gives it back when it comes to rest."""
+"""Seconds from the end of a purge until memory is read. The hub gives memory back when it is idle."""
 
 
 def measure(contender: Contender, tiny: bool) -> Figures:
@@ -38,11 +38,11 @@ def measure(contender: Contender, tiny: bool) -> Figures:
 MILLION = Line(
     "million",
     "A million tasks",
-    "1,000,000 tasks, 500 of them outstanding at a time. Resident memory is read when the hub has just started, after "
-    "each 100,000 tasks, and after all records are purged. After the first 100,000 the hub holds as much as it ever "
-    "may: in memory 100,000 records, and with SQLite the caches of the database. So from there on it should not grow, "
-    "and after the purge it should have no more than then: "
-    f"read after {REST:.0f} seconds of rest, in which the hub gives back what it no longer needs.",
+    "A client sends 1,000,000 tasks, with 500 outstanding at a time. Resident memory is read when the hub has just "
+    "started, after each 100,000 tasks, and after a purge of all records. After the first 100,000 tasks, the hub has "
+    "reached its limits: 100,000 records in memory, or the caches of SQLite. So its memory should not grow any more. "
+    f"The last reading is {REST:.0f} seconds after the purge, since the hub gives memory back when it is idle. It "
+    "should not exceed the reading after 100,000 tasks.",
     (HUB, HUB_SQLITE),
     (
         Figure("idle", "memory before", "MB"),

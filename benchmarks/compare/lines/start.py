@@ -1,4 +1,4 @@
-"""Starting, and having nothing to do."""
+"""The line about the start of a controller, and about its cost while it has nothing to do."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def measure(contender: Contender, tiny: bool) -> Figures:
 START = Line(
     "start",
     "Start and rest",
-    "From the start of the process to the first answer to a client; and what the controller has and does when there is "
-    "neither an engine nor a client. Memory that processes share is divided among them (PSS).",
+    "The first figure is the time from the start of the process to the first answer to a client. The others are "
+    "measured without any engine or client. Memory that processes share is divided among them (PSS).",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (
         Figure("started", "ready after", "s", 3),

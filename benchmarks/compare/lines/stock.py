@@ -1,4 +1,4 @@
-"""What users have: IPython Parallel's own client and engines."""
+"""The line with stock engines and a stock client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 120.0
 
 
 def measure(contender: Contender, tiny: bool) -> Figures:
-    import ipyparallel as ipp  # here, since all other lines can do without what that takes
+    import ipyparallel as ipp  # imported here, since no other line needs it
 
     tasks = 20 if tiny else 2_000
     with controller(contender, tiny=tiny) as one, Client(one.client_info) as asking:
@@ -54,9 +54,9 @@ def measure(contender: Contender, tiny: bool) -> Figures:
 STOCK = Line(
     "stock",
     "Stock client, stock engines",
-    f"Tasks that do nothing, from IPython Parallel's own client through a load-balanced view to {ENGINES} of its own "
-    "engines (without the nanny processes that watch over these), all on this machine. Client and engines do most of "
-    "the work here, whichever controller is between them.",
+    "IPython Parallel's own client sends tasks that do nothing through a load-balanced view to "
+    f"{ENGINES} stock engines, which have no nanny processes here. All run on this machine. Client and engines do most "
+    "of the work, whatever the controller.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (Figure("rate", "tasks per second", digits=0), Figure("cpu", "the controller's CPU per task", "µs")),
     measure,

@@ -1,4 +1,4 @@
-"""Many requests at a time: what each costs, and how many go through."""
+"""Lines with many requests at a time: the cost of each request, and the number of requests per second."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def measure_gigabyte(contender: Contender, tiny: bool) -> Figures:
 TASK = Line(
     "task",
     "Tasks",
-    f"Tasks with 100 bytes of data through the load-balanced queue, to 8 engines that answer at once; {WINDOW} are "
-    "outstanding at a time. With `hwm` 1, the default, an engine gets its next task when it has answered the one "
-    "before; with `hwm` 0 it gets as many as there are. The CPU time is that of all the controller's processes, until "
-    "everything is recorded.",
+    "A client sends tasks with 100 bytes of data through the load-balanced queue to 8 engines, which answer at once. "
+    f"{WINDOW} tasks are outstanding at a time. With `hwm` 1, the default, an engine gets its next task when it has "
+    "answered the previous one. With `hwm` 0, an engine gets any number of tasks at a time. The CPU time is measured "
+    "until all tasks are recorded.",
     (HUB, HUB_UNLIMITED, HUB_SQLITE, IPCONTROLLER, IPCONTROLLER_UNLIMITED, FLOOR),
     (
         Figure("cpu", "CPU per task", "µs"),
@@ -67,9 +67,9 @@ TASK = Line(
 MUX = Line(
     "mux",
     "Direct calls",
-    f"The same with direct calls, to 8 engines in turn; {WINDOW} are outstanding at a time. In `ipcontroller` a proxy "
-    "in C relays them, which knows nothing of them, and another process makes records of copies of them: so only what "
-    "is answered and recorded compares.",
+    f"A client sends direct calls with 100 bytes of data to 8 engines in turn. {WINDOW} calls are outstanding at a "
+    "time. In `ipcontroller`, a proxy in C relays the calls without reading them, and another process gets copies and "
+    "records them, later. So compare the numbers of calls that are answered and recorded.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (
         Figure("cpu", "CPU per call", "µs"),
@@ -82,8 +82,8 @@ MUX = Line(
 BUFFERS = Line(
     "buffers",
     "Large buffers",
-    "Direct calls with a buffer of 4 MB, which the engine sends back; 8 are outstanding at a time. The rate counts "
-    "both ways.",
+    "A client sends direct calls with a buffer of 4 MB, which the engine sends back. 8 calls are outstanding at a "
+    "time. The rate counts the bytes in both directions.",
     (HUB, HUB_SQLITE, IPCONTROLLER),
     (Figure("cpu", "CPU per call", "ms", 2), Figure("rate", "rate", "MB/s", 0)),
     measure_buffers,
@@ -93,7 +93,7 @@ BUFFERS = Line(
 GIGABYTE = Line(
     "gigabyte",
     "One very large buffer",
-    "A direct call with one buffer of 1 GB, which the engine sends back.",
+    "A client sends a direct call with one buffer of 1 GB, which the engine sends back.",
     (HUB, IPCONTROLLER),
     (
         Figure("passed", "came back whole", digits=0),

@@ -195,7 +195,7 @@ async def test_a_task_that_the_hub_does_not_know(tmp_path: Path) -> None:
 
 
 async def test_many_tasks_are_listed_from_the_end(tmp_path: Path) -> None:
-    """However old the oldest are, those that are wanted are found."""
+    """The latest tasks are found, however old the oldest tasks are."""
     async with world(tmp_path, behaviour=failing("OSError", "so\nit is")) as it:
         msg_ids = [it.client.submit() for _ in range(120)]
         for msg_id in msg_ids:

@@ -31,7 +31,7 @@ async def test_result_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 async def outcome_when_released(it: World, caplog: pytest.LogCaptureFixture, *arguments: str) -> tuple[int, str, str]:
-    """What a command says that has connected while the engine still holds its requests."""
+    """Return the output of a command that connects while the engine holds its requests, which it then answers."""
     outcome: list[tuple[int, str, str]] = []
     caplog.set_level("INFO", "trio_hub.hub")
     caplog.clear()

@@ -39,7 +39,7 @@ class Hub(NamedTuple):
 
     process: Command
     url: str
-    """With the token in it."""
+    """The URL of the dashboard, with its token."""
 
     @property
     def address(self) -> str:
@@ -64,7 +64,7 @@ class Cluster(NamedTuple):
 
     hub: Hub
     tasks: dict[str, list[str]]
-    """Some msg_ids: of tasks that have ``failed``, are ``done``, ``running``, or ``waiting`` for the one that runs."""
+    """Msg_ids of tasks by state: ``failed``, ``done``, ``running``, and ``waiting`` for the running one."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class Watched:
-    """What a page has complained of: errors in its console or its code, and answers that are errors."""
+    """The errors of a page: errors in its console or its code, and answers that are errors."""
 
     def __init__(self, page: Page) -> None:
         self.console: list[str] = []
@@ -115,7 +115,7 @@ Opening = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Opening]:
-    """Opens pages, each in a context of its own. None may have complained in the end, but of `expected` answers."""
+    """Open pages, each in its own context. In the end, no page may have had errors, except `expected` answers."""
     opened: list[tuple[BrowserContext, Watched, set[int]]] = []
 
     def open_at(
@@ -136,6 +136,6 @@ def open_page(browser: Browser) -> Iterator[Opening]:
 
 
 def number(text: str) -> int:
-    """The number that a text begins with, such as "1,234 tasks"; 0 if there is none."""
+    """Return the number at the beginning of a text such as "1,234 tasks"; 0 if there is none."""
     found = re.match(r"[\d,]+", text)
     return int(found[0].replace(",", "")) if found else 0

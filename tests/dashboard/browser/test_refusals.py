@@ -25,7 +25,7 @@ def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> 
         page = open_page(hub.url, expected={403})
         expect(page.get_by_role("status").first).to_have_text("live")
         page.context.clear_cookies()
-        page.evaluate("location.hash = '#/stream'")  # which connects anew
+        page.evaluate("location.hash = '#/stream'")  # the page connects again
         expect(page.get_by_role("alert").first).to_contain_text("does not accept this page's token")
 
 
@@ -50,7 +50,7 @@ def test_a_page_goes_on_with_the_next_hub(tmp_path: Path, open_page: Opening) ->
         address = page.locator("#hub-address").inner_text()
     expect(state).to_have_text("stopped")
     with serving(tmp_path, token=token, port=port):
-        expect(state).to_have_text("live")  # it tries again by itself
+        expect(state).to_have_text("live")  # the page tries again by itself
         expect(page.locator("#hub-address")).not_to_have_text(address)
 
 

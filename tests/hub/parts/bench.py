@@ -34,7 +34,7 @@ from ..world import KEY, Clock, FakeHost, Peer, run_now
 
 
 class BenchHost(FakeHost):
-    """A `FakeHost` without a hub: questions go to the bench's store."""
+    """A `FakeHost` without a hub. Queries go to the bench's store."""
 
     store: Store
 
@@ -49,7 +49,7 @@ class BenchHost(FakeHost):
         self.questions.append(ask)
 
     def answer(self) -> None:
-        """The store answers all that it was asked."""
+        """Have the store answer all its queries."""
         while self.questions:
             self.questions.pop(0)()
 
@@ -75,7 +75,7 @@ class Bench:
         )
         self.intake = Intake(self.host, self.session, self.store, self.notices, strict=strict, queue_memory=memory)
         self.pending: set[str] = set()
-        """What other queues have."""
+        """The msg_ids of requests that other queues have."""
         self.admission = Admission(
             self.host,
             self.session,
@@ -105,7 +105,7 @@ class Bench:
 
     @property
     def below(self) -> dict[str, Any]:
-        """What the queues of recorded requests are given."""
+        """Return the constructor arguments of a queue of recorded requests."""
         names = (
             "notices",
             "replies",
@@ -140,19 +140,19 @@ class Bench:
         )
 
     def engine(self, uuid: str = "a", engine_id: int = 0) -> EngineConnector:
-        """An engine in the registry, as if it had registered."""
+        """Add an engine to the registry, as if it had registered."""
         engine = EngineConnector(engine_id, uuid)
         engine.state = EngineState.ALIVE
         self.engines.alive[engine_id] = self.engines.by_ident[engine.ident] = engine
         return engine
 
     def message(self, msg_type: str = "apply_request", content: Any = None, **others: Any) -> Message:
-        """What a client sends, read."""
+        """Return a message of a client, as the hub reads it."""
         frames = self.client.session.write(msg_type, content or {}, **others)
         return self.session.read_untrusted([self.client.ident, *frames])
 
     def reply_to(self, uuid: str, request: Message, content: dict[str, Any] | None = None, **metadata: Any) -> Message:
-        """What an engine answers, read."""
+        """Return an engine's reply, as the hub reads it."""
         content = {"status": "ok"} if content is None else content
         frames = Peer(uuid).session.write(
             request.header.msg_type.replace("_request", "_reply"),
@@ -163,7 +163,7 @@ class Bench:
         return self.session.read_untrusted([uuid.encode(), *frames])
 
     def sent(self, channel: str) -> list[Message]:
-        """What was sent on a channel, read."""
+        """Return the messages that were sent on a channel, as the receiver reads them."""
         return [
             Session(KEY, session_id="reader", now=self.clock).read_untrusted(frames)
             for name, frames in self.host.sent
@@ -179,7 +179,7 @@ class Bench:
 
 
 class FakeQueue:
-    """A `trio_hub.hub.ports.Queue` that writes down what it is told."""
+    """A `trio_hub.hub.ports.Queue` that records its calls."""
 
     def __init__(self, outstanding: Sequence[str] = (), repeatable: Sequence[Direct] = ()) -> None:
         self.msg_ids = list(outstanding)
@@ -207,7 +207,7 @@ class FakeQueue:
 
 
 class FakeWatcher:
-    """A `trio_hub.hub.ports.EngineWatcher` that writes down what it is told, or fails."""
+    """A `trio_hub.hub.ports.EngineWatcher` that records its calls, or raises."""
 
     def __init__(self, told: list[str], *, fails: bool = False, owes: bool = False) -> None:
         self.told = told

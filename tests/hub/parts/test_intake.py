@@ -60,7 +60,7 @@ def test_a_host_that_cannot_hold_channels_fails_nothing() -> None:
 
 
 def test_a_million_tasks_are_fetched_in_linear_time() -> None:
-    """Looking at the first of a dict takes the longer the more was removed from its front."""
+    """Finding the first key of a dict takes longer, the more keys were removed from its front."""
     bench = Bench(DurableStore(), memory=0)
     fetched: list[str] = []
     tasks = [Task(str(number), [], None) for number in range(20_000)]

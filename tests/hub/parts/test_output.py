@@ -67,7 +67,7 @@ def test_what_nobody_wants_is_of_no_use(msg_type: str, alone: bool, subscribed: 
 
 @pytest.mark.parametrize("frames", [[], [b"topic"], [DELIMITER, b""], [DELIMITER, b"", b"{"], [DELIMITER, b"", b"{}"]])
 def test_what_cannot_be_read_is_looked_at(frames: list[Buffer]) -> None:
-    """So that it is counted."""
+    """The hub reads such output all the same, so that it is counted."""
     bench = Bench()
     bench.host.has_subscribers = False
     assert output_on(bench).is_of_use(frames)

@@ -32,7 +32,7 @@ def queries_on(bench: Bench) -> Queries:
 
 
 def answered(outcome: Any) -> dict[str, Any]:
-    """The content of the reply, when all that the handler asks for is there."""
+    """Return the content of the reply, after the store has answered the handler."""
     answer = None
     while isinstance(outcome, Generator):
         try:

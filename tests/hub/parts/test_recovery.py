@@ -17,7 +17,7 @@ from ..world import World
 
 
 def left_behind(*, engine: bool = True) -> tuple[DurableStore, list[str]]:
-    """A store with a task and a direct request that are not answered."""
+    """Return a store with an unanswered task and an unanswered direct request."""
     before = World(store=DurableStore())
     if engine:
         before.engine("a")

@@ -36,7 +36,7 @@ _known_text = lru_cache(1024)(text_column)
 # The numbers of rows per statement. At each statement, Python's lock goes to the event loop, and has to be taken back.
 _TOGETHER = (64, 16, 4, 1)
 
-# The keys whose lengths count, in addition to those of pieces.
+# The keys whose lengths count, in addition to the lengths of pieces.
 _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
 
 # The bytes that a record counts in the account.
@@ -194,7 +194,7 @@ class Statements:
         self._finished: list[str] = []  # among the added
         self._new: list[list[Any]] = []
         self._changes: _Rows = {}
-        self._bodies: _Rows = {}  # of both
+        self._bodies: _Rows = {}  # rows of requests and of results
         self._pieces_removed: list[list[Any]] = []
         self._pieces: list[list[Any]] = []
 

@@ -15,7 +15,7 @@ REFERENCE = ROOT / "docs" / "reference" / "logs.md"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 THROUGH = {"ignore", "unreadable", "_refused"}
 """Methods that log what they are given."""
-OPTIONS = {"exc_info"}
+OPTIONS = {"exc_info", "ordinary"}
 OF_FORMATTERS = {"exception", "suppressed"}
 """Fields that come with a record, and not from a call."""
 

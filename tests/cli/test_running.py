@@ -54,7 +54,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     ("make", "code", "messages"),
     [
         (lambda: ConfigError("bad port"), 2, ["bad port"]),
-        (lambda: ConnectionFileError("bad file"), 1, ["bad file"]),
+        (lambda: ConnectionFileError("bad file"), 2, ["bad file"]),
         (fault, 1, ["the hub failed: ZeroDivisionError"]),
         (group, 1, ["bad port", "and more"]),
     ],

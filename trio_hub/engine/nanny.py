@@ -30,7 +30,8 @@ TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 MAX_STATE = 1 << 20
 """The maximum number of bytes that the nanny reads of the engine's state."""
-_BAD_OPTION = 1
+_BAD_OPTION = 2
+"""The exit code for an option that cannot be used, as of all commands of trio-hub. (That of ipengine is 1.)"""
 _PR_SET_CHILD_SUBREAPER = 36
 
 

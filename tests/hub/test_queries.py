@@ -334,7 +334,7 @@ def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     found = details(world, runs, waits, first, second, after, "unknown")
     assert found[runs]["why"] == "engine 0 runs one request at a time, and was sent 2 requests of other queues"
     assert found[waits]["why"] == (
-        "no free engine: all engines are busy, with 1 task each (setting hwm); 1 tasks are queued"
+        "no free engine: all engines are busy, with 1 task each (setting hwm); 1 task is queued"
     )
     assert found[first]["why"] == "engine 0 runs one request at a time, and was sent one request of other queues"
     assert found[second]["why"] == (

@@ -130,7 +130,9 @@ def _why_queued(core: Core, task: Task) -> str:
     elif may:
         each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (setting hwm)"
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
-        reasons.append(f"no free engine: {who}, with {each}; {len(core.tasks.scheduler.queue):,} tasks are queued")
+        queued = len(core.tasks.scheduler.queue)
+        tasks = "1 task is" if queued == 1 else f"{queued:,} tasks are"
+        reasons.append(f"no free engine: {who}, with {each}; {tasks} queued")
     return "; ".join(reasons)
 
 

@@ -203,7 +203,7 @@ async def test_a_task_says_why_it_waits(tmp_path: Path) -> None:
         )
         told = await it.ask_json("task", waits)
         assert told["why_waiting"] == (
-            "no free engine: all engines are busy, with 1 task each (setting hwm); 1 tasks are queued"
+            "no free engine: all engines are busy, with 1 task each (setting hwm); 1 task is queued"
         )
         assert told["name"] is None, "it has a label"
         assert (await it.ask_json("task", direct))["why_waiting"] == (

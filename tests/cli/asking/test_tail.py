@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,29 @@ async def test_a_request_that_the_hub_does_not_know(tmp_path: Path) -> None:
         result = await it.ask("tail", "nobody")
         assert result.exit_code == 1
         assert "the hub has no record of nobody" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["tail"], ["task"], ["top", "--count=1"], ["status"]], ids=lambda words: words[0]
+)
+async def test_a_full_disk_is_told_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    """Also if the output is written while the command is connected to the hub."""
+    async with world(tmp_path) as it:
+        it.engines[0].hold()
+        msg_id = it.submit(pow, 2, 3)
+        (request,) = await it.engines[0].wait_requests(1)
+        request.print("half way\n")
+        it.engines[0].release()
+        await it.client.reply(msg_id)
+        words = [*arguments, *([msg_id] if arguments[0].startswith("ta") else [])]
+        options = [*words, f"--connection-file={it.file}"]
+        done = await trio.run_process(
+            ["sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-m", "trio_hub", *options],
+            capture_stderr=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr == b"trio-hub: cannot write to stdout: No space left on device\n"
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])

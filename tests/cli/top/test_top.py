@@ -36,6 +36,18 @@ async def test_json(tmp_path: Path) -> None:
         assert second["engines"][0]["uuid"] == it.engines[0].uuid
         assert second["failures"][0]["msg_id"] == msg_id
         assert second["failures"][0]["error"]["ename"] == "ZeroDivisionError"
+        assert second["failures"][0]["name"] == "divmod"
+
+
+async def test_the_function_that_an_engine_runs(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        it.engines[0].hold()
+        it.submit(divmod, 1, 1)
+        await it.engines[0].wait_requests(1)
+        (engine,) = (await it.ask_json("top", "--count", "1"))["engines"]
+        assert (engine["label"], engine["name"]) == (None, "divmod")
+        assert any(line.endswith(" divmod") for line in (await it.ask("top", "--count", "1")).stdout.splitlines())
+        it.engines[0].release()
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])

@@ -30,7 +30,7 @@ EXIT_CODES_HELP = f"""\
 Exit codes:
   {OK}    stopped in order, on a signal or a client's request
   {FAILED}    the hub failed; the last line on stderr says why
-  {BAD_USAGE}    an option or a setting, or what it needs, cannot be used; the message names it
+  {BAD_USAGE}    a setting, or what it needs, cannot be used; the message names it
   {after_signal(signal.SIGINT)}  stopped at once by a second signal, SIGINT
   {after_signal(signal.SIGTERM)}  stopped at once by a second signal, SIGTERM
 """

@@ -58,6 +58,7 @@ def test_more_engines_than_the_machine_has_room_for(
 def test_the_memory_that_other_programs_need_as_engines_is_not_known(roomy: pytest.MonkeyPatch) -> None:
     roomy.setattr(before, "memory_available", lambda: 1)
     check_settings(HubConfig(engines=1000, engine_command=(sys.executable, "engine.py")))
+    check_settings(HubConfig(engines=1000, reuse=True))  # they may run already
 
 
 def test_stock_engines_without_ipyparallel(roomy: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ def _check_number_of_engines(config: HubConfig) -> None:
         bounds.append((engines_within(files), f"the limit of open files is {files:,} (ulimit -n)"))
     if (pids := _number_in(Path("/proc/sys/kernel/pid_max"))) is not None:
         bounds.append((pids // 2, f"the system allows {pids:,} processes, and an engine needs two"))
-    if not config.engine_command and (free := memory_available()) is not None:
+    # With reuse, engines of an earlier hub may run already, and have their memory.
+    if not config.engine_command and not config.reuse and (free := memory_available()) is not None:
         used = f"{MEMORY_PER_ENGINE >> 20} MiB each"
         bounds.append((free // MEMORY_PER_ENGINE, f"{free >> 20:,} MiB of memory are free, and engines need {used}"))
     room, why = min(bounds, default=(config.engines, ""))

@@ -30,9 +30,6 @@ __all__ = ["run_hub"]
 
 log = get_logger("trio_hub.cli")
 
-UNUSABLE = (ConfigError, ConnectionFileError)
-"""The errors of settings, and of files that the settings name. A new start with the same settings fails, too."""
-
 
 def run_hub(config: HubConfig) -> int:
     """Run a hub until it stops. Log errors on stderr, and return the exit code of the process."""
@@ -50,7 +47,17 @@ def run_hub(config: HubConfig) -> int:
         fault = error.__cause__ if type(error) is HubError else None
         manager.tell(f"STATUS=failed: {error}")
         log.critical("the hub cannot start, or cannot go on", error=error, exc_info=fault)
-    return codes.BAD_USAGE if all(isinstance(error, UNUSABLE) for error in failures) else codes.FAILED
+    return codes.BAD_USAGE if all(map(_is_about_settings, failures)) else codes.FAILED
+
+
+def _is_about_settings(error: HubError) -> bool:
+    """Return whether a setting, or a file that it names, cannot be used, so that a new start would fail, too.
+
+    A file that cannot be written or read now, as on a full disk, may be usable later.
+    """
+    if isinstance(error, ConnectionFileError):
+        return not isinstance(error.__cause__, OSError)
+    return isinstance(error, ConfigError)
 
 
 def _leaves(group: BaseExceptionGroup[HubError]) -> Iterator[HubError]:

@@ -33,9 +33,9 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(where: Where, as_json: bool) -> None:
     """Check versions, limits, the profile, ports, clocks and the hub, and say what to do about each problem.
 
-    Run it where a client or an engine cannot connect. It tries each port in the connection file from there, so it tells
-    a firewall from a hub that has ended. Where engines run, give it the engines' connection file. Nothing is changed,
-    and a hub need not run. Exits with 1 if there is a problem.
+    Run this command where a client or an engine cannot connect. The command tries each port in the connection file, and
+    so distinguishes a firewall from a hub that has ended. On a machine for engines, name the engines' connection file.
+    Nothing is changed, and a hub need not run. Exits with 1 if there is a problem.
     """
     import trio
 

@@ -27,7 +27,7 @@ class Terminal:
         self.seen = ""
 
     def wait_for(self, pattern: str) -> None:
-        """Until the screen has shown it, after what was waited for before."""
+        """Wait until the screen has shown a text, after the text of the previous wait."""
         deadline = time.monotonic() + LIMIT
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < deadline, f"no {pattern!r}: {self.seen}"
@@ -35,7 +35,7 @@ class Terminal:
         self.seen = self.seen[found.end() :]
 
     def read(self) -> bool:
-        """Whether anything more may come."""
+        """Read output, and return whether more may come."""
         ended = self.process.poll() is not None
         if not select.select([self.descriptor], [], [], 0.1)[0]:
             return not ended
@@ -47,7 +47,7 @@ class Terminal:
         os.write(self.descriptor, keys.encode())
 
     def end(self) -> int:
-        """The exit code, when all was read."""
+        """Read all output, and return the exit code."""
         while self.read():
             pass
         return self.process.wait(LIMIT)

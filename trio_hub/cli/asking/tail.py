@@ -88,8 +88,11 @@ async def follow(client: Client, msg_id: str, printer: Printer) -> dict[str, Any
         more = printer.show(record)
         if record["completed"] is not None:
             content = record["result_content"] or {}
-            error = {name: content.get(name) for name in ("ename", "evalue")} if state == "error" else None
-            return {"state": state, "error": error}
+            has_error = state not in ("ok", "aborted")
+            return {
+                "state": state,
+                "error": {name: content.get(name) for name in ("ename", "evalue")} if has_error else None,
+            }
         if not printer.seen:
             printer.remark(await why_waiting(client, {"msg_id": msg_id, "state": state}))
         pause = PAUSE if more else min(2 * pause, LONGEST_PAUSE)

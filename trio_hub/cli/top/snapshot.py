@@ -188,11 +188,11 @@ class Sampler:
         rows = [row_of(record, self.client.engines) for record in records]
         known = {row["msg_id"] for row in self._latest}
         new = [row for row in rows if row["msg_id"] not in known]
-        await name_rows(self.client, new[-SHOWN:])
         failures = [row for row in new if row["state"] == "error"]
         self._latest.extend(new)
         self._failures.extend(failures)
         self._received = records[-1]["received"] if records else self._received or LONG_AGO
+        await name_rows(self.client, new[-SHOWN:])
         return None if covered is None else len(failures) / covered, sampled
 
     def _engine(

@@ -35,7 +35,7 @@ async def test_a_hub_that_is_well(tmp_path: Path) -> None:
         assert said(findings, "clock") == [("ok", "as the hub's clock")]
         assert said(findings, "engines") == [("ok", "1 registered")]
         ((_, hub),) = said(findings, "hub")
-        assert hub.startswith("a trio-hub answers at tcp://127.0.0.1:")
+        assert hub.startswith("trio-hub answers at tcp://127.0.0.1:")
         assert {"versions", "open files", "memory", "ipyparallel"} <= {finding["topic"] for finding in findings}
         result = await it.ask("doctor")
         assert result.exit_code == 0

@@ -132,7 +132,7 @@ async def ask_about(where: Where) -> list[Finding]:
             asked = now()
             about: dict[str, Any] = await client.about()
             answered = now()
-            found = [Finding("hub", OK, f"a {client.kind} answers at {client.address}, {client.connections}")]
+            found = [Finding("hub", OK, f"{client.kind} answers at {client.address}, {client.connections}")]
             found += check_about(about, asked, answered) if about else []
     except HubError as error:
         return [Finding("hub", PROBLEM, str(error))]

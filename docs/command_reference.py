@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from trio_hub.cli import main
+from trio_hub.cli.grouped import GroupedCommand
 
 __all__ = ["PAGE", "commands", "renewed"]
 
@@ -51,12 +52,21 @@ def told(name: str, command: click.Command) -> str:
     usage = command.get_usage(context).removeprefix("Usage: ")
     parts = [f"```text\n{' '.join(usage.split())}\n```"]
     parts += [paragraph(text) for text in (command.help or "").split("\n\n")]
-    rows = [row(param) for param in command.get_params(context) if isinstance(param, click.Option)]
-    parts.append("\n".join(["| option | takes | what it does |", "|---|---|---|", *rows]))
+    for title, options in groups(command, context):
+        if title:
+            parts.append(f"**{title}**")
+        parts.append("\n".join(["| option | takes | what it does |", "|---|---|---|", *map(row, options)]))
     if command.epilog:
         texts = command.epilog.strip().split("\n\n")
         parts += [paragraph(text) for text in texts if not text.startswith("\b\nExit codes")]  # the page has a table
     return "\n\n".join(parts) + "\n"
+
+
+def groups(command: click.Command, context: click.Context) -> list[tuple[str, list[click.Option]]]:
+    """The options of a command, in the groups of its help."""
+    if isinstance(command, GroupedCommand):
+        return command.grouped_options(context)
+    return [("", [param for param in command.get_params(context) if isinstance(param, click.Option)])]
 
 
 def paragraph(text: str) -> str:

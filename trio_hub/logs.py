@@ -10,10 +10,14 @@ docs/reference/logs.md lists all field names and levels; a test compares it with
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["FieldLogger", "get_logger"]
+__all__ = ["FieldLogger", "get_logger", "recent_lines"]
+
+recent_lines: deque[str] = deque(maxlen=200)
+"""The last lines of the log, for reports. Only the command fills it; in a program that embeds a hub, it stays empty."""
 
 _OPTIONS = ("exc_info", "stack_info", "stacklevel")
 

@@ -169,7 +169,7 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path, home: dict[str, 
             "existing connection files take precedence  # default",
             True,
         ),
-        (["--ip=*", "--curve=false"], "curve = false  # --curve", False),
+        (["--ip=*", "--curve=false"], "curve = false  # --no-curve", False),
         (["--ipcontroller", "--ip=*"], "curve = false  # default", False),
     ],
 )

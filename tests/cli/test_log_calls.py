@@ -15,7 +15,7 @@ REFERENCE = ROOT / "docs" / "reference" / "logs.md"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 THROUGH = {"ignore", "unreadable", "_refused"}
 """Methods that log their arguments."""
-OPTIONS = {"exc_info"}
+OPTIONS = {"exc_info", "ordinary"}
 OF_FORMATTERS = {"exception", "suppressed"}
 """Fields that come with a record, and not from a call."""
 

@@ -38,6 +38,12 @@ def fault() -> HubError:
     return error
 
 
+def full_disk() -> ConnectionFileError:
+    error = ConnectionFileError("cannot write")
+    error.__cause__ = OSError(28, "No space left on device")
+    return error
+
+
 def group() -> BaseException:
     return BaseExceptionGroup("", [ConfigError("bad port"), ExceptionGroup("", [HubError("and more")])])
 
@@ -54,7 +60,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     ("make", "code", "messages"),
     [
         (lambda: ConfigError("bad port"), 2, ["bad port"]),
-        (lambda: ConnectionFileError("bad file"), 1, ["bad file"]),
+        (lambda: ConnectionFileError("bad file"), 2, ["bad file"]),
+        (lambda: full_disk(), 1, ["cannot write"]),
         (fault, 1, ["the hub failed: ZeroDivisionError"]),
         (group, 1, ["bad port", "and more"]),
     ],

@@ -17,8 +17,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from trio_hub.cli.serve import NOT_OPTIONS
-from trio_hub.config import HubConfig
+from trio_hub.cli import COMMANDS, SYNONYMS
+from trio_hub.cli.serve import GROUPS, NOT_OPTIONS
+from trio_hub.config import RULES, HubConfig
 
 from .process import LIMIT, command, processes_with, run
 
@@ -40,18 +41,18 @@ def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
     client_file = profile / "security" / "ipcontroller-client.json"
     engine_file = profile / "security" / "ipcontroller-engine.json"
     with command("serve", f"--profile-dir={profile}") as hub:
-        hub.wait_line("stdout", "^trio-hub ready: ")
+        hub.wait_line("stdout", "^connection files ")
         assert hub.stdout == [
-            f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}), "
-            f"add engines with ipengine --profile-dir={profile} "
-            f"[client file {client_file}, engine file {engine_file}]; connections are open"
+            f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}); connections are open",
+            f"add engines with: trio-hub engine --profile-dir={profile}",
+            f"connection files are in {profile / 'security'}",
         ]
         for file in (client_file, engine_file):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert json.loads(client_file.read_text()).keys() >= CLIENT_KEYS
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
-    assert len(hub.stdout) == 1
+    assert len(hub.stdout) == 3
     assert "Traceback" not in "\n".join(hub.stderr)
     assert list((profile / "security").iterdir()) == []
 
@@ -70,7 +71,7 @@ def test_beyond_this_machine_it_encrypts_unless_told_otherwise(
     assert list((tmp_path / "security").iterdir()) == []
 
 
-def test_a_dashboard_is_told_on_a_second_line_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_dashboard_is_told_on_the_last_line_and_nowhere_else(tmp_path: Path) -> None:
     token = "a-token-of-my-own"
     with command("serve", f"--profile-dir={tmp_path}", "--dashboard=0", env={"TRIO_HUB_DASHBOARD_TOKEN": token}) as hub:
         url = hub.wait_line("stdout", rf"^dashboard: (http://127\.0\.0\.1:\d+/)\?token={token}$")[1]
@@ -78,7 +79,12 @@ def test_a_dashboard_is_told_on_a_second_line_and_nowhere_else(tmp_path: Path) -
             assert b"trio_hub_build_info{" in answer.read()
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
-    assert [line.partition(":")[0] for line in hub.stdout] == ["trio-hub ready", "dashboard"]
+    assert [line.split(":")[0].split(" are")[0] for line in hub.stdout] == [
+        "trio-hub ready",
+        "add engines with",
+        "connection files",
+        "dashboard",
+    ]
     assert token not in "\n".join(hub.stderr)
     assert "Traceback" not in "\n".join(hub.stderr)
 
@@ -96,8 +102,9 @@ def test_a_dashboard_whose_port_is_taken_is_bad_usage(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_it_in_order_too(tmp_path: Path) -> None:
     with command("serve", f"--profile-dir={tmp_path}", "--cluster-id=two") as hub:
-        ready = hub.wait_line("stdout", r"profile_dir='.*', cluster_id='two'\).*--cluster-id=two .client file (\S+),")
-        assert Path(ready[1]) == tmp_path / "security" / "ipcontroller-two-client.json"
+        hub.wait_line("stdout", r"ipp.Client\(profile_dir='.*', cluster_id='two'\); ")
+        hub.wait_line("stdout", r"trio-hub engine --profile-dir=.* --cluster-id=two$")
+        assert (tmp_path / "security" / "ipcontroller-two-client.json").exists()
         hub.signal(signal.SIGINT)
         assert hub.wait() == 0
     assert "Traceback" not in "\n".join(hub.stderr)
@@ -117,7 +124,7 @@ def test_what_engines_print_is_not_on_its_stdout(tmp_path: Path) -> None:
         hub.wait_line("stdout", "^trio-hub ready: ")
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
-    assert len(hub.stdout) == 1
+    assert len(hub.stdout) == 3
 
 
 @pytest.mark.parametrize(("last", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -158,6 +165,7 @@ def test_a_second_signal_stops_it_at_once(tmp_path: Path, last: signal.Signals, 
         (["--config=none.toml"], {}, "--config: cannot read none.toml: No such file"),
         ([], {"TRIO_HUB_PNIG": "3"}, "TRIO_HUB_PNIG is not a setting: did you mean TRIO_HUB_PING"),
         ([], {"TRIO_HUB_HWM": "-1"}, "TRIO_HUB_HWM is -1: expected a whole number, 0 or more"),
+        (["--reuse=maybe"], {}, "--reuse is 'maybe': write --reuse or --no-reuse, or give it a value: true or false"),
         (["something"], {}, "unexpected extra argument .something"),
     ],
 )
@@ -194,15 +202,56 @@ def test_ports_that_are_taken_are_told(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("options", "expected"), [(["--db=memory"], 1), ([], 2)])
-def test_a_profile_that_cannot_be_written_is_a_failure(tmp_path: Path, options: list[str], expected: int) -> None:
+@pytest.mark.parametrize("inside", ["", "profile/deep"])
+@pytest.mark.parametrize("options", [["--db=memory"], []])
+def test_a_profile_that_is_a_file_is_bad_usage(tmp_path: Path, options: list[str], inside: str) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    code, out, err = run("serve", f"--profile-dir={blocked}", *options)
-    assert code == expected
+    code, out, err = run("serve", f"--profile-dir={blocked / inside}", *options)
+    assert code == 2
     assert not out
-    assert str(blocked) in err.splitlines()[-1]
+    last = err.splitlines()[-1]
+    assert f"profile_dir is {blocked / inside}, but " in last
+    assert "is not a directory: choose a directory, or a path that does not exist yet, with --profile-dir" in last
     assert "Traceback" not in err
+    assert blocked.read_text() == "not a directory"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engines=100000"], r"engines is 100000, but this machine has room for about [\d,]+: "),
+        (["--engines=1", "--engine-command=nowhere/at-all --x"], "there is no program nowhere/at-all: give the path"),
+        (["--engines=1", "--db=sqlite:////etc/passwd"], "/etc/passwd: not an SQLite database; name another file"),
+    ],
+    ids=["engines", "command", "database"],
+)
+def test_what_this_machine_cannot_do_is_told_before_it_is_tried(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    code, out, err = run("serve", f"--profile-dir={tmp_path / 'profile'}", *options)
+    assert code == 2
+    assert not out
+    assert re.search(message, err.splitlines()[-1])
+    assert "remove" not in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["--version"], ["config", "show"], ["completion", "bash"]]
+)
+def test_a_full_disk_is_told_in_one_line(arguments: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "trio_hub", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"IPYTHONDIR": str(tmp_path)},
+            timeout=LIMIT,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "trio-hub: cannot write to stdout: No space left on device\n"
 
 
 def test_logs_can_be_json(tmp_path: Path) -> None:
@@ -240,15 +289,79 @@ def test_every_setting_is_an_option_with_its_description() -> None:
     assert code == 0
     for entry in fields(HubConfig):
         assert (f"--{entry.name.replace('_', '-')} " in out) == (entry.name not in NOT_OPTIONS)
+        is_flag = re.search(rf"/ --no-{entry.name.replace('_', '-')}\s", out) is not None
+        assert is_flag == (RULES[entry.name].accepts == "true or false")
     for text in (
         "--keep, --db-keep TIME",
         "--profile NAME",
         "--config FILE.toml",
         "[default: 3.0]",
         "Exit codes:",
+        "Examples:",
+        "  trio-hub serve --engines 4",
         "130  stopped at once",
     ):
         assert text in out
+
+
+def test_each_option_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(set(grouped)) == len(grouped)
+    options = {entry.name for entry in fields(HubConfig)} - NOT_OPTIONS
+    assert set(grouped) == options | {"config", "profile"}
+    for width in ("80", "200"):
+        _, out, _ = run("serve", "--help", env={"COLUMNS": width})
+        titles = re.findall(r"^(\S.*):$", out, re.MULTILINE)
+        assert titles == [*GROUPS, "Other"]
+        assert max(map(len, out.splitlines())) <= int(width)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("--reuse", "reuse = true  # --reuse"),
+        ("--no-reuse", "reuse = false  # --no-reuse"),
+        ("--reuse true", "reuse = true  # --reuse"),
+        ("--reuse=false", "reuse = false  # --no-reuse"),
+        ("--reuse=ON --log-level debug", "reuse = true  # --reuse"),
+        ("--force --reuse no", "force = true  # --force"),
+        ("--curve 0", "curve = false  # --no-curve"),
+        ("--curve", "curve = true  # --curve"),
+        ("--dashboard-admin --dashboard 8788", "dashboard_admin = true  # --dashboard-admin"),
+    ],
+)
+def test_flags_with_and_without_values(arguments: str, shown: str, tmp_path: Path) -> None:
+    """The values are those that were needed once, and are in scripts and unit files."""
+    code, out, err = run("config", "show", *arguments.split(), env={"IPYTHONDIR": str(tmp_path)})
+    assert (code, err) == (0, "")
+    assert shown in out.splitlines()
+
+
+def test_a_flag_overrides_the_environment(tmp_path: Path) -> None:
+    env = {"IPYTHONDIR": str(tmp_path), "TRIO_HUB_REUSE": "true"}
+    assert "reuse = true  # TRIO_HUB_REUSE" in run("config", "show", env=env)[1]
+    assert "reuse = false  # --no-reuse" in run("config", "show", "--no-reuse", env=env)[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "proposal"),
+    [
+        ("statsu", "did you mean 'status'?"),
+        ("taks", "did you mean 'tasks' or 'task'?"),
+        ("stop", "did you mean 'shutdown'?"),
+        ("logs", "did you mean 'tail'?"),
+        ("xyzzy", "`trio-hub --help` lists the commands"),
+    ],
+)
+def test_a_command_that_does_not_exist(word: str, proposal: str) -> None:
+    code, out, err = run(word, "--help")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"Error: there is no command {word!r}: {proposal}"
+
+
+def test_other_words_for_commands_are_true() -> None:
+    assert set(SYNONYMS.values()) <= set(COMMANDS)
+    assert not set(SYNONYMS) & set(COMMANDS)
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["serve", "--version"]])

@@ -148,6 +148,34 @@ async def test_a_call_that_is_queued_is_aborted_at_once() -> None:
         assert hub.statistics().outcomes["task"] == {"ok": 1, "error": 0, "aborted": 1}
 
 
+async def test_details_of_requests_and_of_the_hub() -> None:
+    async with cluster() as (hub, client, (engine,)):
+        engine.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.apply, divide, 1)
+            await engine.wait_requests(1)
+            nursery.start_soon(client.apply, divide, 2)
+            await eventually(lambda: hub.statistics().tasks_queued == 1)
+            runs, waits = await client.history()
+            details = await client.details([runs, waits, "unknown"], names=True)
+            assert (details[waits]["why"] or "").startswith("no free engine: all engines are busy")
+            assert details[waits]["name"] == "divide"
+            assert details[runs] == {"name": "divide", "why": None}
+            assert details["unknown"] == {"name": None, "why": None}
+            about = await client.about()
+            assert about["statistics"]["tasks_queued"] == 1
+            assert about["settings"]["hwm"] == 1
+            assert about["versions"]["trio"]
+            engine.release()
+
+
+async def test_an_ipcontroller_knows_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster() as (_, client, _):
+        monkeypatch.setattr(type(client), "kind", "ipcontroller")
+        assert await client.details(["a"]) == {}
+        assert await client.about() == {}
+
+
 async def test_a_cancelled_call_leaves_the_queue() -> None:
     async with cluster() as (hub, client, (engine,)):
         engine.hold()

@@ -651,7 +651,7 @@ def test_owners_have_names(owner: str) -> None:
 
 def test_without_psycopg_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"pip install 'trio-hub\[postgres\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'psycopg\[binary\]'"):
         open_postgres("postgresql:///", owner="hub")
 
 

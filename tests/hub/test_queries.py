@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trio_hub.client.packing import pack_call, pack_function
 from trio_hub.hub.events import TaskSubmitted
 from trio_hub.records import NullStore
 from trio_hub.records.record import RECORD_KEYS
@@ -58,6 +59,9 @@ def test_an_unknown_message_type_is_named() -> None:
         ("unregistration_request", []),
         ("registration_request", "x"),
         ("become_dask_request", {"scheduler_args": 5}),
+        ("details_request", {}),
+        ("details_request", {"msg_ids": [1]}),
+        ("details_request", {"msg_ids": ["a"] * 501}),
     ],
 )
 def test_unusable_queries_are_answered_with_what_is_wrong(msg_type: str, content: Any) -> None:
@@ -307,3 +311,66 @@ def test_a_query_of_another_client_waits_for_nobody() -> None:
     world.host.deferred = []
     world.hub.dispatch_query([b"client", *world.client.session.write("history_request", {})])
     assert world.query("connection_request", client=Peer("other"))["status"] == "ok"
+
+
+# Details that no record has
+
+
+def details(world: World, *msg_ids: str, names: bool = True) -> dict[str, Any]:
+    reply = world.query("details_request", {"msg_ids": list(msg_ids), "names": names})
+    assert reply["status"] == "ok"
+    found: dict[str, Any] = reply["details"]
+    return found
+
+
+def test_why_requests_wait_and_the_names_of_their_functions() -> None:
+    world = World()
+    world.engine("a")
+    call = tuple(map(bytes, pack_call(pack_function(divmod), (1, 1), {})))
+    runs = world.submit(buffers=call)
+    waits = world.submit(buffers=call)
+    first, second = world.call("a"), world.call("a")
+    after = world.submit(buffers=call, after=[waits])
+    found = details(world, runs, waits, first, second, after, "unknown")
+    assert found[runs]["why"] == "engine 0 runs one request at a time, and was sent 2 requests of other queues"
+    assert found[waits]["why"] == (
+        "no free engine: all engines are busy, with 1 task each (setting hwm); 1 task is queued"
+    )
+    assert found[first]["why"] == "engine 0 runs one request at a time, and was sent one request of other queues"
+    assert found[second]["why"] == (
+        "engine 0 runs one request at a time, and was sent one request before this one and one request of other queues"
+    )
+    assert found[after]["why"] == f"it depends on {waits}"
+    assert {found[msg_id]["name"] for msg_id in (runs, waits, after)} == {"divmod"}
+    assert found[first]["name"] == "apply", "the type of the message, where no function is found"
+    assert found["unknown"] == {"name": None, "why": None}
+    assert details(world, runs, names=False)[runs]["name"] is None
+
+
+def test_why_nothing_runs_without_engines() -> None:
+    world = World()
+    msg_id = world.submit()
+    assert details(world, msg_id)[msg_id]["why"] == "no engine is registered"
+
+
+def test_the_search_for_names_ends_when_much_has_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.engine("a")
+    call = tuple(map(bytes, pack_call(pack_function(divmod), (1, 1), {})))
+    done = []
+    for _ in range(2):
+        done.append(world.submit(buffers=call))
+        [(_, request)] = world.take("task_out")
+        world.answer("a", request)
+    assert [found["name"] for found in details(world, *done).values()] == ["divmod", "divmod"]
+    monkeypatch.setattr("trio_hub.hub.waiting.MOST_READ", 1)
+    assert [found["name"] for found in details(world, *done).values()] == ["divmod", None]
+
+
+def test_a_client_is_logged_as_connected_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world = World()
+    for _ in range(3):
+        world.query("connection_request")
+    world.query("connection_request", client=Peer("other"))
+    assert caplog.messages.count("client connected") == 2

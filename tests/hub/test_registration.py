@@ -154,7 +154,7 @@ def test_heartbeats_that_answer_no_ping_are_harmless(frames: list[bytes]) -> Non
 
 
 @pytest.mark.parametrize("reason", ["request", "shutdown", "ended"])
-def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless(reason: str) -> None:
+def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless(reason: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     engine = world.engine("a")
     world.hub.lose_engine(engine, reason)
@@ -162,6 +162,15 @@ def test_a_late_heartbeat_of_an_engine_that_is_gone_is_harmless(reason: str) -> 
     world.hub.hearts.handle_heart_failure(b"a")
     assert world.hub.notices.ignored["unknown_heart"] == 1
     assert engine.state is EngineState.LOST
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "nobody need do anything"
+
+
+def test_a_heartbeat_of_an_engine_that_the_hub_has_never_seen_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.beat("stranger")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert vars(record)["what"] == "a heartbeat of an engine that is not registered"
 
 
 def test_unregistration_request() -> None:

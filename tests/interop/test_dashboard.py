@@ -22,7 +22,8 @@ class Site:
 
     def __init__(self, cluster: Cluster) -> None:
         assert cluster.process.stdout is not None
-        url = cluster.process.stdout.readline().decode().removeprefix("dashboard: ").strip()
+        lines = map(bytes.decode, cluster.process.stdout)
+        url = next(line for line in lines if line.startswith("dashboard: ")).removeprefix("dashboard: ").strip()
         self.address, _, token = url.partition("/?token=")
         self.headers = {"Authorization": f"Bearer {token}", "X-Trio-Hub": "1"}
 

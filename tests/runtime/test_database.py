@@ -83,6 +83,7 @@ async def test_a_hub_goes_on_while_its_database_cannot_be_written(
 
 
 async def test_a_stop_does_not_wait_for_a_slow_query(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     began = threading.Event()
 
     def find(self: SQLiteReader, *arguments: object) -> list[Found]:

@@ -1,4 +1,4 @@
-"""The exit codes of all commands."""
+"""The exit codes of all commands. Each kind of failure has one code, whatever command meets it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ __all__ = ["BAD_USAGE", "EXIT_CODES_HELP", "FAILED", "NO_HUB", "OK", "TIMED_OUT"
 
 OK = 0
 FAILED = 1
+"""The command could not do its work, or it has found a failure; for example, stdout or a file cannot be written."""
 BAD_USAGE = 2
-"""An option or a setting cannot be used. click uses the same code."""
+"""A command line, a setting, or what it needs cannot be used: a profile, file, database, port, program or package.
+
+The same command fails again until somebody changes something. click uses the same code.
+"""
 NO_HUB = 3
 """There is no connection file, or the hub does not answer. Used by commands that ask a running hub."""
 TIMED_OUT = 4
@@ -26,7 +30,7 @@ EXIT_CODES_HELP = f"""\
 Exit codes:
   {OK}    stopped in order, on a signal or a client's request
   {FAILED}    the hub failed; the last line on stderr says why
-  {BAD_USAGE}    an option or a setting cannot be used; the message names it
+  {BAD_USAGE}    a setting, or what it needs, cannot be used; the message names it
   {after_signal(signal.SIGINT)}  stopped at once by a second signal, SIGINT
   {after_signal(signal.SIGTERM)}  stopped at once by a second signal, SIGTERM
 """

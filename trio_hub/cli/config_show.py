@@ -57,7 +57,11 @@ def _show_serve(words: list[str], context: click.Context) -> None:
         options = dict(parsed.params)
     file = options.pop("config")
     config = load_config(options, os.environ, file)
-    given = {name: f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None}
+    given = {
+        name: f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value is not None
+    }
     print_settings(config, given=given, environ=os.environ, file=file)
 
 

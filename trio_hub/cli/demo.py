@@ -75,10 +75,10 @@ def demo(engines: int | None, tasks: int) -> None:
     if find_spec("ipyparallel") is None:
         click.echo(
             "trio-hub demo needs IPython Parallel for its client, but it is not installed. "
-            "Install it with: pip install 'trio-hub[cluster]'",
+            "Install it with: pip install ipyparallel",
             err=True,
         )
-        sys.exit(codes.FAILED)
+        sys.exit(codes.BAD_USAGE)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     signal.signal(signal.SIGINT, _exit_on_signal)
     try:

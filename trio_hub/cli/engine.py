@@ -28,7 +28,8 @@ IPP_CURVE_SECRETKEY in the environment.
 \b
 Exit codes:
   0    stopped in order, as asked by a signal, a client or the hub
-  1    the engine failed, or an option cannot be used
+  1    the engine failed
+  2    an option cannot be used
   255  the hub did not answer, or was away for too long
   An engine that was killed by a signal ends by the same signal.
 """

@@ -37,7 +37,7 @@ Options are given as --name=value or --name value, and every trait as --Class.tr
 a setting, the first of these applies: options; the environment variables TRIO_HUB_* (see trio-hub serve);
 ipcontroller_config.py in the profile directory; the environment variables IPP_PROFILE_DIR, IPP_CLUSTER_ID,
 IPP_SESSION_KEY, IPP_ENABLE_CURVE, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY.
-Config files need traitlets: pip install 'trio-hub[cluster]'.
+Config files need traitlets: pip install traitlets.
 
 """
 VERSION = "9.2.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..logs import get_logger
 
-__all__ = ["DESCRIPTORS_PER_ENGINE", "engines_within", "raise_open_files_limit"]
+__all__ = ["DESCRIPTORS_PER_ENGINE", "engines_within", "open_files_limit", "raise_open_files_limit"]
 
 log = get_logger("trio_hub.cli")
 
@@ -17,6 +17,16 @@ DESCRIPTORS_OF_THE_HUB = 100
 def engines_within(open_files: int) -> int:
     """Return an estimate of the number of engines that are possible with this limit of open files."""
     return max(0, (open_files - DESCRIPTORS_OF_THE_HUB) // DESCRIPTORS_PER_ENGINE)
+
+
+def open_files_limit() -> int | None:
+    """Return the number of files that this process may open at most, after it has raised its own limit; None: any."""
+    try:
+        import resource
+    except ImportError:  # systems without such limits
+        return None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def raise_open_files_limit() -> None:

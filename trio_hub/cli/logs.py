@@ -14,7 +14,9 @@ from textwrap import indent
 from time import monotonic
 from typing import TextIO
 
-__all__ = ["JournalFormatter", "JsonFormatter", "KindLimit", "TextFormatter", "set_up_logs"]
+from ..logs import recent_lines
+
+__all__ = ["JournalFormatter", "JsonFormatter", "KindLimit", "RecentLines", "TextFormatter", "set_up_logs"]
 
 MESSAGE, VALUE, TRACEBACK = 2_000, 2_000, 12_000
 """The maximum number of characters of a message, of a field and of a traceback."""
@@ -43,8 +45,18 @@ def set_up_logs(level: str, form: str, environ: Mapping[str, str] = os.environ) 
     formatter = JsonFormatter() if form == "json" else TextFormatter()
     handler.setFormatter(JournalFormatter(formatter) if _is_journal(sys.stderr, environ) else formatter)
     handler.addFilter(KindLimit(monotonic))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    recent = RecentLines()
+    recent.setFormatter(TextFormatter())
+    recent.addFilter(KindLimit(monotonic))
+    logging.basicConfig(handlers=[handler, recent], level=logging.WARNING, force=True)
     logging.getLogger("trio_hub").setLevel(level.upper())
+
+
+class RecentLines(logging.Handler):
+    """Keeps the last lines of the log in memory, in `trio_hub.logs.recent_lines`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        recent_lines.append(self.format(record))
 
 
 class KindLimit(logging.Filter):

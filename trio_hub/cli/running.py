@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from ..config import HubConfig
 from ..dashboard import Dashboard, serve_dashboard
-from ..errors import ConfigError, HubError
+from ..errors import ConfigError, ConnectionFileError, HubError
 from ..logs import get_logger
 from ..runtime.running import RunningHub
 from ..runtime.serve import serve_hub
 from ..services import keep_running
 from . import codes
+from .before import check_settings
 from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
@@ -35,6 +38,7 @@ def run_hub(config: HubConfig) -> int:
     switch_often()
     manager = ServiceManager()
     try:
+        check_settings(config)
         return trio.run(_serve_with_signals, config, manager)
     except* HubError as group:
         failures = list(_leaves(group))
@@ -43,7 +47,17 @@ def run_hub(config: HubConfig) -> int:
         fault = error.__cause__ if type(error) is HubError else None
         manager.tell(f"STATUS=failed: {error}")
         log.critical("the hub cannot start, or cannot go on", error=error, exc_info=fault)
-    return codes.BAD_USAGE if all(isinstance(error, ConfigError) for error in failures) else codes.FAILED
+    return codes.BAD_USAGE if all(map(_is_about_settings, failures)) else codes.FAILED
+
+
+def _is_about_settings(error: HubError) -> bool:
+    """Return whether a setting, or a file that it names, cannot be used, so that a new start would fail, too.
+
+    A file that cannot be written or read now, as on a full disk, may be usable later.
+    """
+    if isinstance(error, ConnectionFileError):
+        return not isinstance(error.__cause__, OSError)
+    return isinstance(error, ConfigError)
 
 
 def _leaves(group: BaseExceptionGroup[HubError]) -> Iterator[HubError]:
@@ -114,22 +128,36 @@ def _stop_signals() -> list[signal.Signals]:
 
 
 def _announce(hub: RunningHub, dashboard: Dashboard | None) -> None:
-    """Print a line that says that the hub is ready and how to connect, and a second line for the dashboard, if any."""
+    """Print how to connect to the hub: three lines, and one for the dashboard, if there is one."""
+    lines = ready_lines(hub, _program(sys.argv[0]))
+    urls = [] if dashboard is None else [f"dashboard: {dashboard.url}"]
+    try:
+        print("\n".join([*lines, *urls]), flush=True)
+    except (OSError, ValueError) as error:
+        # Stdout is closed, its disk is full, or it cannot encode a character. The hub can serve without it. The URL is
+        # not logged, since it has the token, and logs may have other readers.
+        log.warning("cannot write to stdout", error=getattr(error, "strerror", error), line="; ".join(lines))
+        sys.stdout = None  # otherwise the interpreter would fail to flush it when it exits
+
+
+def ready_lines(hub: RunningHub, program: str) -> list[str]:
+    """Return what a user needs to know of a hub that is ready: how to connect, how to add engines, and where it is."""
     config = hub.config
     client = f"profile_dir={str(config.profile_dir)!r}"
-    engine = ["ipengine", f"--profile-dir={config.profile_dir}"]
+    engine = [program, "engine", f"--profile-dir={config.profile_dir}"]
     if config.cluster_id:
         client += f", cluster_id={config.cluster_id!r}"
         engine.append(f"--cluster-id={config.cluster_id}")
-    line = (
-        f"trio-hub ready: connect with ipp.Client({client}), add engines with {shlex.join(engine)} "
-        f"[client file {hub.client_file}, engine file {hub.engine_file}]; connections are {hub.connections}"
-    )
-    try:
-        print(line, flush=True)
-        if dashboard is not None:  # not logged, since the URL has the token, and logs may have other readers
-            print(f"dashboard: {dashboard.url}", flush=True)
-    except (OSError, ValueError) as error:
-        # Stdout is closed, its disk is full, or it cannot encode a character. The hub can serve without it.
-        log.warning("cannot write to stdout", error=getattr(error, "strerror", error), line=line)
-        sys.stdout = None  # otherwise the interpreter would fail to flush it when it exits
+    directory = None if hub.client_file is None else hub.client_file.parent
+    return [
+        f"trio-hub ready: connect with ipp.Client({client}); connections are {hub.connections}",
+        f"add engines with: {shlex.join(engine)}",
+        f"connection files are in {directory}",
+    ]
+
+
+def _program(started_as: str) -> str:
+    """Return the name by which the user's shell finds this command: the path, if the command is not on PATH."""
+    if Path(started_as).name == "trio-hub" and shutil.which("trio-hub") is None:
+        return started_as
+    return "trio-hub"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from .. import __version__
 from ..config import HubConfig, load_config
 from ..errors import ConfigError
 from . import codes
+from .asking.options import example
+from .grouped import GroupedCommand, flag_names, is_on_or_off
 from .loading import load_run_hub
 
 __all__ = ["serve", "setting_options"]
@@ -28,9 +30,9 @@ HELP = {
     "sqlite:///PATH), in PostgreSQL, in memory until the hub stops, or not at all (none). Better set a password in "
     "TRIO_HUB_DB or in ~/.pgpass.  [default: sqlite]",
     "db_keep": "How long records of finished tasks are kept.  [default: for ever]",
-    "curve": "Whether all connections are encrypted with CurveZMQ. Messages are signed in any case.  [default: true "
-    "if the address for clients or the address for engines is not a loopback address; with --reuse true, as in the "
-    "connection files]",
+    "curve": "Whether all connections are encrypted with CurveZMQ. Messages are signed in any case.  [default: on if "
+    "the address for clients or the address for engines is not a loopback address; with --reuse, as in the connection "
+    "files]",
     "dashboard": "The address and port at which the hub serves its dashboard and metrics over HTTP; without an "
     "address, only to this machine. Port 0: the system chooses. The printed URL contains the access token; "
     "TRIO_HUB_DASHBOARD_TOKEN sets another token.",
@@ -43,11 +45,42 @@ HELP = {
 }
 # Shorter names of options.
 ALIASES = {"db_keep": ["--keep"]}
+# The groups of options in the help, by title. The first groups have what most people need.
+GROUPS = {
+    "Profile and settings": ["config", "profile", "profile_dir", "cluster_id", "force"],
+    "Engines on this machine": ["engines", "engine_command", "engine_log"],
+    "Who can reach the hub": [
+        *("ip", "client_ip", "engine_ip", "location", "ports", "client_ports", "engine_ports", "broadcast_ports"),
+        *("ssh_server", "engine_ssh_server"),
+    ],
+    "Encryption and messages": ["curve", "curve_publickey", "curve_allowed_keys", "packer", "signature_scheme"],
+    "After a restart": ["reuse", "restore"],
+    "Task database": ["db", "durability", "db_keep", "db_max_records", "db_max_bytes"],
+    "Scheduling": ["hwm", "scheme"],
+    "Lost engines, and the stop": [
+        *("ping", "max_heartmonitor_misses", "registration_timeout", "stranded_grace", "stop_grace"),
+    ],
+    "Dashboard": ["dashboard", "dashboard_admin"],
+    "Logs": ["log_level", "log_format"],
+    "Limits of memory and messages": [
+        *("queue_memory", "max_message_frames", "max_message_bytes", "subscriber_queue"),
+    ],
+}
 
 EPILOG = (
-    """\
+    example(
+        "trio-hub serve --engines 4",
+        "trio-hub serve --profile-dir my-cluster --dashboard 8788",
+        "trio-hub serve --ip '*' --ports 10000-10020",
+        "trio-hub serve --restore --db sqlite --keep 30d",
+    )
+    + """
+
 Each option can also be set in the environment (--log-level as TRIO_HUB_LOG_LEVEL) and in the TOML file
-(log_level = "debug"). The command line has priority over the environment, and the environment over the file.
+(log_level = "debug"). The command line has priority over the
+environment, and the environment over the file. An on/off option also takes a value: --reuse=true means --reuse, and
+--reuse=false means --no-reuse.
+
 IPP_PROFILE_DIR, IPP_CLUSTER_ID and IPP_SESSION_KEY are used where no TRIO_HUB_* is set. The key that signs all messages
 is set as TRIO_HUB_KEY, or as key in the file; by default, the hub makes a random key.
 
@@ -73,19 +106,27 @@ def setting_options() -> list[click.Parameter]:
             continue
         rule = entry.metadata["rule"]
         doc = HELP.get(entry.name, entry.metadata["doc"])
-        shown = "" if entry.default in (None, "", ()) else f"  [default: {entry.default}]"
+        if is_on_or_off(entry.name):
+            options.append(click.Option([entry.name, flag_names(entry.name)], default=None, help=doc + _shown(entry)))
+            continue
         options.append(
             click.Option(
                 [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
                 type=click.Choice(rule.choices, case_sensitive=False) if rule.choices else str,
-                # `--force` needs no value.
-                is_flag=False,
-                flag_value="true" if entry.name == "force" else None,
                 metavar=None if rule.choices else rule.metavar,
-                help=doc + shown,
+                help=doc + _shown(entry),
             )
         )
     return options
+
+
+def _shown(entry: Field[Any]) -> str:
+    """Return the default of a setting, for the help."""
+    if entry.default in (None, "", ()):
+        return ""
+    if isinstance(entry.default, bool):
+        return f"  [default: {'on' if entry.default else 'off'}]"
+    return f"  [default: {entry.default}]"
 
 
 @click.pass_context
@@ -97,8 +138,9 @@ def _serve(context: click.Context, /, config: Path | None, **options: Any) -> No
     sys.exit(load_run_hub()(settings))
 
 
-serve = click.Command(
+serve = GroupedCommand(
     "serve",
+    groups=GROUPS,
     callback=_serve,
     params=[
         click.Option(
@@ -109,7 +151,7 @@ serve = click.Command(
         ),
         *setting_options(),
     ],
-    help="Run a hub until it is told to stop.\n\nWhen the hub is ready, it prints a line that says how to connect.",
+    help="Run a hub until it is told to stop.\n\nWhen the hub is ready, it prints how to connect to it.",
     epilog=EPILOG,
 )
 click.version_option(__version__, prog_name="trio-hub")(serve)

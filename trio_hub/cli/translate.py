@@ -183,7 +183,7 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Any
         from traitlets.config.loader import JSONFileConfigLoader
     except ImportError:
         raise ConfigError(
-            f"{path} cannot be read without traitlets: run pip install 'trio-hub[cluster]', "
+            f"{path} cannot be read without traitlets: run pip install traitlets, "
             "or use `trio-hub serve` and its own settings"
         ) from None
     try:

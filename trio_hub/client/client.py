@@ -27,6 +27,8 @@ AT_ONCE = 16
 """The number of results that have arrived and that `Client.map` yields before other tasks have their turn."""
 HUB_ABORTS = 5.0
 """Seconds within which a hub must answer an abort request. A hub that cannot abort requests may not answer."""
+DETAILS_AT_A_TIME = 100
+"""The maximum number of requests in one query for details."""
 _DATES = ("submitted", "started", "completed", "received")
 
 
@@ -265,6 +267,30 @@ class Client:
         content = await self._query("result_request", {"msg_ids": list(msg_ids), "status_only": True})
         pending: list[str] = content["pending"]
         return pending
+
+    async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, str | None]]:
+        """Return what only a trio-hub knows of requests, by msg_id. For an ipcontroller, the answer is empty.
+
+        Each request has ``why``, the reason why it waits, and with `names` also ``name``, the name of its function.
+        Each is None if it is not known. For names, the hub may have to read the requests from its database.
+        """
+        if self.kind != "trio-hub":
+            return {}
+        found: dict[str, dict[str, str | None]] = {}
+        for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
+            part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
+            found |= (await self._query("details_request", {"msg_ids": part, "names": names}))["details"]
+        return found
+
+    async def about(self) -> dict[str, Any]:
+        """Return what a trio-hub tells about itself. For an ipcontroller, the answer is empty.
+
+        The keys are ``time``, ``versions``, ``settings`` (without secrets), ``statistics`` and ``log``, its last lines.
+        """
+        if self.kind != "trio-hub":
+            return {}
+        answer: dict[str, Any] = (await self._query("about_request", {}))["about"]
+        return answer
 
     async def purge(self, msg_ids: Sequence[str] | None = None, *, engines: Sequence[int] = ()) -> None:
         """Delete the records of finished requests: by msg_id, by engine, or all, if neither is given."""

@@ -26,7 +26,9 @@ __all__ = [
     "write_private_file",
 ]
 
-_DAMAGED_REMEDY = "Check the path; if a hub wrote this file, remove it and start the hub again."
+_DAMAGED_REMEDY = (
+    "Check the path. If it is right, start the hub again without --reuse and --restore: it writes the file anew."
+)
 
 CLIENT_CHANNELS = ("registration", "control", "mux", "task", "iopub", "notification", "broadcast")
 ENGINE_CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast")

@@ -20,6 +20,8 @@ __all__ = ["Dashboard", "serve_dashboard"]
 log = get_logger("trio_hub.dashboard")
 
 ANYWHERE = "127.0.0.1:0"
+PACKAGES = "hypercorn starlette prometheus-client"
+"""The packages that the dashboard needs besides those of the hub. A test compares them with pyproject.toml."""
 _WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -63,7 +65,7 @@ async def serve_dashboard(
         admin: Whether actions are allowed. None: the hub's setting ``dashboard_admin``.
 
     Raises:
-        ConfigError: The address cannot be used, or ``trio-hub[dashboard]`` is not installed.
+        ConfigError: The address cannot be used, or one of the `PACKAGES` is not installed.
     """
     config = HubConfig(
         dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
@@ -82,7 +84,7 @@ async def serve_dashboard(
         if (error.name or "").startswith("trio_hub"):
             raise
         raise ConfigError(
-            f"dashboard: {error.name} is not installed: run pip install 'trio-hub[dashboard]', or leave out the setting"
+            f"dashboard: {error.name} is not installed: run pip install {PACKAGES}, or leave out the setting"
         ) from error
     assert config.dashboard is not None
     host, port = split_address(config.dashboard)

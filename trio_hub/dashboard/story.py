@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..hub import Hub
+from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
 from ..records.record import TaskRecord, unpacked
 from ..runtime import RunningHub
-from ..schedulers.task import Task, TaskState, WorkerState
 from .failures import without_ansi
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch
 
-__all__ = ["task_details", "why_waiting"]
+__all__ = ["task_details"]
 
 MAX_TEXT = 100_000
 """The maximum length of each text in characters. The end of long output is kept, and the beginning of other texts."""
-MAX_NAMED = 10
-"""The maximum number of tasks or engines in a text. Of further ones, the text gives the number."""
 
 
 async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, Any] | None:
@@ -103,45 +100,6 @@ def _error(content: Any) -> dict[str, str]:
     }
 
 
-def why_waiting(core: Hub, msg_id: str) -> str | None:
-    """Return why a task has no engine yet; None if it has one, or is not waiting."""
-    if msg_id in core.intake.uncommitted:
-        return "it is being written to disk, which must happen before it is sent to an engine"
-    task = core.tasks.scheduler.tasks.get(msg_id)
-    if task is None or task.worker is not None:
-        return None
-    if task.state is TaskState.WAITING:
-        return (
-            f"it depends on {_some(sorted(task.depends_on))}"
-            if task.depends_on
-            else "the hub looks up its dependencies"
-        )
-    return _why_queued(core, task)
-
-
-def _why_queued(core: Hub, task: Task) -> str:
-    workers = core.tasks.scheduler.workers
-    if not workers:
-        return "no engine is registered"
-    may = [ident for ident in workers if task.accepts(ident)]
-    reasons = []
-    if task.targets is not None:
-        reasons.append(f"it may run only on its targets: {_engines(core, task.targets)}")
-    if task.refused:
-        failed = task.refused - task.unmet
-        if failed:
-            reasons.append(f"it has failed on engines: {_engines(core, failed)}")
-        if task.unmet:
-            reasons.append(f"its dependencies are not met on engines: {_engines(core, task.unmet)}")
-    if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
-        reasons.append("the engines that may run it have not come back since the restart of the hub")
-    elif may:
-        each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (setting hwm)"
-        who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
-        reasons.append(f"no free engine: {who}, with {each}; {len(core.tasks.scheduler.queue):,} tasks are queued")
-    return "; ".join(reasons)
-
-
 def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
     """Return why a request that was sent to its engine may not have started; None if it is the engine's first."""
     mine = watch.bars.running.get(msg_id)
@@ -154,16 +112,3 @@ def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
     where = "its engine" if seen is None else f"engine {seen.id}"
     others = "one request" if before == 1 else f"{before:,} requests"
     return f"{where} runs one request at a time, and was sent {others} before this one"
-
-
-def _engines(core: Hub, idents: frozenset[bytes]) -> str:
-    names = []
-    for ident in idents:
-        engine = core.engines.by_ident.get(ident)
-        names.append(ident.decode("utf-8", "replace") if engine is None else str(engine.id))
-    return _some(sorted(names, key=lambda name: (len(name), name)))
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -78,7 +78,7 @@ class ReaderPool:
             if not call.started:
                 await in_thread(reader.close)
             elif call.interrupted and call.ended.is_set():
-                log.warning("a query was interrupted, since the hub stops or nobody waits for its answer any more")
+                log.info("a query was interrupted, since the hub stops or nobody waits for its answer any more")
             raise
         if call.interrupted:  # it was interrupted too late, after it had its answer
             await in_thread(reader.close)

@@ -30,6 +30,7 @@ LEFT_BEHIND_GRACE = 0.5
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 _BAD_OPTION = 1
+"""The exit code for an option that cannot be used: that of ipengine."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 

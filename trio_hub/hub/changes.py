@@ -95,10 +95,10 @@ class EngineChanges:
         """
         return header.is_stock and header.session in self._sessions
 
-    def client_asked(self, session: str) -> None:
-        """Note that a client is told the engines."""
+    def client_asked(self, session: str) -> bool:
+        """Note that a client is told the engines. Return whether the client asks for the first time."""
         if session in self._sessions:
-            return
+            return False
         self._sessions[session] = None
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
@@ -110,6 +110,7 @@ class EngineChanges:
             self._ahead.popleft()
         else:
             self._told.append(now)
+        return True
 
     def _forget_told(self, now: datetime) -> None:
         while self._told and now - self._told[0] > RECENT:

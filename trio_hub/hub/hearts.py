@@ -15,6 +15,9 @@ __all__ = ["Hearts"]
 
 log = get_logger("trio_hub.hub")
 
+SILENT = frozenset({"", "heart", "unreachable"})
+"""The reasons for the loss of an engine whose process may still run. See `trio_hub.hub.engines.LOSSES`."""
+
 
 class Hearts:
     """Passes on the engines' heartbeats, and has the registry register, restore or lose engines accordingly.
@@ -61,7 +64,14 @@ class Hearts:
         elif engine := self._engines.by_ident.get(heart) or self._engines.gone.that_may_return(heart):
             self._engines.engine_heard(engine)
         else:
-            self._notices.ignore("unknown_heart", "a heartbeat of an engine that is not registered", uuid=heart)
+            gone = self._engines.gone.of(heart)
+            self._notices.ignore(
+                "unknown_heart",
+                "a heartbeat of an engine that is not registered",
+                # The last heartbeats of an engine that ends may come after its goodbye.
+                ordinary=gone is not None and gone.loss not in SILENT,
+                uuid=heart,
+            )
 
     def weigh_hearts(self) -> None:
         """End a heartbeat period, after all pongs have been read: lose the engines that have missed too many pings."""

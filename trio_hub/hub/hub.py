@@ -66,8 +66,7 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
-        self.goodbyes = parts.goodbyes
-        self.is_pending, self.result_queues = parts.is_pending, parts.result_queues
+        self.goodbyes, self.is_pending, self.result_queues = parts.goodbyes, parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
         self._read = session.read_untrusted
@@ -110,6 +109,7 @@ class Hub:
                 "stop_distributed_request": self.queries.stop_distributed,
                 "registration_request": self.engines.register_engine,
                 "unregistration_request": parts.goodbyes.unregister_engine,
+                "details_request": parts.details.details_request,
                 "connection_request": self.queries.connection_request,
             }
         )

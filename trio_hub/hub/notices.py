@@ -42,10 +42,18 @@ class Notices:
         self.wire_errors[error.kind] += 1
         log.warning("dropped unreadable data", kind=error.kind, channel=channel, error=error, **fields)
 
-    def ignore(self, reason: str, what: str, **fields: Any) -> None:
-        """Count a readable message that has no effect. `fields` are for the log."""
+    def ignore(self, reason: str, what: str, *, ordinary: bool = False, **fields: Any) -> None:
+        """Count and log a readable message that has no effect.
+
+        Args:
+            reason: the name of the counter.
+            what: the message, in words.
+            ordinary: whether nobody can or need do anything about this message, so that a warning would be noise. The
+                reasons in `ORDINARY` are always ordinary.
+            fields: for the log.
+        """
         self.ignored[reason] += 1
-        level = logging.DEBUG if reason in ORDINARY else logging.WARNING
+        level = logging.DEBUG if ordinary or reason in ORDINARY else logging.WARNING
         log.log(level, "ignored a message", kind=reason, what=what, **fields)
 
     def failed(self, place: str, error: Exception, **fields: Any) -> HubError:

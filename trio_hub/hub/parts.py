@@ -39,6 +39,7 @@ from .returning import ReturningEngines
 from .routes import Routes
 from .scattered import Scattered
 from .tasks import TaskQueue
+from .waiting import Details
 
 __all__ = ["Parts", "Settings"]
 
@@ -243,6 +244,8 @@ class Parts:
             abort=aborting.abort,
             is_pending=self.is_pending,
         )
+
+        self.details = Details(session, store, labels=labels, intake=intake, tasks=tasks, engines=engines)
 
         # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {

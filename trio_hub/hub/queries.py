@@ -74,8 +74,8 @@ class Queries:
     def connection_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Reply with the uuids of all engines by id. The addresses are in the client's connection file."""
         engines = {str(engine.id): engine.uuid for engine in self._engines.alive.values()}
-        self._engines.changes.client_asked(msg.header.session)
-        log.info("client connected", client=msg.header.session)
+        if self._engines.changes.client_asked(msg.header.session):  # later requests of this client are pings
+            log.info("client connected", client=msg.header.session)
         return Reply("connection_reply", {"status": "ok", "engines": engines})
 
     def queue_status(self, client_id: list[bytes], msg: Message) -> RunningQuery:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import trio
 
+from trio_hub.cli.asking.records import what
 from trio_hub.testing import failing
 
+from ..terminal import terminal
 from .support import invoke, world
 
 
@@ -185,6 +188,87 @@ async def test_task(tmp_path: Path) -> None:
         assert f"engine      0 ({it.engines[0].uuid})\n" in text
         assert "\nstdout:\nhalf way\n" in text
         assert "\nerror:\nhere\nthere\nZeroDivisionError: integer division or modulo by zero\n" in text
+
+
+async def test_a_task_says_why_it_waits(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        it.engines[0].hold()
+        runs = it.submit(pow, 1, 1)
+        await it.engines[0].wait_requests(1)
+        waits = it.submit(divmod, 1, 1, label="a label")
+        direct = it.client.call(it.engines[0])
+        await it.client.query("connection_request")
+        assert (await it.ask_json("task", runs))["why_waiting"] == (
+            "engine 0 runs one request at a time, and was sent one request of other queues"
+        )
+        told = await it.ask_json("task", waits)
+        assert told["why_waiting"] == (
+            "no free engine: all engines are busy, with 1 task each (setting hwm); 1 task is queued"
+        )
+        assert told["name"] is None, "it has a label"
+        assert (await it.ask_json("task", direct))["why_waiting"] == (
+            "engine 0 runs one request at a time, and was sent one request of other queues"
+        )
+        text = (await it.ask("task", waits)).stdout
+        assert "state       waiting\nwaits       no free engine: all engines are busy" in text
+        assert "function    pow\n" in (await it.ask("task", runs)).stdout
+        it.engines[0].release()
+        await it.client.reply(waits)
+        assert (await it.ask_json("task", waits))["why_waiting"] is None
+        assert "waits" not in (await it.ask("task", waits)).stdout
+
+
+async def test_requests_without_a_label_have_the_name_of_their_function(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        await it.run(pow, 2, 3)
+        await it.run(divmod, 1, 0, label="tides")
+        named, labelled = (await it.ask_json("tasks"))["tasks"]
+        assert (named["label"], named["name"]) == (None, "pow")
+        assert (labelled["label"], labelled["name"]) == ("tides", None)
+        lines = (await it.ask("tasks")).stdout.splitlines()
+        assert lines[1].endswith(" pow")
+        assert lines[2].endswith(" tides  ZeroDivisionError: integer division or modulo by zero")
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])
+async def test_tasks_in_a_terminal(tmp_path: Path, columns: int, lines: int) -> None:
+    """The error is seen, however long the label is, and no line is wrapped."""
+    async with world(tmp_path) as it:
+        long, short = "label " * 50, "tides"
+        failed = [await it.run(divmod, 1, 0, label=label) for label in (long, short)]
+
+        def watch() -> list[str]:
+            with terminal("tasks", f"--connection-file={it.file}", columns=columns, lines=lines) as screen:
+                assert screen.end() == 0
+                return screen.seen.splitlines()
+
+        seen = await trio.to_thread.run_sync(watch)
+        assert max(map(len, seen)) <= columns
+        text = "\n".join(seen)
+        assert all(msg_id in text for msg_id in failed)
+        errors = [line for line in seen if "ZeroDivisionError: integer division" in line]
+        assert len(errors) == 2
+        assert "label label" in errors[0]
+        assert "tides  ZeroDivisionError: integer division or modulo by zero" in errors[1]
+        assert len(seen) == (6 if columns == 80 else 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "room", "shown"),
+    [
+        ("tides", None, None, "tides"),
+        ("tides", ("OSError", "no"), None, "tides  OSError: no"),
+        ("", ("OSError", "no"), 5, "OSError: no"),
+        ("l" * 90, ("OSError", "no"), 40, "l" * 26 + "…  OSError: no"),
+        ("l" * 90, ("OSError", "e" * 90), 30, "l" * 9 + "…  OSError: " + "e" * 90),
+        ({"run": 7}, ("OSError", "no\nmore"), 80, '{"run": 7}  OSError: no more'),
+    ],
+)
+def test_a_long_label_leaves_room_for_the_error(
+    label: object, error: tuple[str, str] | None, room: int | None, shown: str
+) -> None:
+    told = None if error is None else {"ename": error[0], "evalue": error[1]}
+    assert what({"label": label, "name": None, "error": told}, room) == shown
 
 
 async def test_a_task_that_the_hub_does_not_know(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ COMMANDS = [
     ["engines"],
     ["tasks"],
     ["task", "a"],
+    ["tail", "a"],
     ["result", "a"],
     ["wait"],
     ["abort", "a"],
@@ -45,6 +46,14 @@ async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     result = await invoke("status", f"--connection-file={file}")
     assert result.exit_code == 3
     assert f"the connection file {file} is damaged" in result.stderr
+
+
+async def test_a_file_that_is_something_else_is_not_to_be_removed() -> None:
+    result = await invoke("status", "--connection-file=/etc/passwd")
+    assert result.exit_code == 3
+    assert "the connection file /etc/passwd is damaged" in result.stderr
+    assert "or it is some other file. Check the path." in result.stderr
+    assert "remove" not in result.stderr
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,7 +32,7 @@ def engine(id: int, **values: Any) -> EngineRow:
 def request(number: int, state: str = "ok", **values: Any) -> dict[str, Any]:
     error = {"ename": "ValueError", "evalue": "no tide\nat noon, 汐"} if state == "error" else None
     told = {"msg_id": f"{MSG_ID}{number}", "state": state, "label": "tides", "engine_id": 3, "seconds": 1.234}
-    return told | {"received": AT - timedelta(seconds=number), "error": error} | values
+    return told | {"name": None, "received": AT - timedelta(seconds=number), "error": error} | values
 
 
 def snapshot(number: int = 4, latest: int = 100, failures: int = 3, **values: Any) -> Snapshot:
@@ -95,6 +96,25 @@ def test_nothing_is_cut_at_200_columns() -> None:
     assert f"{UUID} " in lines[12]
     assert lines[12].endswith("tides of the northern sea")
     assert any(line.endswith("tides  ValueError: no tide at noon, 汐") for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+def test_a_long_label_does_not_hide_the_error(width: int, height: int) -> None:
+    drawn = snapshot(latest=0, failures=3)
+    failed = tuple({**row, "label": "label " * 40} for row in drawn.failures)
+    lines = lines_of(replace(drawn, failures=failed, latest=failed), width, height)
+    (first, *_) = (line for line in lines if "ValueError" in line)
+    assert "ValueError: no ti" in first
+    assert "label" in first
+
+
+def test_a_request_without_a_label_has_the_name_of_its_function() -> None:
+    drawn = snapshot(0, engines=(engine(0, label=None, name="tide_at"),), latest=1, failures=2)
+    rows = tuple({**row, "label": None, "name": "tide_at"} for row in (*drawn.latest, drawn.failures[1]))
+    lines = lines_of(replace(drawn, latest=rows, failures=()), 80, 24)
+    assert lines[5].endswith(" tide_at")
+    assert any(line.endswith("0 tide_at") for line in lines)
+    assert any("1 tide_at  ValueError: no tide" in line for line in lines)
 
 
 def test_what_is_not_known_is_a_dash() -> None:

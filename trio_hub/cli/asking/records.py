@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import RemoteError
+from .output import one_line
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -18,8 +19,11 @@ __all__ = [
     "find_latest",
     "is_busy",
     "load_of",
+    "name_rows",
+    "names_of",
     "row_of",
     "state_of",
+    "what",
     "window",
 ]
 
@@ -132,7 +136,7 @@ def state_of(record: Mapping[str, Any]) -> str:
 
 
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:
-    """Return what commands show of a request, in the form of their JSON."""
+    """Return what commands show of a request, in the form of their JSON. `name_rows` adds the names of functions."""
     ids = {uuid: id for id, uuid in engines.items()}
     state = state_of(record)
     started, completed = record["started"], record["completed"]
@@ -142,6 +146,7 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
         "state": state,
         "queue": record["queue"],
         "label": record["label"],
+        "name": None,
         "engine_id": ids.get(record["engine_uuid"]),
         "engine_uuid": record["engine_uuid"],
         "client": record["client_uuid"],
@@ -152,3 +157,39 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
         "seconds": (completed - started).total_seconds() if started and completed else None,
         "error": {name: content.get(name) for name in ("ename", "evalue")} if state == "error" else None,
     }
+
+
+async def names_of(client: Client, msg_ids: Sequence[str]) -> dict[str, str]:
+    """Return the names of the functions of these requests, as far as the hub knows them."""
+    try:
+        details = await client.details(msg_ids, names=True) if msg_ids else {}
+    except RemoteError:  # an older hub
+        return {}
+    return {msg_id: name for msg_id, detail in details.items() if (name := detail["name"])}
+
+
+async def name_rows(client: Client, rows: Iterable[dict[str, Any]]) -> None:
+    """Add the names of functions to the rows of requests without a label."""
+    nameless = {row["msg_id"]: row for row in rows if row["label"] in (None, "") and row["name"] is None}
+    for msg_id, name in (await names_of(client, list(nameless))).items():
+        nameless[msg_id]["name"] = name
+
+
+def what(row: Mapping[str, Any], room: int | None = None) -> str:
+    """Return the label of a request, or the name of its function, and its error, on one line.
+
+    Args:
+        row: The request, as `row_of` returns it.
+        room: The number of characters that are shown; None for any number. A long label then leaves at least two thirds
+            of the room to the error.
+    """
+    label = one_line(row["label"]) or one_line(row["name"])
+    if row["error"] is None:
+        return label
+    error = f"{one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}"
+    if not label:
+        return error
+    if room is not None and len(label) + 2 + len(error) > room:
+        most = max(room - len(error) - 2, room // 3)
+        label = label if len(label) <= most else label[: max(1, most - 1)] + "…"
+    return f"{label}  {error}"

@@ -15,9 +15,13 @@ from .records import STATES
 if TYPE_CHECKING:
     from ...client import Client
 
-__all__ = ["task", "tasks"]
+__all__ = ["task", "tasks", "why_waiting"]
 
 UNFINISHED = {"waiting", "running"}
+NARROW = 120
+"""The columns of a terminal from which on a table of requests has room for labels and errors."""
+INDENT = 4
+"""The columns before the label and the error of a request that are on a line of their own."""
 
 
 @click.command(
@@ -52,7 +56,7 @@ def tasks(
 
     QUERY is a query in the hub's query language, as JSON.
     """
-    from .records import ROW_KEYS, find_latest, row_of, state_of
+    from .records import ROW_KEYS, find_latest, name_rows, row_of, state_of
     from .session import ask
 
     asked = dict(query or {})
@@ -75,7 +79,9 @@ def tasks(
         else:
             found = await find_latest(client, condition, ROW_KEYS, enough=limit, since=since)
         rows = [row_of(record, client.engines) for record in found if not wanted or state_of(record) in wanted]
-        return rows[-limit:]
+        rows = rows[-limit:]
+        await name_rows(client, rows)
+        return rows
 
     rows = ask(where, question)
     if as_json:
@@ -126,37 +132,57 @@ def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
 
 
 def show_tasks(rows: list[dict[str, Any]]) -> None:
+    """Print a table of requests. A terminal that is too narrow gets the label and the error on a line of their own."""
     from rich.text import Text
 
-    cells = []
-    for row in rows:
-        what = one_line(row["label"])
-        if row["error"] is not None:
-            what = f"{what}  {one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}".strip()
-        cells.append(
-            [
-                row["msg_id"],
-                Text(row["state"], STATE_STYLES[row["state"]]),
-                row["queue"] or "-",
-                "-" if row["engine_id"] is None else str(row["engine_id"]),
-                clock(row["submitted"]),
-                duration(row["seconds"]),
-                what,
-            ]
-        )
+    from .records import what
+
     out = console()
-    for line in columns(
-        ["MSG_ID", "STATE", "QUEUE", "ENGINE", "SUBMITTED", "TOOK", "LABEL"], cells, right=("ENGINE", "TOOK")
-    ):
-        out.print(line)
+    width = out.size.width if out.is_terminal else None
+    titles = ["MSG_ID", "STATE", "QUEUE", "ENGINE", "SUBMITTED", "TOOK"]
+    cells = [
+        [
+            row["msg_id"],
+            Text(row["state"], STATE_STYLES[row["state"]]),
+            row["queue"] or "-",
+            "-" if row["engine_id"] is None else str(row["engine_id"]),
+            clock(row["submitted"]),
+            duration(row["seconds"]),
+        ]
+        for row in rows
+    ]
+    is_narrow = width is not None and width < NARROW
+    if is_narrow:
+        titles.remove("QUEUE")
+        for cell in cells:
+            del cell[2]
+    lines = columns(titles, cells, right=("ENGINE", "TOOK"))
+    start = max(line.cell_len for line in lines) + 2
+    for line, row in zip(lines, [None, *rows], strict=True):
+        room = None if width is None else max(20, width - (INDENT if is_narrow else start))
+        text = Text("LABEL", "bold") if row is None else Text(what(row, room))
+        if room is not None:
+            text.truncate(room, overflow="ellipsis")
+        if is_narrow:
+            out.print(line)
+            if text.plain:
+                out.print(Text.assemble(" " * INDENT, text))
+        else:
+            line.append(" " * (start - line.cell_len))
+            line.append_text(text)
+            line.rstrip()
+            out.print(line)
 
 
 @click.command("task", epilog=example("trio-hub task 2f6c1d9e-0b7a_4711_12"))
 @click.argument("msg_id")
 @asks_hub
 def task(where: Where, as_json: bool, msg_id: str) -> None:
-    """Show all details of a request: its times, its engine, its output, and its error with the traceback."""
-    from .records import row_of
+    """Show all details of a request: why it waits, its times, its engine, its output, and its error with the traceback.
+
+    The reason for waiting comes from a trio-hub; an ipcontroller does not tell it.
+    """
+    from .records import name_rows, row_of
     from .session import CommandFailed, ask
 
     async def question(client: Client) -> dict[str, Any]:
@@ -173,6 +199,8 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
         row["msg_type"] = (record["header"] or {}).get("msg_type")
         row |= {key: record[key] for key in ("resubmitted", "metadata", "stdout", "stderr")}
         row |= {key: record[key] for key in ("execute_input", "execute_result")}
+        await name_rows(client, [row])
+        row["why_waiting"] = await why_waiting(client, row)
         return row
 
     row = ask(where, question)
@@ -180,6 +208,19 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
         print_json(row)
     else:
         show_task(row)
+
+
+async def why_waiting(client: Client, row: dict[str, Any]) -> str | None:
+    """Return why a request has not started; None if it has finished, or if the hub does not know."""
+    from ...errors import RemoteError
+
+    if row["state"] not in UNFINISHED:
+        return None
+    try:
+        details = await client.details([row["msg_id"]])
+    except RemoteError:  # an older hub
+        return None
+    return details.get(row["msg_id"], {}).get("why")
 
 
 def show_task(row: dict[str, Any]) -> None:
@@ -193,6 +234,7 @@ def show_task(row: dict[str, Any]) -> None:
         ("msg_id", row["msg_id"]),
         ("queue", f"{row['queue'] or '-'}, {row['msg_type'] or '-'}"),
         ("label", one_line(row["label"]) or "-"),
+        ("function", one_line(row["name"]) or "-"),
         ("client", row["client"] or "-"),
         ("engine", engine),
         ("submitted", moment(row["submitted"])),
@@ -203,6 +245,8 @@ def show_task(row: dict[str, Any]) -> None:
     if row["resubmitted"]:
         lines.append(("new msg_id", row["resubmitted"]))
     out.print(Text.assemble(f"{'state':<10}  ", (row["state"], STATE_STYLES[row["state"]])))
+    if row["why_waiting"] is not None:
+        out.print(f"{'waits':<10}  {one_line(row['why_waiting'])}")
     for name, value in lines:
         out.print(f"{name:<10}  {value}")
     result = ((row["execute_result"] or {}).get("data") or {}).get("text/plain")

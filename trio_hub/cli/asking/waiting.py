@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...client import Client
     from ...errors import RemoteError
 
-__all__ = ["result", "wait"]
+__all__ = ["LOST_AFTER", "TIMEOUT_HELP", "result", "wait", "within"]
 
 Answer: TypeAlias = dict[str, Any]
 """The answer of a command, in the form of its JSON."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from ..asking.output import STATE_STYLES, clock, count, duration, one_line
+from ..asking.records import what
 from .snapshot import EngineRow, Snapshot
 
 __all__ = ["SORTS", "View", "draw"]
@@ -105,9 +106,10 @@ def draw(snapshot: Snapshot, view: View, width: int, height: int) -> list[Text]:
         room = max(0, height - len(lines) - 2)
         failures = snapshot.failures[: max(0, (room - 1) // 2)]
         if failures:
-            lines += table(REQUESTS, [request_cells(row) for row in failures], width, LABEL="LAST FAILURES")
+            lines += table(REQUESTS, [request_cells(row, width) for row in failures], width, LABEL="LAST FAILURES")
             room -= 1 + len(failures)
-        lines += table(REQUESTS, [request_cells(row) for row in snapshot.latest[:room]], width, LABEL="LAST FINISHED")
+        latest = [request_cells(row, width) for row in snapshot.latest[:room]]
+        lines += table(REQUESTS, latest, width, LABEL="LAST FINISHED")
     lines = lines[: height - 1]
     lines += [Text()] * (height - 1 - len(lines))
     lines.append(keys(view, first, shown, len(engines)))
@@ -151,6 +153,12 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
     ]
 
 
+def rest_of(columns: Sequence[Column], width: int) -> int:
+    """Return the columns of the screen that are left for the column whose width is 0."""
+    shown = (column for column in columns if column.from_width <= width < column.below_width)
+    return width - sum(column.width + 1 for column in shown)
+
+
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int, **titled: str) -> list[Text]:
     """Return the lines of a table: the titles and the rows.
 
@@ -161,7 +169,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int,
         titled: Titles that replace those of columns, by the title of the column.
     """
     chosen = [place for place, column in enumerate(columns) if column.from_width <= width < column.below_width]
-    left = width - sum(columns[place].width + 1 for place in chosen)
+    left = rest_of(columns, width)
     titles = [Text(titled.get(column.title, column.title), style="bold") for column in columns]
     lines = []
     for row in [titles, *rows]:
@@ -191,7 +199,7 @@ def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
         Text(short(msg_id)),
         Text(msg_id),
         Text(engine.uuid),
-        Text(one_line(engine.label)),
+        Text(one_line(engine.label) or one_line(engine.name)),
     ]
 
 
@@ -208,11 +216,7 @@ def running_for(engine: EngineRow, snapshot: Snapshot) -> str:
     return ">" * engine.earlier + duration(seconds)
 
 
-def request_cells(row: Mapping[str, Any]) -> list[Text]:
-    error = row["error"]
-    parts = [one_line(row["label"])]
-    if error is not None:
-        parts.append(f"{one_line(error['ename'])}: {one_line(error['evalue'])}")
+def request_cells(row: Mapping[str, Any], width: int) -> list[Text]:
     msg_id = one_line(row["msg_id"])
     return [
         Text(row["received"].astimezone().strftime("%H:%M:%S")),
@@ -221,7 +225,7 @@ def request_cells(row: Mapping[str, Any]) -> list[Text]:
         Text(duration(row["seconds"])),
         Text(short(msg_id)),
         Text(msg_id),
-        Text("  ".join(part for part in parts if part)),
+        Text(what(row, rest_of(REQUESTS, width))),
     ]
 
 

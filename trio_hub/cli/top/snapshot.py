@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteError
-from ..asking.records import ROW_KEYS, Load, find_latest, load_of, row_of, window
+from ..asking.records import ROW_KEYS, Load, find_latest, load_of, name_rows, names_of, row_of, window
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -25,6 +25,8 @@ FEW = 500
 """The maximum number of requests that a query is expected to return."""
 KEPT = 200
 """The maximum number of finished requests to keep, and of failed requests."""
+SHOWN = 50
+"""The number of finished requests, the latest, whose functions' names the hub is asked for."""
 FIRST_LOOK = 50
 """The number of finished requests in the first snapshot."""
 
@@ -36,7 +38,8 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 class EngineRow:
     """An engine in a snapshot.
 
-    - ``running``, ``label``: the msg_id and the label of the request that was submitted first among the engine's;
+    - ``running``, ``label``, ``name``: the msg_id, the label and the name of the function of the request that was
+      submitted first among the engine's;
     - ``since``: when that request was first seen at the engine;
     - ``earlier``: whether the request may have started before that.
     """
@@ -49,6 +52,7 @@ class EngineRow:
     rate: float | None = None
     running: str | None = None
     label: Any = None
+    name: str | None = None
     since: datetime | None = None
     earlier: bool = False
 
@@ -127,6 +131,9 @@ class Sampler:
             failed, sampled = await self._finished(finished, seconds, now)
         except RemoteError as error:  # a hub that keeps no records, or cannot read them now
             trouble = str(error)
+        names = await names_of(self.client, [each[0]["msg_id"] for each in running.values() if not each[0]["label"]])
+        for each in running.values():
+            each[0]["name"] = names.get(each[0]["msg_id"])
         engines = [
             self._engine(id, uuids.get(id, ""), load.engines[id], running, before, seconds, now) for id in load.engines
         ]
@@ -185,6 +192,7 @@ class Sampler:
         self._latest.extend(new)
         self._failures.extend(failures)
         self._received = records[-1]["received"] if records else self._received or LONG_AGO
+        await name_rows(self.client, new[-SHOWN:])
         return None if covered is None else len(failures) / covered, sampled
 
     def _engine(
@@ -199,11 +207,13 @@ class Sampler:
     ) -> EngineRow:
         old = before.get(uuid)
         rate = None if old is None or seconds is None else max(0, load["completed"] - old.completed) / seconds
-        what, label, since, earlier = None, None, None, False
-        if running.get(uuid):
-            what, label = running[uuid][0]["msg_id"], running[uuid][0]["label"]
-            if old is not None and old.running == what:
-                since, earlier = old.since, old.earlier
-            else:
-                since, earlier = now, self.last is None
-        return EngineRow(id, uuid, load["tasks"], load["queue"], load["completed"], rate, what, label, since, earlier)
+        row = EngineRow(id, uuid, load["tasks"], load["queue"], load["completed"], rate)
+        if not running.get(uuid):
+            return row
+        first = running[uuid][0]
+        since, earlier = now, self.last is None
+        if old is not None and old.running == first["msg_id"]:
+            since, earlier = old.since or now, old.earlier
+        return replace(
+            row, running=first["msg_id"], label=first["label"], name=first["name"], since=since, earlier=earlier
+        )

@@ -54,7 +54,7 @@ class Address:
         except ImportError as error:
             raise ConfigError(
                 f"a task database in PostgreSQL needs psycopg, which cannot be loaded ({error}); "
-                "install it with: pip install 'trio-hub[postgres]'"
+                "install it with: pip install 'psycopg[binary]'"
             ) from error
         if not url.startswith(("postgresql://", "postgres://")):
             raise _unreadable(url)

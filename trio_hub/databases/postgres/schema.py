@@ -173,7 +173,7 @@ def _version(connection: Connection, address: Address) -> int | None:
     if version == len(STEPS) and not there >= _TABLES:
         raise ConfigError(
             f"{address}: the tables {', '.join(sorted(_TABLES - there))} are missing in the schema trio_hub; "
-            "restore them from a backup, or remove the schema with: DROP SCHEMA trio_hub CASCADE"
+            "restore them from a backup, or name another database"
         )
     return version
 

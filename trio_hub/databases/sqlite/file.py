@@ -174,7 +174,7 @@ def _check(path: Path) -> None:
     if not head:
         return
     if not path.is_file() or not head.startswith(b"SQLite format 3\0"):
-        raise ConfigError(f"{path}: not an SQLite database; name another file, or move this one away")
+        raise ConfigError(f"{path}: not an SQLite database; name another file, which need not exist")
 
     def number(start: int, length: int = 4) -> int:
         return int.from_bytes(head[start : start + length], "big")

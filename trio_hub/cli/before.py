@@ -1,0 +1,100 @@
+"""Checks of settings before the hub starts. Each error names the setting and what to do.
+
+Only the commands make these checks. A hub inside another program reports the same faults when it meets them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from ..config import HubConfig
+from ..errors import ConfigError
+from ..runtime.enginecommand import STOCK, engine_command
+from .limits import engines_within, open_files_limit
+
+__all__ = ["check_settings", "memory_available"]
+
+MEMORY_PER_ENGINE = 15 << 20
+"""Bytes that an idle engine of ours needs, at least, together with the process that watches it."""
+
+
+def check_settings(config: HubConfig) -> None:
+    """Check that the profile is a directory, and that this machine can run the local engines. Raises `ConfigError`."""
+    _check_profile(config)
+    if config.engines:
+        _check_engine_program(config)
+        _check_number_of_engines(config)
+
+
+def _check_profile(config: HubConfig) -> None:
+    path = config.profile_dir
+    while path is not None and path != path.parent:
+        if path.is_dir():
+            if not os.access(path, os.W_OK | os.X_OK):
+                _refuse_profile(config, "" if path == config.profile_dir else f"{path} exists, and ")
+            return
+        if os.path.lexists(path):
+            what = "it" if path == config.profile_dir else str(path)
+            raise ConfigError(
+                f"profile_dir is {config.profile_dir}, but {what} is not a directory: choose a directory, or a path "
+                "that does not exist yet, with --profile-dir"
+            )
+        path = path.parent
+
+
+def _refuse_profile(config: HubConfig, what: str) -> None:
+    raise ConfigError(
+        f"profile_dir is {config.profile_dir}, but {what}this user may not write there: choose another directory with "
+        "--profile-dir"
+    )
+
+
+def _check_engine_program(config: HubConfig) -> None:
+    program = engine_command(config)[0]
+    if shutil.which(program) is not None:
+        return
+    if config.engine_command == (STOCK,):
+        remedy = "install it with pip install ipyparallel, or leave out --engine-command to run trio-hub's own engines"
+        raise ConfigError(f"engine_command is {STOCK}, but ipyparallel is not installed where the hub runs: {remedy}")
+    raise ConfigError(
+        f"engine_command is {shlex.join(config.engine_command)}, but there is no program {program}: give the path of "
+        "an executable file"
+    )
+
+
+def _check_number_of_engines(config: HubConfig) -> None:
+    bounds: list[tuple[int, str]] = []
+    if (files := open_files_limit()) is not None:
+        bounds.append((engines_within(files), f"the limit of open files is {files:,} (ulimit -n)"))
+    if (pids := _number_in(Path("/proc/sys/kernel/pid_max"))) is not None:
+        bounds.append((pids // 2, f"the system allows {pids:,} processes, and an engine needs two"))
+    # With reuse, engines of an earlier hub may run already, and have their memory.
+    if not config.engine_command and not config.reuse and (free := memory_available()) is not None:
+        used = f"{MEMORY_PER_ENGINE >> 20} MiB each"
+        bounds.append((free // MEMORY_PER_ENGINE, f"{free >> 20:,} MiB of memory are free, and engines need {used}"))
+    room, why = min(bounds, default=(config.engines, ""))
+    if config.engines > room:
+        raise ConfigError(
+            f"engines is {config.engines}, but this machine has room for about {room:,}: {why}. Start fewer engines "
+            "here, and further engines on other machines"
+        )
+
+
+def memory_available() -> int | None:
+    """Return the bytes of memory that new processes can use without swapping; None if the system does not say."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return int(rest.split()[0]) * 1024
+    return None
+
+
+def _number_in(path: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(path.read_text("ascii"))
+    return None

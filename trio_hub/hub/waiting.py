@@ -1,0 +1,184 @@
+"""Why a request waits, and the name of its function: details that no record has, and that only the hub knows."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..errors import WireError
+from ..records import Store, parse_query
+from ..schedulers.task import Task, TaskState, WorkerState
+from ..wire.messages import Message, Session
+from .connector import EngineConnector
+from .engines import Engines
+from .intake import Intake
+from .labels import Labels
+from .ports import RunningQuery
+from .replies import Reply
+from .tasks import TaskQueue
+
+__all__ = ["MAX_NAMED", "Details", "why_at_engine", "why_waiting"]
+
+MAX_ASKED = 500
+"""The maximum number of requests in one query."""
+MOST_READ = 16 << 20
+"""The number of bytes of requests after which the search for names in the task database ends."""
+MAX_NAMED = 10
+"""The maximum number of tasks or engines in a text. Of further ones, the text gives the number."""
+
+
+class Core(Protocol):
+    """The parts of the hub that know why requests wait."""
+
+    @property
+    def intake(self) -> Intake: ...
+    @property
+    def tasks(self) -> TaskQueue: ...
+    @property
+    def engines(self) -> Engines: ...
+
+
+class Details:
+    """Answers queries for details of requests that no record has.
+
+    Args:
+        session, store: access to messages and records.
+        labels: finds names of functions.
+        intake, tasks, engines: the parts of the hub that know why requests wait.
+    """
+
+    def __init__(
+        self, session: Session, store: Store, *, labels: Labels, intake: Intake, tasks: TaskQueue, engines: Engines
+    ) -> None:
+        self._session = session
+        self._store = store
+        self._labels = labels
+        self.intake = intake
+        self.tasks = tasks
+        self.engines = engines
+
+    def details_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
+        """Reply with ``why`` each request that the client names waits; with ``names``, also the name of its function.
+
+        Nothing is noted when a request comes, so that requests cost nothing for details that nobody asks for. So names
+        are found in the requests that wait, and in the task database. There the search ends after `MOST_READ`.
+
+        Raises:
+            WireError: The content does not name requests, or too many.
+        """
+        content = self._session.content(msg)
+        msg_ids = content.get("msg_ids")
+        if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
+            raise WireError("wrong_type", "msg_ids must be a list of texts")
+        if len(msg_ids) > MAX_ASKED:
+            raise WireError("too_large", f"details of at most {MAX_ASKED} requests can be asked for at a time")
+        names: dict[str, str | None] = {}
+        if content.get("names"):
+            read = 0
+            for msg_id in msg_ids:
+                task = self.tasks.scheduler.tasks.get(msg_id)
+                if task is not None and task.frames is not None:
+                    names[msg_id] = self._labels.of(None, task.msg_type, task.frames[6:])
+                elif read < MOST_READ:
+                    query = parse_query({"msg_id": {"$eq": msg_id}})
+                    for record in (yield self._store.find(query, ("header", "buffers"))):
+                        read += sum(map(len, record["buffers"] or ()))
+                        names[msg_id] = self._name_in(record)
+        details = {
+            msg_id: {"name": names.get(msg_id), "why": why_waiting(self, msg_id) or why_at_engine(self, msg_id)}
+            for msg_id in msg_ids
+        }
+        return Reply("details_reply", {"status": "ok", "details": details})
+
+    def _name_in(self, record: dict[str, Any]) -> str | None:
+        header = record["header"]
+        msg_type = header.get("msg_type") if isinstance(header, dict) else None
+        return self._labels.of(None, msg_type, record["buffers"] or ()) if isinstance(msg_type, str) else None
+
+
+def why_waiting(core: Core, msg_id: str) -> str | None:
+    """Return why a task has no engine yet; None if it has one, or is not waiting."""
+    if msg_id in core.intake.uncommitted:
+        return "it is being written to disk, which must happen before it is sent to an engine"
+    task = core.tasks.scheduler.tasks.get(msg_id)
+    if task is None or task.worker is not None:
+        return None
+    if task.state is TaskState.WAITING:
+        return (
+            f"it depends on {_some(sorted(task.depends_on))}"
+            if task.depends_on
+            else "the hub looks up its dependencies"
+        )
+    return _why_queued(core, task)
+
+
+def _why_queued(core: Core, task: Task) -> str:
+    workers = core.tasks.scheduler.workers
+    if not workers:
+        return "no engine is registered"
+    may = [ident for ident in workers if task.accepts(ident)]
+    reasons = []
+    if task.targets is not None:
+        reasons.append(f"it may run only on its targets: {_engines(core, task.targets)}")
+    if task.refused:
+        failed = task.refused - task.unmet
+        if failed:
+            reasons.append(f"it has failed on engines: {_engines(core, failed)}")
+        if task.unmet:
+            reasons.append(f"its dependencies are not met on engines: {_engines(core, task.unmet)}")
+    if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
+        reasons.append("the engines that may run it have not come back since the restart of the hub")
+    elif may:
+        each = f"{core.tasks.scheduler.hwm} task{'s' if core.tasks.scheduler.hwm > 1 else ''} each (setting hwm)"
+        who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
+        queued = len(core.tasks.scheduler.queue)
+        tasks = "1 task is" if queued == 1 else f"{queued:,} tasks are"
+        reasons.append(f"no free engine: {who}, with {each}; {tasks} queued")
+    return "; ".join(reasons)
+
+
+def why_at_engine(core: Core, msg_id: str) -> str | None:
+    """Return why a request that was sent to its engine may not have started; None if nothing is known against it."""
+    for engine in core.engines.alive.values():
+        tasks = [] if engine.worker is None else list(engine.worker.running)
+        queues = (tasks, list(engine.mux.pending), list(engine.broadcast.pending))
+        for queue in queues:
+            if msg_id in queue:
+                return _why_at(engine, queue.index(msg_id), sum(map(len, queues)) - len(queue))
+    return None
+
+
+def _why_at(engine: EngineConnector, before: int, others: int) -> str | None:
+    """Return why a request waits at its engine.
+
+    Args:
+        engine: the engine.
+        before: the number of the engine's requests that were sent before this one on the same queue.
+        others: the number of the engine's requests on other queues.
+    """
+    if engine.state.is_coming_back:
+        return f"engine {engine.id} has not come back since the restart of the hub"
+    if engine.routes:
+        return f"the hub cannot reach engine {engine.id} at the moment"
+    if not before + others:
+        return None
+    has = [f"{_requests(before)} before this one"] * bool(before) + [f"{_requests(others)} of other queues"] * bool(
+        others
+    )
+    return f"engine {engine.id} runs one request at a time, and was sent {' and '.join(has)}"
+
+
+def _requests(number: int) -> str:
+    return "one request" if number == 1 else f"{number:,} requests"
+
+
+def _engines(core: Core, idents: frozenset[bytes]) -> str:
+    names = []
+    for ident in idents:
+        engine = core.engines.by_ident.get(ident)
+        names.append(ident.decode("utf-8", "replace") if engine is None else str(engine.id))
+    return _some(sorted(names, key=lambda name: (len(name), name)))
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from trio_hub import Client, RemoteError
-from trio_hub.engine import nanny
+from trio_hub.engine.laststate import last_state, open_state, write_state
 
 from .support import cluster, is_there, open_engine_process, until
 from .test_process import busy
@@ -145,16 +145,16 @@ async def test_what_the_engine_leaves_behind_is_ended(tmp_path: Path, number: in
 
 
 def test_a_nanny_knows_the_last_state_of_an_engine_that_has_registered_often() -> None:
-    descriptor = nanny.open_state()
+    descriptor = open_state()
     try:
-        assert nanny.last_state(descriptor) is None
+        assert last_state(descriptor) is None
         for number in range(1000):
-            nanny.write_state(descriptor, {"id": number, "url": "tcp://127.0.0.1:1" * (20 if number % 2 else 30)})
-        state = nanny.last_state(descriptor)
+            write_state(descriptor, {"id": number, "url": "tcp://127.0.0.1:1" * (20 if number % 2 else 30)})
+        state = last_state(descriptor)
         assert state is not None
         assert state["id"] == 999
-        nanny.write_state(descriptor, None)
-        assert nanny.last_state(descriptor) is None
+        write_state(descriptor, None)
+        assert last_state(descriptor) is None
     finally:
         os.close(descriptor)
 

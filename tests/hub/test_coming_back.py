@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from trio_hub.hub import EngineConnector, EngineState
-from trio_hub.hub.events import EngineReturned, TaskQueued
+from trio_hub.hub.events import EngineRegistered, EngineReturned, TaskQueued
 from trio_hub.hub.gone import GoneEngines
 from trio_hub.wire.messages import Message
 
@@ -65,6 +65,30 @@ def test_an_engine_that_was_lost_is_usable_again_when_it_has_answered(settled: b
     assert task.header.msg_id == queued
     world.answer("a", task)
     assert len(world.hub.engines.gone) == 0
+
+
+def test_an_engine_whose_registration_has_stalled_is_usable_when_its_heart_is_heard_and_it_has_answered() -> None:
+    world = World()
+    world.register("a")
+    [engine] = world.host.started
+    world.hub.purge_stalled_registration(engine)
+    world.take("notification")
+    come_back(world, engine)
+    assert world.hub.engines.alive == {0: engine}
+    assert world.replies("notification") == [{"id": 0, "uuid": "a"}]
+    assert world.host.events[-1] == EngineRegistered(0, "a")
+    assert world.hub.engines.engines_registered == 1
+    assert world.host.started == [engine, engine], "it has a new life"
+
+
+def test_an_engine_whose_registration_has_stalled_does_not_return_if_its_id_is_given_away() -> None:
+    world = World()
+    world.register("a")
+    world.hub.purge_stalled_registration(world.host.started[0])
+    other = world.engine("b", id=0)
+    world.beat("a")
+    assert world.hub.engines.alive == {0: other}
+    assert world.hub.notices.ignored["unknown_heart"] == 1
 
 
 def test_its_other_connections_have_to_be_proven_too() -> None:

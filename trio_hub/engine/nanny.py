@@ -13,9 +13,10 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from .laststate import last_state, open_state
 from .options import EngineOptions, OptionError, parse_options
 
-__all__ = ["main", "write_state"]
+__all__ = ["main"]
 
 PASSED_ON = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),
@@ -28,8 +29,6 @@ LEFT_BEHIND_GRACE = 0.5
 """Seconds between asking the processes that the engine has left to end, and killing them."""
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
-MAX_STATE = 1 << 20
-"""The maximum number of bytes that the nanny reads of the engine's state."""
 _BAD_OPTION = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -154,32 +153,6 @@ def _children(spared: int | None) -> list[int]:
             return [child for pid in file.read().split() if (child := int(pid)) != spared]
     except OSError:
         return []
-
-
-def open_state() -> int:
-    """Return the descriptor of a file in memory, to which the engine writes its state for the nanny.
-
-    A pipe would be full after some hundred registrations, since the nanny reads it only at the end.
-    """
-    return os.memfd_create("state")
-
-
-def write_state(descriptor: int, state: dict[str, Any] | None) -> None:
-    """Write the engine's state over its last one: how it is known at the hub; None when it has said goodbye."""
-    import json
-
-    os.pwrite(descriptor, json.dumps(state).encode() + b"\n", 0)  # the rest of a longer state stays behind the newline
-
-
-def last_state(descriptor: int) -> dict[str, Any] | None:
-    """Return the last state that the engine wrote; None if it has never registered, or has said goodbye."""
-    written, newline, _ = os.pread(descriptor, MAX_STATE, 0).partition(b"\n")
-    if not newline:
-        return None
-    import json
-
-    state: dict[str, Any] | None = json.loads(written)
-    return state
 
 
 def _cause(status: int) -> str:

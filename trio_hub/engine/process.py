@@ -21,8 +21,8 @@ from ..wire.packers import packer_named
 from .address import HubAddress, read_address
 from .engine import Engine, wait_for_file
 from .jobs import Jobs
+from .laststate import write_state
 from .logs import set_up_logs
-from .nanny import write_state
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .worker import Worker, catch_signals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..logs import get_logger
@@ -156,6 +156,10 @@ class Engines:
         """The lowest id that was never given to an engine."""
         return self._ids.next
 
+    def reserve_ids(self, next_id: int) -> None:
+        """Give no engine an id below this one, unless the engine asks for it."""
+        self._ids.reserve(next_id)
+
     def _connector(self, uuid: Any, requested_id: int | None) -> EngineConnector:
         """Return a new engine, which is in no table yet. Raises like `valid_uuid`."""
         uuid = valid_uuid(uuid, self.by_ident, self.incoming_registrations)
@@ -168,37 +172,29 @@ class Engines:
         """Complete a registration, after the engine's heart has been heard: the engine is usable."""
         engine = self.incoming_registrations.pop(heart)
         engine.end_scope()  # the registration timeout
-        self.engines_registered += 1
-        log.info("engine registered", engine=engine.id, uuid=engine.uuid)
-        self.make_usable(engine, EngineRegistered(engine.id, engine.uuid))
+        self.make_usable(engine)
 
-    def make_usable(self, engine: EngineConnector, event: EngineRegistered | EngineReturned) -> None:
+    def make_usable(self, engine: EngineConnector) -> None:
         """Add an engine whose heart beats to the tables, tell clients and observers, and give it work."""
+        new = engine.state in (EngineState.REGISTERING, EngineState.STALLED)
+        self.engines_registered += new
+        log.info("engine registered" if new else "engine is back", engine=engine.id, uuid=engine.uuid)
         engine.state = EngineState.ALIVE
         self._add(engine)
         self._heartmonitor.watch(engine.ident)
         self._replies.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         self.changes.engine_came(engine.id, engine.uuid)
         if self._host.listening:
-            self._notices.tell(event)
+            event = EngineRegistered if new else EngineReturned
+            self._notices.tell(event(engine.id, engine.uuid))
         self._joined(engine)
 
     def _add(self, engine: EngineConnector) -> None:
         self.alive[engine.id] = engine
         self.by_ident[engine.ident] = engine
 
-    def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
-        """Take up the engines of an earlier hub, given as uuids by id, before anything has been received.
-
-        Clients see these engines at once, and the engines do not register again. An engine gets nothing before its
-        heart is heard. When the time for that is over, `Hearts.purge_unheard` loses the engines that were not heard.
-        """
-        for engine_id, uuid in sorted(engines.items()):
-            self.restore_engine(engine_id, uuid)
-        self._ids.reserve(next_id)
-
     def restore_engine(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
-        """Take up one engine of an earlier hub, see `restore_engines`. If the id is None, the engine gets a new id."""
+        """Take up an engine of an earlier hub as expected. If the id is None, the engine gets a new id."""
         engine = self.of_earlier_hub(engine_id, uuid)
         if engine is not None:
             engine.state = EngineState.EXPECTED
@@ -222,13 +218,16 @@ class Engines:
             self._heartmonitor.watch(engine.ident)
         self._returned(engine)
 
-    def purge_stalled_registration(self, engine: EngineConnector) -> None:
-        """Forget an engine whose heart was not heard in time."""
+    def purge_stalled_registration(self, engine: EngineConnector, *, may_return: bool = True) -> None:
+        """End the registration of an engine whose heart was not heard in time, or that has left.
+
+        If the engine may return, it is usable when its heart is heard later: stock engines register only once.
+        """
         if self.incoming_registrations.get(engine.ident) is not engine:
             return
         del self.incoming_registrations[engine.ident]
         engine.state = EngineState.STALLED
-        self.gone.remember(engine, "its heart was not heard in time after its registration", may_return=False)
+        self.gone.remember(engine, "its heart was not heard in time after its registration", may_return=may_return)
         self.registrations["stalled"] += 1
         log.warning("registration stalled, purged", engine=engine.id, uuid=engine.uuid)
         if self._host.listening:

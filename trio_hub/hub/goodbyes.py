@@ -95,8 +95,7 @@ class Goodbyes:
         if engine.state.is_registered:
             self._engines.lose_engine(engine, "request", cause, may_return=may_return)
         elif engine.state is EngineState.REGISTERING:
-            self._engines.purge_stalled_registration(engine)
-            engine.may_return = may_return
+            self._engines.purge_stalled_registration(engine, may_return=may_return)
             engine.end_scope()
 
 

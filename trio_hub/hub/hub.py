@@ -76,7 +76,7 @@ class Hub:
         self.handle_pong = guarded(notices, "heartbeat", hearts.handle_pong)
         self.weigh_hearts = guarded(notices, "heartbeat", hearts.weigh_hearts)
         self.purge_unheard = guarded(notices, "restored engines", hearts.purge_unheard)
-        self.restore_engines = guarded(notices, "restored engines", engines.restore_engines)
+        self.restore_engines = guarded(notices, "restored engines", parts.recovery.restore_engines)
         self.remember_engines = guarded(notices, "restored engines", parts.recovery.remember_engines)
         self.purge_stalled_registration = guarded(notices, "registration", engines.purge_stalled_registration)
         self.heart_asked = guarded(notices, "end of an engine", parts.goodbyes.heart_asked)

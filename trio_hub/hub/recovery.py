@@ -69,6 +69,20 @@ class Recovery:
         self._direct = direct
         self._broadcasts = broadcasts
 
+    def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
+        """Take up the engines of an earlier hub, given as uuids by id, before anything has been received.
+
+        Clients see these engines at once, and the engines do not register again. An engine gets nothing before its
+        heart is heard. When the time for that is over, `Hearts.purge_unheard` loses the engines that were not heard.
+
+        Args:
+            engines: the uuids of the engines, by id.
+            next_id: the lowest id that the earlier hub never gave to an engine.
+        """
+        for engine_id, uuid in sorted(engines.items()):
+            self._engines.restore_engine(engine_id, uuid)
+        self._engines.reserve_ids(next_id)
+
     def remember_engines(self, engines: Mapping[int, str]) -> None:
         """Remember engines of an earlier hub, given as uuids by id: each is usable when its heart is heard.
 
@@ -84,7 +98,7 @@ class Recovery:
     def take_over(self) -> Generator[Awaitable[Any], Any, int]:
         """Carry on with the unfinished requests in the store, and return their number.
 
-        Call this before anything is received, and after `Engines.restore_engines`. Yields awaitables, like a query. A
+        Call this before anything is received, and after `restore_engines`. Yields awaitables, like a query. A
         request that cannot be taken up is answered with an error.
         """
         records: list[TaskRecord] = yield self._store.unfinished()

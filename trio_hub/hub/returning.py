@@ -94,8 +94,7 @@ class ReturningEngines:
         self._host.start_engine(engine)
         self._engines.gone.forget(engine.ident)
         engine.cause, engine.may_return = "", False
-        log.info("engine is back", engine=engine.id, uuid=engine.uuid)
-        self._engines.make_usable(engine, EngineReturned(engine.id, engine.uuid))
+        self._engines.make_usable(engine)
         for channel in ("mux_out", self._broadcasts.channel_of(engine), "control_out"):
             self._routes.engine_connection_lost(engine, channel)
 

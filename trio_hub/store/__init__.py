@@ -13,13 +13,5 @@ _MOVED = {
     "pending": "databases.layers",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Return a module by its former name."""
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return sys.modules[f"{__name__}.{name}"]
-
-
 for _former, _now in _MOVED.items():
-    sys.modules[f"{__name__}.{_former}"] = import_module(f"trio_hub.{_now}")
+    globals()[_former] = sys.modules[f"{__name__}.{_former}"] = import_module(f"trio_hub.{_now}")

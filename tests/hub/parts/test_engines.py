@@ -92,7 +92,9 @@ def test_restored_engines_are_expected_and_let_go() -> None:
     returned: list[int] = []
     bench.engines.connect(lambda engine: None, lambda engine: returned.append(engine.id), [])
     hearts = Hearts(bench.heartmonitor, bench.engines, bench.notices, bench.clock)
-    bench.engines.restore_engines({3: "a", 4: "b", 5: ""}, 9)
+    for engine_id, uuid in {3: "a", 4: "b", 5: ""}.items():
+        bench.engines.restore_engine(engine_id, uuid)
+    bench.engines.reserve_ids(9)
     engines = list(bench.engines.alive.values())
     assert [(engine.id, engine.state) for engine in engines] == [(3, EngineState.EXPECTED), (4, EngineState.EXPECTED)]
     hearts.handle_pong([b"a", bench.heartmonitor.ping()])

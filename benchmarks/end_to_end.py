@@ -44,6 +44,8 @@ PATIENCE = 60.0
 """Seconds within which a cluster must be usable."""
 ARRAY = numpy.zeros(4 * 2**20 // 8)
 ROOT = Path(__file__).parents[1]
+LOG = "processes.log"
+"""The file in the profile directory for what hub and engines print. (`log` is the name of a directory of the hub.)"""
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -68,7 +70,7 @@ class Contender(NamedTuple):
 @contextmanager
 def processes(directory: Path, *commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run processes with a profile directory, for the length of the block."""
-    with ExitStack() as stack, (directory / "log").open("ab") as log:
+    with ExitStack() as stack, (directory / LOG).open("ab") as log:
         running = []
         for arguments in commands:
             process = subprocess.Popen(
@@ -289,7 +291,7 @@ def main() -> None:
             try:
                 figures = trio.run(measure, chosen[options.contender], Path(directory), options.calls, began)
             except Exception:
-                log = Path(directory, "log")
+                log = Path(directory, LOG)
                 print(log.read_text()[-2000:] if log.is_file() else "", file=sys.stderr)
                 raise
         print(json.dumps(figures))

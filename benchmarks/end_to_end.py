@@ -96,7 +96,7 @@ def cluster(directory: Path, hub: list[str], engine: list[str]) -> Iterator[None
 
 HUB = ["trio_hub", "serve"]
 STOCK_HUB = ["ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--log-level=40"]
-# By default, a stock engine gives up if its hub has not answered after five seconds, as on a busy machine.
+# By default, engines give up if the hub has not answered after five seconds, which may be too short on a busy machine.
 STOCK_ENGINE = ["ipyparallel.engine", "--log-level=40", f"--timeout={PATIENCE:g}"]
 OUR_ENGINE = ["trio_hub", "engine", f"--timeout={PATIENCE:g}"]
 

@@ -4,7 +4,8 @@
 
 Each contender is a cluster of two workers on this machine, with a client, in a separate process. In each round, all
 contenders are measured one after the other, so that a machine that is slow for a while is slow for all of them.
-Contenders that are not installed are left out: ``pip install --group peers`` installs them.
+Contenders that are not installed are left out: ``pip install --group peers`` installs them. trio-hub is measured as it
+is in this directory, so only its dependencies have to be installed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent import futures
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -34,25 +35,19 @@ import trio_hub
 from trio_hub.cli import main as command
 
 from .compare.failure import wait_until
-from .compare.page import table
 from .compare.processes import memory_mb, tree
 from .compare.results import this_machine
+from .end_to_end_page import IPCONTROLLER, goals, page
 
 WORKERS = 2
 PATIENCE = 60.0
 """Seconds within which a cluster must be usable."""
 ARRAY = numpy.zeros(4 * 2**20 // 8)
 ROOT = Path(__file__).parents[1]
+LOG = "processes.log"
+"""The file in the profile directory for what hub and engines print. (`log` is the name of a directory of the hub.)"""
 
 Call = Callable[..., Awaitable[Any]]
-FIGURES = {
-    "first_s": ("first result", "{:.1f} s"),
-    "calls_per_s": ("calls per second", "{:,.0f}"),
-    "call_ms": ("one call, median", "{:.2f} ms"),
-    "array_mb_per_s": ("4 MiB arrays there and back", "{:,.0f} MB/s"),
-    "memory_mb": ("memory", "{:,.0f} MB"),
-    "processes": ("processes", "{:.0f}"),
-}
 
 
 class Client(NamedTuple):
@@ -75,7 +70,7 @@ class Contender(NamedTuple):
 @contextmanager
 def processes(directory: Path, *commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run processes with a profile directory, for the length of the block."""
-    with ExitStack() as stack, (directory / "log").open("ab") as log:
+    with ExitStack() as stack, (directory / LOG).open("ab") as log:
         running = []
         for arguments in commands:
             process = subprocess.Popen(
@@ -100,9 +95,10 @@ def cluster(directory: Path, hub: list[str], engine: list[str]) -> Iterator[None
 
 
 HUB = ["trio_hub", "serve"]
-IPCONTROLLER = ["ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--log-level=40"]
-STOCK_ENGINE = ["ipyparallel.engine", "--log-level=40"]
-OUR_ENGINE = ["trio_hub", "engine"]
+STOCK_HUB = ["ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--log-level=40"]
+# By default, engines give up if the hub has not answered after five seconds, which may be too short on a busy machine.
+STOCK_ENGINE = ["ipyparallel.engine", "--log-level=40", f"--timeout={PATIENCE:g}"]
+OUR_ENGINE = ["trio_hub", "engine", f"--timeout={PATIENCE:g}"]
 
 
 @asynccontextmanager
@@ -220,9 +216,7 @@ def contenders() -> list[Contender]:
     """Return the contenders that can be measured here, with our own engines if this version has any."""
     stock = ("ipyparallel",)
     found = [
-        Contender(
-            "ipcontroller, stock engines, stock client", partial(stock_client, IPCONTROLLER, STOCK_ENGINE), stock
-        ),
+        Contender(IPCONTROLLER, partial(stock_client, STOCK_HUB, STOCK_ENGINE), stock),
         Contender("trio-hub, stock engines, stock client", partial(stock_client, HUB, STOCK_ENGINE), stock),
         Contender("trio-hub, stock engines, connect", partial(trio_client, STOCK_ENGINE), stock),
         Contender("trio-hub, stock engines, Executor", partial(our_executor, STOCK_ENGINE), stock),
@@ -282,35 +276,6 @@ def measured(name: str, calls: int) -> dict[str, float]:
     return figures
 
 
-def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]) -> str:
-    """Return the figures as Markdown: medians, followed by the least and the largest value of all rounds."""
-    rounds = max(map(len, found.values()), default=0)
-    rows = []
-    for name, figures in found.items():
-        row = [name]
-        for key, (_, form) in FIGURES.items():
-            values = [one[key] for one in figures]
-            row.append(form.format(statistics.median(values)) if values else "failed")
-            if len(set(values)) > 1 and key in ("calls_per_s", "call_ms", "array_mb_per_s"):
-                row[-1] += f" ({min(values):,.4g} to {max(values):,.4g})"
-        rows.append(tuple(row))
-    return "\n".join(
-        [
-            "# End to end\n",
-            "The speed of a cluster as its users see it, and of other systems: two workers on one machine, and calls",
-            "that do nothing.",
-            "This page was written by `python -m benchmarks.end_to_end --write PAGE.md`.\n",
-            f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
-            "In brackets: the smallest and the largest value.",
-            "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
-            "manager of a ProcessPoolExecutor are in the client's process; Parsl detaches its workers, which are not",
-            "counted.)\n",
-            table(("", *(title for title, _ in FIGURES.values())), rows),
-            table(("", ""), list(machine.items())),
-        ]
-    )
-
-
 def main() -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description=__doc__.splitlines()[0])
@@ -323,7 +288,12 @@ def main() -> None:
     chosen = {one.name: one for one in contenders()}
     if options.contender:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-            figures = trio.run(measure, chosen[options.contender], Path(directory), options.calls, began)
+            try:
+                figures = trio.run(measure, chosen[options.contender], Path(directory), options.calls, began)
+            except Exception:
+                log = Path(directory, LOG)
+                print(log.read_text()[-2000:] if log.is_file() else "", file=sys.stderr)
+                raise
         print(json.dumps(figures))
         return
     names = [name for name in chosen if not options.only or any(text in name for text in options.only)]
@@ -337,6 +307,7 @@ def main() -> None:
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failed, said = True, f"FAILED: {error}"
             print(f"round {number + 1}/{options.rounds}, {name}: {said}", file=sys.stderr, flush=True)
+    print(goals(found), end="", file=sys.stderr)
     text = page(found, this_machine())
     if options.write:
         options.write.write_text(text)

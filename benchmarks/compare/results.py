@@ -14,6 +14,8 @@ from pathlib import Path
 
 import zmq
 
+import trio_hub
+
 from .contenders import Contender
 from .line import Figures, Line, Target
 
@@ -90,7 +92,9 @@ def this_machine() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "libzmq": zmq.zmq_version(),
-        **{name: version(name) for name in ("pyzmq", "trio", "trio-hub", "ipyparallel")},
+        **{name: version(name) for name in ("pyzmq", "trio")},
+        "trio-hub": trio_hub.__version__,  # of this directory, which need not be installed
+        "ipyparallel": version("ipyparallel"),
     }
 
 

@@ -96,8 +96,8 @@ async def test_sigterm_stops_what_runs_and_says_goodbye(tmp_path: Path) -> None:
     def cleans(started: str, cleaned: str) -> None:
         import time
 
-        open(started, "w").close()
         try:
+            open(started, "w").close()  # the signal may come as soon as the file is there
             time.sleep(60)
         finally:
             open(cleaned, "w").close()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RemoteError
-from ..wire.frames import Buffer
+from ..wire.frames import Buffer, Frames
 from .hubconnection import HubConnection, HubReply, Pending
 from .notifying import Engines
-from .packing import unpack_value_untrusted
+from .packing import unpack_value_untrusted, unpack_values_untrusted
 
-__all__ = ["Calls", "content_of", "value_of"]
+__all__ = ["Calls", "PackedResult", "content_of", "value_of"]
 
 
 class Calls:
@@ -70,6 +70,25 @@ class Calls:
                 self._link.give_up(self._link.ask("registration", "abort_request", {"msg_ids": queued}))
             for uuid, msg_ids in by_engine.items():
                 self._link.give_up(self._link.ask("control", "abort_request", {"msg_ids": msg_ids}, to=uuid))
+
+
+class PackedResult(NamedTuple):
+    """The result of a successful request, as it came from the engines.
+
+    - ``buffers``: a pickle, followed by the large buffers that are not in the pickle, in order. Empty if the request
+      was no call, but code to be executed. For a gathered broadcast: the buffers of each engine, in the order of its
+      targets.
+    - ``counts``: for a gathered broadcast, the number of buffers of each engine; otherwise None.
+    """
+
+    buffers: Frames
+    counts: list[int] | None = None
+
+    def value(self) -> Any:
+        """Unpickle the value; for a gathered broadcast, a list of values. Raises `SerializationError`."""
+        if self.counts is None:
+            return unpack_value_untrusted(self.buffers)
+        return unpack_values_untrusted(self.buffers, self.counts)
 
 
 def content_of(reply: HubReply) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import trio
 from ..errors import EngineError, RemoteError
 from ..wire.frames import Frames
 from ..wire.messages import parse_date
-from .calls import Calls, content_of, value_of
+from .calls import Calls, PackedResult, content_of, value_of
 from .hubconnection import HubConnection, HubReply, Pending
 from .keeping import learn_engines
 from .notifying import Engines, Notification, Targets
-from .packing import pack_call, pack_function, unpack_value_untrusted, unpack_values_untrusted
+from .packing import pack_call, pack_function
 
 __all__ = ["Client"]
 
@@ -228,24 +228,22 @@ class Client:
             RemoteError: The call has failed; or, with ``ename`` ``"KeyError"``, the hub does not know the call.
             SerializationError: The result cannot be unpickled here.
         """
-        buffers, counts = await self._finished(msg_id)
-        return unpack_value_untrusted(buffers) if counts is None else unpack_values_untrusted(buffers, counts)
+        return (await self.packed_result(msg_id)).value()
 
     async def result_buffers(self, msg_id: str) -> Frames:
-        """Wait for the result of a call, and return the value without unpickling it.
-
-        Returns:
-            The buffers from the engine: a pickle, followed by the large buffers that are not in the pickle, in order.
-            An empty list if the request was not a call, but code to be executed. For a gathered broadcast, the buffers
-            of each engine, in the order of its targets.
+        """Wait for the result of a call, and return the value without unpickling it: the buffers of its `PackedResult`.
 
         Raises:
             RemoteError: See `result`.
         """
-        return (await self._finished(msg_id))[0]
+        return (await self.packed_result(msg_id)).buffers
 
-    async def _finished(self, msg_id: str) -> tuple[Frames, list[int] | None]:
-        """Return the buffers of a call, and for a gathered broadcast the number of buffers of each engine."""
+    async def packed_result(self, msg_id: str) -> PackedResult:
+        """Wait for the result of a request of any client, and return it without unpickling it.
+
+        Raises:
+            RemoteError: See `result`.
+        """
         pause = 0.05
         while True:
             reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
@@ -254,7 +252,7 @@ class Client:
                 content_of(HubReply(result["result_content"], []))
                 metadata = result.get("result_metadata") or {}
                 counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
-                return reply.buffers, counts
+                return PackedResult(reply.buffers, counts)
             await trio.sleep(pause)  # the protocol has no notification of results
             pause = min(2 * pause, 2.0)
 

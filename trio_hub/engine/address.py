@@ -1,10 +1,9 @@
-"""Finds and reads the engine's connection file, as ``ipengine`` does, and opens SSH tunnels to the hub."""
+"""Finds and reads the engine's connection file, as ``ipengine`` does."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..errors import ConnectionFileError
 from ..transport.location import is_here
 from .options import EngineOptions
 
-__all__ = ["HubAddress", "Tunnels", "connection_file", "read_address"]
+__all__ = ["HubAddress", "connection_file", "read_address"]
 
 CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong")
 _ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
@@ -117,46 +116,3 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     if not isinstance(value, str):
         raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
     return value
-
-
-class Tunnels:
-    """SSH tunnels to the hub's ports. ``zmq.ssh`` opens each tunnel when its address is first asked for.
-
-    Args:
-        options: the server's key, and whether paramiko makes the tunnels.
-        server: the SSH server; empty for no tunnels.
-    """
-
-    def __init__(self, options: EngineOptions, server: str) -> None:
-        self._options = options
-        self._server = server
-        self._password: Any = None
-        self._local: dict[str, str] = {}
-        self._ends: list[Callable[[], None]] = []
-
-    def address(self, url: str) -> str:
-        """Return the address at which the hub's `url` is reached. Opening a tunnel blocks the calling thread."""
-        if not self._server:
-            return url
-        if url not in self._local:
-            from zmq.ssh import tunnel
-
-            key, paramiko = self._options.ssh_key or None, self._options.paramiko
-            if self._password is None:
-                self._password = False
-                if not tunnel.try_passwordless_ssh(self._server, key, paramiko):
-                    from getpass import getpass
-
-                    self._password = getpass(f"SSH Password for {self._server}: ")
-            self._local[url], process = tunnel.open_tunnel(
-                url, self._server, keyfile=key, password=self._password, paramiko=paramiko
-            )
-            if hasattr(process, "terminate"):
-                self._ends.append(process.terminate)
-        return self._local[url]
-
-    def close(self) -> None:
-        """End the tunnels that are child processes. A tunnel that ``ssh`` keeps in the background ends when unused."""
-        for end in self._ends:
-            end()
-        self._ends.clear()

@@ -17,7 +17,7 @@ from ..logs import get_logger
 from ..transport.receiver import Receiver
 from ..wire.frames import DELIMITER, Frames
 from ..wire.messages import Session
-from .address import HubAddress, Tunnels, connection_file, read_address
+from .address import HubAddress, connection_file, read_address
 from .control import Control
 from .dispatch import Dispatcher
 from .heart import Heart
@@ -26,6 +26,7 @@ from .link import Link
 from .options import EngineOptions
 from .output import Printed, Redirection
 from .registrar import Registrar
+from .tunnels import TunnelFailed, Tunnels
 
 __all__ = ["Engine", "RegistrationFailed"]
 
@@ -84,7 +85,7 @@ class Engine:
         self._context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
         self._receiver = Receiver()
         self._link: Link | None = None
-        self._tunnels = Tunnels(options, address.ssh)
+        self._tunnels = self._tunnels_to(address)
         self._heart: Heart | None = None
         session = session_for(address, uuid)
         self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
@@ -127,6 +128,7 @@ class Engine:
                 self._leave()
                 with trio.move_on_after(LINGER / 1000 + 1, shield=True):
                     await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
+                await self._tunnels.close()
                 self._told(None)
 
     async def _receive(self) -> None:
@@ -156,7 +158,6 @@ class Engine:
                 link.send("registration", self.dispatcher.session.write("unregistration_request", content))
             link.close(LINGER_AWAY if self._misses else LINGER)
         self._receiver.close()
-        self._tunnels.close()
 
     # Connections
 
@@ -169,7 +170,11 @@ class Engine:
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
         link.on_return = self._on_return
         if self.address.ssh:
-            await trio.to_thread.run_sync(self._open_tunnels)
+            try:
+                await self._tunnels.open()
+            except TunnelFailed as error:
+                raise RegistrationFailed(str(error)) from error
+            self._nursery.start_soon(self._tunnels.keep, name="tunnels")
         link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
         self._link = link
         self._opened.set()
@@ -195,9 +200,9 @@ class Engine:
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
         log.info("registered", engine=self.id, uuid=self._uuid)
 
-    def _open_tunnels(self) -> None:
-        for url in [*self.address.urls.values(), *self.address.broadcast]:
-            self._tunnels.address(url)
+    def _tunnels_to(self, address: HubAddress) -> Tunnels:
+        urls = [*address.urls.values(), *address.broadcast]
+        return Tunnels(self._options, address.ssh, urls, self._tell_nanny)
 
     def _take_id(self, answer: dict[str, Any]) -> None:
         engine_id = answer.get("id")
@@ -210,11 +215,18 @@ class Engine:
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000
         self._registered(engine_id)
+        self._tell_nanny()
+
+    def _tell_nanny(self) -> None:
+        """Tell the nanny how to reach the hub, which also changes when SSH tunnels are opened again."""
+        if self.id < 0:
+            return
         self._told(
             {
-                "id": engine_id,
+                "id": self.id,
                 "uuid": self._uuid,
                 "url": self._tunnels.address(self.address.urls["registration"]),
+                "tunnels": self._tunnels.pid,
                 "key": self.address.key.decode(),
                 "scheme": self.address.scheme,
                 "packer": self.address.packer,
@@ -282,8 +294,8 @@ class Engine:
         await trio.to_thread.run_sync(heart.wait)
         unsent = link.unsent()
         link.close(0)
-        self._tunnels.close()
-        self.address, self._tunnels = address, Tunnels(self._options, address.ssh)
+        await self._tunnels.close()
+        self.address, self._tunnels = address, self._tunnels_to(address)
         self._subscribed = trio.Event()
         session = session_for(address, self._uuid)
         unsent = [(channel, resealed(frames, session)) for channel, frames in unsent]

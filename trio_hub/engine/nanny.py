@@ -65,8 +65,9 @@ def start(options: EngineOptions) -> NoReturn:
     os.close(life_read)
     _adopt_orphans()
     status = _look_after(engine, options)
-    _end_what_is_left(engine)
     state = last_state(state_file)
+    # The hub is told through the SSH tunnels, which end by themselves after that.
+    _end_what_is_left(engine, spared=None if state is None else state.get("tunnels"))
     if state is not None:
         _tell_hub(state, _cause(status))
     _end_like(status)
@@ -125,15 +126,15 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _end_what_is_left(engine: int) -> None:
-    """End the processes that the engine has started and left behind."""
+def _end_what_is_left(engine: int, spared: int | None = None) -> None:
+    """End the processes that the engine has started and left behind, except the process with the id ``spared``."""
     import time
 
     _signal_group(engine, signal.SIGTERM)
-    for pid in _children():
+    for pid in _children(spared):
         _kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + LEFT_BEHIND_GRACE
-    while left := _children():
+    while left := _children(spared):
         if signal.sigtimedwait((signal.SIGCHLD,), max(0.0, deadline - time.monotonic())) is None:
             _signal_group(engine, signal.SIGKILL)
             for pid in left:
@@ -147,10 +148,10 @@ def _signal_group(leader: int, signum: int) -> None:
         os.killpg(leader, signum)
 
 
-def _children() -> list[int]:
+def _children(spared: int | None) -> list[int]:
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return [int(pid) for pid in file.read().split()]
+            return [child for pid in file.read().split() if (child := int(pid)) != spared]
     except OSError:
         return []
 

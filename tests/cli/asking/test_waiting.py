@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle  # noqa: TID251 - to read what was written
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from trio_hub.client.hubconnection import HubConnection, Pending
 from trio_hub.testing import open_engine
 
 from ...runtime.support import eventually
@@ -20,6 +22,21 @@ async def test_result(tmp_path: Path) -> None:
         msg_id = await it.run(divmod, 7, 2)
         assert await it.ask_json("result", msg_id) == {"msg_id": msg_id, "status": "ok", "value": "(3, 1)"}
         assert (await it.ask("result", msg_id)).stdout == "(3, 1)\n"
+
+
+async def test_result_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = HubConnection.ask
+
+    def noting(self: HubConnection, channel: str, msg_type: str, *args: Any, **kwargs: Any) -> Pending:
+        asked.append(msg_type)
+        return ask(self, channel, msg_type, *args, **kwargs)
+
+    async with world(tmp_path) as it:
+        msg_id = await it.run(bytes, 5000)
+        monkeypatch.setattr(HubConnection, "ask", noting)
+        assert (await it.ask("result", msg_id)).stdout == f"{bytes(5000)!r}\n"
+    assert asked.count("result_request") == 1
 
 
 async def test_result_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

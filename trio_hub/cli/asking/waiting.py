@@ -97,12 +97,12 @@ def error_of(error: RemoteError) -> Answer:
 
 async def fetch(client: Client, msg_id: str, output: Path | None) -> Answer:
     """Wait for a request, and return what `result` prints if it has succeeded, in the form of its JSON."""
-    buffers = await client.result_buffers(msg_id)
+    packed = await client.packed_result(msg_id)
     told: dict[str, Any] = {"msg_id": msg_id, "status": "ok"}
     if output is not None:
-        return told | {"files": [str(path) for path in write_buffers(output, buffers)]}
-    if buffers:
-        return told | {"value": repr(await client.result(msg_id))}
+        return told | {"files": [str(path) for path in write_buffers(output, packed.buffers)]}
+    if packed.buffers:
+        return told | {"value": repr(packed.value())}
     # code that was executed, not a function that was called: the value is the displayed result
     (record,) = await client.db_query({"msg_id": {"$eq": msg_id}}, ["execute_result"])
     data = (record["execute_result"] or {}).get("data") or {}

@@ -203,7 +203,7 @@ class Soak:
                 return
 
     async def _all_are_registered(self) -> list[ScriptedEngine]:
-        """Wait until each engine is registered, and return them all. Replace engines that a killed hub has not noted."""
+        """Wait until all engines are registered. Return them. Engines that a killed hub has not noted are replaced."""
         while True:
             content = (await self.operator.query("connection_request")).content
             known = self.listed = content["engines"]

@@ -278,7 +278,11 @@ class Hub:
 
     @property
     def tasks_failed(self) -> int:
-        return sum(outcomes["error"] + outcomes["aborted"] for outcomes in self.answers.outcomes.values())
+        return sum(outcomes["error"] for outcomes in self.answers.outcomes.values())
+
+    @property
+    def tasks_aborted(self) -> int:
+        return sum(outcomes["aborted"] for outcomes in self.answers.outcomes.values())
 
 
 def guarded(notices: Notices, place: str, call: Callable[P, None]) -> Callable[P, None]:

@@ -234,6 +234,7 @@ class Parts:
             host,
             session,
             store,
+            notices,
             now,
             redelivery=redelivery,
             owed=owed,

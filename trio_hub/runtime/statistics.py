@@ -141,7 +141,7 @@ def statistics_of(
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,
         failed=hub.tasks_failed,
-        aborted=hub.tasks_aborted,
+        aborted=hub.answers.count("aborted"),
         queue_memory=hub.intake.held_bytes,
         results_owed=hub.owed.clients.owed,
         database=_of_database(hub, database),

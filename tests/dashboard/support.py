@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio_hub import RunningHub
 from trio_hub.dashboard import Dashboard, serve_dashboard
 from trio_hub.dashboard.feed import Feed
-from trio_hub.dashboard.history import History, cause_of
+from trio_hub.dashboard.history import History, cause_of, left_in_order
 from trio_hub.dashboard.journal import Journal
 from trio_hub.dashboard.watching import Watch
 from trio_hub.testing import ScriptedClient, ScriptedEngine, open_engine
@@ -94,7 +94,8 @@ async def scrape(dashboard: Dashboard) -> Scrape:
 
 def feed_of(hub: RunningHub, watch: Watch) -> Feed:
     """Return the feed of a dashboard that has no server, and remembers nothing on a disk."""
-    return Feed(hub, watch, History(None, Journal(partial(cause_of, hub), time), time), admin=False)
+    journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
+    return Feed(hub, watch, History(None, journal, time), admin=False)
 
 
 class Site(NamedTuple):

@@ -172,9 +172,9 @@ def _told(hub: RunningHub, name: str, body: dict[str, Any], answer: dict[str, An
     """Return what somebody did, for the journal."""
     match name:
         case "abort":
-            return f"aborted {plural(len(answer['aborted']), 'task')}"
+            return f"aborted {plural(_number(answer['aborted']), 'task')}"
         case "resubmit":
-            return f"resubmitted {plural(len(answer['resubmitted']), 'task')}"
+            return f"resubmitted {plural(_number(answer['resubmitted']), 'task')}"
         case "purge":
             return f"purged {plural(answer['purged'], 'record')}"
         case "shutdown_engine":
@@ -184,6 +184,11 @@ def _told(hub: RunningHub, name: str, body: dict[str, Any], answer: dict[str, An
             return "asked the hub to stop"
         case _:
             return f"carried out the action {name!r}"
+
+
+def _number(done: Any) -> int:
+    """Return the number of tasks, which an answer tells as such or by their msg_ids."""
+    return done if isinstance(done, int) else len(done)
 
 
 def _msg_ids(body: dict[str, Any]) -> list[str]:

@@ -57,14 +57,16 @@ class Alert(msgspec.Struct):
     """An alert.
 
     - ``id``: another one if the condition comes again after the alert was gone, or the event happens again;
+    - ``event``: whether it tells of an event of the last hour, and not of a state that lasts or has lasted;
     - ``since``: when it began, in Unix seconds;
-    - ``until``: when it was over; None while it lasts.
+    - ``until``: when it was over, or when the event happened last; None while it lasts.
     """
 
     id: str
     level: Level
     text: str
     href: str
+    event: bool
     since: float
     until: float | None
 
@@ -114,7 +116,9 @@ class Alerts:
             if last is None and (alert is None or (alert.until is not None and now - alert.until > AGAIN)):
                 begun.append(condition)
             if alert is None:
-                alert = self._alerts[key] = Alert("", condition.level, "", "", now if last is None else last, None)
+                alert = self._alerts[key] = Alert(
+                    "", "info", "", "", last is not None, now if last is None else last, None
+                )
             alert.id = f"{key}:{alert.since if last is None else last:.0f}"
             alert.level, alert.text, alert.href = condition.level, printable(condition.text), condition.href
             alert.until = last
@@ -129,13 +133,15 @@ class Alerts:
         return begun, ended
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return all alerts: first those that last, the worst first; then those that are over, the latest first."""
+        """Return all alerts: first those that last, then the events, then those that are over."""
         alerts = sorted(self._alerts.values(), key=_order)
         return [msgspec.structs.asdict(alert) for alert in alerts]
 
 
-def _order(alert: Alert) -> tuple[bool, bool, float]:
-    return alert.until is not None, alert.level != "bad", -(alert.until or 0.0)
+def _order(alert: Alert) -> tuple[bool, bool, bool, float]:
+    """Return the place of an alert. Of one sort, the worst come first, then those that were over last."""
+    over = alert.until is not None
+    return over, over and not alert.event, alert.level != "bad", -(alert.until or 0.0)
 
 
 def conditions(look: Look) -> list[Condition]:
@@ -158,7 +164,10 @@ def _of_engines(look: Look) -> Iterable[Condition]:
         yield Condition("missing", "warn", text, "#/engines", stays=settled, noted=False)
     if look.lost > 0 and look.last_lost is not None:
         lost = "engine was" if look.lost == 1 else "engines were"
-        text = f"{look.lost:,} {lost} lost in the last hour. The latest: {look.last_lost.text}"
+        latest = "" if look.lost == 1 else "The latest is "
+        name = f"{'engine' if latest else 'Engine'} {look.last_lost.subjects[-1] if look.last_lost.subjects else '?'}"
+        cause = f": {look.last_lost.cause}" if look.last_lost.cause else ""
+        text = f"{look.lost:,} {lost} lost in the last hour. {latest}{name}{cause}."
         yield Condition("lost", "warn", text, "#/engines", last=look.last_lost.last)
     if now.lost > 0:
         verb = "engine is" if now.lost == 1 else "engines are"

@@ -7,7 +7,8 @@ in the profile, beside the other files that belong to the database (``db/history
 - two hubs may share a database, but never a profile;
 - writing 200 kB once a minute beside the database costs it nothing, also if the database is a server far away.
 
-The file is written anew each minute, and when the dashboard ends. So a killed hub loses a minute at most.
+The file is written anew each minute, seconds after an event, and when the dashboard ends. So a killed hub loses a
+minute at most.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from ..runtime import RunningHub
 from .journal import Entry, Journal
 from .spans import DAY, FOLDS, HOUR, Span
 
-__all__ = ["History", "cause_of", "history_path"]
+__all__ = ["History", "cause_of", "history_path", "left_in_order"]
 
 log = get_logger("trio_hub.dashboard")
 
-PERIOD = 60.0
-"""Seconds between two writes of the file."""
+PERIOD, SOON = 60.0, 5.0
+"""Seconds between two writes of the file: usually, and if there is something new in the journal."""
 VERSION = 1
+ENDED = ("killed by ", "exit code ")
+"""How the cause begins that a nanny of trio_hub gives for an engine that has not said goodbye."""
 
 
 class _Saved(msgspec.Struct):
@@ -120,13 +123,20 @@ class History:
         try:
             while not hub.is_stopping:
                 await self._save(ended=False)
-                with trio.move_on_after(PERIOD):
-                    await hub.wait_stopping()
+                await self._wait(hub)
             await self._save(ended=True)  # at once, since the next hub may start as soon as this one has stopped
             await hub.wait_stopped()
         finally:
             with trio.CancelScope(shield=True):
                 await self._save(ended=True)
+
+    async def _wait(self, hub: RunningHub) -> None:
+        """Wait until the file is to be written again."""
+        seq = self.journal.seq
+        with trio.move_on_after(PERIOD):
+            while not hub.is_stopping and self.journal.seq == seq:
+                with trio.move_on_after(SOON):
+                    await hub.wait_stopping()
 
     async def _save(self, *, ended: bool) -> None:
         path = self._path
@@ -149,13 +159,21 @@ def history_path(hub: RunningHub) -> Path | None:
     return config.profile_dir / "db" / (f"history-{config.cluster_id}" if config.cluster_id else "history")
 
 
-def cause_of(hub: RunningHub, event: EngineUnregistered) -> tuple[str, bool]:
-    """Return why an engine has gone, as far as the hub knows now; and whether it has left in good order."""
+def cause_of(hub: RunningHub, uuid: str) -> str:
+    """Return why an engine has gone, as far as the hub knows now; empty if it is not known, or if the hub stops."""
+    engine = hub.core.engines.gone.of(uuid.encode("utf-8", "replace"))
+    return "" if engine is None or hub.is_stopping else engine.cause
+
+
+def left_in_order(hub: RunningHub, event: EngineUnregistered) -> bool:
+    """Return whether an engine that has gone was told to end, or has said goodbye itself."""
+    if hub.is_stopping or event.reason == "shutdown":
+        return True
     engine = hub.core.engines.gone.of(event.uuid.encode("utf-8", "replace"))
-    cause = "" if engine is None else engine.cause
-    # A nanny, which unregisters an engine after its death, cannot know that the engine does not come back.
-    died = engine is not None and engine.may_return
-    return cause, event.reason == "shutdown" or (event.reason == "request" and not died)
+    if event.reason != "request" or engine is None:
+        return event.reason == "request"
+    # A stock nanny names only an id, so the engine may return. Ours says how the process has ended.
+    return not engine.may_return and not engine.cause.startswith(ENDED)
 
 
 def _ago(seconds: float) -> str:

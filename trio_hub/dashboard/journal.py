@@ -89,11 +89,17 @@ class Journal:
     """The entries, in the order of their last events.
 
     Args:
-        cause_of: Returns why the engine with a uuid has gone, and whether it has ended in good order.
+        cause_of: Returns why the engine with a uuid has gone, as far as that is known.
+        left_in_order: Returns whether an engine that has gone was told to end, or has said goodbye.
         clock: Returns the time in Unix seconds.
     """
 
-    def __init__(self, cause_of: Callable[[EngineUnregistered], tuple[str, bool]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cause_of: Callable[[str], str],
+        left_in_order: Callable[[EngineUnregistered], bool],
+        clock: Callable[[], float],
+    ) -> None:
         self.seq = 0
         """The number of the last change."""
         self.losses = 0
@@ -102,6 +108,7 @@ class Journal:
         self._unsettled: dict[str, tuple[EngineUnregistered, Entry]] = {}
         """The lost engines by uuid, each with its entry, whose cause may still be found out."""
         self._cause_of = cause_of
+        self._left_in_order = left_in_order
         self._clock = clock
 
     def note(self, kind: str, level: Level, text: str, *, who: str = "", count: int = 1, near: float = NEAR) -> Entry:
@@ -204,10 +211,10 @@ class Journal:
         return entry
 
     def _engine_gone(self, event: EngineUnregistered) -> None:
-        cause, in_order = self._cause_of(event)
+        in_order = self._left_in_order(event)
         if not in_order:
             self.losses += 1
-        entry = self._engine("engine_left" if in_order else "engine_lost", event.id, cause)
+        entry = self._engine("engine_left" if in_order else "engine_lost", event.id, self._cause_of(event.uuid))
         self._unsettled[event.uuid] = event, entry
 
     def _learn(self, uuid: str) -> None:
@@ -217,7 +224,7 @@ class Journal:
         event, entry = known
         if entry.subjects[-1:] != [event.id]:  # the entry tells the cause of a later engine
             return
-        cause = printable(self._cause_of(event)[0][:MAX_TEXT])
+        cause = printable(self._cause_of(uuid)[:MAX_TEXT])
         if cause and cause != entry.cause and entry.id in self._entries:
             self.seq += 1
             entry.cause, entry.seq = cause, self.seq

@@ -77,7 +77,7 @@ async def serve_dashboard(
         from .access import Access
         from .app import dashboard_app
         from .feed import Feed
-        from .history import History, cause_of, history_path
+        from .history import History, cause_of, history_path, left_in_order
         from .journal import Journal
         from .server import Server
         from .timings import Timings, watch_loop
@@ -103,7 +103,7 @@ async def serve_dashboard(
             f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
         )
         timings = Timings()
-        journal = Journal(partial(cause_of, hub), time)
+        journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
         history = History(history_path(hub), journal, time)
         await history.load()
         journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).")

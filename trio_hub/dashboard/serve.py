@@ -106,7 +106,7 @@ async def serve_dashboard(
         journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
         history = History(history_path(hub), journal, time)
         await history.load()
-        journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).")
+        journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).", near=-1.0)
         watch = Watch(timings, journal=journal.happened)
         feed = Feed(hub, watch, history, admin=config.dashboard_admin)
         app = dashboard_app(hub, feed, Access(dashboard.token, host, port))

@@ -98,8 +98,9 @@ class Feed:
                 self._told_seq = self.watch.bars.seq
 
     async def until_stopping(self) -> None:
-        """Wait until the hub is stopping, and send the last message."""
+        """Wait until the hub is stopping, note its last numbers for the history, and send the last message."""
         await self._hub.wait_stopping()
+        self.look()
         self.audience.end(event_message("stopping", {}))
 
     def look(self) -> None:

@@ -142,13 +142,16 @@ class History:
         path = self._path
         assert path is not None
         hour, day = (span.rows() for span in self.spans.values())
-        entries = list(reversed(self.journal.since(0)))
+        entries = [msgspec.structs.replace(entry) for entry in reversed(self.journal.since(0))]
         saved = _Saved(VERSION, self._clock(), ended, list(FOLDS), hour, day, entries)
-        content = msgspec.json.encode(saved).decode()
         try:
-            await trio.to_thread.run_sync(write_private_file, path, content)
+            await trio.to_thread.run_sync(_write, path, saved)
         except OSError as error:
             log.warning("cannot write the history of the dashboard", kind="history", file=str(path), error=error)
+
+
+def _write(path: Path, saved: _Saved) -> None:
+    write_private_file(path, msgspec.json.encode(saved).decode())
 
 
 def history_path(hub: RunningHub) -> Path | None:

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Literal
 
 __all__ = ["DAY", "FOLDS", "HOUR", "Span"]
 
-Fold: TypeAlias = Callable[[float, float, float], float]
-"""Takes the value of a row, a new value, and the number of values with the new one. Returns the new value of the row.
-"""
-
-
-def _mean(row: float, value: float, count: float) -> float:
-    return row + (value - row) / count
-
-
-def _sum(row: float, value: float, count: float) -> float:
-    return row + value
-
-
-def _most(row: float, value: float, count: float) -> float:
-    return max(row, value)
-
-
-def _least(row: float, value: float, count: float) -> float:
-    return min(row, value)
-
-
-FOLDS: Mapping[str, Fold] = {
-    "queued": _most,
-    "waiting": _most,
-    "running": _most,
-    "submitted": _mean,
-    "finished": _mean,
-    "failed": _mean,
-    "aborted": _mean,
-    "engines": _least,
-    "rss": _most,
-    "lag": _most,
-    "backlog": _most,
-    "lost": _sum,
-    "errors": _sum,
+FOLDS: Mapping[str, Literal["most", "least", "mean", "sum"]] = {
+    "queued": "most",
+    "waiting": "most",
+    "running": "most",
+    "submitted": "mean",
+    "finished": "mean",
+    "failed": "mean",
+    "aborted": "mean",
+    "engines": "least",
+    "rss": "most",
+    "lag": "most",
+    "backlog": "most",
+    "lost": "sum",
+    "errors": "sum",
 }
 """The series, and how the values of one row become one value.
 
@@ -52,6 +32,10 @@ number of engines. Rates are means, and losses and errors are sums.
 """
 _START, _COUNT, _FIRST = 0, 1, 2
 """The places in a row: its time in Unix seconds, the number of its samples, and the value of the first series."""
+_PLACES = {name: place for place, name in enumerate(FOLDS, _FIRST)}
+_MOST, _LEAST, _MEAN, _SUM = (
+    tuple(_PLACES[name] for name in FOLDS if FOLDS[name] == fold) for fold in ("most", "least", "mean", "sum")
+)
 HOUR, DAY = (10, 360), (300, 288)
 """The seconds of a row, and the number of rows."""
 
@@ -68,7 +52,8 @@ class Span:
         self.step = step
         self.size = size
         self._rows: deque[array[float]] = deque(maxlen=size)
-        self._folds = tuple(FOLDS.values())
+        self._totals: dict[str, tuple[float, float]] = {}
+        """By the name of a series: when its total was computed, and the total without the last row."""
 
     @property
     def seconds(self) -> int:
@@ -78,29 +63,46 @@ class Span:
     def note(self, now: float, values: Mapping[str, float]) -> None:
         """Add one sample to the row of the present time."""
         start = now - now % self.step
+        sample = [start, 1.0, *(values[name] for name in FOLDS)]
         rows = self._rows
         while rows and rows[-1][_START] > start:  # the clock was set back
             rows.pop()
         if not rows or rows[-1][_START] != start:
-            rows.append(array("d", [start, 1.0, *(values[name] for name in FOLDS)]))
+            rows.append(array("d", sample))
+            self._totals.clear()
             return
         row = rows[-1]
         row[_COUNT] += 1.0
-        for place, (name, fold) in enumerate(zip(FOLDS, self._folds, strict=True), _FIRST):
-            row[place] = fold(row[place], values[name], row[_COUNT])
+        count = row[_COUNT]
+        for place in _MOST:
+            if sample[place] > row[place]:
+                row[place] = sample[place]
+        for place in _LEAST:
+            if sample[place] < row[place]:
+                row[place] = sample[place]
+        for place in _MEAN:
+            row[place] += (sample[place] - row[place]) / count
+        for place in _SUM:
+            row[place] += sample[place]
 
     def series(self, now: float) -> dict[str, list[float]]:
         """Return the values of all series by name, and ``t``, the time of each row; the oldest value first."""
         rows = [row for row in self._rows if row[_START] > now - self.seconds]
-        names = ("t", *FOLDS)
-        return {
-            name: [row[place] for row in rows] for name, place in zip(names, (_START, *_places(FOLDS)), strict=True)
-        }
+        places = {"t": _START} | _PLACES
+        return {name: [row[place] for row in rows] for name, place in places.items()}
 
     def total(self, name: str, now: float) -> float:
-        """Return the sum of a series."""
-        place = _FIRST + list(FOLDS).index(name)
-        return sum(row[place] for row in self._rows if row[_START] > now - self.seconds)
+        """Return the sum of a series. It costs little if it was asked for since the last row began."""
+        if not self._rows or self._rows[-1][_START] <= now - self.seconds:
+            return 0.0
+        place = _PLACES[name]
+        start = now - now % self.step
+        when, before = self._totals.get(name, (-1.0, 0.0))
+        if when != start:
+            kept = islice(self._rows, len(self._rows) - 1)
+            before = sum(row[place] for row in kept if row[_START] > now - self.seconds)
+            self._totals[name] = start, before
+        return before + self._rows[-1][place]
 
     def rows(self) -> list[list[float]]:
         """Return the rows, for a later call of `restore`."""
@@ -109,11 +111,8 @@ class Span:
     def restore(self, rows: Iterable[list[float]], now: float) -> None:
         """Take over the rows of an earlier hub. Rows of another length, or in the future, are ignored."""
         self._rows.clear()
+        self._totals.clear()
         for row in rows:
             in_order = not self._rows or row[_START] > self._rows[-1][_START]
             if len(row) == _FIRST + len(FOLDS) and in_order and row[_START] <= now and row[_COUNT] >= 1:
                 self._rows.append(array("d", row))
-
-
-def _places(names: Iterable[str]) -> list[int]:
-    return [place for place, _ in enumerate(names, _FIRST)]

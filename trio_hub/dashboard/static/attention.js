@@ -98,11 +98,11 @@ export function attention(hub, signal) {
     const { alerts } = hub.overview;
     const found = alerts.filter(({ id, until }) => until === null || !dismissed.has(id));
     const hidden = alerts.length - found.length;
-    if (!found.length)
-      found.push({
-        text: hidden ? `No new problems. ${plural(hidden, "alert is", "alerts are")} dismissed.` : "No problems found.",
-        again: hidden > 0,
-      });
+    if (!found.length && !hidden) found.push({ text: "No problems found.", again: false });
+    if (hidden) {
+      const others = found.length ? "" : "No new problems. ";
+      found.push({ text: `${others}${plural(hidden, "alert is", "alerts are")} dismissed.`, again: true });
+    }
     // An alert stays the same element when its numbers change.
     reconcile(list, found, (alert) => (alert.id ? kind(alert) : `none ${alert.again}`), create, update);
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,10 @@ FILES_EVERY, FILES_UNSEEN = 5, 60
 60th look, if nobody asks for overviews."""
 
 
+CPU_WINDOW = 10
+"""The number of looks that the use of the CPU is a mean of. The use within one second flickers."""
+
+
 class Process:
     """The resources of this process. `look` must be called once a second."""
 
@@ -22,9 +27,9 @@ class Process:
         self.rss = 0
         """The resident memory in bytes."""
         self.cpu = 0.0
-        """The cores in use between the last two calls of `look`."""
-        self._used = 0.0
-        self._at: float | None = None
+        """The cores in use, over the last `CPU_WINDOW` calls of `look`."""
+        self._used: deque[tuple[float, float]] = deque(maxlen=CPU_WINDOW + 1)
+        """Pairs of a time and the seconds of CPU that were used until then."""
         self.files = 0
         """The number of open files."""
         self._told = 0
@@ -37,9 +42,10 @@ class Process:
             self.rss = int(statm.read().split()[1]) * _PAGE
         times = os.times()
         used = times.user + times.system
-        if self._at is not None and now > self._at:
-            self.cpu = (used - self._used) / (now - self._at)
-        self._used, self._at = used, now
+        self._used.append((now, used))
+        began, before = self._used[0]
+        if now > began:
+            self.cpu = (used - before) / (now - began)
         if self._looks % FILES_UNSEEN == 0:
             self._count_files()
         self._looks += 1

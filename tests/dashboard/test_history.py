@@ -48,9 +48,9 @@ async def lost_within_an_hour(reader: EventReader) -> dict[str, Any]:
 
 async def test_a_lost_engine_is_remembered_with_the_cause() -> None:
     async with site(db="memory") as at, reading(at.dashboard) as reader:
-        at.hub.core.lose_engine(at.hub.core.engines.alive[at.engine.id], "heart", "its heart was silent for 33 s")
+        at.hub.core.lose_engine(at.hub.core.engines.alive[at.engine.id], "ended", "killed by signal 9 (SIGKILL)")
         (entry,) = await entries(at, kind="engine_lost")
-        assert entry["text"] == f"Engine {at.engine.id} was lost: its heart was silent for 33 s."
+        assert entry["text"] == f"Engine {at.engine.id} was lost: killed by signal 9 (SIGKILL)."
         overview = await lost_within_an_hour(reader)
         (alert,) = [one for one in overview["alerts"] if one["id"].startswith("lost:")]
         assert alert["event"]
@@ -82,6 +82,18 @@ async def test_an_engine_whose_nanny_tells_of_its_death_is_lost() -> None:
         assert entry["text"] == f"Engine {at.engine.id} was lost: {cause}."
         (entry,) = await entries(at, kind="engine_left")
         assert entry["text"] == f"Engine {other.id} has left: a client has asked for it."
+
+
+async def test_a_hub_with_fewer_engines_than_it_was_told_to_have_needs_attention() -> None:
+    config = HubConfig(db="memory", engines=2, engine_command=("sleep", "600"))
+    async with within_limit(), open_hub(config) as hub, open_dashboard(hub) as dashboard, reading(dashboard) as reader:
+        with trio.fail_after(LIMIT):
+            while True:
+                alerts = (await reader.until("overview"))["alerts"]
+                found = [alert["text"] for alert in alerts if alert["id"].startswith("missing:")]
+                if found:
+                    break
+        assert found[0].startswith("2 of 2 local engines cannot be used: local engine 0 has not registered yet")
 
 
 async def test_it_says_who_did_what() -> None:
@@ -142,7 +154,7 @@ async def test_it_outlives_the_hub_if_a_database_does(tmp_path: Path) -> None:
         assert path == tmp_path / "db" / "history"
         async with open_dashboard(hub) as dashboard, open_engine(hub.engine_info) as engine:
             await hub.wait_engines(1)
-            hub.core.lose_engine(hub.core.engines.alive[engine.id], "heart")
+            hub.core.lose_engine(hub.core.engines.alive[engine.id], "ended")
             await eventually(lambda: path.exists() and b"engine_lost" in path.read_bytes())
             assert path.stat().st_mode & 0o777 == 0o600
             async with reading(dashboard) as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,12 @@ def settings(profile: Path) -> HubConfig:
 
 
 async def written(path: Path, part: bytes) -> None:
-    """Wait until the file contains these bytes. The dashboard looks so often here that it is never at rest."""
+    """Wait until the file contains these bytes."""
     with trio.fail_after(LIMIT):
         while True:
-            if path.exists() and part in path.read_bytes():
-                return
+            with suppress(FileNotFoundError):
+                if part in await trio.Path(path).read_bytes():
+                    return
             await trio.sleep(0.01)
 
 

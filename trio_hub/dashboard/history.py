@@ -122,21 +122,23 @@ class History:
             return
         try:
             while not hub.is_stopping:
+                seq = self.journal.seq  # an event that happens during the writing is not in the file yet
                 await self._save(ended=False)
-                await self._wait(hub)
+                await self._wait(hub, seq)
             await self._save(ended=True)  # at once, since the next hub may start as soon as this one has stopped
             await hub.wait_stopped()
         finally:
             with trio.CancelScope(shield=True):
                 await self._save(ended=True)
 
-    async def _wait(self, hub: RunningHub) -> None:
-        """Wait until the file is to be written again."""
-        seq = self.journal.seq
+    async def _wait(self, hub: RunningHub, seq: int) -> None:
+        """Wait until the file is to be written again. `seq` is the last change of the journal that the file has."""
         with trio.move_on_after(PERIOD):
-            while not hub.is_stopping and self.journal.seq == seq:
+            while not hub.is_stopping:
                 with trio.move_on_after(SOON):
                     await hub.wait_stopping()
+                if self.journal.seq != seq:
+                    return
 
     async def _save(self, *, ended: bool) -> None:
         path = self._path

@@ -235,6 +235,8 @@ async def test_what_needs_attention() -> None:
     assert found(replace(fine, lost=5, last_lost=lost)) == [
         "5 engines were lost in the last hour. The latest is engine 3: killed by signal 9 (SIGKILL)."
     ]
+    assert found(replace(fine, lost=5)) == ["5 engines were lost in the last hour."]
+    assert len(found(replace(fine, errors=1))) == 1
     error = Entry(1, 1, 900.0, 900.0, "error", "bad", "The service 'x' has failed.")
     assert found(replace(fine, errors=2, last_error=error, crashed=replace_text(error, "It crashed."))) == [
         "It crashed.",

@@ -121,7 +121,7 @@ class Alerts:
                 )
             alert.id = f"{key}:{alert.since if last is None else last:.0f}"
             alert.level, alert.text, alert.href = condition.level, printable(condition.text), condition.href
-            alert.until = last
+            alert.event, alert.until = last is not None, last
             self._staying[key] = condition.stays and last is None
         for key in gone:
             alert = self._alerts[key]
@@ -162,13 +162,16 @@ def _of_engines(look: Look) -> Iterable[Condition]:
         named = "; ".join(missing[:NAMED]) + ("; and others" if len(missing) > NAMED else "")
         text = f"{len(missing):,} of {plural(now.local_engines, 'local engine')} cannot be used: {named}."
         yield Condition("missing", "warn", text, "#/engines", stays=settled, noted=False)
-    if look.lost > 0 and look.last_lost is not None:
+    if look.lost > 0:
         lost = "engine was" if look.lost == 1 else "engines were"
-        latest = "" if look.lost == 1 else "The latest is "
-        name = f"{'engine' if latest else 'Engine'} {look.last_lost.subjects[-1] if look.last_lost.subjects else '?'}"
-        cause = f": {look.last_lost.cause}" if look.last_lost.cause else ""
-        text = f"{look.lost:,} {lost} lost in the last hour. {latest}{name}{cause}."
-        yield Condition("lost", "warn", text, "#/engines", last=look.last_lost.last)
+        text = f"{look.lost:,} {lost} lost in the last hour."
+        entry = look.last_lost
+        if entry is None or not entry.subjects:  # so much has happened since that the journal has lost the entry
+            yield Condition("lost", "warn", text, "#/engines", stays=False, noted=False)
+        else:
+            name = f"Engine {entry.subjects[-1]}" if look.lost == 1 else f"The latest is engine {entry.subjects[-1]}"
+            cause = f": {entry.cause}" if entry.cause else ""
+            yield Condition("lost", "warn", f"{text} {name}{cause}.", "#/engines", last=entry.last)
     if now.lost > 0:
         verb = "engine is" if now.lost == 1 else "engines are"
         text = f"{now.lost:,} {verb} lost; late results are still accepted."
@@ -194,12 +197,13 @@ def _of_hub(look: Look) -> Iterable[Condition]:
     now = look.statistics
     if look.crashed is not None:
         yield Condition("crashed", "bad", look.crashed.text, last=look.crashed.last)
-    if look.errors > 0 and look.last_error is not None:
-        text = (
-            f"{plural(look.errors, 'unexpected error')} in the hub in the last hour: see the log for the traceback. "
-            f"The latest: {look.last_error.text}"
-        )
-        yield Condition("errors", "bad", text, last=look.last_error.last)
+    if look.errors > 0:
+        text = f"{plural(look.errors, 'unexpected error')} in the hub in the last hour: see the log for the traceback."
+        if look.last_error is None:
+            yield Condition("errors", "bad", text, stays=False, noted=False)
+        else:
+            text = f"{text} The latest: {look.last_error.text}"
+            yield Condition("errors", "bad", text, last=look.last_error.last)
     if now.subscribers_behind > 0:
         does = "client connection does" if now.subscribers_behind == 1 else "client connections do"
         text = (

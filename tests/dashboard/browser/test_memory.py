@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,15 @@ def ask(hub: Hub, path: str) -> Any:
         return json.load(answer)
 
 
-def wait_for(hub: Hub, kind: str) -> None:
-    """Wait until the hub remembers an event."""
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT
-    while not any(entry["kind"] == kind for entry in ask(hub, "/api/journal")["entries"]):
-        assert time.monotonic() < deadline, kind
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def remembers(hub: Hub, kind: str) -> bool:
+    return any(entry["kind"] == kind for entry in ask(hub, "/api/journal")["entries"])
 
 
 def kill_an_engine(hub: Hub) -> None:
@@ -75,9 +78,9 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """The same, with the profile of a hub that has lost an engine and has ended."""
     profile = tmp_path_factory.mktemp("memory")
     with serving(profile, *SETTINGS, token=TOKEN) as hub:
-        wait_for(hub, "engine_registered")
+        wait_until(lambda: ask(hub, "/api/status")["engines"] == 2)
         kill_an_engine(hub)
-        wait_for(hub, "engine_lost")
+        wait_until(lambda: remembers(hub, "engine_lost"))
     with serving(profile, *SETTINGS, token=TOKEN) as hub:
         yield hub
 

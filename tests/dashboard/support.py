@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from time import time
 from typing import Any, NamedTuple
 
 import trio
@@ -13,6 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trio_hub import RunningHub
 from trio_hub.dashboard import Dashboard, serve_dashboard
+from trio_hub.dashboard.feed import Feed
+from trio_hub.dashboard.history import History, cause_of, left_in_order
+from trio_hub.dashboard.journal import Journal
+from trio_hub.dashboard.watching import Watch
 from trio_hub.testing import ScriptedClient, ScriptedEngine, open_engine
 
 from ..runtime.support import cluster
@@ -85,6 +90,12 @@ async def scrape(dashboard: Dashboard) -> Scrape:
     answer = await fetch(dashboard.port, "/metrics", {"Authorization": f"Bearer {dashboard.token}"})
     assert answer.status == 200
     return Scrape(answer.body)
+
+
+def feed_of(hub: RunningHub, watch: Watch) -> Feed:
+    """Return the feed of a dashboard that has no server, and remembers nothing on a disk."""
+    journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
+    return Feed(hub, watch, History(None, journal, time), admin=False)
 
 
 class Site(NamedTuple):

@@ -12,14 +12,14 @@ import trio.testing
 from trio_hub import __version__
 from trio_hub.dashboard import feed
 from trio_hub.dashboard.audience import BACKLOG, Audience
-from trio_hub.dashboard.feed import NAMES, Feed
+from trio_hub.dashboard.feed import NAMES
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.watching import Watch
 from trio_hub.hub.events import EngineRegistered, TaskAssigned, TaskFinished, TaskSubmitted
 from trio_hub.testing import open_hub
 
 from ..runtime.support import Footprint, eventually, within_limit
-from .support import open_dashboard, reading, request, site
+from .support import feed_of, open_dashboard, reading, request, site
 
 
 def read(messages: list[bytes]) -> list[str]:
@@ -75,7 +75,9 @@ async def test_overviews_come_every_second() -> None:
             overview = await reader.until("overview")
             point = overview["point"]
         assert set(point) == set(NAMES)
-        assert overview["rates"] == {name: point[name] for name in ("submitted", "finished", "failed")}
+        names = ("submitted", "finished", "failed", "aborted")
+        assert overview["rates"]["10"] == {name: point[name] for name in names}
+        assert set(overview["rates"]) == {"10", "60"}
         assert (overview["actor"], overview["clients"]) == (None, 1)
         assert overview["statistics"]["completed"] == 4
         assert overview["latencies"]["run"]["count"] == overview["latencies"]["wait"]["count"] == 4
@@ -139,7 +141,7 @@ async def test_who_does_not_read_holds_up_neither_the_others_nor_the_stop(monkey
 async def test_a_browser_that_goes_is_forgotten() -> None:
     async with within_limit(), open_hub() as hub:
         watch = Watch(Timings())
-        one = Feed(hub, watch, admin=False)
+        one = feed_of(hub, watch)
         assert not one.audience.readers
         with one.audience.join(True):
             assert one.audience.wants_bars
@@ -155,7 +157,7 @@ async def test_a_flood_of_bars_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(feed, "MAX_BARS", 10)
     async with within_limit(), open_hub() as hub:
         watch = Watch(Timings())
-        one = Feed(hub, watch, admin=False)
+        one = feed_of(hub, watch)
         watch.happened(EngineRegistered(0, "e"))
         for number in range(30):
             for event in (

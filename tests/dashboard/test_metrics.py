@@ -111,7 +111,7 @@ async def test_they_move_with_what_becomes_of_tasks() -> None:
         assert after("trio_hub_client_sessions") == 1
         assert after("trio_hub_build_info", version=__version__, python_version=python_version(after)) == 1
         statistics = hub.statistics()
-        assert (statistics.submitted, statistics.completed, statistics.failed) == (6, 2, 4)
+        assert (statistics.submitted, statistics.completed, statistics.failed, statistics.aborted) == (6, 2, 3, 1)
 
 
 def python_version(seen: Scrape) -> str:

@@ -11,7 +11,6 @@ from hypothesis import given
 from trio_hub import HubConfig
 from trio_hub.dashboard.answers import as_json, engine_table, failure_table
 from trio_hub.dashboard.audience import event_message
-from trio_hub.dashboard.feed import Feed
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.trace import trace_parts
 from trio_hub.dashboard.watching import Watch
@@ -20,7 +19,7 @@ from trio_hub.testing import open_hub
 
 from ..runtime.support import within_limit
 from ..wire.odd import odd_texts, odd_values
-from .support import reading, site
+from .support import feed_of, reading, site
 
 pytestmark = pytest.mark.property
 
@@ -66,7 +65,7 @@ def strange_work(msg_id: str, label: str, uuid: str, watch: Watch | None = None)
 async def test_every_table_can_be_written() -> None:
     async with within_limit(), open_hub(HubConfig(db="memory")) as hub:
         watch = Watch(Timings())
-        feed = Feed(hub, watch, admin=False)
+        feed = feed_of(hub, watch)
         for text in STRANGE:
             strange_work(text, text, text, watch)
         read(feed.first_message(STRANGE[0]).split(b"\n")[1].removeprefix(b"data: "))

@@ -20,6 +20,7 @@ from ..logs import get_logger
 from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
+from .journal import Journal, plural
 
 __all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
 
@@ -87,11 +88,12 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
-def action_route(hub: RunningHub, *, allowed: bool) -> Route:
+def action_route(hub: RunningHub, journal: Journal, *, allowed: bool) -> Route:
     """Return the route of all actions.
 
     Args:
         hub: The hub that carries out the actions.
+        journal: Notes who did what.
         allowed: Whether actions are allowed.
     """
 
@@ -99,6 +101,7 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
         name = request.path_params["name"]
         peer = request.client.host if request.client is not None else None
         actor = actor_of(request)
+        who = f"{actor} ({peer})" if actor and peer else actor or peer or "somebody"
 
         def refused(status: int, why: str) -> Response:
             log.warning(
@@ -109,6 +112,7 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
                 actor=actor,
                 error=why,
             )
+            journal.note("refused", "warn", f"was not allowed the action {name[:60]!r}: {why}", who=who, near=60.0)
             return refusal(status, why)
 
         if not allowed:
@@ -141,6 +145,7 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
             asked=_shown(body),
             outcome=_shown(answer),
         )
+        journal.note("action", "info", _told(hub, name, body, answer), who=who, near=-1.0)
         return as_json(answer)
 
     return Route("/api/actions/{name}", act, methods=["POST"])
@@ -161,6 +166,29 @@ async def _body_of(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise QueryError("the body must be a JSON object")
     return body
+
+
+def _told(hub: RunningHub, name: str, body: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Return what somebody did, for the journal."""
+    match name:
+        case "abort":
+            return f"aborted {plural(_number(answer['aborted']), 'task')}"
+        case "resubmit":
+            return f"resubmitted {plural(_number(answer['resubmitted']), 'task')}"
+        case "purge":
+            return f"purged {plural(answer['purged'], 'record')}"
+        case "shutdown_engine":
+            engine = hub.core.engines.by_ident.get(body["uuid"].encode("utf-8", "replace"))
+            return f"asked engine {body['uuid'][:60] if engine is None else engine.id} to end"
+        case "stop_hub":
+            return "asked the hub to stop"
+        case _:
+            return f"carried out the action {name!r}"
+
+
+def _number(done: Any) -> int:
+    """Return the number of tasks, which an answer tells as such or by their msg_ids."""
+    return done if isinstance(done, int) else len(done)
 
 
 def _msg_ids(body: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
 from .feed import Feed
+from .journal import MAX_ENTRIES, as_rows
 from .metrics import exposition
 from .static_files import StaticFile, static_files
 from .story import task_details
@@ -44,7 +45,7 @@ TRACE_HEADERS = [
 def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
     """Return the application for a hub."""
     routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
-    routes.append(action_route(hub, allowed=feed.admin))
+    routes.append(action_route(hub, feed.history.journal, allowed=feed.admin))
     return AccessMiddleware(Starlette(routes=routes), access)
 
 
@@ -115,6 +116,19 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
     async def stream(request: Request) -> Response:
         return as_json(await feed.bars_since(_whole(request, "since", 0, 2**62), MAX_FIRST_BARS))
 
+    async def history(request: Request) -> Response:
+        found = feed.history.range(request.query_params.get("range", "hour"))
+        if found is None:
+            raise QueryError('range: expected "hour" or "day"')
+        return as_json(found)
+
+    async def journal(request: Request) -> Response:
+        kept = feed.history.journal
+        entries = kept.since(
+            _whole(request, "since", 0, 2**62), max(1, _whole(request, "limit", MAX_ENTRIES, MAX_ENTRIES))
+        )
+        return as_json({"entries": as_rows(entries), "next": kept.seq})
+
     async def trace(request: Request) -> Response:
         return _Trace(feed)
 
@@ -148,6 +162,8 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         Route("/api/engines", explained(engines)),
         Route("/api/engines/{uuid:path}", explained(engine)),
         Route("/api/stream", explained(stream)),
+        Route("/api/history", explained(history)),
+        Route("/api/journal", explained(journal)),
         Route("/api/trace", trace),
         Route("/api/labels", explained(labels)),
         Route("/api/failures", explained(failures)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -11,11 +11,14 @@ import trio
 from .. import __version__
 from ..runtime import RunningHub, Statistics
 from ..wire.plain import json_bytes
+from .alerts import Alerts, Look, conditions, grown
 from .audience import Audience, event_message
 from .bars import Bar
 from .engines import connectors
+from .history import History
 from .process import Process
-from .series import LastMinute, Series
+from .series import LastMinute, Rates, Series
+from .spans import FOLDS
 from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS
 from .watching import Watch
 
@@ -27,19 +30,13 @@ MAX_BARS = 2000
 """The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
 """The number of bars that are collected at a time, so that the hub can work in between."""
-NAMES = (
-    "t",
-    "queued",
-    "waiting",
-    "running",
-    "submitted",
-    "finished",
-    "failed",
-    "engines",
-    "rss",
-    "lag",
-    "backlog",
-)
+WINDOWS = (10, 60)
+"""The seconds that rates cover. The rate of one second flickers, so that nobody can read it."""
+OFTEN, HOURLY = 60.0, 3600.0
+"""Seconds within which events that may happen again and again are one entry of the journal."""
+BLOCKED = 0.25
+"""Seconds for which the event loop must be blocked for the journal to note it."""
+NAMES = ("t", *FOLDS)
 
 
 class Feed:
@@ -48,16 +45,20 @@ class Feed:
     Args:
         hub: The hub.
         watch: The observer of the hub.
+        history: The journal, and the series of the last hour and the last day.
         admin: Whether the pages may offer actions.
     """
 
-    def __init__(self, hub: RunningHub, watch: Watch, *, admin: bool) -> None:
+    def __init__(self, hub: RunningHub, watch: Watch, history: History, *, admin: bool) -> None:
         self.admin = admin
         self.audience = Audience()
         self.watch = watch
+        self.history = history
+        self.alerts = Alerts()
         self.started = time()
         self._hub = hub
         self._series = Series(NAMES)
+        self._rates = Rates(WINDOWS)
         self._latencies = {
             "wait": LastMinute(TASK_BOUNDS),
             "run": LastMinute(TASK_BOUNDS),
@@ -67,6 +68,7 @@ class Feed:
         self._process = Process()
         self._statistics = hub.statistics()
         self._point: dict[str, float] = {}
+        self._losses = 0
         self._lag = 0.0
         self._told_seq = 0
         self._series_packed: msgspec.Raw | None = None
@@ -96,25 +98,85 @@ class Feed:
                 self._told_seq = self.watch.bars.seq
 
     async def until_stopping(self) -> None:
-        """Wait until the hub is stopping, and send the last message."""
+        """Wait until the hub is stopping, note its last numbers for the history, and send the last message."""
         await self._hub.wait_stopping()
+        self.look()
         self.audience.end(event_message("stopping", {}))
 
     def look(self) -> None:
         """Read and note the hub's present numbers."""
         now = time()
         before, self._statistics = self._statistics, self._hub.statistics()
-        seconds = max(now - self._point.get("t", self.started), 0.001)
         self._process.look(now)
-        self._point = _point(now, seconds, before, self._statistics) | {"rss": self._process.rss, "lag": self._lag}
+        self._rates.note(monotonic(), _counts(self._statistics))
+        journal = self.history.journal
+        journal.learn()
+        errors = self._note_errors(before, self._statistics)
+        lost, self._losses = journal.losses - self._losses, journal.losses
+        self._point = (
+            _gauges(self._statistics)
+            | self._rates.over(WINDOWS[0])
+            | {"t": now, "rss": self._process.rss, "lag": self._lag, "lost": lost, "errors": errors}
+        )
         self._lag = 0.0
         self._series.note(self._point)
+        self.history.note(now, self._point)
         timings = self.watch.timings
         self._latencies["wait"].note([timings.wait])
         self._latencies["run"].note(timings.run.values())
         self._latencies["message"].note(timings.messages.values())
         self._latencies["loop"].note([timings.loop])
+        self._look_for_trouble(now)
         self._series_packed = None
+
+    def _note_errors(self, before: Statistics, after: Statistics) -> int:
+        """Write the errors since the last look into the journal. Return their number."""
+        journal = self.history.journal
+        errors = 0
+        for place, count in grown(before.internal_errors, after.internal_errors).items():
+            errors += count
+            text = f"An unexpected error in the hub, at {place}. The log has the traceback."
+            journal.note("error", "bad", text, count=count)
+        for service, count in grown(before.service_failures, after.service_failures).items():
+            errors += count
+            text = f"The service {service!r} has failed. The log has the traceback."
+            journal.note("error", "bad", text, count=count)
+        unreadable = grown(before.wire_errors, after.wire_errors)
+        if unreadable:
+            text = f"Messages that could not be read were dropped: {', '.join(unreadable)}."
+            journal.note("unreadable", "warn", text, count=sum(unreadable.values()), near=OFTEN)
+        if self._lag > BLOCKED:
+            journal.note("blocked", "warn", f"The hub's event loop was blocked for {self._lag:.2g} s.", near=OFTEN)
+        trimmed = after.database.trimmed - before.database.trimmed
+        if trimmed > 0:
+            text = "Records were dropped because of the limits of the database."
+            journal.note("trimmed", "info", text, count=trimmed, near=HOURLY)
+        return errors
+
+    def _look_for_trouble(self, now: float) -> None:
+        history, journal = self.history, self.history.journal
+        loop = self._latencies["loop"].summary()
+        look = Look(
+            self._statistics,
+            now,
+            self.started,
+            self._point["failed"],
+            None if loop is None else loop["p99"],
+            self._process.files,
+            self._process.limit,
+            history.total("lost", now),
+            journal.latest("engine_lost", now),
+            history.total("errors", now),
+            journal.latest("error", now),
+            journal.latest("crashed", now),
+        )
+        begun, ended = self.alerts.look(now, conditions(look))
+        for condition in begun:
+            if condition.noted:
+                journal.note(condition.key, condition.level, condition.text)
+        for alert in ended:
+            if alert.level == "bad":
+                journal.note("over", "info", f"Over after {now - alert.since:,.0f} s: {alert.text}")
 
     def first_message(self, actor: str | None) -> bytes:
         """Return the first message for a browser: the overview, the series so far, and the name of its user."""
@@ -135,7 +197,10 @@ class Feed:
             "admin": self.admin,
             "actor": None,
             "statistics": self._statistics,
-            "rates": {name: point[name] for name in ("submitted", "finished", "failed")},
+            "rates": self._rates.all(),
+            "alerts": self.alerts.shown(),
+            "journal": self.history.journal.seq,
+            "lost_last_hour": self.history.total("lost", point["t"]),
             "latencies": {name: latency.summary() for name, latency in self._latencies.items()},
             "process": self._process.as_dict(),
             "clients": self._statistics.sessions,
@@ -194,15 +259,20 @@ class Feed:
         }
 
 
-def _point(now: float, seconds: float, before: Statistics, after: Statistics) -> dict[str, float]:
+def _gauges(statistics: Statistics) -> dict[str, float]:
     return {
-        "t": now,
-        "queued": after.tasks_queued,
-        "waiting": after.tasks_waiting,
-        "running": after.tasks_running,
-        "submitted": (after.submitted - before.submitted) / seconds,
-        "finished": (after.completed + after.failed - before.completed - before.failed) / seconds,
-        "failed": (after.failed - before.failed) / seconds,
-        "engines": after.engines,
-        "backlog": after.database.pending,
+        "queued": statistics.tasks_queued,
+        "waiting": statistics.tasks_waiting,
+        "running": statistics.tasks_running,
+        "engines": statistics.engines,
+        "backlog": statistics.database.pending,
+    }
+
+
+def _counts(statistics: Statistics) -> dict[str, int]:
+    return {
+        "submitted": statistics.submitted,
+        "finished": statistics.completed + statistics.failed + statistics.aborted,
+        "failed": statistics.failed,
+        "aborted": statistics.aborted,
     }

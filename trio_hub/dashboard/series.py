@@ -1,4 +1,4 @@
-"""Time series of the last minutes, with one value per second, in rings of a fixed size; and percentiles."""
+"""Time series of the last minutes, with one value per second, in rings of a fixed size; rates and percentiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .histogram import Histogram
 
-__all__ = ["LastMinute", "Series", "percentile"]
+__all__ = ["LastMinute", "Rates", "Series", "percentile"]
 
 SECONDS = 300
 """The length of the series in seconds."""
@@ -45,6 +45,37 @@ class Series:
             return {name: column[: self._noted].tolist() for name, column in self._columns.items()}
         place = self._noted % self._size
         return {name: (column[place:] + column[:place]).tolist() for name, column in self._columns.items()}
+
+
+class Rates:
+    """How fast counters grow, over the last seconds. They must be noted about once per second.
+
+    Args:
+        windows: The lengths of time, in seconds, that rates cover.
+    """
+
+    def __init__(self, windows: Sequence[int]) -> None:
+        self._windows = tuple(windows)
+        self._past: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=max(windows) + 1)
+
+    def note(self, now: float, counts: Mapping[str, int]) -> None:
+        """Note the present counts. `now` is a time in seconds that never goes back."""
+        self._past.append((now, counts))
+
+    def over(self, seconds: float) -> dict[str, float]:
+        """Return by how much each counter has grown per second, over this time or the time since the first note."""
+        now, counts = self._past[-1]
+        begin, before = self._past[0]
+        for then, at in reversed(self._past):
+            begin, before = then, at
+            if now - then >= seconds * 0.99:
+                break
+        passed = now - begin
+        return {name: (count - before[name]) / passed if passed > 0 else 0.0 for name, count in counts.items()}
+
+    def all(self) -> dict[str, dict[str, float]]:
+        """Return the rates over each window, by its length in seconds."""
+        return {str(window): self.over(window) for window in self._windows}
 
 
 class LastMinute:

@@ -6,9 +6,11 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from functools import partial
+from time import time
 
 import trio
 
+from .. import __version__
 from ..config import HubConfig, split_address
 from ..errors import ConfigError
 from ..logs import get_logger
@@ -77,6 +79,8 @@ async def serve_dashboard(
         from .access import Access
         from .app import dashboard_app
         from .feed import Feed
+        from .history import History, cause_of, history_path, left_in_order
+        from .journal import Journal
         from .server import Server
         from .timings import Timings, watch_loop
         from .watching import Watch
@@ -101,8 +105,12 @@ async def serve_dashboard(
             f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
         )
         timings = Timings()
-        watch = Watch(timings)
-        feed = Feed(hub, watch, admin=config.dashboard_admin)
+        journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
+        history = History(history_path(hub), journal, time)
+        await history.load()
+        journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).", near=-1.0)
+        watch = Watch(timings, journal=journal.happened)
+        feed = Feed(hub, watch, history, admin=config.dashboard_admin)
         app = dashboard_app(hub, feed, Access(dashboard.token, host, port))
         listeners = [listener]
 
@@ -119,6 +127,7 @@ async def serve_dashboard(
                     ("event loop lag", partial(watch_loop, timings.loop)),
                     ("dashboard feed", feed.run),
                     ("end of the dashboard feed", feed.until_stopping),
+                    ("dashboard history", partial(history.keep, hub)),
                 ):
                     nursery.start_soon(keep_running, name, service, failures, name=name)
                 log.info("dashboard listening", address=dashboard.address)

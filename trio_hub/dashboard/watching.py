@@ -14,6 +14,7 @@ from ..hub.events import (
     EngineUnregistered,
     Event,
     HubStopping,
+    RecordsPurged,
     RegistrationStalled,
     TaskAssigned,
     TaskFinished,
@@ -23,6 +24,7 @@ from ..hub.events import (
 from .bars import KINDS, STATUSES, Bars
 from .engines import EngineBook, EngineEvent
 from .failures import Failures
+from .journal import JournalEvent
 from .progress import EARLIER, Progress
 from .timings import Timings
 
@@ -43,9 +45,19 @@ class Watch:
     """Observes a hub (`trio_hub.runtime.observing.Observer`).
 
     It keeps a few numbers for each request that is not answered. The size of all other data is limited.
+
+    Args:
+        timings: The histograms of durations.
+        clock: Returns the time in Unix seconds, and never goes back.
+        journal: Is called for the events that the journal notes.
     """
 
-    def __init__(self, timings: Timings, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        timings: Timings,
+        clock: Callable[[], float] | None = None,
+        journal: Callable[[JournalEvent], None] = lambda event: None,
+    ) -> None:
         self.timings = timings
         self.bars = Bars()
         self.progress = Progress()
@@ -56,6 +68,7 @@ class Watch:
         for a task that had an engine before."""
         self.handled = timings.handled
         self._clock = clock or _clock()
+        self._journal = journal
         self._run = [timings.run[kind] for kind in KINDS]
         tell: Any = self._engine_changed
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -69,7 +82,8 @@ class Watch:
             RegistrationStalled: tell,
             EngineUnregistered: tell,
             EngineSettled: tell,
-            HubStopping: lambda event: None,
+            RecordsPurged: journal,
+            HubStopping: journal,
         }
 
     def happened(self, event: Event) -> None:
@@ -128,6 +142,8 @@ class Watch:
 
     def _engine_changed(self, event: EngineEvent) -> None:
         self.engines.happened(event, self._clock())
+        if not isinstance(event, EngineRequested):
+            self._journal(event)
 
     def label_of(self, msg_id: str) -> int | None:
         """Return the number of a task's label; None for a task that is neither unfinished nor one of the last ended."""

@@ -102,6 +102,10 @@ class Answers:
         self.outcomes = {queue: dict.fromkeys(OUTCOMES, 0) for queue in QUEUES}
         """Requests answered, by queue and outcome."""
 
+    def count(self, outcome: str) -> int:
+        """Return the number of requests, of all queues, that were answered with this outcome."""
+        return sum(outcomes[outcome] for outcomes in self.outcomes.values())
+
     # Answers of engines
 
     def metadata_of(self, msg: Message) -> ResultMetadata:

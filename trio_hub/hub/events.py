@@ -14,6 +14,7 @@ __all__ = [
     "EngineUnregistered",
     "Event",
     "HubStopping",
+    "RecordsPurged",
     "RegistrationStalled",
     "TaskAssigned",
     "TaskFinished",
@@ -116,6 +117,13 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     evalue: str = ""
 
 
+class RecordsPurged(msgspec.Struct, frozen=True, gc=False):
+    """A client has purged this number of records from the task database. ``client`` is the session of the client."""
+
+    records: int
+    client: str
+
+
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
     """The hub has been asked to stop, and no further event follows. ``reason`` is the source of the request to stop."""
 
@@ -133,5 +141,6 @@ Event: TypeAlias = (
     | TaskAssigned
     | TaskQueued
     | TaskFinished
+    | RecordsPurged
     | HubStopping
 )

@@ -274,11 +274,11 @@ class Hub:
 
     @property
     def tasks_completed(self) -> int:
-        return sum(outcomes["ok"] for outcomes in self.answers.outcomes.values())
+        return self.answers.count("ok")
 
     @property
     def tasks_failed(self) -> int:
-        return sum(outcomes["error"] + outcomes["aborted"] for outcomes in self.answers.outcomes.values())
+        return self.answers.count("error")
 
 
 def guarded(notices: Notices, place: str, call: Callable[P, None]) -> Callable[P, None]:

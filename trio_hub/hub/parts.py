@@ -235,6 +235,7 @@ class Parts:
             host,
             session,
             store,
+            notices,
             now,
             redelivery=redelivery,
             owed=owed,

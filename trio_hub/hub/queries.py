@@ -20,6 +20,8 @@ from ..wire.messages import Message, Session
 from .answers import Answers
 from .connector import EngineConnector
 from .engines import Engines
+from .events import RecordsPurged
+from .notices import Notices
 from .owed import OwedResults
 from .ports import Host, RunningQuery
 from .records import init_record
@@ -38,6 +40,7 @@ class Queries:
 
     Args:
         host, session, store: access to the runtime, to messages and records.
+        notices: passes on events.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
         abort: aborts requests, and returns the msg_ids of those that no engine has.
@@ -49,6 +52,7 @@ class Queries:
         host: Host,
         session: Session,
         store: Store,
+        notices: Notices,
         now: Callable[[], datetime],
         *,
         redelivery: Redelivery,
@@ -62,6 +66,7 @@ class Queries:
         self._host = host
         self._session = session
         self._store = store
+        self._notices = notices
         self._now = now
         self._redelivery = redelivery
         self._owed = owed
@@ -187,8 +192,11 @@ class Queries:
             engines = [] if engine_ids in (None, []) else self._validate_targets(engine_ids)  # 0 is an engine's id
             queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
             queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
+        purged = 0
         for query in map(parse_query, queries):
-            yield self._store.drop(query)
+            purged += yield self._store.drop(query)
+        if self._host.listening:
+            self._notices.tell(RecordsPurged(purged, msg.header.session))
         return Reply("purge_reply", {"status": "ok"})
 
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> RunningQuery:

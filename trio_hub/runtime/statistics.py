@@ -63,7 +63,9 @@ class Statistics:
     completed: int
     """Requests answered with success."""
     failed: int
-    """Requests answered with an error, or aborted."""
+    """Requests answered with an error. Aborted requests are not failed."""
+    aborted: int
+    """Requests that were aborted."""
     queue_memory: int
     """Bytes of memory that queued tasks take up now."""
     results_owed: int
@@ -139,6 +141,7 @@ def statistics_of(
         submitted=hub.tasks_submitted,
         completed=hub.tasks_completed,
         failed=hub.tasks_failed,
+        aborted=hub.answers.count("aborted"),
         queue_memory=hub.intake.held_bytes,
         results_owed=hub.owed.clients.owed,
         database=_of_database(hub, database),

@@ -141,28 +141,6 @@ def test_what_is_queued_at_an_engine_does_not_cover_what_runs_there(cluster: Clu
     assert found == [[["a", 10, 12], ["b", 12, 13], ["c", 13, None]], {"running": 1, "queued": 1}]
 
 
-def test_local_engines_that_are_missing_need_attention(cluster: Cluster, open_page: Opening) -> None:
-    page = open_page(cluster.hub.url)
-    told = page.evaluate(
-        """async () => {
-          const { attention } = await import("./static/attention.js");
-          const statistics = await (await fetch("api/status")).json();
-          const all = statistics.local_engines_missing;
-          const missing = ["a is away", "b is away", "c is away", "d is away"];
-          const seen = (changes) => attention({ statistics: { ...statistics, ...changes },
-            process: {}, rates: {}, latencies: {} }).filter(({ text }) => text.includes("local engine"));
-          return [all, seen({}), seen({ local_engines_missing: missing.slice(0, 1) }),
-            seen({ local_engines_missing: missing })];
-        }"""
-    )
-    all_there, none, one, several = told
-    assert (all_there, none) == ([], [])
-    assert one == [
-        {"level": "warn", "text": "1 of 4 local engines cannot be used: a is away.", "href": "#/engines"},
-    ]
-    assert several[0]["text"].endswith(": a is away; b is away; c is away; and others.")
-
-
 def test_the_trace_is_one(cluster: Cluster, open_page: Opening, tmp_path: Path) -> None:
     page = open_page(f"{cluster.hub.url}#/stream")
     with page.expect_download() as download:

@@ -20,6 +20,7 @@ def queries_on(bench: Bench) -> Queries:
         bench.host,
         bench.session,
         bench.store,
+        bench.notices,
         bench.clock,
         redelivery=bench.redelivery,
         owed=bench.owed,

@@ -1,63 +1,113 @@
-// The alerts for operators, computed from one overview.
+// The alerts for operators. The hub finds them; here they are shown, dismissed, and announced once.
 
-import { bytes, count, plural, rate, seconds } from "./format.js";
+import { announce, button, h, reconcile, setAttribute, setText } from "./dom.js";
+import { clock, plural } from "./format.js";
 
-const LATE = 10; // seconds that the database may be behind
-const LAGGING = 0.25; // seconds that the event loop may be late
-const NAMED = 3; // engines that one line names
-const DESCRIPTORS = 0.8; // of those that the process may have
+const KEY = "trio-hub-dismissed";
+const REMEMBERED = 100; // dismissed alerts
+const AGAIN = 30; // seconds before the next announcement of events of one kind
 
-/** Return the alerts as `{level: "bad"|"warn", text, href}`, the worst first. */
-export function attention(overview) {
-  const { statistics: now, process, rates, latencies } = overview;
-  const found = [];
-  const say = (level, text, href = null) => found.push({ level, text, href });
-  const waiting = now.tasks_queued + now.tasks_waiting;
-  const { database } = now;
+/** The ids of the alerts that were dismissed in this browser. */
+const dismissed = new Set(stored());
+/** By the kind of an alert: the id that was announced last, and when, in ms. */
+const announced = new Map();
 
-  if (waiting > 0 && now.engines === 0)
-    say("bad", `${plural(waiting, "task waits", "tasks wait")}, but no engine is alive.`, "#/engines");
-  const missing = now.local_engines_missing ?? [];
-  if (missing.length > 0)
-    say(
-      "warn",
-      `${count(missing.length)} of ${plural(now.local_engines, "local engine")} cannot be used: ` +
-        `${missing.slice(0, NAMED).join("; ")}${missing.length > NAMED ? "; and others" : ""}.`,
-      "#/engines",
+function stored() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY)) ?? [];
+  } catch {
+    return []; // the browser does not allow storage, or something else has used it
+  }
+}
+
+function store() {
+  try {
+    localStorage.setItem(KEY, JSON.stringify([...dismissed].slice(-REMEMBERED)));
+  } catch {
+    // without storage, alerts stay dismissed as long as the page is open
+  }
+}
+
+const kind = ({ id }) => id.split(":")[0];
+
+/** Return the alerts to be announced now, of which none has been announced. `now` is in ms. */
+export function unannounced(alerts, now) {
+  return alerts.filter((alert) => {
+    const before = announced.get(kind(alert));
+    if (before?.id === alert.id || dismissed.has(alert.id)) return false;
+    if (alert.event && before && now - before.at < AGAIN * 1000) return false;
+    announced.set(kind(alert), { id: alert.id, at: now });
+    return alert.event || alert.until === null;
+  });
+}
+
+/** Announce each new alert to screen readers, whichever view is open. */
+export function announceAlerts(hub) {
+  hub.addEventListener("overview", () => {
+    const fresh = unannounced(hub.overview.alerts, Date.now());
+    if (fresh.length) announce(`${plural(fresh.length, "alert")}: ${fresh.map(({ text }) => text).join(" ")}`);
+  });
+}
+
+function when({ event, since, until }, now) {
+  if (event) return since === until ? clock(until, now) : `${clock(since, now)} to ${clock(until, now)}`;
+  return until === null ? `since ${clock(since, now)}` : `over since ${clock(until, now)}`;
+}
+
+/** Return the list of alerts, which is updated until the signal aborts. */
+export function attention(hub, signal) {
+  const list = h("ul", { class: "attention", "aria-label": "Alerts" });
+
+  function create(alert) {
+    const text = alert.href ? h("a", { href: alert.href }) : h("span");
+    if (!alert.id) return h("li", { class: "good" }, text, " ", alert.again ? button("Show again", showAgain) : null);
+    const dismiss = button(
+      "Dismiss",
+      () => {
+        dismissed.add(dismiss.dataset.id);
+        store();
+        show();
+      },
+      { class: "quiet" },
     );
-  if (database.last_error) say("bad", `The database cannot be written: ${database.last_error}`);
-  if (database.not_persisted > 0)
-    say("bad", `${plural(database.not_persisted, "record was", "records were")} lost: writing failed.`);
-  const errors = Object.values(now.internal_errors ?? {}).reduce((sum, number) => sum + number, 0);
-  if (errors > 0)
-    say("bad", `${plural(errors, "unexpected error", "unexpected errors")} in the hub: see the log for the traceback.`);
-  if (now.lost > 0)
-    say(
-      "warn",
-      `${plural(now.lost, "engine is", "engines are")} lost; late results are still accepted.`,
-      "#/engines?text=lost",
-    );
-  if (database.lag > LATE)
-    say(
-      "warn",
-      `The database is ${seconds(database.lag)} behind: ` +
-        `${plural(database.pending, "record waits", "records wait")} (${bytes(database.pending_bytes)}).`,
-    );
-  if (now.subscribers_behind > 0)
-    say(
-      "warn",
-      `${plural(now.subscribers_behind, "client connection does", "client connections do")} not read output or ` +
-        `notifications: ${bytes(now.subscribers_waiting)} wait, and the oldest messages are dropped. ` +
-        "The addresses are in the hub's log.",
-    );
-  if (rates.failed > 0) say("warn", `Tasks are failing: ${rate(rates.failed)}.`, "#/failures");
-  if (latencies.loop?.p99 > LAGGING)
-    say("warn", `The hub's event loop was ${seconds(latencies.loop.p99)} late (p99 of the last minute).`);
-  if (process.fds_limit && process.fds > DESCRIPTORS * process.fds_limit)
-    say(
-      "warn",
-      `${count(process.fds)} of ${count(process.fds_limit)} file descriptors are in use: ` +
-        "raise the limit (ulimit -n) before you start more engines.",
-    );
-  return found;
+    return h("li", {}, h("span", {}, text, " ", h("time", { class: "muted" })), dismiss);
+  }
+
+  function update(item, alert) {
+    if (!alert.id) {
+      setText(item.firstChild, alert.text);
+      return;
+    }
+    const [told, dismiss] = item.children;
+    const over = !alert.event && alert.until !== null;
+    setAttribute(item, "class", over ? `${alert.level} over` : alert.level);
+    setText(told.firstChild, alert.text);
+    setText(told.lastChild, when(alert, hub.overview.now));
+    dismiss.hidden = alert.until === null;
+    dismiss.dataset.id = alert.id;
+    setAttribute(dismiss, "aria-label", `Dismiss: ${alert.text}`);
+  }
+
+  function showAgain() {
+    for (const { id } of hub.overview.alerts) dismissed.delete(id);
+    store();
+    show();
+  }
+
+  function show() {
+    const { alerts } = hub.overview;
+    const found = alerts.filter(({ id, until }) => until === null || !dismissed.has(id));
+    const hidden = alerts.length - found.length;
+    if (!found.length && !hidden) found.push({ text: "No problems found.", again: false });
+    if (hidden) {
+      const others = found.length ? "" : "No new problems. ";
+      found.push({ text: `${others}${plural(hidden, "alert is", "alerts are")} dismissed.`, again: true });
+    }
+    // An alert stays the same element when its numbers change.
+    reconcile(list, found, (alert) => (alert.id ? kind(alert) : `none ${alert.again}`), create, update);
+  }
+
+  hub.addEventListener("overview", show, { signal });
+  if (hub.overview) show();
+  return list;
 }

@@ -2,7 +2,9 @@
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const three = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const two = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const short_time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 
 export const NOTHING = "–";
@@ -15,9 +17,14 @@ export const plural = (n, noun, nouns = `${noun}s`) => `${count(n)} ${n === 1 ? 
 export const number = (x) =>
   x === null || x === undefined ? NOTHING : Math.abs(x) >= 1000 ? whole.format(x) : three.format(x);
 
-export const rate = (x) => (x === null || x === undefined ? NOTHING : `${number(x)}/s`);
+/** Two or three digits, since more would change with every look: "0.05", "3.2", "47", "1,230". */
+export const calm = (x) =>
+  Math.abs(x) >= 100 ? three.format(x) : Math.abs(x) >= 10 ? whole.format(x) : two.format(Math.abs(x) < 0.005 ? 0 : x);
 
-export const percent = (x) => (x === null || x === undefined ? NOTHING : `${three.format(x * 100)} %`);
+export const rate = (x) => (x === null || x === undefined ? NOTHING : `${calm(x)}/s`);
+
+export const percent = (x) =>
+  x === null || x === undefined ? NOTHING : x > 0 && x < 0.001 ? "< 0.1 %" : `${calm(x * 100)} %`;
 
 export function bytes(n) {
   if (n === null || n === undefined) return NOTHING;
@@ -26,7 +33,7 @@ export function bytes(n) {
     n /= 1000;
     unit++;
   }
-  return `${three.format(n)} ${["B", "kB", "MB", "GB", "TB"][unit]}`;
+  return `${calm(n)} ${["B", "kB", "MB", "GB", "TB"][unit]}`;
 }
 
 /** A duration in seconds: "35 µs", "1.2 ms", "3.4 s", "5 min 3 s", "2 h 10 min", "3 d 4 h". */
@@ -44,6 +51,9 @@ export function seconds(s) {
   return `${Math.floor(n / 86400)} d ${Math.floor((n % 86400) / 3600)} h`;
 }
 
+/** As `seconds`, with two digits, for percentiles, which are read off histograms. */
+export const about = (s) => seconds(s === null || s === undefined || s >= 100 ? s : Number(s.toPrecision(2)));
+
 /** As `seconds`, without fractions, for values that are updated every second or two. */
 export const age = (s) =>
   s === null || s === undefined ? NOTHING : s < 1 ? "now" : seconds(s < 60 ? Math.round(s) : s);
@@ -55,6 +65,9 @@ export function clock(t, now = Date.now() / 1000) {
   const today = new Date(now * 1000).toDateString() === date.toDateString();
   return today ? time.format(date) : `${day.format(date)} ${time.format(date)}`;
 }
+
+/** Hours and minutes in the browser's time zone. */
+export const minute = (t) => short_time.format(new Date(t * 1000));
 
 /** The beginning of a long id, which is enough to distinguish ids. */
 export const short = (id) => (id ? String(id).slice(0, 8) : NOTHING);

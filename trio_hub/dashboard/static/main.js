@@ -1,5 +1,6 @@
 // The frame of the pages: the choice of the view, the state of the connection, and the footer.
 
+import { announceAlerts } from "./attention.js";
 import { announce, button, h, setText } from "./dom.js";
 import { age, clock } from "./format.js";
 import { Hub } from "./hub.js";
@@ -118,6 +119,7 @@ hub.addEventListener("state", () => {
   if (hub.state !== "connecting") before = hub.state;
 });
 hub.addEventListener("overview", frame);
+announceAlerts(hub);
 addEventListener("hashchange", move);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the fragment names the view

@@ -2,9 +2,11 @@
 
 import { confirmed } from "./actions.js";
 import { attention } from "./attention.js";
-import { Chart } from "./charts.js";
-import { button, facts, h, reconcile, setAttribute, setText } from "./dom.js";
-import { NOTHING, bytes, count, number, percent, plural, rate, seconds } from "./format.js";
+import { Chart, RANGES } from "./charts.js";
+import { button, facts, h, setAttribute, setText } from "./dom.js";
+import { NOTHING, about, bytes, count, number, percent, plural, rate, seconds } from "./format.js";
+import { poll } from "./hub.js";
+import { journal } from "./journal.js";
 
 const LATENCIES = [
   ["wait", "Waiting"],
@@ -13,17 +15,20 @@ const LATENCIES = [
   ["loop", "Loop lag"],
 ];
 
-export function overview({ hub, signal }) {
+const PERIOD = 10; // seconds between two looks at the last hour or day
+const WINDOWS = ["10", "60"]; // seconds that the hub's rates cover
+
+export function overview({ hub, parameters, signal }) {
   const tiles = new Map();
   const tile = (name, title, href, kind = "") => {
     const value = h("span", { class: "value" }, NOTHING);
-    const note = h("span", { class: "note" });
-    tiles.set(name, { value, note });
-    return h("li", { class: `tile ${kind}` }, h("a", { href }, h("span", { class: "title" }, title), value, note));
+    const notes = [h("span", { class: "note" }), h("span", { class: "note" })];
+    tiles.set(name, { value, notes });
+    return h("li", { class: `tile ${kind}` }, h("a", { href }, h("span", { class: "title" }, title), value, notes));
   };
-  const show = (name, value, note = "") => {
+  const show = (name, value, ...notes) => {
     setText(tiles.get(name).value, value);
-    setText(tiles.get(name).note, note);
+    tiles.get(name).notes.forEach((note, index) => setText(note, notes[index] ?? ""));
   };
   const unfinished = (state) => `#/tasks?state=${state}`;
 
@@ -43,12 +48,20 @@ export function overview({ hub, signal }) {
         { name: "submitted", series: "submitted", kind: "one" },
         { name: "finished", series: "finished", kind: "two" },
         { name: "failed", series: "failed", kind: "bad" },
+        { name: "aborted", series: "aborted", kind: "three" },
       ],
       rate,
     ),
-    new Chart("Engines", [{ name: "alive", series: "engines", kind: "two" }], count),
+    new Chart(
+      "Engines",
+      [
+        { name: "alive", series: "engines", kind: "two" },
+        { name: "lost", series: "lost", kind: "bad" },
+      ],
+      count,
+    ),
     new Chart("Memory of the hub", [{ name: "resident", series: "rss", kind: "one" }], bytes),
-    new Chart("Event loop", [{ name: "late by", series: "lag", kind: "one" }], seconds),
+    new Chart("Event loop", [{ name: "late by", series: "lag", kind: "one" }], about),
     new Chart("Database backlog", [{ name: "records to write", series: "backlog", kind: "one" }], count),
   ];
 
@@ -86,7 +99,43 @@ export function overview({ hub, signal }) {
     ),
   );
 
-  const warnings = h("ul", { class: "attention", "aria-live": "polite" });
+  let range = RANGES.find(({ hub: name }) => name && name === parameters.get("range")) ?? RANGES[0];
+  let past = null; // the hub's answer for the range
+  const choices = RANGES.map((choice) => button(choice.title, () => choose(choice)));
+  const trouble = h("p", { class: "trouble", hidden: true });
+  const charted = h("section", { class: "charts" }, charts.map((chart) => chart.element));
+
+  function choose(choice) {
+    [range, past] = [choice, null];
+    const query = range.hub ? `?range=${range.hub}` : "";
+    history.replaceState(null, "", `#/overview${query}`);
+    trouble.hidden = true;
+    showRange();
+    ask().catch(failed);
+  }
+
+  function showRange() {
+    RANGES.forEach((choice, index) => setAttribute(choices[index], "aria-pressed", String(choice === range)));
+    setAttribute(charted, "aria-label", `Charts of ${range.name}`);
+    if (past?.range === range) for (const chart of charts) chart.update(past.series, range, past.step, hub.now);
+    else if (!range.hub && hub.series) for (const chart of charts) chart.update(hub.series, range, 1, hub.series.t.at(-1));
+  }
+
+  async function ask() {
+    const wanted = range;
+    if (!wanted.hub) return;
+    const answer = await hub.get(`api/history?range=${wanted.hub}`, signal);
+    if (wanted !== range) return; // another range was chosen meanwhile
+    past = { ...answer, range: wanted };
+    showRange();
+  }
+
+  function failed(error) {
+    if (signal.aborted) return;
+    trouble.hidden = error === null;
+    setText(trouble, error === null ? "" : error.message);
+  }
+
   const database = h("div");
   const process = h("div");
   const stop = button("Stop the hub…", () => stopHub(hub), { class: "danger admin-only" });
@@ -95,7 +144,7 @@ export function overview({ hub, signal }) {
     "div",
     { class: "view overview" },
     h("div", { class: "heading" }, h("h1", {}, "Overview"), stop),
-    warnings,
+    attention(hub, signal),
     h(
       "ul",
       { class: "tiles" },
@@ -104,14 +153,14 @@ export function overview({ hub, signal }) {
       tile("running", "Running", unfinished("running")),
       tile("done", "Done", "#/tasks?state=ok"),
       tile("failed", "Failed", "#/failures", "bad"),
+      tile("aborted", "Aborted", "#/tasks?state=aborted"),
       tile("engines", "Engines", "#/engines"),
       tile("clients", "Clients", "#/tasks"),
     ),
-    h(
-      "section",
-      { "aria-label": "The last five minutes", class: "charts" },
-      charts.map((chart) => chart.element),
-    ),
+    h("div", { class: "ranges controls", role: "group", "aria-label": "Time shown in the charts" }, choices),
+    trouble,
+    charted,
+    journal(hub, signal),
     h(
       "div",
       { class: "columns" },
@@ -122,43 +171,38 @@ export function overview({ hub, signal }) {
   );
 
   const update = () => {
-    const { statistics: now, rates, process: own } = hub.overview;
-    show("queued", count(now.tasks_queued), `${rate(rates.submitted)} submitted`);
+    const { statistics: now, rates, process: own, lost_last_hour: lost } = hub.overview;
+    const paces = (name) => WINDOWS.map((window) => `${rate(rates[window][name])} in ${window} s`);
+    show("queued", count(now.tasks_queued), ...paces("submitted"));
     show("waiting", count(now.tasks_waiting));
     show(
       "running",
       count(now.tasks_running + now.direct_pending),
       now.direct_pending ? `${count(now.direct_pending)} of them direct` : "",
     );
-    show("done", count(now.completed), `${rate(rates.finished)} finished`);
-    show("failed", count(now.failed), `${rate(rates.failed)} failing`);
+    show("done", count(now.completed), ...paces("finished"));
+    show("failed", count(now.failed), ...paces("failed"));
+    show("aborted", count(now.aborted), ...paces("aborted"));
     tiles.get("failed").value.classList.toggle("none", now.failed === 0);
+    const missing = now.local_engines_missing.length;
     show(
       "engines",
       count(now.engines),
-      [now.registering && `${now.registering} registering`, now.lost && `${now.lost} lost`].filter(Boolean).join(", "),
+      ...[
+        missing && `${count(missing)} of ${count(now.local_engines)} missing`,
+        lost && `${count(lost)} lost in the last hour`,
+        now.registering && `${count(now.registering)} registering`,
+      ].filter(Boolean),
     );
     show("clients", count(hub.overview.clients), now.results_owed ? `${plural(now.results_owed, "result")} owed` : "");
 
-    if (hub.series) for (const chart of charts) chart.update(hub.series);
+    showRange();
 
     for (const [name] of LATENCIES) {
       const found = hub.overview.latencies[name];
-      for (const part of ["p50", "p95", "p99"]) setText(cells.get(`${name}.${part}`), seconds(found?.[part] ?? null));
+      for (const part of ["p50", "p95", "p99"]) setText(cells.get(`${name}.${part}`), about(found?.[part] ?? null));
       setText(cells.get(`${name}.count`), count(found?.count ?? null));
     }
-
-    const found = attention(hub.overview);
-    reconcile(
-      warnings,
-      found.length ? found : [{ level: "good", text: "No problems found.", href: null }],
-      ({ text }) => text.replace(/[\d.,]+/g, "#"), // an alert stays the same element when only its numbers change
-      ({ href }) => h("li", {}, href ? h("a", { href }) : h("span")),
-      (item, { level, text }) => {
-        setAttribute(item, "class", level);
-        setText(item.firstChild, text);
-      },
-    );
 
     const { database: store } = now;
     database.replaceChildren(
@@ -196,6 +240,8 @@ export function overview({ hub, signal }) {
     );
   };
   hub.addEventListener("overview", update, { signal });
+  poll(ask, PERIOD, signal, failed);
+  showRange();
   if (hub.overview) update();
   return element;
 }

@@ -1,0 +1,254 @@
+"""`Journal`: the events of a hub that a person may want to read about later, in sentences, and at most a fixed number.
+
+Equal events that follow each other closely are one entry: a thousand engines that register within a minute would
+otherwise push everything else out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from ..hub.events import (
+    EngineRegistered,
+    EngineReturned,
+    EngineSettled,
+    EngineUnregistered,
+    HubStopping,
+    RecordsPurged,
+    RegistrationStalled,
+)
+from ..wire.plain import printable
+
+__all__ = ["MAX_ENTRIES", "Entry", "Journal", "JournalEvent", "Level", "as_rows", "plural"]
+
+MAX_ENTRIES = 500
+"""The number of entries to keep: the last ones."""
+NEAR = 10.0
+"""Seconds within which an equal event is added to an entry."""
+MAX_SUBJECTS = 6
+"""The number of engines that an entry names."""
+MAX_TEXT = 500
+"""The maximum length of a sentence, in characters."""
+HOUR = 3600.0
+
+Level: TypeAlias = Literal["info", "warn", "bad"]
+JournalEvent: TypeAlias = (
+    EngineRegistered
+    | EngineReturned
+    | EngineSettled
+    | EngineUnregistered
+    | HubStopping
+    | RecordsPurged
+    | RegistrationStalled
+)
+"""The events of the hub that the journal notes."""
+
+_ENGINES: dict[str, tuple[Level, str, str]] = {
+    "engine_registered": ("info", "has registered", "have registered"),
+    "engine_returned": ("info", "is usable again", "are usable again"),
+    "engine_lost": ("warn", "was lost", "were lost"),
+    "engine_left": ("info", "has left", "have left"),
+    "engine_stalled": (
+        "warn",
+        "asked to register, but its heart was not heard in time",
+        "asked to register, but their hearts were not heard in time",
+    ),
+}
+"""By kind: the level, and what happened to one engine or to several."""
+
+
+class Entry(msgspec.Struct):
+    """One or several equal events.
+
+    - ``id``: stays the same when an event is added;
+    - ``seq``: grows with each change of any entry;
+    - ``t``, ``last``: the times of the first and of the last event, in Unix seconds;
+    - ``count``: the number of events;
+    - ``subjects``: the ids of the engines, the last ones, if the events are about engines;
+    - ``cause``: why the last engine was lost;
+    - ``who``: the person or the client that has asked for it; empty if nobody has.
+    """
+
+    id: int
+    seq: int
+    t: float
+    last: float
+    kind: str
+    level: Level
+    text: str
+    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    subjects: list[int] = []
+    cause: str = ""
+    who: str = ""
+
+
+class Journal:
+    """The entries, in the order of their last events.
+
+    Args:
+        cause_of: Returns why the engine with a uuid has gone, as far as that is known.
+        left_in_order: Returns whether an engine that has gone was told to end, or has said goodbye.
+        clock: Returns the time in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        cause_of: Callable[[str], str],
+        left_in_order: Callable[[EngineUnregistered], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.seq = 0
+        """The number of the last change."""
+        self.losses = 0
+        """The number of engines that were lost, and had not left in good order, since the start of this object."""
+        self._entries: dict[int, Entry] = {}
+        self._unsettled: dict[str, tuple[EngineUnregistered, Entry]] = {}
+        """The lost engines by uuid, each with its entry, whose cause may still be found out."""
+        self._cause_of = cause_of
+        self._left_in_order = left_in_order
+        self._clock = clock
+
+    def note(self, kind: str, level: Level, text: str, *, who: str = "", count: int = 1, near: float = NEAR) -> Entry:
+        """Add an event, or count it in an entry of the same kind and person that is at most `near` seconds old.
+
+        Args:
+            kind: What sort of event it is. Only events of one kind are counted together.
+            level: How much it concerns an operator.
+            text: A sentence. It replaces the sentence of an event with which this event is counted.
+            who: The person or client that has asked for it. Then the text is what they did: "purged 3 records".
+            count: The number of events.
+            near: Seconds; negative if the event is to have an entry of its own.
+        """
+        entry = self._entry(kind, level, printable(who), count, near)
+        entry.text = printable(text[:MAX_TEXT])
+        return entry
+
+    def happened(self, event: JournalEvent) -> None:
+        """Note an event of the hub."""
+        match event:
+            case EngineRegistered():
+                self._engine("engine_registered", event.id)
+            case EngineReturned():
+                self._engine("engine_returned", event.id)
+            case RegistrationStalled():
+                self._engine("engine_stalled", event.id)
+            case EngineUnregistered():
+                self._engine_gone(event)
+            case EngineSettled():
+                self._learn(event.uuid)
+                self._unsettled.pop(event.uuid, None)
+            case RecordsPurged():
+                who = f"client {event.client[:8]}" if event.client else ""
+                self.note("purged", "info", f"purged {plural(event.records, 'record')}", who=who, near=-1.0)
+            case HubStopping():
+                self.note("stopped", "info", f"The hub stops: {event.reason}.")
+
+    def learn(self) -> None:
+        """Ask again why the engines were lost that were lost lately: the hub may have found out more."""
+        for uuid in list(self._unsettled):
+            self._learn(uuid)
+
+    def since(self, seq: int, limit: int = MAX_ENTRIES) -> list[Entry]:
+        """Return the entries that have changed after `seq`, at most `limit`, the latest first."""
+        found: list[Entry] = []
+        for entry in reversed(self._entries.values()):
+            if entry.seq <= seq or len(found) == limit:
+                break
+            found.append(entry)
+        return found
+
+    def latest(self, kind: str, now: float, within: float = HOUR) -> Entry | None:
+        """Return the latest entry of a kind whose last event is at most `within` seconds ago."""
+        for entry in reversed(self._entries.values()):
+            if now - entry.last > within:
+                return None
+            if entry.kind == kind:
+                return entry
+        return None
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Take over the entries of an earlier hub."""
+        for entry in entries:
+            self.seq += 1
+            entry.id = entry.seq = self.seq
+            self._keep(entry)
+
+    def _entry(self, kind: str, level: Level, who: str = "", count: int = 1, near: float = NEAR) -> Entry:
+        """Return the entry of new events: an equal entry of the last seconds, or a new one."""
+        now = self._clock()
+        self.seq += 1
+        entry = self._equal(kind, who, now, near)
+        if entry is None:
+            entry = Entry(self.seq, self.seq, now, now, kind, level, "", count, who=who)
+        else:
+            del self._entries[entry.id]
+            entry.count += count
+            entry.last, entry.seq, entry.level = now, self.seq, level
+        self._keep(entry)
+        return entry
+
+    def _equal(self, kind: str, who: str, now: float, near: float) -> Entry | None:
+        for entry in reversed(self._entries.values()):
+            if now - entry.last > near:
+                return None
+            if (entry.kind, entry.who) == (kind, who):
+                return entry
+        return None
+
+    def _keep(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
+        if len(self._entries) > MAX_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+
+    def _engine(self, kind: str, engine_id: int, cause: str = "") -> Entry:
+        entry = self._entry(kind, _ENGINES[kind][0])
+        entry.subjects = [*entry.subjects, engine_id][-MAX_SUBJECTS:]
+        entry.cause = printable(cause[:MAX_TEXT])
+        entry.text = _about_engines(entry)
+        return entry
+
+    def _engine_gone(self, event: EngineUnregistered) -> None:
+        in_order = self._left_in_order(event)
+        if not in_order:
+            self.losses += 1
+        entry = self._engine("engine_left" if in_order else "engine_lost", event.id, self._cause_of(event.uuid))
+        self._unsettled[event.uuid] = event, entry
+
+    def _learn(self, uuid: str) -> None:
+        known = self._unsettled.get(uuid)
+        if known is None:
+            return
+        event, entry = known
+        if entry.subjects[-1:] != [event.id]:  # the entry tells the cause of a later engine
+            return
+        cause = printable(self._cause_of(uuid)[:MAX_TEXT])
+        if cause and cause != entry.cause and entry.id in self._entries:
+            self.seq += 1
+            entry.cause, entry.seq = cause, self.seq
+            entry.text = _about_engines(entry)
+            del self._entries[entry.id]
+            self._keep(entry)
+
+
+def plural(n: int, noun: str) -> str:
+    """Return a number with its noun, which gets an s at its end: "1 record", "3,000 records"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _about_engines(entry: Entry) -> str:
+    _, one, several = _ENGINES[entry.kind]
+    names = ", ".join(map(str, entry.subjects))
+    if entry.count == 1:
+        return f"Engine {names} {one}{f': {entry.cause}' if entry.cause else ''}."
+    more = "" if entry.count == len(entry.subjects) else "the last ones are "
+    cause = f". Engine {entry.subjects[-1]}: {entry.cause}" if entry.cause else ""
+    return f"{entry.count:,} engines {several}: {more}{names}{cause}."
+
+
+def as_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return entries in the form of ``/api/journal``."""
+    keys = ("id", "seq", "t", "last", "kind", "level", "text", "count", "who")
+    return [{key: getattr(entry, key) for key in keys} for entry in entries]

@@ -20,12 +20,15 @@ from ..logs import get_logger
 from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
+from .bulk import abort_found, resubmit_failures, resubmit_found
+from .tasks import Search
+from .watching import Watch
 
 __all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
 
 log = get_logger("trio_hub.dashboard")
 
-Action: TypeAlias = Callable[[RunningHub, dict[str, Any]], Awaitable[dict[str, Any]]]
+Action: TypeAlias = Callable[[RunningHub, Watch, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 HEADER = "x-trio-hub"
 ACTOR_COOKIE = "trio_hub_actor"
@@ -42,18 +45,27 @@ def actor_of(request: Request) -> str | None:
     return (request.query_params.get("actor") or request.cookies.get(ACTOR_COOKIE) or "")[:MAX_ACTOR] or None
 
 
-async def _abort(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _abort(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    search = _search(hub, watch, body)
+    if search is not None:
+        return await abort_found(hub, search)
     msg_ids = _msg_ids(body)
     aborted = hub.abort(msg_ids)
     gone = set(aborted)
     return {"aborted": aborted, "not_queued": [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id not in gone]}
 
 
-async def _resubmit(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
-    return {"resubmitted": await hub.resubmit(_msg_ids(body))}
+async def _resubmit(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    group = body.get("group")
+    if type(group) is int:
+        return await resubmit_failures(hub, watch, group)
+    search = _search(hub, watch, body)
+    if search is not None:
+        return await resubmit_found(hub, search)
+    return {"resubmitted": await hub.resubmit(_msg_ids(body)), "refused": []}
 
 
-async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _purge(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     if len(body) != 1:
         raise QueryError('purge: give exactly one of "msg_ids", "query" and "all"')
     if "query" in body:
@@ -65,7 +77,7 @@ async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
     return {"purged": await hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
 
 
-async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _shutdown_engine(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     uuid = body.get("uuid")
     if not isinstance(uuid, str):
         raise QueryError('"uuid" must be the uuid of an engine')
@@ -73,7 +85,7 @@ async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, A
     return {}
 
 
-async def _stop_hub(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _stop_hub(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     hub.shutdown("the dashboard's request")
     return {}
 
@@ -87,11 +99,12 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
-def action_route(hub: RunningHub, *, allowed: bool) -> Route:
+def action_route(hub: RunningHub, watch: Watch, *, allowed: bool) -> Route:
     """Return the route of all actions.
 
     Args:
         hub: The hub that carries out the actions.
+        watch: The observer of the hub.
         allowed: Whether actions are allowed.
     """
 
@@ -124,7 +137,7 @@ def action_route(hub: RunningHub, *, allowed: bool) -> Route:
             return refused(503, "the hub is stopping")
         try:
             body = await _body_of(request)
-            answer = await action(hub, body)
+            answer = await action(hub, watch, body)
         except QueryError as error:
             return refused(400, str(error))
         except KeyError as error:
@@ -168,6 +181,18 @@ def _msg_ids(body: dict[str, Any]) -> list[str]:
     if not isinstance(msg_ids, list) or not msg_ids or not all(isinstance(one, str) for one in msg_ids):
         raise QueryError('"msg_ids" must be a list of at least one text')
     return msg_ids
+
+
+def _search(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> Search | None:
+    """Return the search for the tasks that an action is for; None if the action does not name a query."""
+    if "query" not in body:
+        return None
+    if "msg_ids" in body:
+        raise QueryError('give either "msg_ids" or "query"')
+    text = body.get("text", "")
+    if not isinstance(text, str):
+        raise QueryError('"text" must be a text')
+    return Search(hub, watch, body["query"], text)
 
 
 def _shown(values: dict[str, Any]) -> str:

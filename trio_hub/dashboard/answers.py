@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from starlette.responses import Response
@@ -11,7 +10,6 @@ from ..records import parse_query
 from ..runtime import RunningHub
 from ..wire.plain import json_bytes
 from .engines import connectors, engine_row
-from .failures import without_ansi
 from .watching import Watch
 
 __all__ = ["as_json", "engine_details", "engine_table", "failure_table", "refusal"]
@@ -76,16 +74,17 @@ def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
     return running
 
 
-async def failure_table(hub: RunningHub, watch: Watch) -> dict[str, Any]:
-    """Return the errors in groups, with the traceback of the newest error of each group. Raises `StoreError`."""
+async def failure_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
+    """Return the errors in groups, with the traceback of the latest error of each group. Raises `StoreError`."""
     groups = watch.failures.groups()
     query = parse_query({"msg_id": {"$in": [group.msg_id for group in groups]}})
     records = await hub.core.store.find(query, ["result_content"]) if groups else []
     tracebacks = {record["msg_id"]: _traceback(record["result_content"]) for record in records}
-    return {"groups": [asdict(group) | {"traceback": tracebacks.get(group.msg_id, "")} for group in groups]}
+    names = watch.progress.names
+    return {"groups": [group.as_dict(now, names) | {"traceback": tracebacks.get(group.msg_id, "")} for group in groups]}
 
 
 def _traceback(content: Any) -> str:
     lines = content.get("traceback") if isinstance(content, dict) else None
     text = "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines or "")
-    return without_ansi(text)[-MAX_TRACEBACK:]
+    return text[-MAX_TRACEBACK:]

@@ -29,8 +29,9 @@ from .timings import Timings
 __all__ = ["Watch"]
 
 _KIND = {kind: number for number, kind in enumerate(KINDS)}
-_STATUS = {status: number for number, status in enumerate(STATUSES[:3])}
-_ERROR = _STATUS["error"]
+_FAILED = STATUSES.index("failed")
+_STATUS = {"ok": STATUSES.index("ok"), "error": _FAILED, "aborted": STATUSES.index("aborted")}
+"""By the status in an event, the index in `STATUSES`."""
 
 
 def _clock() -> Callable[[], float]:
@@ -102,29 +103,32 @@ class Watch:
 
     def _end_attempt(self, msg_id: str, now: float) -> int:
         """End the attempt at a task on its last engine; return the number of the task's label."""
-        before = self.bars.end(msg_id, now, _ERROR)
+        before = self.bars.end(msg_id, now, _FAILED)
         return self.progress.submit(EARLIER) if before is None else before[4]
 
     def _finished(self, event: TaskFinished) -> None:
         now = self._clock()
         msg_id = event.msg_id
-        status = _STATUS.get(event.status, _ERROR)
+        status = _STATUS.get(event.status, _FAILED)
         running = self.bars.end(msg_id, now, status)
+        label: int | None = None
         if running is not None:
             _, _, start, kind, label = running
             self._run[kind].observe(now - start)
             self.progress.end(label, status, now - start)
         elif (waited := self.waiting.pop(msg_id, None)) is not None:
-            self.progress.end(waited[0], status, None)
+            label = waited[0]
+            self.progress.end(label, status, None)
         uuid = event.engine_uuid
         seen = None if uuid is None else self.engines.seen.get(uuid)
         if seen is not None:
             seen.done += 1
-        if status == _ERROR:
+        if status == _FAILED:
             if seen is not None:
                 seen.failed += 1
                 seen.last_error = msg_id, event.ename, event.evalue, now
-            self.failures.add(event.ename, event.evalue, now, msg_id, None if seen is None else seen.id)
+            engine_id = None if seen is None else seen.id
+            self.failures.add(event.ename, event.evalue, now, msg_id, engine_id, event.where, label)
 
     def _engine_changed(self, event: EngineEvent) -> None:
         self.engines.happened(event, self._clock())

@@ -106,7 +106,8 @@ class TaskQueued(msgspec.Struct, frozen=True, gc=False):
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
 
-    For an error, ``ename`` is its type, and ``evalue`` the first line of its text, at most 200 characters.
+    For an error, ``ename`` is its type, and ``evalue`` the first line of its text, at most 200 characters. ``where`` is
+    the line that raised it, such as ``project/model.py:12 in fit``, if its traceback names one.
     """
 
     msg_id: str
@@ -114,6 +115,7 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     status: str
     ename: str = ""
     evalue: str = ""
+    where: str = ""
 
 
 class HubStopping(msgspec.Struct, frozen=True, gc=False):

@@ -204,6 +204,10 @@ def test_tasks_are_found(cluster: Cluster, open_page: Opening) -> None:
     expect(query).to_have_attribute("aria-invalid", "true")
     query.fill('{"label": {"$glob": "vic*"}}')
     expect(page.locator("#query-error")).to_be_empty()
+    waited = rows.filter(has_text="victim").first.locator("td").nth(4)
+    expect(waited).to_have_text(re.compile(r"^\d"))
+    before = waited.inner_text()
+    expect(waited).not_to_have_text(before)  # it goes on by itself
     expect(rows.filter(has_text="victim")).not_to_have_count(0)
     page.reload()
     expect(page.get_by_label("Query")).to_have_value('{"label": {"$glob": "vic*"}}')
@@ -211,12 +215,36 @@ def test_tasks_are_found(cluster: Cluster, open_page: Opening) -> None:
     expect(rows.filter(has_text="blast")).to_have_count(0)
 
 
+def test_states_have_one_word_and_errors_are_listed(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/tasks?state=failed&text=doomed")
+    rows = page.locator(".rows tbody tr")
+    expect(rows).not_to_have_count(0)
+    expect(page.get_by_label("State").locator("option:checked")).to_have_text("failed")
+    expect(rows.first.locator(".state")).to_have_text("failed")
+    expect(rows.first.locator("td").nth(3)).to_have_text("ValueError: no <b>such</b> luck")
+    expect(rows.first.locator("td").nth(7)).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}$"))
+    page.get_by_label("State").select_option("running")
+    page.get_by_label("Text").fill("long")
+    expect(rows).to_have_count(1)
+    took = rows.first.locator("td").nth(5)
+    expect(took).to_have_text(re.compile(r"^\d"))
+    before = took.inner_text()
+    expect(took).not_to_have_text(before)
+
+
 def test_a_failure_with_its_traceback(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(f"{cluster.hub.url}#/failures")
     group = page.get_by_role("article").filter(has_text="luck")
-    expect(group.get_by_role("heading")).to_contain_text(re.compile(r"^2. ValueError: no <b>such</b> luck"))
+    expect(group).to_have_count(1)  # three errors with two texts, of one line
+    expect(group.get_by_role("heading")).to_contain_text(re.compile(r"^3. ValueError: no <b>such</b> luck"))
+    expect(group).to_contain_text("also: no <b>such</b> thing")
+    expect(group.locator(".where")).to_contain_text(re.compile(r"browser/load.py:\d+ in fail"))
+    expect(group.locator(".whose")).to_contain_text(re.compile(r"label: doomed \(3\) · engine: \d"))
+    expect(group.locator(".when")).to_contain_text("first seen at")
+    expect(group.get_by_role("img", name="Failures per minute in the last hour")).to_be_visible()
     group.get_by_text("Traceback of the newest").click()
     expect(group.locator("pre")).to_contain_text("raise ValueError")
+    expect(group.locator("pre .ansi-1").first).to_be_visible()
     group.get_by_role("link", name=re.compile("^task ")).click()
     heading(page, "doomed")
     expect(page.get_by_role("heading", name="ValueError: no <b>such</b> luck")).to_be_visible()
@@ -225,10 +253,69 @@ def test_a_failure_with_its_traceback(cluster: Cluster, open_page: Opening) -> N
     assert "\x1b" not in page.locator("main").inner_text()
 
 
+def test_output_is_shown_as_in_a_terminal_and_downloaded_whole(
+    cluster: Cluster, open_page: Opening, tmp_path: Path
+) -> None:
+    page = open_page(f"{cluster.hub.url}#/tasks/{cluster.tasks['shone'][0]}")
+    output = page.get_by_role("region", name="Output (stdout)")
+    expect(output).to_contain_text(re.compile("The first [0-9,]+ characters are not shown."))
+    expect(output.locator("pre")).not_to_contain_text("first of all")
+    assert "\n100 %\n" in output.locator("pre").inner_text()
+    expect(output.locator(".ansi-1")).to_have_text("red")
+    expect(output.locator(".ansi-2.ansi-bold")).to_have_text("green")
+    assert "gpj.\ufffdexe\ufffd" in output.locator("pre").inner_text()
+    with page.expect_download() as download:
+        output.get_by_role("link", name="Download all of it").click()
+    download.value.save_as(tmp_path / "stdout.txt")
+    whole = (tmp_path / "stdout.txt").read_text()
+    assert whole.startswith("first of all\n")
+    assert "\x1b[31mred" in whole, "a file has what was printed"
+    for view in ("tasks", "stream", "failures", "engines", f"tasks/{cluster.tasks['shone'][0]}"):
+        page.evaluate("view => { location.hash = `#/${view}`; }", view)
+        expect(page.get_by_role("heading", level=1)).to_be_focused()
+        text = page.locator("main").inner_text() + page.title()
+        assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text), view
+
+
+def test_a_terminal_in_small(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(cluster.hub.url)
+    shown = page.evaluate(
+        """async (texts) => {
+          const { terminal } = await import("./static/terminal.js");
+          const { h } = await import("./static/dom.js");
+          return texts.map((text) => [...h("pre", {}, terminal(text)).childNodes].map((node) =>
+            node.className ? [node.className, node.textContent] : node.textContent));
+        }""",
+        [
+            "plain\ntext",
+            "a\r\nb\r\n",
+            "12345\rab",
+            "12345\r\x1b[Kab",
+            "abc\b\bX",
+            "\x1b[1;31mbad\x1b[22m red\x1b[39m plain\nnext",
+            "\x1b[38;2;0;200;0mg\x1b[38;5;196mr\x1b[38;5;240mk\x1b[m",
+            "\x1b]8;;http://x\x07link\x1b]8;;\x07\x1b[?25l\x1b",
+            "\x9b31m\u202e\ud800\0",
+        ],
+    )
+    assert shown == [
+        ["plain\ntext"],
+        ["a", "\n", "b", "\n"],
+        ["ab345"],
+        ["ab"],
+        ["aXc"],
+        [["ansi-1 ansi-bold", "bad"], ["ansi-1", " red"], " plain", "\n", "next"],
+        [["ansi-2", "g"], ["ansi-1", "r"], ["ansi-0", "k"]],
+        ["link"],
+        ["\ufffd31m\ufffd\ufffd\ufffd"],
+    ]
+
+
 def test_a_task_that_waits_is_aborted(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(f"{cluster.hub.url}#/tasks/{cluster.tasks['waiting'][0]}")
     heading(page, "victim")
     expect(page.locator(".callout")).to_contain_text("Why it waits")
+    expect(page.locator(".facts")).to_contain_text(re.compile(r"Waiting for\s*\d"))
     page.get_by_role("button", name="Abort…").click()
     dialog = page.get_by_role("dialog", name="Abort 1 task?")
     expect(dialog).to_contain_text("TaskAborted")
@@ -259,6 +346,31 @@ def test_tasks_that_are_chosen_are_resubmitted(cluster: Cluster, open_page: Open
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator(".heading .state")).to_have_text("ok")
+
+
+def test_all_matching_tasks_are_aborted_and_resubmitted(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["waiting"][1]}"}}')
+    state = page.locator(".rows tbody tr .state")
+    expect(state).to_have_text("queued")
+    page.get_by_role("button", name="Abort all matching…").click()
+    dialog = page.get_by_role("dialog", name="Abort 1 task?")
+    dialog.get_by_role("button", name="Abort 1 task").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 task was aborted.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(state).to_have_text("aborted")
+    page.get_by_role("button", name="Abort all matching…").click()
+    dialog = page.get_by_role("dialog", name="Nothing to abort")
+    dialog.get_by_role("button", name="Close").click()
+    page.goto(f"{cluster.hub.address}/#/tasks?text=doomed")
+    expect(state).to_have_count(3)
+    page.goto(f"{cluster.hub.address}/#/failures")
+    group = page.get_by_role("article").filter(has_text="luck")
+    group.get_by_role("button", name="Resubmit all of these…").click()
+    dialog = page.get_by_role("dialog", name="Resubmit the tasks of 3 failures?")
+    dialog.get_by_role("button", name="Resubmit all of these").click()
+    expect(dialog.get_by_role("status")).to_contain_text("3 tasks were resubmitted")
+    dialog.get_by_role("button", name="Close").click()
+    expect(group.get_by_role("heading")).to_contain_text(re.compile("^6. "))
 
 
 def test_records_are_purged(cluster: Cluster, open_page: Opening) -> None:

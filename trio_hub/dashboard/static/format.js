@@ -56,6 +56,16 @@ export function clock(t, now = Date.now() / 1000) {
   return today ? time.format(date) : `${day.format(date)} ${time.format(date)}`;
 }
 
+/** As `clock`, with milliseconds. */
+export const exact = (t, now) =>
+  t === null || t === undefined
+    ? NOTHING
+    : `${clock(t, now)}.${String(new Date(t * 1000).getMilliseconds()).padStart(3, "0")}`;
+
+/** How long something has lasted that is not over, in whole seconds. */
+export const elapsed = (s) =>
+  s === null || s === undefined ? NOTHING : s < 1 ? "< 1 s" : seconds(s < 60 ? Math.floor(s) : s);
+
 /** The beginning of a long id, which is enough to distinguish ids. */
 export const short = (id) => (id ? String(id).slice(0, 8) : NOTHING);
 

@@ -23,7 +23,7 @@ const hub = new Hub();
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
-/** Return the view, the id and the parameters in the URL's fragment, such as "#/tasks/ID?state=error". */
+/** Return the view, the id and the parameters in the URL's fragment, such as "#/tasks/ID?state=failed". */
 function place() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");

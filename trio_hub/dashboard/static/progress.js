@@ -8,7 +8,7 @@ const PERIOD = 2; // seconds
 const FEW = 6;
 /** The hub's names for tasks whose labels it does not count separately. */
 const NO_LABELS = ["(other)", "(earlier)"];
-const PARTS = ["ok", "error", "aborted", "running"];
+const PARTS = ["ok", "failed", "aborted", "running"];
 
 /** Return a section that is updated until the signal aborts. */
 export function progress(hub, signal) {
@@ -75,8 +75,8 @@ export function progress(hub, signal) {
     const of = Math.max(1, row.submitted);
     const meter = tr.querySelector(".meter");
     PARTS.forEach((part, index) => (meter.children[index].style.width = `${(100 * row[part]) / of}%`));
-    setAttribute(meter, "aria-label", `${percent((row.ok + row.error + row.aborted) / of)} finished`);
-    const failed = count(row.error) + (row.aborted ? ` + ${count(row.aborted)} aborted` : "");
+    setAttribute(meter, "aria-label", `${percent((row.ok + row.failed + row.aborted) / of)} finished`);
+    const failed = count(row.failed) + (row.aborted ? ` + ${count(row.aborted)} aborted` : "");
     [count(row.ok), failed, count(row.running), count(row.queued), seconds(row.run_seconds)].forEach((text, index) =>
       setText(tr.children[index + 2], text),
     );

@@ -110,7 +110,7 @@ export class Timeline {
     for (const bar of between(row, t - reach, t + reach)) {
       const end = bar.end ?? Infinity;
       const away = (t < bar.from ? bar.from - t : t > end ? t - end : 0) * this.scale;
-      if (away < distance || (away === distance && bar.status === "error")) [best, distance] = [bar, away];
+      if (away < distance || (away === distance && bar.status === "failed")) [best, distance] = [bar, away];
     }
     return best;
   }
@@ -197,7 +197,7 @@ export class Timeline {
     for (const bar of between(row, this.from, this.to)) {
       const x = Math.max(GUTTER - 2, this.x(bar.from));
       const w = Math.min(right + 2, this.x(bar.end ?? now)) - x;
-      const failed = bar.status === "error";
+      const failed = bar.status === "failed";
       const aborted = bar.status === "aborted";
       if (w < 1) {
         const pixel = Math.floor(x);

@@ -1,7 +1,7 @@
 // All engines: their states and loads, and the numbers of registrations.
 
 import { h, setText } from "./dom.js";
-import { NOTHING, age, count, label, short, shortTask } from "./format.js";
+import { NOTHING, age, count, label, labelLine, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -145,7 +145,7 @@ function fillRunning(cell, { running }) {
     fillLink(
       cell,
       `#/tasks/${encodeURIComponent(running.msg_id)}`,
-      label(running.label) || shortTask(running.msg_id),
+      labelLine(running.label) || shortTask(running.msg_id),
       running.msg_id,
     );
   else cell.replaceChildren();

@@ -2,7 +2,7 @@
 
 import { resubmitFailures } from "./actions.js";
 import { button, h, reconcile, setAttribute, setText, svg } from "./dom.js";
-import { clock, count, label, plural, shortTask } from "./format.js";
+import { clock, count, labelLine, plural, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { terminal } from "./terminal.js";
 
@@ -135,7 +135,7 @@ function whose({ labels, labels_more: moreLabels, engines, engines_more: moreEng
   if (labels.length)
     texts.push(
       `label: ${named(
-        labels.map((one) => `${label(one.label) || "none"} (${count(one.count)})`),
+        labels.map((one) => `${labelLine(one.label) || "none"} (${count(one.count)})`),
         moreLabels,
       )}`,
     );

@@ -82,3 +82,18 @@ export const label = (value) =>
     : typeof value === "string"
       ? value
       : JSON.stringify(value);
+
+/** Return a label on one line. A dict is shown as "run: 7, night: 3". */
+export function labelLine(value) {
+  let text = label(value);
+  if (text.startsWith("{")) {
+    try {
+      text = Object.entries(JSON.parse(text))
+        .map(([name, part]) => `${name}: ${typeof part === "string" ? part : JSON.stringify(part)}`)
+        .join(", ");
+    } catch {
+      // a text that begins like a dict, or a dict that was cut off
+    }
+  }
+  return text.replace(/\s+/g, " ").trim();
+}

@@ -2,7 +2,7 @@
 
 import { abort, purge, resubmit } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
-import { count, elapsed, exact, label, seconds, short, shortTask } from "./format.js";
+import { count, elapsed, exact, labelLine, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { fillState } from "./table.js";
 import { terminal } from "./terminal.js";
@@ -32,7 +32,7 @@ export function task({ hub, id, signal }) {
     const found = await hub.get(`api/tasks/${encodeURIComponent(id)}`, signal);
     row = found.row;
     const finished = FINISHED.includes(row.state);
-    setText(title, label(row.label) ? `Task ${shortTask(id)}: ${label(row.label)}` : `Task ${shortTask(id)}`);
+    setText(title, labelLine(row.label) ? `Task ${shortTask(id)}: ${labelLine(row.label)}` : `Task ${shortTask(id)}`);
     fillState(state.parentNode, row.state);
     buttons.abort.disabled = finished || row.state === "running";
     buttons.resubmit.disabled = buttons.purge.disabled = !finished;
@@ -115,7 +115,7 @@ function* sections(
       facts([
         ["msg_id", h("code", {}, row.msg_id)],
         ["Queue", row.kind],
-        ["Label", label(row.label)],
+        ["Label", labelLine(row.label)],
         ["Submitted", exact(row.submitted, now)],
         ["Started", row.started && exact(row.started, now)],
         ["Completed", row.completed && exact(row.completed, now)],

@@ -2,7 +2,7 @@
 
 import { abort, abortFound, purge, purgeFound, resubmit, resubmitFound } from "./actions.js";
 import { button, h, setAttribute, setText } from "./dom.js";
-import { NOTHING, count, elapsed, exact, label, plural, seconds, short, shortTask } from "./format.js";
+import { NOTHING, count, elapsed, exact, labelLine, plural, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { progress } from "./progress.js";
 import { Table, fillLink, fillState } from "./table.js";
@@ -83,7 +83,7 @@ export function tasks({ hub, parameters, signal }) {
           fillLink(cell, `#/tasks/${encodeURIComponent(row.msg_id)}`, shortTask(row.msg_id), row.msg_id),
       },
       { id: "state", title: "State", fill: (cell, row) => fillState(cell, row.state) },
-      { id: "label", title: "Label", fill: (cell, row) => fillCut(cell, label(row.label) || NOTHING) },
+      { id: "label", title: "Label", fill: (cell, row) => fillCut(cell, labelLine(row.label) || NOTHING) },
       { id: "error", title: "Error", fill: (cell, row) => fillCut(cell, errorText(row.error)) },
       { id: "waited", title: "Waited", number: true, text: (row) => waited(row, hub.now) },
       { id: "took", title: "Took", number: true, text: (row) => took(row, hub.now) },

@@ -98,6 +98,7 @@ class Engine:
         self._returned = trio.Event()
         self.hb_period = 3.0
         self._misses = 0
+        self._killed = False
         self.reason = ""
         """Why the engine ends."""
 
@@ -135,9 +136,9 @@ class Engine:
             self._opened = trio.Event()
             await self._receiver.run()  # until all channels are closed, as when the engine moves to another hub
 
-    def stop(self, reason: str) -> None:
-        """End the engine: say goodbye, and return from `run`."""
-        self.reason = self.reason or reason
+    def stop(self, reason: str, *, killed: bool = False) -> None:
+        """End the engine: say goodbye, and return from `run`. `killed`: somebody has killed it, rather than asked."""
+        self.reason, self._killed = self.reason or reason, killed
         self._scope.cancel()
 
     def _asked_to_end(self) -> None:
@@ -150,7 +151,7 @@ class Engine:
             self._redirection.drain(self._printed)
             self.dispatcher.flush()
             if self.id >= 0:
-                content = {"id": self.id, "uuid": self._uuid}
+                content: dict[str, Any] = {"id": self.id, "uuid": self._uuid, "killed": self._killed}
                 if self.reason:
                     content["cause"] = self.reason
                 link.send("registration", self.dispatcher.session.write("unregistration_request", content))

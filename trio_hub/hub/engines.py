@@ -29,9 +29,10 @@ __all__ = ["LOSSES", "Engines"]
 
 log = get_logger("trio_hub.hub")
 
-LOSSES = ("ended", "heart", "request", "shutdown", "unreachable")
+LOSSES = ("died", "ended", "heart", "request", "shutdown", "unreachable")
 """The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
 _CAUSES = {
+    "died": "its process has died",
     "ended": "its process has ended",
     "heart": "its heart has stopped",
     "request": "it has unregistered",

@@ -42,9 +42,15 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone.
+    """An engine is gone. The log has the cause.
 
-    ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``. The log has the cause.
+    The ``reason`` is one of:
+
+    - ``"request"``: the engine has unregistered, since it ends;
+    - ``"shutdown"``: the engine ends, since a client has asked for it;
+    - ``"died"``: its process has ended without a goodbye, as its nanny has told, for example after SIGKILL;
+    - ``"ended"``: the same of a local engine, as the hub has seen itself;
+    - ``"heart"``: its heart has stopped; ``"unreachable"``: no message reaches it, though its heart beats.
     """
 
     id: int

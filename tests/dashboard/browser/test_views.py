@@ -111,20 +111,18 @@ def test_the_stream_says_what_is_in_sight(cluster: Cluster, open_page: Opening) 
         canvas.press("-")
     expect(summary).to_contain_text(re.compile(r"on 4 engines, \d+ \w+ "))  # with the day, some days ago
     canvas.press("0")
-    sight = re.compile(
-        r"In sight: (?P<tasks>[\d,]+) tasks? of \d+ labels? on 4 engines, (?P<from>\S+) to (?P<to>\S+)\."
-    )
+    sight = re.compile(r"In sight: ([\d,]+) tasks? of \d+ labels? on 4 engines, (\S+) to (\S+)\.")
     expect(summary).to_contain_text(sight)
     for _ in range(3):
         then = sight.search(summary.inner_text())
         assert then
         canvas.press("+")
-        expect(summary).not_to_contain_text(f"{then['from']} to")  # though the stream is paused
+        expect(summary).not_to_contain_text(f"{then[2]} to")  # though the stream is paused
         now = sight.search(summary.inner_text())
         assert now
-        assert number(now["tasks"]) <= number(then["tasks"])
-        assert now["from"] > then["from"]
-        assert now["to"] <= then["to"]
+        assert number(now[1]) <= number(then[1])
+        assert now[2] > then[2]
+        assert now[3] <= then[3]
     canvas.press("0")
     labels = page.get_by_role("list", name="Labels in sight")
     doomed = labels.get_by_role("button", name="doomed")

@@ -30,6 +30,7 @@ READY = {
     "stream": ".legend.labels li",
     "tasks": ".rows tbody tr",
     "failures": ".group",
+    "clients": ".rows tbody tr",
     "overview": "td:text('ms')",  # the last: that a browser starts is seen in its charts
 }
 """What is there when a view is complete."""

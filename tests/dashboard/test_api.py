@@ -57,6 +57,7 @@ async def test_engines_and_what_they_do() -> None:
             "running": {"msg_id": running, "label": "work"},
             "done": 2,
             "failed": 1,
+            "usage": None,
             "last_error": {"msg_id": failed, "ename": "ValueError", "evalue": "no"},
         }
         page = await at.get(f"/api/engines/{at.engine.uuid}")

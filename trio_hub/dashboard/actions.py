@@ -85,6 +85,13 @@ async def _shutdown_engine(hub: RunningHub, watch: Watch, body: dict[str, Any]) 
     return {}
 
 
+async def _drop_owed(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    client = body.get("client")
+    if not isinstance(client, str):
+        raise QueryError('"client" must be the session of a client')
+    return {"dropped": await hub.drop_owed(client)}
+
+
 async def _stop_hub(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     hub.shutdown("the dashboard's request")
     return {}
@@ -95,6 +102,7 @@ ACTIONS: Mapping[str, Action] = {
     "resubmit": _resubmit,
     "purge": _purge,
     "shutdown_engine": _shutdown_engine,
+    "drop_owed": _drop_owed,
     "stop_hub": _stop_hub,
 }
 

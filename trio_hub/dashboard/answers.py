@@ -36,13 +36,14 @@ def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
     rows = []
     for engine in connectors(hub):
         seen = watch.engines.meet(engine)
-        rows.append(engine_row(hub, engine, seen, running.get(seen.row)))
+        rows.append(engine_row(hub, engine, seen, running.get(seen.row), watch.usage.of(engine, now)))
+    watch.usage.keep({row["uuid"] for row in rows})
     engines = hub.core.engines
     funnel = engines.registrations | {"first_heartbeat": engines.engines_registered}
     return {"now": now, "engines": sorted(rows, key=lambda row: row["id"]), "funnel": funnel}
 
 
-def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] | None:
+def engine_details(hub: RunningHub, watch: Watch, uuid: str, now: float) -> dict[str, Any] | None:
     """Return an engine, registered or not any more, with its history; None if its uuid is unknown."""
     seen = watch.engines.seen.get(uuid)
     engine = next((engine for engine in connectors(hub) if engine.uuid == uuid), None)
@@ -50,7 +51,8 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] |
         seen = watch.engines.meet(engine)
     if seen is None or seen.id is None:
         return None
-    row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row))
+    usage = None if engine is None else watch.usage.of(engine, now)
+    row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row), usage)
     bars = watch.bars
     recent = []
     for number in range(bars.ended - 1, bars.ended - len(bars) - 1, -1):

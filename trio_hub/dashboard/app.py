@@ -22,6 +22,7 @@ from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
 from .bulk import count_found
+from .clients import client_table
 from .feed import Feed
 from .metrics import exposition
 from .static_files import StaticFile, static_files
@@ -108,10 +109,13 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
 
     async def engine(request: Request) -> Response:
         uuid = request.path_params["uuid"]
-        details = engine_details(hub, watch, uuid)
+        details = engine_details(hub, watch, uuid, time())
         if details is None:
             return refusal(404, f"the engine {uuid!r} is unknown, or it left long ago")
         return as_json(details)
+
+    async def clients(request: Request) -> Response:
+        return as_json(client_table(hub, watch.clients, time()))
 
     async def stream(request: Request) -> Response:
         return as_json(await feed.bars_since(_whole(request, "since", 0, 2**62), MAX_FIRST_BARS))
@@ -160,6 +164,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         Route("/api/events", explained(events)),
         Route("/api/engines", explained(engines)),
         Route("/api/engines/{uuid:path}", explained(engine)),
+        Route("/api/clients", explained(clients)),
         Route("/api/stream", explained(stream)),
         Route("/api/trace", trace),
         Route("/api/labels", explained(labels)),

@@ -14,6 +14,7 @@ from ..wire.plain import json_bytes
 from .audience import Audience, event_message
 from .bars import Bar
 from .engines import connectors
+from .nextsteps import next_steps
 from .process import Process
 from .series import LastMinute, Series
 from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS
@@ -65,6 +66,7 @@ class Feed:
             "loop": LastMinute(LOOP_BOUNDS),
         }
         self._process = Process()
+        self._next_steps = next_steps(hub)
         self._statistics = hub.statistics()
         self._point: dict[str, float] = {}
         self._lag = 0.0
@@ -139,6 +141,7 @@ class Feed:
             "latencies": {name: latency.summary() for name, latency in self._latencies.items()},
             "process": self._process.as_dict(),
             "clients": self._statistics.sessions,
+            "next_steps": self._next_steps,
         }
 
     # Single tasks

@@ -21,10 +21,12 @@ from ..hub.events import (
     TaskSubmitted,
 )
 from .bars import KINDS, STATUSES, Bars
+from .clients import ClientBook
 from .engines import EngineBook, EngineEvent
 from .failures import Failures
 from .progress import EARLIER, Progress
 from .timings import Timings
+from .usage import UsageBook
 
 __all__ = ["Watch"]
 
@@ -52,6 +54,8 @@ class Watch:
         self.progress = Progress()
         self.failures = Failures()
         self.engines = EngineBook()
+        self.clients = ClientBook()
+        self.usage = UsageBook()
         self.waiting: dict[str, tuple[int, float | None]] = {}
         """The tasks without an engine, by msg_id: the number of the label, and the time of submission. The time is None
         for a task that had an engine before."""
@@ -79,12 +83,14 @@ class Watch:
 
     def _submitted(self, event: TaskSubmitted) -> None:
         label = self.progress.submit(event.label)
+        now = self._clock()
+        self.clients.submitted(event.client, now)
         if event.queue == "task":
-            self.waiting[event.msg_id] = label, self._clock()
+            self.waiting[event.msg_id] = label, now
         else:  # the hub has sent it to its engine already
             uuid = event.engine_uuid
             row = -1 if uuid is None else self.engines.of(uuid).row
-            self.bars.start(event.msg_id, row, self._clock(), _KIND[event.queue], label)
+            self.bars.start(event.msg_id, row, now, _KIND[event.queue], label)
 
     def _assigned(self, event: TaskAssigned) -> None:
         now = self._clock()

@@ -26,6 +26,7 @@ from .link import Link
 from .options import EngineOptions
 from .output import Printed, Redirection
 from .registrar import Registrar
+from .usage import UsageReporter
 
 __all__ = ["Engine", "RegistrationFailed"]
 
@@ -90,6 +91,7 @@ class Engine:
         self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
         self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
+        self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
         self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
@@ -122,6 +124,7 @@ class Engine:
                         nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
                     nursery.start_soon(self._control.die_as_told, name="signals")
                     nursery.start_soon(self._look_after_returns, name="returns")
+                    nursery.start_soon(self._usage.run, name="usage")
                     await self._watch_hub()
             finally:
                 nursery.cancel_scope.cancel()
@@ -210,6 +213,7 @@ class Engine:
         period = answer.get("hb_period")
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000
+        self._usage.asked(answer.get("usage_period"))
         self._registered(engine_id)
         self._told(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ def test_without_the_token(tmp_path: Path, open_page: Opening) -> None:
     with serving(tmp_path) as hub:
         page = open_page(hub.address, expected={403})
         expect(page.locator("body")).to_contain_text("The token is missing or wrong. Use the URL")
+        page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+        assert page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"] == []
+        field = page.get_by_label("Token")
+        expect(field).to_be_focused()
+        field.fill("wrong")
+        field.press("Enter")
+        expect(page.get_by_role("heading", name="This dashboard needs a token")).to_be_visible()
+        page.get_by_label("Token").fill(hub.url.partition("token=")[2])
+        page.get_by_role("button", name="Open").click()
+        expect(page.locator("#connection")).to_have_text("live")
+        assert "token" not in page.url
 
 
 def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> None:

@@ -231,3 +231,17 @@ export function shutdownEngine(hub, engine) {
     outcome: () => "The engine was told to shut down.",
   });
 }
+
+/** Give up the results that wait for a client that is away. */
+export function dropOwed(hub, { client, owed: n }) {
+  return confirmed({
+    title: `Drop ${plural(n, "result")}?`,
+    text: [
+      `${plural(n, "result waits", "results wait")} for client ${client}, which is away. If it comes back, the hub will ` +
+        "not send them. The records stay, so that the client can still ask for the results.",
+    ],
+    verb: `Drop ${plural(n, "result")}`,
+    act: () => hub.act("drop_owed", { client }),
+    outcome: ({ dropped }) => `${plural(dropped, "result was", "results were")} dropped.`,
+  });
+}

@@ -2,7 +2,7 @@
 
 import { shutdownEngine } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
-import { NOTHING, age, clock, count, labelLine, seconds, short, shortTask } from "./format.js";
+import { NOTHING, age, bytes, clock, count, labelLine, machine, seconds, share, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -64,6 +64,9 @@ export function engine({ hub, id: uuid, signal }) {
           ["uuid", h("code", {}, shown.uuid)],
           ["Host", shown.host],
           ["Pid", shown.pid],
+          ["CPU", shown.usage && `${share(shown.usage.cpu)} of a core`],
+          ["Memory", shown.usage && bytes(shown.usage.rss)],
+          ["Machine", shown.usage && [shown.usage.host, machine(shown.usage)].filter(Boolean).join(": ")],
           ["Registered", clock(shown.registered, hub.now)],
           ["Heartbeat", `${since(shown.heartbeat_age)}, ${count(shown.missed)} missed`],
           ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],

@@ -97,3 +97,13 @@ export function labelLine(value) {
   }
   return text.replace(/\s+/g, " ").trim();
 }
+
+/** A part of a core, or of all cores: "97 %". */
+export const share = (x) => (x === null || x === undefined ? NOTHING : `${Math.round(100 * x)} %`);
+
+/** How much of an engine's machine is in use: "62 % of 8 cores, 12.1 of 16.4 GB". */
+export function machine(usage) {
+  if (!usage?.host_memory_total) return NOTHING;
+  const { host_cpu: cpu, host_cores: cores, host_memory: used, host_memory_total: total } = usage;
+  return `${share(cpu)} of ${count(cores)} cores, ${bytes(used)} of ${bytes(total)}`;
+}

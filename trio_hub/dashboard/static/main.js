@@ -3,6 +3,7 @@
 import { announce, button, h, setText } from "./dom.js";
 import { age, clock } from "./format.js";
 import { Hub } from "./hub.js";
+import { clients } from "./clients.js";
 import { engine } from "./engine.js";
 import { engines } from "./engines.js";
 import { failures } from "./failures.js";
@@ -17,6 +18,7 @@ const VIEWS = {
   stream: [stream],
   tasks: [tasks, task],
   failures: [failures],
+  clients: [clients],
 };
 
 const hub = new Hub();

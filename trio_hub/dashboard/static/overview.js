@@ -105,7 +105,7 @@ export function overview({ hub, signal }) {
       tile("done", "Done", "#/tasks?state=ok"),
       tile("failed", "Failed", "#/failures", "bad"),
       tile("engines", "Engines", "#/engines"),
-      tile("clients", "Clients", "#/tasks"),
+      tile("clients", "Clients", "#/clients"),
     ),
     h(
       "section",

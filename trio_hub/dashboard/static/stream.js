@@ -5,6 +5,7 @@ import { announce, button, h, setAttribute, setText } from "./dom.js";
 import { clock, count, exact, labelLine, plural, seconds, shortTask } from "./format.js";
 import { Legend } from "./legend.js";
 import { Colouring, Palette } from "./palette.js";
+import { submitTasks } from "./nextsteps.js";
 import { inSight } from "./sight.js";
 import { Timeline } from "./timeline.js";
 
@@ -195,6 +196,7 @@ export function stream({ hub, signal }) {
     requestAnimationFrame(frame);
     const pixel = 1000 / timeline.scale; // ms in which a live stream moves by one pixel
     if (bars.version !== version) fitRows();
+    empty.hidden = pending !== null || bars.rows.size > 0;
     const due = at - drawn >= Math.max(calm.matches ? CALM_FRAME : FRAME, Math.min(pixel, 1000));
     const moving = due && (live || bars.version !== version);
     if (timeline.resize() || dirty || moving) {
@@ -268,6 +270,7 @@ export function stream({ hub, signal }) {
     load();
   }
 
+  const empty = h("div", { class: "muted empty" }, h("p", {}, "No engine has had a task yet."), submitTasks(hub));
   frameElement.append(canvas, tip);
 
   hub.addEventListener("bars", ({ detail }) => (pending ? pending.push(detail) : bars.add(detail)), { signal });
@@ -334,6 +337,7 @@ export function stream({ hub, signal }) {
       ),
     ),
     frameElement,
+    empty,
     summary,
     h(
       "p",

@@ -4,6 +4,7 @@ import { abort, abortFound, purge, purgeFound, resubmit, resubmitFound } from ".
 import { button, h, setAttribute, setText } from "./dom.js";
 import { NOTHING, count, elapsed, exact, labelLine, plural, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
+import { submitTasks } from "./nextsteps.js";
 import { progress } from "./progress.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -69,10 +70,12 @@ export function tasks({ hub, parameters, signal }) {
   const found = h("output", { class: "muted", for: "task-text task-state task-query" });
   const more = button("More", () => load(true));
 
+  const emptyText = h("p", {}, "No matching tasks.");
+  const emptyStep = submitTasks(hub);
   const table = new Table({
     caption: "Tasks, newest first",
     key: (row) => row.msg_id,
-    empty: "No matching tasks.",
+    empty: h("div", {}, emptyText, emptyStep),
     columns: [
       { id: "choose", title: h("span", { class: "hidden-visually" }, "Choose"), admin: true, fill: fillChoice },
       {
@@ -156,6 +159,9 @@ export function tasks({ hub, parameters, signal }) {
   }
 
   function show() {
+    // "total" is known only without filters
+    setText(emptyText, total === 0 ? "No client has submitted a task yet." : "No matching tasks.");
+    emptyStep.classList.toggle("dispensable", total !== 0);
     table.update(rows);
     more.hidden = next === null;
     setText(

@@ -35,8 +35,11 @@ READY = {
 }
 """What is there when a view is complete."""
 NO_PATHS = """(paths) => {
-  for (const pre of document.querySelectorAll("pre"))
-    for (const [path, name] of paths) pre.textContent = pre.textContent.replaceAll(path, name);
+  for (const pre of document.querySelectorAll("pre")) {
+    const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode())
+      for (const [path, name] of paths) texts.currentNode.data = texts.currentNode.data.replaceAll(path, name);
+  }
 }"""
 """JavaScript: where the files of tracebacks are on this machine is of no interest."""
 

@@ -20,7 +20,8 @@ expect.set_options(timeout=LIMIT * 1000)
 
 PHONE: ViewportSize = {"width": 390, "height": 800}
 TASKS_AT_HAND = re.compile(r"(?:[2-9]\d|\d{3}|\d,\d{3}) finished tasks")
-VIEWS = ("overview", "engines", "stream", "tasks", "failures")
+LAPTOP: ViewportSize = {"width": 800, "height": 600}
+VIEWS = ("overview", "engines", "stream", "tasks", "failures", "clients")
 
 
 def go(page: Page, view: str) -> None:
@@ -56,6 +57,11 @@ def test_an_engine_and_what_it_does(cluster: Cluster, open_page: Opening) -> Non
     expect(rows).to_have_count(4)
     expect(page.locator("tr", has_text="long")).to_have_count(1)
     expect(page.locator(".funnel")).to_contain_text("4 registered")
+    cpu = page.get_by_role("columnheader", name="CPU")
+    expect(cpu).to_be_visible()  # the hub has started these stock engines, so it knows their processes
+    expect(rows.first.locator(".column-cpu")).to_have_text(re.compile(r"^\d+ %$"))
+    expect(rows.first.locator(".column-memory")).to_have_text(re.compile(r"^[\d.]+ MB$"))
+    expect(rows.first.locator(".column-machine")).to_have_text(re.compile(r"^\d+ % of \d+ cores, [\d.]+ of [\d.]+ GB$"))
     order = page.get_by_role("columnheader", name="Engine")
     expect(order).to_have_attribute("aria-sort", "ascending")
     first = rows.first.get_by_role("rowheader").inner_text()
@@ -459,6 +465,49 @@ def test_records_are_purged(cluster: Cluster, open_page: Opening) -> None:
     expect(page.get_by_text("No matching tasks.")).to_be_visible()
 
 
+def test_each_client_has_its_queue(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/clients")
+    row = page.locator(".rows tbody tr")
+    expect(row).to_have_count(1)
+    expect(row.locator(".state")).to_have_text("busy")
+    expect(row.locator("td").nth(3)).not_to_have_text("0")
+    submitted = row.locator("td").nth(6)
+    first = submitted.inner_text()
+    expect(submitted).not_to_have_text(first)
+    expect(row.get_by_role("button", name="Drop results…")).to_have_count(0)
+    row.get_by_role("link").click()
+    heading(page, "Tasks")
+    expect(page.locator(".rows tbody tr")).not_to_have_count(0)
+
+
+# What each view is for, which is to be seen without scrolling.
+FIRST_SEEN = {
+    "overview": ".tiles .value",
+    "engines": ".rows tbody tr:not(.filler)",
+    "stream": ".timeline canvas",
+    "tasks": ".rows tbody tr",
+    "failures": ".group h2",
+    "clients": ".rows tbody tr",
+}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_small_screen_shows_what_each_view_is_for(cluster: Cluster, open_page: Opening, dark: bool) -> None:
+    page = open_page(cluster.hub.url, viewport=LAPTOP, dark=dark)
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    for view, seen in FIRST_SEEN.items():
+        go(page, view.capitalize())
+        box = page.locator(seen).first.bounding_box()
+        assert box is not None
+        assert box["y"] + min(box["height"], 250) <= LAPTOP["height"], view
+        links = page.locator("#views").bounding_box()
+        assert links is not None
+        assert links["height"] < 40, "the names of the views take one line"
+        assert page.evaluate("document.documentElement.scrollWidth") <= LAPTOP["width"], view
+        found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], view
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_view_fits_a_phone(cluster: Cluster, open_page: Opening, dark: bool) -> None:
     page = open_page(cluster.hub.url, viewport=PHONE, dark=dark)
@@ -475,8 +524,8 @@ def test_nothing_keeps_anybody_from_using_a_view(cluster: Cluster, open_page: Op
     page = open_page(cluster.hub.url, dark=dark)
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     engine = page.evaluate("fetch('api/engines').then(a => a.json())")["engines"][0]["uuid"]
-    task = cluster.tasks["failed"][1]
-    for view in (*VIEWS, f"engines/{engine}", f"tasks/{task}"):
+    tasks = (cluster.tasks["failed"][1], cluster.tasks["shone"][0], cluster.tasks["running"][0])
+    for view in (*VIEWS, f"engines/{engine}", *(f"tasks/{task}" for task in tasks)):
         page.evaluate("view => { location.hash = `#/${view}`; }", view)
         expect(page.get_by_role("heading", level=1)).to_be_focused()
         expect(page.locator("main :is(li, td, h2)").first).to_be_visible()

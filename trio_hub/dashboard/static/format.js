@@ -105,5 +105,6 @@ export const share = (x) => (x === null || x === undefined ? NOTHING : `${Math.r
 export function machine(usage) {
   if (!usage?.host_memory_total) return NOTHING;
   const { host_cpu: cpu, host_cores: cores, host_memory: used, host_memory_total: total } = usage;
-  return `${share(cpu)} of ${count(cores)} cores, ${bytes(used)} of ${bytes(total)}`;
+  const gigabytes = (n) => (n / 1e9).toFixed(1);
+  return `${share(cpu)} of ${count(cores)} cores, ${gigabytes(used)} of ${gigabytes(total)} GB`;
 }

@@ -67,12 +67,14 @@ const connection = document.getElementById("connection");
 const banner = document.getElementById("banner");
 const reason = h("span");
 const countdown = h("span", { "aria-hidden": "true" });
+const enter = button("Enter the token", () => location.reload()); // which shows the hub's page with a field for it
 banner.append(
   reason,
   " ",
   countdown,
   " ",
   button("Try now", () => hub.connect()),
+  enter,
 );
 let ticking = 0;
 
@@ -82,6 +84,7 @@ function tell() {
   clearInterval(ticking);
   const silent = hub.state === "live" || hub.state === "connecting";
   banner.hidden = silent;
+  enter.hidden = hub.state !== "refused";
   document.body.classList.toggle("stale", !silent);
   if (silent) return;
   setText(reason, `${hub.reason}${hub.overview ? ` This page shows the state at ${clock(hub.overview.now)}.` : ""}`);

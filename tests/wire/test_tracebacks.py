@@ -43,6 +43,8 @@ def test_the_line_of_a_traceback_of_python() -> None:
         (["Input In [3], in f(x)\n"], "Input In [3] in f"),
         (['  File "<string>", line 1, in <module>'], "<string>:1 in <module>"),
         (['  File "C:\\work\\project\\run.py", line 5, in run'], "project/run.py:5 in run"),
+        (['  File "run.py", line 5, in run', "x" * 5_000, "ValueError: no"], "run.py:5 in run"),
+        (['  File "run.py", line 5, in run', "x" * 50_000], ""),
         (["ValueError: no"], ""),
         (["File: none"], ""),
         ([], ""),

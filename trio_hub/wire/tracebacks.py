@@ -7,8 +7,8 @@ from typing import Any
 
 __all__ = ["raising_line", "without_ansi"]
 
-MAX_TAIL = 10_000
-"""The number of characters at the end of a traceback that are searched. The innermost frame is there."""
+TAILS = (2_000, 20_000)
+"""The numbers of characters at the end of a traceback that are searched, in turn. The innermost frame is there."""
 MAX_WHERE = 200
 """The maximum length of the description of a line, in characters."""
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
@@ -34,7 +34,11 @@ def raising_line(traceback: Any) -> str:
         traceback = "\n".join(line for line in traceback if isinstance(line, str))
     if not isinstance(traceback, str):
         return ""
-    frames = [*_FRAME.finditer(without_ansi(traceback[-MAX_TAIL:]))]
+    frames: list[re.Match[str]] = []
+    for tail in TAILS:
+        frames = [*_FRAME.finditer(without_ansi(traceback[-tail:]))]
+        if frames or len(traceback) <= tail:
+            break
     if not frames:
         return ""
     frame = frames[-1]

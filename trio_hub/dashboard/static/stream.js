@@ -206,12 +206,12 @@ export function stream({ hub, signal }) {
       dirty = false;
       drawn = at;
       version = bars.version;
+      if (at - summarised < 2 * SUMMARY) return; // the summary gets a frame of its own: both take a while for many bars
     }
     const moved = view() !== summarisedView;
     const changed = moved || live || summarisedVersion !== bars.version || !summarised;
     if (changed && at - summarised > (moved ? SOON : SUMMARY)) {
-      summarised = at;
-      summarisedVersion = bars.version;
+      [summarised, summarisedVersion] = [at, bars.version];
       tell();
     }
   }

@@ -252,7 +252,7 @@ export function stream({ hub, signal }) {
       pending = null;
       trouble.hidden = true;
       dirty = true;
-      tell();
+      summarised = 0; // the summary is made when the rows have their places
     } catch (error) {
       if (signal.aborted) return;
       pending = null; // later messages are shown even if loading failed

@@ -30,12 +30,16 @@ READY = {
     "stream": ".legend.labels li",
     "tasks": ".rows tbody tr",
     "failures": ".group",
+    "clients": ".rows tbody tr",
     "overview": "td:text('ms')",  # the last: that a browser starts is seen in its charts
 }
 """An element that each view has when it is complete."""
 NO_PATHS = """(paths) => {
-  for (const pre of document.querySelectorAll("pre"))
-    for (const [path, name] of paths) pre.textContent = pre.textContent.replaceAll(path, name);
+  for (const pre of document.querySelectorAll("pre")) {
+    const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode())
+      for (const [path, name] of paths) texts.currentNode.data = texts.currentNode.data.replaceAll(path, name);
+  }
 }"""
 """JavaScript that removes the directories of this machine from tracebacks."""
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from trio_hub.dashboard import actions
+from trio_hub.dashboard import actions, bulk
+from trio_hub.wire.messages import error_content
 
 from ..runtime.support import eventually
 from .support import Answer, Site, fetch, site
@@ -71,6 +74,67 @@ async def test_tasks_are_aborted_resubmitted_and_purged() -> None:
         assert await done(at, "purge", {"msg_ids": [runs, "unknown"]}) == {"purged": 1}
         assert await done(at, "purge", {"query": {"msg_id": again[runs]}}) == {"purged": 1}
         assert await done(at, "purge", {"all": True}) == {"purged": 2}
+
+
+async def test_all_tasks_that_are_found_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "SLICE", 2)
+    async with site(dashboard_admin=True) as at:
+        at.engine.hold()
+        at.client.submit(metadata={"label": "night-0"})
+        await eventually(lambda: bool(at.engine.held))
+        night = [at.client.submit(metadata={"label": f"night-{number}"}) for number in range(5)]
+        day = [at.client.submit(metadata={"label": "day"}) for _ in range(3)]
+        await eventually(lambda: at.hub.statistics().submitted == 9)
+        query = {"label": {"$glob": "night-*"}}
+        path = f"/api/count?query={quote(json.dumps(query))}"
+        assert await at.get("/api/count") == {"abort": 8, "resubmit": 0}
+        assert await at.get(path) == {"abort": 5, "resubmit": 0}
+        assert await at.get(f"{path}&text=NIGHT-3") == {"abort": 1, "resubmit": 0}
+        assert await done(at, "abort", {"query": query, "text": "NIGHT-3"}) == {"aborted": [night[3]], "not_queued": []}
+        assert set((await done(at, "abort", {"query": query}))["aborted"]) == {*night} - {night[3]}
+        assert await at.get(path) == {"abort": 0, "resubmit": 5}
+        assert set((await done(at, "abort", {"query": {}}))["aborted"]) == {*day}
+        await refused(at, "abort", {"query": {}, "msg_ids": night}, 400, "either")
+        await refused(at, "abort", {"query": {}, "text": 5}, 400, "text")
+        await refused(at, "resubmit", {"query": {"nonsense": 1}}, 400, "nonsense")
+
+
+@pytest.mark.parametrize("db", ["memory", "sqlite"])
+async def test_all_tasks_that_are_found_are_resubmitted_once(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "SLICE", 2)
+    url = db if db == "memory" else f"sqlite:///{tmp_path / 'tasks.sqlite'}"
+    async with site(dashboard_admin=True, db=url) as at:
+        tasks = [at.client.submit(metadata={"label": "work" if number else "other"}) for number in range(6)]
+        for task in tasks:
+            await at.client.reply(task)
+        again = await done(at, "resubmit", {"query": {"label": "work"}})
+        assert (again["resubmitted"].keys(), again["refused"]) == ({*tasks[1:]}, [])
+        await eventually(lambda: at.hub.statistics().completed == 11)
+        fresh = [*again["resubmitted"].values()]
+        last = await done(at, "resubmit", {"query": {"label": "work"}})
+        assert [*last["resubmitted"]] == fresh, "each task is resubmitted once"
+
+
+async def test_all_tasks_of_a_group_of_failures_are_resubmitted() -> None:
+    async with site(dashboard_admin=True) as at:
+        at.engine.hold()
+        failed = []
+        for number in range(3):
+            failed.append(at.client.submit(metadata={"label": "bad"}))
+            await eventually(lambda: bool(at.engine.held))
+            traceback = [f'File "run.py", line {3 if number < 2 else 4}, in run']
+            at.engine.held.pop().answer(content=error_content("ValueError", f"no {number}", traceback=traceback))
+            await at.client.reply(failed[-1])
+        other, group = (await at.get("/api/failures"))["groups"]
+        assert (group["count"], group["where"], group["examples"]) == (2, "run.py:3 in run", ["no 1", "no 0"])
+        assert other["count"] == 1
+        at.engine.release()
+        again = await done(at, "resubmit", {"group": group["group"]})
+        assert (again["resubmitted"].keys(), again["refused"]) == ({*failed[:2]}, [])
+        assert await done(at, "resubmit", {"group": group["group"]}) == {"resubmitted": {}, "refused": []}
+        await refused(at, "resubmit", {"group": 99}, 404, "group 99")
 
 
 async def test_an_engine_and_then_the_hub_are_stopped() -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from trio_hub.dashboard import tasks
+from trio_hub.dashboard import story, tasks
 from trio_hub.wire.messages import error_content
 
 from ..runtime.support import cluster, eventually
@@ -57,11 +57,12 @@ async def test_engines_and_what_they_do() -> None:
             "running": {"msg_id": running, "label": "work"},
             "done": 2,
             "failed": 1,
+            "usage": None,
             "last_error": {"msg_id": failed, "ename": "ValueError", "evalue": "no"},
         }
         page = await at.get(f"/api/engines/{at.engine.uuid}")
         assert [event["event"] for event in page["history"]] == ["requested", "replied", "registered"]
-        assert [bar[5] for bar in page["recent"]] == ["ok", "error", "running", "running"]
+        assert [bar[5] for bar in page["recent"]] == ["ok", "failed", "running", "running"]
         assert page["recent"][-1][-1] == direct
         assert set(page["labels"].values()) == {"work", "bad", "apply"}
         at.engine.release()
@@ -162,18 +163,26 @@ async def test_progress_and_failures() -> None:
         last = await fail(at, "no", label="bad")
         rows = {row["label"]: row for row in (await at.get("/api/labels"))["labels"]}
         assert rows["work"].pop("run_seconds") >= 0
-        zero = {"queued": 0, "running": 0, "ok": 0, "error": 0, "aborted": 0}
+        zero = {"queued": 0, "running": 0, "ok": 0, "failed": 0, "aborted": 0}
         assert rows["work"] == zero | {"label": "work", "submitted": 2, "ok": 2}
-        assert (rows["bad"]["submitted"], rows["bad"]["error"]) == (2, 2)
+        assert (rows["bad"]["submitted"], rows["bad"]["failed"]) == (2, 2)
         (group,) = (await at.get("/api/failures"))["groups"]
         assert group.pop("first") <= group.pop("last")
+        assert sum(group.pop("per_minute")) == 2
         assert group == {
+            "group": 1,
             "ename": "ValueError",
+            "where": "",
             "evalue": "no",
             "count": 2,
             "msg_id": last,
             "engine_id": 0,
-            "traceback": "here\nthere",
+            "labels": [{"label": "bad", "count": 2}],
+            "labels_more": 0,
+            "engines": [{"id": 0, "count": 2}],
+            "engines_more": 0,
+            "examples": ["no"],
+            "traceback": "\x1b[31mhere\nthere\x1b[0m",
         }
         await at.hub.purge({})
         assert (await at.get("/api/failures"))["groups"][0]["traceback"] == ""
@@ -203,8 +212,10 @@ async def test_tasks_are_listed_the_newest_first(db: str, tmp_path: Path, monkey
             "engine_id": 0,
             "engine_uuid": at.engine.uuid,
             "client": at.client.session.session_id,
+            "error": None,
         }
-        assert everything["rows"][0]["state"] == "error"
+        assert everything["rows"][0]["state"] == "failed"
+        assert everything["rows"][0]["error"] == {"ename": "ValueError", "evalue": "no"}
         for query in (
             "?limit=3",
             "?limit=1",
@@ -264,12 +275,35 @@ async def test_one_task_with_its_story() -> None:
         assert details["metadata"] == {"label": "work"}
         failed = await fail(at, "no")
         error = (await at.get(f"/api/tasks/{failed}"))["error"]
-        assert error == {"ename": "ValueError", "evalue": "no", "traceback": "here\nthere"}
+        assert error == {"ename": "ValueError", "evalue": "no", "traceback": "\x1b[31mhere\nthere\x1b[0m"}
         again = (await at.hub.resubmit([done]))[done]
         await eventually(lambda: at.hub.statistics().completed == 2)
         assert (await at.get(f"/api/tasks/{done}"))["resubmitted_as"] == [again]
         assert (await at.get(f"/api/tasks/{again}"))["resubmission_of"] == done
         assert "was dropped or purged" in await at.refused("/api/tasks/nothing", 404)
+
+
+async def test_long_output_is_shown_in_part_and_downloaded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "MAX_TEXT", 10)
+    async with site() as at:
+        at.engine.hold()
+        task = at.client.submit()
+        await eventually(lambda: bool(at.engine.held))
+        at.engine.held[0].print("0123456789 and more")
+        at.engine.release()
+        await at.client.reply(task)
+        details: Any = {"stdout": ""}
+        while not details["stdout"]:  # output has another way than results
+            details = await at.get(f"/api/tasks/{task}")
+        assert (details["stdout"], details["stdout_left_out"]) == ("9 and more", 9)
+        assert (details["stderr"], details["stderr_left_out"]) == ("", 0)
+        whole = await at.ask(f"/api/output/stdout/{task}")
+        assert whole.body == "0123456789 and more"
+        assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+        assert whole.headers["content-disposition"] == f'attachment; filename="{task}-stdout.txt"'
+        assert (await at.ask(f"/api/output/stderr/{task}")).body == ""
+        assert "there is no record" in await at.refused("/api/output/stdout/nothing", 404)
+        assert "'stdin'" in await at.refused(f"/api/output/stdin/{task}", 400)
 
 
 async def test_why_a_task_waits() -> None:
@@ -290,6 +324,7 @@ async def test_why_a_task_waits() -> None:
         assert await why(queued) == busy
         assert await why(after) == f"it depends on {', '.join(sorted((running, queued)))}"
         assert (await at.get(f"/api/tasks/{after}"))["waits_for"] == sorted((running, queued))
+        assert (await at.get(f"/api/tasks/{after}"))["waits_for_more"] == 0
         assert await why(targeted) == f"it may run only on its targets: 0, nobody; {busy}"
         assert (await at.get(f"/api/tasks/{targeted}"))["waits_for"] == []
         direct = at.client.call(at.engine)

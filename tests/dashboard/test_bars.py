@@ -29,7 +29,7 @@ def test_bars_against_a_list_of_all(steps: list[tuple[str, int]], since: int) ->
             _, at, start = running.pop(msg_id)
             assert bars.end(msg_id, now, 1) is not None
             if at >= 0:
-                ended.append((seq, at, start, now, "mux", "error", 7, msg_id))
+                ended.append((seq, at, start, now, "mux", "failed", 7, msg_id))
         else:
             running[msg_id] = seq, row, now
             bars.start(msg_id, row, now, 1, 7)

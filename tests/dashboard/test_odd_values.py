@@ -72,7 +72,7 @@ async def test_every_table_can_be_written() -> None:
         bars = read(bytes(as_json(await feed.bars_since(0, 100)).body))
         assert [bar[7] for bar in bars["bars"]] == list(map(as_read, STRANGE))
         read(bytes(as_json(engine_table(hub, watch, 0.0)).body))
-        groups = read(bytes(as_json(await failure_table(hub, watch)).body))["groups"]
+        groups = read(bytes(as_json(await failure_table(hub, watch, 0.0)).body))["groups"]
         assert len(groups) == len(STRANGE)
         labels = read(bytes(as_json(watch.progress.table(watch.bars)).body))
         assert {row["label"] for row in labels} >= {r"x\udcff", "\0", '"\\'}

@@ -42,7 +42,7 @@ def test_modules_never_parse_what_the_hub_says_as_html(module: Path) -> None:
 
 
 def test_every_view_is_explained_with_a_picture_in_light_and_dark() -> None:
-    assert len(VIEWS) == 5
+    assert len(VIEWS) == 6
     for view in VIEWS:
         assert f"\n## {view.capitalize()}\n" in PAGE
         for theme in ("light", "dark"):

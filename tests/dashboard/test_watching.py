@@ -7,7 +7,7 @@ import pytest
 from trio_hub.dashboard import bars as bars_module
 from trio_hub.dashboard.bars import Bar
 from trio_hub.dashboard.engines import EngineBook, EngineEvent
-from trio_hub.dashboard.failures import Failures, without_ansi
+from trio_hub.dashboard.failures import Failures
 from trio_hub.dashboard.progress import EARLIER, OTHER, Progress
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.watching import Watch
@@ -53,7 +53,7 @@ class Watched:
 
     def table(self) -> dict[str, tuple[int, ...]]:
         rows = self.watch.progress.table(self.watch.bars)
-        keys = ("submitted", "queued", "running", "ok", "error", "aborted")
+        keys = ("submitted", "queued", "running", "ok", "failed", "aborted")
         return {row["label"]: tuple(row[key] for key in keys) for row in rows}
 
 
@@ -81,7 +81,7 @@ def test_a_task_that_is_tried_again_has_waited_once_and_runs_from_its_last_start
     watched.happen(
         TaskSubmitted("a", "task", "f"), TaskAssigned("a", "e"), TaskAssigned("a", "d"), TaskFinished("a", "d", "error")
     )
-    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "error"), (1, "error")]
+    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "failed"), (1, "failed")]
     assert (watched.timings.wait.sum, watched.timings.wait.count) == (1.0, 1)
     assert (watched.timings.run["task"].sum, watched.timings.run["task"].count) == (1.0, 1)
     assert watched.table() == {"f": (1, 0, 0, 0, 1, 0)}
@@ -92,7 +92,7 @@ def test_a_task_that_is_queued_again_waits_and_runs_on_no_engine() -> None:
     watched.happen(TaskSubmitted("a", "task", "f"), TaskAssigned("a", "e"), TaskQueued("a"))
     assert watched.table() == {"f": (1, 1, 0, 0, 0, 0)}
     assert watched.watch.bars.running == {}
-    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "error")]
+    assert [(bar.row, bar.status) for bar in watched.bars()] == [(0, "failed")]
     watched.happen(TaskAssigned("a", "d"), TaskFinished("a", "d", "ok"))
     assert watched.table() == {"f": (1, 0, 0, 1, 0, 0)}
     assert (watched.timings.wait.sum, watched.timings.wait.count) == (1.0, 1), "the time until its first engine"
@@ -137,7 +137,7 @@ def test_a_hundred_thousand_tasks_stay_within_bounds(monkeypatch: pytest.MonkeyP
         watched.happen(
             TaskSubmitted(msg_id, "task", f"label {number % 5000}"),
             TaskAssigned(msg_id, uuid),
-            TaskFinished(msg_id, uuid, "error", "E", msg_id),
+            TaskFinished(msg_id, uuid, "error", f"E{number}", msg_id),
         )
         if number % 10 == 9:
             watched.happen(EngineUnregistered(number, uuid, "request"), EngineSettled(number, uuid))
@@ -169,6 +169,55 @@ def test_errors_are_grouped_and_the_oldest_groups_go_first() -> None:
     new, old = failures.groups()
     assert (new.evalue, new.count, new.msg_id, new.engine_id) == ("y", 1, "4", None)
     assert (old.count, old.first, old.last, old.msg_id, old.engine_id) == (2, 1.0, 3.0, "3", 7)
+    assert failures.msg_ids(old.number) == ["1", "3"]
+    with pytest.raises(KeyError, match="no group 2"):
+        failures.msg_ids(2)
+
+
+def test_errors_of_one_line_are_one_group_whatever_they_say() -> None:
+    failures = Failures(kept=3)
+    for number, text in enumerate(("no file a", "no file b", "no file b", "no file c")):
+        failures.add("E", text, float(number), f"task {number}", number % 2, "project/run.py:3 in run", number)
+    failures.add("E", "no file a", 4.0, "elsewhere", 0, "project/run.py:4 in run")
+    other, group = failures.groups()
+    assert (other.count, group.count) == (1, 4)
+    assert list(group.examples) == ["no file a", "no file b", "no file c"]
+    assert group.engines == {0: 2, 1: 2}
+    assert failures.msg_ids(group.number) == ["task 2", "task 3"], "only the last three msg_ids are kept"
+
+
+def test_errors_without_a_line_are_grouped_by_their_text_without_ids_and_numbers() -> None:
+    failures = Failures()
+    for text in (
+        "Engine 3 died while running task 5c0f6b52-b7a4_4711_17: killed by signal 9 (SIGKILL)",
+        "Engine 12 died while running task 0123456789abcdef_9: killed by signal 9 (SIGKILL)",
+        "Engine 3 died while running task 5c0f6b52-b7a4_4711_18: killed by signal 11 (SIGSEGV)",
+    ):
+        failures.add("EngineError", text, 1.0, text, None)
+    assert [group.count for group in failures.groups()] == [1, 2]
+
+
+def test_a_groups_errors_are_counted_by_minute() -> None:
+    failures = Failures()
+    for now in (0.0, 59.0, 60.0, 3540.0, 3600.0):
+        failures.add("E", "x", now, "task", 0)
+    (group,) = failures.groups()
+    assert group.per_minute(3600.0) == [1] + [0] * 57 + [1, 1]
+    assert group.per_minute(3660.0)[-3:] == [1, 1, 0]
+    assert group.per_minute(3660.0 + 57 * 60)[:3] == [1, 1, 0]
+    assert sum(group.per_minute(1e9)) == 0
+
+
+def test_a_group_counts_a_limited_number_of_labels() -> None:
+    failures = Failures()
+    for number in range(300):
+        failures.add("E", str(number), 0.0, "task", number, "here", number)
+    (group,) = failures.groups()
+    told = group.as_dict(0.0, [f"label {number}" for number in range(300)])
+    assert told["count"] == 300
+    assert (len(told["labels"]), told["labels_more"]) == (8, 92)
+    assert (len(told["engines"]), told["engines_more"]) == (8, 92)
+    assert told["examples"] == ["299", "298", "297", "296", "295"]
 
 
 def test_an_engines_story() -> None:
@@ -203,10 +252,3 @@ def test_engines_that_are_gone_are_forgotten_in_turn_and_those_that_are_there_ne
     for uuid in "xyz":
         book.of(uuid)
     assert list(book.seen) == ["2", "4", "y", "z"]
-
-
-def test_colours_of_a_terminal_are_taken_off() -> None:
-    assert (
-        without_ansi("\x1b[0;31mValueError\x1b[0m: \x1b]8;;http://x\x07no\x1b]8;;\x07 \x1b[38;5;1mred")
-        == "ValueError: no red"
-    )

@@ -44,6 +44,7 @@ async def test_the_client_hears_by_which_signal_the_engine_died(tmp_path: Path, 
         assert f"killed by signal {number:d} ({name})" in await dies(client, killed, int(number))
         assert await engine.wait() == -number, "the nanny ends as the engine has"
         assert hub.statistics().engines == 0
+        assert hub.statistics().engines_lost["died"] == 1, "the alert for dead engines counts this"
 
 
 async def test_the_client_hears_with_which_status_it_has_ended(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ async def test_the_client_hears_with_which_status_it_has_ended(tmp_path: Path) -
 
 async def test_whoever_kills_the_nanny_means_the_engine(tmp_path: Path) -> None:
     started = tmp_path / "started"
-    async with cluster(tmp_path) as (_, client, engine), trio.open_nursery() as nursery:
+    async with cluster(tmp_path) as (hub, client, engine), trio.open_nursery() as nursery:
         child = await engine.child()
 
         async def call() -> None:
@@ -64,6 +65,7 @@ async def test_whoever_kills_the_nanny_means_the_engine(tmp_path: Path) -> None:
         await until(started.exists, "the call")
         engine.process.kill()
         await until(lambda: not is_there(child), "the engine's end")
+        await until(lambda: hub.statistics().engines_lost["died"] == 1, "the count of dead engines")
 
 
 def ignores_signals(started: str) -> None:

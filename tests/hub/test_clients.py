@@ -37,11 +37,13 @@ def test_what_is_owed_is_settled_once_and_in_order() -> None:
         clients.owe("s", msg_id)
     clients.owe("t", "4")
     assert clients.owed == 4
+    assert clients.owed_by_session() == {"s": 3, "t": 1}
     assert clients.heard("s", "mux_in", b"x")
     assert not clients.heard("u", "mux_in", b"x"), "others are owed nothing"
     assert clients.settle("s") == ["2", "1", "3"]
     assert clients.settle("s") == []
     assert clients.owed == 1
+    assert clients.owed_by_session() == {"t": 1}
     assert not clients.heard("s", "mux_in", b"x")
 
 

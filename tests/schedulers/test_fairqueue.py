@@ -45,6 +45,16 @@ def ids(tasks: Iterable[Task]) -> list[str]:
     return [task.msg_id for task in tasks]
 
 
+def test_the_tasks_of_each_session_are_counted() -> None:
+    filled = Filled()
+    assert filled.queue.lengths() == {}
+    for session, targets in (("a", ""), ("b", "x"), ("a", "xy"), ("a", "")):
+        filled.push(session, targets)
+    assert filled.queue.lengths() == {"a": 3, "b": 1}
+    filled.take_all()
+    assert filled.queue.lengths() == {}
+
+
 def test_sessions_take_turns() -> None:
     filled = Filled()
     for session in "aaabbc":

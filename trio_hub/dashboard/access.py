@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import hmac
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Access", "AccessMiddleware"]
@@ -35,6 +37,43 @@ NO_TOKEN = (
     "The token is missing or wrong. Use the URL that the hub has printed, which contains ?token=..., "
     "or the header 'Authorization: Bearer TOKEN'.\n"
 )
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 34rem; margin: 12vh auto 0; padding: 0 1rem; }
+form { display: flex; flex-wrap: wrap; gap: 0.5rem; }
+label { flex: 1 0 100%; }
+input { flex: 1; min-width: 12rem; }
+input, button { font: inherit; padding: 0.35rem 0.7rem; }
+"""
+ASKS_TOKEN = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Token needed · trio-hub</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>This dashboard needs a token</h1>
+<p>The token is missing or wrong. Use the URL that the hub has printed at its start, which contains
+<code>?token=…</code>, or enter the token here. Each start of the hub makes a new token, unless the setting
+<code>dashboard_token</code> is used.</p>
+<form method="get" action="/">
+<label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button type="submit">Open</button>
+</form>
+</main>
+</body>
+</html>
+"""
+"""The page for browsers whose token is missing or wrong."""
+ASKING = (
+    b"default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; style-src 'sha256-%b'"
+    % b64encode(sha256(STYLE.encode()).digest())
+)
+"""The content security policy of this page: it has a form and its own style, and no scripts."""
 WRONG_HOST = (
     "This request is for another host name. The dashboard listens on this machine only: use localhost, 127.0.0.1 or "
     "[::1].\n"
@@ -116,7 +155,8 @@ class AccessMiddleware:
         async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
-                policy = (b"content-security-policy", PAGE if _is_page(given) else NOTHING)
+                allowed = ASKING if isinstance(app, HTMLResponse) else PAGE if _is_page(given) else NOTHING
+                policy = (b"content-security-policy", allowed)
                 message = {**message, "headers": [*given, policy, *SECURITY_HEADERS, *extra]}
             await send(message)
 
@@ -136,7 +176,13 @@ class AccessMiddleware:
             return self._app, []
         if self._access.knows_by_query(query):
             return self._app, [(b"set-cookie", self._access.set_cookie())]
-        return PlainTextResponse(NO_TOKEN, 403), []
+        return _refusal(headers), []
+
+
+def _refusal(headers: Headers) -> Response:
+    """Return the answer to a request without the right token: a page for browsers, a text for scripts."""
+    wants_page = any(name == b"accept" and b"text/html" in value for name, value in headers)
+    return HTMLResponse(ASKS_TOKEN, 403) if wants_page else PlainTextResponse(NO_TOKEN, 403)
 
 
 def _is_page(headers: Headers) -> bool:

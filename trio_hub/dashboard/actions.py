@@ -20,13 +20,16 @@ from ..logs import get_logger
 from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
+from .bulk import abort_found, resubmit_failures, resubmit_found
 from .journal import Journal, plural
+from .tasks import Search
+from .watching import Watch
 
 __all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
 
 log = get_logger("trio_hub.dashboard")
 
-Action: TypeAlias = Callable[[RunningHub, dict[str, Any]], Awaitable[dict[str, Any]]]
+Action: TypeAlias = Callable[[RunningHub, Watch, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 HEADER = "x-trio-hub"
 ACTOR_COOKIE = "trio_hub_actor"
@@ -43,18 +46,27 @@ def actor_of(request: Request) -> str | None:
     return (request.query_params.get("actor") or request.cookies.get(ACTOR_COOKIE) or "")[:MAX_ACTOR] or None
 
 
-async def _abort(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _abort(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    search = _search(hub, watch, body)
+    if search is not None:
+        return await abort_found(hub, search)
     msg_ids = _msg_ids(body)
     aborted = hub.abort(msg_ids)
     gone = set(aborted)
     return {"aborted": aborted, "not_queued": [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id not in gone]}
 
 
-async def _resubmit(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
-    return {"resubmitted": await hub.resubmit(_msg_ids(body))}
+async def _resubmit(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    group = body.get("group")
+    if type(group) is int:
+        return await resubmit_failures(hub, watch, group)
+    search = _search(hub, watch, body)
+    if search is not None:
+        return await resubmit_found(hub, search)
+    return {"resubmitted": await hub.resubmit(_msg_ids(body)), "refused": []}
 
 
-async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _purge(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     if len(body) != 1:
         raise QueryError('purge: give exactly one of "msg_ids", "query" and "all"')
     if "query" in body:
@@ -66,7 +78,7 @@ async def _purge(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
     return {"purged": await hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
 
 
-async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _shutdown_engine(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     uuid = body.get("uuid")
     if not isinstance(uuid, str):
         raise QueryError('"uuid" must be the uuid of an engine')
@@ -74,7 +86,14 @@ async def _shutdown_engine(hub: RunningHub, body: dict[str, Any]) -> dict[str, A
     return {}
 
 
-async def _stop_hub(hub: RunningHub, body: dict[str, Any]) -> dict[str, Any]:
+async def _drop_owed(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+    client = body.get("client")
+    if not isinstance(client, str):
+        raise QueryError('"client" must be the session of a client')
+    return {"dropped": await hub.drop_owed(client)}
+
+
+async def _stop_hub(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
     hub.shutdown("the dashboard's request")
     return {}
 
@@ -84,15 +103,17 @@ ACTIONS: Mapping[str, Action] = {
     "resubmit": _resubmit,
     "purge": _purge,
     "shutdown_engine": _shutdown_engine,
+    "drop_owed": _drop_owed,
     "stop_hub": _stop_hub,
 }
 
 
-def action_route(hub: RunningHub, journal: Journal, *, allowed: bool) -> Route:
+def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bool) -> Route:
     """Return the route of all actions.
 
     Args:
         hub: The hub that carries out the actions.
+        watch: The observer of the hub.
         journal: Notes who did what.
         allowed: Whether actions are allowed.
     """
@@ -116,9 +137,7 @@ def action_route(hub: RunningHub, journal: Journal, *, allowed: bool) -> Route:
             return refusal(status, why)
 
         if not allowed:
-            return refused(
-                403, "this dashboard is read-only: start the hub with --dashboard-admin true to allow actions"
-            )
+            return refused(403, "this dashboard is read-only: start the hub with --dashboard-admin to allow actions")
         if request.headers.get(HEADER) != "1":
             return refused(403, "the header 'X-Trio-Hub: 1' is missing, which every action requires")
         action = ACTIONS.get(name)
@@ -128,7 +147,7 @@ def action_route(hub: RunningHub, journal: Journal, *, allowed: bool) -> Route:
             return refused(503, "the hub is stopping")
         try:
             body = await _body_of(request)
-            answer = await action(hub, body)
+            answer = await action(hub, watch, body)
         except QueryError as error:
             return refused(400, str(error))
         except KeyError as error:
@@ -180,6 +199,8 @@ def _told(hub: RunningHub, name: str, body: dict[str, Any], answer: dict[str, An
         case "shutdown_engine":
             engine = hub.core.engines.by_ident.get(body["uuid"].encode("utf-8", "replace"))
             return f"asked engine {body['uuid'][:60] if engine is None else engine.id} to end"
+        case "drop_owed":
+            return f"dropped {plural(answer['dropped'], 'result')} that waited for client {body['client'][:60]}"
         case "stop_hub":
             return "asked the hub to stop"
         case _:
@@ -196,6 +217,18 @@ def _msg_ids(body: dict[str, Any]) -> list[str]:
     if not isinstance(msg_ids, list) or not msg_ids or not all(isinstance(one, str) for one in msg_ids):
         raise QueryError('"msg_ids" must be a list of at least one text')
     return msg_ids
+
+
+def _search(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> Search | None:
+    """Return the search for the tasks that an action is for; None if the action does not name a query."""
+    if "query" not in body:
+        return None
+    if "msg_ids" in body:
+        raise QueryError('give either "msg_ids" or "query"')
+    text = body.get("text", "")
+    if not isinstance(text, str):
+        raise QueryError('"text" must be a text')
+    return Search(hub, watch, body["query"], text)
 
 
 def _shown(values: dict[str, Any]) -> str:

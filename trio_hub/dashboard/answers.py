@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from starlette.responses import Response
@@ -11,7 +10,6 @@ from ..records import parse_query
 from ..runtime import RunningHub
 from ..wire.plain import json_bytes
 from .engines import connectors, engine_row
-from .failures import without_ansi
 from .watching import Watch
 
 __all__ = ["as_json", "engine_details", "engine_table", "failure_table", "refusal"]
@@ -38,13 +36,14 @@ def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
     rows = []
     for engine in connectors(hub):
         seen = watch.engines.meet(engine)
-        rows.append(engine_row(hub, engine, seen, running.get(seen.row)))
+        rows.append(engine_row(hub, engine, seen, running.get(seen.row), watch.usage.of(engine, now)))
+    watch.usage.keep({row["uuid"] for row in rows})
     engines = hub.core.engines
     funnel = engines.registrations | {"first_heartbeat": engines.engines_registered}
     return {"now": now, "engines": sorted(rows, key=lambda row: row["id"]), "funnel": funnel}
 
 
-def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] | None:
+def engine_details(hub: RunningHub, watch: Watch, uuid: str, now: float) -> dict[str, Any] | None:
     """Return an engine, registered or not any more, with its history; None if its uuid is unknown."""
     seen = watch.engines.seen.get(uuid)
     engine = next((engine for engine in connectors(hub) if engine.uuid == uuid), None)
@@ -52,7 +51,8 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str) -> dict[str, Any] |
         seen = watch.engines.meet(engine)
     if seen is None or seen.id is None:
         return None
-    row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row))
+    usage = None if engine is None else watch.usage.of(engine, now)
+    row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row), usage)
     bars = watch.bars
     recent = []
     for number in range(bars.ended - 1, bars.ended - len(bars) - 1, -1):
@@ -76,16 +76,17 @@ def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
     return running
 
 
-async def failure_table(hub: RunningHub, watch: Watch) -> dict[str, Any]:
-    """Return the errors in groups, with the traceback of the newest error of each group. Raises `StoreError`."""
+async def failure_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
+    """Return the errors in groups, with the traceback of the latest error of each group. Raises `StoreError`."""
     groups = watch.failures.groups()
     query = parse_query({"msg_id": {"$in": [group.msg_id for group in groups]}})
     records = await hub.core.store.find(query, ["result_content"]) if groups else []
     tracebacks = {record["msg_id"]: _traceback(record["result_content"]) for record in records}
-    return {"groups": [asdict(group) | {"traceback": tracebacks.get(group.msg_id, "")} for group in groups]}
+    names = watch.progress.names
+    return {"groups": [group.as_dict(now, names) | {"traceback": tracebacks.get(group.msg_id, "")} for group in groups]}
 
 
 def _traceback(content: Any) -> str:
     lines = content.get("traceback") if isinstance(content, dict) else None
     text = "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines or "")
-    return without_ansi(text)[-MAX_TRACEBACK:]
+    return text[-MAX_TRACEBACK:]

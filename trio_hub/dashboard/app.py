@@ -21,12 +21,14 @@ from .access import Access, AccessMiddleware
 from .actions import action_route, actor_of
 from .answers import as_json, engine_details, engine_table, failure_table, refusal
 from .audience import EventStream
+from .bulk import count_found
+from .clients import client_table
 from .feed import Feed
 from .journal import MAX_ENTRIES, as_rows
 from .metrics import exposition
 from .static_files import StaticFile, static_files
-from .story import task_details
-from .tasks import MAX_LIMIT, find_tasks
+from .story import output_headers, task_details, whole_output
+from .tasks import MAX_LIMIT, Search, find_tasks
 from .timings import Timings
 from .trace import trace_parts
 
@@ -45,7 +47,7 @@ TRACE_HEADERS = [
 def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
     """Return the application for a hub."""
     routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
-    routes.append(action_route(hub, feed.history.journal, allowed=feed.admin))
+    routes.append(action_route(hub, feed.watch, feed.history.journal, allowed=feed.admin))
     return AccessMiddleware(Starlette(routes=routes), access)
 
 
@@ -108,10 +110,13 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
 
     async def engine(request: Request) -> Response:
         uuid = request.path_params["uuid"]
-        details = engine_details(hub, watch, uuid)
+        details = engine_details(hub, watch, uuid, time())
         if details is None:
             return refusal(404, f"the engine {uuid!r} is unknown, or it left long ago")
         return as_json(details)
+
+    async def clients(request: Request) -> Response:
+        return as_json(client_table(hub, watch.clients, time()))
 
     async def stream(request: Request) -> Response:
         return as_json(await feed.bars_since(_whole(request, "since", 0, 2**62), MAX_FIRST_BARS))
@@ -136,7 +141,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         return as_json({"labels": watch.progress.table(watch.bars)})
 
     async def failures(request: Request) -> Response:
-        return as_json(await failure_table(hub, watch))
+        return as_json(await failure_table(hub, watch, time()))
 
     async def tasks(request: Request) -> Response:
         asked = request.query_params
@@ -150,17 +155,30 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         )
         return as_json(found)
 
+    async def count(request: Request) -> Response:
+        asked = request.query_params
+        search = Search(hub, watch, _query_in(asked.get("query")), asked.get("text", ""))
+        return as_json(await count_found(hub, search))
+
+    async def output(request: Request) -> Response:
+        msg_id, stream = request.path_params["msg_id"], request.path_params["stream"]
+        text = await whole_output(hub, msg_id, stream)
+        if text is None:
+            return _no_record(msg_id)
+        return Response(text.encode("utf-8", "backslashreplace"), headers=output_headers(msg_id, stream))
+
     async def task(request: Request) -> Response:
         msg_id = request.path_params["msg_id"]
         details = await task_details(hub, watch, msg_id)
         if details is None:
-            return refusal(404, f"there is no record of {msg_id!r}: it is unknown, or was dropped or purged")
+            return _no_record(msg_id)
         return as_json(details)
 
     return [
         Route("/api/events", explained(events)),
         Route("/api/engines", explained(engines)),
         Route("/api/engines/{uuid:path}", explained(engine)),
+        Route("/api/clients", explained(clients)),
         Route("/api/stream", explained(stream)),
         Route("/api/history", explained(history)),
         Route("/api/journal", explained(journal)),
@@ -169,7 +187,13 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         Route("/api/failures", explained(failures)),
         Route("/api/tasks", explained(tasks)),
         Route("/api/tasks/{msg_id:path}", explained(task)),
+        Route("/api/count", explained(count)),
+        Route("/api/output/{stream}/{msg_id:path}", explained(output)),
     ]
+
+
+def _no_record(msg_id: str) -> Response:
+    return refusal(404, f"there is no record of {msg_id!r}: it is unknown, or was dropped or purged")
 
 
 def explained(endpoint: Endpoint) -> Endpoint:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["KINDS", "STATUSES", "Bar", "Bars"]
 
 KINDS = ("task", "mux", "broadcast")
-STATUSES = ("ok", "error", "aborted", "running")
+STATUSES = ("ok", "failed", "aborted", "running")
 RUNNING = 3
 SIZE = 100_000
 """The number of ended tasks to keep. They take about 20 MB."""

@@ -115,7 +115,9 @@ def connectors(hub: RunningHub) -> Iterator[EngineConnector]:
     yield from engines.lost
 
 
-def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen, running: Any) -> dict[str, Any]:
+def engine_row(
+    hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen, running: Any, usage: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return an engine as the pages show it.
 
     Args:
@@ -123,6 +125,7 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         engine: The hub's object for the engine; None if the hub no longer has one.
         seen: The dashboard's entry for the engine.
         running: The engine's running request, in the form of ``/api/engines``.
+        usage: What the engine uses, as `trio_hub.dashboard.usage.UsageBook.of` returns it.
     """
     missed = hub.core.hearts.heartmonitor.misses(seen.uuid.encode("utf-8", "replace"))
     error = seen.last_error
@@ -141,6 +144,7 @@ def engine_row(hub: RunningHub, engine: EngineConnector | None, seen: EngineSeen
         "running": running,
         "done": seen.done,
         "failed": seen.failed,
+        "usage": usage,
         "last_error": None if error is None else dict(zip(("msg_id", "ename", "evalue", "t"), error, strict=True)),
     }
 

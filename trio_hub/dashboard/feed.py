@@ -16,6 +16,7 @@ from .audience import Audience, event_message
 from .bars import Bar
 from .engines import connectors
 from .history import History
+from .nextsteps import next_steps
 from .process import Process
 from .series import LastMinute, Rates, Series
 from .spans import FOLDS
@@ -66,6 +67,7 @@ class Feed:
             "loop": LastMinute(LOOP_BOUNDS),
         }
         self._process = Process()
+        self._next_steps = next_steps(hub)
         self._statistics = hub.statistics()
         self._point: dict[str, float] = {}
         self._losses = 0
@@ -204,6 +206,7 @@ class Feed:
             "latencies": {name: latency.summary() for name, latency in self._latencies.items()},
             "process": self._process.as_dict(),
             "clients": self._statistics.sessions,
+            "next_steps": self._next_steps,
         }
 
     # Single tasks

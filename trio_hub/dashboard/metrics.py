@@ -160,7 +160,7 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_engines_lost_total",
         "counter",
-        "Engines that are gone, by reason: ended, heart, request, shutdown or unreachable.",
+        "Engines that are gone, by reason: died, ended, heart, request, shutdown or unreachable.",
         ("reason",),
         _each(lambda numbers: numbers.statistics.engines_lost),
     ),

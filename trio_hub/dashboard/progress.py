@@ -71,7 +71,7 @@ class Progress:
                 "queued": self.submitted[number] - running[number] - ok[number] - error[number] - aborted[number],
                 "running": running[number],
                 "ok": ok[number],
-                "error": error[number],
+                "failed": error[number],
                 "aborted": aborted[number],
                 "run_seconds": self.seconds[number] / self.timed[number] if self.timed[number] else None,
             }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import QueryError
 from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
-from ..records.record import TaskRecord, unpacked
+from ..records.record import TEXT_KEYS, TaskRecord, unpacked
 from ..runtime import RunningHub
-from .failures import without_ansi
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch
 
-__all__ = ["task_details"]
+__all__ = ["output_headers", "task_details", "whole_output"]
 
 MAX_TEXT = 100_000
 """The maximum length of each text in characters. The end of long output is kept, and the beginning of other texts."""
@@ -37,11 +37,14 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
         "story": _story(watch, record, row["state"]),
         "why_waiting": why_waiting(hub.core, msg_id) or _why_at_engine(watch, msg_id),
         "waits_for": [] if waiting is None else sorted(waiting.depends_on)[:MAX_NAMED],
+        "waits_for_more": 0 if waiting is None else max(0, len(waiting.depends_on) - MAX_NAMED),
         "stdout": record.stdout[-MAX_TEXT:],
         "stderr": record.stderr[-MAX_TEXT:],
+        "stdout_left_out": max(0, len(record.stdout) - MAX_TEXT),
+        "stderr_left_out": max(0, len(record.stderr) - MAX_TEXT),
         "outputs": [text for text in [_plain_text(output)] if text is not None],
         "result": _result(record, content, output),
-        "error": _error(content) if row["state"] == "error" else None,
+        "error": _error(content) if row["state"] == "failed" else None,
         "header": unpacked("header", record.header),
         "metadata": unpacked("metadata", record.metadata),
         "resubmitted_as": [record.resubmitted] if record.resubmitted else [],
@@ -58,7 +61,7 @@ def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]
         seen = watch.engines.by_row.get(bar.row)
         where = "an engine" if seen is None else f"engine {seen.id} ({seen.uuid})"
         steps.append((bar.start, "sent", f"to {where}"))
-        if bar.status == "error" and bar.end is not None and (state == "running" or record.completed is None):
+        if bar.status == "failed" and bar.end is not None and (state == "running" or record.completed is None):
             steps.append((bar.end, "retried", f"after {where}"))
     if record.started is not None:
         steps.append((seconds(record.started), "started", "by the engine's clock"))
@@ -96,7 +99,34 @@ def _error(content: Any) -> dict[str, str]:
     return {
         "ename": str(content.get("ename", "")),
         "evalue": str(content.get("evalue", ""))[:MAX_TEXT],
-        "traceback": without_ansi(text)[:MAX_TEXT],
+        "traceback": text[:MAX_TEXT],
+    }
+
+
+async def whole_output(hub: RunningHub, msg_id: str, stream: str) -> str | None:
+    """Return all recorded output of a task; None if there is no record of the task.
+
+    Args:
+        hub: The hub.
+        msg_id: The task.
+        stream: ``stdout`` or ``stderr``.
+
+    Raises:
+        QueryError: There is no such stream.
+        StoreError: The database cannot be read.
+    """
+    if stream not in TEXT_KEYS:
+        raise QueryError(f"there is no output {stream[:60]!r}; there are {' and '.join(sorted(TEXT_KEYS))}")
+    found = await hub.core.store.find(parse_query({"msg_id": msg_id}), [stream])
+    return str(found[0][stream]) if found else None
+
+
+def output_headers(msg_id: str, stream: str) -> dict[str, str]:
+    """Return the headers of an answer with the output of a task, which a browser saves as a file."""
+    name = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in msg_id)
+    return {
+        "content-type": "text/plain; charset=utf-8",
+        "content-disposition": f'attachment; filename="{name[:100]}-{stream}.txt"',
     }
 
 

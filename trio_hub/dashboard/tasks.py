@@ -10,10 +10,10 @@ from ..errors import QueryError
 from ..hub.labels import MAX_LABEL
 from ..records import Query, parse_query
 from ..runtime import RunningHub
-from ..wire.plain import json_text
+from ..wire.plain import json_text, printable
 from .watching import Watch
 
-__all__ = ["MAX_LIMIT", "find_tasks", "row_of", "state_of"]
+__all__ = ["MAX_LIMIT", "Search", "find_tasks", "row_of", "state_of"]
 
 MAX_LIMIT = 1000
 """The maximum number of rows in one answer."""
@@ -21,6 +21,8 @@ SLICE = 500
 """The number of records that are read from the database at a time."""
 MAX_LOOKED_AT = 20_000
 """The maximum number of records that are searched for one answer. The next answer continues from there."""
+MAX_ERROR = 200
+"""The maximum length of the type and of the text of an error in a row, in characters."""
 KEYS = ("label", "queue", "submitted", "started", "completed", "engine_uuid", "client_uuid")
 FULL_KEYS = (*KEYS, "header", "result_content")
 
@@ -41,20 +43,15 @@ async def find_tasks(
         QueryError: The query is invalid.
         StoreError: The database cannot be read.
     """
-    conditions = parse_query({} if query is None else query).conditions
+    search = Search(hub, watch, query, text)
     store = hub.core.store
     history = await store.history()
     end = len(history) if before is None else _place_of(history, before)
     found: list[str] = []
     looked_at = 0
-    wanted = text.casefold()
     while end > 0 and len(found) < limit and looked_at < MAX_LOOKED_AT:
         start = max(0, end - SLICE)
-        msg_ids = history[start:end]
-        if conditions or wanted:
-            among = parse_query({"msg_id": {"$in": msg_ids}}).conditions
-            records = {one["msg_id"]: one for one in await store.find(Query((*among, *conditions)), KEYS)}
-            msg_ids = [one for one in msg_ids if one in records and _has(watch, records[one], wanted)]
+        msg_ids = await search.among(history[start:end])
         looked_at += end - start
         newest = msg_ids[::-1][: limit - len(found)]
         found += newest
@@ -64,8 +61,43 @@ async def find_tasks(
     return {
         "rows": [row_of(hub, watch, by_id[msg_id]) for msg_id in found if msg_id in by_id],
         "next": history[end] if end > 0 else None,
-        "total": None if conditions or wanted else len(history),
+        "total": None if search.is_limited else len(history),
     }
+
+
+class Search:
+    """A search for tasks by a query and a text. Raises `QueryError` if the query is invalid.
+
+    Args:
+        hub, watch: The hub and its observer.
+        query: A query in the hub's query language; None for all tasks.
+        text: A text that the msg_id, the label, the client's session or the engine's uuid contains, in any case.
+    """
+
+    def __init__(self, hub: RunningHub, watch: Watch, query: Any = None, text: str = "") -> None:
+        self._store = hub.core.store
+        self._watch = watch
+        self._conditions = parse_query({} if query is None else query).conditions
+        self._wanted = text.casefold()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there are tasks that may not match."""
+        return bool(self._conditions or self._wanted)
+
+    async def among(self, msg_ids: Sequence[str], only: dict[str, Any] | None = None) -> list[str]:
+        """Return the msg_ids of matching tasks, in the given order. Raises `StoreError`.
+
+        Args:
+            msg_ids: The msg_ids of the tasks to search.
+            only: A further query, which the tasks must match too.
+        """
+        if not (self.is_limited or only):
+            return list(msg_ids)
+        among = parse_query({"msg_id": {"$in": list(msg_ids)}} | (only or {})).conditions
+        found = await self._store.find(Query((*among, *self._conditions)), KEYS)
+        records = {record["msg_id"]: record for record in found}
+        return [one for one in msg_ids if one in records and _has(self._watch, records[one], self._wanted)]
 
 
 def _place_of(history: Sequence[str], msg_id: str) -> int:
@@ -88,26 +120,35 @@ def row_of(hub: RunningHub, watch: Watch, record: dict[str, Any]) -> dict[str, A
     seen = None if uuid is None else watch.engines.seen.get(uuid)
     running = watch.bars.running.get(msg_id)
     started = seconds(record["started"])
+    state = state_of(hub, record)
     return {
         "msg_id": msg_id,
         "label": _label_of(watch, record),
         "kind": record["queue"] or "task",
-        "state": state_of(hub, record),
+        "state": state,
         "submitted": seconds(record["submitted"]),
         "started": running[2] if started is None and running is not None else started,
         "completed": seconds(record["completed"]),
         "engine_id": None if seen is None else seen.id,
         "engine_uuid": uuid,
         "client": record["client_uuid"],
+        "error": _error_in(record["result_content"]) if state == "failed" else None,
     }
 
 
+def _error_in(content: Any) -> dict[str, str]:
+    """Return the type of an error, and the first line of its text, as in `trio_hub.hub.events.TaskFinished`."""
+    content = content if isinstance(content, dict) else {}
+    ename, evalue = (printable(str(content.get(key) or "")) for key in ("ename", "evalue"))
+    return {"ename": ename[:MAX_ERROR], "evalue": evalue.partition("\n")[0][:MAX_ERROR]}
+
+
 def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
-    """Return ``waiting``, ``queued``, ``running``, ``ok``, ``error`` or ``aborted``."""
+    """Return ``waiting``, ``queued``, ``running``, ``ok``, ``failed`` or ``aborted``."""
     if record["completed"] is not None:
         content = record["result_content"]
         status = content.get("status") if isinstance(content, dict) else None
-        return status if status in ("ok", "aborted") else "error"
+        return status if status in ("ok", "aborted") else "failed"
     task = hub.core.tasks.scheduler.tasks.get(record["msg_id"])
     if task is not None:
         return task.state.value

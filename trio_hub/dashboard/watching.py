@@ -22,17 +22,20 @@ from ..hub.events import (
     TaskSubmitted,
 )
 from .bars import KINDS, STATUSES, Bars
+from .clients import ClientBook
 from .engines import EngineBook, EngineEvent
 from .failures import Failures
 from .journal import JournalEvent
 from .progress import EARLIER, Progress
 from .timings import Timings
+from .usage import UsageBook
 
 __all__ = ["Watch"]
 
 _KIND = {kind: number for number, kind in enumerate(KINDS)}
-_STATUS = {status: number for number, status in enumerate(STATUSES[:3])}
-_ERROR = _STATUS["error"]
+_FAILED = STATUSES.index("failed")
+_STATUS = {"ok": STATUSES.index("ok"), "error": _FAILED, "aborted": STATUSES.index("aborted")}
+"""By the status in an event, the index in `STATUSES`."""
 
 
 def _clock() -> Callable[[], float]:
@@ -63,6 +66,8 @@ class Watch:
         self.progress = Progress()
         self.failures = Failures()
         self.engines = EngineBook()
+        self.clients = ClientBook()
+        self.usage = UsageBook()
         self.waiting: dict[str, tuple[int, float | None]] = {}
         """The tasks without an engine, by msg_id: the number of the label, and the time of submission. The time is None
         for a task that had an engine before."""
@@ -92,12 +97,14 @@ class Watch:
 
     def _submitted(self, event: TaskSubmitted) -> None:
         label = self.progress.submit(event.label)
+        now = self._clock()
+        self.clients.submitted(event.client, now)
         if event.queue == "task":
-            self.waiting[event.msg_id] = label, self._clock()
+            self.waiting[event.msg_id] = label, now
         else:  # the hub has sent it to its engine already
             uuid = event.engine_uuid
             row = -1 if uuid is None else self.engines.of(uuid).row
-            self.bars.start(event.msg_id, row, self._clock(), _KIND[event.queue], label)
+            self.bars.start(event.msg_id, row, now, _KIND[event.queue], label)
 
     def _assigned(self, event: TaskAssigned) -> None:
         now = self._clock()
@@ -116,29 +123,32 @@ class Watch:
 
     def _end_attempt(self, msg_id: str, now: float) -> int:
         """End the attempt at a task on its last engine; return the number of the task's label."""
-        before = self.bars.end(msg_id, now, _ERROR)
+        before = self.bars.end(msg_id, now, _FAILED)
         return self.progress.submit(EARLIER) if before is None else before[4]
 
     def _finished(self, event: TaskFinished) -> None:
         now = self._clock()
         msg_id = event.msg_id
-        status = _STATUS.get(event.status, _ERROR)
+        status = _STATUS.get(event.status, _FAILED)
         running = self.bars.end(msg_id, now, status)
+        label: int | None = None
         if running is not None:
             _, _, start, kind, label = running
             self._run[kind].observe(now - start)
             self.progress.end(label, status, now - start)
         elif (waited := self.waiting.pop(msg_id, None)) is not None:
-            self.progress.end(waited[0], status, None)
+            label = waited[0]
+            self.progress.end(label, status, None)
         uuid = event.engine_uuid
         seen = None if uuid is None else self.engines.seen.get(uuid)
         if seen is not None:
             seen.done += 1
-        if status == _ERROR:
+        if status == _FAILED:
             if seen is not None:
                 seen.failed += 1
                 seen.last_error = msg_id, event.ename, event.evalue, now
-            self.failures.add(event.ename, event.evalue, now, msg_id, None if seen is None else seen.id)
+            engine_id = None if seen is None else seen.id
+            self.failures.add(event.ename, event.evalue, now, msg_id, engine_id, event.where, label)
 
     def _engine_changed(self, event: EngineEvent) -> None:
         self.engines.happened(event, self._clock())

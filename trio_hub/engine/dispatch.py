@@ -170,6 +170,11 @@ class Dispatcher:
             self._stuck = True
             self._due.set()
 
+    def report(self, msg_type: str, content: dict[str, Any]) -> None:
+        """Publish a message that belongs to no request, unless ZeroMQ does not take it now."""
+        if not self._stuck:
+            self._publish(msg_type, msg_type, content, b"{}")
+
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
         frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})

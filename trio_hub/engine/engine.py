@@ -27,6 +27,7 @@ from .options import EngineOptions
 from .output import Printed, Redirection
 from .registrar import Registrar
 from .tunnels import TunnelFailed, Tunnels
+from .usage import UsageReporter
 
 __all__ = ["Engine", "RegistrationFailed"]
 
@@ -91,6 +92,7 @@ class Engine:
         self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
         self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
+        self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
         self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
@@ -99,6 +101,7 @@ class Engine:
         self._returned = trio.Event()
         self.hb_period = 3.0
         self._misses = 0
+        self._killed = False
         self.reason = ""
         """Why the engine ends."""
 
@@ -122,6 +125,7 @@ class Engine:
                         nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
                     nursery.start_soon(self._control.die_as_told, name="signals")
                     nursery.start_soon(self._look_after_returns, name="returns")
+                    nursery.start_soon(self._usage.run, name="usage")
                     await self._watch_hub()
             finally:
                 nursery.cancel_scope.cancel()
@@ -137,9 +141,9 @@ class Engine:
             self._opened = trio.Event()
             await self._receiver.run()  # until all channels are closed, as when the engine moves to another hub
 
-    def stop(self, reason: str) -> None:
-        """End the engine: unregister, and return from `run`."""
-        self.reason = self.reason or reason
+    def stop(self, reason: str, *, killed: bool = False) -> None:
+        """End the engine: unregister, and return from `run`. `killed`: somebody has killed it, rather than asked."""
+        self.reason, self._killed = self.reason or reason, killed
         self._scope.cancel()
 
     def _asked_to_end(self) -> None:
@@ -152,7 +156,7 @@ class Engine:
             self._redirection.drain(self._printed)
             self.dispatcher.flush()
             if self.id >= 0:
-                content = {"id": self.id, "uuid": self._uuid}
+                content: dict[str, Any] = {"id": self.id, "uuid": self._uuid, "killed": self._killed}
                 if self.reason:
                     content["cause"] = self.reason
                 link.send("registration", self.dispatcher.session.write("unregistration_request", content))
@@ -214,6 +218,7 @@ class Engine:
         period = answer.get("hb_period")
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000
+        self._usage.asked(answer.get("usage_period"))
         self._registered(engine_id)
         self._tell_nanny()
 

@@ -187,7 +187,7 @@ def _tell_hub(state: dict[str, Any], cause: str) -> None:
         scheme=state["scheme"],
         username="trio-hub-nanny",
     )
-    content = {"id": state["id"], "uuid": state["uuid"], "cause": cause}
+    content = {"id": state["id"], "uuid": state["uuid"], "killed": True, "cause": cause}
     context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.linger = TELLS_WITHIN

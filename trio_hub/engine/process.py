@@ -274,7 +274,7 @@ async def _watch_nanny(lifeline: int, engine: Engine) -> None:
         await trio.lowlevel.wait_readable(lifeline)
         try:
             if os.read(lifeline, 1) == b"":
-                engine.stop("its nanny was killed")
+                engine.stop("its nanny was killed", killed=True)
                 return
         except OSError:  # user code has closed it
             return

@@ -223,8 +223,8 @@ class Answers:
         outcomes = self.outcomes[queue]
         outcomes[status if status in outcomes else "error"] += 1
         if self._host.listening:
-            ename, evalue = ("", "") if status in ("ok", "aborted") else self._session.error_in(reply)
-            self._notices.tell(TaskFinished(msg_id, engine_uuid, status, ename, evalue))
+            error = ("", "", "") if status in ("ok", "aborted") else self._session.error_in(reply)
+            self._notices.tell(TaskFinished(msg_id, engine_uuid, status, *error))
 
     # Sending to clients
 

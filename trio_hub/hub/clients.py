@@ -70,6 +70,10 @@ class Clients:
             _, given_up = self._owed.popitem(last=False)
             self.owed -= len(given_up)
 
+    def owed_by_session(self) -> dict[str, int]:
+        """Return the number of results that wait for each session that is away, the longest wait first."""
+        return {session: len(results) for session, results in self._owed.items()}
+
     def presume_settled(self, session: str, msg_id: str, now: datetime) -> None:
         """Note a result that the session does not wait for, unless its connections are broken."""
         presumed = self._presumed

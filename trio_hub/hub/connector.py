@@ -9,6 +9,7 @@ from ..errors import EngineError
 from ..schedulers.task import Worker
 from ..schedulers.unanswered import Lane
 from ..wire.frames import Frames
+from .usage import EngineUsage
 
 __all__ = [
     "EngineConnector",
@@ -101,6 +102,7 @@ class EngineConnector:
     - ``told_to_stop``: whether somebody has asked the engine to end, so that nobody starts it again;
     - ``loss``: the reason of the engine's last loss, one of `trio_hub.hub.engines.LOSSES`; empty if there was none;
     - ``cause``: why the engine is gone, for errors, such as ``killed by signal 9 (SIGKILL)``; empty if it is not gone;
+    - ``usage``: the engine's last report of what it and its machine use; None if there was none;
     - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard.
     """
 
@@ -121,6 +123,7 @@ class EngineConnector:
         "scope",
         "state",
         "told_to_stop",
+        "usage",
         "uuid",
         "worker",
     )
@@ -145,6 +148,7 @@ class EngineConnector:
         self.loss = ""
         self.cause = ""
         self.may_return = False
+        self.usage: EngineUsage | None = None
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"

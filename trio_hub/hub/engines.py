@@ -29,9 +29,10 @@ __all__ = ["LOSSES", "Engines"]
 
 log = get_logger("trio_hub.hub")
 
-LOSSES = ("ended", "heart", "request", "shutdown", "unreachable")
+LOSSES = ("died", "ended", "heart", "request", "shutdown", "unreachable")
 """The reasons for the loss of an engine, see `trio_hub.hub.events.EngineUnregistered`."""
 _CAUSES = {
+    "died": "its process has died",
     "ended": "its process has ended",
     "heart": "its heart has stopped",
     "request": "it has unregistered",
@@ -58,6 +59,7 @@ class Engines:
         changes: keeps the recent changes for clients that may have missed them.
         hb_period: milliseconds between pings; sent to engines that register.
         engine_info: connection info for engines; sent to engines that register.
+        usage_period: seconds between the reports that engines of this project are asked for; 0: none.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Engines:
         *,
         hb_period: int,
         engine_info: dict[str, Any],
+        usage_period: float = 0.0,
     ) -> None:
         self._host = host
         self._session = session
@@ -78,8 +81,8 @@ class Engines:
         self._notices = notices
         self._heartmonitor = heartmonitor
         self.changes = changes
-        self.hb_period = hb_period
-        self.engine_info = engine_info
+        self.hb_period, self.engine_info = hb_period, engine_info
+        self._asks = {"usage_period": usage_period} if usage_period else {}
         self.alive: dict[int, EngineConnector] = {}
         """The engines that are registered (`EngineState.is_registered`), by id."""
         self.by_ident: dict[bytes, EngineConnector] = {}
@@ -135,7 +138,7 @@ class Engines:
         engine.host = self._host.peer_address()
         if named := _WITH_PID.fullmatch(msg.header.msg_id):
             engine.pid = int(named[1])
-        told = {"id": engine.id, "hb_period": self.hb_period, "connection_info": self.engine_info}
+        told = {"id": engine.id, "hb_period": self.hb_period, "connection_info": self.engine_info} | self._asks
         self.incoming_registrations[engine.ident] = engine
         try:
             self._host.start_engine(engine)

@@ -43,9 +43,15 @@ class EngineRegistered(msgspec.Struct, frozen=True, gc=False):
 
 
 class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
-    """An engine is gone.
+    """An engine is gone. The log has the cause.
 
-    ``reason`` is ``"ended"``, ``"heart"``, ``"request"``, ``"shutdown"`` or ``"unreachable"``. The log has the cause.
+    The ``reason`` is one of:
+
+    - ``"request"``: the engine has unregistered, since it ends;
+    - ``"shutdown"``: the engine ends, since a client has asked for it;
+    - ``"died"``: its process has ended without a goodbye, as its nanny has told, for example after SIGKILL;
+    - ``"ended"``: the same of a local engine, as the hub has seen itself;
+    - ``"heart"``: its heart has stopped; ``"unreachable"``: no message reaches it, though its heart beats.
     """
 
     id: int
@@ -107,7 +113,8 @@ class TaskQueued(msgspec.Struct, frozen=True, gc=False):
 class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     """A request has been answered. ``status`` is ``"ok"``, ``"error"`` or ``"aborted"``.
 
-    For an error, ``ename`` is its type, and ``evalue`` the first line of its text, at most 200 characters.
+    For an error, ``ename`` is its type, and ``evalue`` the first line of its text, at most 200 characters. ``where`` is
+    the line that raised it, such as ``project/model.py:12 in fit``, if its traceback names one.
     """
 
     msg_id: str
@@ -115,6 +122,7 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     status: str
     ename: str = ""
     evalue: str = ""
+    where: str = ""
 
 
 class RecordsPurged(msgspec.Struct, frozen=True, gc=False):

@@ -44,7 +44,8 @@ class Goodbyes:
         """Unregister an engine that asks to leave, also while it is registering.
 
         A message that names a uuid is ignored if the engine with this id has another uuid. A message that names only
-        an id is checked first, see `heart_asked`. An engine of this project also says why it ends (``cause``).
+        an id is checked first, see `heart_asked`. An engine of this project also says why it ends (``cause``), and
+        whether it was ``killed``; for an engine that has died, its nanny says so.
         """
         content = self._session.content(msg)
         engine_id = content.get("id")
@@ -64,7 +65,8 @@ class Goodbyes:
                 "other_engine", "an unregistration that means another engine", engine=engine_id, uuid=speaks_of
             )
         else:
-            self._unregister(engine, _cause_in(content), may_return=False)
+            reason = "died" if content.get("killed") is True else "request"
+            self._unregister(engine, reason, _cause_in(content), may_return=False)
 
     def _doubt(self, engine: EngineConnector) -> None:
         if engine in self.doubted:
@@ -88,12 +90,12 @@ class Goodbyes:
         else:
             # If the hub has started the engine's process, it may know more.
             cause = engine.cause or "somebody has unregistered it, such as its nanny, and its heart did not answer"
-            self._unregister(engine, cause, may_return=True)
+            self._unregister(engine, "died", cause, may_return=True)
 
-    def _unregister(self, engine: EngineConnector, cause: str, *, may_return: bool) -> None:
+    def _unregister(self, engine: EngineConnector, reason: str, cause: str, *, may_return: bool) -> None:
         """Lose an engine that was unregistered, or end its registration, unless it is gone already."""
         if engine.state.is_registered:
-            self._engines.lose_engine(engine, "request", cause, may_return=may_return)
+            self._engines.lose_engine(engine, reason, cause, may_return=may_return)
         elif engine.state is EngineState.REGISTERING:
             self._engines.purge_stalled_registration(engine, may_return=may_return)
             engine.end_scope()

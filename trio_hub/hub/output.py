@@ -11,6 +11,7 @@ from ..wire.messages import Message, Session
 from .engines import Engines
 from .notices import Notices
 from .ports import Host
+from .usage import USAGE, usage_in
 
 __all__ = ["Output"]
 
@@ -42,11 +43,14 @@ class Output:
         if self._host.is_wanted("iopub_out", frames):
             return True
         msg_type = self._session.msg_type_untrusted(frames)
-        return msg_type in _OUTPUT or msg_type is None or msg_type.endswith(("_request", "_reply"))
+        return msg_type in _OUTPUT or msg_type is None or msg_type == USAGE or msg_type.endswith(("_request", "_reply"))
 
     def monitor_iopub_message(self, topics: list[bytes], msg: Message) -> None:
         """Pass a message that an engine has published on to all clients, and record it if it is output."""
         msg_type = msg.header.msg_type
+        if msg_type == USAGE:
+            self._note_usage(msg)
+            return
         if msg_type.endswith(("_request", "_reply")) and msg_type != "shutdown_reply":
             self._notices.ignore("not_output", f"{msg_type!r} is no output", task=msg.parent.msg_id, channel="iopub")
             return
@@ -57,6 +61,15 @@ class Output:
                 self._engines.lose_engine(engine, "shutdown")
         elif msg_type in _OUTPUT and msg.parent.msg_id:
             self.save_iopub_message(topics, msg)
+
+    def _note_usage(self, msg: Message) -> None:
+        """Note what an engine uses. Clients are not told, since they have not asked for it."""
+        engine = self._engines.by_ident.get(msg.header.session.encode("utf-8", "replace"))
+        try:
+            if engine is not None:
+                engine.usage = usage_in(self._session.content(msg))
+        except WireError as error:
+            self._notices.unreadable("iopub", error)
 
     def save_iopub_message(self, topics: list[bytes], msg: Message) -> None:
         """Record the output of a request."""

@@ -80,6 +80,13 @@ class OwedResults:
         except Exception as error:
             self._notices.failed("owed result", error, task=msg_id)
 
+    def drop(self, session: str) -> list[str]:
+        """Give up the results that are owed to a client, and return their msg_ids. Their records stay. Never raises.
+
+        The caller notes in the records that the results are `settled`.
+        """
+        return self.clients.settle(session)
+
     def heard_of(self, channel: str, idents: list[bytes], session: str) -> None:
         """Note the identity from which a client speaks, and send the results that are owed to it."""
         if idents and self.clients.heard(session, channel, idents[0], self._now):

@@ -65,7 +65,7 @@ class Settings(TypedDict, total=False):
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
     - ``hwm``, ``scheme``: see `TaskScheduler`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
-    - ``hb_period``, ``engine_info``: see `Engines`;
+    - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
     - ``broadcast_channels``: the channels to engines; an engine is connected to the one with index id modulo their
       number;
     - ``strict``: whether requests are on disk before an engine sees them, and results before a client does;
@@ -81,6 +81,7 @@ class Settings(TypedDict, total=False):
     max_heartmonitor_misses: int
     hb_period: int
     engine_info: dict[str, Any]
+    usage_period: float
     broadcast_channels: Sequence[str]
     strict: bool
     queue_memory: int
@@ -112,6 +113,7 @@ class Parts:
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
+        usage_period: float = 0.0,
         broadcast_channels: Sequence[str] = ("broadcast_out",),
         strict: bool = False,
         queue_memory: int = 256 << 20,
@@ -142,7 +144,15 @@ class Parts:
         self.routes = routes = Routes(host, session, notices)
         heartmonitor = HeartMonitor(heart_token, max_heartmonitor_misses)
         self.engines = engines = Engines(
-            host, session, replies, notices, heartmonitor, changes, hb_period=hb_period, engine_info=engine_info or {}
+            host,
+            session,
+            replies,
+            notices,
+            heartmonitor,
+            changes,
+            hb_period=hb_period,
+            engine_info=engine_info or {},
+            usage_period=usage_period,
         )
         self.hearts = Hearts(heartmonitor, engines, notices, now)
         self.goodbyes = Goodbyes(host, session, notices, engines)

@@ -253,7 +253,7 @@ class EngineStateFile:
         gone = {
             engine.id: engine.uuid
             for engine in self._hub.engines.gone
-            if engine.may_return and engine.loss != "request"
+            if engine.may_return and engine.loss not in ("request", "died")
         }
         return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot, gone)
 

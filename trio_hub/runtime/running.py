@@ -127,6 +127,20 @@ class RunningHub:
         """
         return await self.core.store.drop(parse_query(query))
 
+    async def drop_owed(self, session: str) -> int:
+        """Give up the results that wait for a client that is away, and return their number. Their records stay.
+
+        If the client comes back, it can still ask for these results, as with `Client.get_result`.
+        """
+        owed = self.core.owed
+        msg_ids = owed.drop(session)
+        for number, msg_id in enumerate(msg_ids):
+            if self.core.store.durable:
+                owed.settled(msg_id)
+            if number % 100 == 0:
+                await trio.lowlevel.checkpoint()
+        return len(msg_ids)
+
     def shutdown_engine(self, uuid: str) -> None:
         """Ask an engine to end, as a client's ``shutdown`` does. Its running requests fail, or run elsewhere.
 

@@ -45,6 +45,8 @@ __all__ = ["RunningHub", "serve_hub"]
 
 log = get_logger("trio_hub.runtime")
 
+USAGE_PERIOD = 10.0
+"""Seconds between the reports of what engines use, for which a hub with a dashboard asks."""
 STATE_FILE = "engine state file"
 """The name of the service that writes the engine state file."""
 LAST_WORDS = 1.0 + 2 * HEART_ANSWER
@@ -152,6 +154,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 hb_period=round(1000 * config.ping),
                 # only the addresses, not the key: these messages may not be encrypted
                 engine_info={name: factory.engine_info[name] for name in ("interface", *ENGINE_CHANNELS)},
+                usage_period=USAGE_PERIOD if config.dashboard is not None else 0.0,
                 broadcast_channels=factory.broadcast_channels,
                 strict=config.durability == "strict",
                 queue_memory=config.queue_memory,

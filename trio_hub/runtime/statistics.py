@@ -83,7 +83,7 @@ class Statistics:
     engines_registered: int
     """Engines that became usable."""
     engines_lost: dict[str, int]
-    """Engines that were lost, by reason: ``ended``, ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
+    """Engines lost, by reason: ``died``, ``ended``, ``heart``, ``request``, ``shutdown`` or ``unreachable``."""
     local_engines: int
     """The number of local engines that the hub was asked to run."""
     local_engines_missing: tuple[str, ...]

@@ -38,6 +38,10 @@ class FairQueue:
         for session in self._sessions.values():
             yield from session
 
+    def lengths(self) -> dict[str, int]:
+        """Return the number of queued tasks of each client session that has any."""
+        return {name: len(session) for name, session in self._sessions.items()}
+
     def push(self, task: Task) -> None:
         """Add a task at the end of its pool, or in front of the tasks with higher numbers that are queued already."""
         queue = self._sessions.get(task.session)
@@ -111,6 +115,9 @@ class _SessionQueue:
 
     def __bool__(self) -> bool:
         return bool(self._anyone or self._pools)
+
+    def __len__(self) -> int:
+        return len(self._anyone) + sum(map(len, self._pools.values()))
 
     def __iter__(self) -> Iterator[Task]:
         yield from self._anyone

@@ -17,6 +17,7 @@ from .frames import DELIMITER, Buffer, Frames, split_untrusted, to_bytes
 from .packers import Packer, packer_named
 from .plain import printable
 from .signing import ReplayWindow, Signer
+from .tracebacks import raising_line
 
 __all__ = [
     "MAX_HEADER",
@@ -107,10 +108,11 @@ class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class ErrorContent(msgspec.Struct, frozen=True, gc=False):
-    """The content of a reply that reports an error: the name of the exception's class, and its text."""
+    """The content of a reply that reports an error: the name of the exception's class, its text, and the traceback."""
 
     ename: str = ""
     evalue: str = ""
+    traceback: Any = None
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
@@ -272,16 +274,16 @@ class Session:
         """Decode the content. Raises `WireError`."""
         return self._dict(message.raw_content)
 
-    def error_in(self, frames: Frames) -> tuple[str, str]:
-        """Return the name and the text of the error in a reply's content; two empty texts if it cannot be read.
+    def error_in(self, frames: Frames) -> tuple[str, str, str]:
+        """Return the name, the text and the `raising_line` of the error in a reply; empty if it cannot be read.
 
         The name is cut after 100 characters. The text is cut after its first line, and after 200 characters.
         """
         try:
             error = self._error(to_bytes(frames[5]))
         except WireError:
-            return "", ""
-        return error.ename[:100], error.evalue.partition("\n")[0][:200]
+            return "", "", ""
+        return error.ename[:100], error.evalue.partition("\n")[0][:200], raising_line(error.traceback)
 
     # Writing
 

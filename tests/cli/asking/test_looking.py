@@ -31,11 +31,11 @@ async def test_status(tmp_path: Path) -> None:
         assert seen["queues"] == {"waiting": 0, "tasks": 0, "direct": 1}
         assert seen["completed"] == 2
         assert seen["latest"].pop("since")
-        assert seen["latest"] == {"count": 2, "ok": 1, "error": 1, "aborted": 0}
+        assert seen["latest"] == {"count": 2, "ok": 1, "failed": 1, "aborted": 0}
         assert seen["database"] == {"answers": True, "error": None}
         result = await it.ask("status")
         assert result.exit_code == 0
-        for line in ("engines     2: 1 busy, 1 idle", "at engines  0 load-balanced, 1 direct", "1 ok, 1 error"):
+        for line in ("engines     2: 1 busy, 1 idle", "at engines  0 load-balanced, 1 direct", "1 ok, 1 failed"):
             assert line in result.stdout
         assert f"hub         trio-hub at {seen['hub']['address']}, open\n" in result.stdout
         assert "\x1b" not in result.stdout
@@ -97,8 +97,8 @@ async def test_tasks(tmp_path: Path) -> None:
         assert await found() == [good, bad, running, waiting]
         assert await found("--limit", "2") == [running, waiting]
         assert await found("--state", "ok") == [good]
-        assert await found("--state", "error") == [bad]
-        assert await found("--state", "ok", "--state", "error") == [good, bad]
+        assert await found("--state", "failed") == [bad]
+        assert await found("--state", "ok", "--state", "failed") == [good, bad]
         assert await found("--state", "aborted") == []
         assert await found("--state", "running") == [running]
         assert await found("--state", "waiting") == [waiting]
@@ -111,7 +111,7 @@ async def test_tasks(tmp_path: Path) -> None:
         assert await found("--since", "2999-01-01") == []
         assert await found('{"result_content.ename": "ZeroDivisionError"}') == [bad]
         assert await found('{"submitted": {"$gte": "2020-01-01"}}', "--limit", "1") == [waiting]
-        (row,) = (await it.ask_json("tasks", "--state", "error"))["tasks"]
+        (row,) = (await it.ask_json("tasks", "--state", "failed"))["tasks"]
         assert row["error"] == {"ename": "ZeroDivisionError", "evalue": "integer division or modulo by zero"}
         assert row["engine_id"] == 0
         assert row["queue"] == "task"
@@ -119,7 +119,7 @@ async def test_tasks(tmp_path: Path) -> None:
         lines = (await it.ask("tasks")).stdout.splitlines()
         assert [line.split()[:2] for line in lines[1:]] == [
             [good, "ok"],
-            [bad, "error"],
+            [bad, "failed"],
             [running, "running"],
             [waiting, "waiting"],
         ]
@@ -177,14 +177,14 @@ async def test_task(tmp_path: Path) -> None:
         it.engines[0].release()
         await it.client.reply(msg_id)
         told = await it.ask_json("task", msg_id)
-        assert told["state"] == "error"
+        assert told["state"] == "failed"
         assert told["error"]["traceback"] == ["here", "there"]
         assert told["stdout"] == "half way\n"
         assert told["label"] == {"run": 7}
         assert told["msg_type"] == "apply_request"
         assert told["engine_uuid"] == it.engines[0].uuid
         text = (await it.ask("task", msg_id)).stdout
-        assert text.startswith("state       error\n")
+        assert text.startswith("state       failed\n")
         assert f"engine      0 ({it.engines[0].uuid})\n" in text
         assert "\nstdout:\nhalf way\n" in text
         assert "\nerror:\nhere\nthere\nZeroDivisionError: integer division or modulo by zero\n" in text

@@ -30,7 +30,7 @@ def engine(id: int, **values: Any) -> EngineRow:
 
 
 def request(number: int, state: str = "ok", **values: Any) -> dict[str, Any]:
-    error = {"ename": "ValueError", "evalue": "no tide\nat noon, 汐"} if state == "error" else None
+    error = {"ename": "ValueError", "evalue": "no tide\nat noon, 汐"} if state == "failed" else None
     told = {"msg_id": f"{MSG_ID}{number}", "state": state, "label": "tides", "engine_id": 3, "seconds": 1.234}
     return told | {"name": None, "received": AT - timedelta(seconds=number), "error": error} | values
 
@@ -46,7 +46,7 @@ def snapshot(number: int = 4, latest: int = 100, failures: int = 3, **values: An
         "submitted": 12_345.6,
         "failed": 12.3,
         "latest": tuple(request(number) for number in range(latest)),
-        "failures": tuple(request(number, "error") for number in range(failures)),
+        "failures": tuple(request(number, "failed") for number in range(failures)),
     }
     return Snapshot(**(told | values))
 
@@ -83,7 +83,7 @@ def test_what_matters_is_there_at_80_columns() -> None:
     assert lines[5].split()[:7] == ["0", "busy", "1", "12", "1,234,567", "1,234.5", "14s"]
     assert lines[5].split()[7] == "…b96f752_15145_0"
     assert lines[10].split()[-2:] == ["LAST", "FAILURES"]
-    assert lines[11].split()[:5] == ["12:00:30", "error", "3", "1.23s", "…b96f752_15145_0"]
+    assert lines[11].split()[:5] == ["12:00:30", "failed", "3", "1.23s", "…b96f752_15145_0"]
     assert lines[11].endswith("tides  ValueError: no tide at …")
     assert lines[14].split()[-2:] == ["LAST", "FINISHED"]
     assert lines[15].split()[:5] == ["12:00:30", "ok", "3", "1.23s", "…b96f752_15145_0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ def test_without_the_token(tmp_path: Path, open_page: Opening) -> None:
     with serving(tmp_path) as hub:
         page = open_page(hub.address, expected={403})
         expect(page.locator("body")).to_contain_text("The token is missing or wrong. Use the URL")
+        page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+        assert page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"] == []
+        field = page.get_by_label("Token")
+        expect(field).to_be_focused()
+        field.fill("wrong")
+        field.press("Enter")
+        expect(page.get_by_role("heading", name="This dashboard needs a token")).to_be_visible()
+        page.get_by_label("Token").fill(hub.url.partition("token=")[2])
+        page.get_by_role("button", name="Open").click()
+        expect(page.locator("#connection")).to_have_text("live")
+        assert "token" not in page.url
 
 
 def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> None:
@@ -27,6 +39,10 @@ def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> 
         page.context.clear_cookies()
         page.evaluate("location.hash = '#/stream'")  # the page connects again
         expect(page.get_by_role("alert").first).to_contain_text("does not accept this page's token")
+        page.get_by_role("button", name="Enter the token").click()
+        page.get_by_label("Token").fill(hub.url.partition("token=")[2])
+        page.get_by_role("button", name="Open").click()
+        expect(page.locator("#connection")).to_have_text("live")
 
 
 def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -> None:
@@ -38,6 +54,26 @@ def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -
         told = page.evaluate(f"{ask}.then(answer => answer.json())")
         assert "admin" in told["error"]
         expect(page.get_by_role("status").first).to_have_text("live")
+
+
+def test_views_with_nothing_to_show_tell_the_next_step(tmp_path: Path, open_page: Opening) -> None:
+    with serving(tmp_path, "--dashboard-admin", "true") as hub:
+        page = open_page(hub.url)
+        files_of_hub = tmp_path / "profile" / "security"
+        engine = f"trio-hub engine --file {files_of_hub / 'ipcontroller-engine.json'}"
+        client = f"rc = ipp.Client('{files_of_hub / 'ipcontroller-client.json'}')"
+        page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+        for view, told in (
+            ("engines", engine),
+            ("stream", client),
+            ("tasks", client),
+            ("clients", client),
+            ("failures", "failed tasks"),
+        ):
+            page.evaluate("view => { location.hash = `#/${view}`; }", view)
+            expect(page.locator("main .empty:visible")).to_contain_text(told)
+            found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+            assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], view
 
 
 def test_a_page_goes_on_with_the_next_hub(tmp_path: Path, open_page: Opening) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from trio_hub.hub import EngineState
@@ -23,6 +25,24 @@ def test_an_engine_that_names_itself_is_believed_at_once() -> None:
     assert bench.host.asked_hearts == []
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({}, "request"),
+        ({"cause": "a client has asked for it", "killed": False}, "request"),
+        ({"killed": "odd"}, "request"),
+        ({"cause": "killed by signal 9 (SIGKILL)", "killed": True}, "died"),
+    ],
+)
+def test_an_engine_that_was_killed_has_died(content: dict[str, Any], reason: str) -> None:
+    bench = Bench()
+    engine = bench.engine()
+    named = {"id": 0, "uuid": "a"} | content
+    goodbyes_on(bench).unregister_engine([NOBODY], bench.message("unregistration_request", named))
+    assert (engine.state, engine.loss) == (EngineState.LOST, reason)
+    assert engine.cause == content.get("cause", "it has unregistered")
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_goodbye_with_only_an_id_depends_on_the_heart(answered: bool) -> None:
     bench = Bench()
@@ -34,6 +54,7 @@ def test_a_goodbye_with_only_an_id_depends_on_the_heart(answered: bool) -> None:
     assert bench.host.asked_hearts == [engine]
     goodbyes.heart_asked(engine, answered=answered)
     assert engine.state is (EngineState.ALIVE if answered else EngineState.LOST)
+    assert engine.loss == ("" if answered else "died"), "only a stock nanny speaks so, when its engine has died"
     assert (bench.engines.gone.that_may_return(b"a") is engine) is not answered
     assert not goodbyes.doubted
 

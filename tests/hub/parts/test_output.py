@@ -6,6 +6,7 @@ import pytest
 
 from trio_hub.hub import EngineState
 from trio_hub.hub.output import Output
+from trio_hub.hub.usage import EngineUsage
 from trio_hub.records.record import TaskRecord
 from trio_hub.wire.frames import DELIMITER, Buffer
 from trio_hub.wire.messages import Message
@@ -40,6 +41,21 @@ def test_output_is_passed_on_and_recorded(msg_type: str, content: dict[str, Any]
     assert bench.record("x").as_dict((key,))[key]
 
 
+def test_what_an_engine_uses_is_noted_and_not_passed_on() -> None:
+    bench = Bench()
+    engine = bench.engine()
+    output = output_on(bench)
+    report = {"cpu": 0.5, "rss": 1000, "host": "h" * 300, "host_cores": 8, "new": 1}
+    output.monitor_iopub_message([b"topic"], published(bench, "engine_usage", report))
+    assert engine.usage == EngineUsage(cpu=0.5, rss=1000, host="h" * 100, host_cores=8)
+    output.monitor_iopub_message([b"topic"], published(bench, "engine_usage", {"rss": "much"}))
+    assert bench.notices.wire_errors == {"wrong_type": 1}
+    assert engine.usage.rss == 1000
+    bench.engines.lose_engine(engine, "request")
+    output.monitor_iopub_message([b"topic"], published(bench, "engine_usage", {}))  # its engine is gone
+    assert bench.sent("iopub_out") == []
+
+
 def test_what_is_odd_is_counted() -> None:
     bench = Bench()
     output = output_on(bench)
@@ -54,6 +70,7 @@ def test_what_is_odd_is_counted() -> None:
     [
         *(("status", False, True), ("comm_msg", False, True)),
         *(("stream", True, True), ("shutdown_reply", True, True), ("apply_reply", True, True)),
+        ("engine_usage", True, True),
     ],
 )
 def test_what_nobody_wants_is_of_no_use(msg_type: str, alone: bool, subscribed: bool) -> None:

@@ -56,7 +56,7 @@ async def look(client: Client, file: str) -> dict[str, Any]:
         found = found[-LATEST:]
         states = Counter(map(state_of, found))
         latest = {"count": len(found), "since": found[0]["received"] if found else None}
-        latest |= {state: states[state] for state in ("ok", "error", "aborted")}
+        latest |= {state: states[state] for state in ("ok", "failed", "aborted")}
     return {
         "hub": {
             "kind": client.kind,
@@ -80,7 +80,7 @@ def show_status(seen: dict[str, Any]) -> None:
         told = "none"
     else:
         since: datetime = latest["since"]
-        told = f"{latest['ok']} ok, {latest['error']} error, {latest['aborted']} aborted"
+        told = f"{latest['ok']} ok, {latest['failed']} failed, {latest['aborted']} aborted"
         told += f" (the last {latest['count']}, since {clock(since)})"
     database = seen["database"]
     rows = [

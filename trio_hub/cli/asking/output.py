@@ -31,7 +31,7 @@ STATE_STYLES = {
     "waiting": "dim",
     "running": "cyan",
     "ok": "green",
-    "error": "bold red",
+    "failed": "bold red",
     "aborted": "yellow",
     "busy": "cyan",
     "idle": "dim",

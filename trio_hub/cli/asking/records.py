@@ -27,7 +27,7 @@ __all__ = [
     "window",
 ]
 
-STATES = ("waiting", "running", "ok", "error", "aborted")
+STATES = ("waiting", "running", "ok", "failed", "aborted")
 """The states of a request: waiting for an engine; sent to an engine; and the three outcomes."""
 ROW_KEYS = (
     "queue",
@@ -132,7 +132,7 @@ def state_of(record: Mapping[str, Any]) -> str:
     if record["completed"] is None:
         return "waiting" if record["engine_uuid"] is None else "running"
     status = (record.get("result_content") or {}).get("status")
-    return status if status in ("ok", "aborted") else "error"
+    return status if status in ("ok", "aborted") else "failed"
 
 
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
         "completed": completed,
         "received": record["received"],
         "seconds": (completed - started).total_seconds() if started and completed else None,
-        "error": {name: content.get(name) for name in ("ename", "evalue")} if state == "error" else None,
+        "error": {name: content.get(name) for name in ("ename", "evalue")} if state == "failed" else None,
     }
 
 

@@ -27,7 +27,7 @@ INDENT = 4
 @click.command(
     "tasks",
     epilog=example(
-        "trio-hub tasks --state error --since 1h",
+        "trio-hub tasks --state failed --since 1h",
         'trio-hub tasks \'{"label": {"$glob": "night-*"}}\' --limit 20 --json',
     ),
 )
@@ -126,7 +126,7 @@ def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
         condition["completed"] = {"$ne": None}
         if paths:
             unwanted = sorted({"ok", "aborted"} - states)
-            status = {"$nin": unwanted} if "error" in states else {"$in": sorted(states)}
+            status = {"$nin": unwanted} if "failed" in states else {"$in": sorted(states)}
             condition["result_content.status"] = status
     return condition
 

@@ -188,7 +188,7 @@ class Sampler:
         rows = [row_of(record, self.client.engines) for record in records]
         known = {row["msg_id"] for row in self._latest}
         new = [row for row in rows if row["msg_id"] not in known]
-        failures = [row for row in new if row["state"] == "error"]
+        failures = [row for row in new if row["state"] == "failed"]
         self._latest.extend(new)
         self._failures.extend(failures)
         self._received = records[-1]["received"] if records else self._received or LONG_AGO

@@ -1,6 +1,6 @@
 // Actions: each asks for confirmation, and then shows its outcome.
 
-import { button, h } from "./dom.js";
+import { button, h, visible } from "./dom.js";
 import { plural, shortTask } from "./format.js";
 
 const LISTED = 8;
@@ -8,17 +8,18 @@ const LISTED = 8;
 /**
  * Ask, act, and show the outcome, in one dialog.
  *
- * `text` is a list of paragraphs or elements; `verb` is the text of the button; `act` does the action, and
- * `outcome(result)` describes its result. Returns the result of `act`, or null if the action was not done.
+ * `text` is a list of paragraphs or elements; `verb` is the text of the button, or null if there is nothing to do; `act`
+ * does the action, and `outcome(result)` describes its result. Returns the result of `act`, or null if the action was
+ * not done.
  */
-export function confirmed({ title, text, verb, act, outcome }) {
+export function confirmed({ title, text, verb, act = null, outcome = null }) {
   return new Promise((resolve) => {
     let result = null;
     const message = h("div", { role: "status", class: "outcome" });
-    const cancel = button("Cancel", () => dialog.close(), { autofocus: true });
+    const cancel = button(verb ? "Cancel" : "Close", () => dialog.close(), { autofocus: true });
     const busy = (wanted) => (go.disabled = cancel.disabled = wanted);
     const go = button(
-      verb,
+      verb ?? "",
       async () => {
         busy(true);
         message.className = "outcome";
@@ -33,11 +34,11 @@ export function confirmed({ title, text, verb, act, outcome }) {
           cancel.focus();
         } catch (error) {
           message.classList.add("bad");
-          message.replaceChildren(error.message);
+          message.replaceChildren(visible(error.message));
           busy(false);
         }
       },
-      { class: "danger" },
+      { class: "danger", hidden: !verb },
     );
     const dialog = h(
       "dialog",
@@ -89,33 +90,95 @@ export function resubmit(hub, ids) {
     ],
     verb: `Resubmit ${plural(ids.length, "task")}`,
     act: () => hub.act("resubmit", { msg_ids: ids }),
-    outcome: ({ resubmitted }) => {
-      const pairs = Object.entries(resubmitted);
-      return h(
-        "div",
-        {},
-        `${plural(pairs.length, "task was", "tasks were")} resubmitted:`,
+    outcome: resubmission,
+  });
+}
+
+function resubmission({ resubmitted, refused = [] }) {
+  const pairs = Object.entries(resubmitted);
+  return h(
+    "div",
+    {},
+    `${plural(pairs.length, "task was", "tasks were")} resubmitted${pairs.length ? ":" : "."}`,
+    h(
+      "ul",
+      { class: "ids" },
+      pairs.slice(0, LISTED).map(([old, fresh]) =>
         h(
-          "ul",
-          { class: "ids" },
-          pairs.slice(0, LISTED).map(([old, fresh]) =>
-            h(
-              "li",
-              {},
-              `${shortTask(old)} as `,
-              h(
-                "a",
-                {
-                  href: `#/tasks/${encodeURIComponent(fresh)}`,
-                  onclick: (event) => event.target.closest("dialog").close(),
-                },
-                fresh,
-              ),
-            ),
+          "li",
+          {},
+          `${shortTask(old)} as `,
+          h(
+            "a",
+            {
+              href: `#/tasks/${encodeURIComponent(fresh)}`,
+              onclick: (event) => event.target.closest("dialog").close(),
+            },
+            fresh,
           ),
         ),
-      );
-    },
+      ),
+      pairs.length > LISTED && h("li", {}, `and ${plural(pairs.length - LISTED, "more task", "more tasks")}`),
+    ),
+    refused.length
+      ? h("p", {}, `${plural(refused.length, "task", "tasks")} could not be resubmitted: ${refused[0]}`)
+      : null,
+  );
+}
+
+/** Return how many tasks a search `{query, text}` finds, by what can be done with them. */
+const found = ({ query, text }, hub) =>
+  hub.get(`api/count?${new URLSearchParams({ query: JSON.stringify(query), ...(text ? { text } : {}) })}`);
+
+/** Abort all tasks that a search `{query, text}` finds and that no engine has yet. */
+export async function abortFound(hub, search) {
+  const { abort: n } = await found(search, hub);
+  if (!n)
+    return confirmed({ title: "Nothing to abort", text: ["No task that is found waits for an engine."], verb: null });
+  return confirmed({
+    title: `Abort ${plural(n, "task")}?`,
+    text: [
+      `${plural(n, "task", "tasks")} of those found still ${n === 1 ? "waits" : "wait"} for an engine. They are removed ` +
+        "from the queue, and their clients get a TaskAborted error. Running tasks continue.",
+    ],
+    verb: `Abort ${plural(n, "task")}`,
+    act: () => hub.act("abort", search),
+    outcome: ({ aborted }) => `${plural(aborted.length, "task was", "tasks were")} aborted.`,
+  });
+}
+
+/** Resubmit all finished tasks that a search `{query, text}` finds. */
+export async function resubmitFound(hub, search) {
+  const { resubmit: n } = await found(search, hub);
+  if (!n)
+    return confirmed({
+      title: "Nothing to resubmit",
+      text: ["No task that is found has finished, or each was resubmitted already."],
+      verb: null,
+    });
+  return confirmed({
+    title: `Resubmit ${plural(n, "task")}?`,
+    text: [
+      "Each finished task that is found is queued again as a new task, with the same function and arguments. Tasks that " +
+        "were resubmitted already are left out.",
+    ],
+    verb: `Resubmit ${plural(n, "task")}`,
+    act: () => hub.act("resubmit", search),
+    outcome: resubmission,
+  });
+}
+
+/** Resubmit all tasks of a group of failures. */
+export function resubmitFailures(hub, { group, ename, where, count: n }) {
+  return confirmed({
+    title: `Resubmit the tasks of ${plural(n, "failure")}?`,
+    text: [
+      `Each task that failed with ${ename}${where ? ` at ${where}` : ""} is queued again as a new task, with the same ` +
+        "function and arguments. Tasks that were resubmitted already, and tasks whose records were purged, are left out.",
+    ],
+    verb: "Resubmit all of these",
+    act: () => hub.act("resubmit", { group }),
+    outcome: resubmission,
   });
 }
 
@@ -166,5 +229,19 @@ export function shutdownEngine(hub, engine) {
     verb: `Shut engine ${engine.id} down`,
     act: () => hub.act("shutdown_engine", { uuid: engine.uuid }),
     outcome: () => "The engine was told to shut down.",
+  });
+}
+
+/** Give up the results that wait for a client that is away. */
+export function dropOwed(hub, { client, owed: n }) {
+  return confirmed({
+    title: `Drop ${plural(n, "result")}?`,
+    text: [
+      `${plural(n, "result waits", "results wait")} for client ${client}, which is away. If it comes back, the hub will ` +
+        "not send them. The records stay, so that the client can still ask for the results.",
+    ],
+    verb: `Drop ${plural(n, "result")}`,
+    act: () => hub.act("drop_owed", { client }),
+    outcome: ({ dropped }) => `${plural(dropped, "result was", "results were")} dropped.`,
   });
 }

@@ -1,6 +1,17 @@
 // Functions for elements. Text is always inserted as text; these pages never parse HTML from the hub.
 
+/**
+ * Characters that are obeyed instead of shown: control characters, marks that reverse the order of the text around
+ * them, and halves of characters. A text of a program could use them to look like another text.
+ */
+const OBEYED =
+  /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+const SHOWN = new Set(["title", "aria-label"]); // attributes that people read
+
 const SVG = "http://www.w3.org/2000/svg";
+
+/** Return a text with a replacement character for each character that would be obeyed instead of shown. */
+export const visible = (text) => String(text).replace(OBEYED, "\ufffd");
 
 /**
  * Make an element: `h("a", {href: "#/", onclick: f}, "Tasks", child)`. Attributes and children that are false or null
@@ -19,9 +30,14 @@ function furnish(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === null || value === undefined) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : value);
+    else element.setAttribute(name, value === true ? "" : SHOWN.has(name) ? visible(value) : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children
+      .flat()
+      .filter((child) => child !== null && child !== undefined && child !== false)
+      .map((child) => (child instanceof Node ? child : visible(child))),
+  );
   return element;
 }
 
@@ -31,12 +47,13 @@ export function button(text, onclick, attributes = {}) {
 
 /** Set the text of an element if it differs, which avoids needless layout, lost selections and announcements. */
 export function setText(element, text) {
-  text = String(text);
+  text = visible(text);
   if (element.textContent !== text) element.textContent = text;
 }
 
 /** Set an attribute if it differs; remove it if the value is null. */
 export function setAttribute(element, name, value) {
+  if (SHOWN.has(name) && value) value = visible(value);
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }

@@ -2,7 +2,7 @@
 
 import { shutdownEngine } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
-import { NOTHING, age, clock, count, label, seconds, short, shortTask } from "./format.js";
+import { NOTHING, age, bytes, clock, count, labelLine, machine, seconds, share, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -39,7 +39,7 @@ export function engine({ hub, id: uuid, signal }) {
           fillLink(cell, `#/tasks/${encodeURIComponent(row.msg_id)}`, shortTask(row.msg_id), row.msg_id),
       },
       { id: "state", title: "State", fill: (cell, row) => fillState(cell, row.status) },
-      { id: "label", title: "Label", text: (row) => label(row.label) || NOTHING },
+      { id: "label", title: "Label", text: (row) => labelLine(row.label) || NOTHING },
       { id: "kind", title: "Queue", narrow: false, text: (row) => row.kind },
       { id: "start", title: "Started", number: true, text: (row) => clock(row.start, hub.now) },
       {
@@ -64,6 +64,9 @@ export function engine({ hub, id: uuid, signal }) {
           ["uuid", h("code", {}, shown.uuid)],
           ["Host", shown.host],
           ["Pid", shown.pid],
+          ["CPU", shown.usage && `${share(shown.usage.cpu)} of a core`],
+          ["Memory", shown.usage && bytes(shown.usage.rss)],
+          ["Machine", shown.usage && [shown.usage.host, machine(shown.usage)].filter(Boolean).join(": ")],
           ["Registered", clock(shown.registered, hub.now)],
           ["Heartbeat", `${since(shown.heartbeat_age)}, ${count(shown.missed)} missed`],
           ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],
@@ -129,7 +132,7 @@ function taskLink(task, text = null) {
   return h(
     "a",
     { href: `#/tasks/${encodeURIComponent(task.msg_id)}` },
-    text ?? (label(task.label) || shortTask(task.msg_id)),
+    text ?? (labelLine(task.label) || shortTask(task.msg_id)),
   );
 }
 

@@ -1,8 +1,9 @@
 // All engines: their states and loads, and the numbers of registrations.
 
 import { h, setText } from "./dom.js";
-import { NOTHING, age, count, label, short, shortTask } from "./format.js";
+import { NOTHING, age, bytes, count, label, labelLine, machine, share, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
+import { startEngines } from "./nextsteps.js";
 import { Table, fillLink, fillState } from "./table.js";
 
 const PERIOD = 2; // seconds
@@ -21,7 +22,13 @@ export function engines({ hub, parameters, signal }) {
     windowed: true,
     key: (row) => row.uuid,
     order: ["id", 1],
-    empty: "No engines. Start some with trio-hub serve --engines 4, ipcluster engines, or ipengine.",
+    empty: h(
+      "div",
+      {},
+      h("p", {}, "No engine matches, or none is registered."),
+      startEngines(hub),
+      h("p", {}, "The hub starts engines itself with trio-hub serve --engines N."),
+    ),
     columns: [
       {
         id: "id",
@@ -41,6 +48,31 @@ export function engines({ hub, parameters, signal }) {
         optional: true,
         sort: (row) => row.pid,
         text: (row) => row.pid ?? NOTHING,
+      },
+      {
+        id: "cpu",
+        title: "CPU",
+        number: true,
+        optional: true,
+        sort: (row) => row.usage?.cpu ?? null,
+        text: (row) => share(row.usage?.cpu),
+      },
+      {
+        id: "memory",
+        title: "Memory",
+        number: true,
+        optional: true,
+        sort: (row) => row.usage?.rss ?? null,
+        text: (row) => bytes(row.usage?.rss),
+      },
+      {
+        id: "machine",
+        title: "Its machine",
+        number: true,
+        narrow: false,
+        optional: true,
+        sort: (row) => row.usage?.host_cpu ?? null,
+        text: (row) => machine(row.usage),
       },
       {
         id: "heart",
@@ -127,6 +159,7 @@ export function engines({ hub, parameters, signal }) {
 
 function words(row) {
   return [
+    row.usage?.host,
     row.id,
     row.uuid,
     row.host,
@@ -145,7 +178,7 @@ function fillRunning(cell, { running }) {
     fillLink(
       cell,
       `#/tasks/${encodeURIComponent(running.msg_id)}`,
-      label(running.label) || shortTask(running.msg_id),
+      labelLine(running.label) || shortTask(running.msg_id),
       running.msg_id,
     );
   else cell.replaceChildren();

@@ -69,6 +69,16 @@ export function clock(t, now = Date.now() / 1000) {
 /** Hours and minutes in the browser's time zone. */
 export const minute = (t) => short_time.format(new Date(t * 1000));
 
+/** As `clock`, with milliseconds. */
+export const exact = (t, now) =>
+  t === null || t === undefined
+    ? NOTHING
+    : `${clock(t, now)}.${String(new Date(t * 1000).getMilliseconds()).padStart(3, "0")}`;
+
+/** How long something has lasted that is not over, in whole seconds. */
+export const elapsed = (s) =>
+  s === null || s === undefined ? NOTHING : s < 1 ? "< 1 s" : seconds(s < 60 ? Math.floor(s) : s);
+
 /** The beginning of a long id, which is enough to distinguish ids. */
 export const short = (id) => (id ? String(id).slice(0, 8) : NOTHING);
 
@@ -85,3 +95,29 @@ export const label = (value) =>
     : typeof value === "string"
       ? value
       : JSON.stringify(value);
+
+/** Return a label on one line. A dict is shown as "run: 7, night: 3". */
+export function labelLine(value) {
+  let text = label(value);
+  if (text.startsWith("{")) {
+    try {
+      text = Object.entries(JSON.parse(text))
+        .map(([name, part]) => `${name}: ${typeof part === "string" ? part : JSON.stringify(part)}`)
+        .join(", ");
+    } catch {
+      // a text that begins like a dict, or a dict that was cut off
+    }
+  }
+  return text.replace(/\s+/g, " ").trim();
+}
+
+/** A part of a core, or of all cores: "97 %". */
+export const share = (x) => (x === null || x === undefined ? NOTHING : `${Math.round(100 * x)} %`);
+
+/** How much of an engine's machine is in use: "62 % of 8 cores, 12.1 of 16.4 GB". */
+export function machine(usage) {
+  if (!usage?.host_memory_total) return NOTHING;
+  const { host_cpu: cpu, host_cores: cores, host_memory: used, host_memory_total: total } = usage;
+  const gigabytes = (n) => (n / 1e9).toFixed(1);
+  return `${share(cpu)} of ${count(cores)} cores, ${gigabytes(used)} of ${gigabytes(total)} GB`;
+}

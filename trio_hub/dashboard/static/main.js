@@ -4,6 +4,7 @@ import { announceAlerts } from "./attention.js";
 import { announce, button, h, setText } from "./dom.js";
 import { age, clock } from "./format.js";
 import { Hub } from "./hub.js";
+import { clients } from "./clients.js";
 import { engine } from "./engine.js";
 import { engines } from "./engines.js";
 import { failures } from "./failures.js";
@@ -18,13 +19,14 @@ const VIEWS = {
   stream: [stream],
   tasks: [tasks, task],
   failures: [failures],
+  clients: [clients],
 };
 
 const hub = new Hub();
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
-/** Return the view, the id and the parameters in the URL's fragment, such as "#/tasks/ID?state=error". */
+/** Return the view, the id and the parameters in the URL's fragment, such as "#/tasks/ID?state=failed". */
 function place() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
@@ -66,12 +68,14 @@ const connection = document.getElementById("connection");
 const banner = document.getElementById("banner");
 const reason = h("span");
 const countdown = h("span", { "aria-hidden": "true" });
+const enter = button("Enter the token", () => location.reload()); // which shows the hub's page with a field for it
 banner.append(
   reason,
   " ",
   countdown,
   " ",
   button("Try now", () => hub.connect()),
+  enter,
 );
 let ticking = 0;
 
@@ -81,6 +85,7 @@ function tell() {
   clearInterval(ticking);
   const silent = hub.state === "live" || hub.state === "connecting";
   banner.hidden = silent;
+  enter.hidden = hub.state !== "refused";
   document.body.classList.toggle("stale", !silent);
   if (silent) return;
   setText(reason, `${hub.reason}${hub.overview ? ` This page shows the state at ${clock(hub.overview.now)}.` : ""}`);

@@ -155,7 +155,7 @@ export function overview({ hub, parameters, signal }) {
       tile("failed", "Failed", "#/failures", "bad"),
       tile("aborted", "Aborted", "#/tasks?state=aborted"),
       tile("engines", "Engines", "#/engines"),
-      tile("clients", "Clients", "#/tasks"),
+      tile("clients", "Clients", "#/clients"),
     ),
     h("div", { class: "ranges controls", role: "group", "aria-label": "Time shown in the charts" }, choices),
     trouble,

@@ -9,7 +9,7 @@ const FEW = 6;
 /** The hub's names for tasks whose labels it does not count separately. */
 const NO_LABELS = ["(other)", "(earlier)"];
 const IDLE = 60; // seconds after which the row of a label without unfinished tasks may be given to a busy one
-const PARTS = ["ok", "error", "aborted", "running"];
+const PARTS = ["ok", "failed", "aborted", "running"];
 
 /**
  * Return the labels to show, at most `few`. `before` are those shown now, which keep their places; `idle` says since
@@ -95,8 +95,8 @@ export function progress(hub, signal) {
     const of = Math.max(1, row.submitted);
     const meter = tr.querySelector(".meter");
     PARTS.forEach((part, index) => (meter.children[index].style.width = `${(100 * row[part]) / of}%`));
-    setAttribute(meter, "aria-label", `${percent((row.ok + row.error + row.aborted) / of)} finished`);
-    const counts = [row.ok, row.error, row.aborted, row.running, row.queued].map(count);
+    setAttribute(meter, "aria-label", `${percent((row.ok + row.failed + row.aborted) / of)} finished`);
+    const counts = [row.ok, row.failed, row.aborted, row.running, row.queued].map(count);
     [...counts, about(row.run_seconds)].forEach((text, index) => setText(tr.children[index + 2], text));
   }
 

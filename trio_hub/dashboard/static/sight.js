@@ -37,7 +37,7 @@ function measure(row, from, to) {
   let [tasks, failed, busy] = [0, 0, 0];
   for (const { from: start, end, status } of between(row, from, to)) {
     tasks++;
-    if (status === "error") failed++;
+    if (status === "failed") failed++;
     busy += Math.max(0, Math.min(end ?? to, to) - Math.max(start, from));
   }
   const { index, id, uuid, running } = row;

@@ -1,17 +1,21 @@
 // The task stream: its controls, keys and pointer, and its summary in words.
 
 import { Bars, current } from "./bars.js";
-import { announce, button, h, reconcile, setAttribute, setText } from "./dom.js";
-import { clock, count, label, plural, seconds, shortTask } from "./format.js";
-import { Palette } from "./palette.js";
+import { announce, button, h, setAttribute, setText } from "./dom.js";
+import { clock, count, exact, labelLine, plural, seconds, shortTask } from "./format.js";
+import { Legend } from "./legend.js";
+import { Colouring, Palette } from "./palette.js";
+import { submitTasks } from "./nextsteps.js";
 import { inSight } from "./sight.js";
 import { Timeline } from "./timeline.js";
 
 const FRAME = 100; // the least ms between two drawings while the stream is live
 const CALM_FRAME = 1000; // the same for users who prefer reduced motion
-const SUMMARY = 2000; // ms between two summaries
+const SUMMARY = 2000; // ms between two summaries while nobody moves the visible part
+const SOON = 200; // the same while somebody moves it
+const EXACT = 120; // seconds in sight below which times are shown with milliseconds
 const MARGIN = 0.025; // the part of the width that is free to the right of now
-const ROW_HEIGHTS = [3, 6, 12, 18, 28, 40];
+const ROW_HEIGHTS = [3, 6, 12, 18, 28, 40, 60, 90];
 const SMALLEST = 2; // the index of the smallest row height that is chosen automatically
 const ROOM = 460; // px that rows may take before smaller rows are chosen
 const STEP = 0.15; // the part of the width that an arrow key moves
@@ -22,7 +26,7 @@ export function stream({ hub, signal }) {
   let chosen = false; // whether the user has chosen the height of rows
   let dirty = true;
   let drawn = 0;
-  let [summarised, summarisedVersion] = [0, -1];
+  let [summarised, summarisedVersion, summarisedView] = [0, -1, ""];
   let pending = []; // messages that came during the first load
   let began = hub.overview?.started ?? null;
 
@@ -36,6 +40,7 @@ export function stream({ hub, signal }) {
   const timeline = new Timeline(canvas, bars);
   timeline.palette = new Palette();
   timeline.from = hub.now - timeline.span;
+  const legend = new Legend(timeline, () => (dirty = true));
 
   const frameElement = h("div", { class: "timeline", id: "stream" });
   const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
@@ -43,7 +48,6 @@ export function stream({ hub, signal }) {
   const waiting = h("strong", {}, "–");
   const running = h("strong", {}, "–");
   const queued = h("span");
-  const legend = h("ul", { class: "legend labels", "aria-label": "Labels" });
   const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   const liveButton = button("Live", () => follow(!live), { "aria-pressed": "true", class: "toggle" });
   const words = inSight();
@@ -87,7 +91,7 @@ export function stream({ hub, signal }) {
 
   const describe = (bar) => {
     const engine = bars.rows.get(bar.row)?.id ?? "?";
-    const name = label(bars.labels.get(bar.label));
+    const name = labelLine(bars.labels.get(bar.label));
     const title = name || shortTask(bar.id);
     const runs = bar.end !== null || current(bars.rows.get(bar.row)) === bar;
     if (!runs) return `${title}: queued at engine ${engine}, since ${clock(bar.start, hub.now)}`;
@@ -192,6 +196,7 @@ export function stream({ hub, signal }) {
     requestAnimationFrame(frame);
     const pixel = 1000 / timeline.scale; // ms in which a live stream moves by one pixel
     if (bars.version !== version) fitRows();
+    empty.hidden = pending !== null || bars.rows.size > 0;
     const due = at - drawn >= Math.max(calm.matches ? CALM_FRAME : FRAME, Math.min(pixel, 1000));
     const moving = due && (live || bars.version !== version);
     if (timeline.resize() || dirty || moving) {
@@ -201,39 +206,38 @@ export function stream({ hub, signal }) {
       dirty = false;
       drawn = at;
       version = bars.version;
+      if (at - summarised < 2 * SUMMARY) return; // the summary gets a frame of its own: both take a while for many bars
     }
-    if (at - summarised > SUMMARY && (live || summarisedVersion !== bars.version || !summarised)) {
-      summarised = at;
-      summarisedVersion = bars.version;
+    const moved = view() !== summarisedView;
+    const changed = moved || live || summarisedVersion !== bars.version || !summarised;
+    if (changed && at - summarised > (moved ? SOON : SUMMARY)) {
+      [summarised, summarisedVersion] = [at, bars.version];
       tell();
     }
   }
+
+  /** What part is visible, as far as somebody has chosen it: a live stream moves by itself. */
+  const view = () =>
+    [live || timeline.from, timeline.span, timeline.top, timeline.rowHeight, timeline.height, bars.labels.size].join();
 
   function tell() {
     setText(waiting, count(bars.waiting));
     const open = bars.open;
     setText(running, count(open.running));
     setText(queued, open.queued ? ` (and ${count(open.queued)} queued at engines)` : "");
+    const { counts, tasks, rows } = timeline.inSight();
+    const time = timeline.span < EXACT ? exact : clock;
     setText(
       summary,
-      `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")} loaded; ` +
-        `shown: ${clock(timeline.from, hub.now)} to ${clock(timeline.to, hub.now)}.` +
+      `In sight: ${plural(tasks, "task")} of ${plural(counts.size, "label")} on ${plural(rows, "engine")}, ` +
+        `${time(timeline.from, hub.now)} to ${time(Math.min(timeline.to, hub.now), hub.now)}. Loaded: ` +
+        `${plural(bars.rows.size, "engine")}, ${plural(bars.count, "finished task")}.` +
         (bars.lost
           ? ` ${plural(bars.lost, "more task is", "more tasks are")} not loaded: too old, or too many at once.`
           : ""),
     );
-    const named = [...bars.labels].slice(0, 40);
-    reconcile(
-      legend,
-      named,
-      ([index]) => index,
-      ([index]) => {
-        const key = h("i", { class: "key" });
-        key.style.background = `var(--hue-${(index % Palette.size) + 1})`;
-        return h("li", {}, key, h("span"));
-      },
-      (item, [, name]) => setText(item.lastChild, label(name) || "no label"),
-    );
+    if (legend.update(counts, bars)) dirty = true;
+    summarisedView = view();
     words.update(timeline, hub.now);
   }
 
@@ -248,7 +252,7 @@ export function stream({ hub, signal }) {
       pending = null;
       trouble.hidden = true;
       dirty = true;
-      tell();
+      summarised = 0; // the summary is made when the rows have their places
     } catch (error) {
       if (signal.aborted) return;
       pending = null; // later messages are shown even if loading failed
@@ -261,10 +265,12 @@ export function stream({ hub, signal }) {
   function restart() {
     bars = new Bars();
     timeline.bars = bars;
-    timeline.selected = timeline.hovered = null;
+    timeline.selected = timeline.hovered = timeline.highlighted = null;
+    timeline.colouring = new Colouring();
     load();
   }
 
+  const empty = h("div", { class: "muted empty" }, h("p", {}, "No engine has had a task yet."), submitTasks(hub));
   frameElement.append(canvas, tip);
 
   hub.addEventListener("bars", ({ detail }) => (pending ? pending.push(detail) : bars.add(detail)), { signal });
@@ -321,7 +327,7 @@ export function stream({ hub, signal }) {
     h(
       "div",
       { class: "legends" },
-      legend,
+      legend.element,
       h(
         "ul",
         { class: "legend" },
@@ -331,12 +337,13 @@ export function stream({ hub, signal }) {
       ),
     ),
     frameElement,
+    empty,
     summary,
     h(
       "p",
       { id: "stream-keys", class: "muted keys" },
       "Zoom with the wheel, + and −; move by dragging or with the arrow keys; pause with space; " +
-        "go from task to task with , and . and open a task with Enter.",
+        "go from task to task with , and . and open a task with Enter. A label stands out while its button is pressed.",
     ),
     words.element,
   );

@@ -30,7 +30,7 @@ export class Table {
     this.#key = key;
     this.#order = order;
     this.#windowed = windowed;
-    this.#empty = h("p", { class: "muted empty" }, empty);
+    this.#empty = h("div", { class: "muted empty" }, empty); // a text or an element
     this.table = h(
       "table",
       { class: "rows" },

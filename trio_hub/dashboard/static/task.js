@@ -2,12 +2,13 @@
 
 import { abort, purge, resubmit } from "./actions.js";
 import { button, facts, h, setText } from "./dom.js";
-import { clock, label, seconds, short, shortTask } from "./format.js";
+import { count, elapsed, exact, labelLine, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { fillState } from "./table.js";
+import { terminal } from "./terminal.js";
 
 const PERIOD = 1.5; // seconds
-const FINISHED = ["ok", "error", "aborted"];
+const FINISHED = ["ok", "failed", "aborted"];
 
 export function task({ hub, id, signal }) {
   let row = null;
@@ -15,6 +16,8 @@ export function task({ hub, id, signal }) {
   const title = h("h1", {}, `Task ${shortTask(id)}`);
   const state = h("span");
   const content = h("div", { class: "sections" });
+  const lasting = h("span"); // how long the task has waited or run
+  const tick = () => row && setText(lasting, elapsed(hub.now - (row.state === "running" ? row.started : row.submitted)));
   const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   const afterwards = async (what) => {
     if ((await what) !== null) load().catch(failed);
@@ -29,13 +32,14 @@ export function task({ hub, id, signal }) {
     const found = await hub.get(`api/tasks/${encodeURIComponent(id)}`, signal);
     row = found.row;
     const finished = FINISHED.includes(row.state);
-    setText(title, label(row.label) ? `Task ${shortTask(id)}: ${label(row.label)}` : `Task ${shortTask(id)}`);
+    setText(title, labelLine(row.label) ? `Task ${shortTask(id)}: ${labelLine(row.label)}` : `Task ${shortTask(id)}`);
     fillState(state.parentNode, row.state);
     buttons.abort.disabled = finished || row.state === "running";
     buttons.resubmit.disabled = buttons.purge.disabled = !finished;
     const text = JSON.stringify(found);
-    if (text !== known) content.replaceChildren(...sections(found, hub.now));
+    if (text !== known) content.replaceChildren(...sections(found, hub.now, lasting));
     known = text;
+    tick();
   }
 
   function failed(error) {
@@ -45,6 +49,7 @@ export function task({ hub, id, signal }) {
   }
 
   poll(load, PERIOD, signal, failed);
+  hub.addEventListener("overview", tick, { signal });
 
   return h(
     "div",
@@ -68,8 +73,11 @@ function* sections(
     story,
     why_waiting: why,
     waits_for: before,
+    waits_for_more: further,
     stdout,
     stderr,
+    stdout_left_out: noStdout,
+    stderr_left_out: noStderr,
     outputs,
     result,
     error,
@@ -79,10 +87,15 @@ function* sections(
     resubmission_of: earlier,
   },
   now,
+  lasting,
 ) {
   if (why) {
-    const links = before.map((id) => [link(id), " "]).flat();
-    yield h("p", { class: "callout" }, h("strong", {}, "Why it waits: "), why, links.length ? [" ", ...links] : null);
+    // The hub's text names the dependencies, too; here each is named once, as a link.
+    const reason = before.length
+      ? ["it depends on ", ...before.map((id, place) => [place ? ", " : "", link(id)]).flat()]
+      : [why];
+    if (further) reason.push(` and ${count(further)} more`);
+    yield h("p", { class: "callout" }, h("strong", {}, "Why it waits: "), reason);
   }
   if (error) {
     yield h(
@@ -102,11 +115,14 @@ function* sections(
       facts([
         ["msg_id", h("code", {}, row.msg_id)],
         ["Queue", row.kind],
-        ["Label", label(row.label)],
-        ["Submitted", clock(row.submitted, now)],
-        ["Started", row.started && clock(row.started, now)],
-        ["Completed", row.completed && clock(row.completed, now)],
+        ["Label", labelLine(row.label)],
+        ["Submitted", exact(row.submitted, now)],
+        ["Started", row.started && exact(row.started, now)],
+        ["Completed", row.completed && exact(row.completed, now)],
+        ["Waited", row.started && seconds(Math.max(0, row.started - row.submitted))],
         ["Took", row.started && row.completed && seconds(row.completed - row.started)],
+        ["Running for", row.state === "running" && row.started && lasting],
+        ["Waiting for", ["queued", "waiting"].includes(row.state) && lasting],
         [
           "Engine",
           row.engine_uuid &&
@@ -133,7 +149,7 @@ function* sections(
           h(
             "li",
             {},
-            h("time", {}, clock(t, now)),
+            h("time", {}, exact(t, now)),
             ` ${what}`,
             detail ? h("span", { class: "muted" }, `: ${detail}`) : null,
           ),
@@ -141,8 +157,8 @@ function* sections(
       ),
     ),
   );
-  if (stdout) yield output("Output (stdout)", stdout);
-  if (stderr) yield output("Output (stderr)", stderr);
+  if (stdout) yield output("Output (stdout)", stdout, rest("stdout", noStdout, row.msg_id));
+  if (stderr) yield output("Output (stderr)", stderr, rest("stderr", noStderr, row.msg_id));
   for (const text of outputs ?? []) yield output("Displayed", text);
   yield folded("Header", header);
   yield folded("Metadata", metadata);
@@ -150,8 +166,21 @@ function* sections(
 
 const link = (id) => h("a", { href: `#/tasks/${encodeURIComponent(id)}`, title: id }, shortTask(id));
 
-const output = (title, text) =>
-  h("section", { "aria-label": title }, h("h3", {}, title), h("pre", { tabindex: "0" }, text));
+const output = (title, text, note = null) =>
+  h("section", { "aria-label": title }, h("h3", {}, title), note, h("pre", { tabindex: "0" }, terminal(text)));
+
+/** Return a link to all recorded output, and how much of it is not shown. */
+const rest = (stream, leftOut, id) =>
+  h(
+    "p",
+    { class: "muted" },
+    leftOut ? `The first ${count(leftOut)} characters are not shown. ` : null,
+    h(
+      "a",
+      { href: `api/output/${stream}/${encodeURIComponent(id)}`, download: "" },
+      leftOut ? "Download all of it" : "Download",
+    ),
+  );
 
 const folded = (title, value) =>
   h("details", {}, h("summary", {}, title), h("pre", { tabindex: "0" }, JSON.stringify(value ?? {}, null, 2)));

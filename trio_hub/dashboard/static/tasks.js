@@ -1,9 +1,10 @@
 // Tasks: search by text, state and query, page by page; and actions on chosen tasks.
 
-import { abort, purge, purgeFound, resubmit } from "./actions.js";
+import { abort, abortFound, purge, purgeFound, resubmit, resubmitFound } from "./actions.js";
 import { button, h, setAttribute, setText } from "./dom.js";
-import { NOTHING, clock, count, label, plural, seconds, short, shortTask } from "./format.js";
+import { NOTHING, count, elapsed, exact, labelLine, plural, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
+import { submitTasks } from "./nextsteps.js";
 import { progress } from "./progress.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -11,14 +12,14 @@ const PERIOD = 3; // seconds
 const PAGE = 100;
 const ENOUGH = 25; // the least number of rows to show at once, if there are so many
 const PARTS = 20; // the maximum number of answers to wait for until there are enough rows
-/** The hub's query for each state. */
+/** The hub's query for each state. The hub's records do not tell queued tasks from waiting ones. */
 const STATES = {
   "": ["any state", {}],
   unfinished: ["unfinished", { completed: null }],
-  queued: ["waiting for an engine", { completed: null, engine_uuid: null }],
+  queued: ["queued or waiting", { completed: null, engine_uuid: null }],
   running: ["running", { completed: null, engine_uuid: { $exists: true } }],
   ok: ["ok", { "result_content.status": "ok" }],
-  error: ["failed", { "result_content.status": "error" }],
+  failed: ["failed", { completed: { $ne: null }, "result_content.status": { $nin: ["ok", "aborted"] } }],
   aborted: ["aborted", { "result_content.status": "aborted" }],
 };
 
@@ -69,10 +70,12 @@ export function tasks({ hub, parameters, signal }) {
   const found = h("output", { class: "muted", for: "task-text task-state task-query" });
   const more = button("More", () => load(true));
 
+  const emptyText = h("p", {}, "No matching tasks.");
+  const emptyStep = submitTasks(hub);
   const table = new Table({
     caption: "Tasks, newest first",
     key: (row) => row.msg_id,
-    empty: "No matching tasks.",
+    empty: h("div", {}, emptyText, emptyStep),
     columns: [
       { id: "choose", title: h("span", { class: "hidden-visually" }, "Choose"), admin: true, fill: fillChoice },
       {
@@ -83,22 +86,13 @@ export function tasks({ hub, parameters, signal }) {
           fillLink(cell, `#/tasks/${encodeURIComponent(row.msg_id)}`, shortTask(row.msg_id), row.msg_id),
       },
       { id: "state", title: "State", fill: (cell, row) => fillState(cell, row.state) },
-      { id: "label", title: "Label", text: (row) => label(row.label) || NOTHING },
-      { id: "kind", title: "Queue", narrow: false, text: (row) => row.kind },
-      { id: "submitted", title: "Submitted", number: true, text: (row) => clock(row.submitted, hub.now) },
-      {
-        id: "waited",
-        title: "Waited",
-        number: true,
-        text: (row) => seconds(row.started === null ? null : Math.max(0, row.started - row.submitted)),
-      },
-      {
-        id: "took",
-        title: "Took",
-        number: true,
-        text: (row) => seconds(row.started === null || row.completed === null ? null : row.completed - row.started),
-      },
+      { id: "label", title: "Label", fill: (cell, row) => fillCut(cell, labelLine(row.label) || NOTHING) },
+      { id: "error", title: "Error", fill: (cell, row) => fillCut(cell, errorText(row.error)) },
+      { id: "waited", title: "Waited", number: true, text: (row) => waited(row, hub.now) },
+      { id: "took", title: "Took", number: true, text: (row) => took(row, hub.now) },
       { id: "engine", title: "Engine", number: true, fill: fillEngine },
+      { id: "submitted", title: "Submitted", number: true, text: (row) => exact(row.submitted, hub.now) },
+      { id: "kind", title: "Queue", narrow: false, text: (row) => row.kind },
       { id: "client", title: "Client", narrow: false, text: (row) => short(row.client) },
     ],
   });
@@ -132,7 +126,13 @@ export function tasks({ hub, parameters, signal }) {
     button("Resubmit…", () => act(resubmit(hub, ids()))),
     button("Purge…", () => act(purge(hub, ids())), { class: "danger" }),
   ];
-  const purgeAll = button("Purge all matching…", () => act(purgeFound(hub, query, total)), { class: "danger" });
+  const search = () => ({ query, text: text.value.trim() });
+  const all = (what) => act(what).catch(failed);
+  const allButtons = [
+    button("Abort all matching…", () => all(abortFound(hub, search()))),
+    button("Resubmit all matching…", () => all(resubmitFound(hub, search()))),
+  ];
+  const purgeAll = button("Purge all matching…", () => all(purgeFound(hub, query, total)), { class: "danger" });
   const actions = h(
     "div",
     { class: "controls admin-only", role: "group", "aria-label": "Actions" },
@@ -146,17 +146,22 @@ export function tasks({ hub, parameters, signal }) {
     }),
     chosenText,
     chosenButtons,
+    allButtons,
     purgeAll,
   );
 
   function tell() {
     setText(chosenText, chosen.size ? `${count(chosen.size)} chosen` : "");
     for (const element of chosenButtons) element.disabled = chosen.size === 0;
+    for (const element of allButtons) element.disabled = wrong.textContent !== "";
     purgeAll.disabled = text.value.trim() !== "" || wrong.textContent !== "";
     purgeAll.title = text.value.trim() ? "Purging works with a query only: clear the text." : "";
   }
 
   function show() {
+    // "total" is known only without filters
+    setText(emptyText, total === 0 ? "No client has submitted a task yet." : "No matching tasks.");
+    emptyStep.classList.toggle("dispensable", total !== 0);
     table.update(rows);
     more.hidden = next === null;
     setText(
@@ -225,6 +230,8 @@ export function tasks({ hub, parameters, signal }) {
   }
   signal.addEventListener("abort", () => clearTimeout(typing));
 
+  // The times of unfinished tasks go on between two answers of the hub.
+  hub.addEventListener("overview", () => rows.some((row) => row.completed === null) && table.update(rows), { signal });
   // The list is not updated while the user reads further pages or has chosen tasks.
   poll(() => (rows.length <= PAGE && chosen.size === 0 && !wrong.textContent ? load() : null), PERIOD, signal, failed);
   tell();
@@ -247,6 +254,27 @@ export function tasks({ hub, parameters, signal }) {
     table.element,
     h("p", {}, more),
   );
+}
+
+const errorText = (error) => (error ? [error.ename, error.evalue].filter(Boolean).join(": ") : "");
+
+/** Return how long a task waited until its engine started it, or how long it has waited. */
+function waited({ submitted, started, completed }, now) {
+  if (started !== null) return seconds(Math.max(0, started - submitted));
+  return completed === null ? elapsed(now - submitted) : NOTHING;
+}
+
+/** Return how long a task took, or how long it has run. */
+function took({ state, started, completed }, now) {
+  if (started === null) return NOTHING;
+  if (completed !== null) return seconds(completed - started);
+  return state === "running" ? elapsed(now - started) : NOTHING;
+}
+
+/** Show a text that may be cut off, and the whole text when the pointer is on it. */
+function fillCut(cell, text) {
+  setText(cell, text);
+  setAttribute(cell, "title", text.length > 20 ? text : null);
 }
 
 function fillEngine(cell, { engine_id: id, engine_uuid: uuid }) {

@@ -3,6 +3,7 @@
 
 import { between, current } from "./bars.js";
 import { clock, count } from "./format.js";
+import { Colouring } from "./palette.js";
 import { drawQueue } from "./queue.js";
 
 const GUTTER = 64; // px for the names of engines
@@ -26,6 +27,9 @@ export class Timeline {
   selected = null;
   hovered = null;
   palette = null;
+  colouring = new Colouring();
+  /** The index of the label whose tasks stand out; "other" for the labels without a colour; null for none. */
+  highlighted = null;
   /** The hub's series of the last minutes; null until the hub has sent them. */
   series = null;
   width = 0;
@@ -110,7 +114,7 @@ export class Timeline {
     for (const bar of between(row, t - reach, t + reach)) {
       const end = bar.end ?? Infinity;
       const away = (t < bar.from ? bar.from - t : t > end ? t - end : 0) * this.scale;
-      if (away < distance || (away === distance && bar.status === "error")) [best, distance] = [bar, away];
+      if (away < distance || (away === distance && bar.status === "failed")) [best, distance] = [bar, away];
     }
     return best;
   }
@@ -123,6 +127,26 @@ export class Timeline {
     if (!this.selected) return all.findLast((bar) => bar.from <= this.to) ?? null;
     const at = all.findIndex(({ id, seq }) => id === this.selected.id && seq >= this.selected.seq);
     return all[at + direction] ?? this.selected;
+  }
+
+  /** Return the number of tasks in sight by label, their number, and the number of rows in sight. */
+  inSight() {
+    const counts = new Map();
+    let [tasks, rows] = [0, 0];
+    for (const [row] of this.visible()) {
+      rows++;
+      for (const { label } of between(row, this.from, this.to)) {
+        counts.set(label, (counts.get(label) ?? 0) + 1);
+        tasks++;
+      }
+    }
+    return { counts, tasks, rows };
+  }
+
+  /** Whether a bar stands out, or no label does. */
+  #standsOut(bar) {
+    if (this.highlighted === null) return true;
+    return this.highlighted === "other" ? !this.colouring.colours.has(bar.label) : bar.label === this.highlighted;
   }
 
   draw(now) {
@@ -194,17 +218,21 @@ export class Timeline {
       if (fill !== null) put(fill, start, end - start, null);
       fill = null;
     };
+    const { palette } = this;
+    const rank = (style) => (style === palette.faded ? 0 : style === palette.error ? 2 : 1);
     for (const bar of between(row, this.from, this.to)) {
       const x = Math.max(GUTTER - 2, this.x(bar.from));
       const w = Math.min(right + 2, this.x(bar.end ?? now)) - x;
-      const failed = bar.status === "error";
-      const aborted = bar.status === "aborted";
+      const out = this.#standsOut(bar);
+      const failed = out && bar.status === "failed";
+      const aborted = out && bar.status === "aborted";
+      const plain = out ? palette.fill(this.colouring.colours.get(bar.label)) : palette.faded;
       if (w < 1) {
         const pixel = Math.floor(x);
-        const style = failed ? this.palette.error : aborted ? this.palette.aborted : this.palette.label(bar.label);
+        const style = failed ? palette.error : aborted ? palette.aborted : plain;
         if (fill !== null && pixel < end) {
-          if (failed && fill !== style) {
-            // A pixel with a failure is drawn as failed, however many other bars it has.
+          if (rank(style) > rank(fill)) {
+            // A pixel with a failure is drawn as failed, and one with a task that stands out so, whatever else it has.
             if (pixel > start) put(fill, start, pixel - start, null);
             [start, end, fill] = [pixel, pixel + 1, style];
           }
@@ -217,20 +245,9 @@ export class Timeline {
       }
       const box = w > 3 ? w - 1 : w; // a gap between neighbours
       if (failed || aborted) {
-        put(
-          w >= 4
-            ? failed
-              ? this.palette.hatch
-              : this.palette.crosses
-            : failed
-              ? this.palette.error
-              : this.palette.aborted,
-          x,
-          box,
-          bar,
-        );
+        put(w >= 4 ? (failed ? palette.hatch : palette.crosses) : failed ? palette.error : palette.aborted, x, box, bar);
         if (failed && w >= 4 && height >= 6) failures.push([x, y, box, height]);
-      } else put(this.palette.label(bar.label), x, box, bar);
+      } else put(plain, x, box, bar);
     }
     flush();
   }

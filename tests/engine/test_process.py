@@ -17,6 +17,7 @@ import trio.lowlevel
 from trio_hub import EngineLeft, HubConfig, RemoteError, RunningHub, connect
 from trio_hub.testing import open_client, open_hub
 from trio_hub.testing.client import ScriptedClient
+from trio_hub.wire.messages import OWN_USERNAME
 
 from ..crash.processes import hub_process
 from .support import LIMIT, cluster, open_engine_process, until
@@ -189,6 +190,21 @@ async def test_output_of_all_kinds_comes_before_the_idle_status(tmp_path: Path) 
             text = await output_of(raw, prints)
             assert sorted(text["stdout"].split()) == ["descriptor", "print", "shell"]
             assert sorted(text["stderr"].split()) == ["error", "written"]
+
+
+async def test_each_call_has_one_idle_status_whoever_publishes_it(tmp_path: Path) -> None:
+    """The hub publishes the status of a call that has no output; the engine publishes it after output."""
+    async with cluster(tmp_path) as (hub, _, _), open_client(hub.client_info) as raw:
+        for function in (prints, max):
+            before = len(raw.iopub)
+            text = await output_of(raw, function, *([1, 2] if function is max else []))
+            assert bool(text["stdout"]) is (function is prints)
+            assert [message.msg_type for message in raw.iopub[before:]].count("status") == 1
+            status = raw.iopub[-1]
+            assert status.content == {"execution_state": "idle"}
+            [engine_id] = hub.engines
+            assert status.message.idents[-1] == f"engine.{engine_id}.status".encode()
+            assert (status.message.header.username == OWN_USERNAME) is (function is max)
 
 
 def prints_much(megabytes: int) -> None:

@@ -27,6 +27,20 @@ def shares(world: World) -> dict[str, Message]:
     return {message.idents[0].decode(): message for _, message in world.take("broadcast_out")}
 
 
+@pytest.mark.parametrize("gather", [False, True])
+def test_each_share_has_an_idle_status_of_its_own(gather: bool) -> None:
+    world = World()
+    world.engine("a")
+    world.engine("b")
+    msg_id = broadcast(world, "ab", gather=gather)
+    for uuid, share in shares(world).items():
+        world.answer(uuid, share, channel="broadcast_out", idle_topic=f"engine.{uuid}.status")
+        [(_, status)] = world.take("iopub_out")
+        assert status.idents == [f"engine.{uuid}.status".encode()]
+        assert status.parent.msg_id == f"{msg_id}_{uuid}"
+    assert len(world.take("broadcast_in")) == 2 - gather
+
+
 def test_each_engine_gets_its_share_and_answers_it() -> None:
     world = World()
     world.engine("a")

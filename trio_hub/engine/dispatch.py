@@ -73,6 +73,10 @@ class Dispatcher:
         self._stuck = False
         self._quick = True
         self._lingers = False
+        self.hub_publishes_idle = False
+        """Whether the hub publishes the idle status of a request for which this engine has published nothing."""
+        self._published_for: dict[bytes, bool] = {}
+        """For each request without a reply, by its packed header: whether anything was published for the request."""
         self._due = trio.Event()
         self.use(session)
 
@@ -87,6 +91,7 @@ class Dispatcher:
         """Pass a request to the main thread."""
         message = self.read(frames)
         if message is not None:
+            self._published_for.setdefault(message.raw_header, False)
             self._jobs.put(Job(message, "shell"))
             if self._quick and not self._lingers:
                 self._lingers = True
@@ -124,6 +129,8 @@ class Dispatcher:
         message, answer = job.message, job.answer
         self._quick = job.seconds < QUICK
         header = message.raw_header
+        published = self._published_for.pop(header, True)
+        wants_idle = QUIET_CLIENT not in header
         if answer is not None:
             status = answer.content.get("status", "ok")
             asked = self._asked(message)
@@ -140,6 +147,10 @@ class Dispatcher:
             if status == "error":
                 metadata["dependencies_met"] = answer.content.get("ename") != "UnmetDependency"
                 metadata["engine_info"] = {"engine_uuid": self.uuid, "engine_id": self.engine_id}
+            elif status == "ok" and wants_idle and not published and self.hub_publishes_idle:
+                # The hub has no output of this request that the status might overtake.
+                metadata["idle_topic"] = f"engine.{self.engine_id}.status"
+                wants_idle = False
             metadata |= answer.metadata
             reply = self.session.write(
                 job.msg_type.removesuffix("_request") + "_reply",
@@ -149,7 +160,7 @@ class Dispatcher:
                 buffers=answer.buffers,
             )
             self.send(job.channel, [*message.idents, *reply])
-        if QUIET_CLIENT not in header:
+        if wants_idle:
             self.publish("status", {"execution_state": "idle"}, parent=header)
 
     def _asked(self, message: Message) -> RequestMetadata:
@@ -177,8 +188,13 @@ class Dispatcher:
 
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
         """Publish a message now. Return False if ZeroMQ does not take it."""
+        self._note_publication(parent)
         frames = self.session.write(msg_type, content, parent=parent, metadata={"engine": self.uuid})
         return self.send("iopub", [self._topic(topic), *frames])
+
+    def _note_publication(self, parent: bytes) -> None:
+        if parent in self._published_for:
+            self._published_for[parent] = True
 
     def _topic(self, topic: str) -> bytes:
         return f"engine.{self.engine_id}.{topic}".encode()
@@ -191,6 +207,7 @@ class Dispatcher:
                 content = {"name": piece.name, "text": piece.text}
                 sent = self._publish("stream", piece.name, content, piece.parent)
             else:
+                self._note_publication(piece.parent)
                 session = self.session
                 pack = session.packer.pack
                 metadata = pack({"engine": self.uuid})

@@ -215,6 +215,7 @@ class Engine:
         if self._registrar.wanted_id not in (None, engine_id):
             log.warning("did not get the requested id", engine=engine_id, requested=self._registrar.wanted_id)
         self.id = self._registrar.wanted_id = self.dispatcher.engine_id = engine_id
+        self.dispatcher.hub_publishes_idle = answer.get("publishes_idle") is True  # ipcontroller does not
         period = answer.get("hb_period")
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000

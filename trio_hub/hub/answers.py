@@ -32,6 +32,8 @@ QUEUES = ("task", "mux", "broadcast")
 OUTCOMES = ("ok", "error", "aborted")
 """The statuses with which a request can end. Any other status in a reply counts as an error."""
 
+_IDLE = {"execution_state": "idle"}
+
 log = get_logger("trio_hub.hub")
 
 
@@ -130,20 +132,48 @@ class Answers:
         return status if isinstance(status, str) else "error"
 
     def save_result(
-        self, queue: str, ident: bytes, msg: Message, asked: Asked, started: str | None, status: str
+        self, queue: str, ident: bytes, msg: Message, asked: Asked, metadata: ResultMetadata, status: str
     ) -> None:
         """Record an engine's answer to a request, and send it to the client. Never raises.
 
         If this fails unexpectedly, an error takes the answer's place.
         """
         try:
-            uuid = self.record_result(ident, msg, asked.msg_id, asked.raw_header, started)
+            uuid = self.record_result(ident, msg, asked.msg_id, asked.raw_header, metadata.started)
             self._deliver(asked.channel, asked.idents, asked.session, asked.msg_id, [ident, *msg.frames])
         except Exception as error:
             reason = self._notices.failed("result", error, task=asked.msg_id)
             self.fail(asked, ident.decode("utf-8", "replace"), reason)
         else:
             self._count(queue, asked.msg_id, status, uuid, msg.frames)
+            if metadata.idle_topic is not None:
+                self.publish_idle(ident, msg, metadata.idle_topic)
+
+    def publish_idle(self, ident: bytes, msg: Message, topic: str) -> None:
+        """Publish the idle status that follows an engine's answer, if a client wants it. Never raises.
+
+        Stock clients wait for this status: it says that they have all output of the request. An engine of ours that has
+        published nothing for a request leaves the status to the hub. So there is one message less for each call.
+
+        Args:
+            ident: the engine's identity.
+            msg: the engine's answer.
+            topic: the topic of the status, which the engine has chosen.
+        """
+        try:
+            wanted_as = topic.encode("utf-8", "replace")
+            if self._host.is_wanted("iopub_out", (wanted_as,)):
+                metadata = {"engine": ident.decode("utf-8", "replace")}
+                status = self._session.write("status", _IDLE, parent=msg.frames[3], metadata=metadata)
+                self._host.soon(partial(self._publish_now, [wanted_as, *status]))
+        except Exception as error:
+            self._notices.failed("idle status", error, task=msg.parent.msg_id)
+
+    def _publish_now(self, frames: Frames) -> None:
+        try:
+            self._host.send("iopub_out", frames)
+        except Exception as error:
+            self._notices.failed("idle status", error)
 
     def record_result(self, ident: bytes, msg: Message, msg_id: str, raw_header: bytes, started: str | None) -> str:
         """Record an engine's answer, and return the engine's uuid."""

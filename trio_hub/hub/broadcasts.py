@@ -197,7 +197,7 @@ class Broadcasts:
             status = metadata.status or self._answers.status_in_content(msg)
             self._answered(ident, msg_id, status)
             asked = Asked.of("broadcast_in", direct)
-            self._answers.save_result("broadcast", ident, msg, asked, metadata.started, status)
+            self._answers.save_result("broadcast", ident, msg, asked, metadata, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
             self._scattered.share_ended(msg_id, direct.lane.ident.decode("utf-8", "replace"))
             return
@@ -208,6 +208,8 @@ class Broadcasts:
             content = error_content("WireError", str(error))
         self._answered(ident, msg_id, content.get("status"))
         self._gathering.gather(direct.broadcast, ident.decode(), Answer(content, msg.buffers, metadata.started))
+        if metadata.idle_topic is not None:
+            self._answers.publish_idle(ident, msg, metadata.idle_topic)
 
     def _answered(self, ident: bytes, msg_id: str, status: Any) -> None:
         self.unanswered.answered(ident, msg_id)

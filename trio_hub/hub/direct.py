@@ -163,7 +163,7 @@ class DirectQueue:
             self.unanswered.answered(ident, msg_id)
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
                 engine.completed += 1
-            self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata.started, status)
+            self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has got an EngineError already; the real result goes into the record.

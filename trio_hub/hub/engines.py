@@ -40,6 +40,8 @@ _CAUSES = {
     "unreachable": "no message reaches it",
 }
 """The cause that errors name for each kind of loss, unless a more exact cause is known."""
+_WELCOME = {"status": "ok", "publishes_idle": True}
+"""What each registered engine is told. Engines may leave their idle statuses to the hub, see `Answers.publish_idle`."""
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
 """A msg_id of a Jupyter session: session, process id, number."""
 
@@ -142,7 +144,7 @@ class Engines:
         self.incoming_registrations[engine.ident] = engine
         try:
             self._host.start_engine(engine)
-            self._replies.reply("query", reg, msg, Reply("registration_reply", {"status": "ok"} | told))
+            self._replies.reply("query", reg, msg, Reply("registration_reply", _WELCOME | told))
         except BaseException:
             # The engine does not know its id, so nothing may wait for its heart.
             del self.incoming_registrations[engine.ident]

@@ -169,7 +169,7 @@ class TaskQueue:
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
                 engine.completed += 1
             asked = Asked("task_in", task.idents, task.session, msg_id, task.raw_header, task.msg_type)
-            self._answers.save_result("task", ident, msg, asked, metadata.started, status)
+            self._answers.save_result("task", ident, msg, asked, metadata, status)
 
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """Return the task that an engine answers because an earlier hub has sent it there; else None."""

@@ -99,12 +99,17 @@ class BroadcastMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResultMetadata(msgspec.Struct, frozen=True, gc=False):
-    """The metadata of a reply that the scheduler reads."""
+    """The metadata of a reply that the hub reads.
+
+    ``idle_topic`` is the topic of the idle status that the engine leaves to the hub; None if the engine publishes the
+    status itself.
+    """
 
     status: str | None = None
     engine: str | None = None
     dependencies_met: bool = True
     started: str | None = None
+    idle_topic: str | None = None
 
 
 class ErrorContent(msgspec.Struct, frozen=True, gc=False):

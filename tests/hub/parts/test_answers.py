@@ -8,7 +8,7 @@ from trio_hub.errors import EngineError, TaskAborted
 from trio_hub.hub.answers import Asked
 from trio_hub.hub.records import init_record
 from trio_hub.records import MemoryStore
-from trio_hub.wire.messages import Message
+from trio_hub.wire.messages import Message, ResultMetadata
 
 from ..durable import DurableStore
 from .bench import Bench
@@ -21,10 +21,41 @@ def asked(bench: Bench) -> tuple[Message, Asked]:
     return msg, Asked.by("task_in", msg.idents, msg)
 
 
+def test_the_idle_status_that_an_engine_leaves_to_the_hub_follows_its_answer() -> None:
+    bench = Bench()
+    for wanted in (False, True):
+        bench.host.has_subscribers = wanted
+        msg, request = asked(bench)
+        reply = bench.reply_to("a", msg, idle_topic="engine.3.status")
+        bench.answers.save_result("task", b"a", reply, request, bench.answers.metadata_of(reply), "ok")
+        channels = [channel for channel, _ in bench.host.sent]
+        assert channels == ["task_in", "iopub_out"][: 1 + wanted]
+        if wanted:
+            [status] = bench.sent("iopub_out")
+            assert status.idents == [b"engine.3.status"]
+            assert (status.header.msg_type, status.parent.msg_id) == ("status", request.msg_id)
+            assert bench.session.content(status) == {"execution_state": "idle"}
+            assert bench.session.metadata(status) == {"engine": "a"}
+        bench.host.sent.clear()
+
+
+@pytest.mark.parametrize("method", ["is_wanted", "send"])
+def test_a_failure_with_an_idle_status_affects_nothing_else(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def fail(channel: str, frames: object) -> bool:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(bench.host, method, fail)
+    msg, _ = asked(bench)
+    bench.answers.publish_idle(b"a", bench.reply_to("a", msg), "engine.3.status")
+    assert bench.notices.internal_errors == {"idle status": 1}
+
+
 def test_an_engines_answer_is_recorded_sent_and_counted() -> None:
     bench = Bench()
     msg, request = asked(bench)
-    bench.answers.save_result("task", b"a", bench.reply_to("a", msg), request, None, "ok")
+    bench.answers.save_result("task", b"a", bench.reply_to("a", msg), request, ResultMetadata(), "ok")
     [sent] = bench.sent("task_in")
     assert sent.idents == [b"client", b"a"]
     assert bench.record(request.msg_id).completed is not None
@@ -74,7 +105,7 @@ def test_a_record_that_cannot_be_changed_does_not_keep_the_answer_back(times: in
 
     bench = Bench(Failing())
     msg, request = asked(bench)
-    bench.answers.save_result("task", b"a", bench.reply_to("a", msg), request, None, "ok")
+    bench.answers.save_result("task", b"a", bench.reply_to("a", msg), request, ResultMetadata(), "ok")
     [content] = bench.contents("task_in")
     assert (content["ename"], content["status"]) == ("HubError", "error")
     assert (bench.record(request.msg_id).completed is not None) == (times < 3)

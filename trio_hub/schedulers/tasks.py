@@ -32,6 +32,9 @@ AT_A_TIME = 500
 """The maximum number of tasks that the scheduler sends or answers before other work has its turn."""
 NOT_BEGUN = "it was aborted before it began"
 
+# For each task, since looking up a member of an enum takes five times as long as looking up a global.
+_RUNNING, _DONE, _USABLE = TaskState.RUNNING, TaskState.DONE, WorkerState.USABLE
+
 
 class SchedulerHost(Protocol):
     """The interface by which the scheduler has its decisions carried out."""
@@ -443,7 +446,7 @@ class TaskScheduler:
 
         New tasks are queued behind these tasks, until the worker has got all queued tasks for which it has room.
         """
-        if worker.state is not WorkerState.USABLE:
+        if worker.state is not _USABLE:
             self._update_room(worker)
             return
         if worker.feeding:
@@ -477,7 +480,7 @@ class TaskScheduler:
         self._host.task_assigned(task, worker)
 
     def _put_on(self, task: Task, worker: Worker) -> None:
-        task.state = TaskState.RUNNING
+        task.state = _RUNNING
         task.worker = worker
         self.running += 1
         worker.running[task.msg_id] = task
@@ -497,11 +500,7 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if (
-            worker.state is WorkerState.USABLE
-            and not worker.feeding
-            and (not self.hwm or len(worker.running) < self.hwm)
-        ):
+        if worker.state is _USABLE and not worker.feeding and (not self.hwm or len(worker.running) < self.hwm):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:
@@ -523,7 +522,7 @@ class TaskScheduler:
         self.ended(task.msg_id, Outcome(False, worker.ident if worker is not None else None))
 
     def _forget(self, task: Task) -> None:
-        task.state = TaskState.DONE
+        task.state = _DONE
         del self.tasks[task.msg_id]
         self._stop_timer(task)
         if task.after is not None or task.follow is not None:

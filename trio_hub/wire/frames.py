@@ -49,4 +49,5 @@ def split_untrusted(frames: Sequence[Buffer]) -> tuple[list[bytes], Frames]:
         if type(ident) is not bytes:
             idents = [*map(to_bytes, idents)]
             break
-    return idents, [*frames[index:]]
+    rest = frames[index:]
+    return idents, rest if type(rest) is list else [*rest]

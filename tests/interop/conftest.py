@@ -59,10 +59,11 @@ class Cluster:
         self.clients.append(client)
         return client
 
-    def start_engine(self) -> subprocess.Popen[bytes]:
-        """Start a stock engine as a child of the test, not of the hub."""
+    def start_engine(self, *module: str) -> subprocess.Popen[bytes]:
+        """Start an engine, by default a stock one, as a child of the test, not of the hub."""
+        module = module or ("ipyparallel.engine",)
         engine = subprocess.Popen(
-            [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.profile_dir}"],
+            [sys.executable, "-m", *module, f"--profile-dir={self.profile_dir}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -292,3 +292,21 @@ def test_aborted_tasks_never_run(start_cluster: StartCluster) -> None:
     with pytest.raises(ipp.error.TaskAborted):
         gathered.get(timeout=LIMIT)
     assert not ran.exists()
+
+
+def test_output_is_complete_with_engines_of_ours(start_cluster: StartCluster) -> None:
+    """The idle status, for which a stock client waits, comes from the hub or, after output, from the engine."""
+    cluster = start_cluster(0)
+    cluster.start_engine("trio_hub", "engine")
+    rc = cluster.client()
+    rc.wait_for_engines(1, timeout=LIMIT)
+    for view in (rc[0], rc.load_balanced_view(), rc.broadcast_view(is_coalescing=False)):
+        for function, stdout in ((abs, ""), (print, "-1\n")) * 3:
+            asked = view.apply_async(function, -1)
+            asked.get(timeout=LIMIT)
+            assert asked.wait_for_output(LIMIT)
+            assert asked.stdout in (stdout, [stdout])
+    failing = rc[0].apply_async(int, "x")
+    with pytest.raises(ipp.RemoteError):
+        failing.get(timeout=LIMIT)
+    assert failing.wait_for_output(LIMIT)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ import pytest
 
 from trio_hub.cli import main
 
-from .conftest import LIMIT, Cluster, wait_until
+from .conftest import LIMIT, Cluster
+from .controllers import ipcontroller
 
 pytestmark = pytest.mark.interop
 
@@ -36,30 +34,6 @@ class Terminal:
         code, printed, complaint = self.run(*arguments, "--json")
         assert code == 0, complaint
         return json.loads(printed)
-
-
-@contextmanager
-def ipcontroller(directory: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A stock ipcontroller with one stock engine."""
-    common = [f"--profile-dir={directory}", "--log-level=40"]
-    file = directory / "security" / "ipcontroller-client.json"
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(module: str, *more: str) -> None:
-        command = [sys.executable, "-m", module, *common, *more]
-        with (directory.parent / "log").open("ab") as log:
-            running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-
-    try:
-        start("ipyparallel.controller", "--ip=127.0.0.1", "--location=127.0.0.1", "--init", *options)
-        wait_until(file.exists, "the connection file")
-        start("ipyparallel.engine")
-        yield running[0]
-    finally:
-        for process in reversed(running):
-            process.terminate()
-        for process in running:
-            process.wait(LIMIT)
 
 
 def fail() -> None:
@@ -89,7 +63,11 @@ def look_at_everything(at: Terminal, kind: str) -> None:
     assert status["hub"]["kind"] == kind
     assert status["engines"] == {"count": 1, "busy": 0, "idle": 1}
     assert status["queues"] == {"waiting": 0, "tasks": 0, "direct": 0}
-    assert {name: status["latest"][name] for name in ("ok", "error", "aborted")} == {"ok": 2, "error": 1, "aborted": 0}
+    assert {name: status["latest"][name] for name in ("ok", "failed", "aborted")} == {
+        "ok": 2,
+        "failed": 1,
+        "aborted": 0,
+    }
     assert at.run("status")[0] == at.run("engines")[0] == 0
     assert at.json("engines")["engines"][0]["completed"] == 3
 
@@ -97,7 +75,7 @@ def look_at_everything(at: Terminal, kind: str) -> None:
         return [row["msg_id"] for row in at.json("tasks", *arguments)["tasks"]]
 
     assert found() == [good, bad, executed]
-    assert found("--state", "error") == [bad]
+    assert found("--state", "failed") == [bad]
     assert found("--state", "ok", "--since", "1h") == [good, executed]
     assert found("--state", "running") == found("--state", "waiting") == []
     assert found("--label", "tides", "--engine", "0", "--limit", "1") == [bad]

@@ -173,6 +173,7 @@ class Engine:
         """Open the connections to the hub, register, and let the heart beat."""
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
         link.on_return = self._on_return
+        self._link = link
         if self.address.ssh:
             try:
                 await self._tunnels.open()
@@ -180,7 +181,6 @@ class Engine:
                 raise RegistrationFailed(str(error)) from error
             self._nursery.start_soon(self._tunnels.keep, name="tunnels")
         link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
-        self._link = link
         self._opened.set()
         log.info("registering", hub=self.address.urls["registration"])
         answer = await self._registrar.register()
@@ -298,9 +298,9 @@ class Engine:
         assert link is not None
         heart.close()
         await trio.to_thread.run_sync(heart.wait)
-        unsent = link.unsent()
         link.close(0)
         await self._tunnels.close()
+        unsent = link.unsent()
         self.address, self._tunnels = address, self._tunnels_to(address)
         self._subscribed = trio.Event()
         session = session_for(address, self._uuid)

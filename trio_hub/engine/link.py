@@ -84,7 +84,7 @@ class Link:
         channel.touch()
 
     def send(self, name: str, frames: Frames) -> bool:
-        """Send on a channel. Return False if ZeroMQ does not take it now.
+        """Send on a channel. Return False if ZeroMQ does not take it now, or if the channel is not open.
 
         An answer, on ``shell`` or ``control``, is kept then, and sent when the channel has connected.
         """
@@ -92,7 +92,8 @@ class Link:
         if held:
             held.append(frames)
             return False
-        sent = self._channels[name].send(frames)
+        channel = self._channels.get(name)
+        sent = channel is not None and channel.send(frames)
         if not sent and held is not None:
             held.append(frames)
         return sent

@@ -33,6 +33,9 @@ class Registrar:
         self._timeout = timeout
         self.wanted_id = wanted_id
         self._asked: dict[str, trio.Event] = {}
+        """Set when the answer has come, by the request's msg_id."""
+        self._reply_types: dict[str, str] = {}
+        """The msg_ids of the open requests, by the types of their replies."""
         self._replied: dict[str, dict[str, Any]] = {}
 
     async def register(self) -> dict[str, Any] | None:
@@ -54,10 +57,12 @@ class Registrar:
         # with the process id in it, as in stock sessions, so that the hub knows the process
         msg_id = header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
         replied = self._asked[msg_id] = trio.Event()
+        reply_type = msg_type.replace("_request", "_reply")
+        self._reply_types[reply_type] = msg_id
         self._dispatcher.send("registration", session.write(msg_type, content, header=header))
         with trio.move_on_after(self._timeout):
             await replied.wait()
-        del self._asked[msg_id]
+        del self._asked[msg_id], self._reply_types[reply_type]
         return self._replied.pop(msg_id, None)
 
     def on_reply(self, frames: Frames) -> None:
@@ -69,7 +74,9 @@ class Registrar:
         except WireError as error:
             log.warning("a message that cannot be read was dropped", error=error)
             return
-        asked = self._asked.get(message.parent.msg_id)
+        # ipcontroller's registration_reply does not name the request.
+        msg_id = message.parent.msg_id or self._reply_types.get(message.header.msg_type, "")
+        asked = self._asked.get(msg_id)
         if asked is not None:
-            self._replied[message.parent.msg_id] = content
+            self._replied[msg_id] = content
             asked.set()

@@ -47,6 +47,7 @@ class Connections:
 
     Args:
         channels: these sockets, by name.
+        monitors: the monitor of each of these sockets.
         lost: called when a connection has broken. Gets the channel's name; the identity of the engine of the
             connection, or None if nothing was received on it; and the identities that had other connections by then.
         failures: counts unexpected errors.
@@ -55,6 +56,7 @@ class Connections:
     def __init__(
         self,
         channels: Mapping[str, Channel],
+        monitors: Mapping[str, ConnectionMonitor],
         lost: Callable[[str, bytes | None, Container[bytes]], None],
         failures: Failures,
     ) -> None:
@@ -74,18 +76,11 @@ class Connections:
         identities that were first heard after that: the broken connection may have been their earlier one."""
         self._broken = trio.Event()
         self._ended = trio.Event()
-        self._monitors = [
-            ConnectionMonitor(channel.socket, partial(self._has_ended, name), partial(self._was_accepted, name))
-            for name, channel in channels.items()
-        ]
         for name, channel in channels.items():
             channel.known = self._heard[name]
             channel.introduce = partial(self._introduce, name)
-
-    @property
-    def monitors(self) -> list[Channel]:
-        """The channels of monitor events, which the receiver has to read."""
-        return [monitor.channel for monitor in self._monitors]
+            monitors[name].ended = partial(self._has_ended, name)
+            monitors[name].accepted = partial(self._was_accepted, name)
 
     def count(self, name: str) -> int:
         """Return the number of connections of a channel."""
@@ -104,7 +99,7 @@ class Connections:
                 self._unknown[name].add(ident)
 
     def _was_accepted(self, name: str, fd: int) -> None:
-        self._forget(name, fd)  # the end of its earlier connection may not have been reported
+        self._has_ended(name, fd)  # in case the end of its earlier connection was not reported
         self._open[name].add(fd)
 
     def _has_ended(self, name: str, fd: int) -> None:
@@ -172,8 +167,3 @@ class Connections:
         if closed:
             log.info("closed connections that may be dead", channel=name, connections=closed)
         return closed
-
-    def close(self) -> None:
-        """Stop watching. Call this before the channels are closed."""
-        for monitor in self._monitors:
-            monitor.close()

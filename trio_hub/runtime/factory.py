@@ -20,6 +20,7 @@ from ..logs import get_logger
 from ..transport.channel import Channel
 from ..transport.publisher import Publisher
 from ..transport.receiver import Receiver
+from ..transport.tcp import ConnectionMonitor
 from ..transport.zap import NANNY_DOMAIN, ZAP_DOMAIN, Gatekeeper, HandshakeMonitor, ZapHandler
 from .restore import Known
 from .security import Security
@@ -92,6 +93,8 @@ class HubFactory:
         self.channels: dict[str, Channel] = {}
         self.publishers: dict[str, Publisher] = {}
         """The channels that clients subscribe to, by name."""
+        self.monitors: dict[str, ConnectionMonitor] = {}
+        """The monitors of the channels on which engines are known by their identities, by the channels' names."""
         self.receiver = Receiver()
         """Receives from all channels."""
         self.client_info: dict[str, Any] = {}
@@ -206,6 +209,9 @@ class HubFactory:
                 # the connection that has it: see trio_hub.runtime.connections.
                 socket.router_mandatory = True
                 socket.router_handover = False
+                if sides == ("engine",):  # before any engine can connect
+                    self.monitors[name] = ConnectionMonitor(socket)
+                    self.on_close(self.monitors[name].close)
             elif kind == zmq.SUB:
                 socket.subscribe(b"")
             elif name == "hb_ping":
@@ -220,6 +226,8 @@ class HubFactory:
                 socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer of the handler no peer is admitted
             port = self._bind_port(socket, addresses, sides[0], key, index)
         except BaseException:
+            if name in self.monitors:
+                self.monitors[name].close()
             channel.close(linger=0)
             raise
         self.channels[name] = channel
@@ -322,11 +330,6 @@ class HubFactory:
         if asked not in _WILDCARDS:
             self._bound_as[asked] = bound
         return True
-
-    @property
-    def engine_channels(self) -> list[str]:
-        """The channels on which engines are known by their identities."""
-        return ["control_out", "mux_out", "task_out", *self.broadcast_channels, "hb_pong"]
 
     def on_close(self, call: Callable[[], None]) -> None:
         """Have ``call`` called before the sockets are closed."""

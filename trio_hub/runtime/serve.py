@@ -163,10 +163,12 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
             )
             factory.publishers["notification"].greet = hub.engines.changes.client_subscribed
             host.connections = Connections(
-                {name: factory.channels[name] for name in factory.engine_channels}, host.connection_lost, failures
+                {name: factory.channels[name] for name in factory.monitors},
+                factory.monitors,
+                host.connection_lost,
+                failures,
             )
             host.local_engines = local = _local_engines(host, factory, security, config)
-            factory.on_close(host.connections.close)
             if seen is not None:
                 seen.follow(hub.admission.freshness.latest)
             running = RunningHub(config, factory, host)
@@ -281,7 +283,8 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     host.heartbeat = heartbeat = Heartbeat(hub, channels["hb_ping"], channels["hb_pong"], config.ping, host.connections)
     for gatekeeper in factory.gatekeepers:
         gatekeeper.counts = hub.notices.ignored
-    receiving = [gatekeeper.channel for gatekeeper in factory.gatekeepers] + host.connections.monitors
+    receiving = [gatekeeper.channel for gatekeeper in factory.gatekeepers]
+    receiving += [monitor.channel for monitor in factory.monitors.values()]
     receiving += [channel for channel in channels.values() if channel.handle is not None]
     for name, publisher in factory.publishers.items():
         publisher.counts = hub.notices.ignored

@@ -24,6 +24,10 @@ _OUTPUT_QUEUE = struct.Struct("=i")
 _EVENT = struct.Struct("=Hi")
 
 
+def _ignore(fd: int) -> None:
+    """Do nothing."""
+
+
 class ConnectionMonitor:
     """Knows the connections of a bound socket by their file descriptors.
 
@@ -31,22 +35,18 @@ class ConnectionMonitor:
     connection. So a caller that drains the channel first knows which connection a descriptor belongs to.
 
     - ``connected``: the descriptors of the open connections.
+    - ``ended``, ``accepted``: called with the descriptor of each connection that has ended, or that has been made.
 
     Args:
-        socket: a socket that is not bound yet, of a context with one thread.
-        ended: called with the descriptor of each connection that has ended.
-        accepted: called with the descriptor of each connection that has been made.
+        socket: a socket that is not bound yet, of a context with one thread. The connections that are made before the
+            monitor would never be known.
+        ended: see there.
     """
 
-    def __init__(
-        self,
-        socket: zmq.Socket[Any],
-        ended: Callable[[int], None],
-        accepted: Callable[[int], None] = lambda fd: None,
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[Any], ended: Callable[[int], None] = _ignore) -> None:
         self._socket = socket
-        self._ended = ended
-        self._accepted = accepted
+        self.ended = ended
+        self.accepted: Callable[[int], None] = _ignore
         self.connected: set[int] = set()
         monitor = monitor_of(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self.channel = Channel(monitor, self._handle, name="connections")
@@ -55,10 +55,10 @@ class ConnectionMonitor:
         event, fd = _EVENT.unpack(to_bytes(frames[0]))
         if event == zmq.EVENT_ACCEPTED:
             self.connected.add(fd)
-            self._accepted(fd)
+            self.accepted(fd)
         else:
             self.connected.discard(fd)
-            self._ended(fd)
+            self.ended(fd)
 
     def close(self) -> None:
         """Stop watching. Call this before the socket is closed. Idempotent."""

@@ -181,17 +181,18 @@ class Engines:
 
     def make_usable(self, engine: EngineConnector) -> None:
         """Add an engine whose heart beats to the tables, tell clients and observers, and give it work."""
-        new = engine.state in (EngineState.REGISTERING, EngineState.STALLED)
-        self.engines_registered += new
-        log.info("engine registered" if new else "engine is back", engine=engine.id, uuid=engine.uuid)
+        if new := engine.state in (EngineState.REGISTERING, EngineState.STALLED):
+            self.engines_registered += 1
+            log.info("engine registered", engine=engine.id, uuid=engine.uuid)
+        else:
+            log.info("engine is back", engine=engine.id, uuid=engine.uuid)
         engine.state = EngineState.ALIVE
         self._add(engine)
         self._heartmonitor.watch(engine.ident)
         self._replies.notify("registration_notification", {"id": engine.id, "uuid": engine.uuid})
         self.changes.engine_came(engine.id, engine.uuid)
         if self._host.listening:
-            event = EngineRegistered if new else EngineReturned
-            self._notices.tell(event(engine.id, engine.uuid))
+            self._notices.tell((EngineRegistered if new else EngineReturned)(engine.id, engine.uuid))
         self._joined(engine)
 
     def _add(self, engine: EngineConnector) -> None:

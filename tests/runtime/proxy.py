@@ -14,6 +14,8 @@ import trio
 __all__ = ["Network", "open_network"]
 
 _CHANNELS = ("registration", "control", "mux", "task", "iopub", "notification", "hb_ping", "hb_pong", "broadcast")
+PING_END = 7
+"""The number of bytes from the name of ZeroMQ's ping command to its end: the name, and a time to live."""
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -43,7 +45,8 @@ class _Connection:
                 if self.silent:
                     continue  # the bytes are read, and dropped
                 if source is self.hub:
-                    self.pinged = b"\x04PING" in data  # ZeroMQ forgets it when something else comes
+                    # If anything comes after a ping, ZeroMQ does not wait for the next ping any more.
+                    self.pinged = data[-PING_END:].startswith(b"\x04PING")
                 await target.send_all(data)
         if not self.silent:
             reset(self.peer)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from trio_hub import HubConfig
-from trio_hub.dashboard.alerts import AGAIN, KEEP, STARTING, Alerts, Condition, Look, conditions, grown
+from trio_hub.dashboard.alerts import AGAIN, KEEP, STARTING, Alerts, Concern, Look, concerns, grown
 from trio_hub.dashboard.journal import MAX_ENTRIES, NEAR, Entry, Journal, as_rows
 from trio_hub.hub.events import (
     EngineRegistered,
@@ -161,7 +161,7 @@ def shown(alerts: Alerts) -> list[tuple[str, str, bool]]:
     return [(alert["id"], alert["text"], alert["until"] is None) for alert in alerts.shown()]
 
 
-FAILING = Condition("failing", "warn", "Tasks are failing.")
+FAILING = Concern("failing", "warn", "Tasks are failing.")
 
 
 def test_an_alert_stays_for_a_while_when_it_is_over() -> None:
@@ -189,10 +189,10 @@ def test_an_alert_that_flickers_is_one() -> None:
 
 def test_an_event_is_told_until_it_is_an_hour_old_and_again_with_the_next_one() -> None:
     alerts = Alerts()
-    assert alerts.look(500.0, [Condition("lost", "warn", "1 engine.", last=400.0)]) == ([], [])
+    assert alerts.look(500.0, [Concern("lost", "warn", "1 engine.", last=400.0)]) == ([], [])
     (alert,) = alerts.shown()
     assert (alert["id"], alert["event"], alert["since"], alert["until"]) == ("lost:400", True, 400.0, 400.0)
-    alerts.look(600.0, [Condition("lost", "warn", "2 engines.", last=590.0)])
+    alerts.look(600.0, [Concern("lost", "warn", "2 engines.", last=590.0)])
     assert shown(alerts) == [("lost:590", "2 engines.", False)]
     assert alerts.look(601.0, []) == ([], [])
     assert shown(alerts) == []
@@ -200,9 +200,9 @@ def test_an_event_is_told_until_it_is_an_hour_old_and_again_with_the_next_one() 
 
 def test_the_worst_comes_first_and_what_is_over_last() -> None:
     alerts = Alerts()
-    worst = Condition("database", "bad", "The disk is full.")
-    lost = Condition("lost", "warn", "Lost.", last=90.0)
-    slow = Condition("loop", "warn", "Slow.")
+    worst = Concern("database", "bad", "The disk is full.")
+    lost = Concern("lost", "warn", "Lost.", last=90.0)
+    slow = Concern("loop", "warn", "Slow.")
     alerts.look(100.0, [FAILING, lost, slow, worst])
     alerts.look(101.0, [FAILING, lost, worst])
     assert [text for _, text, _ in shown(alerts)] == ["The disk is full.", "Tasks are failing.", "Lost.", "Slow."]
@@ -214,10 +214,10 @@ async def test_what_needs_attention() -> None:
     fine = Look(statistics, 1000.0, 0.0, 0.0, 0.01, 10, 1000, 0, None, 0, None, None)
 
     def found(look: Look = fine, **changes: Any) -> list[str]:
-        return [condition.text for condition in conditions(replace(look, statistics=replace(statistics, **changes)))]
+        return [concern.text for concern in concerns(replace(look, statistics=replace(statistics, **changes)))]
 
     def stay(look: Look, **changes: Any) -> Iterable[bool]:
-        return (one.stays for one in conditions(replace(look, statistics=replace(statistics, **changes))))
+        return (one.stays for one in concerns(replace(look, statistics=replace(statistics, **changes))))
 
     assert found() == []
     assert found(tasks_queued=3) == ["3 tasks wait, but no engine is alive."]

@@ -15,12 +15,12 @@ from ..runtime import Statistics
 from ..wire.plain import printable
 from .journal import Entry, Level, plural
 
-__all__ = ["Alert", "Alerts", "Condition", "Look", "conditions"]
+__all__ = ["Alert", "Alerts", "Concern", "Look", "concerns"]
 
 KEEP = 900.0
 """Seconds for which an alert stays after it is over."""
 AGAIN = 60.0
-"""Seconds after which a condition that comes again is told as a new one."""
+"""Seconds after which a concern that comes again is told as a new one."""
 STARTING = 60.0
 """Seconds after the start during which engines may still come: alerts about missing engines do not stay."""
 LATE = 10.0
@@ -34,14 +34,14 @@ DESCRIPTORS = 0.8
 
 
 @dataclass(frozen=True)
-class Condition:
+class Concern:
     """Something that needs attention now, or did so at a time in the last hour.
 
-    - ``key``: names the condition, also when its numbers have changed;
+    - ``key``: names the concern, also when its numbers have changed;
     - ``href``: the part of the page's address where more is seen; empty if there is none;
     - ``last``: if it is an event, and no state: the Unix time of the event;
-    - ``stays``: whether the alert stays for a while when the condition has ended;
-    - ``noted``: whether the journal notes the beginning of the condition.
+    - ``stays``: whether the alert stays for a while when the concern has ended;
+    - ``noted``: whether the journal notes the beginning of the concern.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Condition:
 class Alert(msgspec.Struct):
     """An alert.
 
-    - ``id``: another one if the condition comes again after the alert was gone, or the event happens again;
+    - ``id``: another one if the concern comes again after the alert was gone, or the event happens again;
     - ``event``: whether it tells of an event of the last hour, and not of a state that lasts or has lasted;
     - ``since``: when it began, in Unix seconds;
     - ``until``: when it was over, or when the event happened last; None while it lasts.
@@ -73,7 +73,7 @@ class Alert(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Look:
-    """The numbers that conditions depend on."""
+    """The numbers that concerns depend on."""
 
     statistics: Statistics
     now: float
@@ -95,34 +95,34 @@ class Look:
 
 
 class Alerts:
-    """The alerts, by the key of their conditions."""
+    """The alerts, by the key of their concerns."""
 
     def __init__(self) -> None:
         self._alerts: dict[str, Alert] = {}
         self._staying: dict[str, bool] = {}
 
-    def look(self, now: float, found: Iterable[Condition]) -> tuple[list[Condition], list[Alert]]:
-        """Note the present conditions.
+    def look(self, now: float, found: Iterable[Concern]) -> tuple[list[Concern], list[Alert]]:
+        """Note the present concerns.
 
-        Return the conditions that have begun, without events, and the alerts that have just ended.
+        Return the concerns that have begun, without events, and the alerts that have just ended.
         """
-        begun: list[Condition] = []
+        begun: list[Concern] = []
         ended: list[Alert] = []
         gone = set(self._alerts)
-        for condition in found:
-            key, last = condition.key, condition.last
+        for concern in found:
+            key, last = concern.key, concern.last
             gone.discard(key)
             alert = self._alerts.get(key)
             if last is None and (alert is None or (alert.until is not None and now - alert.until > AGAIN)):
-                begun.append(condition)
+                begun.append(concern)
             if alert is None:
                 alert = self._alerts[key] = Alert(
                     "", "info", "", "", last is not None, now if last is None else last, None
                 )
             alert.id = f"{key}:{alert.since if last is None else last:.0f}"
-            alert.level, alert.text, alert.href = condition.level, printable(condition.text), condition.href
+            alert.level, alert.text, alert.href = concern.level, printable(concern.text), concern.href
             alert.event, alert.until = last is not None, last
-            self._staying[key] = condition.stays and last is None
+            self._staying[key] = concern.stays and last is None
         for key in gone:
             alert = self._alerts[key]
             if alert.until is None:
@@ -144,66 +144,66 @@ def _order(alert: Alert) -> tuple[bool, bool, bool, float]:
     return over, over and not alert.event, alert.level != "bad", -(alert.until or 0.0)
 
 
-def conditions(look: Look) -> list[Condition]:
+def concerns(look: Look) -> list[Concern]:
     """Return what needs attention."""
     return [*_of_engines(look), *_of_database(look.statistics), *_of_hub(look)]
 
 
-def _of_engines(look: Look) -> Iterable[Condition]:
+def _of_engines(look: Look) -> Iterable[Concern]:
     now = look.statistics
     waiting = now.tasks_queued + now.tasks_waiting
     settled = look.now - look.started > STARTING
     if waiting > 0 and now.engines == 0:
         verb = "task waits" if waiting == 1 else "tasks wait"
         text = f"{waiting:,} {verb}, but no engine is alive."
-        yield Condition("no_engine", "bad", text, "#/engines", stays=settled, noted=settled)
+        yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled)
     missing = now.local_engines_missing
     if missing:
         named = "; ".join(missing[:NAMED]) + ("; and others" if len(missing) > NAMED else "")
         text = f"{len(missing):,} of {plural(now.local_engines, 'local engine')} cannot be used: {named}."
-        yield Condition("missing", "warn", text, "#/engines", stays=settled, noted=False)
+        yield Concern("missing", "warn", text, "#/engines", stays=settled, noted=False)
     if look.lost > 0:
         lost = "engine was" if look.lost == 1 else "engines were"
         text = f"{look.lost:,} {lost} lost in the last hour."
         entry = look.last_lost
         if entry is None or not entry.subjects:  # so much has happened since that the journal has lost the entry
-            yield Condition("lost", "warn", text, "#/engines", stays=False, noted=False)
+            yield Concern("lost", "warn", text, "#/engines", stays=False, noted=False)
         else:
             name = f"Engine {entry.subjects[-1]}" if look.lost == 1 else f"The latest is engine {entry.subjects[-1]}"
             cause = f": {entry.cause}" if entry.cause else ""
-            yield Condition("lost", "warn", f"{text} {name}{cause}.", "#/engines", last=entry.last)
+            yield Concern("lost", "warn", f"{text} {name}{cause}.", "#/engines", last=entry.last)
     if now.lost > 0:
         verb = "engine is" if now.lost == 1 else "engines are"
         text = f"{now.lost:,} {verb} lost; late results are still accepted."
-        yield Condition("grace", "warn", text, "#/engines?text=lost", stays=False, noted=False)
+        yield Concern("grace", "warn", text, "#/engines?text=lost", stays=False, noted=False)
     if look.failing > 0:
-        yield Condition("failing", "warn", f"Tasks are failing: about {_rate(look.failing)}.", "#/failures")
+        yield Concern("failing", "warn", f"Tasks are failing: about {_rate(look.failing)}.", "#/failures")
 
 
-def _of_database(statistics: Statistics) -> Iterable[Condition]:
+def _of_database(statistics: Statistics) -> Iterable[Concern]:
     database = statistics.database
     if database.last_error:
-        yield Condition("database", "bad", f"The database cannot be written: {database.last_error}")
+        yield Concern("database", "bad", f"The database cannot be written: {database.last_error}")
     if database.not_persisted > 0:
         lost = "record was" if database.not_persisted == 1 else "records were"
-        yield Condition("not_persisted", "bad", f"{database.not_persisted:,} {lost} lost: writing failed.")
+        yield Concern("not_persisted", "bad", f"{database.not_persisted:,} {lost} lost: writing failed.")
     if database.lag > LATE:
         waits = "record waits" if database.pending == 1 else "records wait"
         text = f"The database is {database.lag:.0f} s behind: {database.pending:,} {waits}."
-        yield Condition("behind", "warn", text)
+        yield Concern("behind", "warn", text)
 
 
-def _of_hub(look: Look) -> Iterable[Condition]:
+def _of_hub(look: Look) -> Iterable[Concern]:
     now = look.statistics
     if look.crashed is not None:
-        yield Condition("crashed", "bad", look.crashed.text, last=look.crashed.last)
+        yield Concern("crashed", "bad", look.crashed.text, last=look.crashed.last)
     if look.errors > 0:
         text = f"{plural(look.errors, 'unexpected error')} in the hub in the last hour: see the log for the traceback."
         if look.last_error is None:
-            yield Condition("errors", "bad", text, stays=False, noted=False)
+            yield Concern("errors", "bad", text, stays=False, noted=False)
         else:
             text = f"{text} The latest: {look.last_error.text}"
-            yield Condition("errors", "bad", text, last=look.last_error.last)
+            yield Concern("errors", "bad", text, last=look.last_error.last)
     if now.subscribers_behind > 0:
         does = "client connection does" if now.subscribers_behind == 1 else "client connections do"
         text = (
@@ -211,16 +211,16 @@ def _of_hub(look: Look) -> Iterable[Condition]:
             f"{now.subscribers_waiting / 1e6:,.0f} MB wait, and the oldest messages are dropped. "
             "The addresses are in the hub's log."
         )
-        yield Condition("subscribers", "warn", text)
+        yield Concern("subscribers", "warn", text)
     if look.loop_p99 is not None and look.loop_p99 > LAGGING:
         text = f"The hub's event loop was {look.loop_p99:.1f} s late (p99 of the last minute)."
-        yield Condition("loop", "warn", text, noted=False)
+        yield Concern("loop", "warn", text, noted=False)
     if look.descriptor_limit and look.descriptors > DESCRIPTORS * look.descriptor_limit:
         text = (
             f"{look.descriptors:,} of {look.descriptor_limit:,} file descriptors are in use: "
             "raise the limit (ulimit -n) before you start more engines."
         )
-        yield Condition("descriptors", "warn", text)
+        yield Concern("descriptors", "warn", text)
 
 
 def _rate(rate: float) -> str:

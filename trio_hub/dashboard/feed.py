@@ -11,7 +11,7 @@ import trio
 from .. import __version__
 from ..runtime import RunningHub, Statistics
 from ..wire.plain import json_bytes
-from .alerts import Alerts, Look, conditions, grown
+from .alerts import Alerts, Look, concerns, grown
 from .audience import Audience, event_message
 from .bars import Bar
 from .engines import connectors
@@ -172,7 +172,7 @@ class Feed:
             journal.latest("error", now),
             journal.latest("crashed", now),
         )
-        begun, ended = self.alerts.look(now, conditions(look))
+        begun, ended = self.alerts.look(now, concerns(look))
         for condition in begun:
             if condition.noted:
                 journal.note(condition.key, condition.level, condition.text)

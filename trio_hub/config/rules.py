@@ -349,7 +349,7 @@ def check_key(value: Any) -> str | None:
 
 
 def or_none(rule: Rule) -> Rule:
-    """Return the rule for None and the values of another rule."""
+    """Return a rule that accepts None, and each value that `rule` accepts."""
     return replace(rule, check=lambda value: None if value is None else rule.check(value))
 
 

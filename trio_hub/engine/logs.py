@@ -40,7 +40,7 @@ def quiet_logger() -> logging.Logger:
 
 
 class _Lines(logging.Formatter):
-    """Each record in a line: time, level, logger, message, and fields."""
+    """Format each log record as one line: time, level, logger, message, and fields. A traceback adds further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")

@@ -1,6 +1,7 @@
-"""Calls as clients pack them, and results as clients read them: pickles, with large buffers in frames of their own.
+"""Unpickle calls in the format in which clients send them, and pickle results in the format that clients read.
 
-A call is ``[function, info, argument…]``. Each argument is a pickle and the buffers that were taken out of it.
+A call is ``[function, info, argument…]``. Each argument is a pickle, and the buffers that were taken out of it. Large
+buffers have frames of their own.
 """
 
 from __future__ import annotations

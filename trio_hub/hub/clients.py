@@ -56,7 +56,7 @@ class Clients:
         return self.owed > 0 and session in self._owed
 
     def places(self, session: str, channel: str) -> list[tuple[str, bytes]]:
-        """Return the channels on which a session was heard, this one first, each with the session's last identity."""
+        """Return the channels on which a session was heard, `channel` first, each with the session's last identity."""
         places = self._places.get(session)
         return [] if places is None else sorted(places.items(), key=lambda place: place[0] != channel)
 

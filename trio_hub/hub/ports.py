@@ -1,6 +1,7 @@
 """Protocols for calls from the parts of the hub to parts above them, and to the runtime.
 
-A part knows the parts below it by their classes. For a call upwards, or out of the core, there is a protocol here.
+A part of the hub imports the classes of the parts below it. It does not import the parts above it, nor the runtime: it
+calls them through the protocols of this module.
 """
 
 from __future__ import annotations

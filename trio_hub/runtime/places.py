@@ -1,4 +1,7 @@
-"""The places of local engines: each place has a process and an engine, also after a restart of the hub."""
+"""The places of local engines.
+
+A place knows the process and the registered engine of one local engine, also after a restart of the hub.
+"""
 
 from __future__ import annotations
 

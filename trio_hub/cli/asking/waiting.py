@@ -168,7 +168,13 @@ def wait(where: Where, as_json: bool, msg_ids: tuple[str, ...], engines: int | N
 
 
 async def within(seconds: float | None, what: str, wait: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return the result of `wait`. Raises `CommandFailed` after so many seconds, with `what` as the present state."""
+    """Return the result of `wait`. Raise `CommandFailed` if `wait` takes longer than a limit.
+
+    Args:
+        seconds: the limit, in seconds. None: no limit.
+        what: the present state, for the message of the error, such as "the cluster is still busy".
+        wait: the function to call.
+    """
     import trio
 
     from .session import CommandFailed

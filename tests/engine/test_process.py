@@ -236,6 +236,21 @@ async def test_options(tmp_path: Path) -> None:
             assert "registered" in engine.log
 
 
+async def test_a_profile_that_is_named_has_startup_files_and_logs(tmp_path: Path) -> None:
+    profile = tmp_path / "profile_tides"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "startup" / "00.py").write_text("from_startup = 5")
+    (profile / "ipengine_config.py").write_text("")
+    options = ["--profile=tides", f"--ipython-dir={tmp_path}", "--log-to-file"]
+    with trio.fail_after(LIMIT):
+        async with open_hub(HubConfig(profile_dir=profile)) as hub, open_engine_process(tmp_path, *options):
+            await hub.wait_engines(1)
+            async with connect(connection_info=hub.client_info) as client:
+                assert await client.apply(lambda: __import__("__main__").from_startup) == 5
+            [log] = (profile / "log").glob("ipengine-*.log")
+            assert "the config file is not read" in log.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [

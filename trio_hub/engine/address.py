@@ -12,7 +12,7 @@ from ..errors import ConnectionFileError
 from ..transport.location import is_here
 from .options import EngineOptions
 
-__all__ = ["HubAddress", "connection_file", "read_address"]
+__all__ = ["HubAddress", "connection_file", "profile_directory", "read_address"]
 
 CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong")
 _ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
@@ -41,15 +41,20 @@ class HubAddress:
         return self.broadcast[engine_id % len(self.broadcast)]
 
 
+def profile_directory(options: EngineOptions) -> Path:
+    """Return the directory of the engine's profile, which the options name by its path or by its name."""
+    if options.profile_dir:
+        return Path(options.profile_dir)
+    home = options.ipython_dir or os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
+    return Path(home, f"profile_{options.profile or 'default'}")
+
+
 def connection_file(options: EngineOptions) -> Path:
     """Return the path of the connection file: the one that the options name, or else the one of the profile."""
     if options.file:
         return Path(options.file)
     name = f"ipcontroller-{options.cluster_id}-engine.json" if options.cluster_id else "ipcontroller-engine.json"
-    if options.profile_dir:
-        return Path(options.profile_dir, "security", name)
-    home = options.ipython_dir or os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
-    return Path(home, f"profile_{options.profile or 'default'}", "security", name)
+    return profile_directory(options) / "security" / name
 
 
 async def read_address(text: str | bytes, source: str, options: EngineOptions) -> HubAddress:

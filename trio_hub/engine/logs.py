@@ -6,9 +6,9 @@ import json
 import logging
 import os
 from datetime import datetime
-from pathlib import Path
 from typing import TextIO
 
+from .address import profile_directory
 from .options import EngineOptions
 
 __all__ = ["quiet_logger", "set_up_logs"]
@@ -18,8 +18,8 @@ _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", 
 
 def set_up_logs(options: EngineOptions, stream: TextIO) -> TextIO:
     """Log to the stream, or, with ``--log-to-file``, to a file in the profile. Return where the log goes."""
-    if options.log_to_file and options.profile_dir:
-        directory = Path(options.profile_dir, "log")
+    if options.log_to_file:
+        directory = profile_directory(options) / "log"
         directory.mkdir(parents=True, exist_ok=True)
         name = "-".join(filter(None, ("ipengine", options.cluster_id, f"{os.getpid()}.log")))
         stream = (directory / name).open("w", encoding="utf-8", buffering=1)

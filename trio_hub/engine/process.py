@@ -18,7 +18,7 @@ import trio
 from ..errors import HubError
 from ..logs import get_logger
 from ..wire.packers import packer_named
-from .address import HubAddress, read_address
+from .address import HubAddress, profile_directory, read_address
 from .engine import Engine, wait_for_file
 from .jobs import Jobs
 from .laststate import write_state
@@ -167,8 +167,7 @@ def _start_up(options: EngineOptions, worker: Worker) -> None:
     """
     pieces = [(options.mpi_init, "<mpi>")] if options.mpi and options.mpi_init else []
     files = [os.environ.get("PYTHONSTARTUP")]
-    if options.profile_dir:
-        files += sorted(str(path) for path in Path(options.profile_dir, "startup").glob("*.*py"))
+    files += sorted(str(path) for path in (profile_directory(options) / "startup").glob("*.*py"))
     files.append(options.startup_script)
     for path in filter(None, files):
         try:
@@ -186,9 +185,8 @@ def _start_up(options: EngineOptions, worker: Worker) -> None:
 
 def _name_config_files(options: EngineOptions) -> None:
     """Log the config files of ipengine that the profile has, since they are not read."""
-    if options.profile_dir:
-        for path in sorted(Path(options.profile_dir).glob("ipengine_config.*")):
-            log.warning("the config file is not read: give its settings on the command line", file=str(path))
+    for path in sorted(profile_directory(options).glob("ipengine_config.*")):
+        log.warning("the config file is not read: give its settings on the command line", file=str(path))
 
 
 # The thread of the sockets

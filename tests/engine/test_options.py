@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from ipyparallel.engine import app as stock
 
+from trio_hub.cli.engine import EPILOG
+from trio_hub.engine.nanny import main
 from trio_hub.engine.options import ALIASES, TRAITS, OptionError, parse_options
 
 
@@ -79,3 +81,11 @@ def test_every_trait_is_one_of_the_stock_engine() -> None:
     }
     assert {name for name in TRAITS if not name.startswith(("ProfileDir.", "Nanny."))} <= stock_traits
     assert {*ALIASES.values()} <= {*TRAITS}
+
+
+def test_the_help_names_the_exit_code_for_a_bad_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--nonsense"])
+    assert "nonsense" in capsys.readouterr().err
+    (line,) = [line for line in EPILOG.splitlines() if "option cannot be used" in line]
+    assert line.split()[0] == str(ended.value.code)

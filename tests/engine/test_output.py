@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 
@@ -107,3 +108,17 @@ def test_a_forked_child_writes_to_the_descriptor() -> None:
     with open(reading, "rb") as pipe:
         assert pipe.read() == b"from the child"
     assert printed.take() is None
+
+
+def test_text_and_bytes_of_a_stream_keep_their_order() -> None:
+    printed = Printed(lambda: None)
+    stream = OutputStream("stdout", printed, 1)
+    stream.buffer.write(b"first ")
+    print("second", file=stream)
+    stream.buffer.writelines([b"third ", "\u00e4".encode()])
+    print(" fourth", file=stream)
+    wrapper = io.TextIOWrapper(stream.buffer, encoding="utf-8", write_through=True)
+    wrapper.write("fifth ")
+    stream.write("sixth")
+    wrapper.detach()
+    assert texts(printed) == [("stdout", "first second\nthird \u00e4 fourth\nfifth sixth")]

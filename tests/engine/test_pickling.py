@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy
@@ -203,6 +204,67 @@ def test_a_call_never_sees_what_the_last_one_has_changed(namespace: Namespace) -
         if function is not attribute:  # stock clients cannot send a function that names itself
             assert times(pickling, packed(in_main(function))) == [1, 1, 1], function
         assert times(pickling, pack_call(pack_function(function), (), {})) == [1, 1, 1], function
+
+
+class Number(int):
+    """A number to which a call can give attributes."""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "f.calls = getattr(f, 'calls', 0) + 1; return f.calls",
+        "f.__defaults__ = (step + 1,); return step + 1",
+        "f.__kwdefaults__['other'] = other + 1; return other + 1",
+        "f.__annotations__['n'] = f.__annotations__.get('n', 0) + 1; return f.__annotations__['n']",
+        "f.__globals__['total'] = total + 1; return total",
+        "globals()['total'] = total + 1; return total",
+        "g.calls = getattr(g, 'calls', 0) + 1; return g.calls",
+        "append(0); return append.__self__.__len__()",
+        "module.calls = getattr(module, 'calls', 0) + 1; return module.calls",
+        "number.calls = getattr(number, 'calls', 0) + 1; return number.calls",
+    ],
+)
+def test_a_call_never_sees_what_the_last_one_has_changed_by_name(source: str, namespace: Namespace) -> None:
+    scope: Namespace = {"__name__": "__main__", "total": 0, "g": in_main(lambda: 0), "append": [].append}
+    scope |= {"module": ModuleType("made_here"), "number": Number(1)}
+    exec(f"def f(step=0, *, other=0): {source}", scope)
+    assert times(Pickling(namespace), pack_call(pack_function(scope["f"]), (), {})) == [1, 1, 1]
+
+
+def test_a_call_never_sees_what_the_last_one_has_changed_in_a_closure(namespace: Namespace) -> None:
+    total = 0
+    scope: Namespace = {"__name__": "__main__"}
+    exec("def outer():\n  x = 1\n  def deletes():\n    nonlocal x\n    del x\n    return 1\n  return deletes", scope)
+    assert times(Pickling(namespace), packed(scope["outer"]())) == [1, 1, 1]
+    pickling, buffers = Pickling(namespace), packed(in_main(lambda: total))
+    for _ in range(2):
+        function: Any = pickling.unpack_call(buffers).function
+        assert function() == 0
+        function.__closure__[0].cell_contents = 1
+
+
+def test_a_function_of_main_is_looked_up_each_time(namespace: Namespace) -> None:
+    pickling = Pickling(namespace)
+    buffers = [b"c__main__\nf\n.", packed(list)[1]]
+    for value in (1, 2):
+        namespace["f"] = in_main(lambda value=value: value)
+        namespace["f"].__qualname__ = "f"
+        assert call(pickling, buffers) == value
+
+
+def test_a_named_function_that_a_function_uses_is_looked_up_each_time(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("loaded_again")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("def one(): return 1", module.__dict__)
+    scope: Namespace = {"__name__": "__main__", "one": module.one}
+    exec("def f(): return one()", scope)
+    pickling, buffers = Pickling(namespace), pack_call(pack_function(scope["f"]), (), {})
+    assert times(pickling, buffers) == [1, 1, 1]
+    exec("def one(): return 2", module.__dict__)
+    assert times(pickling, buffers) == [2, 2, 2]
 
 
 def test_a_global_of_a_function_by_value_is_its_own(namespace: Namespace) -> None:

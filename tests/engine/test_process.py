@@ -264,6 +264,14 @@ async def test_what_keeps_it_from_starting(tmp_path: Path, options: list[str], c
         assert says in engine.log
 
 
+async def test_connection_info_in_the_environment_takes_precedence_over_a_file(tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with open_hub(HubConfig()) as hub:
+            options = ("--file=/nowhere", "--profile-dir=/nowhere", "--IPEngine.wait_for_url_file=0.1")
+            async with open_engine_process(tmp_path, *options, info=hub.engine_info):
+                await hub.wait_engines(1)
+
+
 async def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     async with open_hub(HubConfig()) as hub:
         info = hub.engine_info | {"key": "another"}

@@ -503,6 +503,20 @@ def test_a_control_request_that_an_engine_took_to_its_grave() -> None:
     assert world.content(shutdown[1])["status"] == "ok", "gone is what it was asked to be"
 
 
+def test_a_control_request_to_an_engine_that_is_gone_or_to_a_hub_that_stops_is_refused_at_once() -> None:
+    world = World()
+    engine = world.engine("a")
+    world.engine("b")
+    world.hub.lose_engine(engine, "shutdown")
+    world.hub.handle_stranded(engine)
+    world.call("a", msg_type="clear_request", channel="control_in")
+    assert world.replies("control_in")[0]["ename"] == "EngineError"
+    world.hub.stop_serving()
+    world.take()
+    world.call("b", msg_type="clear_request", channel="control_in")
+    assert world.replies("control_in")[0]["evalue"] == "the hub has been stopped"
+
+
 def test_a_client_that_is_gone_is_counted() -> None:
     world = World()
     world.engine("a")

@@ -22,14 +22,13 @@ VERSION = "9.2.0"
 VERSION_HELP = "show the version of ipengine that this command replaces"
 EPILOG = """\
 Options are given as --name=value or --name value, and every trait as --Class.trait=value. They take precedence over
-IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CONNECTION_INFO, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and
-IPP_CURVE_SECRETKEY in the environment.
+IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY in the environment.
+IPP_CONNECTION_INFO, which is what a connection file has, takes precedence over all options that choose such a file.
 
 \b
 Exit codes:
   0    stopped in order, as asked by a signal, a client or the hub
-  1    the engine failed
-  2    an option cannot be used
+  1    the engine failed, or an option cannot be used
   255  the hub did not answer, or was away for too long
   An engine that was killed by a signal ends by the same signal.
 """

@@ -14,7 +14,7 @@ import click
 from ..config import PREFIX, STOCK_VARIABLES, DatabaseURL, HubConfig
 from .translation import SECRET, Translation
 
-__all__ = ["print_settings", "sources"]
+__all__ = ["origins", "print_settings", "sources"]
 
 DEFAULT = "default"
 HIDDEN = "hidden"
@@ -43,6 +43,16 @@ def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | N
     return result
 
 
+def origins(
+    config: HubConfig, given: Mapping[str, str], environ: Mapping[str, str], file: Path | None
+) -> dict[str, str]:
+    """Return the source of each setting of a configuration. See `sources` for the other arguments."""
+    found = sources(given, environ, file)
+    if config.restore and found["reuse"] == DEFAULT:
+        found["reuse"] = "restore"
+    return found
+
+
 def print_settings(
     config: HubConfig,
     *,
@@ -56,9 +66,7 @@ def print_settings(
     if translation is not None:
         given = {name: value.label for name, value in translation.settings.items()}
         environ = translation.environ
-    origins = sources(given or {}, environ or {}, file)
-    if config.restore and origins["reuse"] == DEFAULT:
-        origins["reuse"] = "restore"
+    labels = origins(config, given or {}, environ or {}, file)
     shown = {entry.name: getattr(config, entry.name) for entry in fields(config)}
     shown["db"] = config.database
     if as_json:
@@ -67,15 +75,13 @@ def print_settings(
         if shown[name] is not None:
             shown[name] = HIDDEN
     if as_json:
-        click.echo(
-            json.dumps({name: {"value": _plain(shown[name]), "from": origins[name]} for name in shown}, indent=2)
-        )
+        click.echo(json.dumps({name: {"value": _plain(shown[name]), "from": labels[name]} for name in shown}, indent=2))
     else:
         for name, value in shown.items():
             if name == "curve" and value is None:
                 click.echo(_encryption(config))
             else:
-                click.echo(_line(name, value, origins[name]))
+                click.echo(_line(name, value, labels[name]))
     if translation is not None:
         if not as_json:
             for name, value in translation.process.items():

@@ -30,10 +30,12 @@ def become_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
         return
     worker_class = getattr(import_module("distributed"), "Nanny" if nanny else "Worker")
     ready = threading.Event()
+    started: list[Any] = []
     failed: list[BaseException] = []
 
     async def work() -> None:
         async with worker_class(address, **kwargs) as worker:
+            started.append(worker)
             _running.append((worker, asyncio.get_running_loop()))
             ready.set()
             await worker.finished()
@@ -49,9 +51,10 @@ def become_worker(address: str, nanny: bool = False, **kwargs: Any) -> None:
 
     threading.Thread(target=run, name="dask worker", daemon=True).start()
     ready.wait()
-    if failed:
+    if not started:
         raise failed[0]
-    sys.modules["__main__"].__dict__.update(dict.fromkeys(NAMES, _running[0][0]))
+    # The worker may have ended by now. Its names show that it did start.
+    sys.modules["__main__"].__dict__.update(dict.fromkeys(NAMES, started[0]))
 
 
 def stop_worker() -> None:
@@ -59,9 +62,12 @@ def stop_worker() -> None:
 
     The names are removed even if the worker has ended already, as it does with its scheduler.
     """
-    if _running:
-        worker, loop = _running[0]
-        asyncio.run_coroutine_threadsafe(worker.close(), loop)
+    for worker, loop in tuple(_running):
+        closing = worker.close()
+        try:
+            asyncio.run_coroutine_threadsafe(closing, loop)
+        except RuntimeError:  # the worker has just ended, and its event loop with it
+            closing.close()
     namespace = sys.modules["__main__"].__dict__
     for name in NAMES:
         if type(namespace.get(name)).__module__.startswith("distributed."):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import opcode
+import operator
 import sys
 from collections import OrderedDict
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from .canned import Canned, CannedFunction, Namespace
 
@@ -15,16 +16,32 @@ __all__ = ["FunctionCache"]
 MAX_FUNCTIONS = 256
 MAX_BYTES = 64 * 1024
 """Bytes. Longer packed functions are not kept."""
-_ATOMS = (type(None), bool, int, float, complex, str, bytes, BuiltinFunctionType, ModuleType)
+_ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes))
 _STORES_GLOBALS = frozenset((opcode.opmap["STORE_GLOBAL"], opcode.opmap["DELETE_GLOBAL"]))
+_STORES_CELLS = frozenset((opcode.opmap["STORE_DEREF"], opcode.opmap["DELETE_DEREF"]))
 _MAX_DEPTH = 5
+
+State: TypeAlias = tuple[Any, ...] | None
+"""What a call can change of a function, as objects to be compared by identity; None for a value found by its name."""
+
+
+class Known(NamedTuple):
+    """A function that is kept.
+
+    - ``held``: the values that a call could change or replace, the function included, with the state of each.
+    """
+
+    function: Any
+    held: list[tuple[Any, State]]
 
 
 class FunctionCache:
     """Keeps the functions that were unpickled last, by their bytes.
 
     A function is kept only if a new copy of it could not be told from the last one. If its defaults, its closure or its
-    own globals can change, the function is not kept: a call would see what the last call has changed.
+    own globals can change, the function is not kept: a call would see what the last call has changed. A call can also
+    set attributes of the function, or replace its parts, which its code does not tell. So before a function is used
+    again, its state is compared with its state when it was unpickled.
 
     Args:
         namespace: the user's namespace. It is shared by all calls in any case, so functions may change it.
@@ -32,14 +49,18 @@ class FunctionCache:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
-        self._known: OrderedDict[bytes, Any] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
 
     def get(self, packed: bytes) -> Any:
-        """Return the function with these bytes, or None."""
-        function = self._known.get(packed)
-        if function is not None:
-            self._known.move_to_end(packed)
-        return function
+        """Return the function with these bytes, or None. A function that a call has changed is forgotten."""
+        known = self._known.get(packed)
+        if known is None:
+            return None
+        if not all(self._is_same(value, state) for value, state in known.held):
+            del self._known[packed]
+            return None
+        self._known.move_to_end(packed)
+        return known.function
 
     def add(self, packed: bytes, loaded: Any, function: Any) -> None:
         """Keep a function, if that makes no difference to its calls.
@@ -49,50 +70,75 @@ class FunctionCache:
             loaded: what the pickle contained: the function, or its canned form.
             function: the function itself.
         """
-        if len(packed) > MAX_BYTES or not self._is_repeatable(loaded, function):
+        held: list[tuple[Any, State]] = []
+        if len(packed) > MAX_BYTES or not self._is_repeatable(loaded, function, held):
             return
-        self._known[packed] = function
+        self._known[packed] = Known(function, held)
         if len(self._known) > MAX_FUNCTIONS:
             self._known.popitem(last=False)
 
-    def _is_repeatable(self, loaded: Any, function: Any) -> bool:
+    def _is_repeatable(self, loaded: Any, function: Any, held: list[tuple[Any, State]]) -> bool:
         if isinstance(loaded, Canned) and not isinstance(loaded, CannedFunction):
             return False  # a reference, for instance, whose value may change
         if type(function) is not FunctionType or (isinstance(loaded, FunctionType) and _is_found_by_name(loaded)):
             return False  # looking a function up by name is quick, and also works after a module was loaded again
-        return self._is_fixed(function, _MAX_DEPTH)
+        return self._is_fixed(function, _MAX_DEPTH, held)
 
-    def _is_fixed(self, value: Any, depth: int) -> bool:
-        """Return whether a value is the same whenever its pickle is loaded, whatever calls have done with it."""
-        if isinstance(value, _ATOMS):
+    def _is_fixed(self, value: Any, depth: int, held: list[tuple[Any, State]]) -> bool:
+        """Return whether a value is the same whenever its pickle is loaded, while what is added to ``held`` stays."""
+        if type(value) in _ATOMS:
             return True
         if depth == 0:
             return False
         if type(value) is tuple:
-            return all(self._is_fixed(item, depth - 1) for item in value)
-        if isinstance(value, type):
-            return _is_found_by_name(value)
+            return all(self._is_fixed(item, depth - 1, held) for item in value)
+        if isinstance(value, type | FunctionType | BuiltinFunctionType | ModuleType) and _is_found_by_name(value):
+            held.append((value, None))
+            return True
         if type(value) is not FunctionType:
             return False
-        if value.__module__ != "__main__" and _is_found_by_name(value):
-            return True
         if value.__dict__ or (value.__annotations__ and not all(map(_is_name, value.__annotations__.values()))):
             return False
         try:
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
         except ValueError:  # a cell that is empty so far
             return False
-        held = [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        if any(cell is value for cell in cells) or not all(self._is_fixed(item, depth - 1) for item in held):
+        held.append((value, self._state(value)))
+        inside = [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        if any(cell is value for cell in cells) or not all(self._is_fixed(item, depth - 1, held) for item in inside):
             return False
         if value.__closure__ and _stores_cells(value.__code__):
             return False
-        if value.__globals__ is self._namespace or value.__globals__ is _globals_of(value.__module__):
+        if self._shares_globals(value):
             return True
         if _stores_globals(value.__code__):
             return False
         used = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
-        return all(self._is_fixed(item, depth - 1) for item in used if item is not value)
+        return all(self._is_fixed(item, depth - 1, held) for item in used if item is not value)
+
+    def _is_same(self, value: Any, state: State) -> bool:
+        if state is None:
+            return _is_found_by_name(value)
+        try:
+            now = self._state(value)
+        except ValueError:  # a cell that was emptied
+            return False
+        return len(now) == len(state) and all(map(operator.is_, now, state))
+
+    def _state(self, function: FunctionType) -> tuple[Any, ...]:
+        parts: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__, function.__annotations__]
+        parts += (function.__name__, function.__qualname__, function.__module__, function.__doc__)
+        parts += (cell.cell_contents for cell in function.__closure__ or ())
+        shared = self._shares_globals(function)
+        changeable = (function.__dict__, function.__kwdefaults__, function.__annotations__)
+        for changed in changeable if shared else (*changeable, function.__globals__):
+            for item in (changed or {}).items():
+                parts += item
+        return tuple(parts)
+
+    def _shares_globals(self, function: FunctionType) -> bool:
+        """Return whether each copy of a function has the same globals: the user's namespace, or a module's."""
+        return function.__globals__ is self._namespace or function.__globals__ is _globals_of(function.__module__)
 
 
 def _is_name(value: Any) -> bool:
@@ -105,11 +151,13 @@ def _globals_of(module: str | None) -> dict[str, Any] | None:
 
 
 def _is_found_by_name(value: Any) -> bool:
-    """Return whether pickle would look this function or class up by its name."""
+    """Return whether pickle would look this module, function or class up by its name."""
+    if isinstance(value, ModuleType):
+        return sys.modules.get(value.__name__) is value
     found: Any = sys.modules.get(value.__module__)
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
-    return found is value and value.__module__ != "__main__"
+    return found is value
 
 
 def _codes(code: CodeType) -> list[CodeType]:
@@ -130,6 +178,5 @@ def _stores_globals(code: CodeType) -> bool:
 
 
 def _stores_cells(code: CodeType) -> bool:
-    """Return whether a function or one inside it may store to a variable of the function around it."""
-    stores = opcode.opmap["STORE_DEREF"]
-    return any(inner.co_freevars and stores in inner.co_code[::2] for inner in _codes(code))
+    """Return whether a function or one inside it may set or delete a variable of the function around it."""
+    return any(inner.co_freevars and not _STORES_CELLS.isdisjoint(inner.co_code[::2]) for inner in _codes(code))

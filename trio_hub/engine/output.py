@@ -202,8 +202,7 @@ class OutputStream(io.TextIOBase):
         self._descriptor = descriptor
         self._pid = os.getpid()
         self.topic = b""
-        # Bytes go to the descriptor, after the text that was written before them.
-        self.buffer = io.BufferedWriter(_Bytes(self))
+        self.buffer = _Buffer(_Bytes(self))
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -220,7 +219,7 @@ class OutputStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written to ``buffer``. Text is on its way at once, and is sent before the reply."""
+        """Pass on what an interrupted write has left in ``buffer``. All other output is on its way at once."""
         self.buffer.flush()
 
     def fileno(self) -> int:
@@ -253,6 +252,15 @@ class _Bytes(io.RawIOBase):
         data = bytes(data)
         self._stream.write(self._decoder.decode(data))
         return len(data)
+
+
+class _Buffer(io.BufferedWriter):
+    """Passes each write on at once, so that bytes and text of a stream keep the order in which they were written."""
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
 
 
 class Redirection:

@@ -289,3 +289,22 @@ async def test_many_tasks_are_listed_from_the_end(tmp_path: Path) -> None:
         assert [row["msg_id"] for row in rows] == msg_ids[-100:]
         lines = (await it.ask("tasks", "--limit", "1")).stdout.splitlines()
         assert lines[1].endswith("OSError: so it is")
+
+
+async def test_no_command_prints_what_controls_a_terminal(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise ValueError("w\x1b[2Jo\u061cr\ufeffs\x9be")
+
+    async with world(tmp_path) as it:
+        msg_id = await it.run(fails)
+        for words in (
+            ("task", msg_id),
+            ("tasks",),
+            ("result", msg_id),
+            ("tail", msg_id),
+            ("task", "n\x1b[2Jo\u061cne"),
+        ):
+            result = await it.ask(*words)
+            text = result.stdout + result.stderr
+            assert "w" in text
+            assert [char for char in "\x1b\u061c\ufeff\x9b" if char in text] == [], (words, text)

@@ -63,9 +63,31 @@ async def test_of_a_hub_that_does_not_run(tmp_path: Path) -> None:
 async def test_json(tmp_path: Path) -> None:
     async with world(tmp_path, db="none") as it:
         told = await it.ask_json("report")
-        assert list(told) == ["versions", "checks", "settings here", "hub", "log files"]
+        assert list(told) == [
+            *("versions", "checks", "settings here", "sources of settings here"),
+            *("hub", "log files"),
+        ]
+        assert told["sources of settings here"].keys() == told["settings here"].keys()
         assert told["hub"]["statistics"]["engines"] == 1
         assert told["hub"]["status"]["hub"]["kind"] == "trio-hub"
+
+
+async def test_the_source_of_each_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text("hwm = 3\nping = 2")
+    monkeypatch.setenv("TRIO_HUB_CONFIG", str(file))
+    monkeypatch.setenv("TRIO_HUB_PING", "1")
+    monkeypatch.setenv("TRIO_HUB_RESTORE", "1")
+    result = await invoke("report", f"--profile-dir={tmp_path}", "--output=-")
+    _, _, text = result.stdout.partition("\n== sources of settings here\n")
+    for line in (
+        "profile_dir: --profile-dir",
+        f"hwm: hwm in {file}",
+        "ping: TRIO_HUB_PING",
+        "reuse: restore",
+        "key: default",
+    ):
+        assert line in text.partition("\n== ")[0].splitlines()
 
 
 async def test_a_password_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,8 @@ async def test_a_terminal_gets_colours_and_no_other_codes(tmp_path: Path, column
         (["10 %\r20 %\tdone\n"], "10 %\r20 %\tdone\n"),
         (["a\x1b[2Jb\x1b[10;10Hc"], "abc"),
         (["\x1b]0;evil\x07text\x1b]8;;http://x\x1b\\link"], "textlink"),
+        (["a\x1b(Bb\x1b[mc\x1b(", "0d\x1b", "(", "Be\x1b#8f"], "ab\x1b[mcdef"),
+        (["\ufeffa\u061cb\ud800c"], "abc"),
         (["a\x08\x07\x9b31m\u202eb\u2066c"], "a31mbc"),
     ],
 )

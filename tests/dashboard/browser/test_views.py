@@ -354,6 +354,7 @@ def test_a_terminal_in_small(cluster: Cluster, open_page: Opening) -> None:
             "\x1b[38;2;0;200;0mg\x1b[38;5;196mr\x1b[38;5;240mk\x1b[m",
             "\x1b]8;;http://x\x07link\x1b]8;;\x07\x1b[?25l\x1b",
             "\x9b31m\u202e\ud800\0",
+            "\x1b[1mbold\x1b(B\x1b[m plain\x1b7\x1b#8\x1b=\x1bc.",
         ],
     )
     assert shown == [
@@ -366,6 +367,7 @@ def test_a_terminal_in_small(cluster: Cluster, open_page: Opening) -> None:
         [["ansi-2", "g"], ["ansi-1", "r"], ["ansi-0", "k"]],
         ["link"],
         ["\ufffd31m\ufffd\ufffd\ufffd"],
+        [["ansi-bold", "bold"], " plain."],
     ]
 
 

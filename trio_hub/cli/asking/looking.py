@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import Where, asks_hub, example
-from .output import STATE_STYLES, clock, columns, console, count, print_json
+from .output import STATE_STYLES, clock, columns, console, count, one_line, print_json
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -95,7 +95,7 @@ def show_status(seen: dict[str, Any]) -> None:
     ]
     out = console()
     for name, value in rows:
-        out.print(f"{name:<10}  {value}")
+        out.print(f"{name:<10}  {one_line(value)}")
 
 
 @click.command("engines", epilog=example("trio-hub engines", "trio-hub engines --json"))

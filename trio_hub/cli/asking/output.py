@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATE_STYLES",
+    "clean",
     "clock",
     "columns",
     "console",
@@ -81,7 +83,7 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: 
     """
     from rich.text import Text
 
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [[cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row] for row in rows]
     table = [[Text(title, style="bold") for title in titles], *cells]
     widths = [max(row[place].cell_len for row in table) for place in range(len(titles))]
     lines = []
@@ -96,6 +98,25 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: 
         line.rstrip()
         lines.append(line)
     return lines
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI sequences, such as colours and moves of the cursor
+    r"|\x1b[\]PX^_][^\x07\x1b]*(\x07|\x1b\\)?"  # titles of windows, and other texts for the terminal
+    r"|\x1b[ -/]+[0-~]?"  # choices of a character set
+    r"|\x1b[^\[]?"
+    # The same characters as OBEYED in dom.js, except the carriage return.
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def clean(text: str) -> str:
+    """Return a text without what could control a terminal, or reverse the direction of text.
+
+    Colours, line breaks and tabs stay. For text of several lines from other programs; see `one_line` for the others.
+    """
+    return _CONTROL.sub(lambda found: found[0] if _COLOUR.fullmatch(found[0]) else "", text)
 
 
 def one_line(value: object) -> str:

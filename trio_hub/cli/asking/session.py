@@ -16,6 +16,7 @@ from ...client.finding import connection_file_path
 from ...errors import ConfigError, ConnectionFileError, HubError, HubLostError
 from .. import codes
 from .options import Where
+from .output import one_line
 
 __all__ = ["CommandFailed", "ask", "complain", "file_of"]
 
@@ -74,8 +75,8 @@ def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after:
 
 
 def complain(message: str) -> None:
-    """Print a message as one line on stderr."""
-    click.echo("trio-hub: " + " ".join(message.split()), err=True)
+    """Print a message as one line, without control characters, on stderr."""
+    click.echo(f"trio-hub: {one_line(' '.join(message.split()))}", err=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

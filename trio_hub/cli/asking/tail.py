@@ -11,7 +11,7 @@ import click
 from .. import codes
 from . import options
 from .options import Where, asks_hub, example
-from .output import one_line, print_json
+from .output import clean, one_line, print_json
 from .waiting import LOST_AFTER, TIMEOUT_HELP, within
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Printer:
 
 
 class Cleaner:
-    """Removes what could control a terminal, or reverse the direction of text, except colours, line breaks and tabs.
+    """Removes from a text that comes in pieces what `clean` removes.
 
     Args:
         to_terminal: Whether the text goes to a terminal. All other destinations get it unchanged.
@@ -153,22 +153,13 @@ class Cleaner:
         self._left = ""
 
     def clean(self, text: str) -> str:
-        """Return the next piece of a text without control characters. Two pieces may share a colour code."""
+        """Return the next piece of a text without control characters. Two pieces may share an escape sequence."""
         if not self._to_terminal:
             return text
         text = self._left + text
         begun = _BEGUN.search(text)
         self._left = begun[0] if begun else ""
-        return _CONTROL.sub(
-            lambda found: found[0] if _COLOUR.fullmatch(found[0]) else "", text[: len(text) - len(self._left)]
-        )
+        return clean(text[: len(text) - len(self._left)])
 
 
-_BEGUN = re.compile(r"\x1b(\[[0-9;]{0,20})?$")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI sequences, such as colours and moves of the cursor
-    r"|\x1b[\]PX^_][^\x07\x1b]*(\x07|\x1b\\)?"  # titles of windows, and other texts for the terminal
-    r"|\x1b[^\[]?"
-    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-)
+_BEGUN = re.compile(r"\x1b(\[[0-9;]{0,20}|[ -/]{1,3})?$")

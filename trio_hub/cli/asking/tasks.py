@@ -9,7 +9,7 @@ import click
 
 from . import options
 from .options import Where, asks_hub, example
-from .output import STATE_STYLES, clock, columns, console, duration, one_line, print_json
+from .output import STATE_STYLES, clean, clock, columns, console, duration, one_line, print_json
 from .records import STATES
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def show_task(row: dict[str, Any]) -> None:
     if row["why_waiting"] is not None:
         out.print(f"{'waits':<10}  {one_line(row['why_waiting'])}")
     for name, value in lines:
-        out.print(f"{name:<10}  {value}")
+        out.print(f"{name:<10}  {one_line(value)}")
     result = ((row["execute_result"] or {}).get("data") or {}).get("text/plain")
     for title, text in (
         ("input", row["execute_input"]),
@@ -260,7 +260,7 @@ def show_task(row: dict[str, Any]) -> None:
         if text:
             out.print()
             out.print(Text(f"{title}:", style="bold"))
-            out.print(Text.from_ansi(str(text)))
+            out.print(Text.from_ansi(clean(str(text))))
 
 
 def moment(date: datetime | None) -> str:

@@ -13,7 +13,7 @@ import click
 from .. import codes
 from . import options
 from .options import Where, asks_hub, example
-from .output import console, count, print_json, progress
+from .output import clean, console, count, print_json, progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -77,11 +77,11 @@ def result(where: Where, as_json: bool, msg_id: str, output: Path | None, timeou
         if error["traceback"]:
             from rich.text import Text
 
-            console(stderr=True).print(Text.from_ansi(error["traceback"]))
+            console(stderr=True).print(Text.from_ansi(clean(error["traceback"])))
         at = "" if error["engine"] is None else f" (engine {error['engine']})"
         complain(f"{error['ename']}: {error['evalue']}{at}")
     elif output is None:
-        click.echo(answer["value"])
+        click.echo(clean(answer["value"]) if sys.stdout.isatty() else answer["value"])
     sys.exit(codes.OK if error is None else codes.FAILED)
 
 

@@ -3,8 +3,12 @@
 import { h, visible } from "./dom.js";
 
 const SPECIAL = /[\x1b\r\b]/;
-/** A control sequence (with its parameters and its end), an operating system command, another escape, or a character. */
-const PARTS = /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\^_]|[\r\b]|[^\x1b\r\b]+|\x1b/g;
+/**
+ * A control sequence (with its parameters and its end), an operating system command, another escape (such as the choice
+ * of a character set, which has characters before its end), or characters.
+ */
+const PARTS =
+  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]+[0-~]|\x1b[0-Z\\^-~]|[\r\b]|[^\x1b\r\b]+|\x1b/g;
 const PLAIN = "";
 
 /** Return a text with the escape sequences of terminals as nodes. */

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from trio_hub import HubConfig, RunningHub
+from trio_hub.dashboard import tasks
 from trio_hub.dashboard.answers import RECENT, engine_details, engine_table
 from trio_hub.dashboard.bars import Bars
 from trio_hub.dashboard.story import task_details
+from trio_hub.dashboard.tasks import find_tasks
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.watching import Watch
+from trio_hub.errors import QueryError
 from trio_hub.testing import ScriptedClient, open_client, open_engine, open_hub
 
 from ..runtime.support import eventually, within_limit
@@ -128,6 +132,58 @@ async def test_a_tasks_page_reads_only_the_bars_of_the_task(watch: Watch) -> Non
         assert [step["what"] for step in details["story"]].count("sent") == 2
         assert details["why_waiting"].endswith("was sent one request before this one")
         assert [column.reads for column in columns] == [1, 1]
+
+
+@pytest.mark.parametrize("db", ["memory", "sqlite"])
+async def test_a_page_of_tasks_does_not_read_the_history(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "SLICE", 3)
+    config = HubConfig(profile_dir=tmp_path, db=db)
+    async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
+        msg_ids = [client.submit() for _ in range(10)][::-1]
+        await eventually(lambda: hub.statistics().tasks_queued == 10)
+        watch = Watch(Timings())
+        asked: list[int] = []
+        recent = hub.core.store.recent
+
+        async def history() -> NoReturn:
+            raise AssertionError("the whole history was read")
+
+        async def recent_counted(limit: int, before: str | None = None) -> list[str]:
+            asked.append(limit)
+            return await recent(limit, before)
+
+        monkeypatch.setattr(hub.core.store, "history", history)
+        monkeypatch.setattr(hub.core.store, "recent", recent_counted)
+        page = await find_tasks(hub, watch, limit=2)
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
+        assert (page["next"], page["total"]) == (msg_ids[1], 10)
+        page = await find_tasks(hub, watch, limit=9, before=page["next"])
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[2:]
+        assert (page["next"], page["total"]) == (None, 10)
+        assert asked == [4, 4, 4, 4], "one page reads one slice, and the other three"
+
+
+async def test_a_search_ends_where_a_record_was_purged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SLICE", 3)
+    async with within_limit(), open_hub(HubConfig(db="memory")) as hub, open_client(hub.client_info) as client:
+        msg_ids = [client.submit() for _ in range(10)][::-1]
+        await eventually(lambda: hub.statistics().tasks_queued == 10)
+        store = hub.core.store
+        recent = store.recent
+
+        async def purge_after(limit: int, before: str | None = None) -> list[str]:
+            found = await recent(limit, before)
+            store.discard(msg_ids[2])
+            return found
+
+        monkeypatch.setattr(store, "recent", purge_after)
+        page = await find_tasks(hub, Watch(Timings()))
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
+        assert page["next"] == msg_ids[2]
+        with pytest.raises(QueryError, match="start again without it"):
+            await find_tasks(hub, Watch(Timings()), before=page["next"])
 
 
 async def _answered(hub: RunningHub, client: ScriptedClient) -> str:

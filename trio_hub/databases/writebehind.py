@@ -27,7 +27,7 @@ from ..services import Failures, keep_running
 from .backend import Backend, Retention
 from .backlog import Backlog
 from .calls import in_thread
-from .layers import find_over, get_over, history_over
+from .layers import count_over, find_over, get_over, history_over, recent_over
 from .questions import Questions
 from .retention import Dropping
 from .writer import Writer
@@ -224,6 +224,17 @@ class WriteBehindStore:
     async def history(self) -> list[str]:
         """See `trio_hub.records.Store.history`."""
         return await self._questions.of_users(history_over)
+
+    async def recent(self, limit: int, before: str | None = None) -> list[str]:
+        """See `trio_hub.records.Store.recent`."""
+        found = await self._questions.of_users(lambda layers, reader: recent_over(layers, reader, limit, before))
+        if found is None:
+            raise KeyError(before)
+        return found
+
+    async def count(self) -> int:
+        """See `trio_hub.records.Store.count`."""
+        return await self._questions.of_users(count_over)
 
     async def drop(self, query: Query) -> int:
         """See `trio_hub.records.Store.drop`. First writes the pending changes.

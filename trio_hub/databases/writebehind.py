@@ -195,11 +195,7 @@ class WriteBehindStore:
         await self._writer.commit()
 
     async def flush_all(self) -> None:
-        """See `trio_hub.records.Store.flush_all`.
-
-        Raises:
-            StoreError: The database cannot be written now.
-        """
+        """See `trio_hub.records.Store.flush_all`. Raises the errors of `flush`."""
         for _ in range(FLUSHES):
             await self.flush()
             if not self._pending.layers():
@@ -208,11 +204,7 @@ class WriteBehindStore:
     # Users' queries
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """See `trio_hub.records.Store.get`.
-
-        Raises:
-            StoreError: The database cannot be read now, or it is closed meanwhile. The methods below raise it, too.
-        """
+        """See `trio_hub.records.Store.get`. A query raises `StoreError` if the database is closed or unreadable."""
         found = await self._questions.of_users(lambda layers, reader: get_over(layers, reader, msg_ids))
         return {msg_id: record for msg_id, record in found.items() if not record.note}
 

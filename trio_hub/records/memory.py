@@ -218,20 +218,7 @@ class MemoryStore:
         """
         if len(self._late) > MAX_LATE or before in self._late:
             self._sort()
-        msg_ids = reversed(self._records)
-        places = [self._records[msg_id] for msg_id in self._late if msg_id not in self._notes]
-        if before is not None:
-            if before not in self._records or before in self._notes:
-                raise KeyError(before)
-            end = self._records[before].place
-            places = [kept for kept in places if kept.place < end]
-            for msg_id in msg_ids:
-                if msg_id == before:
-                    break
-        in_order = (msg_id for msg_id in msg_ids if msg_id not in self._late and msg_id not in self._notes)
-        places += [self._records[msg_id] for msg_id in islice(in_order, limit)]
-        places.sort(key=_place, reverse=True)
-        return [kept.record.msg_id for kept in places[:limit]]
+        return _last_of(self._records, self._late, self._notes, limit, before)
 
     async def count(self) -> int:
         """See `trio_hub.records.Store.count`."""
@@ -294,6 +281,24 @@ class MemoryStore:
         while len(self._finished) > self.max_records or self.finished_bytes > self.max_bytes:
             self._forget(self._records[next(iter(self._finished))])
             self.culled += 1
+
+
+def _last_of(records: dict[str, _Stored], late: set[str], notes: set[str], limit: int, before: str | None) -> list[str]:
+    """Do `MemoryStore.recent` for records that are in order, except for the late ones. `before` is not late."""
+    msg_ids = reversed(records)
+    found = [records[msg_id] for msg_id in late if msg_id not in notes]
+    if before is not None:
+        if before not in records or before in notes:
+            raise KeyError(before)
+        end = records[before].place
+        found = [kept for kept in found if kept.place < end]
+        for msg_id in msg_ids:
+            if msg_id == before:
+                break
+    in_order = (msg_id for msg_id in msg_ids if msg_id not in late and msg_id not in notes)
+    found += [records[msg_id] for msg_id in islice(in_order, limit)]
+    found.sort(key=_place, reverse=True)
+    return [kept.record.msg_id for kept in found[:limit]]
 
 
 class _Stored(msgspec.Struct, eq=False, gc=False):

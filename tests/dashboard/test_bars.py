@@ -53,7 +53,26 @@ def test_bars_against_a_list_of_all(steps: list[tuple[str, int]], since: int) ->
         of_it = [bar for bar in kept if bar[-1] == msg_id]
         assert list(bars.of(msg_id)) == of_it + [bar for bar in live if bar[-1] == msg_id]
         assert bars.label_of(msg_id) == (7 if of_it else None)
-    assert len(bars._places) <= SIZE
+    for row in range(4):
+        runs = [bar for bar in live if bar[1] == row]
+        of_row = [bar for bar in kept if bar[1] == row] + runs
+        for limit in range(1, 4):
+            assert bars.of_row(row, limit) == of_row[-limit:]
+        assert bars.first_running_in(row) == (runs[0][-1] if runs else None)
+        assert [bars.running_before(bar[-1]) for bar in runs] == list(range(len(runs)))
+    assert set(bars._last_of_task) == {bar[-1] for bar in kept}
+    assert set(bars._last_of_row) == {bar[1] for bar in kept}
+    assert set(bars._running_in) == {row for _, row, _ in running.values()}
+
+
+def test_a_task_that_starts_twice_runs_where_it_started_last() -> None:
+    bars = Bars(SIZE)
+    for row in (0, 1, 1):
+        bars.start("a", row, 1.0, 0, 7)
+    assert (bars.of_row(0, 9), [bar.row for bar in bars.of_row(1, 9)]) == ([], [1])
+    bars.end("a", 2.0, 0)
+    assert [bars.first_running_in(row) for row in (0, 1)] == [None, None]
+    assert [(bar.row, bar.end) for bar in bars.of("a")] == [(1, 2.0)]
 
 
 def test_a_task_that_never_began_has_no_bar() -> None:

@@ -143,7 +143,7 @@ def test_a_hundred_thousand_tasks_stay_within_bounds(monkeypatch: pytest.MonkeyP
             watched.happen(EngineUnregistered(number, uuid, "request"), EngineSettled(number, uuid))
     watch = watched.watch
     assert (len(watch.bars), watch.bars.ended) == (1000, 100_000)
-    assert len(watch.bars._places) == 1000
+    assert len(watch.bars._last_of_task) == 1000
     assert len(watch.progress.names) == 1000
     assert sum(row[0] for row in watched.table().values()) == 100_000
     assert watched.table()[OTHER][0] > 50_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -232,6 +232,18 @@ class FakeReader:
     def history(self) -> list[tuple[Place, str]]:
         with self._using():
             return self._places(self._look())
+
+    def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
+        with self._using():
+            assert not isinstance(skip, Sequence), "each record is looked up in it"
+            assert before is None or before[2] < 1 << 63, "databases cannot compare with more"
+            places = self._places(self._look())
+            before_it = [item for item in places if (before is None or item[0] < before) and item[1] not in skip]
+            return before_it[::-1][:limit]
+
+    def count(self) -> int:
+        with self._using():
+            return len(self._places(self._look()))
 
     def unfinished(self) -> list[StoredRecord]:
         with self._using():

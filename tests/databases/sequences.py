@@ -65,7 +65,14 @@ async def take(step: Step, store: Store, oracle: Store) -> None:
         case ["flush"]:
             await store.flush()
         case ["history"]:
-            assert await store.history() == await oracle.history()
+            history = await oracle.history()
+            assert await store.history() == history
+            assert await store.count() == await oracle.count() == len(history)
+            for limit in (1, 3):
+                for each in (store, oracle):
+                    assert await each.recent(limit) == history[::-1][:limit]
+                    for place, msg_id in enumerate(history):
+                        assert await each.recent(limit, msg_id) == history[:place][::-1][:limit]
         case "get", asked:
             got, expected = await store.get(asked), await oracle.get(asked)
             assert got.keys() == expected.keys()

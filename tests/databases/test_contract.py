@@ -208,6 +208,40 @@ async def test_history_is_by_submission_then_arrival_and_without_last(store: Sto
     assert await store.history() == ["late", "early1", "early2", "none1", "last", "none2"]
 
 
+async def test_recent_is_the_end_of_the_history_backwards(store: Store) -> None:
+    assert (await store.recent(3), await store.count()) == ([], 0)
+    note = make("note", submitted=at(5))
+    note.note = True
+    store.add(note)
+    for msg_id, moment in (("none1", None), ("late", 5), ("early", 1), ("gone", 2), ("none2", None), ("again", 1)):
+        store.add(make(msg_id, submitted=None if moment is None else at(moment)))
+    for changed in (False, True):
+        if changed:  # all kinds of changes that are not written yet
+            store.update("late", {"submitted": at(0)})
+            store.update("unknown", {"submitted": at(0)})
+            store.discard("gone")
+            store.add(make("early", submitted=at(1), completed=at(2)))
+            store.update("none2", {"completed": at(9)})
+            store.add(make("last", submitted=at(9)))
+        for flushed in (False, True):
+            if flushed:
+                await store.flush()
+            # a copy of the records in memory is not sorted by `recent`, so `history` comes last
+            recent = await store.recent(9)
+            pages = {before: await store.recent(2, before) for before in recent}
+            count = await store.count()
+            history = await store.history()
+            assert recent == history[::-1]
+            assert await store.recent(1) == history[-1:]
+            assert count == len(history)
+            for place, before in enumerate(history):
+                assert pages[before] == history[:place][::-1][:2]
+    assert history == ["late", "again", "early", "last", "none1", "none2"]
+    for before in ("unknown", "note", "gone"):
+        with pytest.raises(KeyError, match=before):
+            await store.recent(1, before)
+
+
 # Queries: what ipcontroller gets wrong
 
 

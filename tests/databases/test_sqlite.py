@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -242,6 +242,37 @@ def test_a_reader_sees_what_was_there_when_it_began(backend: SQLiteBackend) -> N
         reader.begin()
         assert [msg_id for _, msg_id in reader.history()] == ["b", "c"]
         assert [each.values["msg_id"] for each in reader.find(EVERYTHING, ("msg_id",), skip={"b"})] == ["c"]
+
+
+def test_reading_the_recent_and_counting_take_no_longer_with_more_records(backend: SQLiteBackend) -> None:
+    """The steps are those of SQLite's virtual machine."""
+
+    def steps_of(work: Callable[[SQLiteReader], object]) -> int:
+        steps = 0
+
+        def count_step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        with reading(backend) as reader:
+            reader._connection.set_progress_handler(count_step, 1)
+            work(reader)
+        return steps
+
+    found = []
+    questions: list[Callable[[SQLiteReader], object]] = [
+        lambda reader: found.append([msg_id for _, msg_id in reader.recent(2, None, set())]),
+        lambda reader: found.append([msg_id for _, msg_id in reader.recent(2, (False, at(50), 51), {"0049"})]),
+        lambda reader: reader.count(),
+    ]
+    steps = []
+    for start, end in ((0, 100), (100, 2000)):
+        add(backend, *(finished(f"{number:04}", submitted=at(number)) for number in range(start, end)))
+        steps.append([steps_of(question) for question in questions])
+    assert found == [["0099", "0098"], ["0048", "0047"], ["1999", "1998"], ["0048", "0047"]]
+    assert 0 < max(steps[0]) < 200
+    assert steps[0] == steps[1]
 
 
 def test_more_rows_than_a_reader_takes_at_once(backend: SQLiteBackend) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 import trio
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trio_hub.errors import ConfigError
-from trio_hub.records import RECORD_KEYS, MemoryStore, Query, parse_query
+from trio_hub.records import RECORD_KEYS, MemoryStore, Query, memory, parse_query
 from trio_hub.records.interface import no_checkpoint
 from trio_hub.records.memory import SLICE
 from trio_hub.records.record import TaskRecord
@@ -359,3 +359,47 @@ class Accounts(RuleBasedStateMachine):
 
 
 TestAccounts = pytest.mark.property(Accounts.TestCase)
+
+
+class Looked(dict[str, Any]):
+    """The records of a store. Counts how many are looked up, or sorted."""
+
+    number = 0
+
+    def __getitem__(self, msg_id: str) -> Any:
+        self.number += 1
+        return super().__getitem__(msg_id)
+
+    def values(self) -> NoReturn:
+        raise AssertionError("all records were read")
+
+
+async def test_recent_looks_only_at_what_it_returns_and_at_late_records() -> None:
+    store = MemoryStore()
+    for number in range(2000):
+        store.add(make(str(number), submitted=at(number)))
+    store.add(make("late", submitted=at(1998.5)))
+    store.update("7", {"submitted": at(1997.5)})
+    looked = store._records = Looked(store._records)
+    assert await store.recent(4) == ["1999", "late", "1998", "7"]
+    assert await store.recent(2, "1998") == ["7", "1997"]
+    assert await store.count() == 2001
+    assert looked.number < 20
+
+
+async def test_many_late_records_are_sorted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_LATE", 3)
+    store = MemoryStore()
+    for number in range(9, 0, -1):
+        store.add(make(str(number), submitted=at(number)))
+    assert await store.recent(3) == ["9", "8", "7"]
+    looked = store._records = Looked(store._records)
+    assert await store.recent(3, "8") == ["7", "6", "5"]
+    store.add(make("0", submitted=at(0)))
+    store.add(make("last", submitted=at(10)))
+    store.discard("0")
+    assert await store.recent(2) == ["last", "9"]
+    assert looked.number < 20
+    store.add(make("0", submitted=at(0)))
+    with pytest.raises(AssertionError, match="all records"):
+        await store.history()

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ..records import parse_query
 from ..runtime import RunningHub
 from ..wire.plain import json_bytes
-from .engines import connectors, engine_row
+from .engines import EngineSeen, connectors, engine_row
 from .watching import Watch
 
 __all__ = ["as_json", "engine_details", "engine_table", "failure_table", "refusal"]
@@ -32,11 +32,10 @@ def refusal(status: int, text: str) -> Response:
 
 def engine_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:
     """Return all engines, and the numbers of registrations."""
-    running = _running_by_row(watch)
     rows = []
     for engine in connectors(hub):
         seen = watch.engines.meet(engine)
-        rows.append(engine_row(hub, engine, seen, running.get(seen.row), watch.usage.of(engine, now)))
+        rows.append(engine_row(hub, engine, seen, _running(watch, seen), watch.usage.of(engine, now)))
     watch.usage.keep({row["uuid"] for row in rows})
     engines = hub.core.engines
     funnel = engines.registrations | {"first_heartbeat": engines.engines_registered}
@@ -52,28 +51,20 @@ def engine_details(hub: RunningHub, watch: Watch, uuid: str, now: float) -> dict
     if seen is None or seen.id is None:
         return None
     usage = None if engine is None else watch.usage.of(engine, now)
-    row = engine_row(hub, engine, seen, _running_by_row(watch).get(seen.row), usage)
-    bars = watch.bars
-    recent = []
-    for number in range(bars.ended - 1, bars.ended - len(bars) - 1, -1):
-        if bars.row_of(number) == seen.row:
-            recent.append(bars.bar(number))
-            if len(recent) == RECENT:
-                break
-    recent.reverse()
-    recent += [bar for bar in bars.running_after(0, len(bars.running)) if bar.row == seen.row]
+    row = engine_row(hub, engine, seen, _running(watch, seen), usage)
+    recent = watch.bars.of_row(seen.row, RECENT)
     history = [dict(zip(("t", "event", "detail"), event, strict=True)) for event in seen.history]
     labels = {bar.label: watch.progress.names[bar.label] for bar in recent}
-    return row | {"history": history, "recent": recent[-RECENT:], "labels": labels}
+    return row | {"history": history, "recent": recent, "labels": labels}
 
 
-def _running_by_row(watch: Watch) -> dict[int, dict[str, Any]]:
-    """Return, by row, the request that each engine has had for the longest time."""
-    running: dict[int, dict[str, Any]] = {}
-    for msg_id, (_, row, start, _, label) in watch.bars.running.items():
-        if row not in running:
-            running[row] = {"msg_id": msg_id, "label": watch.progress.names[label], "since": start}
-    return running
+def _running(watch: Watch, seen: EngineSeen) -> dict[str, Any] | None:
+    """Return the request that an engine has had for the longest time."""
+    msg_id = watch.bars.first_running_in(seen.row)
+    if msg_id is None:
+        return None
+    _, _, start, _, label = watch.bars.running[msg_id]
+    return {"msg_id": msg_id, "label": watch.progress.names[label], "since": start}
 
 
 async def failure_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 __all__ = ["KINDS", "STATUSES", "Bar", "Bars"]
@@ -60,15 +60,30 @@ class Bars:
         self._kinds = bytearray(size)
         self._statuses = bytearray(size)
         self._msg_ids = [""] * size
-        self._places: dict[str, int] = {}
+        # Chains of ended bars, so that no reader has to search the ring: the number of the last bar of each task and of
+        # each row, and for each bar the number of the bar before it in its chain. A chain ends at the first number that
+        # is no longer kept.
+        self._last_of_task: dict[str, int] = {}
+        self._last_of_row: dict[int, int] = {}
+        self._before_in_task = array("q", bytes(8 * size))
+        self._before_in_row = array("q", bytes(8 * size))
+        # The msg_ids of the running tasks of each row, in the order of their starts.
+        self._running_in: dict[int, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return min(self.ended, self._size)
 
     def start(self, msg_id: str, row: int, now: float, kind: int, label: int) -> None:
-        """Add a running task. It must not be running already."""
+        """Add a running task. If it is running already, this start replaces the earlier one."""
         self.seq += 1
+        before = self.running.get(msg_id)
+        if before is not None:  # a msg_id that a client has used twice
+            self._leave(before[1], msg_id)
         self.running[msg_id] = (self.seq, row, now, kind, label)
+        mine = self._running_in.get(row)
+        if mine is None:
+            mine = self._running_in[row] = {}
+        mine[msg_id] = None
 
     def end(self, msg_id: str, now: float, status: int) -> _Running | None:
         """End a task. Return the entry of the running task, or None if the task was not running."""
@@ -77,9 +92,13 @@ class Bars:
             return None
         _, row, start, kind, label = running
         self.seq += 1
+        self._leave(row, msg_id)
         if row >= 0:
-            place = self.ended % self._size
+            number = self.ended
+            place = number % self._size
             self.ended += 1
+            if number >= self._size:
+                self._forget(number - self._size)
             self._seqs[place] = self.seq
             self._rows[place] = row
             self._starts[place] = start
@@ -87,13 +106,26 @@ class Bars:
             self._labels[place] = label
             self._kinds[place] = kind
             self._statuses[place] = status
-            if self.ended > self._size:
-                overwritten = self._msg_ids[place]
-                if self._places.get(overwritten) == place:
-                    del self._places[overwritten]
             self._msg_ids[place] = msg_id
-            self._places[msg_id] = place
+            self._before_in_task[place] = self._last_of_task.get(msg_id, -1)
+            self._before_in_row[place] = self._last_of_row.get(row, -1)
+            self._last_of_task[msg_id] = self._last_of_row[row] = number
         return running
+
+    def _leave(self, row: int, msg_id: str) -> None:
+        mine = self._running_in[row]
+        del mine[msg_id]
+        if not mine:
+            del self._running_in[row]
+
+    def _forget(self, number: int) -> None:
+        """Forget the chains whose last bar is overwritten."""
+        place = number % self._size
+        msg_id, row = self._msg_ids[place], self._rows[place]
+        if self._last_of_task[msg_id] == number:
+            del self._last_of_task[msg_id]
+        if self._last_of_row[row] == number:
+            del self._last_of_row[row]
 
     def first_after(self, seq: int) -> int:
         """Return the number of the first kept bar with a change after `seq`. Ended bars are numbered from 0."""
@@ -145,14 +177,10 @@ class Bars:
             )
         )
 
-    def row_of(self, number: int) -> int:
-        """Return the row of an ended bar by its number. The bar must still be kept."""
-        return self._rows[number % self._size]
-
     def label_of(self, msg_id: str) -> int | None:
         """Return the number of the label of an ended task; None if its bar is not kept."""
-        place = self._places.get(msg_id)
-        return None if place is None else self._labels[place]
+        number = self._last_of_task.get(msg_id)
+        return None if number is None else self._labels[number % self._size]
 
     def running_after(self, seq: int, limit: int) -> list[Bar]:
         """Return the running bars that started after `seq`, the oldest first; only the newest `limit` of them."""
@@ -165,14 +193,38 @@ class Bars:
         found.reverse()
         return found
 
-    def of(self, msg_id: str) -> Iterator[Bar]:
-        """Yield all kept bars of a task, which has several if it was retried. Searches the whole ring."""
-        if msg_id in self._places:
-            for number in range(self.ended - len(self), self.ended):
-                if self._msg_ids[number % self._size] == msg_id:
-                    yield self.bar(number)
+    def of(self, msg_id: str) -> list[Bar]:
+        """Return all kept bars of a task, the oldest first. A task that was retried has several bars."""
+        found = self._chain(self._last_of_task.get(msg_id, -1), self._before_in_task, self._size)
         if msg_id in self.running and self.running[msg_id][1] >= 0:
-            yield _bar_of(msg_id, self.running[msg_id])
+            found.append(_bar_of(msg_id, self.running[msg_id]))
+        return found
+
+    def of_row(self, row: int, limit: int) -> list[Bar]:
+        """Return the newest `limit` bars of a row: first the ended bars, by their ends, then the running bars."""
+        running = list(islice(reversed(self._running_in.get(row, {})), limit))
+        found = self._chain(self._last_of_row.get(row, -1), self._before_in_row, limit - len(running))
+        found += [_bar_of(msg_id, self.running[msg_id]) for msg_id in reversed(running)]
+        return found
+
+    def _chain(self, number: int, before: array[int], limit: int) -> list[Bar]:
+        """Return at most `limit` ended bars, of which `number` is the last one, and `before` leads to the others."""
+        oldest = self.ended - len(self)
+        found: list[Bar] = []
+        while number >= oldest and len(found) < limit:
+            found.append(self.bar(number))
+            number = before[number % self._size]
+        found.reverse()
+        return found
+
+    def first_running_in(self, row: int) -> str | None:
+        """Return the msg_id of the task that has run for the longest time in a row; None if no task runs there."""
+        return next(iter(self._running_in.get(row, ())), None)
+
+    def running_before(self, msg_id: str) -> int:
+        """Return how many tasks run in the row of a running task and started before it."""
+        mine = self._running_in[self.running[msg_id][1]]
+        return next(place for place, other in enumerate(mine) if other == msg_id)
 
 
 def _bar_of(msg_id: str, running: _Running) -> Bar:

@@ -135,7 +135,7 @@ def _why_at_engine(watch: Watch, msg_id: str) -> str | None:
     mine = watch.bars.running.get(msg_id)
     if mine is None or mine[1] < 0:
         return None
-    before = sum(row == mine[1] and seq < mine[0] for seq, row, *_ in watch.bars.running.values())
+    before = watch.bars.running_before(msg_id)
     if not before:
         return None
     seen = watch.engines.by_row.get(mine[1])

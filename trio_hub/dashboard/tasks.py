@@ -45,23 +45,31 @@ async def find_tasks(
     """
     search = Search(hub, watch, query, text)
     store = hub.core.store
-    history = await store.history()
-    end = len(history) if before is None else _place_of(history, before)
     found: list[str] = []
     looked_at = 0
-    while end > 0 and len(found) < limit and looked_at < MAX_LOOKED_AT:
-        start = max(0, end - SLICE)
-        msg_ids = await search.among(history[start:end])
-        looked_at += end - start
-        newest = msg_ids[::-1][: limit - len(found)]
+    end, more = before, True
+    while more and len(found) < limit and looked_at < MAX_LOOKED_AT:
+        try:
+            part = await store.recent(SLICE + 1, end)
+        except KeyError:
+            if looked_at == 0:
+                raise QueryError(_gone(before)) from None
+            break  # that record was purged meanwhile: what was found so far is the answer
+        part, more = part[:SLICE], len(part) > SLICE
+        msg_ids = await search.among(part)
+        looked_at += len(part)
+        newest = msg_ids[: limit - len(found)]
         found += newest
-        end = history.index(newest[-1], start, end) if len(newest) < len(msg_ids) else start
+        if len(newest) < len(msg_ids):
+            end, more = newest[-1], True
+        elif part:
+            end = part[-1]
     full = await store.find(parse_query({"msg_id": {"$in": found}}), FULL_KEYS) if found else []
     by_id = {record["msg_id"]: record for record in full}
     return {
         "rows": [row_of(hub, watch, by_id[msg_id]) for msg_id in found if msg_id in by_id],
-        "next": history[end] if end > 0 else None,
-        "total": None if search.is_limited else len(history),
+        "next": end if more else None,
+        "total": None if search.is_limited else await store.count(),
     }
 
 
@@ -100,11 +108,8 @@ class Search:
         return [one for one in msg_ids if one in records and _has(self._watch, records[one], self._wanted)]
 
 
-def _place_of(history: Sequence[str], msg_id: str) -> int:
-    for place in range(len(history) - 1, -1, -1):
-        if history[place] == msg_id:
-            return place
-    raise QueryError(f"before: {msg_id[:MAX_LABEL]!r} is not in the database (any more): start again without it")
+def _gone(msg_id: str | None) -> str:
+    return f"before: {(msg_id or '')[:MAX_LABEL]!r} is not in the database (any more): start again without it"
 
 
 def _has(watch: Watch, record: dict[str, Any], wanted: str) -> bool:

@@ -7,7 +7,7 @@ writes. One thread at a time uses each `Reader`; other readers, and the writer, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -96,6 +96,16 @@ class Reader(Protocol):
 
     def history(self) -> list[tuple[Place, str]]:
         """Return all msg_ids except those of notes, in the order of history."""
+
+    def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
+        """Return the last `limit` items of `history`, the newest first, without reading the others.
+
+        Only items whose places come before `before` are returned, and none whose msg_ids are in ``skip``, a set or a
+        dict. The arrival number in `before` is less than 2**63.
+        """
+
+    def count(self) -> int:
+        """Return the number of items of `history`, without reading them."""
 
     def unfinished(self) -> list[StoredRecord]:
         """Return the unfinished requests of this hub's owner, in the order of arrival, without content and buffers."""

@@ -13,11 +13,23 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from ..records.history import Place, place_of
-from ..records.query import Query
+from ..records.query import Query, parse_query
 from ..records.record import CHANGEABLE_KEYS, TEXT_KEYS, TaskRecord
 from .backend import Change, Found, Reader
 
-__all__ = ["Changes", "Layer", "find_over", "get_over", "history_over", "is_finished", "joined", "merged", "size_of"]
+__all__ = [
+    "Changes",
+    "Layer",
+    "count_over",
+    "find_over",
+    "get_over",
+    "history_over",
+    "is_finished",
+    "joined",
+    "merged",
+    "recent_over",
+    "size_of",
+]
 
 # Changes by msg_id. Added records are in the order of their arrival.
 Changes: TypeAlias = Mapping[str, Change]
@@ -28,6 +40,8 @@ OVERHEAD = 500
 FETCHED_AT_ONCE = 200
 # The arrival number of pending records, which come after all records of the database.
 _AFTER_ALL = 1 << 64
+# The highest arrival number that databases can compare with.
+_LAST = (1 << 63) - 1
 
 
 class Layer:
@@ -265,6 +279,53 @@ def history_over(layers: Sequence[Changes], reader: Reader) -> list[str]:
     if pending:
         places.sort()
     return [msg_id for _, msg_id in places]
+
+
+def recent_over(layers: Sequence[Changes], reader: Reader, limit: int, before: str | None) -> list[str] | None:
+    """Do `trio_hub.records.Store.recent` for the reader's snapshot with the layers applied.
+
+    Returns None if there is no record `before`. (An error would close the reader.)
+    """
+    places: dict[str, Place] = {}  # of the pending records that may have other places than in the database
+    skip = set()
+    moved = []
+    for arrival, change in enumerate(merged(layers).values(), _AFTER_ALL):
+        if change.removed or change.record is not None:
+            skip.add(change.msg_id)
+            if change.record is not None and not change.record.note:
+                places[change.msg_id] = place_of(change.record.submitted, arrival)
+        elif "submitted" in change.changes:
+            skip.add(change.msg_id)
+            moved.append(change)
+    there = _places_of(reader, [change.msg_id for change in moved])
+    for change in moved:
+        if change.msg_id in there:
+            places[change.msg_id] = place_of(change.changes["submitted"], there[change.msg_id][2])
+    end = None
+    if before is not None:
+        end = places.get(before) if before in skip else _places_of(reader, [before]).get(before)
+        if end is None:
+            return None
+    limited = None if end is None else (end[0], end[1], min(end[2], _LAST))
+    found = reader.recent(limit, limited, skip)
+    found += [(place, msg_id) for msg_id, place in places.items() if end is None or place < end]
+    found.sort(reverse=True)
+    return [msg_id for _, msg_id in found[:limit]]
+
+
+def count_over(layers: Sequence[Changes], reader: Reader) -> int:
+    """Do `trio_hub.records.Store.count` for the reader's snapshot with the layers applied."""
+    replaced = [change for change in merged(layers).values() if not _is_partial(change)]
+    added = sum(change.record is not None and not change.record.note for change in replaced)
+    return reader.count() + added - len(_places_of(reader, [change.msg_id for change in replaced]))
+
+
+def _places_of(reader: Reader, msg_ids: Sequence[str]) -> dict[str, Place]:
+    """Return the places of existing records of the database, by msg_id. Notes are left out."""
+    if not msg_ids:
+        return {}
+    found = reader.find(parse_query({"msg_id": {"$in": list(msg_ids)}}), ("msg_id",))
+    return {each.values["msg_id"]: each.place for each in found}
 
 
 def _pending_records(pending: Changes, reader: Reader) -> Iterator[tuple[int, TaskRecord]]:

@@ -27,7 +27,7 @@ from ..services import Failures, keep_running
 from .backend import Backend, Retention
 from .backlog import Backlog
 from .calls import in_thread
-from .layers import find_over, get_over, history_over
+from .layers import count_over, find_over, get_over, history_over, recent_over
 from .questions import Questions
 from .retention import Dropping
 from .writer import Writer
@@ -195,11 +195,7 @@ class WriteBehindStore:
         await self._writer.commit()
 
     async def flush_all(self) -> None:
-        """See `trio_hub.records.Store.flush_all`.
-
-        Raises:
-            StoreError: The database cannot be written now.
-        """
+        """See `trio_hub.records.Store.flush_all`. Raises the errors of `flush`."""
         for _ in range(FLUSHES):
             await self.flush()
             if not self._pending.layers():
@@ -208,11 +204,7 @@ class WriteBehindStore:
     # Users' queries
 
     async def get(self, msg_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        """See `trio_hub.records.Store.get`.
-
-        Raises:
-            StoreError: The database cannot be read now, or it is closed meanwhile. The methods below raise it, too.
-        """
+        """See `trio_hub.records.Store.get`. A query raises `StoreError` if the database is closed or unreadable."""
         found = await self._questions.of_users(lambda layers, reader: get_over(layers, reader, msg_ids))
         return {msg_id: record for msg_id, record in found.items() if not record.note}
 
@@ -224,6 +216,17 @@ class WriteBehindStore:
     async def history(self) -> list[str]:
         """See `trio_hub.records.Store.history`."""
         return await self._questions.of_users(history_over)
+
+    async def recent(self, limit: int, before: str | None = None) -> list[str]:
+        """See `trio_hub.records.Store.recent`."""
+        found = await self._questions.of_users(lambda layers, reader: recent_over(layers, reader, limit, before))
+        if found is None:
+            raise KeyError(before)
+        return found
+
+    async def count(self) -> int:
+        """See `trio_hub.records.Store.count`."""
+        return await self._questions.of_users(count_over)
 
     async def drop(self, query: Query) -> int:
         """See `trio_hub.records.Store.drop`. First writes the pending changes.

@@ -48,8 +48,8 @@ class StoreStatistics:
 class Store(Protocol):
     """A task database.
 
-    `get`, `find`, `history` and `drop` are for users' queries. `fetch`, `unfinished`, `undelivered` and `notes` are for
-    the hub itself: they never wait for users' queries, however many and slow these are.
+    `get`, `find`, `history`, `recent`, `count` and `drop` are for users' queries. `fetch`, `unfinished`, `undelivered`
+    and `notes` are for the hub itself: they never wait for users' queries, however many and slow these are.
 
     - ``durable``: whether its records outlive this process;
     - ``crowded``: whether so many changes wait to be written that the hub should accept no new requests for now.
@@ -131,6 +131,20 @@ class Store(Protocol):
 
         Records without a time of submission come last.
         """
+
+    async def recent(self, limit: int, before: str | None = None) -> list[str]:
+        """Return the last `limit` msg_ids of `history`, the newest first, without reading the rest of the history.
+
+        Args:
+            limit: The maximum number of msg_ids, at least 1.
+            before: Return only msg_ids that `history` lists before this one. None for no such limit.
+
+        Raises:
+            KeyError: There is no record with the msg_id `before`.
+        """
+
+    async def count(self) -> int:
+        """Return the number of msg_ids in `history`, without reading the history."""
 
     async def unfinished(self) -> list[TaskRecord]:
         """Return the records of the earlier hub that are not completed, by arrival, without content and buffers."""

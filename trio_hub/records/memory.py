@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -28,6 +29,9 @@ __all__ = ["MemoryStore"]
 SLICE = 100
 # Returning a record requires decoding its JSON, which takes as long as checking this many records.
 COST_OF_MATCH = 10
+# The maximum number of records that were added out of order and that `recent` puts into their places at each call. With
+# more of them, it sorts all records once.
+MAX_LATE = 1000
 
 
 class MemoryStore:
@@ -75,8 +79,9 @@ class MemoryStore:
         # The msg_ids of finished tasks, in the order in which they finished. (Finding the first item of a plain dict
         # takes time in the number of items removed before it.)
         self._finished: OrderedDict[str, None] = OrderedDict()
-        # Whether `_records` is in the order of `history`; and the time of submission of the last record.
-        self._in_order = True
+        # `_records` is in the order of `history`, except for the late records. And the time of submission of the last
+        # record that is not late.
+        self._late: set[str] = set()
         self._last_submitted: datetime | None = EARLIEST
 
     def __len__(self) -> int:
@@ -99,7 +104,7 @@ class MemoryStore:
         kept = self._records[msg_id] = _Stored(record.copy(), self._arrivals, _size_of(record))
         self.total_bytes += kept.size
         if submitted is not None and (self._last_submitted is None or submitted < self._last_submitted):
-            self._in_order = False
+            self._late.add(msg_id)
         else:
             self._last_submitted = submitted
         if record.note:
@@ -120,7 +125,7 @@ class MemoryStore:
         grown = kept.change(changes)
         self.total_bytes += grown
         if "submitted" in changes:
-            self._in_order = False
+            self._late.add(msg_id)
         if finished:
             self.finished_bytes += grown
         if "completed" in changes and finished != (changes["completed"] is not None):
@@ -200,14 +205,30 @@ class MemoryStore:
 
     async def history(self) -> list[str]:
         """See `trio_hub.records.Store.history`. Sorts only if records were added out of order since the last call."""
-        if not self._in_order:
-            ordered = sorted(self._records.values(), key=_place)
-            self._records = {kept.record.msg_id: kept for kept in ordered}
-            self._last_submitted = ordered[-1].record.submitted if ordered else EARLIEST
-            self._in_order = True
+        if self._late:
+            self._sort()
         if self._notes:
             return [msg_id for msg_id in self._records if msg_id not in self._notes]
         return list(self._records)
+
+    async def recent(self, limit: int, before: str | None = None) -> list[str]:
+        """See `trio_hub.records.Store.recent`. Sorts only if many records were added out of order since the last time.
+
+        With `before`, this first passes all msg_ids that are newer.
+        """
+        if len(self._late) > MAX_LATE or before in self._late:
+            self._sort()
+        return _last_of(self._records, self._late, self._notes, limit, before)
+
+    async def count(self) -> int:
+        """See `trio_hub.records.Store.count`."""
+        return len(self._records) - len(self._notes)
+
+    def _sort(self) -> None:
+        ordered = sorted(self._records.values(), key=_place)
+        self._records = {kept.record.msg_id: kept for kept in ordered}
+        self._last_submitted = ordered[-1].record.submitted if ordered else EARLIEST
+        self._late.clear()
 
     async def unfinished(self) -> list[TaskRecord]:
         """Return an empty list: records of an earlier hub do not exist in memory."""
@@ -249,6 +270,7 @@ class MemoryStore:
         msg_id = kept.record.msg_id
         del self._records[msg_id]
         self._notes.discard(msg_id)
+        self._late.discard(msg_id)
         self._output.forget(msg_id)
         self.total_bytes -= kept.size
         if msg_id in self._finished:
@@ -259,6 +281,24 @@ class MemoryStore:
         while len(self._finished) > self.max_records or self.finished_bytes > self.max_bytes:
             self._forget(self._records[next(iter(self._finished))])
             self.culled += 1
+
+
+def _last_of(records: dict[str, _Stored], late: set[str], notes: set[str], limit: int, before: str | None) -> list[str]:
+    """Do `MemoryStore.recent` for records that are in order, except for the late ones. `before` is not late."""
+    msg_ids = reversed(records)
+    found = [records[msg_id] for msg_id in late if msg_id not in notes]
+    if before is not None:
+        if before not in records or before in notes:
+            raise KeyError(before)
+        end = records[before].place
+        found = [kept for kept in found if kept.place < end]
+        for msg_id in msg_ids:
+            if msg_id == before:
+                break
+    in_order = (msg_id for msg_id in msg_ids if msg_id not in late and msg_id not in notes)
+    found += [records[msg_id] for msg_id in islice(in_order, limit)]
+    found.sort(key=_place, reverse=True)
+    return [kept.record.msg_id for kept in found[:limit]]
 
 
 class _Stored(msgspec.Struct, eq=False, gc=False):

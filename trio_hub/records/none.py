@@ -17,8 +17,8 @@ __all__ = ["NullStore"]
 class NullStore:
     """A `trio_hub.records.Store` that keeps no records.
 
-    `get` finds no records and `drop` drops none. `find` and `history` raise `trio_hub.errors.StoreError`, since an
-    empty result would suggest that nothing has run.
+    `get` finds no records and `drop` drops none. `find`, `history`, `recent` and `count` raise
+    `trio_hub.errors.StoreError`, since an empty result would suggest that nothing has run.
     """
 
     durable = False
@@ -64,6 +64,14 @@ class NullStore:
         return 0
 
     async def history(self) -> list[str]:
+        """Raise `trio_hub.errors.StoreError`."""
+        _refuse()
+
+    async def recent(self, limit: int, before: str | None = None) -> list[str]:
+        """Raise `trio_hub.errors.StoreError`."""
+        _refuse()
+
+    async def count(self) -> int:
         """Raise `trio_hub.errors.StoreError`."""
         _refuse()
 

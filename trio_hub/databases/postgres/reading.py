@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, timedelta
+from typing import Any
 from uuid import UUID
 
 from ...errors import StoreError
@@ -18,6 +19,9 @@ from .rows import ALL_KEYS, ROWS, look_up, matching, records, selected
 from .schema import check
 
 __all__ = ["PostgresReader"]
+
+# The highest number in a column.
+_LAST = (1 << 63) - 1
 
 
 class PostgresReader:
@@ -90,6 +94,48 @@ class PostgresReader:
                     moment = None if submitted is None else submitted.replace(tzinfo=UTC)
                     found.append((place_of(moment, arrival), from_text(msg_id)))
         return found
+
+    def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
+        """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the history."""
+        unknown, moment, arrival = (True, None, _LAST) if before is None else before
+        found: list[tuple[Place, str]] = []
+        if unknown:
+            found += self._backwards("submitted IS NULL AND arrival < %s", [arrival], limit, skip)
+            where, values = "submitted IS NOT NULL", list[Any]()
+        else:
+            where, values = "(submitted, arrival) < (%s, %s)", [moment, arrival]
+        if len(found) < limit:
+            found += self._backwards(where, values, limit - len(found), skip)
+        return found
+
+    def _backwards(
+        self, where: str, values: Sequence[Any], limit: int, skip: Collection[str]
+    ) -> list[tuple[Place, str]]:
+        found: list[tuple[Place, str]] = []
+        with self._snapshot() as connection, connection.cursor("recent", binary=True) as cursor:
+            cursor.execute(
+                f"SELECT submitted, arrival, msg_id FROM trio_hub.records WHERE {where} AND NOT note"
+                " ORDER BY submitted DESC, arrival DESC LIMIT %s".encode(),
+                [*values, limit + len(skip)],
+            )
+            while len(found) < limit and (rows := cursor.fetchmany(ROWS)):
+                self._go_on()
+                for submitted, arrival, msg_id in rows:
+                    text = from_text(msg_id)
+                    if text not in skip:
+                        moment = None if submitted is None else submitted.replace(tzinfo=UTC)
+                        found.append((place_of(moment, arrival), text))
+        return found[:limit]
+
+    def count(self) -> int:
+        """See `trio_hub.databases.backend.Reader.count`. The finished records were counted when they were written."""
+        with self._snapshot() as connection:
+            ((number,),) = connection.execute(
+                "SELECT (SELECT coalesce(sum(records), 0) FROM trio_hub.totals)::bigint"
+                " + (SELECT count(*) FROM trio_hub.records WHERE completed IS NULL)"
+                " - (SELECT count(*) FROM trio_hub.records WHERE note)"
+            ).fetchall()
+        return int(number)
 
     def unfinished(self) -> list[StoredRecord]:
         """See `trio_hub.databases.backend.Reader.unfinished`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,8 @@ __all__ = ["SQLiteReader"]
 
 # The number of rows that are read at a time.
 _SLICE = 500
+# The highest number in a column.
+_LAST = (1 << 63) - 1
 
 _ALL_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS))
 # A hub that takes over unfinished requests does not need content and buffers yet.
@@ -101,6 +103,47 @@ class SQLiteReader:
                     )
                 ]
             return found
+
+    def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
+        """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the times of submission."""
+        unknown, moment, arrival = (True, None, _LAST) if before is None else before
+        found: list[tuple[Place, str]] = []
+        if unknown:
+            found += self._backwards("submitted IS NULL AND arrival < ?", [arrival], limit, skip)
+            where, values = "submitted IS NOT NULL", list[Any]()
+        else:
+            where, values = "(submitted, arrival) < (?, ?)", [CODERS["submitted"][0](moment), arrival]
+        if len(found) < limit:
+            found += self._backwards(where, values, limit - len(found), skip)
+        return found
+
+    def _backwards(
+        self, where: str, values: Sequence[Any], limit: int, skip: Collection[str]
+    ) -> list[tuple[Place, str]]:
+        found: list[tuple[Place, str]] = []
+        with reporting(self.path), closing(self._connection.cursor()) as rows:
+            rows.execute(
+                f"SELECT submitted, arrival, msg_id FROM task WHERE {where} AND note = 0 "
+                "ORDER BY submitted DESC, arrival DESC LIMIT ?",
+                [*values, limit + len(skip)],
+            )
+            for submitted, arrival, msg_id in rows:
+                self._go_on()
+                text = from_text(msg_id)
+                if text not in skip:
+                    found.append((place_of(None if submitted is None else from_date(submitted), arrival), text))
+                if len(found) == limit:
+                    break
+        return found
+
+    def count(self) -> int:
+        """See `trio_hub.databases.backend.Reader.count`. The finished records were counted when they were written."""
+        with reporting(self.path):
+            ((number,),) = self._connection.execute(
+                "SELECT records + (SELECT count(*) FROM task WHERE completed IS NULL) "
+                "- (SELECT count(*) FROM task WHERE note = 1) FROM account"
+            ).fetchall()
+        return int(number)
 
     def unfinished(self) -> list[StoredRecord]:
         """See `trio_hub.databases.backend.Reader.unfinished`."""

@@ -1,0 +1,193 @@
+"""The work of one answer does not grow with the history: the tests count what an answer touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from trio_hub import HubConfig, RunningHub
+from trio_hub.dashboard import tasks
+from trio_hub.dashboard.answers import RECENT, engine_details, engine_table
+from trio_hub.dashboard.bars import Bars
+from trio_hub.dashboard.story import task_details
+from trio_hub.dashboard.tasks import find_tasks
+from trio_hub.dashboard.timings import Timings
+from trio_hub.dashboard.watching import Watch
+from trio_hub.errors import QueryError
+from trio_hub.testing import ScriptedClient, open_client, open_engine, open_hub
+
+from ..runtime.support import eventually, within_limit
+
+MANY = 2000
+"""The number of bars of other tasks and engines."""
+
+
+class Column(list[Any]):
+    """A column of the ring that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(place)
+
+
+class NotSearched(dict[str, Any]):
+    """The running tasks, which may be looked up but not searched."""
+
+    def _refuse(self) -> NoReturn:
+        raise AssertionError("all running tasks were searched")
+
+    def __iter__(self) -> Iterator[str]:
+        self._refuse()
+
+    def keys(self) -> NoReturn:
+        self._refuse()
+
+    def values(self) -> NoReturn:
+        self._refuse()
+
+    def items(self) -> NoReturn:
+        self._refuse()
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """A watch with many bars of tasks of other engines, ended and running."""
+    watch = Watch(Timings())
+    label = watch.progress.submit("f")
+    for number in range(MANY):
+        watch.bars.start(f"ended {number}", 1000, float(number), 0, label)
+        watch.bars.end(f"ended {number}", number + 0.5, 0)
+        watch.bars.start(f"running {number}", 1000, float(number), 0, label)
+    return watch
+
+
+def count_reads(bars: Bars) -> tuple[Column, Column]:
+    """Replace columns of the ring by columns that count, and the running tasks by ones that are not searched."""
+    rows, msg_ids = Column(bars._rows), Column(bars._msg_ids)
+    bars.running = NotSearched(bars.running)
+    bars._rows, bars._msg_ids = rows, msg_ids  # type: ignore[assignment]
+    return rows, msg_ids
+
+
+async def test_an_engines_page_reads_only_the_bars_of_the_engine(watch: Watch) -> None:
+    config = HubConfig(db="memory")
+    async with within_limit(), open_hub(config) as hub, open_engine(hub.engine_info) as engine:
+        await hub.wait_engines(1)
+        connector = hub.core.engines.alive[engine.id]
+        row = watch.engines.meet(connector).row
+        for msg_id in ("a", "b", "c"):
+            watch.bars.start(msg_id, row, 1.0, 0, 1)
+        watch.bars.end("a", 2.0, 0)
+        for number in range(MANY):
+            watch.bars.start(f"later {number}", 1000, float(number), 0, 1)
+            watch.bars.end(f"later {number}", number + 0.5, 0)
+        columns = count_reads(watch.bars)
+        details = engine_details(hub, watch, connector.uuid, 3.0)
+        assert details is not None
+        assert [bar.msg_id for bar in details["recent"]] == ["a", "b", "c"]
+        assert details["running"]["msg_id"] == "b"
+        (entry,) = engine_table(hub, watch, 3.0)["engines"]
+        assert entry["running"]["msg_id"] == "b"
+        assert [column.reads for column in columns] == [1, 1]
+
+
+async def test_an_engines_page_reads_no_more_bars_than_it_shows(watch: Watch) -> None:
+    config = HubConfig(db="memory")
+    async with within_limit(), open_hub(config) as hub, open_engine(hub.engine_info) as engine:
+        await hub.wait_engines(1)
+        connector = hub.core.engines.alive[engine.id]
+        row = watch.engines.meet(connector).row
+        for number in range(MANY):
+            watch.bars.start(f"mine {number}", row, float(number), 0, 1)
+            watch.bars.end(f"mine {number}", number + 0.5, 0)
+        columns = count_reads(watch.bars)
+        details = engine_details(hub, watch, connector.uuid, 3.0)
+        assert details is not None
+        assert [bar.msg_id for bar in details["recent"]] == [f"mine {n}" for n in range(MANY - RECENT, MANY)]
+        assert [column.reads for column in columns] == [RECENT, RECENT]
+
+
+async def test_a_tasks_page_reads_only_the_bars_of_the_task(watch: Watch) -> None:
+    async with (
+        within_limit(),
+        open_hub(HubConfig(db="memory")) as hub,
+        open_engine(hub.engine_info),
+        open_client(hub.client_info) as client,
+    ):
+        await hub.wait_engines(1)
+        msg_id = await _answered(hub, client)
+        row = watch.engines.of("e").row
+        watch.bars.start(msg_id, row, 1.0, 0, 1)
+        watch.bars.end(msg_id, 2.0, 1)
+        watch.bars.start("before", row, 2.0, 0, 1)
+        watch.bars.start(msg_id, row, 3.0, 0, 1)
+        columns = count_reads(watch.bars)
+        details = await task_details(hub, watch, msg_id)
+        assert details is not None
+        assert [step["what"] for step in details["story"]].count("sent") == 2
+        assert details["why_waiting"].endswith("was sent one request before this one")
+        assert [column.reads for column in columns] == [1, 1]
+
+
+@pytest.mark.parametrize("db", ["memory", "sqlite"])
+async def test_a_page_of_tasks_does_not_read_the_history(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "SLICE", 3)
+    config = HubConfig(profile_dir=tmp_path, db=db)
+    async with within_limit(), open_hub(config) as hub, open_client(hub.client_info) as client:
+        msg_ids = [client.submit() for _ in range(10)][::-1]
+        await eventually(lambda: hub.statistics().tasks_queued == 10)
+        watch = Watch(Timings())
+        asked: list[int] = []
+        recent = hub.core.store.recent
+
+        async def history() -> NoReturn:
+            raise AssertionError("the whole history was read")
+
+        async def recent_counted(limit: int, before: str | None = None) -> list[str]:
+            asked.append(limit)
+            return await recent(limit, before)
+
+        monkeypatch.setattr(hub.core.store, "history", history)
+        monkeypatch.setattr(hub.core.store, "recent", recent_counted)
+        page = await find_tasks(hub, watch, limit=2)
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
+        assert (page["next"], page["total"]) == (msg_ids[1], 10)
+        page = await find_tasks(hub, watch, limit=9, before=page["next"])
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[2:]
+        assert (page["next"], page["total"]) == (None, 10)
+        assert asked == [4, 4, 4, 4], "one page reads one slice, and the other three"
+
+
+async def test_a_search_ends_where_a_record_was_purged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SLICE", 3)
+    async with within_limit(), open_hub(HubConfig(db="memory")) as hub, open_client(hub.client_info) as client:
+        msg_ids = [client.submit() for _ in range(10)][::-1]
+        await eventually(lambda: hub.statistics().tasks_queued == 10)
+        store = hub.core.store
+        recent = store.recent
+
+        async def purge_after(limit: int, before: str | None = None) -> list[str]:
+            found = await recent(limit, before)
+            store.discard(msg_ids[2])
+            return found
+
+        monkeypatch.setattr(store, "recent", purge_after)
+        page = await find_tasks(hub, Watch(Timings()))
+        assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
+        assert page["next"] == msg_ids[2]
+        with pytest.raises(QueryError, match="start again without it"):
+            await find_tasks(hub, Watch(Timings()), before=page["next"])
+
+
+async def _answered(hub: RunningHub, client: ScriptedClient) -> str:
+    """Submit a task, and wait until its result is recorded."""
+    msg_id = client.submit()
+    await eventually(lambda: hub.statistics().completed == 1)
+    return msg_id

@@ -23,6 +23,8 @@ PASSED_ON = (
     signal.SIGWINCH,
 )
 """The signals that the nanny passes on to the engine."""
+STOPPING = (signal.SIGTTIN, signal.SIGTTOU)
+"""The terminal stops background processes with these signals. The engine ignores them, and reading /dev/tty fails."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """After one of these signals, the engine has `EngineOptions.kill_grace` seconds to end before it is killed."""
 LEFT_BEHIND_GRACE = 0.5
@@ -58,6 +60,8 @@ def start(options: EngineOptions) -> NoReturn:
     if engine == 0:
         os.close(life_write)
         os.setpgid(0, 0)  # so that Ctrl-C reaches only the nanny, and it finds the processes that the engine leaves
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         _reset_signals()
         from .process import run_engine
 

@@ -18,8 +18,8 @@ import trio
 from ..errors import HubError
 from ..logs import get_logger
 from ..wire.packers import packer_named
-from .address import HubAddress, read_address
-from .engine import Engine, wait_for_file
+from .address import HubAddress, read_address, wait_for_file
+from .engine import Engine
 from .jobs import Jobs
 from .laststate import write_state
 from .logs import set_up_logs

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +75,12 @@ def is_there(pid: int) -> bool:
 
 @asynccontextmanager
 async def open_engine_process(
-    directory: Path, *options: str, info: dict[str, Any] | None = None, environ: dict[str, str] | None = None
+    directory: Path,
+    *options: str,
+    info: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
+    program: Sequence[str] = ("-m", "trio_hub", "engine"),
+    stdin: int = subprocess.DEVNULL,
 ) -> AsyncGenerator[EngineProcess, None]:
     """Run an engine process during the block.
 
@@ -84,13 +89,15 @@ async def open_engine_process(
         options: of the command.
         info: what the connection file says, given by the environment.
         environ: changes to the environment.
+        program: arguments of Python that run the command.
+        stdin: a descriptor, or a constant of `subprocess`.
     """
     log_file = directory / f"engine-{next(_NUMBERS)}.log"
     given = {} if info is None else {"IPP_CONNECTION_INFO": json.dumps(info)}
     with log_file.open("wb") as log:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "trio_hub", "engine", *options],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, *program, *options],
+            stdin=stdin,
             stdout=log,
             stderr=log,
             env=os.environ | given | (environ or {}),

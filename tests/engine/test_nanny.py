@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import trio
 
-from trio_hub import Client, RemoteError
+from trio_hub import Client, RemoteError, connect
 from trio_hub.engine.laststate import last_state, open_state, write_state
+from trio_hub.testing import open_hub
 
-from .support import cluster, is_there, open_engine_process, until
+from .support import LIMIT, cluster, is_there, open_engine_process, until
 from .test_process import busy
 
 pytestmark = pytest.mark.interop
@@ -144,6 +145,49 @@ async def test_what_the_engine_leaves_behind_is_ended(tmp_path: Path, number: in
         os.kill(await engine.child(), number)
         await engine.wait()
         assert not any(map(is_there, left))
+
+
+def ignores_sigterm() -> int:
+    """Start a process that SIGTERM does not end. Return its process id."""
+    import subprocess
+
+    shell = subprocess.Popen(["sh", "-c", "trap '' TERM; echo ready; exec sleep 1000"], stdout=subprocess.PIPE)
+    assert shell.stdout is not None
+    assert shell.stdout.readline() == b"ready\n"
+    return shell.pid
+
+
+def nanny_with(change: str) -> list[str]:
+    """Return the arguments of Python for an engine whose nanny has been changed by this statement."""
+    return ["-c", f"import sys, trio_hub.engine.nanny as nanny\n{change}\nnanny.main(sys.argv[1:])"]
+
+
+async def test_the_hub_hears_of_a_death_before_what_is_left_has_ended(tmp_path: Path) -> None:
+    program = nanny_with("nanny.LEFT_BEHIND_GRACE = nanny.LEFT_BEHIND_WITHIN = 1000")
+    async with open_hub() as hub, open_engine_process(tmp_path, info=hub.engine_info, program=program) as engine:
+        await hub.wait_engines(1)
+        async with connect(connection_info=hub.client_info) as client:
+            left = await client.apply(ignores_sigterm)
+            with trio.fail_after(LIMIT):
+                assert "killed by signal 9" in await dies(client, killed, int(signal.SIGKILL))
+            assert is_there(left)
+            assert engine.process.poll() is None
+            os.kill(left, signal.SIGKILL)
+            assert await engine.wait() == -signal.SIGKILL
+
+
+async def test_a_nanny_does_not_wait_for_a_process_that_cannot_be_ended(tmp_path: Path) -> None:
+    program = nanny_with("nanny._kill = nanny._signal_group = lambda pid, signum: None")
+    async with open_hub() as hub, open_engine_process(tmp_path, info=hub.engine_info, program=program) as engine:
+        await hub.wait_engines(1)
+        async with connect(connection_info=hub.client_info) as client:
+            left = await client.apply(ignores_sigterm)
+            try:
+                await dies(client, killed, int(signal.SIGKILL))
+                assert await engine.wait() == -signal.SIGKILL
+                assert is_there(left)
+            finally:
+                os.kill(left, signal.SIGKILL)
 
 
 def test_a_nanny_knows_the_last_state_of_an_engine_that_has_registered_often() -> None:

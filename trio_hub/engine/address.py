@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from ..errors import ConnectionFileError
+from ..logs import get_logger
 from ..transport.location import is_here
 from .options import EngineOptions
 
-__all__ = ["HubAddress", "connection_file", "profile_directory", "read_address"]
+__all__ = ["HubAddress", "connection_file", "moved", "profile_directory", "read_address", "wait_for_file"]
+
+log = get_logger("trio_hub.engine")
 
 CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong")
+LOOK_AGAIN = 0.5
+"""Seconds between two looks whether the missing connection file has come."""
 _ANYWHERE = ("*", "0.0.0.0", "[::]", "::")
 
 
@@ -121,3 +129,29 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     if not isinstance(value, str):
         raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
     return value
+
+
+async def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
+    """Return the address of another hub, if the connection file has changed."""
+    if options.connection_info:
+        return None
+    path = connection_file(options)
+    with suppress(OSError, ConnectionFileError):
+        new = await read_address(path.read_bytes(), str(path), options)
+        if (new.urls, new.key) != (address.urls, address.key):
+            return new
+    return None
+
+
+async def wait_for_file(options: EngineOptions) -> Path:
+    """Wait until the connection file exists. Raises `ConnectionFileError` if it does not come in time."""
+    path = connection_file(options)
+    if path.exists():
+        return path
+    log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
+    with trio.move_on_after(options.wait_for_file):
+        while not path.exists():  # noqa: ASYNC110 - another process makes it
+            await trio.sleep(LOOK_AGAIN)
+    if not path.exists():
+        raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")
+    return path

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import trio
 import zmq
 
-from ..errors import ConnectionFileError, HubLostError
+from ..errors import HubLostError
 from ..logs import get_logger
 from ..transport.receiver import Receiver
 from ..wire.frames import DELIMITER, Frames
 from ..wire.messages import Session
-from .address import HubAddress, connection_file, read_address
+from .address import HubAddress, moved
 from .control import Control
 from .dispatch import Dispatcher
 from .heart import Heart
@@ -25,7 +23,8 @@ from .jobs import Jobs
 from .link import Link
 from .options import EngineOptions
 from .output import Printed, Redirection
-from .registrar import Registrar
+from .registrar import Registrar, RegistrationFailed
+from .returns import Returns
 from .tunnels import TunnelFailed, Tunnels
 from .usage import UsageReporter
 
@@ -41,12 +40,6 @@ HEARTBEAT_SLACK = 0.5
 """Seconds that a ping may be late, as with stock engines."""
 RECEIVER_FIRST = 0.1
 """Seconds that a ping may take from the socket to the task that counts pings."""
-LOOK_AGAIN = 0.5
-"""Seconds between two looks whether the missing connection file has come."""
-
-
-class RegistrationFailed(HubLostError):
-    """The hub does not answer a registration, or refuses it."""
 
 
 class Engine:
@@ -94,11 +87,11 @@ class Engine:
         self.id = -1
         self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
         self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
+        self._returns = Returns(self._registrar, lambda: self.id, lambda: self._misses == 0, self._known_again)
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
         self._subscribed = trio.Event()
         self._ping = trio.Event()
-        self._returned = trio.Event()
         self.hb_period = 3.0
         self._misses = 0
         self._killed = False
@@ -124,7 +117,7 @@ class Engine:
                     for descriptor in self._redirection.pipes:
                         nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
                     nursery.start_soon(self._control.die_as_told, name="signals")
-                    nursery.start_soon(self._look_after_returns, name="returns")
+                    nursery.start_soon(self._returns.run, name="returns")
                     nursery.start_soon(self._usage.run, name="usage")
                     await self._watch_hub()
             finally:
@@ -169,29 +162,26 @@ class Engine:
         assert self._link is not None
         return self._link.send(channel, frames)
 
-    async def _connect(self) -> None:
-        """Open the connections to the hub, register, and let the heart beat."""
+    async def _connect(self, unsent: Sequence[tuple[str, Frames]] = ()) -> None:
+        """Open the connections to the hub, register, and let the heart beat. `unsent`: answers that are sent then."""
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
         link.on_return = self._on_return
         self._link = link
-        if self.address.ssh:
-            try:
-                await self._tunnels.open()
-            except TunnelFailed as error:
-                raise RegistrationFailed(str(error)) from error
-            self._nursery.start_soon(self._tunnels.keep, name="tunnels")
-        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
-        self._opened.set()
-        log.info("registering", hub=self.address.urls["registration"])
-        answer = await self._registrar.register()
-        if answer is None:
-            raise RegistrationFailed(
-                f"no answer from the hub at {self.address.urls['registration']} within {self._options.timeout:g} s. "
-                "Is the hub still running, and does it listen at an address that this machine can reach?"
-            )
-        if answer.get("status") != "ok":
-            raise RegistrationFailed(f"the hub has refused the registration: {answer.get('evalue')}")
-        self._take_id(answer)
+        for channel, frames in unsent:
+            link.send(channel, frames)  # which keeps them, since no channel is open
+        await self._join(link)
+
+    async def _join(self, link: Link) -> None:
+        """Register, open the other connections, and let the heart beat. It can be called again after it has failed."""
+        if not link.is_open("registration"):
+            await self._open_registration(link)
+        self._registrar.hub = self.address.urls["registration"]
+        log.info("registering", hub=self._registrar.hub)
+        late = self._registrar.accepted_late()
+        answer = late or await self._registrar.register()
+        # The hub was restored, or its answer to an earlier request was lost.
+        known = self.id >= 0 and self._registrar.is_in_use(answer)
+        self._take_id({"id": self.id} if known else self._registrar.accepted(answer))
         urls = self.address.urls
         shell = [urls["mux"], urls["task"], self.address.broadcast_url(self.id)]
         link.open("iopub", zmq.XPUB, [urls["iopub"]], self._on_subscription)
@@ -202,7 +192,20 @@ class Engine:
             await self._subscribed.wait()
         # The heart comes last: when the hub hears it, everything else is open.
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
+        self._returns.resume()
+        if known or late is not None:
+            self._returns.note()  # the hub may have stopped waiting for this heart
         log.info("registered", engine=self.id, uuid=self._uuid)
+
+    async def _open_registration(self, link: Link) -> None:
+        if self.address.ssh:
+            try:
+                await self._tunnels.open()
+            except TunnelFailed as error:
+                raise RegistrationFailed(str(error)) from error
+            self._nursery.start_soon(self._tunnels.keep, name="tunnels")
+        link.open("registration", zmq.DEALER, [self.address.urls["registration"]], self._registrar.on_reply)
+        self._opened.set()
 
     def _tunnels_to(self, address: HubAddress) -> Tunnels:
         urls = [*address.urls.values(), *address.broadcast]
@@ -250,21 +253,13 @@ class Engine:
 
     def _on_return(self, channel: str) -> None:
         if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
-            self._returned.set()
+            self._returns.note()
 
-    async def _look_after_returns(self) -> None:
-        """Whenever a hub has come back, ask whether it knows the engine. Register again if it does not."""
-        while True:
-            await self._returned.wait()
-            self._returned = trio.Event()
-            if await self._registrar.is_known():
-                continue
-            answer = await self._registrar.register()
-            if answer is not None and answer.get("status") == "ok":
-                self._take_id(answer)
-                assert self._link is not None
-                self._link.connect("shell", [self.address.broadcast_url(self.id)])
-                log.info("registered again, at a hub that did not know this engine", engine=self.id, uuid=self._uuid)
+    def _known_again(self, answer: dict[str, Any]) -> None:
+        self._take_id(answer)
+        assert self._link is not None
+        self._link.connect("shell", [self.address.broadcast_url(self.id)])
+        log.info("registered again, at a hub that did not know this engine", engine=self.id, uuid=self._uuid)
 
     async def _watch_hub(self) -> None:
         """Watch the hub's pings; raise `HubLostError` when they stay away for too long."""
@@ -279,25 +274,49 @@ class Engine:
             if self._ping.is_set():
                 self._misses = 0
                 if trio.current_time() - began > 2 * self.hb_period:
-                    self._returned.set()  # this process was suspended, perhaps for longer than the hub waits
+                    self._returns.note()  # this process was suspended, perhaps for longer than the hub waits
                 continue
             self._misses += 1
             log.warning("no heartbeat of the hub", seconds=round(self._misses * period, 1))
             if 0 < self._options.max_heartbeat_misses <= self._misses:
                 self.reason = "the hub was away for too long"
                 raise HubLostError(f"no heartbeat of the hub for {self._misses * period:.0f} s")
-            if self._misses >= 2 and (address := await moved(self.address, self._options)) is not None:
+            if self._misses >= 2:
+                began = trio.current_time()
+                if await self._follow():
+                    self._misses = 0
+                else:
+                    self._misses += int((trio.current_time() - began) / period)  # nobody has counted meanwhile
+
+    async def _follow(self) -> bool:
+        """Go to the hub that has taken the place of the last one. Return whether the engine has registered there.
+
+        A failure is one more absence of the hub. The answers that are kept stay in the link.
+        """
+        address = await moved(self.address, self._options)
+        try:
+            if address is not None:
                 await self._move(address)
-                self._misses = 0
+            elif self._heart is None:  # an earlier attempt has failed
+                assert self._link is not None
+                await self._join(self._link)
+            else:
+                return False
+        except RegistrationFailed as error:
+            log.warning("cannot register at the new hub; tries again", error=error)
+            return False
+        return True
 
     async def _move(self, address: HubAddress) -> None:
         """Go to the hub that has taken the place of the last one."""
         log.info("the hub has a new connection file", hub=address.urls["registration"])
         heart, link = self._heart, self._link
-        assert heart is not None
         assert link is not None
-        heart.close()
-        await trio.to_thread.run_sync(heart.wait)
+        self._returns.pause()
+        if heart is not None:
+            self._heart = None
+            heart.close()
+            await trio.to_thread.run_sync(heart.wait)
         link.close(0)
         await self._tunnels.close()
         unsent = link.unsent()
@@ -306,9 +325,8 @@ class Engine:
         session = session_for(address, self._uuid)
         unsent = [(channel, resealed(frames, session)) for channel, frames in unsent]
         self.dispatcher.use(session)
-        await self._connect()
-        for channel, frames in unsent:
-            self._send(channel, frames)
+        self._registrar.accepted_late()  # by the last hub
+        await self._connect(unsent)
 
 
 def session_for(address: HubAddress, uuid: str) -> Session:
@@ -327,29 +345,3 @@ def resealed(frames: Frames, session: Session) -> Frames:
     """Return a message with the signature of another session."""
     start = frames.index(DELIMITER)
     return [*frames[:start], *session.seal(frames[start + 2 : start + 6], frames[start + 6 :])]
-
-
-async def moved(address: HubAddress, options: EngineOptions) -> HubAddress | None:
-    """Return the address of another hub, if the connection file has changed."""
-    if options.connection_info:
-        return None
-    path = connection_file(options)
-    with suppress(OSError, ConnectionFileError):
-        new = await read_address(path.read_bytes(), str(path), options)
-        if (new.urls, new.key) != (address.urls, address.key):
-            return new
-    return None
-
-
-async def wait_for_file(options: EngineOptions) -> Path:
-    """Wait until the connection file exists. Raises `ConnectionFileError` if it does not come in time."""
-    path = connection_file(options)
-    if path.exists():
-        return path
-    log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
-    with trio.move_on_after(options.wait_for_file):
-        while not path.exists():  # noqa: ASYNC110 - another process makes it
-            await trio.sleep(LOOK_AGAIN)
-    if not path.exists():
-        raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")
-    return path

@@ -74,6 +74,10 @@ class Link:
         self.connect(name, urls)
         self._receiver.add(channel)
 
+    def is_open(self, name: str) -> bool:
+        """Return whether a channel is open."""
+        return name in self._channels
+
     def connect(self, name: str, urls: list[str]) -> None:
         """Connect a channel to addresses to which it is not connected yet."""
         channel = self._channels[name]

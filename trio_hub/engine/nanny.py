@@ -1,8 +1,8 @@
 """The nanny: the process that is started, and that has the engine as its child.
 
 The nanny forks the engine before anything heavy is imported, so the nanny needs only a few megabytes. It passes signals
-on to the engine, and ends the processes that the engine leaves behind. It tells the hub when the engine has died
-without unregistering, and ends as the engine has ended.
+on to the engine. When the engine has died without unregistering, the nanny tells the hub. It ends the processes that
+the engine leaves behind, and ends as the engine has ended.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .laststate import last_state, open_state
 from .options import EngineOptions, OptionError, parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -23,10 +26,16 @@ PASSED_ON = (
     signal.SIGWINCH,
 )
 """The signals that the nanny passes on to the engine."""
+STOPPING = (signal.SIGTTIN, signal.SIGTTOU)
+"""The terminal stops background processes with these signals. The engine ignores them, and reading /dev/tty fails."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """After one of these signals, the engine has `EngineOptions.kill_grace` seconds to end before it is killed."""
 LEFT_BEHIND_GRACE = 0.5
 """Seconds between asking the processes that the engine has left to end, and killing them."""
+LEFT_BEHIND_WITHIN = 1.2
+"""Seconds after which the nanny no longer waits for the end of these processes: less than a hub that stops waits."""
+KILLED_AGAIN = 0.1
+"""Seconds until processes that are still there are killed again, with the processes that they have started."""
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 _BAD_OPTION = 1
@@ -58,6 +67,8 @@ def start(options: EngineOptions) -> NoReturn:
     if engine == 0:
         os.close(life_write)
         os.setpgid(0, 0)  # so that Ctrl-C reaches only the nanny, and it finds the processes that the engine leaves
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         _reset_signals()
         from .process import run_engine
 
@@ -66,10 +77,16 @@ def start(options: EngineOptions) -> NoReturn:
     _adopt_orphans()
     status = _look_after(engine, options)
     state = last_state(state_file)
-    # The hub is told through the SSH tunnels, which end by themselves after that.
-    _end_what_is_left(engine, spared=None if state is None else state.get("tunnels"))
-    if state is not None:
-        _tell_hub(state, _cause(status))
+    # The hub is told first, since processes that are left may need long to end.
+    wait_until_told = None
+    try:
+        if state is not None:
+            wait_until_told = _tell_hub(state, _cause(status))
+    finally:
+        # The hub is told through the SSH tunnels, which end by themselves after that.
+        _end_what_is_left(engine, spared=None if state is None else state.get("tunnels"))
+    if wait_until_told is not None:
+        wait_until_told()
     _end_like(status)
 
 
@@ -127,19 +144,27 @@ def _adopt_orphans() -> None:
 
 
 def _end_what_is_left(engine: int, spared: int | None = None) -> None:
-    """End the processes that the engine has started and left behind, except the process with the id ``spared``."""
+    """End the processes that the engine has started and left behind, except the process with the id ``spared``.
+
+    It gives up after `LEFT_BEHIND_WITHIN`, since a process may wait for a disk that does not answer, or fork for ever.
+    """
     import time
 
     _signal_group(engine, signal.SIGTERM)
     for pid in _children(spared):
         _kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + LEFT_BEHIND_GRACE
+    began = time.monotonic()
     while left := _children(spared):
-        if signal.sigtimedwait((signal.SIGCHLD,), max(0.0, deadline - time.monotonic())) is None:
+        passed = time.monotonic() - began
+        if passed >= LEFT_BEHIND_WITHIN:
+            return
+        wait = LEFT_BEHIND_GRACE - passed
+        if wait <= 0:
             _signal_group(engine, signal.SIGKILL)
             for pid in left:
                 _kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + LEFT_BEHIND_GRACE
+            wait = KILLED_AGAIN
+        signal.sigtimedwait((signal.SIGCHLD,), wait)
         _reap(engine)
 
 
@@ -167,8 +192,8 @@ def _cause(status: int) -> str:
     return f"exit code {os.WEXITSTATUS(status)}"
 
 
-def _tell_hub(state: dict[str, Any], cause: str) -> None:
-    """Unregister the engine that has died, and say why."""
+def _tell_hub(state: dict[str, Any], cause: str) -> Callable[[], None]:
+    """Unregister the engine that has died, and say why. Return a function that waits until the hub has been told."""
     from datetime import UTC, datetime
     from secrets import token_hex
 
@@ -197,7 +222,7 @@ def _tell_hub(state: dict[str, Any], cause: str) -> None:
     socket.connect(state["url"])
     socket.send_multipart([bytes(frame) for frame in session.write("unregistration_request", content)])
     socket.close()
-    context.term()
+    return context.term
 
 
 def _end_like(status: int) -> NoReturn:

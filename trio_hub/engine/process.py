@@ -18,8 +18,8 @@ import trio
 from ..errors import HubError
 from ..logs import get_logger
 from ..wire.packers import packer_named
-from .address import HubAddress, profile_directory, read_address
-from .engine import Engine, wait_for_file
+from .address import HubAddress, profile_directory, read_address, wait_for_file
+from .engine import Engine
 from .jobs import Jobs
 from .laststate import write_state
 from .logs import set_up_logs
@@ -85,6 +85,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         to_nanny: a descriptor to which the engine writes its state, if it has a nanny.
         lifeline: a descriptor that is at its end of file when the nanny has died.
     """
+    _close_input()
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
     log_stream = set_up_logs(options, redirection.log)
@@ -117,6 +118,21 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         _start_up(options, worker)
         worker.run()
     _end(sockets, printed, redirection, thread)
+
+
+def _close_input() -> None:
+    """Give this process and its children an empty input, so that user code that reads stdin never waits.
+
+    Nobody answers an engine at a terminal: its nanny has the terminal, and the terminal stops other readers.
+    """
+    empty = os.open(os.devnull, os.O_RDONLY)
+    if empty == 0:  # the process was started without an input
+        os.set_inheritable(0, True)
+    else:
+        os.dup2(empty, 0)
+        os.close(empty)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _end(sockets: _Sockets, printed: Printed, redirection: Redirection, thread: threading.Thread) -> NoReturn:

@@ -7,14 +7,18 @@ from typing import Any
 
 import trio
 
-from ..errors import WireError
+from ..errors import HubLostError, WireError
 from ..logs import get_logger
 from ..wire.frames import Frames
 from .dispatch import Dispatcher
 
-__all__ = ["Registrar"]
+__all__ = ["Registrar", "RegistrationFailed"]
 
 log = get_logger("trio_hub.engine")
+
+
+class RegistrationFailed(HubLostError):
+    """The hub does not answer a registration, or refuses it."""
 
 
 class Registrar:
@@ -32,11 +36,15 @@ class Registrar:
         self._dispatcher = dispatcher
         self._timeout = timeout
         self.wanted_id = wanted_id
+        self.hub = ""
+        """The address of the hub that is asked, for messages."""
         self._asked: dict[str, trio.Event] = {}
         """Set when the answer has come, by the request's msg_id."""
         self._reply_types: dict[str, str] = {}
         """The msg_ids of the open requests, by the types of their replies."""
         self._replied: dict[str, dict[str, Any]] = {}
+        self._late: dict[str, Any] | None = None
+        """The content of an acceptance that came after its time."""
 
     async def register(self) -> dict[str, Any] | None:
         """Ask to be registered. Return the content of the answer; None if there is none in time."""
@@ -45,11 +53,43 @@ class Registrar:
             content["id"] = self.wanted_id
         return await self._ask("registration_request", content)
 
-    async def is_known(self) -> bool:
-        """Return whether the hub knows this engine; True without an answer: the hub is asked again when it returns."""
+    def accepted(self, answer: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the answer to `register` if the hub has accepted the engine. Raises `RegistrationFailed`."""
+        if answer is None:
+            raise self._no_answer()
+        if answer.get("status") != "ok":
+            raise RegistrationFailed(f"the hub has refused the registration: {answer.get('evalue')}")
+        return answer
+
+    def is_in_use(self, answer: dict[str, Any] | None) -> bool:
+        """Return whether the hub has refused a registration since it already knows an engine with this uuid."""
+        return answer is not None and answer.get("ename") == "KeyError" and self._uuid in str(answer.get("evalue"))
+
+    def _no_answer(self) -> RegistrationFailed:
+        return RegistrationFailed(
+            f"no answer from the hub at {self.hub} within {self._timeout:g} s. "
+            "Is the hub still running, and does it listen at an address that this machine can reach?"
+        )
+
+    def accepted_late(self) -> dict[str, Any] | None:
+        """Return the content of the hub's acceptance if it came after its time, once; else None."""
+        late, self._late = self._late, None
+        return late
+
+    async def id_at_hub(self) -> int | None:
+        """Return the id by which the hub knows this engine; None if the hub does not know this engine.
+
+        Raises:
+            RegistrationFailed: there is no answer in time.
+            WireError: the answer has no table of engines.
+        """
         answer = await self._ask("connection_request", {})
-        engines = None if answer is None else answer.get("engines")
-        return not isinstance(engines, dict) or self._uuid in engines.values()
+        if answer is None:
+            raise self._no_answer()
+        engines = answer.get("engines")
+        if not isinstance(engines, dict):
+            raise WireError("malformed", f"the hub's answer has no engines: {answer!r}")
+        return next((int(engine_id) for engine_id, uuid in engines.items() if uuid == self._uuid), None)
 
     async def _ask(self, msg_type: str, content: dict[str, Any]) -> dict[str, Any] | None:
         session = self._dispatcher.session
@@ -60,9 +100,13 @@ class Registrar:
         reply_type = msg_type.replace("_request", "_reply")
         self._reply_types[reply_type] = msg_id
         self._dispatcher.send("registration", session.write(msg_type, content, header=header))
-        with trio.move_on_after(self._timeout):
-            await replied.wait()
-        del self._asked[msg_id], self._reply_types[reply_type]
+        try:
+            with trio.move_on_after(self._timeout):
+                await replied.wait()
+        finally:
+            del self._asked[msg_id]
+            if self._reply_types.get(reply_type) == msg_id:
+                del self._reply_types[reply_type]
         return self._replied.pop(msg_id, None)
 
     def on_reply(self, frames: Frames) -> None:
@@ -76,7 +120,13 @@ class Registrar:
             return
         # ipcontroller's registration_reply does not name the request.
         msg_id = message.parent.msg_id or self._reply_types.get(message.header.msg_type, "")
+        accepts = message.header.msg_type == "registration_reply" and content.get("status") == "ok"
+        if msg_id not in self._asked and accepts:
+            # The hub has answered an earlier request, and will refuse the request that is open, if there is one.
+            msg_id = self._reply_types.get(message.header.msg_type, "")
         asked = self._asked.get(msg_id)
         if asked is not None:
             self._replied[msg_id] = content
             asked.set()
+        elif accepts:
+            self._late = content

@@ -11,6 +11,7 @@ edge; then only the socket itself knows whether there is a message. Hence two ru
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable, Container, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -262,13 +263,17 @@ def peer_of(frame: zmq.Frame) -> str | None:
     return address.removeprefix("::ffff:")  # an IPv6 socket gives IPv4 addresses this prefix
 
 
+_monitor_numbers = itertools.count()
+
+
 def monitor_of(socket: zmq.Socket[Any], events: int) -> zmq.Socket[Any]:
     """Return a socket that receives events of `socket`'s connections, until `socket.disable_monitor` is called.
 
     The queue of events has no limit: at a limit, ZeroMQ's own thread would wait until the events are read, and with it
     all connections.
     """
-    address = f"inproc://monitor-{id(socket):x}"
+    # ZeroMQ releases an address some time after its socket was closed, so that `id(socket)` might still be in use.
+    address = f"inproc://monitor-{next(_monitor_numbers)}"
     socket.monitor(address, events)
     monitor: zmq.Socket[Any] = socket.context.socket(zmq.PAIR)
     monitor.linger = 0

@@ -108,7 +108,8 @@ def test_an_engine_that_was_lost_needs_attention_until_that_is_dismissed(fresh: 
     announced = [text for text in page.evaluate("window.announced") if "was lost" in text]
     assert len(announced) == 1, "it is said once, though numbers change"
     page.get_by_role("checkbox", name="only warnings and errors").check()
-    expect(events).to_have_count(1)
+    # On a busy machine there is also an event about the event loop.
+    expect(events.filter(has_not_text="event loop was blocked")).to_have_count(1)
 
     lost.get_by_role("button", name="Dismiss").click()
     expect(lost).to_have_count(0)

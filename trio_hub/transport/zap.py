@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import struct
 from collections import Counter
 from typing import Any
 
@@ -22,9 +20,6 @@ ZAP_DOMAIN = b"trio_hub"
 NANNY_DOMAIN = b"trio_hub nannies"
 """The domain of sockets to which the nannies of stock engines connect."""
 _ENDPOINT = "inproc://zeromq.zap.01"
-_EVENT = struct.Struct("=HI")
-"""The first frame of a socket monitor's message: the event, and a value, which may be an error number."""
-_CLOSED = frozenset((errno.EPIPE, errno.ECONNRESET))
 
 
 class Gatekeeper:
@@ -102,8 +97,8 @@ class ZapHandler(Gatekeeper):
 class HandshakeMonitor(Gatekeeper):
     """Counts and logs connections to an encrypted socket whose handshake failed, as ``handshake_failed``.
 
-    The log line tells why a client or engine hangs. A peer that has closed the connection before the handshake is not
-    counted: it only tried whether the port is open, as load balancers and `trio-hub doctor` do.
+    The log line tells why a client or engine hangs. A check whether the port is open is counted, too: it cannot be told
+    from a peer without encryption, which may also be the first to close the connection.
     """
 
     def __init__(self, socket: zmq.Socket[Any]) -> None:
@@ -111,9 +106,6 @@ class HandshakeMonitor(Gatekeeper):
         super().__init__(monitor_of(socket, events), "handshakes")
 
     def _handle(self, frames: Frames) -> None:
-        event, value = _EVENT.unpack(to_bytes(frames[0]))
-        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and value in _CLOSED:
-            return
         self._refused(
             "handshake_failed",
             "it is not encrypted, or uses another hub's key; clients and engines need the connection files of this hub",

@@ -11,6 +11,7 @@ from trio_hub.hub.events import TaskSubmitted
 from trio_hub.records import NullStore
 from trio_hub.records.record import RECORD_KEYS
 
+from .test_broadcasting import broadcast
 from .world import Peer, World, run_now
 
 
@@ -345,6 +346,26 @@ def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     assert found[first]["name"] == "apply", "the type of the message, where no function is found"
     assert found["unknown"] == {"name": None, "why": None}
     assert details(world, runs, names=False)[runs]["name"] is None
+
+
+def test_why_a_share_of_a_broadcast_waits() -> None:
+    world = World()
+    world.engine("a")
+    world.call("a")
+    shares = [f"{broadcast(world, 'a')}_a" for _ in range(2)]
+    assert [found["why"] for found in details(world, *shares).values()] == [
+        "engine 0 runs one request at a time, and was sent one request of other queues",
+        "engine 0 runs one request at a time, and was sent one request before this one and one request of other queues",
+    ]
+
+
+def test_a_new_engine_with_the_uuid_of_a_lost_engine_does_not_have_its_requests() -> None:
+    world = World()
+    lost = world.engine("a")
+    msg_id = world.submit()
+    world.hub.lose_engine(lost, "heart")
+    world.engine("a")
+    assert details(world, msg_id)[msg_id]["why"] is None
 
 
 def test_why_nothing_runs_without_engines() -> None:

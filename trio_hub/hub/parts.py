@@ -256,7 +256,16 @@ class Parts:
             is_pending=self.is_pending,
         )
 
-        self.details = Details(session, store, labels=labels, intake=intake, tasks=tasks, engines=engines)
+        self.details = Details(
+            session,
+            store,
+            labels=labels,
+            intake=intake,
+            tasks=tasks,
+            direct=direct,
+            broadcasts=broadcasts,
+            engines=engines,
+        )
 
         # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from ..errors import WireError
 from ..records import Store, parse_query
 from ..schedulers.task import Task, TaskState, WorkerState
 from ..wire.messages import Message, Session
+from .broadcasts import Broadcasts
 from .connector import EngineConnector
+from .direct import DirectQueue
 from .engines import Engines
 from .intake import Intake
 from .labels import Labels
@@ -16,7 +19,7 @@ from .ports import RunningQuery
 from .replies import Reply
 from .tasks import TaskQueue
 
-__all__ = ["MAX_NAMED", "Details", "why_at_engine", "why_waiting"]
+__all__ = ["MAX_NAMED", "Details", "why_waiting"]
 
 MAX_ASKED = 500
 """The maximum number of requests in one query."""
@@ -43,11 +46,20 @@ class Details:
     Args:
         session, store: access to messages and records.
         labels: finds names of functions.
-        intake, tasks, engines: the parts of the hub that know why requests wait.
+        intake, tasks, direct, broadcasts, engines: the parts of the hub that know why requests wait.
     """
 
     def __init__(
-        self, session: Session, store: Store, *, labels: Labels, intake: Intake, tasks: TaskQueue, engines: Engines
+        self,
+        session: Session,
+        store: Store,
+        *,
+        labels: Labels,
+        intake: Intake,
+        tasks: TaskQueue,
+        direct: DirectQueue,
+        broadcasts: Broadcasts,
+        engines: Engines,
     ) -> None:
         self._session = session
         self._store = store
@@ -55,6 +67,7 @@ class Details:
         self.intake = intake
         self.tasks = tasks
         self.engines = engines
+        self._unanswered = (direct.unanswered.pending, broadcasts.unanswered.pending)
 
     def details_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with ``why`` each request that the client names waits; with ``names``, also the name of its function.
@@ -84,10 +97,33 @@ class Details:
                         read += sum(map(len, record["buffers"] or ()))
                         names[msg_id] = self._name_in(record)
         details = {
-            msg_id: {"name": names.get(msg_id), "why": why_waiting(self, msg_id) or why_at_engine(self, msg_id)}
+            msg_id: {"name": names.get(msg_id), "why": why_waiting(self, msg_id) or self._why_at_engine(msg_id)}
             for msg_id in msg_ids
         }
         return Reply("details_reply", {"status": "ok", "details": details})
+
+    def _why_at_engine(self, msg_id: str) -> str | None:
+        """Return why a request that was sent to its engine may not have started; None if no reason is known."""
+        engine = self._engine_with(msg_id)
+        if engine is None:
+            return None
+        queues: list[Collection[str]] = [engine.mux.pending, engine.broadcast.pending]
+        if engine.worker is not None:
+            queues.append(engine.worker.running)
+        for queue in queues:
+            if msg_id in queue:
+                return _why_at(engine, list(queue).index(msg_id), sum(map(len, queues)) - len(queue))
+        return None  # the engine that has the request is lost, and another engine has its uuid now
+
+    def _engine_with(self, msg_id: str) -> EngineConnector | None:
+        """Return the registered engine that was sent a request and has not answered it."""
+        task = self.tasks.scheduler.tasks.get(msg_id)
+        if task is not None and task.worker is not None:
+            return self.engines.by_ident.get(task.worker.ident)
+        for pending in self._unanswered:
+            if msg_id in pending:
+                return self.engines.by_ident.get(pending[msg_id].lane.ident)
+        return None
 
     def _name_in(self, record: dict[str, Any]) -> str | None:
         header = record["header"]
@@ -136,17 +172,6 @@ def _why_queued(core: Core, task: Task) -> str:
     return "; ".join(reasons)
 
 
-def why_at_engine(core: Core, msg_id: str) -> str | None:
-    """Return why a request that was sent to its engine may not have started; None if nothing is known against it."""
-    for engine in core.engines.alive.values():
-        tasks = [] if engine.worker is None else list(engine.worker.running)
-        queues = (tasks, list(engine.mux.pending), list(engine.broadcast.pending))
-        for queue in queues:
-            if msg_id in queue:
-                return _why_at(engine, queue.index(msg_id), sum(map(len, queues)) - len(queue))
-    return None
-
-
 def _why_at(engine: EngineConnector, before: int, others: int) -> str | None:
     """Return why a request waits at its engine.
 
@@ -159,11 +184,13 @@ def _why_at(engine: EngineConnector, before: int, others: int) -> str | None:
         return f"engine {engine.id} has not come back since the restart of the hub"
     if engine.routes:
         return f"the hub cannot reach engine {engine.id} at the moment"
-    if not before + others:
+    has = []
+    if before:
+        has.append(f"{_requests(before)} before this one")
+    if others:
+        has.append(f"{_requests(others)} of other queues")
+    if not has:
         return None
-    has = [f"{_requests(before)} before this one"] * bool(before) + [f"{_requests(others)} of other queues"] * bool(
-        others
-    )
     return f"engine {engine.id} runs one request at a time, and was sent {' and '.join(has)}"
 
 

@@ -19,6 +19,7 @@ from ..records.query import Query
 from ..records.record import TaskRecord
 
 __all__ = [
+    "LAST_ARRIVAL",
     "Backend",
     "Batch",
     "Change",
@@ -28,6 +29,9 @@ __all__ = [
     "Retention",
     "StoredRecord",
 ]
+
+LAST_ARRIVAL = (1 << 63) - 1
+"""The highest arrival number that a database can store, or compare with."""
 
 
 class Change(msgspec.Struct, eq=False, gc=False):
@@ -101,7 +105,7 @@ class Reader(Protocol):
         """Return the last `limit` items of `history`, the newest first, without reading the others.
 
         Only items whose places come before `before` are returned, and none whose msg_ids are in ``skip``, a set or a
-        dict. The arrival number in `before` is less than 2**63.
+        dict. The arrival number in `before` is at most `LAST_ARRIVAL`.
         """
 
     def count(self) -> int:

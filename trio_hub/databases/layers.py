@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ..records.history import Place, place_of
 from ..records.query import Query, parse_query
 from ..records.record import CHANGEABLE_KEYS, TEXT_KEYS, TaskRecord
-from .backend import Change, Found, Reader
+from .backend import LAST_ARRIVAL, Change, Found, Reader
 
 __all__ = [
     "Changes",
@@ -40,8 +40,6 @@ OVERHEAD = 500
 FETCHED_AT_ONCE = 200
 # The arrival number of pending records, which come after all records of the database.
 _AFTER_ALL = 1 << 64
-# The highest arrival number that databases can compare with.
-_LAST = (1 << 63) - 1
 
 
 class Layer:
@@ -306,7 +304,7 @@ def recent_over(layers: Sequence[Changes], reader: Reader, limit: int, before: s
         end = places.get(before) if before in skip else _places_of(reader, [before]).get(before)
         if end is None:
             return None
-    limited = None if end is None else (end[0], end[1], min(end[2], _LAST))
+    limited = None if end is None else (end[0], end[1], min(end[2], LAST_ARRIVAL))
     found = reader.recent(limit, limited, skip)
     found += [(place, msg_id) for msg_id, place in places.items() if end is None or place < end]
     found.sort(reverse=True)

@@ -12,16 +12,13 @@ from ...errors import StoreError
 from ...records.history import EARLIEST, Place, place_of
 from ...records.query import Query
 from ...records.record import BUFFER_KEYS
-from ..backend import Found, StoredRecord
+from ..backend import LAST_ARRIVAL, Found, StoredRecord
 from ..columns import from_text, text_column
 from .connection import Address, Connection, LastingConnection
 from .rows import ALL_KEYS, ROWS, look_up, matching, records, selected
 from .schema import check
 
 __all__ = ["PostgresReader"]
-
-# The highest number in a column.
-_LAST = (1 << 63) - 1
 
 
 class PostgresReader:
@@ -97,7 +94,7 @@ class PostgresReader:
 
     def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
         """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the history."""
-        unknown, moment, arrival = (True, None, _LAST) if before is None else before
+        unknown, moment, arrival = (True, None, LAST_ARRIVAL) if before is None else before
         found: list[tuple[Place, str]] = []
         if unknown:
             found += self._backwards("submitted IS NULL AND arrival < %s", [arrival], limit, skip)

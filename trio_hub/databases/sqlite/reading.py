@@ -15,7 +15,7 @@ from ...errors import StoreError
 from ...records.history import Place, place_of
 from ...records.query import Query
 from ...records.record import BUFFER_KEYS, HUB_KEYS, RECORD_KEYS, TEXT_KEYS, TaskRecord
-from ..backend import Found, StoredRecord
+from ..backend import LAST_ARRIVAL, Found, StoredRecord
 from ..columns import from_buffers, from_date, from_text
 from ..prefilter import Prefilter, Term, prefilter
 from .file import reporting
@@ -26,8 +26,6 @@ __all__ = ["SQLiteReader"]
 
 # The number of rows that are read at a time.
 _SLICE = 500
-# The highest number in a column.
-_LAST = (1 << 63) - 1
 
 _ALL_KEYS = frozenset((*RECORD_KEYS, *HUB_KEYS))
 # A hub that takes over unfinished requests does not need content and buffers yet.
@@ -106,7 +104,7 @@ class SQLiteReader:
 
     def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
         """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the times of submission."""
-        unknown, moment, arrival = (True, None, _LAST) if before is None else before
+        unknown, moment, arrival = (True, None, LAST_ARRIVAL) if before is None else before
         found: list[tuple[Place, str]] = []
         if unknown:
             found += self._backwards("submitted IS NULL AND arrival < ?", [arrival], limit, skip)

@@ -79,9 +79,9 @@ class MemoryStore:
         # The msg_ids of finished tasks, in the order in which they finished. (Finding the first item of a plain dict
         # takes time in the number of items removed before it.)
         self._finished: OrderedDict[str, None] = OrderedDict()
-        # `_records` is in the order of `history`, except for the late records. And the time of submission of the last
-        # record that is not late.
+        # The msg_ids of late records. Without these, `_records` is in the order of `history`.
         self._late: set[str] = set()
+        # The time of submission of the last record that is not late.
         self._last_submitted: datetime | None = EARLIEST
 
     def __len__(self) -> int:
@@ -218,7 +218,21 @@ class MemoryStore:
         """
         if len(self._late) > MAX_LATE or before in self._late:
             self._sort()
-        return _last_of(self._records, self._late, self._notes, limit, before)
+        records, late, notes = self._records, self._late, self._notes
+        msg_ids = reversed(records)
+        found = [records[msg_id] for msg_id in late if msg_id not in notes]
+        if before is not None:
+            if before not in records or before in notes:
+                raise KeyError(before)
+            end = records[before].place
+            found = [kept for kept in found if kept.place < end]
+            for msg_id in msg_ids:  # `before` is not late, so all records that come before it follow
+                if msg_id == before:
+                    break
+        in_order = (msg_id for msg_id in msg_ids if msg_id not in late and msg_id not in notes)
+        found += [records[msg_id] for msg_id in islice(in_order, limit)]
+        found.sort(key=_place, reverse=True)
+        return [kept.record.msg_id for kept in found[:limit]]
 
     async def count(self) -> int:
         """See `trio_hub.records.Store.count`."""
@@ -281,24 +295,6 @@ class MemoryStore:
         while len(self._finished) > self.max_records or self.finished_bytes > self.max_bytes:
             self._forget(self._records[next(iter(self._finished))])
             self.culled += 1
-
-
-def _last_of(records: dict[str, _Stored], late: set[str], notes: set[str], limit: int, before: str | None) -> list[str]:
-    """Do `MemoryStore.recent` for records that are in order, except for the late ones. `before` is not late."""
-    msg_ids = reversed(records)
-    found = [records[msg_id] for msg_id in late if msg_id not in notes]
-    if before is not None:
-        if before not in records or before in notes:
-            raise KeyError(before)
-        end = records[before].place
-        found = [kept for kept in found if kept.place < end]
-        for msg_id in msg_ids:
-            if msg_id == before:
-                break
-    in_order = (msg_id for msg_id in msg_ids if msg_id not in late and msg_id not in notes)
-    found += [records[msg_id] for msg_id in islice(in_order, limit)]
-    found.sort(key=_place, reverse=True)
-    return [kept.record.msg_id for kept in found[:limit]]
 
 
 class _Stored(msgspec.Struct, eq=False, gc=False):

@@ -288,7 +288,7 @@ def recent_over(layers: Sequence[Changes], reader: Reader, limit: int, before: s
     skip = set()
     moved = []
     for arrival, change in enumerate(merged(layers).values(), _AFTER_ALL):
-        if change.removed or change.record is not None:
+        if not _is_partial(change):
             skip.add(change.msg_id)
             if change.record is not None and not change.record.note:
                 places[change.msg_id] = place_of(change.record.submitted, arrival)

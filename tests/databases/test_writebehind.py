@@ -928,6 +928,16 @@ async def test_a_question_that_does_not_end_is_given_up(
     assert backend.closed
 
 
+async def run_until_cancelled_while_writing(store: WriteBehindStore, backend: FakeBackend) -> None:
+    """Run a store, and cancel it while its first batch, with the record a, waits at the gate of the database."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        backend.gate.clear()
+        store.add(make("a"))
+        await eventually(lambda: backend.entered == 1)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_batch_has_some_time_when_its_writer_is_cancelled_and_is_then_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -935,12 +945,7 @@ async def test_a_batch_has_some_time_when_its_writer_is_cancelled_and_is_then_in
     backend = FakeBackend()
     async with within_limit():
         store = WriteBehindStore(backend, delay=0)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(store.run)
-            backend.gate.clear()
-            store.add(make("a"))
-            await eventually(lambda: backend.entered == 1)
-            nursery.cancel_scope.cancel()
+        await run_until_cancelled_while_writing(store, backend)
         assert (backend.kept, store.statistics().pending, store.statistics().last_error) == ({}, 1, "interrupted")
         await store.aclose()
         assert list(backend.kept) == ["a"]
@@ -976,12 +981,7 @@ async def test_a_call_that_was_given_up_stays_so_when_a_later_call_cannot_begin(
     monkeypatch.setattr(backend, "interrupt", lambda: None)
     async with within_limit():
         store = WriteBehindStore(backend, delay=0)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(store.run)
-            backend.gate.clear()
-            store.add(make("a"))
-            await eventually(lambda: backend.entered == 1)
-            nursery.cancel_scope.cancel()
+        await run_until_cancelled_while_writing(store, backend)
         with trio.move_on_after(0.01) as scope:
             await store.aclose()  # its batch waits for the thread of the first one
         assert scope.cancelled_caught

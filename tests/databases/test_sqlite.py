@@ -316,7 +316,7 @@ def test_what_a_hub_takes_up_again_is_its_own(path: Path) -> None:
 
 
 class Model:
-    """Return the decoded records, in the order of their arrival."""
+    """The records that a database must have: decoded, and in the order of their arrival."""
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {}

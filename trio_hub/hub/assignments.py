@@ -27,7 +27,7 @@ from .routes import Routes
 
 __all__ = ["Assignments"]
 
-# For each task, since looking up a member of an enum takes five times as long as looking up a global.
+# Globals for code that runs for each task: looking up a member of an enum takes five times as long as a global.
 _NOBODY, _THIS_HUB = SentBy.NOBODY, SentBy.THIS_HUB
 
 

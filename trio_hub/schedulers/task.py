@@ -69,7 +69,7 @@ class WorkerState(Enum):
     """The engine gets no more tasks. It may still answer its running tasks, until it is settled."""
 
 
-# Looking up a member of an enum takes five times as long as looking up a global, and there are several for each task.
+# Globals for code that runs for each task: looking up a member of an enum takes five times as long as a global.
 _NOBODY, _QUEUED = SentBy.NOBODY, TaskState.QUEUED
 
 

@@ -63,7 +63,7 @@ def told(name: str, command: click.Command) -> str:
 
 
 def groups(command: click.Command, context: click.Context) -> list[tuple[str, list[click.Option]]]:
-    """The options of a command, in the groups of its help."""
+    """Return the options of a command in the groups of its help, each group with its title."""
     if isinstance(command, GroupedCommand):
         return command.grouped_options(context)
     return [("", [param for param in command.get_params(context) if isinstance(param, click.Option)])]

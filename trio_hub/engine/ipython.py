@@ -165,7 +165,7 @@ class Kernel:
         """Return a request in the form in which ipykernel reads it."""
         unpack = self.worker.packer.unpack_untrusted
         raw = job.message
-        header, parent = unpack(raw.raw_header), unpack(bytes(raw.frames[3]))
+        header, parent = unpack(raw.raw_header), unpack(raw.raw_parent)
         return {
             "header": header,
             "msg_id": header["msg_id"],

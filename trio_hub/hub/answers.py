@@ -164,7 +164,7 @@ class Answers:
             wanted_as = topic.encode("utf-8", "replace")
             if self._host.is_wanted("iopub_out", (wanted_as,)):
                 metadata = {"engine": ident.decode("utf-8", "replace")}
-                status = self._session.write("status", _IDLE, parent=msg.frames[3], metadata=metadata)
+                status = self._session.write("status", _IDLE, parent=msg.raw_parent, metadata=metadata)
                 self._host.soon(partial(self._publish_now, [wanted_as, *status]))
         except Exception as error:
             self._notices.failed("idle status", error, task=msg.parent.msg_id)

@@ -29,7 +29,7 @@ def divided(session: Session, msg: Message, uuids: list[str]) -> list[Message]:
     for uuid in uuids:
         msg_id = sub_msg_id(msg.header.msg_id, uuid)
         raw_header = pack(header | {"msg_id": msg_id})
-        frames = session.seal([raw_header, msg.frames[3], packed, msg.frames[5]], msg.frames[6:])
+        frames = session.seal([raw_header, msg.raw_parent, packed, msg.raw_content], msg.buffers)
         shares.append(Message([], frames, msg.header.renamed(msg_id), msg.parent, raw_header, packed))
     return shares
 

@@ -140,6 +140,10 @@ class Message(msgspec.Struct, eq=False, gc=False):
         return f"<Message {self.header.msg_type} {self.header.msg_id} parent={self.parent.msg_id!r}>"
 
     @property
+    def raw_parent(self) -> bytes:
+        return to_bytes(self.frames[3])
+
+    @property
     def raw_content(self) -> bytes:
         return to_bytes(self.frames[5])
 

@@ -52,6 +52,10 @@ class Registrar:
         self._late: dict[str, Any] | None = None
         """The content of an acceptance that came after its time."""
 
+    def turn_to(self, hub: str) -> None:
+        """Ask the hub at this address from now on. A late answer of the previous hub no longer counts."""
+        self.hub, self._late = hub, None
+
     async def register(self) -> dict[str, Any] | None:
         """Ask to be registered. Return the content of the answer; None if there is none in time."""
         content: dict[str, Any] = {"uuid": self._uuid}

@@ -61,8 +61,9 @@ class EngineProcess:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process that has one thread."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the children of all threads of a process."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 def is_there(pid: int) -> bool:
@@ -125,7 +126,7 @@ class Cluster(NamedTuple):
 
 @asynccontextmanager
 async def cluster(directory: Path, *options: str, **settings: Any) -> AsyncGenerator[Cluster, None]:
-    """Run a hub and an engine of ours, and give them with a connected client."""
+    """Run a hub and an engine of trio_hub during the block. Give both, and a connected client."""
     with trio.fail_after(LIMIT):
         async with (
             open_hub(HubConfig(**settings)) as hub,

@@ -20,7 +20,7 @@ from trio_hub.engine.tunnels import TunnelFailed, Tunnels
 from trio_hub.testing import open_hub
 
 from ..runtime.support import free_ports
-from .support import LIMIT, EngineProcess, is_there, open_engine_process, until
+from .support import LIMIT, EngineProcess, children_of, is_there, open_engine_process, until
 from .test_nanny import dies, killed
 
 SSH = shutil.which("ssh")
@@ -32,7 +32,10 @@ pytestmark = pytest.mark.interop
 
 @asynccontextmanager
 async def ssh_server(directory: Path) -> AsyncGenerator[dict[str, str], None]:
-    """A server to which only this user can log in. Gives changes to the environment, so that ``ssh gate`` does that."""
+    """Run an SSH server to which only this user can log in.
+
+    Give changes to the environment with which ``ssh gate`` logs in to the server.
+    """
     for name in ("host", "user"):
         await trio.run_process(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name])
     if os.geteuid() == 0:
@@ -77,19 +80,13 @@ class Tunnelled(NamedTuple):
 
     async def tunnels(self) -> int:
         """Return the process id of the engine's ``ssh``."""
-        (ssh,) = started_by(await self.engine.child())
+        (ssh,) = children_of(await self.engine.child())
         return ssh
-
-
-def started_by(pid: int) -> list[int]:
-    """Return the children of all threads of a process."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 @asynccontextmanager
 async def tunnelled(directory: Path) -> AsyncGenerator[Tunnelled, None]:
-    """A hub, a client, and an engine that reaches the hub through SSH."""
+    """Give a hub, a client, and an engine that reaches the hub through SSH."""
     with trio.fail_after(LIMIT):
         async with (
             ssh_server(directory) as environ,

@@ -17,7 +17,7 @@ __all__ = ["ipcontroller"]
 def ipcontroller(
     directory: Path, *options: str, engine: Sequence[str] = ("ipyparallel.engine",)
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A stock ipcontroller with one engine, by default a stock one.
+    """Run a stock ipcontroller and one engine, by default a stock engine, during the block. Give the ipcontroller.
 
     Args:
         directory: the profile directory.

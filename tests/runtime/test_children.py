@@ -262,7 +262,7 @@ def test_an_engine_of_another_machine_is_not_taken_for_a_local_one() -> None:
 
 
 async def test_an_engine_is_known_by_the_process_that_has_started_it() -> None:
-    """That process may be a nanny or a shell. An engine that user code has started is no local engine."""
+    """A nanny or a shell may have started the engine. An engine that user code has started is no local engine."""
     engines = LocalEngines(1, {}, command=COMMAND)
     (place,) = engines._places
     engines._places.has_started(place, os.getpid())

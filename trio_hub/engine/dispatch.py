@@ -106,7 +106,7 @@ class Dispatcher:
             self.deliver()
 
     def read(self, frames: Frames) -> Message | None:
-        """Return a message; None if it cannot be read, or if nobody could be answered."""
+        """Return a message; None if it cannot be read, or if it names no sender to be answered."""
         try:
             message = self.session.read_untrusted(frames)
         except WireError as error:

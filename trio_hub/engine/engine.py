@@ -167,6 +167,7 @@ class Engine:
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
         link.on_return = self._on_return
         self._link = link
+        self._registrar.turn_to(self.address.urls["registration"])
         for channel, frames in unsent:
             link.send(channel, frames)  # which keeps them, since no channel is open
         await self._join(link)
@@ -175,7 +176,6 @@ class Engine:
         """Register, open the other connections, and let the heart beat. It can be called again after it has failed."""
         if not link.is_open("registration"):
             await self._open_registration(link)
-        self._registrar.hub = self.address.urls["registration"]
         log.info("registering", hub=self._registrar.hub)
         late = self._registrar.accepted_late()
         answer = late or await self._registrar.register()
@@ -325,7 +325,6 @@ class Engine:
         session = session_for(address, self._uuid)
         unsent = [(channel, resealed(frames, session)) for channel, frames in unsent]
         self.dispatcher.use(session)
-        self._registrar.accepted_late()  # by the last hub
         await self._connect(unsent)
 
 

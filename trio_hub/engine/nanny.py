@@ -39,7 +39,7 @@ KILLED_AGAIN = 0.1
 TELLS_WITHIN = 3000
 """Milliseconds that the message of the engine's death has to reach the hub."""
 _BAD_OPTION = 1
-"""The exit code for an option that cannot be used: that of ipengine."""
+"""The exit code for an option that cannot be used, as of ipengine."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 

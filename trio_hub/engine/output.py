@@ -34,9 +34,8 @@ MAX_WAITING = 8 * 1024 * 1024
 """Characters. A writer has to wait while more than this many wait to be sent."""
 LOOK_FOR_SIGNALS = 0.1
 """Seconds. A writer that waits wakes up this often, so that the handlers of signals can run."""
-_READ = 64 * 1024
 _FULL_PIPE = 64 * 1024
-"""Bytes that a pipe holds, by Linux's default."""
+"""Bytes that a pipe holds, by Linux's default. One read takes at most this many."""
 
 
 class Text(NamedTuple):
@@ -286,19 +285,18 @@ class Redirection:
             self.pipes[reading] = name
             self._decoders[reading] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
-    def read(self, descriptor: int, printed: Printed) -> bool:
-        """Add the bytes in a pipe to the output. Return whether there may be more. At its end, forget the pipe."""
+    def read(self, descriptor: int, printed: Printed) -> None:
+        """Add the bytes in a pipe to the output, at most a full pipe. At the end of the pipe, forget it."""
         try:
-            data = os.read(descriptor, _READ)
+            data = os.read(descriptor, _FULL_PIPE)
         except BlockingIOError:
-            return False
+            return
         except OSError:  # user code has closed it
             data = b""
         if not data:
             self.pipes.pop(descriptor, None)
-            return False
+            return
         printed.add(self.pipes[descriptor], self._decoders[descriptor].decode(data))
-        return len(data) == _READ
 
     def drain(self, printed: Printed) -> None:
         """Add everything that was written to the pipes until now to the output.
@@ -306,9 +304,7 @@ class Redirection:
         One full pipe is enough: a writer that has written more has waited until its earlier bytes were read.
         """
         for descriptor in list(self.pipes):
-            for _ in range(_FULL_PIPE // _READ):
-                if not self.read(descriptor, printed):
-                    break
+            self.read(descriptor, printed)
 
     def undo(self) -> None:
         """Restore descriptors 1 and 2."""

@@ -21,6 +21,15 @@ class RegistrationFailed(HubLostError):
     """The hub does not answer a registration, or refuses it."""
 
 
+class _Question:
+    """A request whose answer has not come yet. ``answer`` is the content of the answer."""
+
+    def __init__(self, reply_type: str) -> None:
+        self.reply_type = reply_type
+        self.answer: dict[str, Any] | None = None
+        self.answered = trio.Event()
+
+
 class Registrar:
     """Asks questions on the registration channel. All methods are for the thread of the sockets.
 
@@ -38,13 +47,14 @@ class Registrar:
         self.wanted_id = wanted_id
         self.hub = ""
         """The address of the hub that is asked, for messages."""
-        self._asked: dict[str, trio.Event] = {}
-        """Set when the answer has come, by the request's msg_id."""
-        self._reply_types: dict[str, str] = {}
-        """The msg_ids of the open requests, by the types of their replies."""
-        self._replied: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, _Question] = {}
+        """The requests whose answers have not come yet, by their msg_ids."""
         self._late: dict[str, Any] | None = None
         """The content of an acceptance that came after its time."""
+
+    def turn_to(self, hub: str) -> None:
+        """Ask the hub at this address from now on. A late answer of the previous hub no longer counts."""
+        self.hub, self._late = hub, None
 
     async def register(self) -> dict[str, Any] | None:
         """Ask to be registered. Return the content of the answer; None if there is none in time."""
@@ -96,18 +106,14 @@ class Registrar:
         header = session.new_header(msg_type)
         # with the process id in it, as in stock sessions, so that the hub knows the process
         msg_id = header["msg_id"] = f"{self._uuid}_{os.getpid()}_{header['msg_id'].rpartition('_')[2]}"
-        replied = self._asked[msg_id] = trio.Event()
-        reply_type = msg_type.replace("_request", "_reply")
-        self._reply_types[reply_type] = msg_id
+        question = self._open[msg_id] = _Question(msg_type.replace("_request", "_reply"))
         self._dispatcher.send("registration", session.write(msg_type, content, header=header))
         try:
             with trio.move_on_after(self._timeout):
-                await replied.wait()
+                await question.answered.wait()
         finally:
-            del self._asked[msg_id]
-            if self._reply_types.get(reply_type) == msg_id:
-                del self._reply_types[reply_type]
-        return self._replied.pop(msg_id, None)
+            del self._open[msg_id]
+        return question.answer
 
     def on_reply(self, frames: Frames) -> None:
         """Take an answer of the hub."""
@@ -118,15 +124,15 @@ class Registrar:
         except WireError as error:
             log.warning("a message that cannot be read was dropped", error=error)
             return
-        # ipcontroller's registration_reply does not name the request.
-        msg_id = message.parent.msg_id or self._reply_types.get(message.header.msg_type, "")
-        accepts = message.header.msg_type == "registration_reply" and content.get("status") == "ok"
-        if msg_id not in self._asked and accepts:
-            # The hub has answered an earlier request, and will refuse the request that is open, if there is one.
-            msg_id = self._reply_types.get(message.header.msg_type, "")
-        asked = self._asked.get(msg_id)
-        if asked is not None:
-            self._replied[msg_id] = content
-            asked.set()
+        msg_type, msg_id = message.header.msg_type, message.parent.msg_id
+        accepts = msg_type == "registration_reply" and content.get("status") == "ok"
+        question = self._open.get(msg_id)
+        if question is None and (accepts or not msg_id):
+            # ipcontroller's registration_reply does not name the request. An acceptance may belong to an earlier
+            # request; then the hub will refuse the request that is open.
+            question = next((one for one in reversed(self._open.values()) if one.reply_type == msg_type), None)
+        if question is not None:
+            question.answer = content
+            question.answered.set()
         elif accepts:
             self._late = content

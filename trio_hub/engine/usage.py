@@ -1,7 +1,8 @@
 """What an engine and its machine use: CPU and memory, read from Linux's /proc, and reported to hubs that ask for it.
 
-A hub with a dashboard asks for reports in its answer to the registration (``usage_period``). Other hubs do not, such as
-stock ones, and get none. A report is a message of the type ``engine_usage`` on the engine's channel for output.
+A hub with a dashboard asks for reports in its answer to the registration (``usage_period``). Other hubs, such as stock
+hubs, do not ask for reports, and get none. A report is a message of the type ``engine_usage`` on the engine's channel
+for output.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class HostUsage:
 
         Returns:
             ``host``: the machine's name; ``host_cpu``: the part of all cores in use since the previous look, from 0 to
-            1, None at the first look; ``host_cores``: their number; ``host_memory`` and ``host_memory_total``: bytes.
+            1, None at the first look; ``host_cores``: the number of cores; ``host_memory`` and ``host_memory_total``:
+            bytes.
         """
         try:
             times = list(map(int, Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]))

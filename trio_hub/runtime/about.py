@@ -14,6 +14,7 @@ import zmq
 from ..config import DatabaseURL, HubConfig
 from ..hub.replies import Reply
 from ..logs import recent_lines
+from ..wire.messages import Message
 from .running import RunningHub
 
 __all__ = ["about", "about_request", "plain_settings", "versions"]
@@ -27,8 +28,8 @@ PACKAGES = (
 HIDDEN = "hidden"
 
 
-def about_request(hub: RunningHub) -> Reply:
-    """Reply with the hub's versions, settings, numbers and last log lines."""
+def about_request(hub: RunningHub, client_id: list[bytes], msg: Message) -> Reply:
+    """Answer a client's ``about_request`` with the result of `about`."""
     return Reply("about_reply", {"status": "ok", "about": about(hub)})
 
 

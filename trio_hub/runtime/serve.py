@@ -18,11 +18,10 @@ from ..databases.sentresults import SentResultsFile
 from ..errors import ConfigError, HubError, StoreError, WireError
 from ..hub import Hub
 from ..hub.events import HubStopping
-from ..hub.replies import Reply
 from ..logs import get_logger
 from ..records import Store
 from ..services import Failures, going_on, keep_running
-from ..wire.messages import Message, Session
+from ..wire.messages import Session
 from .about import about_request
 from .children import LocalEngines
 from .connections import WATCHER, Connections
@@ -172,7 +171,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
             if seen is not None:
                 seen.follow(hub.admission.freshness.latest)
             running = RunningHub(config, factory, host)
-            hub.query_handlers["about_request"] = partial(_about, running)
+            hub.query_handlers["about_request"] = partial(about_request, running)
             services.start_soon(store.run, name="task database")
             keep_key(config, security.hub_keys)  # before the connection files, which have its public key
             _write_connection_files(running, known)
@@ -299,10 +298,6 @@ def _start_services(services: trio.Nursery, host: RuntimeHost, factory: HubFacto
     services.start_soon(keep_running, "file descriptors", descriptors.run, host.failures, name="file descriptors")
     for watcher in (host.connections.tell, host.connections.release):
         services.start_soon(keep_running, WATCHER, watcher, host.failures, name=WATCHER)
-
-
-def _about(running: RunningHub, client_id: list[bytes], msg: Message) -> Reply:
-    return about_request(running)
 
 
 def _refused(hub: Hub, channel: str, frames: int) -> None:

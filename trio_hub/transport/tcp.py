@@ -40,7 +40,7 @@ class ConnectionMonitor:
     Args:
         socket: a socket that is not bound yet, of a context with one thread. The connections that are made before the
             monitor would never be known.
-        ended: see there.
+        ended: the first value of the attribute ``ended``.
     """
 
     def __init__(self, socket: zmq.Socket[Any], ended: Callable[[int], None] = _ignore) -> None:

@@ -32,9 +32,9 @@ MAX_BARS = 2000
 SLICE = 1000
 """The number of bars that are collected at a time, so that the hub can work in between."""
 WINDOWS = (10, 60)
-"""The seconds that rates cover. The rate of one second flickers, so that nobody can read it."""
+"""The seconds over which rates are averaged. The rate of a single second flickers too fast to be read."""
 OFTEN, HOURLY = 60.0, 3600.0
-"""Seconds within which events that may happen again and again are one entry of the journal."""
+"""Seconds within which equal events that often follow each other are one entry of the journal."""
 BLOCKED = 0.25
 """Seconds for which the event loop must be blocked for the journal to note it."""
 NAMES = ("t", *FOLDS)

@@ -69,7 +69,7 @@ class Entry(msgspec.Struct):
     - ``count``: the number of events;
     - ``subjects``: the ids of the engines, the last ones, if the events are about engines;
     - ``cause``: why the last engine was lost;
-    - ``who``: the person or the client that has asked for it; empty if nobody has.
+    - ``who``: the person or the client that has caused the events; empty if nobody has.
     """
 
     id: int
@@ -106,7 +106,7 @@ class Journal:
         """The number of engines that were lost, and had not left in good order, since the start of this object."""
         self._entries: dict[int, Entry] = {}
         self._unsettled: dict[str, tuple[EngineUnregistered, Entry]] = {}
-        """The lost engines by uuid, each with its entry, whose cause may still be found out."""
+        """By uuid: the engines that have gone and whose causes may still be found out, each with its entry."""
         self._cause_of = cause_of
         self._left_in_order = left_in_order
         self._clock = clock
@@ -118,7 +118,7 @@ class Journal:
             kind: What sort of event it is. Only events of one kind are counted together.
             level: How much it concerns an operator.
             text: A sentence. It replaces the sentence of an event with which this event is counted.
-            who: The person or client that has asked for it. Then the text is what they did: "purged 3 records".
+            who: The person or client that has caused the event. Then the text is what they did: "purged 3 records".
             count: The number of events.
             near: Seconds; negative if the event is to have an entry of its own.
         """
@@ -147,7 +147,7 @@ class Journal:
                 self.note("stopped", "info", f"The hub stops: {event.reason}.")
 
     def learn(self) -> None:
-        """Ask again why the engines were lost that were lost lately: the hub may have found out more."""
+        """Ask the hub again why each engine that was lost lately has gone. The hub may have found out more."""
         for uuid in list(self._unsettled):
             self._learn(uuid)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_hub.dashboard import bars as bars_module
-from trio_hub.dashboard.bars import Bar
+from trio_hub.dashboard.bars import Bar, Bars
 from trio_hub.dashboard.engines import EngineBook, EngineEvent
 from trio_hub.dashboard.failures import Failures
 from trio_hub.dashboard.progress import EARLIER, OTHER, Progress
@@ -37,10 +36,10 @@ class Clock:
 class Watched:
     """A watch, and a clock that goes on by a second with each event."""
 
-    def __init__(self) -> None:
+    def __init__(self, bars: Bars | None = None) -> None:
         self.clock = Clock()
         self.timings = Timings()
-        self.watch = Watch(self.timings, self.clock)
+        self.watch = Watch(self.timings, self.clock, bars=bars)
 
     def happen(self, *events: Event) -> None:
         for event in events:
@@ -127,9 +126,8 @@ def test_nothing_is_kept_of_what_has_ended() -> None:
     assert watched.table() == {"f": (1, 0, 0, 0, 1, 0), EARLIER: (1, 0, 0, 1, 0, 0)}
 
 
-def test_a_hundred_thousand_tasks_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bars_module.Bars.__init__, "__defaults__", (1000,))
-    watched = Watched()
+def test_a_hundred_thousand_tasks_stay_within_bounds() -> None:
+    watched = Watched(Bars(1000))
     for number in range(100_000):
         uuid, msg_id = f"e{number // 10}", str(number)
         if number % 10 == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from trio_hub.wire.tracebacks import MAX_WHERE, raising_line, without_ansi
+from trio_hub.wire.tracebacks import MAX_WHERE, raising_line, traceback_text, without_ansi
 
 from .odd import odd_texts, odd_values
 
@@ -72,3 +72,11 @@ def test_colours_of_a_terminal_are_taken_off() -> None:
         without_ansi("\x1b[0;31mValueError\x1b[0m: \x1b]8;;http://x\x07no\x1b]8;;\x07 \x1b[38;5;1mred")
         == "ValueError: no red"
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [(["a\n", "b", 3], "a\n\nb\n3"), ("a\nb", "a\nb"), (None, ""), ([], ""), (0, ""), ({"a": 1}, "{'a': 1}")],
+)
+def test_any_traceback_has_a_text(sent: Any, text: str) -> None:
+    assert traceback_text(sent) == text

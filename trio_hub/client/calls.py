@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RemoteError
 from ..wire.frames import Buffer, Frames
+from ..wire.tracebacks import traceback_text
 from .hubconnection import HubConnection, HubReply, Pending
 from .notifying import Engines
 from .packing import unpack_value_untrusted, unpack_values_untrusted
@@ -101,11 +102,10 @@ def content_of(reply: HubReply) -> dict[str, Any]:
         raise RemoteError("TaskAborted", "the call was aborted before it began")
     engine_info = content.get("engine_info")
     engine = engine_info.get("engine_id") if isinstance(engine_info, dict) else None
-    traceback = content.get("traceback")
     raise RemoteError(
         str(content.get("ename", "")),
         str(content.get("evalue", "")),
-        "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or ""),
+        traceback_text(content.get("traceback")),
         engine if isinstance(engine, int) else None,
     )
 

@@ -1,6 +1,6 @@
 """The alerts for operators. An alert that is over stays for a while, so that nobody misses it by looking away.
 
-The hub finds the alerts itself, and not the pages, so that what happened while no page was open is seen later.
+The hub finds the alerts, not the pages. So a person who opens a page later sees what happened while no page was open.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ DESCRIPTORS = 0.8
 
 @dataclass(frozen=True)
 class Concern:
-    """Something that needs attention now, or did so at a time in the last hour.
+    """A state that needs attention now, or an event of the last hour that needed attention.
 
-    - ``key``: names the concern, also when its numbers have changed;
-    - ``href``: the part of the page's address where more is seen; empty if there is none;
-    - ``last``: if it is an event, and no state: the Unix time of the event;
-    - ``stays``: whether the alert stays for a while when the concern has ended;
+    - ``key``: the name of the concern, which stays the same when the numbers in its text change;
+    - ``href``: the fragment of the page that shows more; empty if there is none;
+    - ``last``: the Unix time of the event; None for a state;
+    - ``stays``: whether the alert stays for a while when the state has ended;
     - ``noted``: whether the journal notes the beginning of the concern.
     """
 
@@ -56,10 +56,10 @@ class Concern:
 class Alert(msgspec.Struct):
     """An alert.
 
-    - ``id``: another one if the concern comes again after the alert was gone, or the event happens again;
-    - ``event``: whether it tells of an event of the last hour, and not of a state that lasts or has lasted;
-    - ``since``: when it began, in Unix seconds;
-    - ``until``: when it was over, or when the event happened last; None while it lasts.
+    - ``id``: changes if the concern comes again after the alert was gone, and each time the event happens again;
+    - ``event``: whether the alert is about an event of the last hour; else it is about a state;
+    - ``since``: when the state began or the event happened first, in Unix seconds;
+    - ``until``: when the state was over, or when the event happened last; None while the state lasts.
     """
 
     id: str
@@ -139,7 +139,7 @@ class Alerts:
 
 
 def _order(alert: Alert) -> tuple[bool, bool, bool, float]:
-    """Return the place of an alert. Of one sort, the worst come first, then those that were over last."""
+    """Return the key that sorts alerts as `Alerts.shown` says. Of one sort, the worst come first, then the latest."""
     over = alert.until is not None
     return over, over and not alert.event, alert.level != "bad", -(alert.until or 0.0)
 
@@ -228,5 +228,5 @@ def _rate(rate: float) -> str:
 
 
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Return by how much each of several counters has grown, of those that have."""
+    """Return the increase of each counter that has grown."""
     return {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from ..records import parse_query
 from ..runtime import RunningHub
 from ..wire.plain import json_bytes
+from ..wire.tracebacks import traceback_text
 from .engines import EngineSeen, connectors, engine_row
 from .watching import Watch
 
@@ -78,6 +79,4 @@ async def failure_table(hub: RunningHub, watch: Watch, now: float) -> dict[str, 
 
 
 def _traceback(content: Any) -> str:
-    lines = content.get("traceback") if isinstance(content, dict) else None
-    text = "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines or "")
-    return text[-MAX_TRACEBACK:]
+    return traceback_text(content.get("traceback") if isinstance(content, dict) else None)[-MAX_TRACEBACK:]

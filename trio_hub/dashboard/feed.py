@@ -20,21 +20,21 @@ from .nextsteps import next_steps
 from .process import Process
 from .series import LastMinute, Rates, Series
 from .spans import FOLDS
-from .timings import LOOP_BOUNDS, MESSAGE_BOUNDS, TASK_BOUNDS
+from .timings import LOOP_BOUNDS, LOOP_PERIOD, MESSAGE_BOUNDS, TASK_BOUNDS, watch_loop
 from .watching import Watch
 
 __all__ = ["Feed"]
 
-PERIOD = 0.5
+PERIOD = LOOP_PERIOD
 """Seconds between two messages about single tasks. An overview is sent every second time."""
 MAX_BARS = 2000
 """The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
 """The number of bars that are collected at a time, so that the hub can work in between."""
 WINDOWS = (10, 60)
-"""The seconds that rates cover. The rate of one second flickers, so that nobody can read it."""
+"""The seconds over which rates are averaged. The rate of a single second flickers too fast to be read."""
 OFTEN, HOURLY = 60.0, 3600.0
-"""Seconds within which events that may happen again and again are one entry of the journal."""
+"""Seconds within which equal events that often follow each other are one entry of the journal."""
 BLOCKED = 0.25
 """Seconds for which the event loop must be blocked for the journal to note it."""
 NAMES = ("t", *FOLDS)
@@ -72,6 +72,7 @@ class Feed:
         self._point: dict[str, float] = {}
         self._losses = 0
         self._lag = 0.0
+        self._ticks = 0
         self._told_seq = 0
         self._series_packed: msgspec.Raw | None = None
         for engine in connectors(hub):  # engines from before the dashboard was started
@@ -79,25 +80,21 @@ class Feed:
         self.look()
 
     async def run(self) -> None:
-        """Read the hub's numbers and send messages, until cancelled."""
-        due = trio.current_time()
-        ticks = 0
-        while True:
-            due += PERIOD
-            await trio.sleep_until(due)
-            late = trio.current_time() - due
-            self._lag = max(self._lag, late)
-            if late > PERIOD:  # missed messages are not sent later
-                due += late
-            ticks += 1
-            if ticks % 2 == 0:
-                self.look()
-                if self.audience.readers:
-                    self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
-            if self.audience.wants_bars:
-                self._tell_bars()
-            else:
-                self._told_seq = self.watch.bars.seq
+        """Measure the lag of the event loop, read the hub's numbers and send messages, until cancelled."""
+        await watch_loop(self.watch.timings.loop, self._tick, PERIOD)
+
+    def _tick(self, late: float) -> None:
+        """Do what is due once in a `PERIOD`. `late` is the lag of the event loop in seconds."""
+        self._lag = max(self._lag, late)
+        self._ticks += 1
+        if self._ticks % 2 == 0:
+            self.look()
+            if self.audience.readers:
+                self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
+        if self.audience.wants_bars:
+            self._tell_bars()
+        else:
+            self._told_seq = self.watch.bars.seq
 
     async def until_stopping(self) -> None:
         """Wait until the hub is stopping, note its last numbers for the history, and send the last message."""

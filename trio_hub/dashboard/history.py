@@ -1,14 +1,15 @@
 """`History`: what the dashboard remembers: the journal, and the series of the last hour and the last day.
 
-If the hub's tasks outlive the hub, since its database is on a disk or a server, then so does the history: it is a file
-in the profile, beside the other files that belong to the database (``db/history``). It is no table of the database:
+If the task database is on a disk or a server, the history outlives the hub, as the tasks do. It is then kept in the
+file ``db/history`` in the profile, beside the other files that belong to the database. The history is not a table of
+the database, for these reasons:
 
 - the hub's core and its database do not know the dashboard, and no migration is needed when a series is added;
 - two hubs may share a database, but never a profile;
-- writing 200 kB once a minute beside the database costs it nothing, also if the database is a server far away.
+- a file of 200 kB each minute costs the database nothing, even if the database is a distant server.
 
-The file is written anew each minute, seconds after an event, and when the dashboard ends. So a killed hub loses a
-minute at most.
+The file is written anew each minute, within seconds of an event, and when the dashboard ends. So a hub that is killed
+loses the last minute of the series at most.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PERIOD, SOON = 60.0, 5.0
 """Seconds between two writes of the file: usually, and if there is something new in the journal."""
 VERSION = 1
 ENDED = ("killed by ", "exit code ")
-"""How the cause begins that a nanny of trio_hub gives for an engine that has not said goodbye."""
+"""The beginnings of the causes that a nanny of trio_hub gives for an engine that has not said goodbye."""
 
 
 class _Saved(msgspec.Struct):

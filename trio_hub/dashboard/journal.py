@@ -69,7 +69,7 @@ class Entry(msgspec.Struct):
     - ``count``: the number of events;
     - ``subjects``: the ids of the engines, the last ones, if the events are about engines;
     - ``cause``: why the last engine was lost;
-    - ``who``: the person or the client that has asked for it; empty if nobody has.
+    - ``who``: the person or the client that has caused the events; empty if nobody has.
     """
 
     id: int
@@ -106,7 +106,7 @@ class Journal:
         """The number of engines that were lost, and had not left in good order, since the start of this object."""
         self._entries: dict[int, Entry] = {}
         self._unsettled: dict[str, tuple[EngineUnregistered, Entry]] = {}
-        """The lost engines by uuid, each with its entry, whose cause may still be found out."""
+        """By uuid: the engines that have gone and whose causes may still be found out, each with its entry."""
         self._cause_of = cause_of
         self._left_in_order = left_in_order
         self._clock = clock
@@ -118,7 +118,7 @@ class Journal:
             kind: What sort of event it is. Only events of one kind are counted together.
             level: How much it concerns an operator.
             text: A sentence. It replaces the sentence of an event with which this event is counted.
-            who: The person or client that has asked for it. Then the text is what they did: "purged 3 records".
+            who: The person or client that has caused the event. Then the text is what they did: "purged 3 records".
             count: The number of events.
             near: Seconds; negative if the event is to have an entry of its own.
         """
@@ -147,7 +147,7 @@ class Journal:
                 self.note("stopped", "info", f"The hub stops: {event.reason}.")
 
     def learn(self) -> None:
-        """Ask again why the engines were lost that were lost lately: the hub may have found out more."""
+        """Ask the hub again why each engine that was lost lately has gone. The hub may have found out more."""
         for uuid in list(self._unsettled):
             self._learn(uuid)
 
@@ -160,45 +160,41 @@ class Journal:
             found.append(entry)
         return found
 
-    def latest(self, kind: str, now: float, within: float = HOUR) -> Entry | None:
-        """Return the latest entry of a kind whose last event is at most `within` seconds ago."""
+    def latest(self, kind: str, now: float, within: float = HOUR, who: str | None = None) -> Entry | None:
+        """Return the latest entry of a kind whose last event is at most `within` seconds ago.
+
+        With `who`, only entries of that person or client are looked at; "" stands for nobody.
+        """
         for entry in reversed(self._entries.values()):
             if now - entry.last > within:
                 return None
-            if entry.kind == kind:
+            if entry.kind == kind and who in (None, entry.who):
                 return entry
         return None
 
     def restore(self, entries: Iterable[Entry]) -> None:
         """Take over the entries of an earlier hub."""
         for entry in entries:
-            self.seq += 1
-            entry.id = entry.seq = self.seq
-            self._keep(entry)
+            entry.id = self.seq + 1
+            self._put_last(entry)
 
     def _entry(self, kind: str, level: Level, who: str = "", count: int = 1, near: float = NEAR) -> Entry:
         """Return the entry of new events: an equal entry of the last seconds, or a new one."""
         now = self._clock()
-        self.seq += 1
-        entry = self._equal(kind, who, now, near)
+        entry = self.latest(kind, now, near, who)
         if entry is None:
-            entry = Entry(self.seq, self.seq, now, now, kind, level, "", count, who=who)
+            entry = Entry(self.seq + 1, 0, now, now, kind, level, "", count, who=who)
         else:
-            del self._entries[entry.id]
             entry.count += count
-            entry.last, entry.seq, entry.level = now, self.seq, level
-        self._keep(entry)
+            entry.last, entry.level = now, level
+        self._put_last(entry)
         return entry
 
-    def _equal(self, kind: str, who: str, now: float, near: float) -> Entry | None:
-        for entry in reversed(self._entries.values()):
-            if now - entry.last > near:
-                return None
-            if (entry.kind, entry.who) == (kind, who):
-                return entry
-        return None
-
-    def _keep(self, entry: Entry) -> None:
+    def _put_last(self, entry: Entry) -> None:
+        """Give a new or changed entry the number of a new change, and the place of the latest entry."""
+        self.seq += 1
+        entry.seq = self.seq
+        self._entries.pop(entry.id, None)
         self._entries[entry.id] = entry
         if len(self._entries) > MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
@@ -226,11 +222,9 @@ class Journal:
             return
         cause = printable(self._cause_of(uuid)[:MAX_TEXT])
         if cause and cause != entry.cause and entry.id in self._entries:
-            self.seq += 1
-            entry.cause, entry.seq = cause, self.seq
+            entry.cause = cause
             entry.text = _about_engines(entry)
-            del self._entries[entry.id]
-            self._keep(entry)
+            self._put_last(entry)
 
 
 def plural(n: int, noun: str) -> str:

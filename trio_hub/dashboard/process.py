@@ -12,12 +12,10 @@ __all__ = ["Process"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FILES_EVERY, FILES_UNSEEN = 5, 60
-"""Open files are counted at every fifth overview only, since counting ten thousands takes milliseconds; and at every
-60th look, if nobody asks for overviews."""
-
-
+"""Open files are counted for every fifth overview, since counting ten thousands takes milliseconds. If nobody asks for
+overviews, they are counted at every 60th look."""
 CPU_WINDOW = 10
-"""The number of looks that the use of the CPU is a mean of. The use within one second flickers."""
+"""The number of looks over which the use of the CPU is averaged. The use within one second flickers."""
 
 
 class Process:

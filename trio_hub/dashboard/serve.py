@@ -82,7 +82,7 @@ async def serve_dashboard(
         from .history import History, cause_of, history_path, left_in_order
         from .journal import Journal
         from .server import Server
-        from .timings import Timings, watch_loop
+        from .timings import Timings
         from .watching import Watch
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("trio_hub"):
@@ -124,7 +124,6 @@ async def serve_dashboard(
         with hub.observed(watch):
             async with trio.open_nursery() as nursery:
                 for name, service in (
-                    ("event loop lag", partial(watch_loop, timings.loop)),
                     ("dashboard feed", feed.run),
                     ("end of the dashboard feed", feed.until_stopping),
                     ("dashboard history", partial(history.keep, hub)),

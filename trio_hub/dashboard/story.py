@@ -9,6 +9,7 @@ from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
 from ..records.record import TEXT_KEYS, TaskRecord, unpacked
 from ..runtime import RunningHub
+from ..wire.tracebacks import traceback_text
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch
 
@@ -94,12 +95,10 @@ def _result(record: TaskRecord, content: Any, output: Any) -> str | None:
 
 def _error(content: Any) -> dict[str, str]:
     content = content if isinstance(content, dict) else {}
-    traceback = content.get("traceback")
-    text = "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or "")
     return {
         "ename": str(content.get("ename", "")),
         "evalue": str(content.get("evalue", ""))[:MAX_TEXT],
-        "traceback": text[:MAX_TEXT],
+        "traceback": traceback_text(content.get("traceback"))[:MAX_TEXT],
     }
 
 

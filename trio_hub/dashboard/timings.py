@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from ..hub.answers import QUEUES
@@ -16,7 +18,7 @@ MESSAGE_BOUNDS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.0
 LOOP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 """The upper bounds for the lag of the event loop, in seconds."""
 LOOP_PERIOD = 0.5
-"""Seconds between two measurements of the lag."""
+"""Seconds between two measurements of the lag of the event loop."""
 
 
 class Timings:
@@ -42,9 +44,23 @@ class Timings:
         histogram.observe(seconds)
 
 
-async def watch_loop(lag: Histogram) -> None:
-    """Measure how late a sleeping task wakes up. That is how long other ready tasks had to wait. Never returns."""
+async def watch_loop(
+    lag: Histogram, tick: Callable[[float], object] = lambda late: None, period: float = LOOP_PERIOD
+) -> None:
+    """Measure how late a sleeping task wakes up. That is how long other ready tasks had to wait. Never returns.
+
+    Args:
+        lag: Counts how late the task wakes up, in seconds.
+        tick: Is called after each measurement, with the number of seconds. So work that is due in each period needs no
+            task of its own, which would wake an idle process more often.
+        period: Seconds between two measurements.
+    """
+    due = trio.current_time()
     while True:
-        due = trio.current_time() + LOOP_PERIOD
+        due += period
         await trio.sleep_until(due)
-        lag.observe(trio.current_time() - due)
+        late = trio.current_time() - due
+        lag.observe(late)
+        if late > period:  # missed ticks are not made up for
+            due += late
+        tick(late)

@@ -15,7 +15,7 @@ from ..runtime.processes import is_descendant, is_own_address
 __all__ = ["UsageBook"]
 
 SHORTEST = 0.5
-"""Seconds within which a process or this machine is not looked at again, however many pages ask."""
+"""The least number of seconds between two looks at a process or at this machine, however many pages ask."""
 
 
 class UsageBook:

@@ -53,6 +53,7 @@ class Watch:
         timings: The histograms of durations.
         clock: Returns the time in Unix seconds, and never goes back.
         journal: Is called for the events that the journal notes.
+        bars: The bars of tasks; None for new ones, of the usual number.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Watch:
         timings: Timings,
         clock: Callable[[], float] | None = None,
         journal: Callable[[JournalEvent], None] = lambda event: None,
+        bars: Bars | None = None,
     ) -> None:
         self.timings = timings
-        self.bars = Bars()
+        self.bars = Bars() if bars is None else bars
         self.progress = Progress()
         self.failures = Failures()
         self.engines = EngineBook()

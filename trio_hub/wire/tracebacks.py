@@ -1,11 +1,11 @@
-"""The line that raised an error, read from the traceback that an engine has sent."""
+"""Tracebacks as engines send them: their text, and the line that raised the error."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-__all__ = ["raising_line", "without_ansi"]
+__all__ = ["raising_line", "traceback_text", "without_ansi"]
 
 TAILS = (2_000, 20_000)
 """The numbers of characters at the end of a traceback that are searched, in turn. The innermost frame is there."""
@@ -47,6 +47,14 @@ def raising_line(traceback: Any) -> str:
     where = "/".join(re.split(r"[/\\]", path)[-2:]) + (f":{line}" if line else "")
     function = (frame["function"] or "").strip()
     return (f"{where} in {function}" if function else where)[:MAX_WHERE]
+
+
+def traceback_text(traceback: Any) -> str:
+    """Return the text of a traceback as engines send it: the items of a list as lines, any other value as ``str``.
+
+    The text of an empty value, such as None, is empty.
+    """
+    return "\n".join(map(str, traceback)) if isinstance(traceback, list) else str(traceback or "")
 
 
 def without_ansi(text: str) -> str:

@@ -1,7 +1,7 @@
 // The clients: what each has submitted, what is unfinished of it, and results that wait for clients that have left.
 
 import { dropOwed } from "./actions.js";
-import { button, h, setText } from "./dom.js";
+import { button, errorLine, h, setText } from "./dom.js";
 import { NOTHING, age, count, plural, short } from "./format.js";
 import { poll } from "./hub.js";
 import { submitTasks } from "./nextsteps.js";
@@ -58,7 +58,7 @@ export function clients({ hub, signal }) {
     if ((await dropOwed(hub, row)) !== null) load().catch(failed);
   };
   const summary = h("output", { class: "muted" });
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
   const load = async () => {
     const answer = await hub.get("api/clients", signal);
     ({ now } = answer);
@@ -70,10 +70,6 @@ export function clients({ hub, signal }) {
         (owed ? `; ${plural(owed, "result waits", "results wait")} for ${plural(away.length, "client")} away` : ""),
     );
     table.update(answer.clients);
-  };
-  const failed = (error) => {
-    trouble.hidden = !error;
-    setText(trouble, error?.message ?? "");
   };
   poll(load, PERIOD, signal, failed);
 

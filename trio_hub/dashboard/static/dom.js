@@ -89,6 +89,16 @@ export function reconcile(parent, items, key, create, update, before = null) {
   if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
+/** Return a hidden paragraph, and a function that shows the text of an error in it. Given null, the function hides it. */
+export function errorLine() {
+  const line = h("p", { class: "trouble", role: "alert", hidden: true });
+  const show = (error) => {
+    line.hidden = !error;
+    setText(line, error?.message ?? "");
+  };
+  return [line, show];
+}
+
 /** Return a `dl` of pairs `[name, value]`. A value is a text or an element; pairs without a value are left out. */
 export function facts(pairs, attributes = { class: "facts" }) {
   return h(

@@ -1,7 +1,7 @@
 // One engine: its state, its recent tasks, and its history.
 
 import { shutdownEngine } from "./actions.js";
-import { button, facts, h, setText } from "./dom.js";
+import { button, errorLine, facts, h, setText } from "./dom.js";
 import { NOTHING, age, bytes, clock, count, labelLine, machine, seconds, share, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { Table, fillLink, fillState } from "./table.js";
@@ -22,7 +22,7 @@ export function engine({ hub, id: uuid, signal }) {
   const title = h("h1", {}, `Engine ${short(uuid)}`);
   const about = h("div");
   const history = h("ol", { class: "story" });
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
   const shutdown = button("Shut down…", () => shutdownEngine(hub, shown), {
     class: "danger admin-only",
     disabled: true,
@@ -103,10 +103,7 @@ export function engine({ hub, id: uuid, signal }) {
     },
     PERIOD,
     signal,
-    (error) => {
-      trouble.hidden = !error;
-      setText(trouble, error?.message ?? "");
-    },
+    failed,
   );
 
   return h(

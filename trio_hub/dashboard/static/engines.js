@@ -1,6 +1,6 @@
 // All engines: their states and loads, and the numbers of registrations.
 
-import { h, setText } from "./dom.js";
+import { errorLine, h, setText } from "./dom.js";
 import { NOTHING, age, bytes, count, label, labelLine, machine, share, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { startEngines } from "./nextsteps.js";
@@ -111,7 +111,7 @@ export function engines({ hub, parameters, signal }) {
   });
   const found = h("output", { class: "muted", for: "engine-filter" });
   const steps = new Map(FUNNEL.map(([name]) => [name, h("strong", {}, NOTHING)]));
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
 
   function show() {
     const text = filter.value.trim().toLowerCase();
@@ -132,10 +132,7 @@ export function engines({ hub, parameters, signal }) {
     },
     PERIOD,
     signal,
-    (error) => {
-      trouble.hidden = !error;
-      setText(trouble, error?.message ?? "");
-    },
+    failed,
   );
 
   return h(

@@ -1,7 +1,7 @@
 // The failures, grouped by exception and raising line: how many there are, when, of which tasks, and a traceback.
 
 import { resubmitFailures } from "./actions.js";
-import { button, h, reconcile, setAttribute, setText, svg } from "./dom.js";
+import { button, errorLine, h, reconcile, setAttribute, setText, svg } from "./dom.js";
 import { clock, count, labelLine, plural, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { terminal } from "./terminal.js";
@@ -18,7 +18,7 @@ export function failures({ hub, signal }) {
     h("a", { href: "#/tasks?state=failed" }, "failed tasks"),
     ".",
   );
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
   const summary = h("output", { class: "muted" });
 
   poll(
@@ -44,10 +44,7 @@ export function failures({ hub, signal }) {
     },
     PERIOD,
     signal,
-    (error) => {
-      trouble.hidden = !error;
-      setText(trouble, error?.message ?? "");
-    },
+    failed,
   );
   return h(
     "div",

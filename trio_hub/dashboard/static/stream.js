@@ -1,7 +1,7 @@
 // The task stream: its controls, keys and pointer, and its summary in words.
 
 import { Bars, current } from "./bars.js";
-import { announce, button, h, setAttribute, setText } from "./dom.js";
+import { announce, button, errorLine, h, setAttribute, setText } from "./dom.js";
 import { clock, count, exact, labelLine, plural, seconds, shortTask } from "./format.js";
 import { Legend } from "./legend.js";
 import { Colouring, Palette } from "./palette.js";
@@ -48,7 +48,7 @@ export function stream({ hub, signal }) {
   const waiting = h("strong", {}, "–");
   const running = h("strong", {}, "–");
   const queued = h("span");
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
   const liveButton = button("Live", () => follow(!live), { "aria-pressed": "true", class: "toggle" });
   const words = inSight();
 
@@ -250,14 +250,13 @@ export function stream({ hub, signal }) {
       bars.add(first);
       for (const message of queue) bars.add(message);
       pending = null;
-      trouble.hidden = true;
+      failed(null);
       dirty = true;
       summarised = 0; // the summary is made when the rows have their places
     } catch (error) {
       if (signal.aborted) return;
       pending = null; // later messages are shown even if loading failed
-      trouble.hidden = false;
-      setText(trouble, error.message);
+      failed(error);
     }
   }
 

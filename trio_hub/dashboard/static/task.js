@@ -1,7 +1,7 @@
 // All details of one task.
 
 import { abort, purge, resubmit } from "./actions.js";
-import { button, facts, h, setText } from "./dom.js";
+import { button, errorLine, facts, h, setText } from "./dom.js";
 import { count, elapsed, exact, labelLine, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { fillState } from "./table.js";
@@ -18,7 +18,7 @@ export function task({ hub, id, signal }) {
   const content = h("div", { class: "sections" });
   const lasting = h("span"); // how long the task has waited or run
   const tick = () => row && setText(lasting, elapsed(hub.now - (row.state === "running" ? row.started : row.submitted)));
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, show] = errorLine();
   const afterwards = async (what) => {
     if ((await what) !== null) load().catch(failed);
   };
@@ -43,8 +43,7 @@ export function task({ hub, id, signal }) {
   }
 
   function failed(error) {
-    trouble.hidden = !error;
-    setText(trouble, error?.message ?? "");
+    show(error);
     if (error?.status === 404 && row) content.classList.add("dim"); // it was purged while this page showed it
   }
 

@@ -1,7 +1,7 @@
 // Tasks: search by text, state and query, page by page; and actions on chosen tasks.
 
 import { abort, abortFound, purge, purgeFound, resubmit, resubmitFound } from "./actions.js";
-import { button, h, setAttribute, setText } from "./dom.js";
+import { button, errorLine, h, setAttribute, setText } from "./dom.js";
 import { NOTHING, count, elapsed, exact, labelLine, plural, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { submitTasks } from "./nextsteps.js";
@@ -66,7 +66,7 @@ export function tasks({ hub, parameters, signal }) {
     "aria-describedby": "query-error",
   });
   const wrong = h("p", { id: "query-error", class: "wrong", role: "alert" });
-  const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
+  const [trouble, failed] = errorLine();
   const found = h("output", { class: "muted", for: "task-text task-state task-query" });
   const more = button("More", () => load(true));
 
@@ -224,10 +224,6 @@ export function tasks({ hub, parameters, signal }) {
     typing = setTimeout(() => attempt(), 250);
   }
   const attempt = () => load().then(() => failed(null), failed);
-  function failed(error) {
-    trouble.hidden = !error;
-    setText(trouble, error?.message ?? "");
-  }
   signal.addEventListener("abort", () => clearTimeout(typing));
 
   // The times of unfinished tasks go on between two answers of the hub.

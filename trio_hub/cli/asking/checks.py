@@ -18,7 +18,7 @@ from ...config.connectionfiles import CLIENT_CHANNELS, ENGINE_CHANNELS, is_priva
 from ...databases.filesystems import file_system_of, is_on_the_network
 from ...runtime.about import versions
 from ...transport.location import is_here
-from ..before import memory_available
+from ..before import memory_available, nearest_existing
 from ..limits import engines_within, open_files_limit
 
 __all__ = [
@@ -90,8 +90,8 @@ def check_machine() -> Iterator[Finding]:
 
 def check_profile(directory: Path) -> Iterator[Finding]:
     """Check the profile directory: whether it can be used, its file system, and the free space."""
-    place = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
-    if not place.is_dir():
+    place = nearest_existing(directory)
+    if not os.path.isdir(place):
         yield Finding("profile", PROBLEM, f"{place} is not a directory: choose another profile with --profile-dir")
         return
     if not os.access(place, os.W_OK | os.X_OK):

@@ -20,7 +20,6 @@ __all__ = [
     "is_busy",
     "load_of",
     "name_rows",
-    "names_of",
     "row_of",
     "state_of",
     "what",
@@ -159,20 +158,15 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
     }
 
 
-async def names_of(client: Client, msg_ids: Sequence[str]) -> dict[str, str]:
-    """Return the names of the functions of these requests, as far as the hub knows them."""
-    try:
-        details = await client.details(msg_ids, names=True) if msg_ids else {}
-    except RemoteError:  # an older hub
-        return {}
-    return {msg_id: name for msg_id, detail in details.items() if (name := detail["name"])}
-
-
 async def name_rows(client: Client, rows: Iterable[dict[str, Any]]) -> None:
-    """Add the names of functions to the rows of requests without a label."""
+    """Add the names of functions to the rows of requests without a label, as far as the hub knows them."""
     nameless = {row["msg_id"]: row for row in rows if row["label"] in (None, "") and row["name"] is None}
-    for msg_id, name in (await names_of(client, list(nameless))).items():
-        nameless[msg_id]["name"] = name
+    try:
+        details = await client.details(list(nameless), names=True)
+    except RemoteError:  # an older hub
+        return
+    for msg_id, detail in details.items():
+        nameless[msg_id]["name"] = detail["name"]
 
 
 def what(row: Mapping[str, Any], room: int | None = None) -> str:

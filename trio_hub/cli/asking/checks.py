@@ -104,8 +104,9 @@ def check_profile(directory: Path) -> Iterator[Finding]:
     if is_on_the_network(kind):
         text = (
             f"{directory} is on a network file system ({kind}), which may lack locks or lose data: use a profile, or a "
+            "database (--db sqlite:///PATH), on a local disk"
         )
-        yield Finding("file system", WARNING, f"{text}database (--db sqlite:///PATH), on a local disk")
+        yield Finding("file system", WARNING, text)
     else:
         yield Finding("file system", OK, kind or "unknown")
     free = shutil.disk_usage(place).free
@@ -214,10 +215,10 @@ def check_about(about: Mapping[str, Any], asked: datetime, answered: datetime) -
     """
     theirs = datetime.fromisoformat(about["time"])
     apart = max(theirs - answered, asked - theirs, timedelta(0))
-    text = f"{apart.total_seconds():.1f} s from the hub's clock: set both with NTP (chrony, systemd-timesyncd)"
     if apart < CLOCKS_APART:
         yield Finding("clock", OK, "as the hub's clock")
     else:
+        text = f"{apart.total_seconds():.1f} s from the hub's clock: set both with NTP (chrony, systemd-timesyncd)"
         yield Finding("clock", PROBLEM if apart > CLOCKS_FAR_APART else WARNING, text)
     here, there = versions(), about["versions"]
     if here["trio-hub"] != there["trio-hub"]:

@@ -16,6 +16,8 @@ __all__ = [
     "ROW_KEYS",
     "STATES",
     "Load",
+    "error_text",
+    "failure_of",
     "find_latest",
     "is_busy",
     "load_of",
@@ -137,12 +139,10 @@ def state_of(record: Mapping[str, Any]) -> str:
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:
     """Return what commands show of a request, in the form of their JSON. `name_rows` adds the names of functions."""
     ids = {uuid: id for id, uuid in engines.items()}
-    state = state_of(record)
     started, completed = record["started"], record["completed"]
-    content = record.get("result_content") or {}
     return {
         "msg_id": record["msg_id"],
-        "state": state,
+        "state": state_of(record),
         "queue": record["queue"],
         "label": record["label"],
         "name": None,
@@ -154,8 +154,21 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
         "completed": completed,
         "received": record["received"],
         "seconds": (completed - started).total_seconds() if started and completed else None,
-        "error": {name: content.get(name) for name in ("ename", "evalue")} if state == "failed" else None,
+        "error": failure_of(record),
     }
+
+
+def failure_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the ``ename`` and the ``evalue`` of a request that has failed; None for other requests."""
+    if state_of(record) != "failed":
+        return None
+    content = record.get("result_content") or {}
+    return {name: content.get(name) for name in ("ename", "evalue")}
+
+
+def error_text(error: Mapping[str, Any]) -> str:
+    """Return an error, as `failure_of` returns it, on one line."""
+    return f"{one_line(error['ename'])}: {one_line(error['evalue'])}"
 
 
 async def name_rows(client: Client, rows: Iterable[dict[str, Any]]) -> None:
@@ -180,7 +193,7 @@ def what(row: Mapping[str, Any], room: int | None = None) -> str:
     label = one_line(row["label"]) or one_line(row["name"])
     if row["error"] is None:
         return label
-    error = f"{one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}"
+    error = error_text(row["error"])
     if not label:
         return error
     if room is not None and len(label) + 2 + len(error) > room:

@@ -41,7 +41,9 @@ LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20
 KNOCK_LIMIT = 3.0
 """Seconds for the answer of a port. Packets that a firewall drops get no answer."""
 CLOCKS_APART, CLOCKS_FAR_APART = timedelta(seconds=1), timedelta(minutes=1)
-"""Differences between two clocks: from the first on, times of tasks mislead; the second makes the hub work more."""
+"""Differences between two clocks. Above the first, the times of tasks mislead, which gets a warning. Above the second,
+the hub looks up each request of a client whose clock is ahead (`trio_hub.hub.admission.AHEAD`), which is a problem.
+"""
 STOCK = "9.2."
 """The versions of ipyparallel for which the hub is made begin with this."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ async def ask_hub(where: Where) -> dict[str, Any] | str:
         return str(error)
 
 
-def last_lines(directory: Path) -> Iterable[tuple[str, list[str]]]:
+def last_lines(directory: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the latest log files of a profile, each with its last lines."""
     try:
         files = sorted((path for path in directory.iterdir() if _is_log(path)), key=lambda path: path.stat().st_mtime)

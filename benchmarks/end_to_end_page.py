@@ -80,7 +80,7 @@ def goals(found: Found) -> str:
     return "".join(lines)
 
 
-def page(found: Mapping[str, list[dict[str, float]]], machine: Mapping[str, str]) -> str:
+def page(found: Found, machine: Mapping[str, str]) -> str:
     """Return the figures as Markdown: medians, followed by the least and the largest value of all rounds."""
     rounds = max(map(len, found.values()), default=0)
     rows = []

@@ -39,7 +39,7 @@ class Terminal:
             data = data[os.write(self.descriptor, data) :]
 
     def wait(self, shows: Callable[[str], bool], start: int = 0) -> str:
-        """Wait until this is true of what the program has shown since this position, and return that text."""
+        """Wait until `shows` is true for the text shown from position `start` on, and return that text."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not shows(shown := self.shown[start:]):
             ready, _, _ = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))

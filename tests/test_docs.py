@@ -338,11 +338,22 @@ def check_output(expected: str | None, printed: str) -> None:
     assert same, f"expected:\n{expected}\nprinted:\n{printed}"
 
 
+def quiet_environment(directory: Path) -> dict[str, str]:
+    """Return variables that keep a program out of the user's profiles and settings, and in those of this directory."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_"))}
+    return inherited | {"IPYTHONDIR": f"{directory}/ipython", "JUPYTER_RUNTIME_DIR": f"{directory}/runtime"}
+
+
 @contextmanager
-def quiet_process(directory: Path, *command: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process in a directory, without the user's profiles and settings, and stop it after the block."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRIO_HUB_", "IPP_"))}
-    environment |= {"IPYTHONDIR": str(directory / "ipython"), "JUPYTER_RUNTIME_DIR": str(directory / "runtime")}
+def quiet_process(directory: Path, *command: str | Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process in a directory, without the user's profiles and settings, and stop it after the block.
+
+    Args:
+        directory: The working directory. A file there, such as ``program.log`` for ``python program.py``, gets stderr.
+        command: The command line.
+        variables: Further environment variables.
+    """
+    environment = quiet_environment(directory) | variables
     with (
         (directory / f"{Path(command[1]).stem}.log").open("w") as log,
         subprocess.Popen(
@@ -352,8 +363,8 @@ def quiet_process(directory: Path, *command: str | Path) -> Iterator[subprocess.
         try:
             yield process
         finally:
-            if process.poll() is None:  # a test has failed: a hub stops its engines, if it is asked
-                process.terminate()
+            if process.poll() is None:
+                process.terminate()  # not kill: a hub stops its engines, too
                 try:
                     process.wait(timeout=20)
                 except subprocess.TimeoutExpired:

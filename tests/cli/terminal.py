@@ -27,7 +27,7 @@ class Terminal:
         self.seen = ""
 
     def wait_for(self, pattern: str) -> None:
-        """Wait until the screen has shown a text, after the text of the previous wait."""
+        """Wait until the screen shows a text. Only output after the text of the previous wait counts."""
         deadline = time.monotonic() + LIMIT
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < deadline, f"no {pattern!r}: {self.seen}"
@@ -55,7 +55,7 @@ class Terminal:
 
 @contextmanager
 def terminal(*arguments: str, columns: int = 80, lines: int = 24) -> Iterator[Terminal]:
-    """``python -m trio_hub`` with these arguments, in a terminal of this size."""
+    """Run ``python -m trio_hub`` in a terminal of this size, and kill it after the block if it still runs."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     before = termios.tcgetattr(theirs)

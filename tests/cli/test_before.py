@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,31 @@ def test_a_profile_that_this_user_may_not_write(tmp_path: Path, monkeypatch: pyt
         check_settings(HubConfig(profile_dir=tmp_path))
     with pytest.raises(ConfigError, match=f"/deep, but {tmp_path} exists, and this user may not write there"):
         check_settings(HubConfig(profile_dir=tmp_path / "deep"))
+    with pytest.raises(ConfigError, match=r"^profile_dir is /not-there, but / exists, and this user may not write"):
+        check_settings(HubConfig(profile_dir=Path("/not-there")))
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up root's rights during the block, since root may see and write everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["locked/profile", "link"])
+def test_a_profile_that_this_user_may_not_see(tmp_path: Path, name: str) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (tmp_path / "link").symlink_to(locked / "profile")
+    locked.chmod(0)
+    with as_nobody(), pytest.raises(ConfigError, match=f"^profile_dir is {tmp_path / name}, but "):
+        check_settings(HubConfig(profile_dir=tmp_path / name))
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def test_each_option_is_in_one_group() -> None:
     ],
 )
 def test_flags_with_and_without_values(arguments: str, shown: str, tmp_path: Path) -> None:
-    """The values are those that were needed once, and are in scripts and unit files."""
+    """Scripts and unit files may give these options a value."""
     code, out, err = run("config", "show", *arguments.split(), env={"IPYTHONDIR": str(tmp_path)})
     assert (code, err) == (0, "")
     assert shown in out.splitlines()

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..runtime.enginecommand import STOCK, engine_command
 from .limits import engines_within, open_files_limit
 
-__all__ = ["check_settings", "memory_available"]
+__all__ = ["check_settings", "memory_available", "nearest_existing"]
 
 MEMORY_PER_ENGINE = 15 << 20
 """Bytes that an idle engine of ours needs, at least, together with the process that watches it."""
@@ -30,27 +30,28 @@ def check_settings(config: HubConfig) -> None:
         _check_number_of_engines(config)
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return this path, or the nearest path above it that exists. A path that this user may not see does not count."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
 def _check_profile(config: HubConfig) -> None:
-    path = config.profile_dir
-    while path is not None and path != path.parent:
-        if path.is_dir():
-            if not os.access(path, os.W_OK | os.X_OK):
-                _refuse_profile(config, "" if path == config.profile_dir else f"{path} exists, and ")
-            return
-        if os.path.lexists(path):
-            what = "it" if path == config.profile_dir else str(path)
-            raise ConfigError(
-                f"profile_dir is {config.profile_dir}, but {what} is not a directory: choose a directory, or a path "
-                "that does not exist yet, with --profile-dir"
-            )
-        path = path.parent
-
-
-def _refuse_profile(config: HubConfig, what: str) -> None:
-    raise ConfigError(
-        f"profile_dir is {config.profile_dir}, but {what}this user may not write there: choose another directory with "
-        "--profile-dir"
-    )
+    if config.profile_dir is None:
+        return
+    path = config.profile_dir.absolute()
+    place = nearest_existing(path)
+    if not os.path.isdir(place):  # `Path.is_dir` raises an error if this user may not see the target of a link
+        what = "it" if place == path else str(place)
+        raise ConfigError(
+            f"profile_dir is {config.profile_dir}, but {what} is not a directory: choose a directory, or a path "
+            "that does not exist yet, with --profile-dir"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        what = "" if place == path else f"{place} exists, and "
+        raise ConfigError(
+            f"profile_dir is {config.profile_dir}, but {what}this user may not write there: choose another directory "
+            "with --profile-dir"
+        )
 
 
 def _check_engine_program(config: HubConfig) -> None:

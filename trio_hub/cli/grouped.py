@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..config import RULES
-from ..config.rules import BOOLEAN
+from ..config.rules import BOOLEAN, BOOLEANS
 
 __all__ = ["GroupedCommand", "flag_names", "is_on_or_off"]
 
@@ -69,7 +69,7 @@ class GroupedCommand(click.Command):
             if name not in flags:
                 plain.append(word)
                 continue
-            if not has_value and words and words[0].lower() in _WORDS:
+            if not has_value and words and words[0].lower() in BOOLEANS:
                 has_value, value = "=", words.pop(0)
             try:
                 is_on = BOOLEAN.from_text(value) if has_value else True
@@ -79,9 +79,6 @@ class GroupedCommand(click.Command):
                 raise click.UsageError(message, ctx) from None
             plain.append(name if is_on else flags[name])
         return plain
-
-
-_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
 def is_on_or_off(name: str) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "ADDRESS",
     "ADDRESS_OR_EMPTY",
     "BOOLEAN",
+    "BOOLEANS",
     "BYTES",
     "CURVE_KEY",
     "DASHBOARD",
@@ -229,12 +230,13 @@ def _check_boolean(value: Any) -> bool:
 
 
 def _boolean_from_text(text: str) -> bool:
-    if text.lower() not in _BOOLEANS:
+    if text.lower() not in BOOLEANS:
         raise ValueError
-    return _BOOLEANS[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+"""The words for true and false in texts, in lower case."""
 BOOLEAN = Rule("true or false", _check_boolean, _boolean_from_text, "true|false")
 
 

@@ -13,7 +13,18 @@ from trio_hub.cli.asking.tail import Cleaner
 
 from ..process import command
 from ..terminal import terminal
-from .support import world
+from .support import World, world
+
+
+async def run_printing(it: World, text: str) -> str:
+    """Run a task that writes this text to stdout to its end, and return its msg_id."""
+    it.engines[0].hold()
+    msg_id = it.submit(pow, 2, 3)
+    (request,) = await it.engines[0].wait_requests(1)
+    request.print(text)
+    it.engines[0].release()
+    await it.client.reply(msg_id)
+    return msg_id
 
 
 async def test_output_comes_while_the_request_runs(tmp_path: Path) -> None:
@@ -59,12 +70,7 @@ async def test_a_request_that_fails(tmp_path: Path) -> None:
 
 async def test_json(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
-        it.engines[0].hold()
-        msg_id = it.submit(pow, 2, 3)
-        (request,) = await it.engines[0].wait_requests(1)
-        request.print("half way\n")
-        it.engines[0].release()
-        await it.client.reply(msg_id)
+        msg_id = await run_printing(it, "half way\n")
         result = await it.ask("tail", msg_id, "--json")
         assert result.exit_code == 0
         assert list(map(json.loads, result.stdout.splitlines())) == [
@@ -93,14 +99,9 @@ async def test_a_request_that_the_hub_does_not_know(tmp_path: Path) -> None:
     "arguments", [["tail"], ["task"], ["top", "--count=1"], ["status"]], ids=lambda words: words[0]
 )
 async def test_a_full_disk_is_told_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
-    """Also if the output is written while the command is connected to the hub."""
+    """Some of these commands write their output while they are connected to the hub."""
     async with world(tmp_path) as it:
-        it.engines[0].hold()
-        msg_id = it.submit(pow, 2, 3)
-        (request,) = await it.engines[0].wait_requests(1)
-        request.print("half way\n")
-        it.engines[0].release()
-        await it.client.reply(msg_id)
+        msg_id = await run_printing(it, "half way\n")
         words = [*arguments, *([msg_id] if arguments[0].startswith("ta") else [])]
         options = [*words, f"--connection-file={it.file}"]
         done = await trio.run_process(
@@ -115,12 +116,7 @@ async def test_a_full_disk_is_told_in_one_line(tmp_path: Path, arguments: list[s
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])
 async def test_a_terminal_gets_colours_and_no_other_codes(tmp_path: Path, columns: int, lines: int) -> None:
     async with world(tmp_path) as it:
-        it.engines[0].hold()
-        msg_id = it.submit(pow, 2, 3)
-        (request,) = await it.engines[0].wait_requests(1)
-        request.print("\x1b]0;title\x07\x1b[2J\x1b[32mgreen\x1b[0m \u202eesrever\n")
-        it.engines[0].release()
-        await it.client.reply(msg_id)
+        msg_id = await run_printing(it, "\x1b]0;title\x07\x1b[2J\x1b[32mgreen\x1b[0m \u202eesrever\n")
 
         def watch() -> None:
             with terminal("tail", msg_id, f"--connection-file={it.file}", columns=columns, lines=lines) as screen:

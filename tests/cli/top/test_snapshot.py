@@ -77,6 +77,26 @@ async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest
         assert look.engines[0].running is None
 
 
+async def test_the_name_of_a_function_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path) as it, connect(connection_file=it.file) as client:
+        asked: list[list[str]] = []
+
+        async def details(self: Client, msg_ids: Any, **options: Any) -> Any:
+            asked.append(msg_ids)
+            return await original(self, msg_ids, **options)
+
+        original = Client.details
+        monkeypatch.setattr(Client, "details", details)
+        it.engines[0].hold()
+        msg_id = it.submit(divmod, 1, 1)
+        await it.engines[0].wait_requests(1)
+        sampler = Sampler(client)
+        for _ in range(3):
+            (engine,) = (await sampler.look()).engines
+            assert (engine.running, engine.name) == (msg_id, "divmod")
+        assert [msg_ids for msg_ids in asked if msg_ids] == [[msg_id]]
+
+
 async def test_a_hub_that_keeps_no_records(tmp_path: Path) -> None:
     async with world(tmp_path, db="none") as it, connect(connection_file=it.file) as client:
         sampler = Sampler(client)

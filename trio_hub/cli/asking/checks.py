@@ -18,7 +18,7 @@ from ...config.connectionfiles import CLIENT_CHANNELS, ENGINE_CHANNELS, is_priva
 from ...databases.filesystems import file_system_of, is_on_the_network
 from ...runtime.about import versions
 from ...transport.location import is_here
-from ..before import memory_available
+from ..before import memory_available, nearest_existing
 from ..limits import engines_within, open_files_limit
 
 __all__ = [
@@ -41,7 +41,9 @@ LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20
 KNOCK_LIMIT = 3.0
 """Seconds for the answer of a port. Packets that a firewall drops get no answer."""
 CLOCKS_APART, CLOCKS_FAR_APART = timedelta(seconds=1), timedelta(minutes=1)
-"""Differences between two clocks: from the first on, times of tasks mislead; the second makes the hub work more."""
+"""Differences between two clocks. Above the first, the times of tasks mislead, which gets a warning. Above the second,
+the hub looks up each request of a client whose clock is ahead (`trio_hub.hub.admission.AHEAD`), which is a problem.
+"""
 STOCK = "9.2."
 """The versions of ipyparallel for which the hub is made begin with this."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
@@ -90,8 +92,8 @@ def check_machine() -> Iterator[Finding]:
 
 def check_profile(directory: Path) -> Iterator[Finding]:
     """Check the profile directory: whether it can be used, its file system, and the free space."""
-    place = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
-    if not place.is_dir():
+    place = nearest_existing(directory)
+    if not os.path.isdir(place):
         yield Finding("profile", PROBLEM, f"{place} is not a directory: choose another profile with --profile-dir")
         return
     if not os.access(place, os.W_OK | os.X_OK):
@@ -104,8 +106,9 @@ def check_profile(directory: Path) -> Iterator[Finding]:
     if is_on_the_network(kind):
         text = (
             f"{directory} is on a network file system ({kind}), which may lack locks or lose data: use a profile, or a "
+            "database (--db sqlite:///PATH), on a local disk"
         )
-        yield Finding("file system", WARNING, f"{text}database (--db sqlite:///PATH), on a local disk")
+        yield Finding("file system", WARNING, text)
     else:
         yield Finding("file system", OK, kind or "unknown")
     free = shutil.disk_usage(place).free
@@ -214,10 +217,10 @@ def check_about(about: Mapping[str, Any], asked: datetime, answered: datetime) -
     """
     theirs = datetime.fromisoformat(about["time"])
     apart = max(theirs - answered, asked - theirs, timedelta(0))
-    text = f"{apart.total_seconds():.1f} s from the hub's clock: set both with NTP (chrony, systemd-timesyncd)"
     if apart < CLOCKS_APART:
         yield Finding("clock", OK, "as the hub's clock")
     else:
+        text = f"{apart.total_seconds():.1f} s from the hub's clock: set both with NTP (chrony, systemd-timesyncd)"
         yield Finding("clock", PROBLEM if apart > CLOCKS_FAR_APART else WARNING, text)
     here, there = versions(), about["versions"]
     if here["trio-hub"] != there["trio-hub"]:

@@ -85,12 +85,7 @@ async def examine(where: Where) -> list[Finding]:
     if not files:
         findings.append(Finding("hub", OK, f"none runs with this profile and cluster id, since there is no {path}"))
         try:
-            chosen = {
-                "profile": where.profile,
-                "profile_dir": where.profile_dir,
-                "cluster_id": where.cluster_id or None,
-            }
-            findings += check_own_ports(load_config(chosen, os.environ, None))
+            findings += check_own_ports(load_config(where.settings(), os.environ, None))
         except ConfigError as error:
             findings.append(Finding("settings", PROBLEM, str(error)))
         return findings
@@ -117,18 +112,13 @@ def connection_files(path: Path) -> list[Path]:
 
 async def ask_about(where: Where) -> list[Finding]:
     """Connect to the hub as clients do, and check what it tells about itself."""
-    from ...client import connect
     from ...errors import HubError
     from .checks import OK, PROBLEM, Finding, check_about, now
+    from .session import connected
+    from .waiting import LOST_AFTER
 
     try:
-        async with connect(
-            profile=where.profile,
-            profile_dir=where.profile_dir,
-            cluster_id=where.cluster_id,
-            connection_file=where.connection_file,
-            answer_within=where.answer_within,
-        ) as client:
+        async with connected(where, lost_after=LOST_AFTER) as client:
             asked = now()
             about: dict[str, Any] = await client.about()
             answered = now()

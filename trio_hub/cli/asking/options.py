@@ -43,6 +43,14 @@ class Where:
     connection_file: Path | None = None
     answer_within: float = ANSWER_WITHIN
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that these options give to `load_config`, by name. None: the option was not given."""
+        return {
+            "profile": self.profile,
+            "profile_dir": self.profile_dir,
+            "cluster_id": self.cluster_id or None,
+        }
+
 
 def duration(value: str | float) -> float:
     """Return the seconds of a duration above 0, such as ``90``, ``1.5h`` or ``30d``. Raises `click.BadParameter`."""

@@ -16,11 +16,12 @@ __all__ = [
     "ROW_KEYS",
     "STATES",
     "Load",
+    "error_text",
+    "failure_of",
     "find_latest",
     "is_busy",
     "load_of",
     "name_rows",
-    "names_of",
     "row_of",
     "state_of",
     "what",
@@ -138,12 +139,10 @@ def state_of(record: Mapping[str, Any]) -> str:
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:
     """Return what commands show of a request, in the form of their JSON. `name_rows` adds the names of functions."""
     ids = {uuid: id for id, uuid in engines.items()}
-    state = state_of(record)
     started, completed = record["started"], record["completed"]
-    content = record.get("result_content") or {}
     return {
         "msg_id": record["msg_id"],
-        "state": state,
+        "state": state_of(record),
         "queue": record["queue"],
         "label": record["label"],
         "name": None,
@@ -155,24 +154,32 @@ def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, A
         "completed": completed,
         "received": record["received"],
         "seconds": (completed - started).total_seconds() if started and completed else None,
-        "error": {name: content.get(name) for name in ("ename", "evalue")} if state == "failed" else None,
+        "error": failure_of(record),
     }
 
 
-async def names_of(client: Client, msg_ids: Sequence[str]) -> dict[str, str]:
-    """Return the names of the functions of these requests, as far as the hub knows them."""
-    try:
-        details = await client.details(msg_ids, names=True) if msg_ids else {}
-    except RemoteError:  # an older hub
-        return {}
-    return {msg_id: name for msg_id, detail in details.items() if (name := detail["name"])}
+def failure_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the ``ename`` and the ``evalue`` of a request that has failed; None for other requests."""
+    if state_of(record) != "failed":
+        return None
+    content = record.get("result_content") or {}
+    return {name: content.get(name) for name in ("ename", "evalue")}
+
+
+def error_text(error: Mapping[str, Any]) -> str:
+    """Return an error, as `failure_of` returns it, on one line."""
+    return f"{one_line(error['ename'])}: {one_line(error['evalue'])}"
 
 
 async def name_rows(client: Client, rows: Iterable[dict[str, Any]]) -> None:
-    """Add the names of functions to the rows of requests without a label."""
+    """Add the names of functions to the rows of requests without a label, as far as the hub knows them."""
     nameless = {row["msg_id"]: row for row in rows if row["label"] in (None, "") and row["name"] is None}
-    for msg_id, name in (await names_of(client, list(nameless))).items():
-        nameless[msg_id]["name"] = name
+    try:
+        details = await client.details(list(nameless), names=True)
+    except RemoteError:  # an older hub
+        return
+    for msg_id, detail in details.items():
+        nameless[msg_id]["name"] = detail["name"]
 
 
 def what(row: Mapping[str, Any], room: int | None = None) -> str:
@@ -186,7 +193,7 @@ def what(row: Mapping[str, Any], room: int | None = None) -> str:
     label = one_line(row["label"]) or one_line(row["name"])
     if row["error"] is None:
         return label
-    error = f"{one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}"
+    error = error_text(row["error"])
     if not label:
         return error
     if room is not None and len(label) + 2 + len(error) > room:

@@ -6,19 +6,16 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .. import codes
 from .options import Where, asks_hub, example
 from .output import print_json
-
-if TYPE_CHECKING:
-    from ...client import Client
 
 __all__ = ["report"]
 
@@ -80,7 +77,7 @@ async def collect(where: Where) -> dict[str, Any]:
         "versions": versions(),
         "checks": [finding._asdict() for finding in await examine(where)],
     }
-    chosen = {"profile": where.profile, "profile_dir": where.profile_dir, "cluster_id": where.cluster_id or None}
+    chosen = where.settings()
     directory = None
     try:
         config = load_config(chosen, os.environ, None)
@@ -98,28 +95,19 @@ async def collect(where: Where) -> dict[str, Any]:
 
 async def ask_hub(where: Where) -> dict[str, Any] | str:
     """Return what the hub tells about itself and its load; or why it does not answer."""
-    from ...client import connect
     from ...errors import HubError
     from .looking import look
-    from .session import file_of
-
-    async def told(client: Client) -> dict[str, Any]:
-        return {"status": await look(client, file_of(where)), **await client.about()}
+    from .session import connected, file_of
+    from .waiting import LOST_AFTER
 
     try:
-        async with connect(
-            profile=where.profile,
-            profile_dir=where.profile_dir,
-            cluster_id=where.cluster_id,
-            connection_file=where.connection_file,
-            answer_within=where.answer_within,
-        ) as client:
-            return await told(client)
+        async with connected(where, lost_after=LOST_AFTER) as client:
+            return {"status": await look(client, file_of(where)), **await client.about()}
     except HubError as error:
         return str(error)
 
 
-def last_lines(directory: Path) -> Iterable[tuple[str, list[str]]]:
+def last_lines(directory: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the latest log files of a profile, each with its last lines."""
     try:
         files = sorted((path for path in directory.iterdir() if _is_log(path)), key=lambda path: path.stat().st_mtime)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import NoReturn, TypeVar
 
 import click
@@ -18,7 +19,7 @@ from .. import codes
 from .options import Where
 from .output import one_line
 
-__all__ = ["CommandFailed", "ask", "complain", "file_of"]
+__all__ = ["CommandFailed", "ask", "complain", "connected", "file_of"]
 
 T = TypeVar("T")
 
@@ -40,25 +41,30 @@ def file_of(where: Where) -> str:
     return str(path)
 
 
+def connected(where: Where, *, lost_after: float) -> AbstractAsyncContextManager[Client]:
+    """Connect to the hub that the options choose, for the length of the block. The errors are those of `connect`."""
+    return connect(
+        profile=where.profile,
+        profile_dir=where.profile_dir,
+        cluster_id=where.cluster_id,
+        connection_file=where.connection_file,
+        answer_within=where.answer_within,
+        lost_after=lost_after,
+    )
+
+
 def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after: float = LOST_AFTER) -> T:
     """Call a function with a client of the hub, and return its result.
 
     A failure ends the process with one line on stderr and one of `codes`.
     """
 
-    async def connected() -> T:
-        async with connect(
-            profile=where.profile,
-            profile_dir=where.profile_dir,
-            cluster_id=where.cluster_id,
-            connection_file=where.connection_file,
-            answer_within=where.answer_within,
-            lost_after=lost_after,
-        ) as client:
+    async def answered() -> T:
+        async with connected(where, lost_after=lost_after) as client:
             return await question(client)
 
     try:
-        return trio.run(connected)
+        return trio.run(answered)
     except KeyboardInterrupt:
         sys.exit(codes.after_signal(signal.SIGINT))
     except CommandFailed as failure:

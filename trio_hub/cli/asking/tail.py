@@ -45,6 +45,7 @@ def tail(where: Where, as_json: bool, msg_id: str, timeout: float | None) -> Non
     The output goes to stdout and stderr of this command. While the request waits, stderr says why. Exits with 1 if the
     request has failed.
     """
+    from .records import error_text
     from .session import ask, complain
 
     printer = Printer(as_json)
@@ -56,7 +57,7 @@ def tail(where: Where, as_json: bool, msg_id: str, timeout: float | None) -> Non
     if as_json:
         print_json({"state": row["state"], "error": row["error"]})
     elif row["error"] is not None:
-        complain(f"{one_line(row['error']['ename'])}: {one_line(row['error']['evalue'])}")
+        complain(error_text(row["error"]))
     elif row["state"] != "ok":
         complain(f"the request was {row['state']}")
     sys.exit(codes.OK if row["state"] == "ok" else codes.FAILED)
@@ -70,7 +71,7 @@ async def follow(client: Client, msg_id: str, printer: Printer) -> dict[str, Any
     """
     import trio
 
-    from .records import state_of
+    from .records import failure_of, state_of
     from .session import CommandFailed
     from .tasks import why_waiting
 
@@ -87,12 +88,7 @@ async def follow(client: Client, msg_id: str, printer: Printer) -> dict[str, Any
         state = state_of(record)
         more = printer.show(record)
         if record["completed"] is not None:
-            content = record["result_content"] or {}
-            has_error = state not in ("ok", "aborted")
-            return {
-                "state": state,
-                "error": {name: content.get(name) for name in ("ename", "evalue")} if has_error else None,
-            }
+            return {"state": state, "error": failure_of(record)}
         if not printer.seen:
             printer.remark(await why_waiting(client, {"msg_id": msg_id, "state": state}))
         pause = PAUSE if more else min(2 * pause, LONGEST_PAUSE)

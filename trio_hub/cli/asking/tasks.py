@@ -19,7 +19,7 @@ __all__ = ["task", "tasks", "why_waiting"]
 
 UNFINISHED = {"waiting", "running"}
 NARROW = 120
-"""The columns of a terminal from which on a table of requests has room for labels and errors."""
+"""A terminal with at least this many columns has room for labels and errors in the table of requests."""
 INDENT = 4
 """The columns before the label and the error of a request that are on a line of their own."""
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteError
-from ..asking.records import ROW_KEYS, Load, find_latest, load_of, name_rows, names_of, row_of, window
+from ..asking.records import ROW_KEYS, Load, find_latest, load_of, name_rows, row_of, window
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -131,9 +131,7 @@ class Sampler:
             failed, sampled = await self._finished(finished, seconds, now)
         except RemoteError as error:  # a hub that keeps no records, or cannot read them now
             trouble = str(error)
-        names = await names_of(self.client, [each[0]["msg_id"] for each in running.values() if not each[0]["label"]])
-        for each in running.values():
-            each[0]["name"] = names.get(each[0]["msg_id"])
+        await name_rows(self.client, [requests[0] for requests in running.values()])
         engines = [
             self._engine(id, uuids.get(id, ""), load.engines[id], running, before, seconds, now) for id in load.engines
         ]
@@ -162,12 +160,17 @@ class Sampler:
         return max(0.0, finished + (unfinished - last.waiting - last.tasks - last.direct) / seconds)
 
     async def _running(self, load: Load) -> dict[str, list[dict[str, Any]]]:
-        """Return the requests of each engine, by uuid, the oldest first; an empty dict if there are too many."""
+        """Return the requests of each engine, by uuid, the oldest first; an empty dict if there are too many.
+
+        A request has the name of its function if the last snapshot has it.
+        """
         if not 0 < load.tasks + load.direct <= FEW:
             return {}
         condition = {"completed": {"$eq": None}, "engine_uuid": {"$ne": None}}
+        names = {} if self.last is None else {engine.running: engine.name for engine in self.last.engines}
         running: dict[str, list[dict[str, Any]]] = {}
         for record in await self.client.db_query(condition, ["engine_uuid", "label", "submitted"]):
+            record["name"] = names.get(record["msg_id"])
             running.setdefault(record["engine_uuid"], []).append(record)
         return running
 

@@ -156,18 +156,18 @@ class Feed:
         history, journal = self.history, self.history.journal
         loop = self._latencies["loop"].summary()
         look = Look(
-            self._statistics,
-            now,
-            self.started,
-            self._point["failed"],
-            None if loop is None else loop["p99"],
-            self._process.files,
-            self._process.limit,
-            history.total("lost", now),
-            journal.latest("engine_lost", now),
-            history.total("errors", now),
-            journal.latest("error", now),
-            journal.latest("crashed", now),
+            statistics=self._statistics,
+            now=now,
+            started=self.started,
+            failing=self._point["failed"],
+            loop_p99=None if loop is None else loop["p99"],
+            descriptors=self._process.files,
+            descriptor_limit=self._process.limit,
+            lost=history.total("lost", now),
+            last_lost=journal.latest("engine_lost", now),
+            errors=history.total("errors", now),
+            last_error=journal.latest("error", now),
+            crashed=journal.latest("crashed", now),
         )
         begun, ended = self.alerts.look(now, concerns(look))
         for condition in begun:

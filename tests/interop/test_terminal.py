@@ -13,7 +13,7 @@ import pytest
 
 from trio_hub.cli import main
 
-from .conftest import LIMIT, Cluster
+from .conftest import LIMIT, Cluster, wait_until
 from .controllers import ipcontroller
 
 pytestmark = pytest.mark.interop
@@ -40,6 +40,11 @@ def fail() -> None:
     raise ValueError("no tide at noon")
 
 
+def until_completed(client: ipp.Client, count: int) -> None:
+    """Wait until the hub knows the end of so many requests. ipcontroller's hub hears of it later than the client."""
+    wait_until(lambda: client.queue_status()[0]["completed"] >= count, "the hub knows the end of the requests")
+
+
 def submit(client: ipp.Client) -> tuple[str, str, str]:
     """A call that succeeds, one that fails, and code that is executed."""
     view = client.load_balanced_view()
@@ -48,6 +53,7 @@ def submit(client: ipp.Client) -> tuple[str, str, str]:
     executed = client[0].execute("print('half way'); 6 * 7", silent=False)
     for result in (good, bad, executed):
         result.wait(LIMIT)
+    until_completed(client, 3)
     return good.msg_ids[0], bad.msg_ids[0], executed.msg_ids[0]
 
 
@@ -121,6 +127,7 @@ def test_at_a_stock_controller_that_keeps_no_records(tmp_path: Path) -> None:
         assert at.run("wait", "--engines", "1", f"--timeout={LIMIT}")[0] == 0
         with ipp.Client(profile_dir=str(directory), timeout=LIMIT) as client:
             msg_id = client.load_balanced_view().apply_async(pow, 2, 10).msg_ids[0]
+            until_completed(client, 1)
             assert at.json("wait", msg_id) == {"finished": 1, "failed": None}
         status = at.json("status")
         assert status["latest"] is None

@@ -68,7 +68,8 @@ class Soak:
         self.disturbed_at = float("-inf")
         """When a hub was stopped, or the next one was ready."""
         self.purged_all_at = float("-inf")
-        self.killed_at: list[float] = []
+        self.kills: list[tuple[float, float]] = []
+        """When a hub was killed, and when the next one was ready."""
         self.memory: list[int] = []
         """Bytes of the hub's memory at the end of each cycle (PSS)."""
         self.descriptors: list[int] = []
@@ -121,7 +122,7 @@ class Soak:
         self.disturbed_at = trio.current_time()
         if is_killed:
             self.hub.kill()
-            self.killed_at.append(trio.current_time())
+            self.kills.append((self.disturbed_at, math.inf))
         else:
             await self.hub.stop()
         await self.hub.gone()
@@ -130,6 +131,8 @@ class Soak:
         await self.hub.start()
         await self.hub.ready()
         self.disturbed_at = trio.current_time()
+        if is_killed:
+            self.kills[-1] = (self.kills[-1][0], self.disturbed_at)
 
     async def _purge(self) -> None:
         """Purge answered requests: those of one client by msg_ids, or all."""
@@ -149,7 +152,7 @@ class Soak:
             ).content
             self.figures["purges"] += 1
             # A killed hub may have lost the result of a task, which then runs once more.
-            if content["status"] != "ok" and not (self.killed_at and "pending" in content["evalue"]):
+            if content["status"] != "ok" and not (self.kills and "pending" in content["evalue"]):
                 self.wrong(f"purge: {content}")
 
     # After the last failure of a cycle
@@ -165,13 +168,13 @@ class Soak:
         for client in self.clients:
             await client.check_records()
         twice = sum(client.check() for client in self.clients)
-        if twice > len(self.killed_at):
-            self.wrong(f"{twice} requests were answered twice, after {len(self.killed_at)} kills")
+        if twice > len(self.kills):
+            self.wrong(f"{twice} requests were answered twice, after {len(self.kills)} kills")
         self.figures["answered twice"] += twice
         for client in self.clients:
             client.forget()
         self.fleet.forget()
-        self.killed_at.clear()
+        self.kills.clear()
         content = (await self.operator.query("purge_request", {"msg_ids": "all"})).content
         assert content["status"] == "ok", content
         left = (await self.operator.query("db_request", {"query": {}, "keys": ["msg_id"]})).content["records"]
@@ -217,7 +220,8 @@ class Soak:
 
     def _replace_unknown(self, place: Place) -> None:
         """Replace an engine that is not registered, if the documentation says that it has to be started again."""
-        if any(0 <= at - place.registered_at < JUST_REGISTERED for at in self.killed_at):
+        # An engine may read the answer of a hub that is already dead.
+        if any(killed - JUST_REGISTERED < place.registered_at < ready for killed, ready in self.kills):
             self.figures["engines that a killed hub has not noted"] += 1
             place.replace()
 

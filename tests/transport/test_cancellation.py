@@ -435,10 +435,10 @@ async def test_channels_leave_nothing_behind() -> None:
 @asynccontextmanager
 async def receiving(*channels: Channel) -> AsyncGenerator[None, None]:
     """Run one receiver for these channels during the block."""
-    async with within_limit(), trio.open_nursery() as nursery:
-        with Receiver() as receiver:
-            for channel in channels:
-                receiver.add(channel)
+    with Receiver() as receiver:
+        for channel in channels:
+            receiver.add(channel)
+        async with within_limit(), trio.open_nursery() as nursery:
             nursery.start_soon(receiver.run)
             yield
             nursery.cancel_scope.cancel()
@@ -576,6 +576,19 @@ async def test_what_is_to_be_done_soon_is_done_even_if_a_handler_fails(open_pair
             with pytest.raises(ZeroDivisionError):
                 await receiver.run()
     assert done == ["sent"]
+
+
+async def test_a_receiver_that_runs_cannot_be_closed(open_pair: OpenPair) -> None:
+    """A cancelled task may have been woken already, and then goes on to the descriptors that were closed."""
+    bound, _ = open_pair()
+    with Receiver() as receiver:
+        receiver.add(bound)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receiver.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            with pytest.raises(AssertionError, match="while it runs"):
+                receiver.close()
 
 
 async def test_a_receiver_that_is_closed_leaves_the_channels_open(open_pair: OpenPair) -> None:

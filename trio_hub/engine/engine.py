@@ -107,26 +107,30 @@ class Engine:
             RegistrationFailed: the hub does not answer, or refuses the engine.
             HubLostError: the hub was away for too long.
         """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                with self._scope:
-                    nursery.start_soon(self._receive, name="receive")
-                    await self._connect()
-                    nursery.start_soon(self.dispatcher.publish_output, name="output")
-                    for descriptor in self._redirection.pipes:
-                        nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
-                    nursery.start_soon(self._control.die_as_told, name="signals")
-                    nursery.start_soon(self._returns.run, name="returns")
-                    nursery.start_soon(self._usage.run, name="usage")
-                    await self._watch_hub()
-            finally:
-                nursery.cancel_scope.cancel()
-                self._leave()
-                with trio.move_on_after(LINGER / 1000 + 1, shield=True):
-                    await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
-                await self._tunnels.close()
-                self._told(None)
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._live(nursery)
+        finally:
+            self._leave()
+            with trio.move_on_after(LINGER / 1000 + 1, shield=True):
+                await trio.to_thread.run_sync(self._context.term, abandon_on_cancel=True)
+            await self._tunnels.close()
+            self._told(None)
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        """Register and work, until `stop` is called. Raises like `run`."""
+        self._nursery = nursery
+        with self._scope:
+            nursery.start_soon(self._receive, name="receive")
+            await self._connect()
+            nursery.start_soon(self.dispatcher.publish_output, name="output")
+            for descriptor in self._redirection.pipes:
+                nursery.start_soon(self.dispatcher.read_pipe, descriptor, name="pipe")
+            nursery.start_soon(self._control.die_as_told, name="signals")
+            nursery.start_soon(self._returns.run, name="returns")
+            nursery.start_soon(self._usage.run, name="usage")
+            await self._watch_hub()
+        nursery.cancel_scope.cancel()
 
     async def _receive(self) -> None:
         while True:

@@ -47,6 +47,7 @@ class Receiver:
         self._later: list[Callable[[], None]] = []
         # Whether the task waits and nobody has woken it yet. If not, it looks at all channels before it waits.
         self._waiting = False
+        self._running = False
 
     def __enter__(self) -> Self:
         return self
@@ -113,19 +114,27 @@ class Receiver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive until all channels are closed. Only one task at a time may call this."""
         task_status.started()
-        while self._channels:
-            self._look_at_sent()
-            if self._new or self._left:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._wait()
-            left = tuple(self._left)  # channels that are added to it from here on have had their turn in this round
-            self._receive_new()
-            for channel in left:
-                if channel in self._left:  # otherwise it was closed or held meanwhile
-                    del self._left[channel]
-                    self._receive(channel)
-                    self._receive_new()
+        self._running = True
+        try:
+            while self._channels:
+                self._look_at_sent()
+                if self._new or self._left:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._wait()
+                self._receive_all()
+        finally:
+            self._running = False
+
+    def _receive_all(self) -> None:
+        """Give each channel that may have messages one turn."""
+        left = tuple(self._left)  # channels that are added to it from here on have had their turn in this round
+        self._receive_new()
+        for channel in left:
+            if channel in self._left:  # otherwise it was closed or held meanwhile
+                del self._left[channel]
+                self._receive(channel)
+                self._receive_new()
 
     def _receive_new(self) -> None:
         """Receive from all channels on which messages have arrived since the last call."""
@@ -177,7 +186,11 @@ class Receiver:
             self._waiting = False
 
     def close(self) -> None:
-        """Release the receiver after `run` has ended. The channels stay open. Idempotent."""
+        """Release the receiver after `run` has ended. The channels stay open. Idempotent.
+
+        The end of `run` is the end of its task: a task that is cancelled may run on until its next checkpoint.
+        """
+        assert not self._running, "the receiver is closed while it runs"
         for channel in list(self._channels):
             self.remove(channel)
         if not self._epoll.closed:

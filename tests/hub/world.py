@@ -57,6 +57,7 @@ class FakeHost:
         self.dask: list[dict[str, Any]] = []
         """The arguments with which a Dask scheduler was asked for, until it is stopped."""
         self.dask_error: Exception | None = None
+        self.state_changes = 0
         self.held: tuple[str, ...] = ()
         """The channels on which nothing is received for now."""
         self.deferred: list[tuple[Message, RunningQuery]] | None = None
@@ -110,6 +111,9 @@ class FakeHost:
         scope = FakeScope()
         self.timers.append((scope, seconds, call))
         return scope
+
+    def state_changed(self) -> None:
+        self.state_changes += 1
 
     async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
         if self.dask_error is not None:

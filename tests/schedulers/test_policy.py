@@ -29,7 +29,10 @@ def test_a_policy_is_read_and_written_in_one_form() -> None:
         ({"priority": 1}, "a policy must have a name of 1 to 100 printable characters, not 'None'"),
         ({"name": "a\nb", "priority": 1}, "a policy must have a name of 1 to 100 printable characters"),
         ({"name": "n", "prority": 1}, "policy 'n': 'prority' is no condition and no rule: did you mean priority?"),
-        ({"name": "n", "quux": 1}, "policy 'n': 'quux' is no condition and no rule: the keys are name, label, function"),
+        (
+            {"name": "n", "quux": 1},
+            "policy 'n': 'quux' is no condition and no rule: the keys are name, label, function",
+        ),
         ({"name": "n"}, "policy 'n' sets no rule: the rules are grace, max_attempts,"),
         ({"name": "n", "label": "x"}, "policy 'n' sets no rule"),
         ({"name": "n", "priority": "high"}, "policy 'n': priority is 'high': it must be a whole number from -1000 to"),

@@ -280,6 +280,15 @@ class Client:
             found |= (await self._query("details_request", {"msg_ids": part, "names": names}))["details"]
         return found
 
+    async def query(self, msg_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the hub a query by its type of message, and return the content of the reply without its status.
+
+        For queries that have no method of their own, such as ``policy_request``. The query may be sent again when the
+        hub comes back after an absence.
+        """
+        answer = await self._query(msg_type, dict(content))
+        return {key: value for key, value in answer.items() if key != "status"}
+
     async def about(self) -> dict[str, Any]:
         """Return what a trio-hub tells about itself. For an ipcontroller, the answer is empty.
 

@@ -32,7 +32,7 @@ def read_policies(tables: Any, label: str) -> tuple[Policy, ...]:
         except WireError as error:
             raise ConfigError(f"{label}, number {number}: {error}") from None
         if policy.name in policies:
-            raise ConfigError(f"{label}, number {number}: there is a policy {policy.name!r} already: choose other names")
+            raise ConfigError(f"{label}, number {number}: there is a policy {policy.name!r} already: use another")
         policies[policy.name] = policy
     return tuple(policies.values())
 

@@ -109,7 +109,7 @@ class Hub:
                 "stop_distributed_request": self.queries.stop_distributed,
                 "registration_request": self.engines.register_engine,
                 "unregistration_request": parts.goodbyes.unregister_engine,
-                "details_request": parts.details.details_request,
+                **parts.queries_of_commands,
                 "connection_request": self.queries.connection_request,
             }
         )

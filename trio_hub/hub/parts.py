@@ -8,7 +8,8 @@ from random import Random
 from typing import Any, Required, TypedDict
 
 from ..records import Store
-from ..wire.messages import Session
+from ..schedulers.policy import Policy
+from ..wire.messages import Message, Session
 from .aborting import Aborting
 from .admission import Admission
 from .announcer import Announcer
@@ -27,8 +28,10 @@ from .intake import Intake
 from .labels import Labels
 from .late import LateResults
 from .notices import Notices
+from .offers import Offers
 from .output import Output
 from .owed import OwedResults
+from .policies import Policies
 from .ports import Host, Queue, SentResults
 from .queries import Queries
 from .recovery import Recovery
@@ -64,6 +67,7 @@ class Settings(TypedDict, total=False):
     - ``now``: the current time, aware and in UTC;
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
     - ``hwm``, ``scheme``: see `TaskScheduler`;
+    - ``policies``: see `Policies`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
     - ``broadcast_channels``: the channels to engines; an engine is connected to the one with index id modulo their
@@ -78,6 +82,7 @@ class Settings(TypedDict, total=False):
     heart_token: Required[bytes]
     hwm: int
     scheme: str
+    policies: Sequence[Policy]
     max_heartmonitor_misses: int
     hb_period: int
     engine_info: dict[str, Any]
@@ -110,6 +115,7 @@ class Parts:
         heart_token: bytes,
         hwm: int = 1,
         scheme: str = "leastload",
+        policies: Sequence[Policy] = (),
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
@@ -159,6 +165,7 @@ class Parts:
         self.late_results = LateResults(answers, notices)
         # The queues.
         self.labels = labels = Labels()
+        self.policies = Policies(session, labels, host.state_changed, policies)
         self.announcer = Announcer(notices, labels)
         self.assignments = assignments = Assignments(
             host,
@@ -186,7 +193,8 @@ class Parts:
             "announcer": self.announcer,
             "late_results": self.late_results,
         }
-        self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
+        self.tasks = tasks = TaskQueue(host, session, now, policies=self.policies, assignments=assignments, **below)
+        self.offers = Offers(session, engines=engines, scheduler=tasks.scheduler, changed=host.state_changed)
         self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)
         self.gathering = gathering = Gathering(
             session, store, notices=notices, answers=answers, request_ended=tasks.request_ended
@@ -255,7 +263,6 @@ class Parts:
             abort=aborting.abort,
             is_pending=self.is_pending,
         )
-
         self.details = Details(
             session,
             store,
@@ -266,6 +273,12 @@ class Parts:
             broadcasts=broadcasts,
             engines=engines,
         )
+        self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
+            "details_request": self.details.details_request,
+            "policy_request": self.policies.policy_request,
+            "tag_request": self.offers.tag_request,
+        }
+        """The queries that only this project's clients send: their handlers, by type of message."""
 
         # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {

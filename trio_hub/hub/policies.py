@@ -35,7 +35,9 @@ class Applied(NamedTuple):
 
 
 class Policies:
-    """Finds the rules that apply to each task. They come from three places, in this order:
+    """Finds the rules that apply to each task.
+
+    Rules come from three places, in this order:
 
     1. the key ``rules`` in the metadata of the request: clients of this project send it;
     2. the label of the request, if it is a dict with some of `RULE_NAMES`: all that a stock client can say;

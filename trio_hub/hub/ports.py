@@ -78,6 +78,9 @@ class Host(Protocol):
     async def stop_dask(self) -> None:
         """End the Dask scheduler, if one runs."""
 
+    def state_changed(self) -> None:
+        """Save the policies, and what engines offer, for the next hub, since an administrator has changed them."""
+
     def emit(self, event: Event) -> None:
         """Pass an event to the observers. The hub calls this only while `listening` is true."""
 

@@ -107,7 +107,9 @@ def text_matches(pattern: str, text: str) -> bool:
 def _label_matches(wanted: str | Mapping[str, Any], label: Any) -> bool:
     if isinstance(wanted, str):
         return isinstance(label, str) and text_matches(wanted, label)
-    return isinstance(label, Mapping) and all(key in label and _value_matches(wanted[key], label[key]) for key in wanted)
+    return isinstance(label, Mapping) and all(
+        key in label and _value_matches(wanted[key], label[key]) for key in wanted
+    )
 
 
 def _value_matches(wanted: Any, value: Any) -> bool:

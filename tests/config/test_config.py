@@ -617,7 +617,7 @@ def test_policies_are_tables_in_the_file(toml: Any) -> None:
     night, gpu = load({}, {}, toml(table)).policies
     assert night.as_dict() == NIGHT
     assert (gpu.function, gpu.label, gpu.said) == ("train", {"kind": "big"}, {"needs": {"gpu": 1, "memory": "32G"}})
-    assert HubConfig(policies=[NIGHT, gpu]).policies == (night, gpu)  # type: ignore[list-item, arg-type]
+    assert HubConfig(policies=[NIGHT, gpu]).policies == (night, gpu)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

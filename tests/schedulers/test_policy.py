@@ -14,7 +14,13 @@ from trio_hub.schedulers.policy import parse_policy, text_matches
 
 
 def test_a_policy_is_read_and_written_in_one_form() -> None:
-    table = {"name": "night", "label": {"run": "n*", "kind": 3}, "function": "fit", "client": "c*", "user": "ada"}
+    table: dict[str, Any] = {
+        "name": "night",
+        "label": {"run": "n*", "kind": 3},
+        "function": "fit",
+        "client": "c*",
+        "user": "ada",
+    }
     table |= {"priority": -5, "needs": {"gpu": 1, "memory": "32G"}, "retry_on": ["death"]}
     policy = parse_policy(table)
     assert policy.as_dict() == table

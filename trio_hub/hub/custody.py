@@ -55,6 +55,20 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     def pack(self) -> bytes:
         return _encode(self)
 
+    def note_attempts(self, task: Task) -> None:
+        """Note what may change from attempt to attempt."""
+        self.retries, self.refused, self.unmet = task.retries, sorted(task.refused), sorted(task.unmet)
+        self.attempts, self.deaths = task.attempts, list(task.deaths)
+
+    def attempts_begun(self, *, assigned: bool, lost: bool) -> int:
+        """Return how many attempts at a task of an earlier hub count.
+
+        Args:
+            assigned: whether an engine has the task. The first attempt is not noted when it begins.
+            lost: whether that engine is gone. Then the attempt does not count.
+        """
+        return max(self.attempts, int(assigned)) - int(assigned and lost)
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Custody).decode

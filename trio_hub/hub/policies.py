@@ -15,7 +15,7 @@ from ..wire.messages import Message, Session, TaskMetadata
 from .labels import Labels
 from .replies import Reply
 
-__all__ = ["Applied", "Policies"]
+__all__ = ["NOTHING", "Applied", "Policies"]
 
 log = get_logger("trio_hub.hub")
 
@@ -32,6 +32,10 @@ class Applied(NamedTuple):
 
     rules: TaskRules = NO_RULES
     policies: tuple[str, ...] = ()
+
+
+NOTHING = Applied()
+"""What applies to a task for which nobody has said a rule."""
 
 
 class Policies:

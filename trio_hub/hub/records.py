@@ -42,8 +42,8 @@ def with_rules(metadata: bytes | None, task: Task) -> bytes | None:
     """Return the metadata for the record of a task, with the rules that apply to it, for queries.
 
     Under the key `HUB_NOTES`, this adds the ``rules`` that are not the defaults, the names of the ``policies`` that
-    have set some of them, and the number of ``attempts`` if there were several. The metadata of a task without any of these
-    stays as it is. So does the message that engines get.
+    have set some of them, and the number of ``attempts`` if there were several. If a task has none of these, its
+    metadata stays as it is. The message that engines get has none of it.
     """
     if task.rules is NO_RULES and not task.policies and task.attempts <= 1:
         return metadata

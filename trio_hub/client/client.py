@@ -266,15 +266,16 @@ class Client:
         pending: list[str] = content["pending"]
         return pending
 
-    async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, str | None]]:
+    async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, Any]]:
         """Return what only a trio-hub knows of requests, by msg_id. For an ipcontroller, the answer is empty.
 
-        Each request has ``why``, the reason why it waits, and with `names` also ``name``, the name of its function.
-        Each is None if it is not known. For names, the hub may have to read the requests from its database.
+        Each request has ``why``, the reason why it waits; ``attempts``, how many attempts engines have begun at an
+        unfinished task; and with `names` also ``name``, the name of its function. Each is None if it is not known. For
+        names, the hub may have to read the requests from its database.
         """
         if self.kind != "trio-hub":
             return {}
-        found: dict[str, dict[str, str | None]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
             part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
             found |= (await self._query("details_request", {"msg_ids": part, "names": names}))["details"]

@@ -20,6 +20,7 @@ from .changes import EngineChanges
 from .control import ControlChannel
 from .direct import DirectQueue
 from .engines import Engines
+from .explaining import Explanations
 from .gathering import Gathering
 from .goodbyes import Goodbyes
 from .heartmonitor import HeartMonitor
@@ -273,8 +274,12 @@ class Parts:
             broadcasts=broadcasts,
             engines=engines,
         )
+        self.explanations = Explanations(
+            session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details
+        )
         self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
             "details_request": self.details.details_request,
+            "explain_request": self.explanations.explain_request,
             "policy_request": self.policies.policy_request,
             "tag_request": self.offers.tag_request,
         }

@@ -9,6 +9,7 @@ import click
 from .options import Where, asks_hub, example
 from .output import columns, console, one_line, print_json
 from .policies import pairs
+from .records import rule_lines
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -57,16 +58,6 @@ def show_explanation(found: dict[str, Any]) -> None:
     out.print()
     for line in columns(["ENGINE", "NOW", "WHY", "UUID"], rows, right=("ENGINE",)):
         out.print(line)
-
-
-def rule_lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the lines about rules, policies and attempts of a task. A line without a value has None."""
-    rules = " ".join(f"{name}={one_line(value)}" for name, value in row["rules"].items())
-    return [
-        ("rules", rules or None),
-        ("policies", ", ".join(row["policies"]) or None),
-        ("attempts", None if row["attempts"] is None else str(row["attempts"])),
-    ]
 
 
 @click.command(

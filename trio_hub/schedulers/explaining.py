@@ -1,21 +1,31 @@
-"""Explaining: why a task waits, and for each engine whether it could run the task now."""
+"""Explaining: what a task waits for, and for each engine whether it could run the task now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .host import SchedulerHost
+from .matching import AMOUNT_UNIT, Demand, lacking
+from .placement import Placement
 from .task import Task, TaskState, Worker, WorkerState
 
-__all__ = ["Reason", "reasons"]
+__all__ = ["Reason", "reasons", "said"]
+
+_UNITS = {"T": 2.0**40, "G": 2.0**30, "M": 2.0**20, "K": 2.0**10}
+_MAX_NAMED = 10
+"""The maximum number of msg_ids in a text."""
 
 
 class Reason(NamedTuple):
-    """Why a task waits, or whether an engine could run it.
+    """What a task waits for, or whether an engine could run it.
 
     - ``engine``: the engine's identity; None if the reason is about the task itself;
-    - ``word``: a stable word for programs;
-    - ``text``: a sentence for people, without the name of the task or of the engine.
+    - ``word``: a stable word for programs. About a task: ``running``, ``paused``, ``aborted``, ``waiting``,
+      ``looked_up``, ``no_engine``, ``unmet_needs``, ``queued``. About an engine: ``runs_it``, ``not_a_target``,
+      ``refused``, ``lacks``, ``too_short``, ``expected``, ``draining``, ``held``, ``full``, ``in_use``, ``reserved``,
+      ``busy``, ``may_run``;
+    - ``text``: a sentence for people without its subject, which is the task or the engine.
     """
 
     engine: bytes | None
@@ -23,40 +33,108 @@ class Reason(NamedTuple):
     text: str
 
 
-def reasons(task: Task, workers: Iterable[Worker], hwm: int, queued: int) -> list[Reason]:
+def reasons(task: Task, placement: Placement, host: SchedulerHost) -> list[Reason]:
     """Return what a task waits for, then for each engine whether it could run the task now and, if not, why.
 
-    Args:
-        task: the task.
-        workers: the engines that are registered.
-        hwm: the maximum number of outstanding tasks per engine; 0 means no limit.
-        queued: the number of queued tasks.
+    Of several reasons, the one is given that will last longest: a full engine that lacks a tag lacks the tag.
     """
-    return [_of_task(task, queued), *(_of_engine(task, worker, hwm) for worker in workers)]
+    return [_of_task(task, placement), *(_of_engine(task, one, placement, host) for one in placement.workers.values())]
 
 
-def _of_task(task: Task, queued: int) -> Reason:
+def said(needs: Iterable[tuple[str, float | str]]) -> str:
+    """Return needs or offers as users write them.
+
+    >>> said([("gpu", 1.0), ("memory", 2.0**35), ("site", "a")])
+    'gpu=1, memory=32G, site=a'
+    """
+    return ", ".join(f"{name}={value if isinstance(value, str) else _number(value)}" for name, value in needs)
+
+
+def _number(value: float) -> str:
+    for unit, size in _UNITS.items():
+        if value >= size and value % size == 0:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _of_task(task: Task, placement: Placement) -> Reason:
+    if task.state in (TaskState.RUNNING, TaskState.DONE):
+        return Reason(None, task.state.value, f"is {task.state.value}")
+    if task.aborted:
+        return Reason(None, "aborted", "was aborted: no engine gets it")
+    if task.state is TaskState.PAUSED:
+        return Reason(None, "paused", f"waits for the end of the pause after attempt {task.attempts}")
     if task.state is TaskState.WAITING:
-        return Reason(None, "waiting", "waits for the requests on which it depends")
-    if task.state is TaskState.QUEUED:
-        return Reason(None, "queued", f"is queued with priority {task.rules.priority}; {queued} tasks are queued")
-    return Reason(None, task.state.value, f"is {task.state.value}")
+        if task.unknown:
+            return Reason(None, "looked_up", "waits until the hub has looked up its dependencies")
+        ids = sorted(task.depends_on)
+        more = f" and {len(ids) - _MAX_NAMED} more" if len(ids) > _MAX_NAMED else ""
+        return Reason(None, "waiting", f"depends on {', '.join(ids[:_MAX_NAMED])}{more}")
+    if not placement.workers:
+        return Reason(None, "no_engine", "is queued, and no engine is registered")
+    demand = task.demand
+    if demand is not None and not placement.matching.somebody_meets(demand, task.unmet, task.targets):
+        which = "no engine" if task.targets is None else "none of its targets"
+        return Reason(None, "unmet_needs", f"needs {said(demand.needs)}, which {which} offers, even when it is idle")
+    lengths = placement.queue.lengths_by_priority()
+    priority = task.rules.priority
+    higher = sum(length for other, length in lengths.items() if other > priority)
+    same = lengths.get(priority, 1) - 1
+    return Reason(
+        None,
+        "queued",
+        f"is queued with priority {priority}; {higher:,} tasks with higher priorities and {same:,} others with the "
+        "same priority are queued",
+    )
 
 
-def _of_engine(task: Task, worker: Worker, hwm: int) -> Reason:
-    ident = worker.ident
+def _of_engine(task: Task, worker: Worker, placement: Placement, host: SchedulerHost) -> Reason:
+    ident, demand = worker.ident, task.demand
     if task.worker is worker:
         return Reason(ident, "runs_it", "runs it")
     if task.targets is not None and ident not in task.targets:
         return Reason(ident, "not_a_target", "is not among its targets")
+    if ident in task.unmet:
+        return Reason(ident, "refused", "has refused it: its dependency was not met there")
     if ident in task.refused:
-        return Reason(ident, "refused", "has refused it")
+        return Reason(ident, "refused", "has refused it: it has failed there before")
+    if demand is not None:
+        lacks = lacking(demand.needs, worker.offers)
+        if lacks:
+            return Reason(ident, "lacks", f"lacks {said(lacks)}")
+        left = host.seconds_left(worker)
+        if left < demand.runtime:
+            limit = task.rules.max_runtime
+            return Reason(
+                ident, "too_short", f"its time left is too short: {left:.0f} s, for a task of up to {limit:g} s"
+            )
     if worker.state is WorkerState.EXPECTED:
-        return Reason(ident, "expected", "is not back yet")
+        return Reason(ident, "expected", "is not back yet since the restart of the hub")
     if worker.draining:
-        return Reason(ident, "draining", "is drained")
+        return Reason(ident, "draining", "is drained: it gets no new tasks")
     if worker.holds:
-        return Reason(ident, "held", "is held for a moment")
+        return Reason(ident, "held", "gets no tasks for a moment, since a task on it is being interrupted")
+    hwm = placement.hwm
     if hwm and len(worker.running) >= hwm:
-        return Reason(ident, "full", "is full")
+        return Reason(ident, "full", f"is full: it has {len(worker.running)} of at most {hwm} tasks (setting hwm)")
+    if demand is not None and (used := _in_use(worker, demand)):
+        return Reason(ident, "in_use", f"has not enough free: {used}")
+    if worker.reserved:
+        return Reason(ident, "reserved", "gets no tasks until it has enough free for a task that has waited for long")
+    if worker.feeding:
+        return Reason(ident, "busy", "is being given other queued tasks")
     return Reason(ident, "may_run", "may run it now")
+
+
+def _in_use(worker: Worker, demand: Demand) -> str:
+    """Return the amounts that an engine offers, but of which it has not enough free, as text."""
+    kind = worker.kind
+    if kind is None:
+        return ""
+    costs = kind.costs_of(demand.needs)
+    few = [
+        f"{_number(max(free, 0) * AMOUNT_UNIT)} of {said([(name, dict(worker.offers)[name])])}"
+        for name, free, cost in zip(kind.names, worker.free, costs, strict=True)
+        if free < cost
+    ]
+    return ", ".join(few)

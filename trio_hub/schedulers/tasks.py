@@ -263,7 +263,7 @@ class TaskScheduler:
 
     def explain(self, task: Task) -> list[Reason]:
         """Return what a task waits for, and for each engine whether it could run the task now and, if not, why."""
-        return reasons(task, self.workers.values(), self.hwm, len(self.queue))
+        return reasons(task, self.placement, self._host)
 
     def outcomes_known(self, task: Task, outcomes: Mapping[str, Outcome]) -> None:
         """Handle the store's answer about a task's dependencies. Requests that it does not know never existed."""

@@ -126,6 +126,25 @@ def test_each_engine_is_explained() -> None:
     assert [each["may"] for each in found["engines"]] == [True, False]
 
 
+def test_why_a_task_with_rules_waits() -> None:
+    it = World()
+    it.engine("a", offers={"site": "a"})
+    it.engine("b")
+    it.hub.tasks.scheduler.drain(it.hub.tasks.scheduler.workers[b"b"])
+
+    def why(msg_id: str) -> Any:
+        return it.query("explain_request", {"msg_id": msg_id})["why"]
+
+    nowhere = it.submit(rules={"needs": {"gpu": 1}})
+    assert why(nowhere) == "it needs gpu=1, which no engine offers, even when it is idle"
+    runs, low = it.submit(), it.submit(rules={"priority": -1})
+    assert why(runs) is None
+    busy = "no free engine: the engines that may run it are busy, with 1 task each (setting hwm); 2 tasks are queued"
+    assert why(low) == f"these engines are drained: 1; {busy}, 1 of them with a higher priority"
+    it.query("tag_request", {"engine": "a", "tags": {"gpu": 1}})
+    assert why(nowhere) == f"these engines lack what it needs: 1; {busy}"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [({"msg_id": "x"}, "x is no load-balanced task, or has finished, or is unknown"), ({}, "msg_id must be a text")],

@@ -159,6 +159,16 @@ def why_waiting(core: Core, msg_id: str) -> str | None:
     return _why_queued(core, task)
 
 
+# Words of `trio_hub.schedulers.explaining.Reason` about engines that do not get a task even if they have room.
+_ASIDE = {
+    "lacks": "these engines lack what it needs",
+    "too_short": "the time left of these engines is too short for its max_runtime",
+    "in_use": "these engines have not enough free of what it needs",
+    "draining": "these engines are drained",
+    "reserved": "these engines are kept free for a task that has waited for long",
+}
+
+
 def _why_queued(core: Core, task: Task) -> str:
     workers = core.tasks.scheduler.workers
     if not workers:
@@ -173,6 +183,19 @@ def _why_queued(core: Core, task: Task) -> str:
             reasons.append(f"it has failed on engines: {_engines(core, failed)}")
         if task.unmet:
             reasons.append(f"its dependencies are not met on engines: {_engines(core, task.unmet)}")
+    about_task, *about_engines = core.tasks.scheduler.explain(task)
+    aside: dict[str, set[bytes]] = {}
+    for reason in about_engines:
+        if reason.word in _ASIDE and reason.engine is not None:
+            aside.setdefault(reason.word, set()).add(reason.engine)
+    if about_task.word == "unmet_needs":
+        reasons.append(f"it {about_task.text}")
+        aside.pop("lacks", None)
+        may = []
+    for word, text in _ASIDE.items():
+        if word in aside:
+            reasons.append(f"{text}: {_engines(core, aside[word])}")
+            may = [ident for ident in may if ident not in aside[word]]
     if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
         reasons.append("the engines that may run it have not come back since the restart of the hub")
     elif may:
@@ -180,7 +203,10 @@ def _why_queued(core: Core, task: Task) -> str:
         who = "all engines are busy" if len(may) == len(workers) else "the engines that may run it are busy"
         queued = len(core.tasks.scheduler.queue)
         tasks = "1 task is" if queued == 1 else f"{queued:,} tasks are"
-        reasons.append(f"no free engine: {who}, with {each}; {tasks} queued")
+        lengths = core.tasks.scheduler.queue.lengths_by_priority()
+        higher = sum(length for priority, length in lengths.items() if priority > task.rules.priority)
+        first = f", {higher:,} of them with a higher priority" if higher else ""
+        reasons.append(f"no free engine: {who}, with {each}; {tasks} queued{first}")
     return "; ".join(reasons)
 
 
@@ -210,7 +236,7 @@ def _requests(number: int) -> str:
     return "one request" if number == 1 else f"{number:,} requests"
 
 
-def _engines(core: Core, idents: frozenset[bytes]) -> str:
+def _engines(core: Core, idents: Collection[bytes]) -> str:
     names = []
     for ident in idents:
         engine = core.engines.by_ident.get(ident)

@@ -90,8 +90,8 @@ async def test_what_cannot_be_done_is_told(arguments: list[str], code: int, told
 
 async def test_engines_are_tagged(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
-        assert (await it.ask("tag", "0", "gpu=2", "memory=1.5", "site=a")).stdout == (
-            "engine 0 offers gpu=2 memory=1.5 site=a\n"
+        assert (await it.ask("tag", "0", "gpu=2", "memory=32G", "site=a")).stdout == (
+            "engine 0 offers gpu=2, memory=32G, site=a\n"
         )
         assert await it.ask_json("tag", it.engines[0].uuid, "--remove", "gpu", "--remove", "memory") == {
             "engine": 0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...schedulers.explaining import said
 from .options import Where, asks_hub, example
 from .output import columns, console, one_line, print_json
 from .policies import pairs
@@ -85,12 +86,4 @@ def tag(where: Where, as_json: bool, engine: str, tags: tuple[str, ...], remove:
     if as_json:
         print_json({"engine": found["engine"], "offers": found["offers"]})
     else:
-        offers = " ".join(f"{name}={amount(value)}" for name, value in found["offers"].items())
-        click.echo(f"engine {found['engine']} offers {offers or 'nothing'}")
-
-
-def amount(value: float | str) -> str:
-    """Return an amount without a fraction if it is whole, or a tag, as text on one line."""
-    if isinstance(value, int | float):
-        return f"{value:.0f}" if value == int(value) else str(value)
-    return one_line(value)
+        click.echo(f"engine {found['engine']} offers {one_line(said(found['offers'].items())) or 'nothing'}")

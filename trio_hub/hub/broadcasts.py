@@ -17,7 +17,6 @@ from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session, error_content
@@ -140,9 +139,8 @@ class Broadcasts:
         """Send a recorded broadcast to its engines. Never raises."""
         if self._intake.carried_on:
             return
-        withdrawn = self._intake.withdrawn
-        if withdrawn.take(msg.header.msg_id):
-            self._fail_whole(idents, msg, metadata, shares, TaskAborted(NOT_BEGUN))
+        if (error := self._intake.withdrawn.take(msg.header.msg_id)) is not None:
+            self._fail_whole(idents, msg, metadata, shares, error)
             return
         broadcast = None
         if not metadata.is_coalescing:
@@ -172,8 +170,8 @@ class Broadcasts:
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
-        elif self._intake.withdrawn.take(share.header.msg_id):
-            self.fail_share(direct, uuid, TaskAborted(NOT_BEGUN))
+        elif (error := self._intake.withdrawn.take(share.header.msg_id)) is not None:
+            self.fail_share(direct, uuid, error)
         elif self.unanswered.sent(direct):
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 

@@ -7,10 +7,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, TaskAborted, WireError
+from ..errors import EngineError, HubError, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
@@ -132,8 +131,8 @@ class DirectQueue:
                 )
             if self._intake.stopping:
                 error = EngineError(STOPPED)
-            elif self._intake.withdrawn.take(header.msg_id):
-                error = TaskAborted(NOT_BEGUN)
+            elif (withdrawn := self._intake.withdrawn.take(header.msg_id)) is not None:
+                error = withdrawn
             elif engine is None:
                 error = self._gone.no_such_engine(idents[1])
                 if self._changes.has_left(uuid):

@@ -11,12 +11,11 @@ from functools import partial
 from sys import intern
 from typing import Any
 
-from ..errors import EngineError, HubError, InvalidDependency, TaskAborted, WireError
+from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.task import SentBy, Task, TaskState, WorkerState
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session, TaskMetadata
@@ -137,8 +136,8 @@ class TaskQueue:
             if self._intake.stopping:
                 self._assignments.task_failed(task, None, EngineError(STOPPED))
                 return
-            if task.msg_id in self._intake.withdrawn.msg_ids and self._intake.withdrawn.take(task.msg_id):
-                self._assignments.task_failed(task, None, TaskAborted(NOT_BEGUN))
+            if task.msg_id in self._intake.withdrawn.msg_ids and (error := self._intake.withdrawn.take(task.msg_id)):
+                self._assignments.task_failed(task, None, error)
                 self.request_ended(task.msg_id, Outcome(False, None))
                 return
             self.scheduler.submit(task)

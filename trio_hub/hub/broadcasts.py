@@ -19,10 +19,11 @@ from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
-from ..wire.messages import BroadcastMetadata, Message, Session, error_content
+from ..wire.messages import BroadcastMetadata, Message, ResultMetadata, Session, error_content
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
+from .attention import Attention
 from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .gathering import Gathering
@@ -47,7 +48,7 @@ class Broadcasts:
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
         notices, replies, intake, answers, admission, routes, engines, announcer: parts below.
-        late_results, gathering, scattered: further parts of the hub below.
+        late_results, attention, gathering, scattered: further parts of the hub below.
         request_ended: is called with the outcome of each request, since tasks may depend on the request.
     """
 
@@ -67,6 +68,7 @@ class Broadcasts:
         engines: Engines,
         announcer: Announcer,
         late_results: LateResults,
+        attention: Attention,
         gathering: Gathering,
         scattered: Scattered,
         request_ended: Callable[[str, Outcome], None],
@@ -84,6 +86,7 @@ class Broadcasts:
         self._by_ident = engines.by_ident
         self._gone, self._changes = engines.gone, engines.changes
         self._late_results = late_results
+        self._attention, self._attended = attention, attention.engines
         self._announcer = announcer
         self._gathering = gathering
         self._scattered = scattered
@@ -165,6 +168,7 @@ class Broadcasts:
     def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
         engine = self._by_ident.get(_ident(uuid))
         direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
+        direct.behind = "" if engine is None else engine.newest_task
         if engine is None or self._intake.stopping:
             if engine is None and self._changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
@@ -191,6 +195,17 @@ class Broadcasts:
                 self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
             return
         metadata = self._answers.metadata_of(msg)
+        if ident in self._attended:
+            status = metadata.status or self._answers.status_in_content(msg)
+            if self._attention.take(self, ident, msg, status):
+                return
+        self._pass_on(ident, msg, direct, metadata)
+        if ident in self._attended:
+            self._attention.has_answered(ident)
+
+    def _pass_on(self, ident: bytes, msg: Message, direct: Direct, metadata: ResultMetadata) -> None:
+        """Pass on, or gather, the answer to a share."""
+        msg_id = msg.parent.msg_id
         if direct.broadcast is None:
             status = metadata.status or self._answers.status_in_content(msg)
             self._answered(ident, msg_id, status)
@@ -263,7 +278,8 @@ class Broadcasts:
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
         """Answer a share with an error: its answer was lost, and a second run might change the engine twice."""
-        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+        if not (engine.ident in self._attended and self._attention.lost(engine, msg_id)):
+            self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
         """Return the unanswered shares among these: their broadcasts are recorded, so they can be sent again."""

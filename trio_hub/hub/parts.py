@@ -14,6 +14,7 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers
 from .assignments import Assignments
+from .attention import Attention
 from .broadcasts import Broadcasts
 from .changes import EngineChanges
 from .control import ControlChannel
@@ -56,6 +57,7 @@ class _Below(TypedDict):
     engines: Engines
     announcer: Announcer
     late_results: LateResults
+    attention: Attention
 
 
 class Settings(TypedDict, total=False):
@@ -157,6 +159,7 @@ class Parts:
         self.hearts = Hearts(heartmonitor, engines, notices, now)
         self.goodbyes = Goodbyes(host, session, notices, engines)
         self.late_results = LateResults(answers, notices)
+        attention = Attention()
         # The queues.
         self.labels = labels = Labels()
         self.announcer = Announcer(notices, labels)
@@ -185,6 +188,7 @@ class Parts:
             "engines": engines,
             "announcer": self.announcer,
             "late_results": self.late_results,
+            "attention": attention,
         }
         self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
         self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)

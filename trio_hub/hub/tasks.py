@@ -23,6 +23,7 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
 from .assignments import Assignments
+from .attention import Attention
 from .connector import EngineConnector, EngineState, died_while_running
 from .custody import custody_of, request_frames
 from .engines import Engines
@@ -45,8 +46,8 @@ class TaskQueue:
     Args:
         host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, assignments: the parts
-            below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, attention,
+            assignments: the parts below.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class TaskQueue:
         engines: Engines,
         announcer: Announcer,
         late_results: LateResults,
+        attention: Attention,
         assignments: Assignments,
     ) -> None:
         self._host = host
@@ -77,6 +79,7 @@ class TaskQueue:
         self._routes = routes
         self._by_ident = engines.by_ident
         self._late_results = late_results
+        self._attention, self._attended = attention, attention.engines
         self._announcer = announcer
         self._assignments = assignments
         self.scheduler = assignments.scheduler
@@ -161,6 +164,8 @@ class TaskQueue:
             return
         metadata = self._answers.metadata_of(msg)
         status = metadata.status or self._answers.status_in_content(msg)
+        if ident in self._attended and self._attention.take(self, ident, msg, status):
+            return
         final = self.scheduler.result(
             task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
         )
@@ -169,6 +174,8 @@ class TaskQueue:
                 engine.completed += 1
             asked = Asked("task_in", task.idents, task.session, msg_id, task.raw_header, task.msg_type)
             self._answers.save_result("task", ident, msg, asked, metadata, status)
+        if ident in self._attended:
+            self._attention.has_answered(ident)
 
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """Return the task that an engine answers because an earlier hub has sent it there; else None."""
@@ -230,7 +237,7 @@ class TaskQueue:
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
         """Run a task again, on the same or another engine, since the engine's answer was lost."""
         task = self.scheduler.running_on(engine.ident, msg_id)
-        if task is not None:
+        if task is not None and not (engine.ident in self._attended and self._attention.lost(engine, msg_id)):
             log.warning("a result was lost: the task is run again", task=msg_id, engine=engine.id)
             self.scheduler.run_again(task)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any
 
 from trio_hub.errors import HubError
+from trio_hub.schedulers.rules import NO_RULES, Needs, TaskRules
 from trio_hub.schedulers.task import Task, Worker
 from trio_hub.schedulers.tasks import TaskScheduler
 from trio_hub.wire.messages import TaskMetadata
 
 
-def make_task(msg_id: str, session: str = "client", **metadata: Any) -> Task:
-    return Task(msg_id, [b"client"], [], session=session, metadata=TaskMetadata(**metadata))
+def make_task(msg_id: str, session: str = "client", rules: TaskRules = NO_RULES, **metadata: Any) -> Task:
+    return Task(msg_id, [b"client"], [], session=session, metadata=TaskMetadata(**metadata), rules=rules)
 
 
 class FakeTimer:
@@ -34,6 +36,9 @@ class Oracle:
         """The msg_ids of unfinished requests that the scheduler does not have."""
         self.asked: list[tuple[Task, list[str]]] = []
         self.timers: list[FakeTimer] = []
+        self.pauses: list[FakeTimer] = []
+        self.left: dict[bytes, float] = {}
+        """How long each engine will still be there, in seconds, where this is known."""
         self.calls: list[Callable[[], None]] = []
         """The calls that the scheduler has asked for (`soon`)."""
 
@@ -57,6 +62,13 @@ class Oracle:
     def start_timer(self, task: Task, seconds: float) -> FakeTimer:
         self.timers.append(FakeTimer(task, seconds))
         return self.timers[-1]
+
+    def start_pause(self, task: Task, seconds: float) -> FakeTimer:
+        self.pauses.append(FakeTimer(task, seconds))
+        return self.pauses[-1]
+
+    def seconds_left(self, worker: Worker) -> float:
+        return self.left.get(worker.ident, inf)
 
 
 class Recorder(Oracle):
@@ -88,8 +100,8 @@ class Bench:
         for name in engines:
             self.add(name)
 
-    def add(self, name: str) -> Worker:
-        worker = self.workers[name] = self.scheduler.add_engine(name.encode())
+    def add(self, name: str, offers: Needs = ()) -> Worker:
+        worker = self.workers[name] = self.scheduler.add_engine(name.encode(), offers=offers)
         return worker
 
     def remove(self, name: str) -> None:

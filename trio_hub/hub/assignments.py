@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from math import inf
 from random import Random
 from typing import Any
 
@@ -220,6 +221,18 @@ class Assignments:
         except Exception as error:
             self.give_up(task, error, "timeout of a task")
             return _NoTimer()
+
+    def start_pause(self, task: Task, seconds: float) -> Scope:
+        """Start the timer that tells the scheduler that the pause before a task's next attempt is over."""
+        try:
+            return self._host.call_later(seconds, partial(self.scheduler.pause_over, task))
+        except Exception as error:
+            self.give_up(task, error, "pause of a task")
+            return _NoTimer()
+
+    def seconds_left(self, worker: Worker) -> float:
+        """Return how long an engine will still be there, in seconds; infinity if unknown."""
+        return inf
 
     def give_up(self, task: Task, error: Exception, place: str) -> None:
         """Report an unexpected error, and answer its task with an error, unless the task is answered already."""

@@ -144,6 +144,8 @@ def why_waiting(core: Core, msg_id: str) -> str | None:
             if task.depends_on
             else "the hub looks up its dependencies"
         )
+    if task.state is TaskState.PAUSED:
+        return "it has failed, and is repeated after a pause"
     return _why_queued(core, task)
 
 

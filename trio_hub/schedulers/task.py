@@ -10,6 +10,7 @@ from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
 from .dependencies import TaskDependency, parse_dependency
+from .rules import NO_RULES, Needs, TaskRules
 
 __all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
@@ -24,6 +25,8 @@ class TaskState(Enum):
 
     WAITING = "waiting"
     """The task waits for the requests on which it depends."""
+    PAUSED = "paused"
+    """The task has failed, and waits for the end of the pause before its next attempt."""
     QUEUED = "queued"
     """The task waits for an engine with room."""
     RUNNING = "running"
@@ -80,13 +83,22 @@ class Timer(Protocol):
 
 
 class Worker:
-    """An engine as the scheduler sees it: its running tasks, and when it got its last task."""
+    """An engine as the scheduler sees it: its running tasks, what it offers, and when it got its last task."""
 
-    __slots__ = ("feeding", "ident", "last_used", "running", "state")
+    __slots__ = ("draining", "feeding", "holds", "ident", "last_used", "offers", "running", "state", "takes_tasks")
 
-    def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> None:
+    def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE, offers: Needs = ()) -> None:
         self.ident = ident
         self.state = state
+        self.offers = offers
+        """The engine's tags and amounts. Set them by `TaskScheduler.set_offers`."""
+        self.draining = False
+        """Whether the engine gets no new tasks, until `TaskScheduler.undrain`."""
+        self.holds = 0
+        """The number of calls of `TaskScheduler.hold` without a `release` yet. Until then, the engine gets no tasks."""
+        self.takes_tasks = False
+        """Whether the engine gets tasks when it has room: it is usable, and neither drained nor held."""
+        self.update()
         self.feeding = False
         """Whether the engine is to get more of the queued tasks soon, before any new task."""
         self.running: dict[str, Task] = {}
@@ -101,6 +113,10 @@ class Worker:
         """The number of tasks that are outstanding on the engine."""
         return len(self.running)
 
+    def update(self) -> None:
+        """Find out anew whether the engine gets tasks, after its state, `draining` or `holds` has changed."""
+        self.takes_tasks = self.state is WorkerState.USABLE and not self.draining and not self.holds
+
 
 class Task:
     """One task, from its submission until it is answered.
@@ -113,12 +129,16 @@ class Task:
     - ``after``, ``follow``: the task's dependencies;
     - ``unknown``: the msg_ids among the dependencies whose outcomes the store is asked for;
     - ``timeout``: the seconds for which the task may wait; ``timer`` runs while the task waits;
+    - ``pause``: the timer that runs while the task is paused;
     - ``waited``: the seconds of the timeout that had passed before this hub began;
     - ``frames``: the message; None while the message is only in the task database;
     - ``queue_bytes``: the bytes of `queue_memory` that the task takes up;
     - ``raw_header``: the packed header, as the client sent it;
     - ``sent_by``: which hub has sent the task to an engine;
-    - ``aborted``: whether a client has aborted the task; then no further engine gets it.
+    - ``aborted``: whether a client has aborted the task; then no further engine gets it;
+    - ``rules``: the task's rank, limits and needs;
+    - ``attempts``: the number of attempts that engines have begun, without those that do not count (`take_away`);
+    - ``deaths``: the engines with which the task was lost.
 
     Raises:
         InvalidDependency: the metadata has a dependency of an unknown form.
@@ -129,16 +149,20 @@ class Task:
         "aborted",
         "after",
         "asked_targets",
+        "attempts",
+        "deaths",
         "follow",
         "frames",
         "idents",
         "msg_id",
         "msg_type",
         "number",
+        "pause",
         "queue_bytes",
         "raw_header",
         "refused",
         "retries",
+        "rules",
         "sent_by",
         "session",
         "state",
@@ -161,6 +185,7 @@ class Task:
         msg_type: str = "apply_request",
         raw_header: bytes = b"{}",
         metadata: TaskMetadata | None = None,
+        rules: TaskRules = NO_RULES,
     ) -> None:
         metadata = metadata or TaskMetadata()
         self.msg_id = msg_id
@@ -186,8 +211,12 @@ class Task:
             raise WireError("wrong_type", f"timeout must be a number of seconds, not {self.timeout}")
         self.waited = 0.0
         self.timer: Timer | None = None
+        self.pause: Timer | None = None
         self.refused: frozenset[bytes] = _NO_ENGINES
         self.unmet: frozenset[bytes] = _NO_ENGINES
+        self.rules = rules
+        self.attempts = 0
+        self.deaths: tuple[bytes, ...] = ()
         self.state = _QUEUED
         self.worker: Worker | None = None
         self.number = 0

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import Protocol
 
 from ..errors import (
     ConfigError,
@@ -22,9 +21,13 @@ from ..errors import (
     TaskTimeout,
 )
 from .dependencies import Outcome, Outcomes
+from .explaining import Reason, reasons
 from .fairqueue import FairQueue
+from .host import SchedulerHost
+from .repetition import after_death, after_failure, pause_after, story_of_deaths
+from .rules import Needs
 from .schemes import SCHEMES
-from .task import SentBy, Task, TaskState, Timer, Worker, WorkerState
+from .task import SentBy, Task, TaskState, Worker, WorkerState
 
 __all__ = ["AT_A_TIME", "NOT_BEGUN", "SchedulerHost", "TaskScheduler"]
 
@@ -33,32 +36,7 @@ AT_A_TIME = 500
 NOT_BEGUN = "it was aborted before it began"
 
 # Globals for code that runs for each task: looking up a member of an enum takes five times as long as a global.
-_RUNNING, _DONE, _USABLE = TaskState.RUNNING, TaskState.DONE, WorkerState.USABLE
-
-
-class SchedulerHost(Protocol):
-    """The interface by which the scheduler has its decisions carried out."""
-
-    def task_assigned(self, task: Task, worker: Worker) -> None:
-        """Send the task to the engine."""
-
-    def task_failed(self, task: Task, worker: Worker | None, error: HubError) -> None:
-        """Answer the task with an error. The scheduler has forgotten the task."""
-
-    def task_queued_again(self, task: Task) -> None:
-        """Note that a task has no engine any more: it is in the queue again, or waits for a dependency."""
-
-    def is_pending(self, msg_id: str) -> bool:
-        """Return whether a request of any queue is pending, so that `TaskScheduler.ended` will be called for it."""
-
-    def ask_outcomes(self, task: Task, msg_ids: list[str]) -> None:
-        """Look up in the store how these requests ended, and call `TaskScheduler.outcomes_known`."""
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Make the call later, after other work has had its turn."""
-
-    def start_timer(self, task: Task, seconds: float) -> Timer:
-        """Call `TaskScheduler.timed_out` after this time, unless the timer is cancelled before."""
+_RUNNING, _DONE = TaskState.RUNNING, TaskState.DONE
 
 
 class TaskScheduler:
@@ -100,16 +78,46 @@ class TaskScheduler:
 
     # Engines
 
-    def add_engine(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> Worker:
-        """Add an engine, and give it work. An expected engine gets work only after `engine_back`."""
-        worker = self.workers[ident] = Worker(ident, state)
+    def add_engine(self, ident: bytes, state: WorkerState = WorkerState.USABLE, offers: Needs = ()) -> Worker:
+        """Add an engine with its tags and amounts, and give it work. An expected engine gets work at `engine_back`."""
+        worker = self.workers[ident] = Worker(ident, state, offers)
         self._feed(worker)
         return worker
 
     def engine_back(self, worker: Worker) -> None:
         """Give work to an engine that was expected, and is back."""
         worker.state = WorkerState.USABLE
-        self._feed(worker)
+        self._engine_changed(worker)
+
+    def set_offers(self, worker: Worker, offers: Needs) -> None:
+        """Replace the tags and amounts of an engine. Its running tasks go on, whatever they need."""
+        worker.offers = offers
+        self._engine_changed(worker)
+
+    def drain(self, worker: Worker) -> None:
+        """Give an engine no new tasks. Its running tasks go on."""
+        worker.draining = True
+        self._engine_changed(worker)
+
+    def undrain(self, worker: Worker) -> None:
+        """Give tasks to an engine again that was drained."""
+        worker.draining = False
+        self._engine_changed(worker)
+
+    def hold(self, worker: Worker) -> None:
+        """Give an engine no new tasks for a moment, until each `hold` is followed by a `release`."""
+        worker.holds += 1
+        self._engine_changed(worker)
+
+    def release(self, worker: Worker) -> None:
+        """End a `hold`."""
+        worker.holds -= 1
+        self._engine_changed(worker)
+
+    def _engine_changed(self, worker: Worker) -> None:
+        worker.update()
+        if worker.state is not WorkerState.LOST:
+            self._feed(worker)
 
     def remove_engine(self, worker: Worker) -> None:
         """Give a lost engine no more tasks. It may still answer its running tasks until `settle`.
@@ -119,6 +127,7 @@ class TaskScheduler:
         if worker.state is WorkerState.LOST:
             return
         worker.state = WorkerState.LOST
+        worker.update()
         del self.workers[worker.ident]
         self.with_room.discard(worker)
         self._telling = True  # these may depend on each other: first place them all
@@ -136,13 +145,15 @@ class TaskScheduler:
         """
         for task in list(worker.running.values()):
             self._take_back(task)
-            if task.retries > 0 and not task.aborted and self._can_run_elsewhere(task):
-                task.retries -= 1
-                self._place_anew(task)
-            else:
-                uuid = worker.ident.decode("utf-8", "replace")
-                died = EngineError(f"Engine {uuid} died while running task {task.msg_id}")
-                self._fail(task, worker, died if error_of is None else error_of(task.msg_id))
+            task.deaths = (*task.deaths, worker.ident)
+            repeated = after_death(task) and self._can_run_elsewhere(task)
+            if repeated and len(task.deaths) < task.rules.max_deaths:
+                self._place_anew(task, pause_after(task))
+                continue
+            uuid = worker.ident.decode("utf-8", "replace")
+            died = EngineError(f"Engine {uuid} died while running task {task.msg_id}")
+            error = died if error_of is None else error_of(task.msg_id)
+            self._fail(task, worker, story_of_deaths(task, error) if repeated else error)
 
     def _can_run_elsewhere(self, task: Task) -> bool:
         if self._must_ask_anew(task):
@@ -184,7 +195,7 @@ class TaskScheduler:
             self._take_back(task)
         elif task.state is TaskState.QUEUED:
             self.queue.remove(task)
-        self._stop_timer(task)
+        self._stop_timers(task)
         self._put_on(task, worker)
         if elsewhere is not None:
             self._feed(elsewhere)
@@ -194,39 +205,61 @@ class TaskScheduler:
         worker = task.worker
         assert worker is not None
         self._take_back(task)
+        task.attempts -= 1
         self._place_anew(task)
         self._feed(worker)
+
+    def take_away(self, task: Task) -> None:
+        """Place a running task anew, since its attempt was interrupted, or its engine drained to the deadline.
+
+        The attempt does not count. Queued tasks come first on the engine, and the task may go there again.
+        """
+        worker = task.worker
+        assert worker is not None
+        self._take_back(task)
+        task.attempts -= 1
+        self._feed(worker)
+        self._place_anew(task)
 
     def running_on(self, ident: bytes, msg_id: str) -> Task | None:
         """Return the task with this msg_id if the engine with this identity has it and has not answered it."""
         task = self.tasks.get(msg_id)
         return task if task is not None and task.worker is not None and task.worker.ident == ident else None
 
-    def result(self, task: Task, *, ok: bool, aborted: bool = False, dependencies_met: bool = True) -> bool:
+    def result(
+        self, task: Task, *, ok: bool, aborted: bool = False, dependencies_met: bool = True, ename: str = ""
+    ) -> bool:
         """Handle an engine's answer to a task that is `running_on` it. Return whether the client is to get the answer.
 
         If not, the task goes to another engine: because its functional dependency was not met here, or because it
-        failed, was not aborted, and has retries left.
+        failed, was not aborted, and is to be repeated.
+
+        Args:
+            task: the task.
+            ok, aborted, dependencies_met: what the answer says.
+            ename: the name of the exception. It is used only if the task has `TaskRules.retry_on`.
         """
         worker = task.worker
         assert worker is not None
         ident = worker.ident
         self._take_off(task, worker)
-        final = ok or aborted or (dependencies_met and (task.retries <= 0 or task.aborted))
+        pause = 0.0
+        final = ok or aborted or (dependencies_met and not after_failure(task, ename))
         if final:
             self._forget(task)
         else:
             task.refused |= {ident}
             if dependencies_met:
-                task.retries -= 1
+                pause = pause_after(task)
             else:
                 task.unmet |= {ident}
+                task.attempts -= 1
         # Queued tasks come first: otherwise a chain of dependent tasks would keep the engine to itself.
         self._feed(worker)
         if final:
             self.ended(task.msg_id, Outcome(ok, ident))
         else:
-            self._place_anew(task)
+            self._place_anew(task, pause)
         return final
 
     def abandon(self, task: Task, error: HubError) -> None:
@@ -286,6 +319,16 @@ class TaskScheduler:
         """Fail a task that has waited for longer than its timeout."""
         if task.worker is None and task.state is not TaskState.DONE:
             self.abandon(task, TaskTimeout(f"the task has waited for longer than {task.timeout} s"))
+
+    def pause_over(self, task: Task) -> None:
+        """Place a task whose pause is over."""
+        if task.state is TaskState.PAUSED:
+            task.pause = None
+            self._continue(task)
+
+    def explain(self, task: Task) -> list[Reason]:
+        """Return what a task waits for, and for each engine whether it could run the task now and, if not, why."""
+        return reasons(task, self.workers.values(), self.hwm, len(self.queue))
 
     # Dependencies
 
@@ -385,10 +428,13 @@ class TaskScheduler:
             left = max(task.timeout - task.waited, 0.001) if task.waited else task.timeout
             task.timer = self._host.start_timer(task, left)
 
-    def _stop_timer(self, task: Task) -> None:
+    def _stop_timers(self, task: Task) -> None:
         if task.timer is not None:
             task.timer.cancel()
             task.timer = None
+        if task.pause is not None:
+            task.pause.cancel()
+            task.pause = None
 
     # Assignment
 
@@ -396,20 +442,28 @@ class TaskScheduler:
         # An earlier hub found that the task may run. This hub does not know which engines the task may follow.
         return task.sent_by is SentBy.EARLIER_HUB and (task.after is not None or task.follow is not None)
 
-    def _place_anew(self, task: Task) -> None:
-        """Place a task that had an engine before."""
-        must_ask_anew = self._must_ask_anew(task)
-        if task.sent_by is SentBy.EARLIER_HUB:
-            task.sent_by = SentBy.PERHAPS_EARLIER_HUB
+    def _place_anew(self, task: Task, pause: float = 0.0) -> None:
+        """Place a task that had an engine before, perhaps after a pause of this many seconds."""
         task.waited = 0.0  # the wait begins anew
         if task.aborted:
             self._fail(task, None, TaskAborted(NOT_BEGUN))
-        elif must_ask_anew:
+        elif pause:
+            task.state = TaskState.PAUSED
+            self._start_timer(task)
+            task.pause = self._host.start_pause(task, pause)
+        else:
+            self._continue(task)
+        if task.worker is None and task.state is not TaskState.DONE:
+            self._host.task_queued_again(task)
+
+    def _continue(self, task: Task) -> None:
+        must_ask_anew = self._must_ask_anew(task)
+        if task.sent_by is SentBy.EARLIER_HUB:
+            task.sent_by = SentBy.PERHAPS_EARLIER_HUB
+        if must_ask_anew:
             self._look_up_dependencies(task)
         else:
             self._place(task)
-        if task.worker is None and task.state is not TaskState.DONE:
-            self._host.task_queued_again(task)
 
     def _place(self, task: Task) -> None:
         """Run, queue or fail a task that has no engine."""
@@ -446,7 +500,7 @@ class TaskScheduler:
 
         New tasks are queued behind these tasks, until the worker has got all queued tasks for which it has room.
         """
-        if worker.state is not _USABLE:
+        if not worker.takes_tasks:
             self._update_room(worker)
             return
         if worker.feeding:
@@ -473,9 +527,10 @@ class TaskScheduler:
 
     def _assign(self, task: Task, worker: Worker) -> None:
         self._assignments += 1
+        task.attempts += 1
         worker.last_used = self._assignments
         if task.timer is not None:
-            self._stop_timer(task)
+            self._stop_timers(task)
         self._put_on(task, worker)
         self._host.task_assigned(task, worker)
 
@@ -500,7 +555,7 @@ class TaskScheduler:
 
     def _update_room(self, worker: Worker) -> None:
         self.with_room.discard(worker)
-        if worker.state is _USABLE and not worker.feeding and (not self.hwm or len(worker.running) < self.hwm):
+        if worker.takes_tasks and not worker.feeding and (not self.hwm or len(worker.running) < self.hwm):
             self.with_room.add(worker)
 
     def _forgive(self, task: Task) -> None:
@@ -524,7 +579,7 @@ class TaskScheduler:
     def _forget(self, task: Task) -> None:
         task.state = _DONE
         del self.tasks[task.msg_id]
-        self._stop_timer(task)
+        self._stop_timers(task)
         if task.after is not None or task.follow is not None:
             for msg_id in task.depends_on:
                 dependents = self.dependents.get(msg_id)

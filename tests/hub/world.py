@@ -48,6 +48,11 @@ class FakeHost:
         self.started: list[EngineConnector] = []
         self.asked_hearts: list[EngineConnector] = []
         """The engines whose hearts were asked; a test says with `World.heart_asked` which have answered."""
+        self.killed: list[EngineConnector] = []
+        """The engines that the hub wanted to be killed, and of these, those in `local` were."""
+        self.local: set[str] = set()
+        self.changes = 0
+        """How often a fact about an engine has changed that the next hub is to know."""
         self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
@@ -83,6 +88,13 @@ class FakeHost:
 
     def ask_heart(self, engine: EngineConnector) -> None:
         self.asked_hearts.append(engine)
+
+    def kill_engine(self, engine: EngineConnector) -> bool:
+        self.killed.append(engine)
+        return engine.uuid in self.local
+
+    def engine_changed(self) -> None:
+        self.changes += 1
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.to_reach.append((engine, channel))

@@ -6,6 +6,7 @@ A queue asks only about an answer of an engine in `Attention.engines`. So the an
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..wire.messages import Message
@@ -24,9 +25,6 @@ class Watching(Protocol):
     def lost(self, engine: EngineConnector, msg_id: str) -> bool:
         """Handle a request whose answer was lost. Return False if the queue is to handle it as usual."""
 
-    def has_answered(self, ident: bytes) -> None:
-        """Note that an answer of an engine has been handled."""
-
 
 class Attention:
     """Knows the engines whose answers are looked at, and who looks."""
@@ -35,10 +33,11 @@ class Attention:
         self.engines: Counter[bytes] = Counter()
         """By identity, the number of reasons for which an engine's answers are looked at."""
         self._watching: Watching | None = None
+        self._told: Sequence[Callable[[bytes], None]] = ()
 
-    def connect(self, watching: Watching) -> None:
-        """Set the part that looks at the answers. Call this once."""
-        self._watching = watching
+    def connect(self, watching: Watching, told: Sequence[Callable[[bytes], None]]) -> None:
+        """Set the part that looks at the answers, and who is told of each handled answer. Call this once."""
+        self._watching, self._told = watching, told
 
     def begin(self, ident: bytes) -> None:
         """Look at the answers of this engine, for one more reason."""
@@ -59,6 +58,6 @@ class Attention:
         return self._watching is not None and self._watching.lost(engine, msg_id)
 
     def has_answered(self, ident: bytes) -> None:
-        """Tell that an answer has been handled, see `Watching.has_answered`. For engines in `engines`."""
-        if self._watching is not None:
-            self._watching.has_answered(ident)
+        """Tell that an answer of an engine has been handled. For engines in `engines`."""
+        for tell in self._told:
+            tell(ident)

@@ -32,7 +32,9 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     - ``raw``: header, metadata and content as they came, if the record has other bytes;
     - ``retries``: the number of retries that are left; None for the number in the metadata;
     - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`;
-    - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970.
+    - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970;
+    - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
+    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
     """
 
     idents: list[bytes] = []
@@ -42,6 +44,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     refused: list[bytes] = []
     unmet: list[bytes] = []
     since: float | None = None
+    cancelled_by: str | None = None
+    runs_since: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)

@@ -66,6 +66,7 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
+        self.cancelling, self.draining, self.interrupts = parts.cancelling, parts.draining, parts.interrupts
         self.goodbyes, self.is_pending, self.result_queues = parts.goodbyes, parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
@@ -104,6 +105,8 @@ class Hub:
                 "load_request": self.queries.check_load,
                 "resubmit_request": self.queries.resubmit_task,
                 "abort_request": self.queries.abort_request,
+                "cancel_request": parts.orders.cancel_request,
+                "drain_request": parts.orders.drain_request,
                 "shutdown_request": self.queries.shutdown_request,
                 "become_dask_request": self.queries.become_dask,
                 "stop_distributed_request": self.queries.stop_distributed,

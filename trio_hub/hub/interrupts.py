@@ -7,8 +7,8 @@ stock engine gets a signal from its nanny, and the signal hits what runs when it
   requests is aborted instead, which a stock engine does when the request's turn comes, and interrupted if that is late;
 - from the signal until it has landed, the engine is held: it gets nothing new. It has landed when the nanny has
   answered, or when a request has ended with a KeyboardInterrupt;
-- a stock engine may handle the signal late. If a task that nobody meant ends with a KeyboardInterrupt, before the engine
-  has carried out a whole request that was sent after the landing, the task is run again.
+- a stock engine may handle the signal late. If a task that nobody meant ends with a KeyboardInterrupt, before the
+  engine has carried out a whole request that was sent after the landing, the task is run again.
 
 A request that has not ended when its grace is over is ended with its engine.
 """
@@ -64,8 +64,8 @@ class InterruptState(Enum):
     BEHIND = "behind"
     """The request may wait behind others at its engine, or the engine is not back yet. Next: `UNDER_WAY`."""
     UNDER_WAY = "under way"
-    """The interrupt was sent. When the engine, or its nanny, has answered: `LANDED`, or `BEHIND` if the request does not
-    run. When the grace is over: `KILLING`."""
+    """The interrupt was sent. When the engine, or its nanny, has answered: `LANDED`, or `BEHIND` if the request does
+    not run. When the grace is over: `KILLING`."""
     LANDED = "landed"
     """The engine has got the interrupt. When the grace is over: `KILLING`."""
     KILLING = "killing"
@@ -83,9 +83,7 @@ class Interrupt:
     - ``aborted``: whether the engine was asked not to begin the request.
     """
 
-    __slots__ = (
-        *("aborted", "began", "engine", "error_of", "grace", "msg_id", "purpose", "queue", "state", "timer"),
-    )
+    __slots__ = (*("aborted", "began", "engine", "error_of", "grace", "msg_id", "purpose", "queue", "state", "timer"),)
 
     def __init__(
         self,
@@ -370,7 +368,9 @@ class Interrupts:
         if task is not None:
             self._scheduler.take_away(task)
         else:
-            error = f"an interrupt of another request has hit {msg_id} on engine {engine.id}: it may have been carried out"
+            error = (
+                f"an interrupt of another request has hit {msg_id} on engine {engine.id}: it may have been carried out"
+            )
             queue.give_up(engine.ident, msg_id, EngineError(f"{error} in part"))
         self._attention.has_answered(engine.ident)
 

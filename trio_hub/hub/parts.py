@@ -16,18 +16,22 @@ from .answers import Answers
 from .assignments import Assignments
 from .attention import Attention
 from .broadcasts import Broadcasts
+from .cancelling import Cancelling
 from .changes import EngineChanges
 from .control import ControlChannel
 from .direct import DirectQueue
+from .draining import Draining
 from .engines import Engines
 from .gathering import Gathering
 from .goodbyes import Goodbyes
 from .heartmonitor import HeartMonitor
 from .hearts import Hearts
 from .intake import Intake
+from .interrupts import Interrupts
 from .labels import Labels
 from .late import LateResults
 from .notices import Notices
+from .orders import Orders
 from .output import Output
 from .owed import OwedResults
 from .ports import Host, Queue, SentResults
@@ -152,6 +156,7 @@ class Parts:
             notices,
             heartmonitor,
             changes,
+            now,
             hb_period=hb_period,
             engine_info=engine_info or {},
             usage_period=usage_period,
@@ -222,6 +227,44 @@ class Parts:
             intake=intake,
             abort=aborting.abort_with,
         )
+        self.interrupts = interrupts = Interrupts(
+            host,
+            session,
+            now,
+            notices=notices,
+            attention=attention,
+            routes=routes,
+            control=self.control,
+            engines=engines,
+            tasks=tasks,
+            broadcasts=broadcasts,
+        )
+        self.cancelling = cancelling = Cancelling(
+            host,
+            store,
+            now,
+            notices=notices,
+            intake=intake,
+            routes=routes,
+            engines=engines,
+            tasks=tasks,
+            direct=direct,
+            broadcasts=broadcasts,
+            gathering=gathering,
+            interrupts=interrupts,
+            is_pending=self.is_pending,
+        )
+        self.draining = draining = Draining(
+            host,
+            now,
+            notices=notices,
+            attention=attention,
+            control=self.control,
+            engines=engines,
+            tasks=tasks,
+            interrupts=interrupts,
+        )
+        self.orders = Orders(session, engines=engines, cancelling=cancelling, draining=draining)
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.
         self.recovery = Recovery(
@@ -235,6 +278,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
+            cancel_again=cancelling.cancel_again,
         )
         returning = ReturningEngines(
             host,
@@ -282,10 +326,12 @@ class Parts:
         routes.connect(self.result_queues, returning.engine_proven)
         # Routes and tasks are told of a lost engine before the queues whose requests fail: tasks may depend on these.
         engines.connect(
-            tasks.engine_joined,
+            draining.engine_joined,
             returning.engine_returned,
-            (routes, tasks, direct, broadcasts, self.control),
+            (routes, tasks, interrupts, draining, direct, broadcasts, self.control),
         )
+        attention.connect(interrupts, (interrupts.has_answered, draining.has_answered))
+        assignments.limits.connect(cancelling.run_too_long)
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a task, direct request or broadcast with this msg_id waits for its answer."""

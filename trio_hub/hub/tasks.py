@@ -6,7 +6,7 @@ A message that is passed on keeps its frames; only its routing identities change
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from sys import intern
 from typing import Any
@@ -83,6 +83,7 @@ class TaskQueue:
         self._announcer = announcer
         self._assignments = assignments
         self.scheduler = assignments.scheduler
+        self._limits, self._limited = assignments.limits, assignments.limits.runs
         self.submitted = 0
         """The number of received tasks."""
 
@@ -166,6 +167,8 @@ class TaskQueue:
         status = metadata.status or self._answers.status_in_content(msg)
         if ident in self._attended and self._attention.take(self, ident, msg, status):
             return
+        if msg_id in self._limited:
+            self._limits.end(msg_id)
         final = self.scheduler.result(
             task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
         )
@@ -197,11 +200,15 @@ class TaskQueue:
 
     # Engines
 
-    def engine_joined(self, engine: EngineConnector) -> None:
-        """Add an engine, which is usable or expected, to the scheduler."""
+    def engine_joined(self, engine: EngineConnector, *, drained: bool = False) -> None:
+        """Add an engine, which is usable or expected, to the scheduler; without giving it tasks if it is drained."""
         is_usable = engine.state is EngineState.ALIVE
-        state = WorkerState.USABLE if is_usable else WorkerState.EXPECTED
+        state = WorkerState.USABLE if is_usable and not drained else WorkerState.EXPECTED
         engine.worker = self.scheduler.add_engine(engine.ident, state)
+        if drained:
+            self.scheduler.drain(engine.worker)
+            if is_usable:
+                self.scheduler.engine_back(engine.worker)
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Give a lost engine no more tasks. It may still answer the tasks that it runs."""
@@ -275,6 +282,9 @@ class TaskQueue:
         if engine is None or engine.worker is None:
             return task
         self.scheduler.inherit(task, engine.worker)
+        if task.rules.max_runtime:
+            since = custody.runs_since
+            self._limits.begin(task, engine.worker, None if since is None else datetime.fromtimestamp(since, UTC))
         return None
 
     def resume(self, task: Task) -> None:

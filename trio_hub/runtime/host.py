@@ -116,6 +116,12 @@ class RuntimeHost:
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.nursery.start_soon(self._reach_engine, engine, channel, name=f"reach engine {engine.id} on {channel}")
 
+    def kill_engine(self, engine: EngineConnector) -> bool:
+        return self.local_engines.kill(engine)
+
+    def engine_changed(self) -> None:
+        self.tell_change()
+
     def ask_heart(self, engine: EngineConnector) -> None:
         self.heartbeat.ask(engine)
 

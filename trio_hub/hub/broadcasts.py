@@ -19,7 +19,7 @@ from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
-from ..wire.messages import BroadcastMetadata, Message, ResultMetadata, Session, error_content
+from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
@@ -167,8 +167,7 @@ class Broadcasts:
 
     def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
         engine = self._by_ident.get(_ident(uuid))
-        direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
-        direct.behind = "" if engine is None else engine.newest_task
+        direct = _sent_to(engine, Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast))
         if engine is None or self._intake.stopping:
             if engine is None and self._changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
@@ -195,20 +194,11 @@ class Broadcasts:
                 self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
             return
         metadata = self._answers.metadata_of(msg)
-        if ident in self._attended:
-            status = metadata.status or self._answers.status_in_content(msg)
-            if self._attention.take(self, ident, msg, status):
-                return
-        self._pass_on(ident, msg, direct, metadata)
-        if ident in self._attended:
-            self._attention.has_answered(ident)
-
-    def _pass_on(self, ident: bytes, msg: Message, direct: Direct, metadata: ResultMetadata) -> None:
-        """Pass on, or gather, the answer to a share."""
-        msg_id = msg.parent.msg_id
+        status = metadata.status or self._answers.status_in_content(msg)
+        if ident in self._attended and self._attention.take(self, ident, msg, status):
+            return
+        self._answered(ident, msg_id, status)
         if direct.broadcast is None:
-            status = metadata.status or self._answers.status_in_content(msg)
-            self._answered(ident, msg_id, status)
             asked = Asked.of("broadcast_in", direct)
             self._answers.save_result("broadcast", ident, msg, asked, metadata, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
@@ -219,7 +209,6 @@ class Broadcasts:
         except WireError as error:
             self._notices.unreadable("broadcast result", error)
             content = error_content("WireError", str(error))
-        self._answered(ident, msg_id, content.get("status"))
         self._gathering.gather(direct.broadcast, ident.decode(), Answer(content, msg.buffers, metadata.started))
         if metadata.idle_topic is not None:
             self._answers.publish_idle(ident, msg, metadata.idle_topic)
@@ -228,6 +217,8 @@ class Broadcasts:
         self.unanswered.answered(ident, msg_id)
         if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
             engine.completed += 1
+        if ident in self._attended:
+            self._attention.has_answered(ident)
 
     def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         """Answer an engine's share of a broadcast with an error, and record the error. Never raises."""
@@ -303,6 +294,11 @@ class Broadcasts:
 
 def _ident(uuid: str) -> bytes:
     return uuid.encode("utf-8", "replace")
+
+
+def _sent_to(engine: EngineConnector | None, direct: Direct) -> Direct:
+    direct.behind = "" if engine is None else engine.newest_task
+    return direct
 
 
 def _lane_of(engine: EngineConnector | None) -> Lane:

@@ -30,7 +30,8 @@ from .engines import Engines
 from .events import TaskCancelled as Cancelled
 from .gathering import Gathering
 from .intake import Intake
-from .interrupts import DEFAULT_GRACE, Interrupts, Purpose
+from .interrupt import Purpose
+from .interrupts import DEFAULT_GRACE, Interrupts
 from .notices import Notices
 from .ports import Host, Queue
 from .routes import Routes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import EngineError
 from ..schedulers.task import Worker
@@ -106,6 +107,7 @@ class EngineConnector:
     - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard;
     - ``aims_interrupts``: whether the engine interrupts only the request that an interrupt names, as this project's do;
     - ``held``: whether the engine gets nothing but control requests for a moment, since an interrupt is under way;
+    - ``seconds_left``: how long the engine will be there, as it said at its registration; None if it did not;
     - ``leaves_at``: when the engine will be gone, by the hub's clock, in seconds since 1970; None if not known.
     """
 
@@ -127,6 +129,7 @@ class EngineConnector:
         "pid",
         "routes",
         "scope",
+        "seconds_left",
         "state",
         "told_to_stop",
         "usage",
@@ -157,6 +160,7 @@ class EngineConnector:
         self.usage: EngineUsage | None = None
         self.aims_interrupts = False
         self.held = False
+        self.seconds_left: float | None = None
         self.leaves_at: float | None = None
 
     def __repr__(self) -> str:
@@ -165,6 +169,21 @@ class EngineConnector:
     @property
     def pending(self) -> set[str]:
         return set(self.mux.pending).union(self.broadcast.pending, self.worker.running if self.worker else ())
+
+    def parks(self, channel: str) -> bool:
+        """Return whether messages on this channel wait, since the engine is coming back, or held."""
+        return self.state.is_coming_back or (self.held and channel != "control_out")
+
+    def note_facts(self, host: str | None, content: dict[str, Any]) -> None:
+        """Note the address from which the engine registers, and what it says of itself in its registration request."""
+        self.host = host
+        self.aims_interrupts = content.get("aims_interrupts") is True
+        self.note_time(content.get("seconds_left"))
+
+    def note_time(self, seconds_left: Any) -> None:
+        """Note how many seconds the engine will still be there; any other value: that is not known."""
+        is_number = isinstance(seconds_left, int | float) and not isinstance(seconds_left, bool)
+        self.seconds_left = float(seconds_left) if is_number and 0 <= seconds_left < math.inf else None
 
     def has(self, msg_id: str) -> bool:
         """Return whether the engine has this request, and has not answered it."""

@@ -20,7 +20,8 @@ from .connector import EngineConnector, EngineState, Scope
 from .control import ControlChannel
 from .engines import Engines
 from .events import EngineDraining
-from .interrupts import DEFAULT_GRACE, Interrupts, Purpose
+from .interrupt import Purpose
+from .interrupts import DEFAULT_GRACE, Interrupts
 from .notices import Notices
 from .ports import Host
 from .tasks import TaskQueue
@@ -89,7 +90,6 @@ class Draining:
         self._control = control
         self._engines = engines
         self._tasks = tasks
-        self._scheduler = tasks.scheduler
         self._interrupts = interrupts
         self.drains: dict[bytes, Drain] = {}
         """The drains, by the identities of the engines. A gone engine that may return keeps its drain."""
@@ -125,7 +125,7 @@ class Draining:
             self._attention.begin(engine.ident)
         log.info("an engine is drained", engine=engine.id, uuid=engine.uuid, by=drain.by, then=drain.then)
         if engine.worker is not None:
-            self._scheduler.drain(engine.worker)
+            self._tasks.scheduler.drain(engine.worker)
         self._start_timer(engine, drain)
         self._tell(engine, drain, draining=True)
         self._look(engine, drain)
@@ -143,7 +143,7 @@ class Draining:
             return False
         log.info("an engine is drained no longer", engine=engine.id, uuid=engine.uuid, by=by)
         if engine.worker is not None:
-            self._scheduler.undrain(engine.worker)
+            self._tasks.scheduler.undrain(engine.worker)
         self._tell(engine, Drain(printable(by[:MAX_BY]), "", None), draining=False)
         self._host.engine_changed()
         return True
@@ -163,7 +163,7 @@ class Draining:
 
     def _deadline_over(self, ident: bytes, drain: Drain) -> None:
         """Take away the tasks that an engine still runs."""
-        worker = self._scheduler.workers.get(ident)
+        worker = self._tasks.scheduler.workers.get(ident)
         engine = self._engines.by_ident.get(ident)
         if self.drains.get(ident) is not drain or worker is None or engine is None:
             return
@@ -192,11 +192,20 @@ class Draining:
 
     def engine_joined(self, engine: EngineConnector) -> None:
         """Add an engine to the scheduler; if it is drained, without giving it tasks."""
+        self.note_time(engine)
         drain = self.drains.get(engine.ident)
         self._tasks.engine_joined(engine, drained=drain is not None)
-        if drain is not None:
+        if drain is not None and engine.worker is not None:
+            self._tasks.scheduler.drain(engine.worker)
+            if engine.state is EngineState.ALIVE:
+                self._tasks.scheduler.engine_back(engine.worker)
             self._start_timer(engine, drain)
             self._look(engine, drain)
+
+    def note_time(self, engine: EngineConnector) -> None:
+        """Note when an engine will be gone, if it has said how long it will be there."""
+        seconds = engine.seconds_left
+        engine.leaves_at = None if seconds is None else self._now().timestamp() + seconds
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the drain of an engine that does not come back."""

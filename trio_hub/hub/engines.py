@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from ..logs import get_logger
@@ -60,7 +59,6 @@ class Engines:
         notices: counts and logs ignored messages and errors.
         heartmonitor: counts the heartbeats.
         changes: keeps the recent changes for clients that may have missed them.
-        now: the current time, aware and in UTC.
         hb_period: milliseconds between pings; sent to engines that register.
         engine_info: connection info for engines; sent to engines that register.
         usage_period: seconds between the reports that engines of this project are asked for; 0: none.
@@ -74,7 +72,6 @@ class Engines:
         notices: Notices,
         heartmonitor: HeartMonitor,
         changes: EngineChanges,
-        now: Callable[[], datetime],
         *,
         hb_period: int,
         engine_info: dict[str, Any],
@@ -86,7 +83,6 @@ class Engines:
         self._notices = notices
         self._heartmonitor = heartmonitor
         self.changes = changes
-        self._now = now
         self.hb_period, self.engine_info = hb_period, engine_info
         self._asks = {"usage_period": usage_period} if usage_period else {}
         self.alive: dict[int, EngineConnector] = {}
@@ -141,9 +137,7 @@ class Engines:
             log.warning("refused a registration", kind="registration_refused", error=error)
             self._replies.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
             return None
-        engine.host = self._host.peer_address()
-        engine.aims_interrupts = content.get("aims_interrupts") is True
-        engine.leaves_at = self._leaves_at(content.get("seconds_left"))
+        engine.note_facts(self._host.peer_address(), content)
         if named := _WITH_PID.fullmatch(msg.header.msg_id):
             engine.pid = int(named[1])
         told = {"id": engine.id, "hb_period": self.hb_period, "connection_info": self.engine_info} | self._asks
@@ -161,16 +155,6 @@ class Engines:
         if self._host.listening:
             self._notices.tell(EngineRequested(engine.id, engine.uuid, engine.host, engine.pid))
         return engine
-
-    def _leaves_at(self, seconds_left: Any) -> float | None:
-        """Return when an engine leaves that has so many seconds left, as in `EngineConnector.leaves_at`."""
-        if isinstance(seconds_left, bool) or not isinstance(seconds_left, int | float) or not seconds_left >= 0:
-            return None
-        return self._now().timestamp() + seconds_left
-
-    def has_left(self, engine: EngineConnector, seconds_left: Any) -> None:
-        """Note how many seconds an engine will still be there; not a number: it is not known."""
-        engine.leaves_at = self._leaves_at(seconds_left)
 
     @property
     def next_engine_id(self) -> int:

@@ -105,8 +105,7 @@ class Hub:
                 "load_request": self.queries.check_load,
                 "resubmit_request": self.queries.resubmit_task,
                 "abort_request": self.queries.abort_request,
-                "cancel_request": parts.orders.cancel_request,
-                "drain_request": parts.orders.drain_request,
+                **parts.orders.handlers,
                 "shutdown_request": self.queries.shutdown_request,
                 "become_dask_request": self.queries.become_dask,
                 "stop_distributed_request": self.queries.stop_distributed,
@@ -236,8 +235,6 @@ class Hub:
                 self.routes.engine_connection_lost(engine, channel)
         except Exception as error:
             self.notices.failed("connection", error, uuid=ident, channel=channel)
-
-    # Calls that parts have asked for
 
     def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
         """Make a call that a part has asked for, when the store has answered or a timer has ended. Never raises."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from ..schedulers.task import Task, Worker
@@ -44,11 +44,11 @@ class RunLimits:
         """Set the callback for a task that runs for too long; it gets the time at which the attempt began."""
         self._too_long = too_long
 
-    def begin(self, task: Task, worker: Worker, began: datetime | None = None) -> None:
-        """Time an attempt at a task that has a limit, from now on, or from an earlier time."""
+    def begin(self, task: Task, worker: Worker, since: float | None = None) -> None:
+        """Time an attempt at a task that has a limit, from now on, or from an earlier time in seconds since 1970."""
         self.end(task.msg_id)
         now = self._now()
-        run = self.runs[task.msg_id] = _Run(began or now)
+        run = self.runs[task.msg_id] = _Run(now if since is None else datetime.fromtimestamp(since, UTC))
         left = task.rules.max_runtime - (now - run.began).total_seconds()
         run.timer = self._host.call_later(max(left, 0.0), partial(self._is_over, task, worker, run))
 

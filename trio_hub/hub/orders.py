@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..wire.messages import Message, Session
@@ -28,6 +29,10 @@ class Orders:
         self._engines = engines
         self._cancelling = cancelling
         self._draining = draining
+        self.handlers: dict[str, Callable[[list[bytes], Message], RunningQuery | Reply]] = {
+            "cancel_request": self.cancel_request,
+            "drain_request": self.drain_request,
+        }
 
     def cancel_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Cancel requests, and reply with what is done to each, see `trio_hub.hub.cancelling`.
@@ -77,7 +82,8 @@ class Orders:
         engine = self._engine(uuid) if isinstance(uuid, str) else None
         if engine is None or sender[0] != engine.ident:
             raise KeyError(f"no engine with the uuid {str(uuid)[:100]!r} has sent this")
-        self._engines.has_left(engine, content.get("seconds_left"))
+        engine.note_time(content.get("seconds_left"))
+        self._draining.note_time(engine)
         if content.get("drain") is not False:
             self._draining.drain(engine, by="the engine itself", deadline=_seconds(content, "seconds_left"))
         return Reply("drain_reply", {"status": "ok", "engines": {engine.uuid: "draining"}})

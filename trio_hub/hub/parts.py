@@ -43,6 +43,7 @@ from .restored import RestoredBroadcasts
 from .returning import ReturningEngines
 from .routes import Routes
 from .scattered import Scattered
+from .signals import Signals
 from .tasks import TaskQueue
 from .waiting import Details
 
@@ -156,7 +157,6 @@ class Parts:
             notices,
             heartmonitor,
             changes,
-            now,
             hb_period=hb_period,
             engine_info=engine_info or {},
             usage_period=usage_period,
@@ -227,14 +227,16 @@ class Parts:
             intake=intake,
             abort=aborting.abort_with,
         )
+        signals = Signals(
+            host, session, attention=attention, routes=routes, control=self.control, scheduler=tasks.scheduler
+        )
         self.interrupts = interrupts = Interrupts(
             host,
-            session,
             now,
-            notices=notices,
             attention=attention,
             routes=routes,
             control=self.control,
+            signals=signals,
             engines=engines,
             tasks=tasks,
             broadcasts=broadcasts,

@@ -76,9 +76,7 @@ class Routes:
 
     def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
         try:
-            if (engine.state is not _ALIVE and engine.state.is_coming_back) or (
-                engine.held and channel != "control_out"
-            ):
+            if (engine.held or engine.state is not _ALIVE) and engine.parks(channel):
                 engine.parked.append((channel, frames, msg_id))
             elif channel in engine.routes:
                 engine.routes[channel].parked.append((frames, msg_id))
@@ -93,14 +91,6 @@ class Routes:
         reason = self._notices.failed("send", error, engine=engine.id, task=msg_id, channel=channel)
         self.probes.pop(msg_id, None)
         self._queues[channel].give_up(engine.ident, msg_id, reason)
-
-    def release(self, engine: EngineConnector) -> None:
-        """Send an engine what waits since the engine was held."""
-        engine.held = False
-        if not engine.state.is_coming_back:
-            parked, engine.parked = engine.parked, []
-            for channel, frames, msg_id in parked:
-                self.send(engine, channel, frames, msg_id)
 
     def withdraw(self, engine: EngineConnector, msg_ids: Container[str], error: HubError) -> None:
         """Answer with the error the requests among these that wait for an engine's connection. They are not sent."""

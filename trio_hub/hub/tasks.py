@@ -6,7 +6,7 @@ A message that is passed on keeps its frames; only its routing identities change
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from sys import intern
 from typing import Any
@@ -201,14 +201,10 @@ class TaskQueue:
     # Engines
 
     def engine_joined(self, engine: EngineConnector, *, drained: bool = False) -> None:
-        """Add an engine, which is usable or expected, to the scheduler; without giving it tasks if it is drained."""
+        """Add an engine, which is usable or expected, to the scheduler; as expected if it is drained."""
         is_usable = engine.state is EngineState.ALIVE
         state = WorkerState.USABLE if is_usable and not drained else WorkerState.EXPECTED
         engine.worker = self.scheduler.add_engine(engine.ident, state)
-        if drained:
-            self.scheduler.drain(engine.worker)
-            if is_usable:
-                self.scheduler.engine_back(engine.worker)
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Give a lost engine no more tasks. It may still answer the tasks that it runs."""
@@ -283,8 +279,7 @@ class TaskQueue:
             return task
         self.scheduler.inherit(task, engine.worker)
         if task.rules.max_runtime:
-            since = custody.runs_since
-            self._limits.begin(task, engine.worker, None if since is None else datetime.fromtimestamp(since, UTC))
+            self._limits.begin(task, engine.worker, custody.runs_since)
         return None
 
     def resume(self, task: Task) -> None:

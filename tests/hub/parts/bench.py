@@ -97,7 +97,6 @@ class Bench:
             self.notices,
             self.heartmonitor,
             changes,
-            self.clock,
             hb_period=3000,
             engine_info={"interface": "tcp://*"},
         )

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
     "hub": {"errors", "logs", "wire", "records", "schedulers"},
-    "config": {"errors", "wire"},
+    "config": {"errors", "wire", "schedulers"},  # the value types of rules and policies
     "services": {"logs"},
     "transport": {"errors", "logs", "wire", "services"},
     "databases": {"errors", "logs", "wire", "records", "config", "services"},

@@ -531,6 +531,11 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         dashboard_admin = true
         log_level = "debug"
         log_format = "json"
+
+        [[policy]]
+        name = "night"
+        label = "night-*"
+        priority = -5
     """
     text = {
         "cluster_id": "c",
@@ -559,6 +564,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "stop_grace": "5.5",
         "hwm": "6",
         "scheme": "LRU",
+        "policies": '[{"name": "night", "label": "night-*", "priority": -5}]',
         "db": "none",
         "durability": "strict",
         "db_keep": "30D",
@@ -586,7 +592,66 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
     defaults = HubConfig()
     assert not [name for name in RULES if getattr(config, name) == getattr(defaults, name)]
     assert load(text) == config
+    assert hash(load(text)) == hash(config)
     assert load({}, {f"TRIO_HUB_{name.upper()}": value for name, value in text.items()}) == config
+
+
+# Policies
+
+NIGHT = {"name": "night", "label": "night-*", "priority": -5}
+
+
+def test_policies_are_tables_in_the_file(toml: Any) -> None:
+    table = """
+        [[policy]]
+        name = "night"
+        label = "night-*"
+        priority = -5
+
+        [[policy]]
+        name = "gpu"
+        function = "train"
+        needs = { gpu = 1, memory = "32G" }
+        label.kind = "big"
+    """
+    night, gpu = load({}, {}, toml(table)).policies
+    assert night.as_dict() == NIGHT
+    assert (gpu.function, gpu.label, gpu.said) == ("train", {"kind": "big"}, {"needs": {"gpu": 1, "memory": "32G"}})
+    assert HubConfig(policies=[NIGHT, gpu]).policies == (night, gpu)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("[[policy]]", ", number 1: a policy must have a name"),
+        (
+            '[[policy]]\nname = "a"\npriority = 1\n[[policy]]\nname = "b"\npriority = 1.5',
+            ", number 2: policy 'b': priority is '1.5': it must be a whole number from -1000 to 1000",
+        ),
+        (
+            '[[policy]]\nname = "a"\npriority = 1\n[[policy]]\nname = "a"\npriority = 2',
+            ", number 2: there is a policy 'a' already: use another",
+        ),
+        ('[policy]\nname = "a"', " is \"{'name': 'a'}\": expected a list of tables, each with a name, conditions and"),
+        ("policy = 3", " is '3': expected a list of tables"),
+    ],
+)
+def test_a_wrong_policy_is_refused_by_its_place(toml: Any, table: str, told: str) -> None:
+    file = toml(table)
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, file)
+    assert str(caught.value).startswith(f"[[policy]] in {file}{told}")
+
+
+def test_policies_are_written_in_one_way(toml: Any) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load({}, {}, toml('policies = []\n[[policy]]\nname = "a"\npriority = 1'))
+    with pytest.raises(ConfigError, match=r"^'polcy' in .* is not a setting: did you mean policy\?"):
+        load({}, {}, toml('[[polcy]]\nname = "a"'))
+    with pytest.raises(ConfigError, match=r"^policies is 'x': expected a list of tables"):
+        HubConfig(policies="x")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^TRIO_HUB_POLICIES is 'x': expected a list of tables"):
+        load({}, {"TRIO_HUB_POLICIES": "x"})
 
 
 # Profiles

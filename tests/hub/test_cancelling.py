@@ -184,7 +184,7 @@ def test_the_next_task_is_run_again_if_it_was_hit() -> None:
     assert again.header.msg_id == second
     world.answer("a", again, HIT)  # there was one signal: this is the task's own
     assert errors(world) == [(second, "KeyboardInterrupt")]
-    assert world.hub.interrupts.hits == 1
+    assert world.hub.work.interrupts.hits == 1
 
 
 def test_a_task_after_the_window_fails_by_itself() -> None:
@@ -476,8 +476,8 @@ def test_a_cancel_in_flight_goes_on_after_a_restart_of_the_hub() -> None:
     world = crashed(world)
     world.beat("a")
     world.answer_questions()
-    assert msg_id in world.hub.interrupts.open
-    assert called in world.hub.interrupts.open
+    assert msg_id in world.hub.work.interrupts.open
+    assert called in world.hub.work.interrupts.open
     world.take("task_in")
     world.answer("a", request, HIT)
     world.answer("a", direct, HIT, channel="mux_out")

@@ -344,7 +344,8 @@ def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     assert found[after]["why"] == f"it depends on {waits}"
     assert {found[msg_id]["name"] for msg_id in (runs, waits, after)} == {"divmod"}
     assert found[first]["name"] == "apply", "the type of the message, where no function is found"
-    assert found["unknown"] == {"name": None, "why": None}
+    assert [found[msg_id]["attempts"] for msg_id in (runs, waits, first)] == [1, 0, None]
+    assert found["unknown"] == {"name": None, "why": None, "attempts": None}
     assert details(world, runs, names=False)[runs]["name"] is None
 
 

@@ -51,8 +51,6 @@ class FakeHost:
         self.killed: list[EngineConnector] = []
         """The engines that the hub wanted to be killed, and of these, those in `local` were."""
         self.local: set[str] = set()
-        self.changes = 0
-        """How often a fact about an engine has changed that the next hub is to know."""
         self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
@@ -62,6 +60,7 @@ class FakeHost:
         self.dask: list[dict[str, Any]] = []
         """The arguments with which a Dask scheduler was asked for, until it is stopped."""
         self.dask_error: Exception | None = None
+        self.state_changes = 0
         self.held: tuple[str, ...] = ()
         """The channels on which nothing is received for now."""
         self.deferred: list[tuple[Message, RunningQuery]] | None = None
@@ -93,9 +92,6 @@ class FakeHost:
         self.killed.append(engine)
         return engine.uuid in self.local
 
-    def engine_changed(self) -> None:
-        self.changes += 1
-
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.to_reach.append((engine, channel))
 
@@ -122,6 +118,9 @@ class FakeHost:
         scope = FakeScope()
         self.timers.append((scope, seconds, call))
         return scope
+
+    def state_changed(self) -> None:
+        self.state_changes += 1
 
     async def become_dask(self, scheduler_args: dict[str, Any]) -> dict[str, Any]:
         if self.dask_error is not None:

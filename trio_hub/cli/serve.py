@@ -21,7 +21,7 @@ from .loading import load_run_hub
 __all__ = ["serve", "setting_options"]
 
 # All users of the machine can see a key or token on the command line, in the list of processes.
-NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token"}
+NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token", "policies"}  # and policies are tables, not a word
 HELP = {
     "profile_dir": "The path of the IPython profile. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds within which a new engine must answer its first heartbeat, and within which "

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..config import PREFIX, STOCK_VARIABLES, DatabaseURL, HubConfig
+from ..config import POLICY_TABLE, PREFIX, STOCK_VARIABLES, DatabaseURL, HubConfig
+from ..schedulers.policy import Policy
 from .translation import SECRET, Translation
 
 __all__ = ["origins", "print_settings", "sources"]
@@ -30,6 +31,8 @@ def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | N
         file = Path(environ[f"{PREFIX}CONFIG"])
     if file is not None:
         found |= {name: f"{name} in {file}" for name in tomllib.loads(file.read_text("utf-8"))}
+        if POLICY_TABLE in found:
+            found["policies"] = found.pop(POLICY_TABLE)
     names = [entry.name for entry in fields(HubConfig)]
     layers: list[dict[str, str]] = [
         found,
@@ -95,6 +98,8 @@ def print_settings(
 def _plain(value: Any) -> Any:
     if isinstance(value, DatabaseURL):
         return value.shown
+    if isinstance(value, tuple):
+        return tuple(part.as_dict() if isinstance(part, Policy) else part for part in value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -120,8 +125,10 @@ def _encryption(config: HubConfig) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(part)}" for name, part in value.items()) + "}"
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 

@@ -266,19 +266,29 @@ class Client:
         pending: list[str] = content["pending"]
         return pending
 
-    async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, str | None]]:
+    async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, Any]]:
         """Return what only a trio-hub knows of requests, by msg_id. For an ipcontroller, the answer is empty.
 
-        Each request has ``why``, the reason why it waits, and with `names` also ``name``, the name of its function.
-        Each is None if it is not known. For names, the hub may have to read the requests from its database.
+        Each request has ``why``, the reason why it waits; ``attempts``, how many attempts engines have begun at an
+        unfinished task; and with `names` also ``name``, the name of its function. Each is None if it is not known. For
+        names, the hub may have to read the requests from its database.
         """
         if self.kind != "trio-hub":
             return {}
-        found: dict[str, dict[str, str | None]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
             part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
             found |= (await self._query("details_request", {"msg_ids": part, "names": names}))["details"]
         return found
+
+    async def query(self, msg_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the hub a query by its type of message, and return the content of the reply without its status.
+
+        For queries that have no method of their own, such as ``policy_request``. The query may be sent again when the
+        hub comes back after an absence.
+        """
+        answer = await self._query(msg_type, dict(content))
+        return {key: value for key, value in answer.items() if key != "status"}
 
     async def about(self) -> dict[str, Any]:
         """Return what a trio-hub tells about itself. For an ipcontroller, the answer is empty.

@@ -2,13 +2,14 @@
 
 from .rules import DATABASES, DatabaseURL, Rule, parse_ports, split_address
 from .settings import DURABILITIES, LOG_FORMATS, LOG_LEVELS, RULES, SCHEMES, HubConfig, shown_value
-from .sources import PREFIX, STOCK_VARIABLES, load_config, profile_directory
+from .sources import POLICY_TABLE, PREFIX, STOCK_VARIABLES, load_config, profile_directory
 
 __all__ = [
     "DATABASES",
     "DURABILITIES",
     "LOG_FORMATS",
     "LOG_LEVELS",
+    "POLICY_TABLE",
     "PREFIX",
     "RULES",
     "SCHEMES",

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..schedulers.policy import Policy
 from ..wire.packers import packer_named
 from ..wire.signing import Signer
 from . import rules
+from .policies import POLICIES
 from .rules import DatabaseURL, Rule
 
 # ruff: noqa: RUF009 - each default is made by _setting, which calls dataclasses.field
@@ -146,6 +148,9 @@ class HubConfig:
     )
     scheme: str = _setting(
         "leastload", rules.choice(SCHEMES), "The rule by which the hub chooses the engine for a task."
+    )
+    policies: tuple[Policy, ...] = _setting(
+        (), POLICIES, "The rules that the hub gives to tasks that match a label, a function or a client."
     )
     db: DatabaseURL | str | None = _setting(
         None,

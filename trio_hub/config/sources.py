@@ -16,9 +16,10 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from . import rules
+from .policies import read_policies
 from .settings import RULES, HubConfig, checked, refusal
 
-__all__ = ["PREFIX", "STOCK_VARIABLES", "load_config", "profile_directory"]
+__all__ = ["POLICY_TABLE", "PREFIX", "STOCK_VARIABLES", "load_config", "profile_directory"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class _Given:
 PREFIX = "TRIO_HUB_"
 _NAMES = (*RULES, "profile")
 _PATHS = {"profile_dir", "curve_allowed_keys"}
+POLICY_TABLE = "policy"
+"""The name of the tables ``[[policy]]`` in the TOML file. They are the setting ``policies``."""
 STOCK_VARIABLES = {
     "IPP_PROFILE_DIR": "profile_dir",
     "IPP_CLUSTER_ID": "cluster_id",
@@ -157,9 +160,13 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"{label}: {path} is not TOML: {error}") from error
     layer = {}
+    if POLICY_TABLE in table:
+        if "policies" in table:
+            raise ConfigError(f"[[policy]] and policies in {path} exclude each other: write all policies as [[policy]]")
+        table["policies"] = read_policies(table.pop(POLICY_TABLE), f"[[policy]] in {path}")
     for name, value in table.items():
         if name not in _NAMES:
-            raise ConfigError(_unknown(f"{name!r} in {path}", name, _NAMES))
+            raise ConfigError(_unknown(f"{name!r} in {path}", name, (*_NAMES, POLICY_TABLE)))
         if name in _PATHS and isinstance(value, str):
             # relative to the file, not to the working directory
             value = path.absolute().parent / Path(value).expanduser()

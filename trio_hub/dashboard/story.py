@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import QueryError
+from ..hub.records import HUB_NOTES
 from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
 from ..records.record import TEXT_KEYS, TaskRecord, unpacked
@@ -17,6 +18,8 @@ __all__ = ["output_headers", "task_details", "whole_output"]
 
 MAX_TEXT = 100_000
 """The maximum length of each text in characters. The end of long output is kept, and the beginning of other texts."""
+MAX_EXPLAINED = 100
+"""The maximum number of engines for which the page says whether they could run a task."""
 
 
 async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, Any] | None:
@@ -33,6 +36,7 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
     content = unpacked("result_content", record.result_content)
     waiting = hub.core.tasks.scheduler.tasks.get(msg_id)
     output = unpacked("execute_result", record.execute_result)
+    metadata = unpacked("metadata", record.metadata)
     return {
         "row": row,
         "story": _story(watch, record, row["state"]),
@@ -47,9 +51,41 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
         "result": _result(record, content, output),
         "error": _error(content) if row["state"] == "failed" else None,
         "header": unpacked("header", record.header),
-        "metadata": unpacked("metadata", record.metadata),
+        "metadata": metadata,
+        **_rules(hub, msg_id, metadata, assigned=record.engine_uuid is not None and record.queue == "task"),
         "resubmitted_as": [record.resubmitted] if record.resubmitted else [],
         "resubmission_of": original,
+    }
+
+
+def _rules(hub: RunningHub, msg_id: str, metadata: Any, *, assigned: bool) -> dict[str, Any]:
+    """Return the rules of a task that are not the defaults, the policies that have set some, and its attempts.
+
+    For an unfinished task, also return for each engine whether it could run the task now. Engines that could are first.
+
+    Args:
+        hub: the hub.
+        msg_id: the task.
+        metadata: the metadata in its record.
+        assigned: whether an engine has had it.
+    """
+    if msg_id in hub.core.tasks.scheduler.tasks:
+        found = hub.explain(msg_id)
+        engines = sorted(found["engines"], key=lambda each: not each["may"])
+        return {
+            **{name: found[name] for name in ("rules", "policies", "attempts")},
+            "explained": engines[:MAX_EXPLAINED],
+            "explained_more": max(0, len(engines) - MAX_EXPLAINED),
+        }
+    notes = metadata.get(HUB_NOTES) if isinstance(metadata, dict) else None
+    notes = notes if isinstance(notes, dict) else {}
+    attempts = notes.get("attempts", int(assigned))
+    return {
+        "rules": notes.get("rules") or {},
+        "policies": notes.get("policies") or [],
+        "attempts": attempts,
+        "explained": [],
+        "explained_more": 0,
     }
 
 

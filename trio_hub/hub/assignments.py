@@ -24,7 +24,7 @@ from .intake import Intake
 from .limits import RunLimits
 from .notices import Notices
 from .ports import Host
-from .records import outcome_of
+from .records import outcome_of, with_rules
 from .routes import Routes
 
 __all__ = ["Assignments"]
@@ -103,12 +103,21 @@ class Assignments:
             if self._durable and task.msg_id in self.limits.runs:
                 self._update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
         else:
-            if self._durable:
-                self._update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
+            self._note_repeated(task, frames)
             frames = self._next_attempt(task, frames)
             if task.sent_by.is_left:
                 task.sent_by = SentBy.BOTH
         self._routes.send(engine, "task_out", [*task.idents, *frames], task.msg_id)
+
+    def _note_repeated(self, task: Task, frames: Frames) -> None:
+        """Note in its record that a task is sent once more: for the next hub, and for queries."""
+        changes: dict[str, Any] = {}
+        if self._durable:
+            changes["custody"] = self._custody_of(task, frames).pack()
+        if task.attempts > 1:
+            changes["metadata"] = with_rules(self._session.packer.to_json(to_bytes(frames[4])), task)
+        if changes:
+            self._update(task.msg_id, changes)
 
     def _fetched(self, task: Task, frames: Frames | HubError) -> None:
         """Send a task whose frames have been read from the store, or give it up if they could not be read."""
@@ -141,15 +150,11 @@ class Assignments:
 
     def _custody_of(self, task: Task, frames: Frames) -> Custody:
         _, _, header, parent, metadata, content, *_ = map(to_bytes, frames[:6])
-        return Custody(
-            task.idents,
-            parent,
-            None if self._session.packer.is_json else (header, metadata, content),
-            task.retries,
-            sorted(task.refused),
-            sorted(task.unmet),
-            runs_since=self.limits.since(task.msg_id),
-        )
+        raw = header, metadata, content  # the metadata in the record has the number of attempts
+        custody = Custody(task.idents, parent, raw, rules=task.rules.as_dict(), policies=list(task.policies))
+        custody.note_attempts(task)
+        custody.runs_since = self.limits.since(task.msg_id)
+        return custody
 
     def task_queued_again(self, task: Task) -> None:
         """Note in its record that a task has no engine any more, and count the memory that the task takes up.
@@ -175,7 +180,7 @@ class Assignments:
             self._note(task, custody_of(answer[task.msg_id]))
 
     def _note(self, task: Task, custody: Custody) -> None:
-        custody.retries, custody.refused, custody.unmet = task.retries, sorted(task.refused), sorted(task.unmet)
+        custody.note_attempts(task)
         custody.since = self._now().timestamp() if task.timeout else None
         custody.runs_since = None
         self._update(task.msg_id, {"custody": custody.pack()})

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import EngineError
+from ..schedulers.rules import Needs
 from ..schedulers.task import Worker
 from ..schedulers.unanswered import Lane
 from ..wire.frames import Frames
@@ -96,6 +97,7 @@ class EngineConnector:
     - ``id``: the integer by which clients name the engine; ``uuid``: the name that the engine has chosen, also its
       ZeroMQ identity on every channel (``ident``, as bytes);
     - ``host``, ``pid``: the address from which the engine registered, and its process id; None if not known;
+    - ``offers``: the engine's tags and amounts, for tasks with needs;
     - ``pending``: the msg_ids of the requests that the engine was sent and has not answered;
     - ``scope``: the cancel scope, first of the engine's registration timeout, then of its life;
     - ``completed``: the number of requests that the engine has answered, without aborted ones;
@@ -125,6 +127,7 @@ class EngineConnector:
         "loss",
         "may_return",
         "mux",
+        "offers",
         "parked",
         "pid",
         "routes",
@@ -137,9 +140,10 @@ class EngineConnector:
         "worker",
     )
 
-    def __init__(self, id: int, uuid: str) -> None:
+    def __init__(self, id: int, uuid: str, offers: Needs = ()) -> None:
         self.id = id
         self.uuid = uuid
+        self.offers = offers
         self.ident = uuid.encode("utf-8")
         self.host: str | None = None
         self.pid: int | None = None

@@ -8,11 +8,13 @@ sent once more with the same bytes has the same signature, so an engine drops it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from ..errors import WireError
 from ..records.record import TaskRecord
+from ..schedulers.task import Task
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
 
@@ -29,10 +31,13 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
 
     - ``idents``: the client's routing identities;
     - ``parent``: the packed parent header;
-    - ``raw``: header, metadata and content as they came, if the record has other bytes;
+    - ``raw``: header, metadata and content as they came, if the record has other bytes, as for messages that are not in
+      JSON and for tasks with rules;
     - ``retries``: the number of retries that are left; None for the number in the metadata;
     - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`;
     - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970;
+    - ``rules``, ``policies``, ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`; ``rules`` as
+      `TaskRules.as_dict` returns them;
     - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
     - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
     """
@@ -44,11 +49,29 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     refused: list[bytes] = []
     unmet: list[bytes] = []
     since: float | None = None
+    rules: dict[str, Any] = {}
+    policies: list[str] = []
+    attempts: int = 0
+    deaths: list[bytes] = []
     cancelled_by: str | None = None
     runs_since: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)
+
+    def note_attempts(self, task: Task) -> None:
+        """Note what may change from attempt to attempt."""
+        self.retries, self.refused, self.unmet = task.retries, sorted(task.refused), sorted(task.unmet)
+        self.attempts, self.deaths = task.attempts, list(task.deaths)
+
+    def attempts_begun(self, *, assigned: bool, lost: bool) -> int:
+        """Return how many attempts at a task of an earlier hub count.
+
+        Args:
+            assigned: whether an engine has the task. The first attempt is not noted when it begins.
+            lost: whether that engine is gone. Then the attempt does not count.
+        """
+        return max(self.attempts, int(assigned)) - int(assigned and lost)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -63,12 +86,17 @@ def custody_of(record: TaskRecord) -> Custody:
         return Custody([AWAY])
 
 
-def custody_of_request(idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None) -> Custody:
-    """Return the notes on a request that has just come."""
+def custody_of_request(
+    idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None, ruled: Task | None = None
+) -> Custody:
+    """Return the notes on a request that has just come; ``ruled`` is its task, if the task has rules."""
     parent = bytes(msg.frames[3])
-    if is_json:
+    if is_json and ruled is None:
         return Custody(idents, parent, since=since)
-    return Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
+    custody = Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
+    if ruled is not None:
+        custody.rules, custody.policies = ruled.rules.as_dict(), list(ruled.policies)
+    return custody
 
 
 def identities(custody: Custody) -> list[bytes]:

@@ -114,7 +114,7 @@ class Draining:
             raise ValueError(f"the deadline must be a number of seconds, not {deadline}")
         until = None if deadline is None else self._now().timestamp() + deadline
         self._begin(engine, Drain(printable(by[:MAX_BY]), then, until))
-        self._host.engine_changed()
+        self._host.state_changed()
 
     def _begin(self, engine: EngineConnector, drain: Drain) -> None:
         old = self.drains.get(engine.ident)
@@ -145,7 +145,7 @@ class Draining:
         if engine.worker is not None:
             self._tasks.scheduler.undrain(engine.worker)
         self._tell(engine, Drain(printable(by[:MAX_BY]), "", None), draining=False)
-        self._host.engine_changed()
+        self._host.state_changed()
         return True
 
     def _forget(self, ident: bytes) -> Drain | None:

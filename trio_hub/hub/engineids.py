@@ -1,4 +1,4 @@
-"""The names of engines: ids, which the hub gives, and uuids, which engines choose."""
+"""What engines say of themselves: ids, which the hub gives, uuids, which engines choose, and what engines offer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Container
 from itertools import count
 from typing import Any
 
+from ..errors import WireError
 from ..logs import get_logger
+from ..schedulers.rules import Needs, parse_needs
 
-__all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_uuid"]
+__all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_offers", "valid_uuid"]
 
 log = get_logger("trio_hub.hub")
 
@@ -65,3 +67,11 @@ def valid_uuid(uuid: Any, *taken: Container[bytes]) -> str:
     if any(ident in idents for idents in taken):
         raise KeyError(f"uuid {uuid!r} in use")
     return uuid
+
+
+def valid_offers(offers: Any) -> Needs:
+    """Return what an engine says that it offers (None: nothing) after checking it. Raises `ValueError`."""
+    try:
+        return parse_needs("offers", offers) if offers is not None else ()
+    except WireError as error:
+        raise ValueError(str(error)) from None

@@ -10,7 +10,7 @@ from ..logs import get_logger
 from ..wire.messages import Message, Session
 from .changes import EngineChanges
 from .connector import EngineConnector, EngineState
-from .engineids import EngineIds, requested_id, valid_uuid
+from .engineids import EngineIds, requested_id, valid_offers, valid_uuid
 from .events import (
     EngineRegistered,
     EngineRequested,
@@ -132,7 +132,7 @@ class Engines:
         self.registrations["requested"] += 1
         content = self._session.content(msg)
         try:
-            engine = self._connector(content.get("uuid"), requested_id(content.get("id")))
+            engine = self._connector(content.get("uuid"), requested_id(content.get("id")), content.get("offers"))
         except (KeyError, TypeError, ValueError) as error:
             log.warning("refused a registration", kind="registration_refused", error=error)
             self._replies.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
@@ -165,10 +165,10 @@ class Engines:
         """Give no engine an id below this one, unless the engine asks for it."""
         self._ids.reserve(next_id)
 
-    def _connector(self, uuid: Any, requested_id: int | None) -> EngineConnector:
+    def _connector(self, uuid: Any, requested_id: int | None, offers: Any = None) -> EngineConnector:
         """Return a new engine, which is in no table yet. Raises like `valid_uuid`."""
-        uuid = valid_uuid(uuid, self.by_ident, self.incoming_registrations)
-        engine = EngineConnector(self._ids.give(requested_id, self.with_id), uuid)
+        uuid, offers = valid_uuid(uuid, self.by_ident, self.incoming_registrations), valid_offers(offers)
+        engine = EngineConnector(self._ids.give(requested_id, self.with_id), uuid, offers)
         self.gone.forget(engine.ident)
         self.gone.give_id_away(engine.id)
         return engine
@@ -199,9 +199,9 @@ class Engines:
         self.alive[engine.id] = engine
         self.by_ident[engine.ident] = engine
 
-    def restore_engine(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
+    def restore_engine(self, engine_id: int | None, uuid: str, offers: Any = None) -> EngineConnector | None:
         """Take up an engine of an earlier hub as expected. If the id is None, the engine gets a new id."""
-        engine = self.of_earlier_hub(engine_id, uuid)
+        engine = self.of_earlier_hub(engine_id, uuid, offers)
         if engine is not None:
             engine.state = EngineState.EXPECTED
             self._host.start_engine(engine)
@@ -209,10 +209,10 @@ class Engines:
             self._joined(engine)
         return engine
 
-    def of_earlier_hub(self, engine_id: int | None, uuid: str) -> EngineConnector | None:
+    def of_earlier_hub(self, engine_id: int | None, uuid: str, offers: Any = None) -> EngineConnector | None:
         """Return a connector for an engine of an earlier hub, in no table yet; None if its id or uuid is unusable."""
         try:
-            return self._connector(uuid, requested_id(engine_id))
+            return self._connector(uuid, requested_id(engine_id), offers)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("an engine is not restored", engine=engine_id, error=error)
             return None

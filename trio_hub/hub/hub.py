@@ -66,7 +66,7 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
-        self.cancelling, self.draining, self.interrupts = parts.cancelling, parts.draining, parts.interrupts
+        self.work = parts.work
         self.goodbyes, self.is_pending, self.result_queues = parts.goodbyes, parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
@@ -105,13 +105,12 @@ class Hub:
                 "load_request": self.queries.check_load,
                 "resubmit_request": self.queries.resubmit_task,
                 "abort_request": self.queries.abort_request,
-                **parts.orders.handlers,
                 "shutdown_request": self.queries.shutdown_request,
                 "become_dask_request": self.queries.become_dask,
                 "stop_distributed_request": self.queries.stop_distributed,
                 "registration_request": self.engines.register_engine,
                 "unregistration_request": parts.goodbyes.unregister_engine,
-                "details_request": parts.details.details_request,
+                **parts.queries_of_commands,
                 "connection_request": self.queries.connection_request,
             }
         )

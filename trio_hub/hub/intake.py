@@ -85,11 +85,24 @@ class Intake:
 
     # To disk
 
-    def record(self, record: TaskRecord, idents: list[bytes], msg: Message, since: float | None = None) -> None:
-        """Record a request of a client; ``since`` is the time from which its timeout counts (`Custody`)."""
+    def record(
+        self,
+        record: TaskRecord,
+        idents: list[bytes],
+        msg: Message,
+        since: float | None = None,
+        ruled: Task | None = None,
+    ) -> None:
+        """Record a request of a client.
+
+        Args:
+            record, idents, msg: the record, the client's routing identities, and the request.
+            since: the time from which the timeout of the request counts (`Custody`).
+            ruled: the task, if the request is a task with rules.
+        """
         if self._durable:
             is_json = self._session.packer.is_json
-            record.custody = custody_of_request(idents, msg, is_json=is_json, since=since).pack()
+            record.custody = custody_of_request(idents, msg, is_json=is_json, since=since, ruled=ruled).pack()
         self._add(record)
         if self._store.crowded and not self._crowded:
             self._crowded = True

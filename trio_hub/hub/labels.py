@@ -47,16 +47,27 @@ class Labels:
                 return name
         return msg_type.removesuffix("_request")[:MAX_LABEL]
 
-    def _name_in(self, buffer: Buffer) -> str:
+    def function_of(self, msg_type: str, buffers: Sequence[Buffer]) -> str:
+        """Return the name of the function that a request calls, for policies; empty if it calls none, or has no name.
+
+        Unlike for labels, the name is found however many different pickles come, since rules depend on it.
+        """
+        if msg_type != "apply_request" or not buffers:
+            return ""
+        name = self._name_in(buffers[0], needed=True)
+        return self._name_in(buffers[2], needed=True) if name == _MAP and len(buffers) > 2 else name
+
+    def _name_in(self, buffer: Buffer, *, needed: bool = False) -> str:
         if len(buffer) > MAX_PICKLE:
             return ""
         pickled = bytes(buffer)
         name = self._names.get(pickled)
         self._scans = min(SCANS, self._scans + SCANS_PER_CALL)
         if name is None:
-            if self._scans < 1:
-                return ""
-            self._scans -= 1
+            if not needed:
+                if self._scans < 1:
+                    return ""
+                self._scans -= 1
             name = function_name(pickled)
             if len(self._names) >= REMEMBERED:
                 del self._names[next(iter(self._names))]

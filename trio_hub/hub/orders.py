@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..wire.messages import Message, Session
@@ -29,10 +28,6 @@ class Orders:
         self._engines = engines
         self._cancelling = cancelling
         self._draining = draining
-        self.handlers: dict[str, Callable[[list[bytes], Message], RunningQuery | Reply]] = {
-            "cancel_request": self.cancel_request,
-            "drain_request": self.drain_request,
-        }
 
     def cancel_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Cancel requests, and reply with what is done to each, see `trio_hub.hub.cancelling`.

@@ -8,7 +8,8 @@ from random import Random
 from typing import Any, Required, TypedDict
 
 from ..records import Store
-from ..wire.messages import Session
+from ..schedulers.policy import Policy
+from ..wire.messages import Message, Session
 from .aborting import Aborting
 from .admission import Admission
 from .announcer import Announcer
@@ -16,24 +17,23 @@ from .answers import Answers
 from .assignments import Assignments
 from .attention import Attention
 from .broadcasts import Broadcasts
-from .cancelling import Cancelling
 from .changes import EngineChanges
 from .control import ControlChannel
 from .direct import DirectQueue
-from .draining import Draining
 from .engines import Engines
+from .explaining import Explanations
 from .gathering import Gathering
 from .goodbyes import Goodbyes
 from .heartmonitor import HeartMonitor
 from .hearts import Hearts
 from .intake import Intake
-from .interrupts import Interrupts
 from .labels import Labels
 from .late import LateResults
 from .notices import Notices
-from .orders import Orders
+from .offers import Offers
 from .output import Output
 from .owed import OwedResults
+from .policies import Policies
 from .ports import Host, Queue, SentResults
 from .queries import Queries
 from .recovery import Recovery
@@ -43,9 +43,9 @@ from .restored import RestoredBroadcasts
 from .returning import ReturningEngines
 from .routes import Routes
 from .scattered import Scattered
-from .signals import Signals
 from .tasks import TaskQueue
 from .waiting import Details
+from .workcontrol import WorkControl
 
 __all__ = ["Parts", "Settings"]
 
@@ -71,6 +71,7 @@ class Settings(TypedDict, total=False):
     - ``now``: the current time, aware and in UTC;
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
     - ``hwm``, ``scheme``: see `TaskScheduler`;
+    - ``policies``: see `Policies`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
     - ``broadcast_channels``: the channels to engines; an engine is connected to the one with index id modulo their
@@ -85,6 +86,7 @@ class Settings(TypedDict, total=False):
     heart_token: Required[bytes]
     hwm: int
     scheme: str
+    policies: Sequence[Policy]
     max_heartmonitor_misses: int
     hb_period: int
     engine_info: dict[str, Any]
@@ -117,6 +119,7 @@ class Parts:
         heart_token: bytes,
         hwm: int = 1,
         scheme: str = "leastload",
+        policies: Sequence[Policy] = (),
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
@@ -167,6 +170,7 @@ class Parts:
         attention = Attention()
         # The queues.
         self.labels = labels = Labels()
+        self.policies = Policies(session, labels, host.state_changed, policies)
         self.announcer = Announcer(notices, labels)
         self.assignments = assignments = Assignments(
             host,
@@ -195,7 +199,8 @@ class Parts:
             "late_results": self.late_results,
             "attention": attention,
         }
-        self.tasks = tasks = TaskQueue(host, session, now, assignments=assignments, **below)
+        self.tasks = tasks = TaskQueue(host, session, now, policies=self.policies, assignments=assignments, **below)
+        self.offers = Offers(session, engines=engines, scheduler=tasks.scheduler, changed=host.state_changed)
         self.direct = direct = DirectQueue(host, session, now, request_ended=tasks.request_ended, **below)
         self.gathering = gathering = Gathering(
             session, store, notices=notices, answers=answers, request_ended=tasks.request_ended
@@ -227,46 +232,24 @@ class Parts:
             intake=intake,
             abort=aborting.abort_with,
         )
-        signals = Signals(
-            host, session, attention=attention, routes=routes, control=self.control, scheduler=tasks.scheduler
-        )
-        self.interrupts = interrupts = Interrupts(
+        self.work = work = WorkControl(
             host,
-            now,
-            attention=attention,
-            routes=routes,
-            control=self.control,
-            signals=signals,
-            engines=engines,
-            tasks=tasks,
-            broadcasts=broadcasts,
-        )
-        self.cancelling = cancelling = Cancelling(
-            host,
+            session,
             store,
             now,
             notices=notices,
+            attention=attention,
             intake=intake,
             routes=routes,
+            control=self.control,
             engines=engines,
+            assignments=assignments,
             tasks=tasks,
             direct=direct,
             broadcasts=broadcasts,
             gathering=gathering,
-            interrupts=interrupts,
             is_pending=self.is_pending,
         )
-        self.draining = draining = Draining(
-            host,
-            now,
-            notices=notices,
-            attention=attention,
-            control=self.control,
-            engines=engines,
-            tasks=tasks,
-            interrupts=interrupts,
-        )
-        self.orders = Orders(session, engines=engines, cancelling=cancelling, draining=draining)
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.
         self.recovery = Recovery(
@@ -280,7 +263,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
-            cancel_again=cancelling.cancel_again,
+            cancel_again=work.cancelling.cancel_again,
         )
         returning = ReturningEngines(
             host,
@@ -305,7 +288,6 @@ class Parts:
             abort=aborting.abort,
             is_pending=self.is_pending,
         )
-
         self.details = Details(
             session,
             store,
@@ -316,6 +298,18 @@ class Parts:
             broadcasts=broadcasts,
             engines=engines,
         )
+        self.explanations = Explanations(
+            session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details
+        )
+        self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
+            "details_request": self.details.details_request,
+            "explain_request": self.explanations.explain_request,
+            "policy_request": self.policies.policy_request,
+            "tag_request": self.offers.tag_request,
+            "cancel_request": work.orders.cancel_request,
+            "drain_request": work.orders.drain_request,
+        }
+        """The queries that only this project's clients send: their handlers, by type of message."""
 
         # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {
@@ -328,12 +322,10 @@ class Parts:
         routes.connect(self.result_queues, returning.engine_proven)
         # Routes and tasks are told of a lost engine before the queues whose requests fail: tasks may depend on these.
         engines.connect(
-            draining.engine_joined,
+            work.draining.engine_joined,
             returning.engine_returned,
-            (routes, tasks, interrupts, draining, direct, broadcasts, self.control),
+            (routes, tasks, work.interrupts, work.draining, direct, broadcasts, self.control),
         )
-        attention.connect(interrupts, (interrupts.has_answered, draining.has_answered))
-        assignments.limits.connect(cancelling.run_too_long)
 
     def is_pending(self, msg_id: str) -> bool:
         """Return whether a task, direct request or broadcast with this msg_id waits for its answer."""

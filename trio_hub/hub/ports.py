@@ -57,9 +57,6 @@ class Host(Protocol):
     def kill_engine(self, engine: EngineConnector) -> bool:
         """Kill the process of a local engine at once. Return False if the engine is not local."""
 
-    def engine_changed(self) -> None:
-        """Note that a fact about an engine has changed that the next hub is to know."""
-
     def ask_heart(self, engine: EngineConnector) -> None:
         """Ping the heart of an engine now, and call `Hub.heart_asked` when it has answered, or after a short time."""
 
@@ -83,6 +80,9 @@ class Host(Protocol):
 
     async def stop_dask(self) -> None:
         """End the Dask scheduler, if one runs."""
+
+    def state_changed(self) -> None:
+        """Save the policies, and what engines offer, for the next hub, since an administrator has changed them."""
 
     def emit(self, event: Event) -> None:
         """Pass an event to the observers. The hub calls this only while `listening` is true."""

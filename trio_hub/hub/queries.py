@@ -24,7 +24,7 @@ from .events import RecordsPurged
 from .notices import Notices
 from .owed import OwedResults
 from .ports import Host, RunningQuery
-from .records import init_record
+from .records import HUB_NOTES, init_record
 from .redelivery import Redelivery
 from .replies import Reply
 from .results import buffers_for, result_of
@@ -33,6 +33,9 @@ from .tasks import TaskQueue
 __all__ = ["Queries"]
 
 log = get_logger("trio_hub.hub")
+
+NOT_REPEATED = ("after", "follow", HUB_NOTES)
+"""Metadata that a resubmitted task does not have: dependencies, which were met the first time, and the hub's notes."""
 
 
 class Queries:
@@ -221,8 +224,7 @@ class Queries:
         old = old_record.as_dict(("header", "metadata", "content"))
         msg_id = self._session.new_msg_id()
         header = old["header"] | {"msg_id": msg_id, "date": self._now().isoformat()}
-        # without dependencies, which were met the first time
-        metadata = {key: value for key, value in (old["metadata"] or {}).items() if key not in ("after", "follow")}
+        metadata = {key: value for key, value in (old["metadata"] or {}).items() if key not in NOT_REPEATED}
         frames = self._session.write(
             header["msg_type"], old["content"], metadata=metadata, buffers=old_record.buffers or (), header=header
         )

@@ -8,11 +8,17 @@ from typing import Any
 
 from ..records.record import TaskRecord, empty_record
 from ..schedulers.dependencies import Outcome
+from ..schedulers.rules import NO_RULES
+from ..schedulers.task import Task
 from ..wire.frames import to_bytes
 from ..wire.messages import Message, parse_date
-from ..wire.packers import Packer
+from ..wire.packers import Packer, packer_named
 
-__all__ = ["empty_record", "init_record", "outcome_of", "record_of_result"]
+__all__ = ["HUB_NOTES", "empty_record", "init_record", "outcome_of", "record_of_result", "with_rules"]
+
+HUB_NOTES = "trio_hub"
+"""The key that the hub adds to the metadata in the record of a task that has rules or several attempts."""
+_json = packer_named("json")
 
 
 def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
@@ -30,6 +36,21 @@ def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, labe
         queue=queue,
         label=label,
     )
+
+
+def with_rules(metadata: bytes | None, task: Task) -> bytes | None:
+    """Return the metadata for the record of a task, with the rules that apply to it, for queries.
+
+    Under the key `HUB_NOTES`, this adds the ``rules`` that are not the defaults, the names of the ``policies`` that
+    have set some of them, and the number of ``attempts`` if there were several. If a task has none of these, its
+    metadata stays as it is. The message that engines get has none of it.
+    """
+    if task.rules is NO_RULES and not task.policies and task.attempts <= 1:
+        return metadata
+    notes: dict[str, Any] = {"rules": task.rules.as_dict(), "policies": list(task.policies)}
+    if task.attempts > 1:
+        notes["attempts"] = task.attempts
+    return _json.repacked(metadata or b"{}", {HUB_NOTES: notes})
 
 
 def record_of_result(

@@ -224,7 +224,8 @@ class Recovery:
         for uuid in sorted(uuids):
             if self._engine_of(uuid) is None:
                 known = self._engines.gone.of(uuid.encode("utf-8", "replace"))
-                engine = self._engines.restore_engine(None if known is None else known.id, uuid)
+                offers = None if known is None else dict(known.offers)
+                engine = self._engines.restore_engine(None if known is None else known.id, uuid, offers)
                 if engine is not None and known is not None:
                     engine.host, engine.pid = known.host, known.pid
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from sys import intern
 from typing import Any
 
 from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.task import SentBy, Task, TaskState, WorkerState
+from ..schedulers.rules import NO_RULES
+from ..schedulers.task import Task, TaskState, WorkerState
 from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
-from ..wire.messages import Message, Session, TaskMetadata
+from ..wire.messages import Message, Session
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
@@ -29,9 +29,11 @@ from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
 from .late import LateResults
+from .making import TaskMaker
 from .notices import Notices
+from .policies import Policies
 from .ports import Host
-from .records import init_record
+from .records import init_record, with_rules
 from .replies import Replies
 from .routes import Routes
 
@@ -46,7 +48,7 @@ class TaskQueue:
     Args:
         host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, attention,
+        policies, notices, replies, intake, answers, admission, routes, engines, announcer, late_results, attention,
             assignments: the parts below.
     """
 
@@ -56,6 +58,7 @@ class TaskQueue:
         session: Session,
         now: Callable[[], datetime],
         *,
+        policies: Policies,
         notices: Notices,
         replies: Replies,
         intake: Intake,
@@ -71,6 +74,8 @@ class TaskQueue:
         self._host = host
         self._session = session
         self._now = now
+        self._maker = TaskMaker(session, now, policies)
+        self.make_task = self._maker.make
         self._notices = notices
         self._replies = replies
         self._intake = intake
@@ -109,24 +114,14 @@ class TaskQueue:
         """Record a task, and give it to the scheduler: now or, if strict, when it is on disk. Never raises."""
         try:
             since = self._now().timestamp() if task.timeout else None
-            self._intake.record(record, task.idents, msg, since)
+            ruled = task if task.rules is not NO_RULES or task.policies else None
+            if ruled is not None:
+                record.metadata = with_rules(record.metadata, ruled)
+            self._intake.record(record, task.idents, msg, since, ruled)
             self._intake.when_recorded(task.msg_id, partial(self.submit_task, task, label))
         except Exception as error:
             self.submitted += 1
             self._assignments.task_failed(task, None, self._notices.failed("task request", error, task=task.msg_id))
-
-    def make_task(self, idents: list[bytes], msg: Message, metadata: TaskMetadata) -> Task:
-        """Return the task that a message asks for. Raises `WireError` and `InvalidDependency`."""
-        header = msg.header
-        return Task(
-            header.msg_id,
-            idents,
-            msg.frames,
-            session=intern(header.session),
-            msg_type=header.msg_type,
-            raw_header=msg.raw_header,
-            metadata=metadata,
-        )
 
     def submit_task(self, task: Task, label: Any = None) -> None:
         """Give a recorded task to the scheduler. Never raises."""
@@ -170,7 +165,11 @@ class TaskQueue:
         if msg_id in self._limited:
             self._limits.end(msg_id)
         final = self.scheduler.result(
-            task, ok=status == "ok", aborted=status == "aborted", dependencies_met=metadata.dependencies_met
+            task,
+            ok=status == "ok",
+            aborted=status == "aborted",
+            dependencies_met=metadata.dependencies_met,
+            ename="" if task.rules.retry_on is None else self._session.error_in(msg.frames)[0],
         )
         if final:
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
@@ -204,7 +203,7 @@ class TaskQueue:
         """Add an engine, which is usable or expected, to the scheduler; as expected if it is drained."""
         is_usable = engine.state is EngineState.ALIVE
         state = WorkerState.USABLE if is_usable and not drained else WorkerState.EXPECTED
-        engine.worker = self.scheduler.add_engine(engine.ident, state)
+        engine.worker = self.scheduler.add_engine(engine.ident, state, engine.offers)
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Give a lost engine no more tasks. It may still answer the tasks that it runs."""
@@ -265,21 +264,12 @@ class TaskQueue:
             The task, if no engine has it, else None. Submit it (`resume`) after all requests were taken over.
         """
         self.submitted += 1
-        custody = custody_of(record)
-        task = self.make_task(message.idents, message, self._session.task_metadata(message))
-        task.frames = None
-        task.sent_by = SentBy.PERHAPS_EARLIER_HUB
-        if custody.retries is not None:
-            task.retries = custody.retries
-        task.refused = frozenset(custody.refused)
-        task.unmet = frozenset(custody.unmet)
-        if record.engine_uuid is None and custody.since is not None:  # else an engine has had the task: a new wait
-            task.waited = max(self._now().timestamp() - custody.since, 0.0)
+        task = self._maker.restored(record, message, lost=engine is None)
         if engine is None or engine.worker is None:
             return task
         self.scheduler.inherit(task, engine.worker)
         if task.rules.max_runtime:
-            self._limits.begin(task, engine.worker, custody.runs_since)
+            self._limits.begin(task, engine.worker, custody_of(record).runs_since)
         return None
 
     def resume(self, task: Task) -> None:

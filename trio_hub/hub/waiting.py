@@ -70,7 +70,9 @@ class Details:
         self._unanswered = (direct.unanswered.pending, broadcasts.unanswered.pending)
 
     def details_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
-        """Reply with ``why`` each request that the client names waits; with ``names``, also the name of its function.
+        """Reply with ``why`` each request that the client names waits, and with the number of ``attempts`` of a task.
+
+        With ``names``, also reply with the name of its function.
 
         Nothing is noted when a request comes, so that requests cost nothing for details that nobody asks for. So names
         are found in the requests that wait, and in the task database. There the search ends after `MOST_READ`.
@@ -97,10 +99,18 @@ class Details:
                         read += sum(map(len, record["buffers"] or ()))
                         names[msg_id] = self._name_in(record)
         details = {
-            msg_id: {"name": names.get(msg_id), "why": why_waiting(self, msg_id) or self._why_at_engine(msg_id)}
+            msg_id: {
+                "name": names.get(msg_id),
+                "why": self.why(msg_id),
+                "attempts": None if (task := self.tasks.scheduler.tasks.get(msg_id)) is None else task.attempts,
+            }
             for msg_id in msg_ids
         }
         return Reply("details_reply", {"status": "ok", "details": details})
+
+    def why(self, msg_id: str) -> str | None:
+        """Return why a request waits, for an engine or at its engine; None if it does not wait."""
+        return why_waiting(self, msg_id) or self._why_at_engine(msg_id)
 
     def _why_at_engine(self, msg_id: str) -> str | None:
         """Return why a request that was sent to its engine may not have started; None if no reason is known."""

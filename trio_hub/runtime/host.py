@@ -86,7 +86,7 @@ class RuntimeHost:
         self.hurried = trio.Event()
         """Set when local engines and the Dask scheduler get no grace any more."""
         self.engines_changed = trio.Event()
-        """Set, and replaced by a new event, whenever an engine has come or gone."""
+        """Set, and replaced by a new event, whenever an engine has come or gone, or `state_changed` is called."""
         self._readers: dict[trio.MemorySendChannel[Event], _Reader] = {}
         self._observers = Observers(channels, failures)
         self._events_ended = False
@@ -119,9 +119,6 @@ class RuntimeHost:
     def kill_engine(self, engine: EngineConnector) -> bool:
         return self.local_engines.kill(engine)
 
-    def engine_changed(self) -> None:
-        self.tell_change()
-
     def ask_heart(self, engine: EngineConnector) -> None:
         self.heartbeat.ask(engine)
 
@@ -150,6 +147,9 @@ class RuntimeHost:
 
     async def stop_dask(self) -> None:
         await self.dask.stop()
+
+    def state_changed(self) -> None:
+        self.tell_change()
 
     def emit(self, event: Event) -> None:
         if self._tracing:

@@ -1,4 +1,4 @@
-"""Takes up the connection files and the engines of an earlier hub, and saves the engines for the next hub."""
+"""Takes up the connection files and the engines of an earlier hub, and saves engines and policies for the next hub."""
 
 from __future__ import annotations
 
@@ -171,6 +171,8 @@ class SavedEngines:
     ``local`` are the processes of local engines, by process id, and ``boot`` is the boot of the system in which they
     run (`trio_hub.runtime.processes.boot_id`).
 
+    ``offers`` are the tags and amounts of engines, by uuid, and ``policies`` those that were added to the running hub.
+
     ``gone`` are the uuids, by id, of lost engines that may come back. Engines that were unregistered are not among
     them: their ids are free for other engines.
     """
@@ -181,6 +183,8 @@ class SavedEngines:
     local: dict[int, SavedProcess] = field(default_factory=dict)
     boot: str = ""
     gone: dict[int, str] = field(default_factory=dict)
+    offers: dict[str, Any] = field(default_factory=dict)
+    policies: list[Any] = field(default_factory=list)
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -200,6 +204,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
             log.warning("the next engine id in the file is no id", path=path, next_id=next_id)
             next_id = 0
         local = {pid: SavedProcess(**process) for pid, process in _rows(path, state.get("local", {}))}
+        offers, policies = dict(state.get("offers", {})), list(state.get("policies", []))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -207,7 +212,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places, local, state.get("boot", ""), gone)
+        return SavedEngines(engines, next_id, places, local, state.get("boot", ""), gone, offers, policies)
     return None
 
 
@@ -228,7 +233,7 @@ def _is_place(place: Any) -> bool:
 
 
 class EngineStateFile:
-    """Keeps a hub's engines in a file, for the next hub.
+    """Keeps a hub's engines, what they offer, and the policies that were added, in a file, for the next hub.
 
     Args:
         path: the path of the file.
@@ -255,7 +260,16 @@ class EngineStateFile:
             for engine in self._hub.engines.gone
             if engine.may_return and engine.loss not in ("request", "died")
         }
-        return SavedEngines(engines, self._hub.engines.next_engine_id, places, self._local.saved, self._boot, gone)
+        return SavedEngines(
+            engines,
+            self._hub.engines.next_engine_id,
+            places,
+            self._local.saved,
+            self._boot,
+            gone,
+            self._hub.parts.offers.saved(),
+            self._hub.parts.policies.added,
+        )
 
     def adopt(self) -> None:
         """Supervise the previous hub's local engines that still run."""
@@ -287,6 +301,8 @@ class EngineStateFile:
         engines = [*known.alive.values(), *known.gone]
         for engine in engines:
             engine.host, engine.pid = state.places.get(engine.id, (None, None))
+        self._hub.parts.offers.restore(state.offers)
+        self._hub.parts.policies.restore(state.policies)
         log.info("restored engines; their hearts are awaited", engines=len(engines), path=self.path)
 
     async def keep(self) -> None:
@@ -310,8 +326,9 @@ class EngineStateFile:
         told = asdict(state)
         if not state.local:
             del told["local"], told["boot"]
-        if not state.gone:
-            del told["gone"]
+        for name in ("gone", "offers", "policies"):
+            if not told[name]:
+                del told[name]
         try:
             write_private_file(self.path, json.dumps(told))
         except OSError as error:  # the next change of the engines causes another attempt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import trio
 
 from ..config import HubConfig
 from ..config.connectionfiles import connection_paths
-from ..errors import EngineError, HubClosedError
-from ..hub import Hub
+from ..errors import ConfigError, EngineError, HubClosedError, WireError
+from ..hub import EngineConnector, Hub
 from ..hub.events import Event
 from ..records import parse_query
+from ..schedulers.policy import Policy
 from ..services import Failures
 from .factory import HubFactory
 from .host import RuntimeHost, carry_out
@@ -147,10 +148,64 @@ class RunningHub:
         Raises:
             EngineError: No engine with this uuid is registered.
         """
+        self.core.control.shutdown_engine(self._engine(uuid))
+
+    @property
+    def policies(self) -> list[dict[str, Any]]:
+        """The policies in the order in which they apply, each with its ``source``: ``configuration`` or ``added``."""
+        return self.core.parts.policies.listed()
+
+    def add_policy(self, policy: Policy | Mapping[str, Any]) -> None:
+        """Add a policy in front of all others, for tasks that are submitted from now on.
+
+        It replaces a policy of the same name. With ``reuse``, the next hub has it, too.
+
+        Args:
+            policy: the policy; or a mapping with its ``name``, conditions and rules, as in the configuration.
+
+        Raises:
+            ConfigError: The policy cannot be used.
+        """
+        try:
+            self.core.parts.policies.add(policy.as_dict() if isinstance(policy, Policy) else policy)
+        except WireError as error:
+            raise ConfigError(str(error)) from None
+
+    def remove_policy(self, name: str) -> None:
+        """Remove a policy. A policy of the configuration comes back with the next hub.
+
+        Raises:
+            KeyError: There is no policy of this name.
+        """
+        self.core.parts.policies.remove(name)
+
+    def explain(self, msg_id: str) -> dict[str, Any]:
+        """Return the rules of an unfinished task, why it waits, and for each engine whether it could run it now.
+
+        The keys are those of the answer to ``trio-hub explain --json``.
+
+        Raises:
+            KeyError: No unfinished task has this msg_id.
+        """
+        return self.core.parts.explanations.explain(msg_id)
+
+    def tag(self, uuid: str, tags: Mapping[str, Any], *, remove: Sequence[str] = ()) -> dict[str, float | str]:
+        """Set tags and amounts of an engine, remove others, and return all that it offers then.
+
+        Raises:
+            EngineError: No engine with this uuid is registered.
+            ConfigError: A tag cannot be used.
+        """
+        try:
+            return dict(self.core.parts.offers.tag(self._engine(uuid), tags, remove))
+        except WireError as error:
+            raise ConfigError(str(error)) from None
+
+    def _engine(self, uuid: str) -> EngineConnector:
         engine = self.core.engines.by_ident.get(uuid.encode("utf-8", "replace"))
         if engine is None:
             raise EngineError(f"no engine with the uuid {uuid!r} is registered (any more)")
-        self.core.control.shutdown_engine(engine)
+        return engine
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: waiting clients get answers, and `serve_hub` returns. Idempotent.

@@ -149,6 +149,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 heart_token=secrets.token_hex(8).encode(),
                 hwm=config.hwm,
                 scheme=config.scheme,
+                policies=config.policies,
                 max_heartmonitor_misses=config.max_heartmonitor_misses,
                 hb_period=round(1000 * config.ping),
                 # only the addresses, not the key: these messages may not be encrypted

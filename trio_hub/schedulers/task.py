@@ -137,6 +137,7 @@ class Task:
     - ``sent_by``: which hub has sent the task to an engine;
     - ``aborted``: whether a client has aborted the task; then no further engine gets it;
     - ``rules``: the task's rank, limits and needs;
+    - ``policies``: the names of the policies that have set some of the rules;
     - ``attempts``: the number of attempts that engines have begun, without those that do not count (`take_away`);
     - ``deaths``: the engines with which the task was lost.
 
@@ -158,6 +159,7 @@ class Task:
         "msg_type",
         "number",
         "pause",
+        "policies",
         "queue_bytes",
         "raw_header",
         "refused",
@@ -186,6 +188,7 @@ class Task:
         raw_header: bytes = b"{}",
         metadata: TaskMetadata | None = None,
         rules: TaskRules = NO_RULES,
+        policies: tuple[str, ...] = (),
     ) -> None:
         metadata = metadata or TaskMetadata()
         self.msg_id = msg_id
@@ -215,6 +218,7 @@ class Task:
         self.refused: frozenset[bytes] = _NO_ENGINES
         self.unmet: frozenset[bytes] = _NO_ENGINES
         self.rules = rules
+        self.policies = policies
         self.attempts = 0
         self.deaths: tuple[bytes, ...] = ()
         self.state = _QUEUED

@@ -80,7 +80,7 @@ class ParentHeader(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
-    """The metadata of a task that the scheduler reads. `after` and `follow` are not parsed here."""
+    """The metadata of a task that the scheduler reads. `after`, `follow` and `rules` are not parsed here."""
 
     targets: list[str] | None = None
     retries: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = 0  # stored as 64-bit integers
@@ -88,6 +88,7 @@ class TaskMetadata(msgspec.Struct, frozen=True, gc=False):
     follow: Any = None
     timeout: float | None = None
     label: Any = None
+    rules: Any = None
 
 
 class BroadcastMetadata(msgspec.Struct, frozen=True, gc=False):

@@ -20,6 +20,7 @@ from trio_hub.hub.labels import Labels
 from trio_hub.hub.late import LateResults
 from trio_hub.hub.notices import Notices
 from trio_hub.hub.owed import OwedResults
+from trio_hub.hub.policies import Policies
 from trio_hub.hub.redelivery import Redelivery
 from trio_hub.hub.replies import Replies
 from trio_hub.hub.routes import Routes
@@ -101,6 +102,7 @@ class Bench:
             engine_info={"interface": "tcp://*"},
         )
         self.announcer = Announcer(self.notices, Labels())
+        self.policies = Policies(self.session, Labels(), self.host.state_changed)
         self.late_results = LateResults(self.answers, self.notices)
         self.attention = Attention()
         self.ended: list[tuple[str, Outcome]] = []

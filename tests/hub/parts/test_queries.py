@@ -14,7 +14,14 @@ from .bench import Bench
 
 
 def queries_on(bench: Bench) -> Queries:
-    tasks = TaskQueue(bench.host, bench.session, bench.clock, assignments=bench.assignments(), **bench.below)
+    tasks = TaskQueue(
+        bench.host,
+        bench.session,
+        bench.clock,
+        policies=bench.policies,
+        assignments=bench.assignments(),
+        **bench.below,
+    )
     bench.routes.connect({"task_out": tasks})
     return Queries(
         bench.host,

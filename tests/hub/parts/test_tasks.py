@@ -13,7 +13,14 @@ from .bench import Bench
 
 
 def queue_on(bench: Bench, uuids: str = "a") -> tuple[TaskQueue, list[EngineConnector]]:
-    queue = TaskQueue(bench.host, bench.session, bench.clock, assignments=bench.assignments(), **bench.below)
+    queue = TaskQueue(
+        bench.host,
+        bench.session,
+        bench.clock,
+        policies=bench.policies,
+        assignments=bench.assignments(),
+        **bench.below,
+    )
     bench.routes.connect({"task_out": queue})
     engines = [bench.engine(uuid, number) for number, uuid in enumerate(uuids)]
     for engine in engines:

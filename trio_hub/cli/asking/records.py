@@ -23,9 +23,11 @@ __all__ = [
     "load_of",
     "name_rows",
     "row_of",
+    "rule_lines",
     "state_of",
     "what",
     "window",
+    "work_rules",
 ]
 
 STATES = ("waiting", "running", "ok", "failed", "aborted")
@@ -42,6 +44,9 @@ ROW_KEYS = (
     "result_content",
 )
 """The record keys that `row_of` needs."""
+
+HUB_NOTES = "trio_hub"
+"""The key of the hub's notes in the metadata of a record: `trio_hub.hub.records.HUB_NOTES`. A test compares the two."""
 
 # The seconds that `find_latest` looks back, step by step. The protocol has no query for "the last hundred" records.
 _STEPS = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400)
@@ -200,3 +205,33 @@ def what(row: Mapping[str, Any], room: int | None = None) -> str:
         most = max(room - len(error) - 2, room // 3)
         label = label if len(label) <= most else label[: max(1, most - 1)] + "…"
     return f"{label}  {error}"
+
+
+def work_rules(record: Mapping[str, Any], attempts: int | None) -> dict[str, Any]:
+    """Return the rules of a task that are not the defaults, the policies that have set some, and its attempts.
+
+    Args:
+        record: The record, with the keys ``metadata``, ``queue`` and ``engine_uuid``.
+        attempts: The number of attempts that have begun, if the hub knows it. Records have it if there were several.
+    """
+    metadata = record["metadata"]
+    notes = metadata.get(HUB_NOTES) if isinstance(metadata, dict) else None
+    notes = notes if isinstance(notes, dict) else {}
+    rules, policies = notes.get("rules"), notes.get("policies")
+    if attempts is None and record["queue"] == "task":
+        attempts = notes.get("attempts", 0 if record["engine_uuid"] is None else 1)
+    return {
+        "rules": rules if isinstance(rules, dict) else {},
+        "policies": policies if isinstance(policies, list) else [],
+        "attempts": attempts,
+    }
+
+
+def rule_lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the lines about rules, policies and attempts of a task. A line without a value has None."""
+    rules = " ".join(f"{name}={one_line(value)}" for name, value in row["rules"].items())
+    return [
+        ("rules", rules or None),
+        ("policies", ", ".join(map(str, row["policies"])) or None),
+        ("attempts", None if row["attempts"] is None else str(row["attempts"])),
+    ]

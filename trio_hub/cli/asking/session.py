@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import trio
@@ -19,7 +19,7 @@ from .. import codes
 from .options import Where
 from .output import one_line
 
-__all__ = ["CommandFailed", "ask", "complain", "connected", "file_of"]
+__all__ = ["CommandFailed", "ask", "ask_trio_hub", "complain", "connected", "file_of"]
 
 T = TypeVar("T")
 
@@ -78,6 +78,17 @@ def ask(where: Where, question: Callable[[Client], Awaitable[T]], *, lost_after:
         _fail(str(error), codes.NO_HUB)
     except HubError as error:
         _fail(str(error), codes.FAILED)
+
+
+async def ask_trio_hub(client: Client, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Send a query that only a trio-hub answers, and return the content of the reply without its status.
+
+    Raises:
+        CommandFailed: The hub is an ipcontroller.
+    """
+    if client.kind != "trio-hub":
+        raise CommandFailed("the hub is an ipcontroller, which does not know this command: start a hub with trio-hub")
+    return await client.query(msg_type, content)
 
 
 def complain(message: str) -> None:

@@ -10,7 +10,7 @@ import click
 from . import options
 from .options import Where, asks_hub, example
 from .output import STATE_STYLES, clean, clock, columns, console, duration, one_line, print_json
-from .records import STATES
+from .records import STATES, rule_lines, work_rules
 
 if TYPE_CHECKING:
     from ...client import Client
@@ -200,7 +200,9 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
         row |= {key: record[key] for key in ("resubmitted", "metadata", "stdout", "stderr")}
         row |= {key: record[key] for key in ("execute_input", "execute_result")}
         await name_rows(client, [row])
-        row["why_waiting"] = await why_waiting(client, row)
+        detail = await detail_of(client, row)
+        row["why_waiting"] = detail.get("why")
+        row |= work_rules(record, detail.get("attempts"))
         return row
 
     row = ask(where, question)
@@ -212,15 +214,20 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
 
 async def why_waiting(client: Client, row: dict[str, Any]) -> str | None:
     """Return why a request has not started; None if it has finished, or if the hub does not know."""
+    why: str | None = (await detail_of(client, row)).get("why")
+    return why
+
+
+async def detail_of(client: Client, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what only the hub knows of an unfinished request; an empty dict if it has finished, or is not known."""
     from ...errors import RemoteError
 
     if row["state"] not in UNFINISHED:
-        return None
+        return {}
     try:
-        details = await client.details([row["msg_id"]])
+        return (await client.details([row["msg_id"]])).get(row["msg_id"], {})
     except RemoteError:  # an older hub
-        return None
-    return details.get(row["msg_id"], {}).get("why")
+        return {}
 
 
 def show_task(row: dict[str, Any]) -> None:
@@ -242,6 +249,7 @@ def show_task(row: dict[str, Any]) -> None:
         ("completed", moment(row["completed"])),
         ("took", duration(row["seconds"])),
     ]
+    lines += [(name, value) for name, value in rule_lines(row) if value is not None]
     if row["resubmitted"]:
         lines.append(("new msg_id", row["resubmitted"]))
     out.print(Text.assemble(f"{'state':<10}  ", (row["state"], STATE_STYLES[row["state"]])))

@@ -84,6 +84,11 @@ function* sections(
     metadata,
     resubmitted_as: later,
     resubmission_of: earlier,
+    rules,
+    policies,
+    attempts,
+    explained,
+    explained_more: unexplained,
   },
   now,
   lasting,
@@ -132,6 +137,9 @@ function* sections(
             ),
         ],
         ["Client", row.client && h("code", {}, row.client)],
+        ["Rules", ruleLine(rules)],
+        ["Policies", Array.isArray(policies) ? policies.join(", ") : null],
+        ["Attempts", attempts ? count(attempts) : null],
         ["Result", result],
         ["Resubmitted as", later?.length ? h("span", {}, later.map((id) => [link(id), " "]).flat()) : null],
         ["Resubmission of", earlier && link(earlier)],
@@ -156,12 +164,46 @@ function* sections(
       ),
     ),
   );
+  if (explained.length) yield placing(explained, unexplained);
   if (stdout) yield output("Output (stdout)", stdout, rest("stdout", noStdout, row.msg_id));
   if (stderr) yield output("Output (stderr)", stderr, rest("stderr", noStderr, row.msg_id));
   for (const text of outputs ?? []) yield output("Displayed", text);
   yield folded("Header", header);
   yield folded("Metadata", metadata);
 }
+
+/** Return rules on one line, such as "priority=5 needs={"gpu":1}". */
+const ruleLine = (rules) =>
+  Object.entries(rules ?? {})
+    .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(" ");
+
+/** Return the table that says for each engine whether it could run the task now. */
+const placing = (engines, more) =>
+  h(
+    "section",
+    { class: "card", "aria-label": "Engines for this task" },
+    h("h2", {}, "Which engine could run it"),
+    h(
+      "table",
+      { class: "placing" },
+      h("thead", {}, h("tr", {}, ["Engine", "Now", "Why"].map((title) => h("th", { scope: "col" }, title)))),
+      h(
+        "tbody",
+        {},
+        engines.map(({ id, uuid, may, text }) =>
+          h(
+            "tr",
+            {},
+            h("td", {}, h("a", { href: `#/engines/${encodeURIComponent(uuid)}`, title: uuid }, id ?? short(uuid))),
+            h("td", {}, may ? "yes" : "no"),
+            h("td", {}, text),
+          ),
+        ),
+      ),
+    ),
+    more ? h("p", { class: "muted" }, `and ${count(more)} more engines`) : null,
+  );
 
 const link = (id) => h("a", { href: `#/tasks/${encodeURIComponent(id)}`, title: id }, shortTask(id));
 

@@ -294,7 +294,7 @@ def test_dependencies_on_tasks_finished_long_ago_answer_from_the_store() -> None
         old[status] = world.submit(targets=["b"])
         [(_, request)] = world.take("task_out")
         world.answer("b", request, {"status": status, "ename": "E"})
-    world.hub.tasks.scheduler.outcomes = Outcomes()
+    world.hub.tasks.scheduler.dependencies.outcomes = Outcomes()
     world.take()
     after = world.submit(after=[old["ok"]])
     follow = world.submit(follow=old["ok"])

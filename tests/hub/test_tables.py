@@ -65,7 +65,7 @@ def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int
 def small_world(store: Store | None = None, **settings: Any) -> World:
     """Return a world whose hub has small limits for everything that it remembers."""
     world = World(store=store or NullStore(), **settings)
-    world.hub.tasks.scheduler.outcomes = Outcomes(size=1)
+    world.hub.tasks.scheduler.dependencies.outcomes = Outcomes(size=1)
     world.hub.session.replays = ReplayWindow(size=1)
     world.hub.session.lasting = ReplayWindow(size=1)
     world.hub.owed.clients = Clients(sessions=2)
@@ -175,7 +175,7 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
         "hub.owed.clients._places[]",
         "hub.notices.ignored",
         "hub.labels._names",
-        "hub.tasks.scheduler.outcomes._kinds",
+        "hub.tasks.scheduler.dependencies.outcomes._kinds",
         # the latest gone engines, and the requests that they may still answer
         "hub.broadcasts._gone._by_id",
         "hub.broadcasts._gone._by_ident",

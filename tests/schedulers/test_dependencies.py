@@ -37,8 +37,8 @@ def assert_forgotten(bench: Bench, *, queued: int = 0) -> None:
     assert len(scheduler.tasks) == len(scheduler.queue) == queued
     assert scheduler.running == 0
     assert not scheduler.dependents
-    assert not scheduler._news
-    assert bool(scheduler.queue._sessions) == bool(queued)
+    assert not scheduler.dependencies._news
+    assert scheduler.queue.keeps_nothing == (not queued)
     assert not any(worker.running for worker in bench.workers.values())
     if not queued:
         assert all(timer.cancelled for timer in bench.recorder.timers)

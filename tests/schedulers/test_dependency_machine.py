@@ -58,7 +58,7 @@ class DependencyMachine(RuleBasedStateMachine, Oracle):
         Oracle.__init__(self)
         self.pending = set(DIRECT)
         self.scheduler = TaskScheduler(self, Random(1), hwm=1)
-        self.scheduler.outcomes = Outcomes(size=6)  # small, so that the store is asked often
+        self.scheduler.dependencies.outcomes = Outcomes(size=6)  # small, so that the store is asked often
         self.live: dict[bytes, Worker] = {}
         self.lost: list[Worker] = []
         self.submitted = 0

@@ -97,7 +97,7 @@ def test_what_waited_elsewhere_goes_where_its_number_belongs() -> None:
     filled.queue.remove(between[1])
     filled.queue.remove(early[0])
     assert filled.take_all() == ["a2", "a3", "a4", "a5", "a6", "a8", "a9"]
-    assert not filled.queue._sessions
+    assert filled.queue.keeps_nothing
 
 
 def test_pools_are_open_to_those_they_name() -> None:
@@ -193,7 +193,7 @@ def test_an_empty_queue_keeps_nothing() -> None:
                 filled.push(session, targets, refused)
     filled.take_all("x")
     assert len(filled.queue) == 0
-    assert not filled.queue._sessions
+    assert filled.queue.keeps_nothing
 
 
 # Against a model

@@ -260,10 +260,8 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         for worker in self.settled:
             assert not worker.running
             assert worker not in self.runs_on.values()
-        for session in self.scheduler.queue._sessions.values():
-            assert session, "nor a session that waits for nothing"
-            wanted = {ident for task in session for ident in task.targets or ()}
-            assert session._by_engine.keys() <= wanted
+        assert self.scheduler.queue.lines.targets <= {i for task in self.scheduler.queue for i in task.targets or ()}
+        assert self.scheduler.queue.keeps_nothing == (len(self.scheduler.queue) == 0)
 
     @invariant()
     def failures_are_forgiven_only_if_nobody_else_is_left(self) -> None:
@@ -309,7 +307,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         assert len(self.answers) == len(self.tasks)
         assert not self.scheduler.tasks
         assert len(self.scheduler.queue) == 0
-        assert not self.scheduler.queue._sessions
+        assert self.scheduler.queue.keeps_nothing
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))

@@ -1,263 +1,283 @@
-"""The queue of tasks: round-robin over client sessions, and first-in-first-out within each session.
+"""The queue of tasks: higher priorities first, then sessions in turn, then first-in-first-out within a session.
 
-So a burst of 100,000 tasks from one client delays another client's next task by one task, not by 100,000.
-A task that only some engines may run does not block the tasks behind it: each session has a *pool* of tasks for each
-set of allowed engines, and only allowed engines take tasks from a pool.
+A burst of 100,000 tasks from one client delays another client's next task by one task, not by 100,000. A task that only
+some engines may run does not block the tasks behind it: there is a `Line` of tasks for each set of allowed engines and
+each demand, and only engines that may run its tasks take tasks from it.
+
+**Ageing.** Tasks of a low priority do not starve, although there is no clock. The queue counts the tasks that are
+taken. With *n* levels, one for each priority in each line, a level is *overdue* when more than ``LATE * n`` tasks were
+taken since a task was last taken from it. An engine takes from the level that has been overdue for the longest first,
+whatever its priority. Each level is served like this at most once in ``LATE * n`` tasks, so at most one task of `LATE`
+is taken out of turn. An overdue level waits for at most *n* - 1 other overdue levels. So a task that is behind *k*
+tasks in its level begins after at most ``(k + 1) * (LATE + 1) * n`` tasks were taken by engines that may run it.
+
+**Reservation.** A task that needs a large amount does not starve, either, behind tasks that need little and keep an
+engine's amounts in use. When a line is overdue, and an engine offers enough but has not enough free, the engine is
+*reserved*: it takes nothing until it has enough free. One engine at a time is reserved for a line.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Set
-from operator import attrgetter
-from typing import TypeAlias
+from typing import Any
 
-from .task import Task
+from .levels import Level, Line, Turns
+from .lines import Lines
+from .matching import Demand, Matching
+from .task import Task, Worker
 
-__all__ = ["FairQueue"]
+__all__ = ["LATE", "FairQueue"]
 
-# (targets or None for any, refused)
-_PoolKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes]]
+LATE = 16
+"""At most one task in this number is taken out of turn."""
 
 
 class FairQueue:
-    """The queued tasks. Pushing a task and taking a task cost O(1) in engines and in queued tasks.
+    """The queued tasks.
 
-    Pushing a task whose place is in front of other queued tasks costs O(log n) in the number of such tasks.
+    Pushing and taking cost O(log n) in the sessions and in the tasks that did not come in their order, O(1) in engines
+    and in other tasks, and O(n) in the number of lines from which the engine may take.
+
+    Args:
+        matching: knows which engines can run the tasks with a demand. Without it, no task has one.
     """
 
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _SessionQueue] = OrderedDict()
+    def __init__(self, matching: Matching | None = None) -> None:
+        self._matching = matching
+        self.lines = Lines(matching)
+        self._anyone = self.lines.anyone
+        """The tasks that any engine may run. This line always has a level, which may be empty."""
+        self._turns: dict[int, Turns] = {}
+        """The turns of each priority that has queued tasks."""
+        self._levels = 0
         self._length = 0
+        self._taken = 0
+        self.out_of_turn = 0
+        """The number of tasks that were taken before tasks of a higher priority, since their level was overdue."""
+        self.unreserved: list[Worker] = []
+        """Engines that were reserved for tasks that are not queued any more. The caller feeds them."""
+        self._only: Level | None = self._open_level(self._anyone, 0)
+        """The only level, if there is only one, as long as no task has targets, needs or a priority of its own."""
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Task]:
-        for session in self._sessions.values():
-            yield from session
+        for line in self.lines:
+            yield from line
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether the queue keeps nothing at all, as it must when it is empty."""
+        levels = self._anyone.levels
+        return (
+            not self._length
+            and self.lines.keep_nothing
+            and not any(level.pools for level in levels.values())
+            and not any(turns.sessions for turns in self._turns.values())
+            and len(levels) == len(self._turns) == self._levels == 1
+        )
 
     def lengths(self) -> dict[str, int]:
         """Return the number of queued tasks of each client session that has any."""
-        return {name: len(session) for name, session in self._sessions.items()}
+        lengths: dict[str, int] = {}
+        for turns in self._turns.values():
+            for name, turn in turns.sessions.items():
+                lengths[name] = lengths.get(name, 0) + turn.queued
+        return lengths
+
+    def lengths_by_priority(self) -> dict[int, int]:
+        """Return the number of queued tasks of each priority that has any."""
+        return {level: sum(turn.queued for turn in turns.sessions.values()) for level, turns in self._turns.items()}
+
+    def lengths_by_demand(self) -> dict[Demand, int]:
+        """Return the number of queued tasks of each demand that has any."""
+        lengths: dict[Demand, int] = {}
+        for line in self.lines:
+            if line.demand is not None:
+                lengths[line.demand] = lengths.get(line.demand, 0) + sum(1 for _ in line)
+        return lengths
 
     def push(self, task: Task) -> None:
-        """Add a task at the end of its pool, or in front of the tasks with higher numbers that are queued already."""
-        queue = self._sessions.get(task.session)
-        if queue is None:
-            queue = self._sessions[task.session] = _SessionQueue()
-        queue.push(task)
+        """Add a task behind the tasks of its session that have lower numbers, and before those with higher numbers."""
+        if task.targets is None and not task.refused and task.demand is None:
+            line = self._anyone
+        else:
+            line = self.lines.of(task, self._taken)
+        priority = task.rules.priority
+        level = line.levels.get(priority)
+        if level is None:
+            level = self._open_level(line, priority)
+        level.push(task)
         self._length += 1
 
-    def take(self, ident: bytes) -> Task | None:
-        """Remove and return the next task that the engine may run; None if there is none. Ends the session's turn."""
-        for name, queue in self._sessions.items():
-            task = queue.take(ident)
-            if task is not None:
-                self._length -= 1
-                if queue:
-                    self._sessions.move_to_end(name)
-                else:
-                    del self._sessions[name]
-                return task
-        return None
+    def take(self, ident: bytes, worker: Worker | None = None) -> Task | None:
+        """Remove and return the next task that an engine may run; None if there is none. End its session's turn.
+
+        Args:
+            ident: The engine's identity.
+            worker: The engine. Without it, only tasks without a demand are taken.
+        """
+        only = self._only
+        level = self._choose(ident, worker) if only is None else only
+        if level is None or not level.pools:
+            return None
+        self._taken += 1
+        line = level.line
+        level.served = line.served = self._taken
+        if only is None:
+            line.levels.move_to_end(level.priority)
+        task = level.take()
+        self._length -= 1
+        if line.reserved is not None:
+            self._unreserve(line, worker)
+        if not level.pools and only is None:
+            self._close(level)
+        return task
 
     def remove(self, task: Task) -> None:
-        """Remove a queued task. Costs O(1) for a task at the front of its pool."""
-        queue = self._sessions[task.session]
-        queue.remove(task)
+        """Remove a queued task. Costs O(1) for the first task of its session in its level."""
+        level = self._level_of(task)
+        level.remove(task)
         self._length -= 1
-        if not queue:
-            del self._sessions[task.session]
+        if not level.pools:
+            self._close(level)
 
     def remove_many(self, tasks: Iterable[Task]) -> None:
-        """Remove queued tasks. Costs O(n) in the number of tasks that are queued in the same sessions."""
-        gone: dict[str, list[Task]] = {}
+        """Remove queued tasks. Costs O(n) in the number of tasks that are queued in the same sessions and levels."""
+        gone: dict[tuple[Level, str], set[int]] = {}
         for task in tasks:
-            gone.setdefault(task.session, []).append(task)
-        for name, of_session in gone.items():
-            queue = self._sessions[name]
-            queue.remove_many(of_session)
-            self._length -= len(of_session)
-            if not queue:
-                del self._sessions[name]
+            gone.setdefault((self._level_of(task), task.session), set()).add(task.number)
+        for (level, session), numbers in gone.items():
+            level.remove_many(session, numbers)
+            self._length -= len(numbers)
+            if not level.pools:
+                self._close(level)
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
         """Remove and return, oldest first, the tasks that only this engine may run. Called when the engine has gone.
 
-        A task that any engine may run, and that no engine has refused, stays queued even if no engine remains.
+        A task that any engine may run, and that no engine has refused, stays queued even if no engine remains, or none
+        that meets its needs.
 
         Args:
             ident: The engine that has gone.
             others: The engines that remain.
         """
         taken: list[Task] = []
-        for name, queue in list(self._sessions.items()):
-            taken += queue.take_confined_to(ident, others)
-            if not queue:
-                del self._sessions[name]
+        for line in self.lines.confined_to(ident, others):
+            for level in list(line.levels.values()):
+                taken += level.clear()
+                self._close(level)
         self._length -= len(taken)
         taken.sort(key=lambda task: task.number)
         return taken
 
+    def _level_of(self, task: Task) -> Level:
+        return self.lines.of(task, self._taken).levels[task.rules.priority]
 
-class _SessionQueue:
-    """The tasks of one session: a pool of tasks for any engine, and a pool for each set of allowed engines."""
+    # Which level is next
 
-    __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools")
+    def _choose(self, ident: bytes, worker: Worker | None) -> Level | None:
+        """Return the level from which an engine takes its next task; None if there is none or the engine is reserved.
 
-    def __init__(self) -> None:
-        self._anyone = _Pool()
-        self._pools: dict[_PoolKey, _Pool] = {}
-        self._by_engine: dict[bytes, dict[_PoolKey, _Pool]] = {}
-        self._not_everyone: dict[_PoolKey, _Pool] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._anyone or self._pools)
-
-    def __len__(self) -> int:
-        return len(self._anyone) + sum(map(len, self._pools.values()))
-
-    def __iter__(self) -> Iterator[Task]:
-        yield from self._anyone
-        for pool in self._pools.values():
-            yield from pool
-
-    def push(self, task: Task) -> None:
-        if task.targets is None and not task.refused:
-            pool = self._anyone
-        else:
-            key = (task.targets, task.refused)
-            existing = self._pools.get(key)
-            pool = self._open(key) if existing is None else existing
-        pool.push(task)
-
-    def take(self, ident: bytes) -> Task | None:
-        best = self._anyone.first if self._anyone else None
-        best_key: _PoolKey | None = None
-        if self._pools:
-            for pools in (self._by_engine.get(ident), self._not_everyone):
-                for key, pool in pools.items() if pools else ():
-                    if ident not in key[1] and (best is None or pool.first.number < best.number):
-                        best, best_key = pool.first, key
-        if best is None:
-            return None
-        if best_key is None:
-            self._anyone.pop()
+        Without other priorities no level is overdue: then sessions take turns, and no task overtakes another of its
+        session.
+        """
+        lines = self._open_to(ident, worker)
+        best = overdue = None
+        best_rank: Any = None
+        for line in lines or ():
+            level = line.best
+            if level is None or not level.pools:
+                continue
+            if best is None:
+                best = level
+                continue
+            if best_rank is None:
+                best_rank = best.rank()
+            rank = level.rank()
+            if rank < best_rank:
+                best, best_rank = level, rank
+        if best is None or len(self._turns) == 1:
             return best
-        pool = self._pools[best_key]
-        pool.pop()
-        if not pool:
-            self._close(best_key)
-        return best
+        late = self._taken - LATE * self._levels
+        for line in lines or ():
+            for level in line.levels.values():
+                if level.priority < best.priority and level.pools:
+                    if level.served < late and (overdue is None or level.served < overdue.served):
+                        overdue = level
+                    break  # the others of this line were served later
+        if overdue is None:
+            return best
+        self.out_of_turn += 1
+        return overdue
 
-    def remove(self, task: Task) -> None:
-        if task.targets is None and not task.refused:
-            self._anyone.remove(task)
+    def _open_to(self, ident: bytes, worker: Worker | None) -> list[Line] | None:
+        """Return the lines from which an engine may take now; None if the engine is reserved for another line."""
+        lines = self.lines.open_to(ident)
+        if worker is None:
+            return [line for line in lines if line.demand is None]
+        assert worker.kind is not None
+        lines += worker.kind.wanted.values()
+        if len(lines) == 1:
+            return lines
+        matching = self._matching
+        assert matching is not None
+        may = []
+        for line in lines:
+            if line.demand is None or matching.fits(worker, line.demand):
+                may.append(line)
+            elif line.served < self._taken - LATE * self._levels and self._reserve(line, line.demand, worker):
+                return None
+        return may
+
+    def _reserve(self, line: Line, demand: Demand, worker: Worker) -> bool:
+        """Return whether an engine that has not enough free for the tasks of a line takes nothing, until it has."""
+        if self._matching is None or not self._matching.fits_later(worker, demand):
+            return False
+        if line.reserved is not None and line.reserved is not worker and line.reserved.takes_tasks:
+            return False
+        line.reserved = worker
+        worker.reserved = True
+        return True
+
+    def _unreserve(self, line: Line, worker: Worker | None) -> None:
+        if line.reserved is not None and line.reserved is not worker:
+            self.unreserved.append(line.reserved)
+        line.reserved = None
+
+    # Levels that come and go
+
+    def _open_level(self, line: Line, priority: int) -> Level:
+        for empty in [level for level in line.levels.values() if not level.pools]:
+            self._close_level(empty)
+        turns = self._turns.get(priority)
+        if turns is None:
+            turns = self._turns[priority] = Turns()
+        self._levels += 1
+        level = line.open(priority, turns, self._taken)
+        self._only = level if self._levels == 1 else None
+        return level
+
+    def _close_level(self, level: Level) -> None:
+        level.line.close(level)
+        self._levels -= 1
+        self._only = self._anyone.best if self._levels == 1 else None
+        if not level.turns.levels:
+            del self._turns[level.priority]
+
+    def _close(self, level: Level) -> None:
+        """Remove a level without tasks, and its line if the line has no other level.
+
+        The last level of the tasks that any engine may run stays: while there are no rules, it is the only one.
+        """
+        line = level.line
+        if line is self._anyone:
+            if len(line.levels) > 1:
+                self._close_level(level)
             return
-        key = (task.targets, task.refused)
-        pool = self._pools[key]
-        pool.remove(task)
-        if not pool:
-            self._close(key)
-
-    def remove_many(self, tasks: list[Task]) -> None:
-        gone = {task.number for task in tasks}
-        self._anyone.remove_many(gone)
-        for key, pool in list(self._pools.items()):
-            pool.remove_many(gone)
-            if not pool:
-                self._close(key)
-
-    def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
-        taken: list[Task] = []
-        for key in [*self._by_engine.get(ident, ()), *self._not_everyone]:
-            targets, refused = key
-            if targets is None:
-                confined = len(others) <= len(refused) and ident not in refused and others <= refused
-            else:
-                confined = others.isdisjoint(targets - refused)
-            if confined:
-                taken += self._pools[key]
-                self._close(key)
-        return taken
-
-    def _open(self, key: _PoolKey) -> _Pool:
-        pool = self._pools[key] = _Pool()
-        targets, refused = key
-        if targets is None:
-            self._not_everyone[key] = pool
-        else:
-            for ident in targets - refused:
-                self._by_engine.setdefault(ident, {})[key] = pool
-        return pool
-
-    def _close(self, key: _PoolKey) -> None:
-        del self._pools[key]
-        targets, refused = key
-        if targets is None:
-            del self._not_everyone[key]
-        else:
-            for ident in targets - refused:
-                pools = self._by_engine[ident]
-                del pools[key]
-                if not pools:
-                    del self._by_engine[ident]
-
-
-class _Pool:
-    """Tasks for the same engines, ordered by number.
-
-    Most tasks are pushed in the order of their numbers. The others, which waited for something else first, are kept in
-    a heap, since there may be thousands of them.
-    """
-
-    __slots__ = ("_in_order", "_late")
-
-    def __init__(self) -> None:
-        self._in_order: deque[Task] = deque()
-        self._late: list[tuple[int, Task]] = []
-
-    def __len__(self) -> int:
-        return len(self._in_order) + len(self._late)
-
-    def __bool__(self) -> bool:
-        return bool(self._in_order or self._late)
-
-    def __iter__(self) -> Iterator[Task]:
-        if not self._late:
-            return iter(self._in_order)
-        return iter(sorted([*self._in_order, *(task for _, task in self._late)], key=attrgetter("number")))
-
-    @property
-    def first(self) -> Task:
-        if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
-            return self._late[0][1]
-        return self._in_order[0]
-
-    def push(self, task: Task) -> None:
-        if not self._in_order or self._in_order[-1].number < task.number:
-            self._in_order.append(task)
-        else:
-            heapq.heappush(self._late, (task.number, task))
-
-    def pop(self) -> None:
-        """Remove the first task."""
-        if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
-            heapq.heappop(self._late)
-        else:
-            self._in_order.popleft()
-
-    def remove(self, task: Task) -> None:
-        entry = (task.number, task)
-        if self._late and entry in self._late:
-            self._late.remove(entry)
-            heapq.heapify(self._late)
-        else:
-            self._in_order.remove(task)
-
-    def remove_many(self, numbers: Set[int]) -> None:
-        self._in_order = deque(task for task in self._in_order if task.number not in numbers)
-        self._late = [entry for entry in self._late if entry[0] not in numbers]
-        heapq.heapify(self._late)
+        self._close_level(level)
+        if not line.levels:
+            self._unreserve(line, None)
+            self.lines.close(line)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from .task import Task, Worker
 
@@ -38,12 +41,49 @@ class Scheme(ABC):
     def __contains__(self, worker: object) -> bool: ...
 
     @abstractmethod
-    def choose(self, task: Task) -> Worker | None:
-        """Choose a worker for a task without targets. Return None if no worker with room may run the task."""
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def choose(self, task: Task, refuses: Callable[[Worker], bool] | None = None) -> Worker | None:
+        """Choose a worker for a task without targets. Return None if no worker with room may run the task.
+
+        Args:
+            task: The task.
+            refuses: Whether a worker may not run the task, for a reason that the task does not know.
+        """
+
+    @abstractmethod
+    def choose_over(
+        self, schemes: Sequence[Scheme], task: Task, refuses: Callable[[Worker], bool] | None = None
+    ) -> Worker | None:
+        """Choose a worker as `choose` does, from the workers of several schemes of this class."""
 
     @abstractmethod
     def choose_among(self, workers: list[Worker]) -> Worker:
         """Choose one of these workers for a task with targets. All of them have room."""
+
+
+class _Workers(Protocol):
+    """Workers, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Worker: ...
+
+
+class _Joined:
+    """The workers of several lists, by index, without a copy."""
+
+    def __init__(self, lists: list[list[Worker]]) -> None:
+        self._lists = lists
+        self._ends = list(accumulate(map(len, lists)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int, /) -> Worker:
+        place = bisect_right(self._ends, index)
+        return self._lists[place][index - self._ends[place]]
 
 
 class _Heap(Scheme):
@@ -73,7 +113,10 @@ class _Heap(Scheme):
     def __contains__(self, worker: object) -> bool:
         return worker in self._ticket_of
 
-    def choose(self, task: Task) -> Worker | None:
+    def __len__(self) -> int:
+        return len(self._ticket_of)
+
+    def choose(self, task: Task, refuses: Callable[[Worker], bool] | None = None) -> Worker | None:
         passed_over = []
         chosen = None
         while self._heap:
@@ -81,7 +124,7 @@ class _Heap(Scheme):
             worker = entry[3]
             if self._ticket_of.get(worker) != entry[2]:
                 heapq.heappop(self._heap)
-            elif task.accepts(worker.ident):
+            elif task.accepts(worker.ident) and (refuses is None or not refuses(worker)):
                 chosen = worker
                 break
             else:
@@ -89,6 +132,12 @@ class _Heap(Scheme):
         for entry in passed_over:
             heapq.heappush(self._heap, entry)
         return chosen
+
+    def choose_over(
+        self, schemes: Sequence[Scheme], task: Task, refuses: Callable[[Worker], bool] | None = None
+    ) -> Worker | None:
+        chosen = [worker for scheme in schemes if (worker := scheme.choose(task, refuses)) is not None]
+        return self.choose_among(chosen) if chosen else None
 
     def choose_among(self, workers: list[Worker]) -> Worker:
         return min(workers, key=lambda worker: (self.key(worker), worker.last_used))
@@ -138,30 +187,45 @@ class PlainRandom(Scheme):
     def __contains__(self, worker: object) -> bool:
         return worker in self._index_of
 
-    def choose(self, task: Task) -> Worker | None:
-        if not self._workers:
-            return None
-        for _ in range(16):  # few engines refuse a task, so this usually finds another; if not, all are checked
-            worker = self._pick(self._workers)
-            if task.accepts(worker.ident):
-                return worker
-        accepting = [worker for worker in self._workers if task.accepts(worker.ident)]
-        return self._pick(accepting) if accepting else None
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def choose(self, task: Task, refuses: Callable[[Worker], bool] | None = None) -> Worker | None:
+        return self._choose(self._workers, task, refuses) if self._workers else None
+
+    def choose_over(
+        self, schemes: Sequence[Scheme], task: Task, refuses: Callable[[Worker], bool] | None = None
+    ) -> Worker | None:
+        joined = _Joined([scheme.workers for scheme in schemes if isinstance(scheme, PlainRandom)])
+        return self._choose(joined, task, refuses)
 
     def choose_among(self, workers: list[Worker]) -> Worker:
         return self._pick(workers)
 
-    def _pick(self, workers: list[Worker]) -> Worker:
+    @property
+    def workers(self) -> list[Worker]:
+        return self._workers
+
+    def _choose(self, workers: _Workers, task: Task, refuses: Callable[[Worker], bool] | None) -> Worker | None:
+        for _ in range(16):  # few engines refuse a task, so this usually finds another; if not, all are checked
+            worker = self._pick(workers)
+            if task.accepts(worker.ident) and (refuses is None or not refuses(worker)):
+                return worker
+        every = [workers[index] for index in range(len(workers))]
+        accepting = [one for one in every if task.accepts(one.ident) and (refuses is None or not refuses(one))]
+        return self._pick(accepting) if accepting else None
+
+    def _pick(self, workers: _Workers) -> Worker:
         return workers[self._index(workers)]
 
-    def _index(self, workers: list[Worker]) -> int:
+    def _index(self, workers: _Workers) -> int:
         return int(self._rng.random() * len(workers))
 
 
 class TwoBin(PlainRandom):
     """Picks two workers at random, and chooses the less recently used one."""
 
-    def _pick(self, workers: list[Worker]) -> Worker:
+    def _pick(self, workers: _Workers) -> Worker:
         one, other = workers[self._index(workers)], workers[self._index(workers)]
         return one if one.last_used <= other.last_used else other
 
@@ -169,11 +233,11 @@ class TwoBin(PlainRandom):
 class Weighted(PlainRandom):
     """Picks two workers at random, weighted by 1 / (load + 1), and chooses the one with the lower load."""
 
-    def _pick(self, workers: list[Worker]) -> Worker:
+    def _pick(self, workers: _Workers) -> Worker:
         one, other = self._sample(workers), self._sample(workers)
         return one if one.load <= other.load else other
 
-    def _sample(self, workers: list[Worker]) -> Worker:
+    def _sample(self, workers: _Workers) -> Worker:
         # Rejection sampling: a worker with load n is accepted with probability 1/(n + 1), an idle one always. If all
         # workers are heavily loaded, their weights hardly differ, so giving up after 16 tries makes no difference.
         for _ in range(16):

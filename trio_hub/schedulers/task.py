@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
 from .dependencies import TaskDependency, parse_dependency
 from .rules import NO_RULES, Needs, TaskRules
+
+if TYPE_CHECKING:
+    from .matching import Demand, Kind
 
 __all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
@@ -85,7 +88,21 @@ class Timer(Protocol):
 class Worker:
     """An engine as the scheduler sees it: its running tasks, what it offers, and when it got its last task."""
 
-    __slots__ = ("draining", "feeding", "holds", "ident", "last_used", "offers", "running", "state", "takes_tasks")
+    __slots__ = (
+        "draining",
+        "feeding",
+        "free",
+        "holds",
+        "ident",
+        "kind",
+        "last_used",
+        "offers",
+        "reserved",
+        "running",
+        "shelf",
+        "state",
+        "takes_tasks",
+    )
 
     def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE, offers: Needs = ()) -> None:
         self.ident = ident
@@ -101,8 +118,16 @@ class Worker:
         self.update()
         self.feeding = False
         """Whether the engine is to get more of the queued tasks soon, before any new task."""
+        self.reserved = False
+        """Whether the engine gets no tasks until it has enough free for a task that has waited for long."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
+        self.kind: Kind | None = None
+        """What the engine offers, as far as tasks ask for it; None if the engine is gone."""
+        self.free: tuple[int, ...] = ()
+        """How much of each amount of its kind is not in use."""
+        self.shelf: tuple[int, ...] | None = None
+        """Under which free amounts its kind keeps the engine; None if it has no room, or offers nothing."""
 
     def __repr__(self) -> str:
         state = "" if self.state is WorkerState.USABLE else f" {self.state.value}"
@@ -139,7 +164,8 @@ class Task:
     - ``rules``: the task's rank, limits and needs;
     - ``policies``: the names of the policies that have set some of the rules;
     - ``attempts``: the number of attempts that engines have begun, without those that do not count (`take_away`);
-    - ``deaths``: the engines with which the task was lost.
+    - ``deaths``: the engines with which the task was lost;
+    - ``demand``: what the task needs of an engine; None if it needs nothing.
 
     Raises:
         InvalidDependency: the metadata has a dependency of an unknown form.
@@ -152,6 +178,7 @@ class Task:
         "asked_targets",
         "attempts",
         "deaths",
+        "demand",
         "follow",
         "frames",
         "idents",
@@ -221,6 +248,7 @@ class Task:
         self.policies = policies
         self.attempts = 0
         self.deaths: tuple[bytes, ...] = ()
+        self.demand: Demand | None = None
         self.state = _QUEUED
         self.worker: Worker | None = None
         self.number = 0

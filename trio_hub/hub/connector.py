@@ -109,7 +109,7 @@ class EngineConnector:
     - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard;
     - ``aims_interrupts``: whether the engine interrupts only the request that an interrupt names, as this project's do;
     - ``held``: whether the engine gets nothing but control requests for a moment, since an interrupt is under way;
-    - ``seconds_left``: how long the engine will be there, as it said at its registration; None if it did not;
+    - ``seconds_left``: how long the engine will be there, as it has just said; None once that is in ``leaves_at``;
     - ``leaves_at``: when the engine will be gone, by the hub's clock, in seconds since 1970; None if not known.
     """
 

@@ -204,8 +204,9 @@ class Draining:
 
     def note_time(self, engine: EngineConnector) -> None:
         """Note when an engine will be gone, if it has said how long it will be there."""
-        seconds = engine.seconds_left
-        engine.leaves_at = None if seconds is None else self._now().timestamp() + seconds
+        if engine.seconds_left is not None:
+            engine.leaves_at = self._now().timestamp() + engine.seconds_left
+            engine.seconds_left = None
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the drain of an engine that does not come back."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from ..records import Store
 from ..wire.messages import Session
@@ -98,6 +99,27 @@ class WorkControl:
             tasks=tasks,
             interrupts=self.interrupts,
         )
+        self._engines = engines
         self.orders = Orders(session, engines=engines, cancelling=self.cancelling, draining=self.draining)
         attention.connect(self.interrupts, (self.interrupts.has_answered, self.draining.has_answered))
         assignments.limits.connect(self.cancelling.run_too_long)
+
+    def saved(self) -> dict[str, Any]:
+        """Return what the next hub is to know of the engines, by uuid, as JSON values for `restore`."""
+        engines = [*self._engines.alive.values(), *self._engines.gone]
+        facts: dict[str, Any] = {
+            "drains": self.draining.saved,
+            "aims": sorted(engine.uuid for engine in engines if engine.aims_interrupts),
+            "leaves": {engine.uuid: engine.leaves_at for engine in engines if engine.leaves_at is not None},
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take up what an earlier hub knew of its engines. Call this after the engines were restored."""
+        aims, leaves, drains = (saved.get(name) for name in ("aims", "leaves", "drains"))
+        for engine in [*self._engines.alive.values(), *self._engines.gone]:
+            engine.aims_interrupts = isinstance(aims, list) and engine.uuid in aims
+            if isinstance(leaves, dict) and isinstance(leaves_at := leaves.get(engine.uuid), int | float):
+                engine.leaves_at = float(leaves_at)
+        if isinstance(drains, dict):
+            self.draining.restore(drains)

@@ -21,6 +21,7 @@ __all__ = [
     "SerializationError",
     "StoreError",
     "TaskAborted",
+    "TaskCancelled",
     "TaskTimeout",
     "WireError",
 ]
@@ -137,5 +138,16 @@ class TaskAborted(HubError):
     """The task was aborted before it was sent to an engine."""
 
 
+class TaskCancelled(HubError):
+    """Somebody has cancelled the request. The text says who has asked for it, when, and what it took to end it.
+
+    ``facts`` are the same facts for the record's metadata, in JSON values.
+    """
+
+    def __init__(self, text: str, facts: dict[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.facts = facts or {}
+
+
 class TaskTimeout(HubError):
-    """The time limit of a task passed before its dependencies were met."""
+    """A time limit of a task has passed: for its wait, or for its run."""

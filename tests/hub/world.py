@@ -48,6 +48,9 @@ class FakeHost:
         self.started: list[EngineConnector] = []
         self.asked_hearts: list[EngineConnector] = []
         """The engines whose hearts were asked; a test says with `World.heart_asked` which have answered."""
+        self.killed: list[EngineConnector] = []
+        """The engines that the hub wanted to be killed, and of these, those in `local` were."""
+        self.local: set[str] = set()
         self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []
@@ -84,6 +87,10 @@ class FakeHost:
 
     def ask_heart(self, engine: EngineConnector) -> None:
         self.asked_hearts.append(engine)
+
+    def kill_engine(self, engine: EngineConnector) -> bool:
+        self.killed.append(engine)
+        return engine.uuid in self.local
 
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.to_reach.append((engine, channel))

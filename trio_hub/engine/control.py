@@ -80,6 +80,9 @@ class Control:
     def _signal(self, message: Message, content: dict[str, Any]) -> None:
         number = content["sig"]
         number = signal.Signals[number] if isinstance(number, str) else int(number)
+        if number == signal.SIGINT and content.get("msg_id") is not None:
+            self._interrupt(message, content)
+            return
         os.kill(os.getpid(), 0 if number in LETHAL else number)  # raises if there is no such signal
         self._answer_control(message, {"status": "ok"})
         if number in LETHAL:
@@ -93,8 +96,27 @@ class Control:
         os.kill(os.getpid(), self._to_die_of)
 
     def _interrupt(self, message: Message, content: dict[str, Any]) -> None:
-        self._answer_control(message, {"status": "ok"})
-        os.kill(os.getpid(), signal.SIGINT)
+        """Interrupt the call that runs; if the request names a ``msg_id``, only if that request runs.
+
+        With ``withdraw``, a request that has not begun, or not come yet, never begins. The answer says what was done:
+        ``did`` is ``"interrupted"``, ``"withdrawn"`` or ``"nothing"``.
+        """
+        msg_id = content.get("msg_id")
+        if msg_id is None:
+            did = "interrupted"
+        elif not isinstance(msg_id, str):
+            raise TypeError("msg_id must be a text")
+        elif self._jobs.is_running(msg_id):
+            did = "interrupted"
+            self._jobs.aims.append(msg_id)
+        elif content.get("withdraw"):
+            did = "withdrawn"
+            self._jobs.abort(msg_id)
+        else:
+            did = "nothing"
+        self._answer_control(message, {"status": "ok", "did": did})
+        if did == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
 
     def _usage(self, message: Message, content: dict[str, Any]) -> None:
         usage = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}

@@ -54,6 +54,10 @@ class Job:
         """Return True once: to the main thread, which then carries the job out, or to a caller that aborts the job."""
         return self._claim.acquire(blocking=False)
 
+    @property
+    def is_claimed(self) -> bool:
+        return self._claim.locked()
+
 
 class Jobs:
     """The jobs that wait, and the finished jobs whose answers are not sent yet.
@@ -68,6 +72,8 @@ class Jobs:
         self._pending: dict[str, Job] = {}
         self._aborted: OrderedDict[str, None] = OrderedDict()
         self.finished: deque[Job] = deque()
+        self.aims: deque[str] = deque()
+        """For each SIGINT that is meant for one job, and that the main thread has not handled yet: the job's msg_id."""
         self._lingering = False
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -91,6 +97,11 @@ class Jobs:
                 self._aborted.popitem(last=False)
         elif job.claim():
             self.finish(job, ABORTED)
+
+    def is_running(self, msg_id: str) -> bool:
+        """Return whether the main thread carries out this job now."""
+        job = self._pending.get(msg_id)
+        return job is not None and job.is_claimed
 
     def linger(self, seconds: float) -> bool:
         """Wait for a job to be finished, blocking this thread. Return whether one is.

@@ -58,7 +58,7 @@ class Registrar:
 
     async def register(self) -> dict[str, Any] | None:
         """Ask to be registered. Return the content of the answer; None if there is none in time."""
-        content: dict[str, Any] = {"uuid": self._uuid}
+        content: dict[str, Any] = {"uuid": self._uuid, "aims_interrupts": True}
         if self.wanted_id is not None:
             content["id"] = self.wanted_id
         return await self._ask("registration_request", content)

@@ -67,6 +67,8 @@ class Worker:
         self._making_kernel = False
         self._pickling = Pickling(self.namespace)
         self._interruptible = False
+        self._running = ""
+        """The msg_id of the job that runs, or of the last one."""
         self._pid = os.getpid()
 
     # The loop
@@ -86,6 +88,7 @@ class Worker:
 
     def _carry_out(self, job: Job) -> None:
         self.printed.parent = job.message.raw_header
+        self._running = job.msg_id
         job.started = datetime.now(UTC).isoformat()
         began = monotonic()
         try:
@@ -120,7 +123,11 @@ class Worker:
         return answer
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt user code. The handler of SIGINT."""
+        """Interrupt user code, unless the signal is meant for a job that has ended. The handler of SIGINT."""
+        aims = self.jobs.aims
+        if aims and aims.popleft() != self._running:
+            log.info("ignored an interrupt that came after its request had ended")
+            return
         if self._interruptible:
             self._interruptible = False  # one interrupt per request: a second one would hit the engine's own code
             if not self.printed.defers(interrupt := KeyboardInterrupt()):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import HubError, TaskAborted, WireError
+from ..errors import HubError, TaskAborted, TaskCancelled, WireError
 from ..logs import get_logger
 from ..records import Store
 from ..schedulers.broadcast import Broadcast
@@ -213,6 +213,8 @@ class Answers:
     ) -> None:
         status = "aborted" if isinstance(error, TaskAborted) else "error"
         metadata = metadata | {"status": status, "date": self._now().isoformat()}
+        if isinstance(error, TaskCancelled):
+            metadata["cancelled"] = error.facts
         if engine_uuid is not None:
             metadata["engine"] = engine_uuid
         content = error_content(type(error).__name__, str(error)) if status == "error" else {"status": status}

@@ -21,6 +21,7 @@ from .connector import EngineConnector, Scope
 from .custody import Custody, custody_of
 from .events import TaskAssigned, TaskQueued
 from .intake import Intake
+from .limits import RunLimits
 from .notices import Notices
 from .ports import Host
 from .records import outcome_of, with_rules
@@ -75,6 +76,7 @@ class Assignments:
         self._routes = routes
         self._by_ident = by_ident
         self._is_pending = is_pending
+        self.limits = RunLimits(host, now)
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
@@ -86,6 +88,8 @@ class Assignments:
             self.save_task_destination(task, engine)
             if task.queue_bytes:
                 self._intake.let_go(task)
+            if task.rules.max_runtime:
+                self.limits.begin(task, worker)
             if task.frames is None:
                 self._intake.fetch(task, self._fetched)
             else:
@@ -96,6 +100,8 @@ class Assignments:
     def _send_task(self, task: Task, engine: EngineConnector, frames: Frames) -> None:
         if task.sent_by is _NOBODY:
             task.sent_by = _THIS_HUB
+            if self._durable and task.msg_id in self.limits.runs:
+                self._update(task.msg_id, {"custody": self._custody_of(task, frames).pack()})
         else:
             self._note_repeated(task, frames)
             frames = self._next_attempt(task, frames)
@@ -147,6 +153,7 @@ class Assignments:
         raw = header, metadata, content  # the metadata in the record has the number of attempts
         custody = Custody(task.idents, parent, raw, rules=task.rules.as_dict(), policies=list(task.policies))
         custody.note_attempts(task)
+        custody.runs_since = self.limits.since(task.msg_id)
         return custody
 
     def task_queued_again(self, task: Task) -> None:
@@ -175,6 +182,7 @@ class Assignments:
     def _note(self, task: Task, custody: Custody) -> None:
         custody.note_attempts(task)
         custody.since = self._now().timestamp() if task.timeout else None
+        custody.runs_since = None
         self._update(task.msg_id, {"custody": custody.pack()})
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
@@ -237,7 +245,10 @@ class Assignments:
 
     def seconds_left(self, worker: Worker) -> float:
         """Return how long an engine will still be there, in seconds; infinity if unknown."""
-        return inf
+        engine = self._by_ident.get(worker.ident)
+        if engine is None or engine.leaves_at is None:
+            return inf
+        return engine.leaves_at - self._now().timestamp()
 
     def give_up(self, task: Task, error: Exception, place: str) -> None:
         """Report an unexpected error, and answer its task with an error, unless the task is answered already."""

@@ -17,13 +17,13 @@ from ..errors import EngineError, HubError, TaskAborted, WireError
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.dependencies import Outcome
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session, error_content
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
+from .attention import Attention
 from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
 from .gathering import Gathering
@@ -48,7 +48,7 @@ class Broadcasts:
         now: the current time, aware and in UTC.
         channels: the channels to engines; an engine is connected to the one with index id modulo their number.
         notices, replies, intake, answers, admission, routes, engines, announcer: parts below.
-        late_results, gathering, scattered: further parts of the hub below.
+        late_results, attention, gathering, scattered: further parts of the hub below.
         request_ended: is called with the outcome of each request, since tasks may depend on the request.
     """
 
@@ -68,6 +68,7 @@ class Broadcasts:
         engines: Engines,
         announcer: Announcer,
         late_results: LateResults,
+        attention: Attention,
         gathering: Gathering,
         scattered: Scattered,
         request_ended: Callable[[str, Outcome], None],
@@ -85,6 +86,7 @@ class Broadcasts:
         self._by_ident = engines.by_ident
         self._gone, self._changes = engines.gone, engines.changes
         self._late_results = late_results
+        self._attention, self._attended = attention, attention.engines
         self._announcer = announcer
         self._gathering = gathering
         self._scattered = scattered
@@ -140,9 +142,8 @@ class Broadcasts:
         """Send a recorded broadcast to its engines. Never raises."""
         if self._intake.carried_on:
             return
-        withdrawn = self._intake.withdrawn
-        if withdrawn.take(msg.header.msg_id):
-            self._fail_whole(idents, msg, metadata, shares, TaskAborted(NOT_BEGUN))
+        if (error := self._intake.withdrawn.take(msg.header.msg_id)) is not None:
+            self._fail_whole(idents, msg, metadata, shares, error)
             return
         broadcast = None
         if not metadata.is_coalescing:
@@ -166,14 +167,14 @@ class Broadcasts:
 
     def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
         engine = self._by_ident.get(_ident(uuid))
-        direct = Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast)
+        direct = _sent_to(engine, Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast))
         if engine is None or self._intake.stopping:
             if engine is None and self._changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
             stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
-        elif self._intake.withdrawn.take(share.header.msg_id):
-            self.fail_share(direct, uuid, TaskAborted(NOT_BEGUN))
+        elif (error := self._intake.withdrawn.take(share.header.msg_id)) is not None:
+            self.fail_share(direct, uuid, error)
         elif self.unanswered.sent(direct):
             self._routes.send(engine, self.channel_of(engine), [*idents, *share.frames], share.header.msg_id)
 
@@ -193,9 +194,11 @@ class Broadcasts:
                 self._notices.ignore("unexpected_result", "a reply that was not asked for", uuid=ident, task=msg_id)
             return
         metadata = self._answers.metadata_of(msg)
+        status = metadata.status or self._answers.status_in_content(msg)
+        if ident in self._attended and self._attention.take(self, ident, msg, status):
+            return
+        self._answered(ident, msg_id, status)
         if direct.broadcast is None:
-            status = metadata.status or self._answers.status_in_content(msg)
-            self._answered(ident, msg_id, status)
             asked = Asked.of("broadcast_in", direct)
             self._answers.save_result("broadcast", ident, msg, asked, metadata, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
@@ -206,7 +209,6 @@ class Broadcasts:
         except WireError as error:
             self._notices.unreadable("broadcast result", error)
             content = error_content("WireError", str(error))
-        self._answered(ident, msg_id, content.get("status"))
         self._gathering.gather(direct.broadcast, ident.decode(), Answer(content, msg.buffers, metadata.started))
         if metadata.idle_topic is not None:
             self._answers.publish_idle(ident, msg, metadata.idle_topic)
@@ -215,6 +217,8 @@ class Broadcasts:
         self.unanswered.answered(ident, msg_id)
         if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
             engine.completed += 1
+        if ident in self._attended:
+            self._attention.has_answered(ident)
 
     def fail_share(self, direct: Direct, engine_uuid: str, error: HubError) -> None:
         """Answer an engine's share of a broadcast with an error, and record the error. Never raises."""
@@ -265,7 +269,8 @@ class Broadcasts:
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
         """Answer a share with an error: its answer was lost, and a second run might change the engine twice."""
-        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+        if not (engine.ident in self._attended and self._attention.lost(engine, msg_id)):
+            self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
         """Return the unanswered shares among these: their broadcasts are recorded, so they can be sent again."""
@@ -289,6 +294,11 @@ class Broadcasts:
 
 def _ident(uuid: str) -> bytes:
     return uuid.encode("utf-8", "replace")
+
+
+def _sent_to(engine: EngineConnector | None, direct: Direct) -> Direct:
+    direct.behind = "" if engine is None else engine.newest_task
+    return direct
 
 
 def _lane_of(engine: EngineConnector | None) -> Lane:

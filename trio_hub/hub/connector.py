@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import EngineError
 from ..schedulers.rules import Needs
@@ -105,17 +106,24 @@ class EngineConnector:
     - ``loss``: the reason of the engine's last loss, one of `trio_hub.hub.engines.LOSSES`; empty if there was none;
     - ``cause``: why the engine is gone, for errors, such as ``killed by signal 9 (SIGKILL)``; empty if it is not gone;
     - ``usage``: the engine's last report of what it and its machine use; None if there was none;
-    - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard.
+    - ``may_return``: whether the engine is gone and becomes usable again when its heart is heard;
+    - ``aims_interrupts``: whether the engine interrupts only the request that an interrupt names, as this project's do;
+    - ``held``: whether the engine gets nothing but control requests for a moment, since an interrupt is under way;
+    - ``seconds_left``: how long the engine will be there, as it has just said; None once that is in ``leaves_at``;
+    - ``leaves_at``: when the engine will be gone, by the hub's clock, in seconds since 1970; None if not known.
     """
 
     __slots__ = (
+        "aims_interrupts",
         "broadcast",
         "cause",
         "completed",
         "control",
+        "held",
         "host",
         "id",
         "ident",
+        "leaves_at",
         "loss",
         "may_return",
         "mux",
@@ -124,6 +132,7 @@ class EngineConnector:
         "pid",
         "routes",
         "scope",
+        "seconds_left",
         "state",
         "told_to_stop",
         "usage",
@@ -145,7 +154,7 @@ class EngineConnector:
         self.broadcast = Lane(self.ident)
         self.worker: Worker | None = None
         self.parked: list[tuple[str, Frames, str]] = []
-        """Messages, with their channels and msg_ids, that wait while the engine is coming back."""
+        """Messages, with their channels and msg_ids, that wait while the engine is coming back, or held."""
         self.routes: dict[str, Route] = {}
         self.completed = 0
         self.told_to_stop = False
@@ -153,6 +162,10 @@ class EngineConnector:
         self.cause = ""
         self.may_return = False
         self.usage: EngineUsage | None = None
+        self.aims_interrupts = False
+        self.held = False
+        self.seconds_left: float | None = None
+        self.leaves_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<EngineConnector {self.id} {self.uuid} {self.state.value}>"
@@ -160,6 +173,42 @@ class EngineConnector:
     @property
     def pending(self) -> set[str]:
         return set(self.mux.pending).union(self.broadcast.pending, self.worker.running if self.worker else ())
+
+    def parks(self, channel: str) -> bool:
+        """Return whether messages on this channel wait, since the engine is coming back, or held."""
+        return self.state.is_coming_back or (self.held and channel != "control_out")
+
+    def note_facts(self, host: str | None, content: dict[str, Any]) -> None:
+        """Note the address from which the engine registers, and what it says of itself in its registration request."""
+        self.host = host
+        self.aims_interrupts = content.get("aims_interrupts") is True
+        self.note_time(content.get("seconds_left"))
+
+    def note_time(self, seconds_left: Any) -> None:
+        """Note how many seconds the engine will still be there; any other value: that is not known."""
+        is_number = isinstance(seconds_left, int | float) and not isinstance(seconds_left, bool)
+        self.seconds_left = float(seconds_left) if is_number and 0 <= seconds_left < math.inf else None
+
+    def has(self, msg_id: str) -> bool:
+        """Return whether the engine has this request, and has not answered it."""
+        running = self.worker.running if self.worker else ()
+        return msg_id in running or msg_id in self.mux.pending or msg_id in self.broadcast.pending
+
+    @property
+    def newest_task(self) -> str:
+        """The msg_id of the task that the engine was sent last and has not answered; empty if there is none."""
+        return next(reversed(self.worker.running), "") if self.worker else ""
+
+    @property
+    def first_request(self) -> str | None:
+        """The msg_id of the unanswered request that the engine was sent first, which it carries out now."""
+        running = self.worker.running if self.worker else {}
+        lanes = (self.mux, self.broadcast)
+        directs = [next(iter(lane.pending.values())) for lane in lanes if lane.pending]
+        if not directs:
+            return next(iter(running), None)
+        first = min(directs, key=lambda direct: direct.number)
+        return next(iter(running)) if first.behind in running else first.header.msg_id
 
     def end_scope(self) -> None:
         """Cancel the current scope, if any: the registration timeout, or the engine's life."""

@@ -59,6 +59,8 @@ class ControlChannel:
         self._by_ident = engines.by_ident
         self._abort = abort
         self.unanswered = UnansweredRequests()
+        self._waiting: dict[str, Callable[[dict[str, Any]], None]] = {}
+        """The callbacks of the hub's own requests that are not answered, by msg_id."""
 
     def relay_control_request(self, idents: list[bytes], msg: Message, *, admitted: bool = False) -> None:
         """Relay a client's control request to its engine."""
@@ -96,10 +98,27 @@ class ControlChannel:
     def shutdown_engine(self, engine: EngineConnector) -> None:
         """Ask an engine to end, as a client would. The hub forwards the engine's answer to nobody."""
         engine.told_to_stop = True
-        header = self._session.new_header("shutdown_request")
-        frames = self._session.write("shutdown_request", {"restart": False}, header=header)
+        self.ask(engine, "shutdown_request", {"restart": False})
+
+    def ask(
+        self,
+        engine: EngineConnector,
+        msg_type: str,
+        content: dict[str, Any],
+        answered: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Send an engine a control request of the hub's own.
+
+        Args:
+            engine, msg_type, content: the engine, and the request.
+            answered: is called once with the content of the answer, or of the error in the answer's place.
+        """
+        header = self._session.new_header(msg_type)
+        frames = self._session.write(msg_type, content, header=header)
         self._session.note(frames, lasting=True)
         message = self._session.read_trusted([], frames)
+        if answered is not None:
+            self._waiting[message.header.msg_id] = answered
         self.unanswered.sent(Direct([], message.header, message.raw_header, engine.control))
         self._routes.send(engine, "control_out", [HUB, *frames], message.header.msg_id)
 
@@ -114,6 +133,9 @@ class ControlChannel:
                 )
             return
         try:
+            if msg_id in self._waiting:
+                self._tell(msg_id, self._session.content(msg))
+                return
             self._replies.send_back("control_in", direct.idents, [ident, *msg.frames])
         except Exception as error:
             reason = self._notices.failed("control result", error, task=msg_id)
@@ -183,6 +205,7 @@ class ControlChannel:
     def _answer(self, direct: Direct, engine_uuid: str, content: dict[str, Any]) -> None:
         """Answer a request in the place of its engine. Never raises."""
         if not direct.idents:  # a request of the hub itself
+            self._tell(direct.header.msg_id, content)
             return
         for _ in range(2):
             try:
@@ -198,3 +221,12 @@ class ControlChannel:
                 content = error_content(type(reason).__name__, str(reason))
             else:
                 return
+
+    def _tell(self, msg_id: str, content: dict[str, Any]) -> None:
+        """Pass the answer to a request of the hub's own to the part that has asked. Never raises."""
+        answered = self._waiting.pop(msg_id, None)
+        try:
+            if answered is not None:
+                answered(content)
+        except Exception as error:
+            self._notices.failed("control answer", error, task=msg_id)

@@ -35,9 +35,11 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
       JSON and for tasks with rules;
     - ``retries``: the number of retries that are left; None for the number in the metadata;
     - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`;
+    - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970;
     - ``rules``, ``policies``, ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`; ``rules`` as
       `TaskRules.as_dict` returns them;
-    - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970.
+    - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
+    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
     """
 
     idents: list[bytes] = []
@@ -51,6 +53,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     policies: list[str] = []
     attempts: int = 0
     deaths: list[bytes] = []
+    cancelled_by: str | None = None
+    runs_since: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)

@@ -7,16 +7,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, TaskAborted, WireError
+from ..errors import EngineError, HubError, WireError
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct, Lane, UnansweredRequests
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
 from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
+from .attention import Attention
 from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .custody import request_frames
 from .engines import Engines
@@ -37,7 +37,8 @@ class DirectQueue:
     Args:
         host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
-        notices, replies, intake, answers, admission, routes, engines, announcer, late_results: the parts below.
+        notices, replies, intake, answers, admission, routes, engines, announcer, late_results, attention: the parts
+            below.
         request_ended: is called with the outcome of each request, since tasks may depend on the request.
     """
 
@@ -56,6 +57,7 @@ class DirectQueue:
         engines: Engines,
         announcer: Announcer,
         late_results: LateResults,
+        attention: Attention,
         request_ended: Callable[[str, Outcome], None],
     ) -> None:
         self._host = host
@@ -70,6 +72,7 @@ class DirectQueue:
         self._by_ident = engines.by_ident
         self._gone, self._changes = engines.gone, engines.changes
         self._late_results = late_results
+        self._attention, self._attended = attention, attention.engines
         self._announcer = announcer
         self._request_ended = request_ended
         self.unanswered = UnansweredRequests()
@@ -132,13 +135,14 @@ class DirectQueue:
                 )
             if self._intake.stopping:
                 error = EngineError(STOPPED)
-            elif self._intake.withdrawn.take(header.msg_id):
-                error = TaskAborted(NOT_BEGUN)
+            elif (withdrawn := self._intake.withdrawn.take(header.msg_id)) is not None:
+                error = withdrawn
             elif engine is None:
                 error = self._gone.no_such_engine(idents[1])
                 if self._changes.has_left(uuid):
                     self._answers.owed.leave_to_client(direct)
             else:
+                direct.behind = engine.newest_task
                 if self.unanswered.sent(direct):
                     self._routes.send(engine, "mux_out", [*direct.idents, *msg.frames], header.msg_id)
                 else:
@@ -160,11 +164,15 @@ class DirectQueue:
         if direct is not None and direct.lane.ident == ident:
             metadata = self._answers.metadata_of(msg)
             status = metadata.status or self._answers.status_in_content(msg)
+            if ident in self._attended and self._attention.take(self, ident, msg, status):
+                return
             self.unanswered.answered(ident, msg_id)
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:
                 engine.completed += 1
             self._answers.save_result("mux", ident, msg, Asked.of("mux_in", direct), metadata, status)
             self._request_ended(msg_id, Outcome(status == "ok", ident))
+            if ident in self._attended:
+                self._attention.has_answered(ident)
         elif msg_id in self.late and self.late[msg_id].ident == ident:
             # The client has got an EngineError already; the real result goes into the record.
             del self.late[msg_id]
@@ -216,7 +224,8 @@ class DirectQueue:
 
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
         """Answer a request with an error: its answer was lost, and a second run might change the engine twice."""
-        self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
+        if not (engine.ident in self._attended and self._attention.lost(engine, msg_id)):
+            self.give_up(engine.ident, msg_id, lost_on_its_way(engine, msg_id, cause))
 
     def repeatable(self, engine: EngineConnector, msg_ids: Sequence[str]) -> list[Direct]:
         """Return the requests among these that are not answered: they are recorded, so they can be sent again."""

@@ -137,7 +137,7 @@ class Engines:
             log.warning("refused a registration", kind="registration_refused", error=error)
             self._replies.reply("query", reg, msg, Reply("registration_reply", content_of(error)))
             return None
-        engine.host = self._host.peer_address()
+        engine.note_facts(self._host.peer_address(), content)
         if named := _WITH_PID.fullmatch(msg.header.msg_id):
             engine.pid = int(named[1])
         told = {"id": engine.id, "hb_period": self.hb_period, "connection_info": self.engine_info} | self._asks

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 __all__ = [
+    "EngineDraining",
     "EngineRegistered",
     "EngineRequested",
     "EngineReturned",
@@ -17,6 +18,7 @@ __all__ = [
     "RecordsPurged",
     "RegistrationStalled",
     "TaskAssigned",
+    "TaskCancelled",
     "TaskFinished",
     "TaskQueued",
     "TaskSubmitted",
@@ -73,6 +75,19 @@ class EngineReturned(msgspec.Struct, frozen=True, gc=False):
     uuid: str
 
 
+class EngineDraining(msgspec.Struct, frozen=True, gc=False):
+    """An engine is drained: it gets no new tasks. If not ``draining``, it gets tasks again.
+
+    ``by`` is who has asked for it, and ``then`` is ``"shutdown"`` if the engine is to end when it is idle.
+    """
+
+    id: int
+    uuid: str
+    draining: bool
+    by: str
+    then: str = ""
+
+
 class RegistrationStalled(msgspec.Struct, frozen=True, gc=False):
     """An engine asked to register, and its heart was not heard in time."""
 
@@ -125,6 +140,17 @@ class TaskFinished(msgspec.Struct, frozen=True, gc=False):
     where: str = ""
 
 
+class TaskCancelled(msgspec.Struct, frozen=True, gc=False):
+    """Somebody has cancelled a request. When the client gets its answer, `TaskFinished` follows.
+
+    ``by`` is who has asked for it, and ``what`` is what is done: ``"withdrawn"`` or ``"interrupted"``.
+    """
+
+    msg_id: str
+    by: str
+    what: str
+
+
 class RecordsPurged(msgspec.Struct, frozen=True, gc=False):
     """A client has purged this number of records from the task database. ``client`` is the session of the client."""
 
@@ -145,9 +171,11 @@ Event: TypeAlias = (
     | EngineUnregistered
     | EngineSettled
     | RegistrationStalled
+    | EngineDraining
     | TaskSubmitted
     | TaskAssigned
     | TaskQueued
+    | TaskCancelled
     | TaskFinished
     | RecordsPurged
     | HubStopping

@@ -66,6 +66,7 @@ class Hub:
         self.tasks, self.direct, self.control = parts.tasks, parts.direct, parts.control
         self.broadcasts, self.gathering, self.output = parts.broadcasts, parts.gathering, parts.output
         self.recovery, self.queries, self.aborting = parts.recovery, parts.queries, parts.aborting
+        self.work = parts.work
         self.goodbyes, self.is_pending, self.result_queues = parts.goodbyes, parts.is_pending, parts.result_queues
         # Not control_out: the nanny of a stock engine calls its answer to a signal_request a "_request".
         self._replies_only = frozenset(parts.result_queues) - {"control_out"}
@@ -233,8 +234,6 @@ class Hub:
                 self.routes.engine_connection_lost(engine, channel)
         except Exception as error:
             self.notices.failed("connection", error, uuid=ident, channel=channel)
-
-    # Calls that parts have asked for
 
     def call_back(self, place: str, call: Callable[..., object], *arguments: Any) -> None:
         """Make a call that a part has asked for, when the store has answered or a timer has ended. Never raises."""

@@ -15,6 +15,7 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers
 from .assignments import Assignments
+from .attention import Attention
 from .broadcasts import Broadcasts
 from .changes import EngineChanges
 from .control import ControlChannel
@@ -44,6 +45,7 @@ from .routes import Routes
 from .scattered import Scattered
 from .tasks import TaskQueue
 from .waiting import Details
+from .workcontrol import WorkControl
 
 __all__ = ["Parts", "Settings"]
 
@@ -60,6 +62,7 @@ class _Below(TypedDict):
     engines: Engines
     announcer: Announcer
     late_results: LateResults
+    attention: Attention
 
 
 class Settings(TypedDict, total=False):
@@ -164,6 +167,7 @@ class Parts:
         self.hearts = Hearts(heartmonitor, engines, notices, now)
         self.goodbyes = Goodbyes(host, session, notices, engines)
         self.late_results = LateResults(answers, notices)
+        attention = Attention()
         # The queues.
         self.labels = labels = Labels()
         self.policies = Policies(session, labels, host.state_changed, policies)
@@ -193,6 +197,7 @@ class Parts:
             "engines": engines,
             "announcer": self.announcer,
             "late_results": self.late_results,
+            "attention": attention,
         }
         self.tasks = tasks = TaskQueue(host, session, now, policies=self.policies, assignments=assignments, **below)
         self.offers = Offers(session, engines=engines, scheduler=tasks.scheduler, changed=host.state_changed)
@@ -227,6 +232,24 @@ class Parts:
             intake=intake,
             abort=aborting.abort_with,
         )
+        self.work = work = WorkControl(
+            host,
+            session,
+            store,
+            now,
+            notices=notices,
+            attention=attention,
+            intake=intake,
+            routes=routes,
+            control=self.control,
+            engines=engines,
+            assignments=assignments,
+            tasks=tasks,
+            direct=direct,
+            broadcasts=broadcasts,
+            gathering=gathering,
+            is_pending=self.is_pending,
+        )
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.
         self.recovery = Recovery(
@@ -240,6 +263,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
+            cancel_again=work.cancelling.cancel_again,
         )
         returning = ReturningEngines(
             host,
@@ -282,6 +306,8 @@ class Parts:
             "explain_request": self.explanations.explain_request,
             "policy_request": self.policies.policy_request,
             "tag_request": self.offers.tag_request,
+            "cancel_request": work.orders.cancel_request,
+            "drain_request": work.orders.drain_request,
         }
         """The queries that only this project's clients send: their handlers, by type of message."""
 
@@ -296,9 +322,9 @@ class Parts:
         routes.connect(self.result_queues, returning.engine_proven)
         # Routes and tasks are told of a lost engine before the queues whose requests fail: tasks may depend on these.
         engines.connect(
-            tasks.engine_joined,
+            work.draining.engine_joined,
             returning.engine_returned,
-            (routes, tasks, direct, broadcasts, self.control),
+            (routes, tasks, work.interrupts, work.draining, direct, broadcasts, self.control),
         )
 
     def is_pending(self, msg_id: str) -> bool:

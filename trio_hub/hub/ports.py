@@ -54,6 +54,9 @@ class Host(Protocol):
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         """Call `Hub.flush_route` until nothing waits on that route any more, or the engine's time is up."""
 
+    def kill_engine(self, engine: EngineConnector) -> bool:
+        """Kill the process of a local engine at once. Return False if the engine is not local."""
+
     def ask_heart(self, engine: EngineConnector) -> None:
         """Ping the heart of an engine now, and call `Hub.heart_asked` when it has answered, or after a short time."""
 

@@ -6,7 +6,7 @@ heard, the hub finds out what the engine has done with the requests, see `trio_h
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ class Recovery:
     Args:
         session, store: read messages and records.
         notices, redelivery, owed, answers, engines, tasks, direct, broadcasts: the parts of the hub below.
+        cancel_again: cancels the requests that the earlier hub was cancelling, by msg_id, with who has asked for it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Recovery:
         tasks: TaskQueue,
         direct: DirectQueue,
         broadcasts: RestoredBroadcasts,
+        cancel_again: Callable[[dict[str, str]], None],
     ) -> None:
         self._session = session
         self._store = store
@@ -68,6 +70,7 @@ class Recovery:
         self._tasks = tasks
         self._direct = direct
         self._broadcasts = broadcasts
+        self._cancel_again = cancel_again
 
     def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
         """Take up the engines of an earlier hub, given as uuids by id, before anything has been received.
@@ -135,6 +138,8 @@ class Recovery:
                     waiting.append(task)
         for task in waiting:
             self._tasks.resume(task)
+        notes = {record.msg_id: custody_of(record).cancelled_by for record in records}
+        self._cancel_again({msg_id: by for msg_id, by in notes.items() if by is not None})
         return len(records)
 
     def write_off(self) -> Generator[Awaitable[Any], Any, int]:
@@ -223,6 +228,7 @@ class Recovery:
                 engine = self._engines.restore_engine(None if known is None else known.id, uuid, offers)
                 if engine is not None and known is not None:
                     engine.host, engine.pid = known.host, known.pid
+                    engine.aims_interrupts, engine.leaves_at = known.aims_interrupts, known.leaves_at
 
     def _engine_of(self, uuid: str | None) -> EngineConnector | None:
         return None if uuid is None else self._engines.by_ident.get(uuid.encode("utf-8", "replace"))

@@ -76,7 +76,7 @@ class Routes:
 
     def _send_or_park(self, engine: EngineConnector, channel: str, frames: Frames, msg_id: str) -> None:
         try:
-            if engine.state is not _ALIVE and engine.state.is_coming_back:
+            if (engine.held or engine.state is not _ALIVE) and engine.parks(channel):
                 engine.parked.append((channel, frames, msg_id))
             elif channel in engine.routes:
                 engine.routes[channel].parked.append((frames, msg_id))

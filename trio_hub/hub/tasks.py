@@ -10,13 +10,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ..errors import EngineError, HubError, InvalidDependency, TaskAborted, WireError
+from ..errors import EngineError, HubError, InvalidDependency, WireError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.dependencies import Outcome
 from ..schedulers.rules import NO_RULES
 from ..schedulers.task import Task, TaskState, WorkerState
-from ..schedulers.tasks import NOT_BEGUN
 from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import Message, Session
@@ -24,8 +23,9 @@ from .admission import Admission
 from .announcer import Announcer
 from .answers import Answers, Asked
 from .assignments import Assignments
+from .attention import Attention
 from .connector import EngineConnector, EngineState, died_while_running
-from .custody import request_frames
+from .custody import custody_of, request_frames
 from .engines import Engines
 from .intake import STOPPED, Intake
 from .late import LateResults
@@ -48,8 +48,8 @@ class TaskQueue:
     Args:
         host, session: access to observers and to messages.
         now: the current time, aware and in UTC.
-        policies, notices, replies, intake, answers, admission, routes, engines, announcer, late_results, assignments:
-            the parts below.
+        policies, notices, replies, intake, answers, admission, routes, engines, announcer, late_results, attention,
+            assignments: the parts below.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class TaskQueue:
         engines: Engines,
         announcer: Announcer,
         late_results: LateResults,
+        attention: Attention,
         assignments: Assignments,
     ) -> None:
         self._host = host
@@ -83,9 +84,11 @@ class TaskQueue:
         self._routes = routes
         self._by_ident = engines.by_ident
         self._late_results = late_results
+        self._attention, self._attended = attention, attention.engines
         self._announcer = announcer
         self._assignments = assignments
         self.scheduler = assignments.scheduler
+        self._limits, self._limited = assignments.limits, assignments.limits.runs
         self.submitted = 0
         """The number of received tasks."""
 
@@ -132,8 +135,8 @@ class TaskQueue:
             if self._intake.stopping:
                 self._assignments.task_failed(task, None, EngineError(STOPPED))
                 return
-            if task.msg_id in self._intake.withdrawn.msg_ids and self._intake.withdrawn.take(task.msg_id):
-                self._assignments.task_failed(task, None, TaskAborted(NOT_BEGUN))
+            if task.msg_id in self._intake.withdrawn.msg_ids and (error := self._intake.withdrawn.take(task.msg_id)):
+                self._assignments.task_failed(task, None, error)
                 self.request_ended(task.msg_id, Outcome(False, None))
                 return
             self.scheduler.submit(task)
@@ -157,6 +160,10 @@ class TaskQueue:
             return
         metadata = self._answers.metadata_of(msg)
         status = metadata.status or self._answers.status_in_content(msg)
+        if ident in self._attended and self._attention.take(self, ident, msg, status):
+            return
+        if msg_id in self._limited:
+            self._limits.end(msg_id)
         final = self.scheduler.result(
             task,
             ok=status == "ok",
@@ -169,6 +176,8 @@ class TaskQueue:
                 engine.completed += 1
             asked = Asked("task_in", task.idents, task.session, msg_id, task.raw_header, task.msg_type)
             self._answers.save_result("task", ident, msg, asked, metadata, status)
+        if ident in self._attended:
+            self._attention.has_answered(ident)
 
     def _adopted(self, ident: bytes, msg_id: str) -> Task | None:
         """Return the task that an engine answers because an earlier hub has sent it there; else None."""
@@ -190,10 +199,10 @@ class TaskQueue:
 
     # Engines
 
-    def engine_joined(self, engine: EngineConnector) -> None:
-        """Add an engine, which is usable or expected, to the scheduler."""
+    def engine_joined(self, engine: EngineConnector, *, drained: bool = False) -> None:
+        """Add an engine, which is usable or expected, to the scheduler; as expected if it is drained."""
         is_usable = engine.state is EngineState.ALIVE
-        state = WorkerState.USABLE if is_usable else WorkerState.EXPECTED
+        state = WorkerState.USABLE if is_usable and not drained else WorkerState.EXPECTED
         engine.worker = self.scheduler.add_engine(engine.ident, state, engine.offers)
 
     def engine_lost(self, engine: EngineConnector) -> None:
@@ -230,7 +239,7 @@ class TaskQueue:
     def answer_lost(self, engine: EngineConnector, msg_id: str, cause: str) -> None:
         """Run a task again, on the same or another engine, since the engine's answer was lost."""
         task = self.scheduler.running_on(engine.ident, msg_id)
-        if task is not None:
+        if task is not None and not (engine.ident in self._attended and self._attention.lost(engine, msg_id)):
             log.warning("a result was lost: the task is run again", task=msg_id, engine=engine.id)
             self.scheduler.run_again(task)
 
@@ -259,6 +268,8 @@ class TaskQueue:
         if engine is None or engine.worker is None:
             return task
         self.scheduler.inherit(task, engine.worker)
+        if task.rules.max_runtime:
+            self._limits.begin(task, engine.worker, custody_of(record).runs_since)
         return None
 
     def resume(self, task: Task) -> None:

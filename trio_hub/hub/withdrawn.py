@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..errors import HubError, TaskAborted
+from ..schedulers.tasks import NOT_BEGUN
+
 __all__ = ["Withdrawn"]
 
 
@@ -20,19 +23,24 @@ class Withdrawn:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self.msg_ids: dict[str, None] = {}
+        self.msg_ids: dict[str, HubError | None] = {}
 
     def __len__(self) -> int:
         return len(self.msg_ids)
 
-    def note(self, msg_ids: Iterable[str]) -> None:
-        """Note msg_ids that a client has aborted."""
+    def note(self, msg_ids: Iterable[str], error: HubError | None = None) -> None:
+        """Note msg_ids that a client has aborted or cancelled. ``error`` is the answer; None for `TaskAborted`."""
         noted = self.msg_ids
-        noted.update(dict.fromkeys(msg_ids))
+        noted.update(dict.fromkeys(msg_ids, error))
         surplus = len(noted) - self._limit
         if surplus > 0:
-            self.msg_ids = dict.fromkeys(list(noted)[surplus:])
+            self.msg_ids = dict(list(noted.items())[surplus:])
 
-    def take(self, msg_id: str) -> bool:
-        """Return whether this request was aborted, and forget the abort: a client may send the request once more."""
-        return self.msg_ids.pop(msg_id, self) is None
+    def take(self, msg_id: str) -> HubError | None:
+        """Return the answer to this request if it was aborted or cancelled, else None.
+
+        The abort is forgotten: a client may send the request once more.
+        """
+        if msg_id not in self.msg_ids:
+            return None
+        return self.msg_ids.pop(msg_id) or TaskAborted(NOT_BEGUN)

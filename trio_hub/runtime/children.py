@@ -20,7 +20,7 @@ from ..services import Failures, going_on, keep_running
 from .ending import Endings
 from .enginelogs import EngineLogs
 from .places import Place, Places, SavedProcess
-from .processes import OutOfMemory, how_it_ended
+from .processes import OutOfMemory, how_it_ended, is_descendant
 
 __all__ = ["LocalEngines"]
 
@@ -101,6 +101,21 @@ class LocalEngines:
     def meet(self, engine: EngineConnector) -> None:
         """Note that an engine registers, or is taken over from an earlier hub, if it is a local engine."""
         self._places.meet(engine)
+
+    def kill(self, engine: EngineConnector) -> bool:
+        """Kill the process of an engine at once. Return False if it is no local engine that runs.
+
+        The supervisor then starts a new one.
+        """
+        place = next((place for place in self._places if place.engine is engine and place.pid is not None), None)
+        if place is None or place.pid is None:
+            return False
+        pid = place.pid if engine.pid is None else engine.pid
+        if pid != place.pid and not is_descendant(pid, of=place.pid):
+            pid = place.pid
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+        return True
 
     # Running them
 

@@ -116,6 +116,9 @@ class RuntimeHost:
     def reach_engine(self, engine: EngineConnector, channel: str) -> None:
         self.nursery.start_soon(self._reach_engine, engine, channel, name=f"reach engine {engine.id} on {channel}")
 
+    def kill_engine(self, engine: EngineConnector) -> bool:
+        return self.local_engines.kill(engine)
+
     def ask_heart(self, engine: EngineConnector) -> None:
         self.heartbeat.ask(engine)
 

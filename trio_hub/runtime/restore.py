@@ -172,6 +172,8 @@ class SavedEngines:
     run (`trio_hub.runtime.processes.boot_id`).
 
     ``offers`` are the tags and amounts of engines, by uuid, and ``policies`` those that were added to the running hub.
+    ``work`` says which engines are drained, when they leave, and which interrupts they understand
+    (`trio_hub.hub.workcontrol.WorkControl.saved`).
 
     ``gone`` are the uuids, by id, of lost engines that may come back. Engines that were unregistered are not among
     them: their ids are free for other engines.
@@ -185,6 +187,7 @@ class SavedEngines:
     gone: dict[int, str] = field(default_factory=dict)
     offers: dict[str, Any] = field(default_factory=dict)
     policies: list[Any] = field(default_factory=list)
+    work: dict[str, Any] = field(default_factory=dict)
 
 
 def engine_state_path(profile_dir: Path, cluster_id: str) -> Path:
@@ -205,6 +208,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
             next_id = 0
         local = {pid: SavedProcess(**process) for pid, process in _rows(path, state.get("local", {}))}
         offers, policies = dict(state.get("offers", {})), list(state.get("policies", []))
+        work = dict(state.get("work", {}))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -212,7 +216,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("no engines are restored: the file is damaged", path=path, error=f"{type(error).__name__}: {error}")
     else:
-        return SavedEngines(engines, next_id, places, local, state.get("boot", ""), gone, offers, policies)
+        return SavedEngines(engines, next_id, places, local, state.get("boot", ""), gone, offers, policies, work)
     return None
 
 
@@ -269,6 +273,7 @@ class EngineStateFile:
             gone,
             self._hub.parts.offers.saved(),
             self._hub.parts.policies.added,
+            self._hub.work.saved(),
         )
 
     def adopt(self) -> None:
@@ -303,6 +308,7 @@ class EngineStateFile:
             engine.host, engine.pid = state.places.get(engine.id, (None, None))
         self._hub.parts.offers.restore(state.offers)
         self._hub.parts.policies.restore(state.policies)
+        self._hub.work.restore(state.work)
         log.info("restored engines; their hearts are awaited", engines=len(engines), path=self.path)
 
     async def keep(self) -> None:
@@ -326,7 +332,7 @@ class EngineStateFile:
         told = asdict(state)
         if not state.local:
             del told["local"], told["boot"]
-        for name in ("gone", "offers", "policies"):
+        for name in ("gone", "offers", "policies", "work"):
             if not told[name]:
                 del told[name]
         try:

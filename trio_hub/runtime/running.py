@@ -110,6 +110,52 @@ class RunningHub:
         """
         return self.core.aborting.abort(msg_ids)
 
+    async def cancel(
+        self, msg_ids: Sequence[str], *, by: str = "the embedder", grace: float | None = None
+    ) -> dict[str, str]:
+        """Withdraw requests that wait, and interrupt requests that run. Their clients get `TaskCancelled`.
+
+        If a request has not ended ``grace`` seconds after it was interrupted, its engine is killed; by default after
+        10 s, or as its rules say.
+
+        Returns:
+            What is done to each request: ``"withdrawn"``, ``"interrupted"`` (it may not have ended yet), ``"finished"``
+            before, or ``"unknown"``.
+
+        Raises:
+            StoreError: The task database does not answer. The requests are cancelled all the same.
+        """
+        return await carry_out(self.core.work.cancelling.cancel_and_look(list(msg_ids), by=by, grace=grace))
+
+    def drain(
+        self,
+        engines: Sequence[int | str],
+        *,
+        deadline: float | None = None,
+        then: str = "",
+        by: str = "the embedder",
+    ) -> None:
+        """Give engines, named by ids or uuids, no new tasks. What they run ends; direct requests are still answered.
+
+        Args:
+            engines: The engines.
+            deadline: Seconds after which the tasks that still run are interrupted, and run on other engines. The
+                attempts do not count. By default, they may run for ever.
+            then: ``"shutdown"``: each engine is told to end when it is idle.
+            by: Who asks for it.
+
+        Raises:
+            EngineError: An engine is not registered. Then no engine is drained.
+            ValueError: ``then`` or the deadline cannot be used.
+        """
+        for engine in [self._engine(engine) for engine in engines]:
+            self.core.work.draining.drain(engine, by=by, deadline=deadline, then=then)
+
+    def undrain(self, engines: Sequence[int | str], *, by: str = "the embedder") -> None:
+        """Give drained engines, named by ids or uuids, tasks again. Raises `EngineError` if one is not registered."""
+        for engine in [self._engine(engine) for engine in engines]:
+            self.core.work.draining.undrain(engine, by=by)
+
     async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
         """Run recorded requests again, as new tasks, and return the new msg_ids by the old ones.
 
@@ -201,10 +247,13 @@ class RunningHub:
         except WireError as error:
             raise ConfigError(str(error)) from None
 
-    def _engine(self, uuid: str) -> EngineConnector:
-        engine = self.core.engines.by_ident.get(uuid.encode("utf-8", "replace"))
+    def _engine(self, name: int | str) -> EngineConnector:
+        """Return the engine with this id or uuid. Raises `EngineError`."""
+        known = self.core.engines
+        engine = known.by_ident.get(name.encode("utf-8", "replace")) if isinstance(name, str) else known.alive.get(name)
         if engine is None:
-            raise EngineError(f"no engine with the uuid {uuid!r} is registered (any more)")
+            kind = "uuid" if isinstance(name, str) else "id"
+            raise EngineError(f"no engine with the {kind} {name!r} is registered (any more)")
         return engine
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:

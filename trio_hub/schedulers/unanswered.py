@@ -6,6 +6,8 @@ each of them.
 
 from __future__ import annotations
 
+from itertools import count
+
 from ..wire.messages import Header
 from .broadcast import Broadcast
 from .task import SentBy
@@ -13,13 +15,18 @@ from .task import SentBy
 __all__ = ["Direct", "Lane", "UnansweredRequests"]
 
 
+_numbers = count()
+
+
 class Direct:
     """A request that was sent to an engine and is not answered yet. It may be the engine's share of a `Broadcast`.
 
-    ``sent_by`` is `SentBy.THIS_HUB`, or `SentBy.EARLIER_HUB` if an earlier hub has sent it, or was about to.
+    - ``sent_by``: `SentBy.THIS_HUB`, or `SentBy.EARLIER_HUB` if an earlier hub has sent it, or was about to;
+    - ``number``: its place in the order of all such requests;
+    - ``behind``: the msg_id of the engine's newest task when the request was sent; empty if the engine had no task.
     """
 
-    __slots__ = ("broadcast", "header", "idents", "lane", "raw_header", "sent_by")
+    __slots__ = ("behind", "broadcast", "header", "idents", "lane", "number", "raw_header", "sent_by")
 
     def __init__(
         self, idents: list[bytes], header: Header, raw_header: bytes, lane: Lane, broadcast: Broadcast | None = None
@@ -30,6 +37,8 @@ class Direct:
         self.lane = lane
         self.broadcast = broadcast
         self.sent_by = SentBy.THIS_HUB
+        self.number = next(_numbers)
+        self.behind = ""
 
     def __repr__(self) -> str:
         return f"<Direct {self.header.msg_type} {self.header.msg_id} to {self.lane.ident!r}>"

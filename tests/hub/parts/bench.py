@@ -12,6 +12,7 @@ from trio_hub.hub.admission import Admission
 from trio_hub.hub.announcer import Announcer
 from trio_hub.hub.answers import Answers
 from trio_hub.hub.assignments import Assignments
+from trio_hub.hub.attention import Attention
 from trio_hub.hub.changes import EngineChanges
 from trio_hub.hub.engines import Engines
 from trio_hub.hub.intake import Intake
@@ -103,6 +104,7 @@ class Bench:
         self.announcer = Announcer(self.notices, Labels())
         self.policies = Policies(self.session, Labels(), self.host.state_changed)
         self.late_results = LateResults(self.answers, self.notices)
+        self.attention = Attention()
         self.ended: list[tuple[str, Outcome]] = []
 
     @property
@@ -118,6 +120,7 @@ class Bench:
             "engines",
             "announcer",
             "late_results",
+            "attention",
         )
         return {name: getattr(self, name) for name in names}
 

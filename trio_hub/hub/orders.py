@@ -1,0 +1,104 @@
+"""Queries that change what runs: cancelling requests, and draining engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wire.messages import Message, Session
+from .cancelling import Cancelling
+from .connector import EngineConnector
+from .draining import Draining
+from .engines import Engines
+from .ports import RunningQuery
+from .replies import Reply
+
+__all__ = ["Orders"]
+
+
+class Orders:
+    """Handles the queries ``cancel_request`` and ``drain_request``. Handlers get identities and message.
+
+    Args:
+        session: reads messages.
+        engines, cancelling, draining: the parts of the hub below.
+    """
+
+    def __init__(self, session: Session, *, engines: Engines, cancelling: Cancelling, draining: Draining) -> None:
+        self._session = session
+        self._engines = engines
+        self._cancelling = cancelling
+        self._draining = draining
+
+    def cancel_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
+        """Cancel requests, and reply with what is done to each, see `trio_hub.hub.cancelling`.
+
+        The content has ``msg_ids``, and may have ``grace`` (seconds) and ``by`` (who asks for it).
+        """
+        content = self._session.content(msg)
+        msg_ids = content.get("msg_ids")
+        if isinstance(msg_ids, str):
+            msg_ids = [msg_ids]
+        if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
+            raise TypeError(f"msg_ids must be a list of texts, not {str(msg_ids)[:100]!r}")
+        grace = _seconds(content, "grace")
+        done = yield from self._cancelling.cancel_and_look(msg_ids, by=_by(content, msg), grace=grace)
+        return Reply("cancel_reply", {"status": "ok", "cancelled": done})
+
+    def drain_request(self, sender: list[bytes], msg: Message) -> Reply:
+        """Drain engines, or end their drains, and reply with what is done to each engine.
+
+        A client names ``engines`` by ids or uuids, and may give a ``deadline`` in seconds, ``then`` and ``by``, or
+        ``undrain``. Instead of all that, an engine gives its own ``uuid``, and how many ``seconds_left`` it will be
+        there. It is then drained, with that deadline; with ``drain`` false, the hub only notes the time.
+        """
+        content = self._session.content(msg)
+        if "uuid" in content:
+            return self._drain_itself(sender, content)
+        targets = content.get("engines")
+        if not isinstance(targets, list) or not all(type(target) in (int, str) for target in targets):
+            raise TypeError(f"engines must be a list of ids or uuids, not {str(targets)[:100]!r}")
+        by, deadline, then = _by(content, msg), _seconds(content, "deadline"), content.get("then") or ""
+        if not isinstance(then, str):
+            raise TypeError(f"then must be a text, not {str(then)[:100]!r}")
+        done = {}
+        for target in targets:
+            engine = self._engine(target)
+            if engine is None:
+                done[str(target)] = "unknown"
+            elif content.get("undrain"):
+                done[str(target)] = "undrained" if self._draining.undrain(engine, by=by) else "not drained"
+            else:
+                self._draining.drain(engine, by=by, deadline=deadline, then=then)
+                done[str(target)] = "draining"
+        return Reply("drain_reply", {"status": "ok", "engines": done})
+
+    def _drain_itself(self, sender: list[bytes], content: dict[str, Any]) -> Reply:
+        uuid = content["uuid"]
+        engine = self._engine(uuid) if isinstance(uuid, str) else None
+        if engine is None or sender[0] != engine.ident:
+            raise KeyError(f"no engine with the uuid {str(uuid)[:100]!r} has sent this")
+        engine.note_time(content.get("seconds_left"))
+        self._draining.note_time(engine)
+        if content.get("drain") is not False:
+            self._draining.drain(engine, by="the engine itself", deadline=_seconds(content, "seconds_left"))
+        return Reply("drain_reply", {"status": "ok", "engines": {engine.uuid: "draining"}})
+
+    def _engine(self, target: int | str) -> EngineConnector | None:
+        if isinstance(target, str):
+            return self._engines.by_ident.get(target.encode("utf-8", "replace"))
+        return self._engines.alive.get(target)
+
+
+def _by(content: dict[str, Any], msg: Message) -> str:
+    """Return who asks for something: as the content says, else the client's session."""
+    by = content.get("by")
+    return by if isinstance(by, str) and by else f"client {msg.header.session}"
+
+
+def _seconds(content: dict[str, Any], name: str) -> float | None:
+    value = content.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e8:
+        raise ValueError(f"{name} must be a number of seconds, not {str(value)[:100]!r}")
+    return float(value)

@@ -24,7 +24,7 @@ from .intake import Intake
 from .limits import RunLimits
 from .notices import Notices
 from .ports import Host
-from .records import outcome_of, with_rules
+from .records import outcome_of, packed_rules, with_rules
 from .routes import Routes
 
 __all__ = ["Assignments"]
@@ -151,7 +151,7 @@ class Assignments:
     def _custody_of(self, task: Task, frames: Frames) -> Custody:
         _, _, header, parent, metadata, content, *_ = map(to_bytes, frames[:6])
         raw = header, metadata, content  # the metadata in the record has the number of attempts
-        custody = Custody(task.idents, parent, raw, rules=task.rules.as_dict(), policies=list(task.policies))
+        custody = Custody(task.idents, parent, raw, rules=packed_rules(task.rules, task.policies))
         custody.note_attempts(task)
         custody.runs_since = self.limits.since(task.msg_id)
         return custody

@@ -8,7 +8,6 @@ sent once more with the same bytes has the same signature, so an engine drops it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from ..records.record import TaskRecord
 from ..schedulers.task import Task
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
+from .records import packed_rules
 
 __all__ = ["AWAY", "Custody", "custody_of", "identities", "reply_frames", "request_frames"]
 
@@ -36,8 +36,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     - ``retries``: the number of retries that are left; None for the number in the metadata;
     - ``refused``, ``unmet``: as in `trio_hub.schedulers.task.Task`;
     - ``since``: when a task with a timeout began to wait, by the hub's clock, in seconds since 1970;
-    - ``rules``, ``policies``, ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`; ``rules`` as
-      `TaskRules.as_dict` returns them;
+    - ``rules``: the rules of a task, and the policies that have set some of them, as `packed_rules` returns them;
+    - ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`;
     - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
     - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
     """
@@ -49,8 +49,7 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     refused: list[bytes] = []
     unmet: list[bytes] = []
     since: float | None = None
-    rules: dict[str, Any] = {}
-    policies: list[str] = []
+    rules: bytes = b""
     attempts: int = 0
     deaths: list[bytes] = []
     cancelled_by: str | None = None
@@ -95,7 +94,7 @@ def custody_of_request(
         return Custody(idents, parent, since=since)
     custody = Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
     if ruled is not None:
-        custody.rules, custody.policies = ruled.rules.as_dict(), list(ruled.policies)
+        custody.rules = packed_rules(ruled.rules, ruled.policies)
     return custody
 
 

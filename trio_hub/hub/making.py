@@ -7,11 +7,11 @@ from datetime import datetime
 from sys import intern
 
 from ..records.record import TaskRecord
-from ..schedulers.rules import parse_rules
 from ..schedulers.task import SentBy, Task
 from ..wire.messages import Message, Session, TaskMetadata
 from .custody import custody_of
 from .policies import NOTHING, Applied, Policies
+from .records import unpacked_rules
 
 __all__ = ["TaskMaker"]
 
@@ -62,7 +62,7 @@ class TaskMaker:
             lost: whether no engine that is known has the task.
         """
         custody = custody_of(record)
-        applied = Applied(parse_rules(custody.rules), tuple(custody.policies))
+        applied = Applied(*unpacked_rules(custody.rules))
         task = self.make(message.idents, message, self._session.task_metadata(message), applied)
         task.frames = None
         task.sent_by = SentBy.PERHAPS_EARLIER_HUB

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from sys import intern
 from typing import Any
 
+import msgspec
+
 from ..records.record import TaskRecord, empty_record
 from ..schedulers.dependencies import Outcome
-from ..schedulers.rules import NO_RULES
+from ..schedulers.rules import NO_RULES, TaskRules, parse_rules
 from ..schedulers.task import Task
 from ..wire.frames import to_bytes
 from ..wire.messages import Message, parse_date
 from ..wire.packers import Packer, packer_named
 
-__all__ = ["HUB_NOTES", "empty_record", "init_record", "outcome_of", "record_of_result", "with_rules"]
+__all__ = [
+    "HUB_NOTES",
+    "empty_record",
+    "init_record",
+    "outcome_of",
+    "packed_rules",
+    "record_of_result",
+    "unpacked_rules",
+    "with_rules",
+]
 
 HUB_NOTES = "trio_hub"
 """The key that the hub adds to the metadata in the record of a task that has rules or several attempts."""
+REMEMBERED = 1000
+"""The number of kinds of rules whose JSON is remembered."""
 _json = packer_named("json")
+
+
+class _Rules(msgspec.Struct):
+    rules: dict[str, Any]
+    policies: list[str]
+
+
+_rules = _json.decoder(_Rules)
 
 
 def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
@@ -47,10 +69,27 @@ def with_rules(metadata: bytes | None, task: Task) -> bytes | None:
     """
     if task.rules is NO_RULES and not task.policies and task.attempts <= 1:
         return metadata
-    notes: dict[str, Any] = {"rules": task.rules.as_dict(), "policies": list(task.policies)}
     if task.attempts > 1:
-        notes["attempts"] = task.attempts
-    return _json.repacked(metadata or b"{}", {HUB_NOTES: notes})
+        notes = {"rules": task.rules.as_dict(), "policies": list(task.policies), "attempts": task.attempts}
+        return _json.repacked(metadata or b"{}", {HUB_NOTES: notes})
+    packed = packed_rules(task.rules, task.policies)
+    if metadata is None or metadata[-1:] != b"}" or metadata[-2:-1] in b"{ \t\r\n":
+        return _json.repacked(metadata or b"{}", {HUB_NOTES: msgspec.Raw(packed)})
+    return b'%b, "%b": %b}' % (metadata[:-1], HUB_NOTES.encode(), packed)  # it is a JSON object: it was decoded before
+
+
+@lru_cache(REMEMBERED)
+def packed_rules(rules: TaskRules, policies: tuple[str, ...]) -> bytes:
+    """Return rules that are not the defaults, and the policies that have set some of them, in JSON."""
+    return _json.pack({"rules": rules.as_dict(), "policies": list(policies)})
+
+
+def unpacked_rules(packed: bytes) -> tuple[TaskRules, tuple[str, ...]]:
+    """Return what `packed_rules` has packed; for no bytes, no rules. Raises `WireError` if the bytes are damaged."""
+    if not packed:
+        return NO_RULES, ()
+    found = _rules(packed)
+    return parse_rules(found.rules), tuple(found.policies)
 
 
 def record_of_result(

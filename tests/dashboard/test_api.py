@@ -283,6 +283,32 @@ async def test_one_task_with_its_story() -> None:
         assert "was dropped or purged" in await at.refused("/api/tasks/nothing", 404)
 
 
+async def test_the_rules_of_a_task_and_the_engines_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as at:
+        at.hub.add_policy({"name": "low", "priority": -2})
+        at.engine.hold()
+        running = at.client.submit(metadata={"label": {"grace": 3}})
+        await eventually(lambda: bool(at.engine.held))
+        queued = at.client.submit(metadata={"rules": {"needs": {"gpu": 1}}})
+        await eventually(lambda: queued in at.hub.core.tasks.scheduler.tasks)
+        details = await at.get(f"/api/tasks/{running}")
+        assert (details["rules"], details["policies"]) == ({"priority": -2, "grace": 3.0}, ["low"])
+        assert (details["attempts"], details["explained_more"]) == (1, 0)
+        [engine] = details["explained"]
+        assert (engine["id"], engine["uuid"], engine["may"], engine["word"]) == (0, at.engine.uuid, True, "runs_it")
+        details = await at.get(f"/api/tasks/{queued}")
+        assert details["attempts"] == 0
+        assert [(engine["may"], engine["word"]) for engine in details["explained"]] == [(False, "lacks")]
+        monkeypatch.setattr(story, "MAX_EXPLAINED", 0)
+        details = await at.get(f"/api/tasks/{queued}")
+        assert (details["explained"], details["explained_more"]) == ([], 1)
+        at.engine.release()
+        await at.client.reply(running)
+        details = await at.get(f"/api/tasks/{running}")
+        assert (details["rules"], details["policies"]) == ({"priority": -2, "grace": 3.0}, ["low"])
+        assert (details["attempts"], details["explained"]) == (1, [])
+
+
 async def test_long_output_is_shown_in_part_and_downloaded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story, "MAX_TEXT", 10)
     async with site() as at:

@@ -632,7 +632,7 @@ def test_policies_are_tables_in_the_file(toml: Any) -> None:
             '[[policy]]\nname = "a"\npriority = 1\n[[policy]]\nname = "a"\npriority = 2',
             ", number 2: there is a policy 'a' already: use another",
         ),
-        ('[policy]\nname = "a"', " is \"{'name': 'a'}\": expected a list of tables, each with a name, conditions and"),
+        ('[policy]\nname = "a"', ' is \'{"name": "a"}\': expected a list of tables, each with a name, conditions and'),
         ("policy = 3", " is '3': expected a list of tables"),
     ],
 )

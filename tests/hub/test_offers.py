@@ -54,8 +54,8 @@ def test_an_administrator_tags_engines() -> None:
     [
         ({"engine": 7}, "IndexError: no engine '7' is registered (registered: 0)"),
         ({"engine": "x"}, "IndexError: no engine 'x' is registered (registered: 0)"),
-        ({"engine": True}, "IndexError: no engine 'True'"),
-        ({}, "IndexError: no engine 'None'"),
+        ({"engine": True}, "IndexError: no engine 'true'"),
+        ({}, "IndexError: no engine 'null'"),
         ({"engine": 0, "tags": {"gpu": 0}}, "WireError: tags[gpu] is '0': it must be a positive amount"),
         ({"engine": 0, "tags": [1]}, "WireError: tags is '[1]': it must be a mapping"),
         ({"engine": 0, "remove": "gpu"}, "TypeError: remove must be a list of names of tags, not 'gpu'"),

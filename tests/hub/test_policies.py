@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ipyparallel.serialize import pack_apply_message
 
 from trio_hub.errors import WireError
 from trio_hub.hub.policies import MAX_KEY, REMEMBERED, Policies
 from trio_hub.records import NullStore
 from trio_hub.schedulers.policy import Policy, parse_policy
-from trio_hub.schedulers.rules import NO_RULES, parse_rules
+from trio_hub.schedulers.rules import NO_RULES, RULE_NAMES, parse_rules
 
 from .durable import DurableStore, crashed
 from .test_cost import Calls
@@ -190,6 +194,50 @@ def test_policies_of_an_earlier_hub_are_added_again() -> None:
     after = world(ALL)
     after.hub.parts.policies.restore([*before.hub.parts.policies.added, {"name": "wrong"}, 3])
     assert [policy["name"] for policy in after.hub.parts.policies.listed()] == ["high", "night", "all"]
+
+
+odd = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just("huge").map(lambda _: 10**5000)
+    | st.floats()
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from([*sorted(RULE_NAMES), "name", "label", "user", "", "*"]), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+
+
+@given(odd, odd, odd)
+@pytest.mark.property
+def test_whatever_is_said_a_task_is_queued_or_refused(rules: Any, label: Any, policy: Any) -> None:
+    it = world(NIGHT)
+    messages = [("policy_request", {"action": "add", "policy": policy, "name": rules}, it.hub.dispatch_query)]
+    messages += [("policy_request", {"action": rules, "name": label}, it.hub.dispatch_query)]
+    messages += [("tag_request", {"engine": rules, "tags": label, "remove": policy}, it.hub.dispatch_query)]
+    messages += [("registration_request", {"uuid": "a", "offers": label}, it.hub.dispatch_query)]
+    for msg_type, content, dispatch in messages:
+        dispatch([it.client.ident, *message(it.client, msg_type, {}, content)])
+        assert len(it.take("query")) == 1
+    frames = [it.client.ident, *message(it.client, "apply_request", {"rules": rules, "label": label}, {})]
+    it.hub.dispatch_monitor_traffic("task_in", frames)
+    assert len(it.hub.tasks.scheduler.tasks) + len(it.take("task_in")) == 1
+    assert not it.hub.notices.internal_errors
+
+
+def message(client: Peer, msg_type: str, metadata: Any, content: Any) -> list[Any]:
+    """Return a message with any metadata and content, as Python's json module writes them."""
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        written = [json.dumps(part).encode() for part in (metadata, content)]
+    finally:
+        sys.set_int_max_str_digits(digits)
+    header = client.session.packer.pack(client.session.new_header(msg_type))
+    return client.session.seal([header, b"{}", *written])
 
 
 # What it costs

@@ -32,7 +32,7 @@ def test_a_policy_is_read_and_written_in_one_form() -> None:
     ("table", "told"),
     [
         ("night", "a policy must be a table with a name and rules, not 'night'"),
-        ({"priority": 1}, "a policy must have a name of 1 to 100 printable characters, not 'None'"),
+        ({"priority": 1}, "a policy must have a name of 1 to 100 printable characters, not 'null'"),
         ({"name": "a\nb", "priority": 1}, "a policy must have a name of 1 to 100 printable characters"),
         ({"name": "n", "prority": 1}, "policy 'n': 'prority' is no condition and no rule: did you mean priority?"),
         (

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError, WireError
 from ..schedulers.policy import Policy, parse_policy
+from ..schedulers.rules import shown
 from .rules import Rule
 
 __all__ = ["POLICIES", "read_policies"]
@@ -24,7 +25,7 @@ def read_policies(tables: Any, label: str) -> tuple[Policy, ...]:
         ConfigError: A table cannot be used. The text names its source, its number and its name, and the remedy.
     """
     if isinstance(tables, str | bytes | dict) or not isinstance(tables, Iterable):
-        raise ConfigError(f"{label} is {str(tables)[:100]!r}: expected {POLICIES.accepts}")
+        raise ConfigError(f"{label} is {shown(tables)}: expected {POLICIES.accepts}")
     policies: dict[str, Policy] = {}
     for number, table in enumerate(tables, 1):
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import WireError
 from ..logs import get_logger
-from ..schedulers.rules import MAX_NAMES, Needs, parse_needs
+from ..schedulers.rules import MAX_NAMES, Needs, parse_needs, shown
 from ..schedulers.tasks import TaskScheduler
 from ..wire.messages import Message, Session
 from .connector import EngineConnector
@@ -81,11 +81,11 @@ class Offers:
         content = self._session.content(msg)
         named, tags, remove = content.get("engine"), content.get("tags") or {}, content.get("remove") or []
         if not isinstance(remove, list) or not all(isinstance(name, str) for name in remove):
-            raise TypeError(f"remove must be a list of names of tags, not {str(remove)[:100]!r}")
+            raise TypeError(f"remove must be a list of names of tags, not {shown(remove)}")
         engine = self._engine_of(named)
         if engine is None:
             there = ", ".join(map(str, sorted(self._engines.alive))) or "none"
-            raise IndexError(f"no engine {str(named)[:100]!r} is registered (registered: {there})")
+            raise IndexError(f"no engine {shown(named)} is registered (registered: {there})")
         return Reply("tag_reply", {"status": "ok", "engine": engine.id, "offers": dict(self.tag(engine, tags, remove))})
 
     def _engine_of(self, named: Any) -> EngineConnector | None:

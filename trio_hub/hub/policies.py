@@ -10,7 +10,7 @@ import msgspec
 from ..errors import WireError
 from ..logs import get_logger
 from ..schedulers.policy import Policy, parse_policy
-from ..schedulers.rules import NO_RULES, RULE_NAMES, TaskRules, parse_rules
+from ..schedulers.rules import NO_RULES, RULE_NAMES, TaskRules, parse_rules, shown
 from ..wire.messages import Message, Session, TaskMetadata
 from .labels import Labels
 from .replies import Reply
@@ -145,7 +145,7 @@ class Policies:
         self._changed()
         return policy
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: Any) -> None:
         """Remove a policy. If it had replaced one of the configuration, that one applies again.
 
         A removed policy of the configuration comes back when the hub is started again.
@@ -153,9 +153,9 @@ class Policies:
         Raises:
             KeyError: There is no policy of this name.
         """
-        if self._added.pop(name, None) is None and self._configured.pop(name, None) is None:
+        if not isinstance(name, str) or not (self._added.pop(name, None) or self._configured.pop(name, None)):
             there = ", ".join(policy.name for policy in self._sorted) or "none"
-            raise KeyError(f"there is no policy {name!r}; the policies are: {there}")
+            raise KeyError(f"there is no policy {shown(name)}; the policies are: {there}")
         self._sort()
         log.info("policy removed", policy=name)
         self._changed()
@@ -183,9 +183,9 @@ class Policies:
             case "add":
                 self.add(content.get("policy") or {})
             case "remove":
-                self.remove(str(content.get("name")))
+                self.remove(content.get("name"))
             case action:
-                raise ValueError(f"the action must be list, add or remove, not {str(action)[:100]!r}")
+                raise ValueError(f"the action must be list, add or remove, not {shown(action)}")
         return Reply("policy_reply", {"status": "ok", "policies": self.listed()})
 
 
@@ -193,7 +193,7 @@ def _said_by_client(metadata: TaskMetadata) -> dict[str, Any]:
     """Return the rules in the metadata and in the label, unchecked. Raises `WireError`."""
     rules = metadata.rules
     if rules is not None and not isinstance(rules, dict):
-        raise WireError("wrong_type", f"rules is {str(rules)[:100]!r}: it must be a mapping of rules to values")
+        raise WireError("wrong_type", f"rules is {shown(rules)}: it must be a mapping of rules to values")
     said: dict[str, Any] = {}
     for place in (metadata.label, rules):
         if isinstance(place, dict):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import WireError
-from .rules import RULE_NAMES, parse_rules
+from ..wire.plain import json_text
+from .rules import RULE_NAMES, parse_rules, shown
 
 __all__ = ["CONDITIONS", "MAX_NAME", "Policy", "parse_policy", "text_matches"]
 
@@ -67,15 +68,15 @@ def parse_policy(table: Any) -> Policy:
             value must be.
     """
     if not isinstance(table, Mapping):
-        raise _refused(f"a policy must be a table with a name and rules, not {str(table)[:100]!r}")
+        raise _refused(f"a policy must be a table with a name and rules, not {shown(table)}")
     name = table.get("name")
     if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
-        raise _refused(f"a policy must have a name of 1 to {MAX_NAME} printable characters, not {str(name)[:100]!r}")
+        raise _refused(f"a policy must have a name of 1 to {MAX_NAME} printable characters, not {shown(name)}")
     for key in table:
         if key not in _KNOWN:
-            near = difflib.get_close_matches(str(key), _KNOWN, n=1)
+            near = difflib.get_close_matches(key[:MAX_NAME] if isinstance(key, str) else "", _KNOWN, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(_KNOWN)}"
-            raise _refused(f"policy {name!r}: {str(key)[:100]!r} is no condition and no rule: {hint}")
+            raise _refused(f"policy {name!r}: {shown(key)} is no condition and no rule: {hint}")
     conditions = {key: _condition(name, key, table[key]) for key in CONDITIONS if table.get(key) is not None}
     said = {key: _plain(table[key]) for key in sorted(RULE_NAMES & table.keys()) if table[key] is not None}
     if not said:
@@ -122,11 +123,11 @@ def _condition(name: str, key: str, value: Any) -> Any:
     if isinstance(value, str) and 0 < len(value) <= MAX_PATTERN:
         return value
     if key == "label" and isinstance(value, Mapping) and 0 < len(value) <= MAX_PATTERN:
-        if all(isinstance(part, str | int | float) and len(str(part)) <= MAX_PATTERN for part in value.values()):
+        if all(isinstance(part, str | int | float) and len(json_text(part)) <= MAX_PATTERN for part in value.values()):
             return {str(part): wanted for part, wanted in value.items()}
         raise _refused(f"policy {name!r}: the values in label must be texts, numbers, true or false")
     table = ", or a table of them" if key == "label" else ""
-    raise _refused(f"policy {name!r}: {key} is {str(value)[:100]!r}: it must be a text, in which * is any text{table}")
+    raise _refused(f"policy {name!r}: {key} is {shown(value)}: it must be a text, in which * is any text{table}")
 
 
 def _plain(value: Any) -> Any:

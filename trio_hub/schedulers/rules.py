@@ -8,8 +8,19 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import WireError
+from ..wire.plain import json_text
 
-__all__ = ["ANY_FAILURE", "DEATH", "NO_RULES", "RULE_NAMES", "Needs", "TaskRules", "parse_needs", "parse_rules"]
+__all__ = [
+    "ANY_FAILURE",
+    "DEATH",
+    "NO_RULES",
+    "RULE_NAMES",
+    "Needs",
+    "TaskRules",
+    "parse_needs",
+    "parse_rules",
+    "shown",
+]
 
 Needs = tuple[tuple[str, float | str], ...]
 """What a task needs of its engine, sorted by name: an amount as a number (``("gpu", 1.0)``), a tag as a text."""
@@ -24,6 +35,7 @@ MAX_SECONDS = 1e8
 MAX_ATTEMPTS = 1000
 MAX_NAMES = 50
 """The maximum number of names in `needs` or `retry_on`."""
+MAX_AMOUNT = 1e100
 _UNITS = {"k": 2.0**10, "m": 2.0**20, "g": 2.0**30, "t": 2.0**40}
 
 
@@ -86,6 +98,11 @@ def parse_rules(said: Mapping[str, Any]) -> TaskRules:
     return NO_RULES if rules == NO_RULES else rules
 
 
+def shown(value: Any) -> str:
+    """Return a value of a client for an error: in quotes, and at most 100 characters. Never fails, unlike `str`."""
+    return repr((value if isinstance(value, str) else json_text(value))[:100])
+
+
 def parse_needs(name: str, value: Any) -> Needs:
     """Return needs, or the tags and amounts of an engine, in sorted order.
 
@@ -116,7 +133,7 @@ def _amount_or_tag(name: str, value: Any) -> float | str:
         except ValueError:
             return value
     elif isinstance(value, int | float):
-        amount = float(value)
+        amount = float(value) if abs(value) <= MAX_AMOUNT else math.inf
     else:
         raise _wrong(name, value, "a positive amount, such as 2 or 32G, or a text")
     if not (math.isfinite(amount) and amount > 0):
@@ -157,7 +174,7 @@ def _on_cancel(name: str, value: Any) -> str:
 
 
 def _wrong(name: str, value: Any, what: str) -> WireError:
-    return WireError("wrong_type", f"{name} is {str(value)[:100]!r}: it must be {what}")
+    return WireError("wrong_type", f"{name[:200]} is {shown(value)}: it must be {what}")
 
 
 _seconds = _number(0, MAX_SECONDS, f"a number of seconds, at most {MAX_SECONDS:g}")

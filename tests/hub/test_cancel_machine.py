@@ -258,11 +258,11 @@ class CancelMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
-        self.come()
+        self.come(aims=False)
         for _ in range(10_000):
             alive = [engine for engine in self.engines if not engine.is_dead]
             if not alive:
-                self.come()
+                self.come(aims=False)
             elif busy := [engine for engine in alive if engine.control]:
                 self.hear_next(busy[0])
             elif busy := [engine for engine in alive if engine.queue]:
@@ -270,7 +270,7 @@ class CancelMachine(RuleBasedStateMachine):
             elif self.world.hub.tasks.scheduler.tasks and all(
                 engine.connector.ident in self.world.hub.work.draining.drains for engine in alive
             ):
-                self.come()
+                self.come(aims=False)
             else:
                 timers = [timer for timer in self.world.host.timers if not timer[0].cancelled]
                 if not timers:

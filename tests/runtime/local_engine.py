@@ -1,6 +1,7 @@
 """A local engine for tests. It starts quickly, and a task can make it end.
 
-A task whose first buffer is ``exit N`` ends the process with that exit status, and ``kill N`` sends it a signal. After
+A task whose first buffer is ``exit N`` ends the process with that exit status, and ``kill N`` sends it a signal; a task
+with ``wait`` never ends. After
 a shutdown_request it ends with exit status 1, as stock engines do.
 """
 
@@ -24,6 +25,8 @@ def do(request: Request) -> None:
         os._exit(int(number))
     elif what == "kill":
         os.kill(os.getpid(), int(number))
+    elif what == "wait":
+        request.engine.hold()  # the task never ends, and nothing behind it begins
     else:
         answer(request)
 

@@ -121,6 +121,7 @@ class Draining:
         self.drains[engine.ident] = drain
         if old is not None:
             old.end()
+            drain.is_told = old.is_told
         else:
             self._attention.begin(engine.ident)
         log.info("an engine is drained", engine=engine.id, uuid=engine.uuid, by=drain.by, then=drain.then)
@@ -137,10 +138,11 @@ class Draining:
             drain.timer = self._host.call_later(left, partial(self._deadline_over, engine.ident, drain))
 
     def undrain(self, engine: EngineConnector, *, by: str) -> bool:
-        """Give an engine tasks again. Return False if it was not drained."""
-        drain = self._forget(engine.ident)
-        if drain is None:
+        """Give an engine tasks again. Return False if it was not drained, or was told to end already."""
+        drain = self.drains.get(engine.ident)
+        if drain is None or drain.is_told:
             return False
+        self._forget(engine.ident)
         log.info("an engine is drained no longer", engine=engine.id, uuid=engine.uuid, by=by)
         if engine.worker is not None:
             self._tasks.scheduler.undrain(engine.worker)

@@ -120,6 +120,9 @@ SYNONYMS = {
     "check": "doctor",
     "info": "status",
     "settings": "config",
+    "why": "explain",
+    "policies": "policy",
+    "rules": "policy",
 }
 
 

@@ -24,6 +24,9 @@ COMMANDS = [
     ["abort", "a"],
     ["resubmit", "a"],
     ["purge", "--all", "--yes"],
+    ["explain", "a"],
+    ["policy"],
+    ["tag", "0", "gpu=1"],
     ["shutdown", "--hub", "--yes"],
     ["top", "--count", "1"],
 ]

@@ -178,6 +178,9 @@ def crashed(
         engines = {engine.id: engine.uuid for engine in old.engines.alive.values()}
     successor.hub.restore_engines(engines, old.engines.next_engine_id)
     successor.hub.remember_engines(remembered or {})
+    # as the engine state file does
+    successor.hub.parts.offers.restore(old.parts.offers.saved())
+    successor.hub.parts.policies.restore(old.parts.policies.added)
     steps = successor.hub.recovery.take_over() if carry_on else successor.hub.recovery.write_off()
     carry_out(steps)
     return successor

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trio_hub.hub import EngineState
 from trio_hub.hub.custody import AWAY
 from trio_hub.schedulers.broadcast import sub_msg_id
+from trio_hub.schedulers.rules import TaskRules, parse_rules
 from trio_hub.schedulers.task import WorkerState
 from trio_hub.wire.frames import Frames, to_bytes
 
@@ -25,6 +26,17 @@ from .world import Peer, World
 
 pytestmark = pytest.mark.property
 
+RULES: list[dict[str, Any]] = [
+    {},
+    {},
+    {"priority": 5},
+    {"priority": -5, "weight": 2},
+    {"needs": {"gpu": 1}},
+    {"needs": {"site": "a"}, "max_deaths": 1},
+    {"max_attempts": 2, "retry_on": ["death"]},
+    {"max_attempts": 3, "retry_pause": 5},
+]
+OFFERS: list[dict[str, Any]] = [{}, {"gpu": 1}, {"gpu": 2, "site": "a"}]
 FAILURE = {"status": "error", "ename": "E", "evalue": "v"}
 
 
@@ -83,6 +95,8 @@ class CrashMachine(RuleBasedStateMachine):
         self.engines: dict[str, Engine] = {}
         self.requests: dict[str, Client] = {}
         """The client of each request, by msg_id."""
+        self.said: dict[str, TaskRules] = {}
+        """The rules of each task, by msg_id."""
         self.crashes = 0
 
     @property
@@ -115,11 +129,11 @@ class CrashMachine(RuleBasedStateMachine):
     # Engines
 
     @precondition(lambda self: len(self.alive()) < 3)
-    @rule()
-    def engine_comes(self) -> None:
+    @rule(offers=st.sampled_from(OFFERS))
+    def engine_comes(self, offers: dict[str, Any]) -> None:
         uuid = f"engine{len(self.engines)}"
         self.engines[uuid] = Engine(uuid)
-        self.world.engine(uuid)
+        self.world.engine(uuid, offers=offers)
 
     @precondition(lambda self: self.engines)
     @rule(data=st.data())
@@ -201,20 +215,30 @@ class CrashMachine(RuleBasedStateMachine):
         depends=st.sampled_from(["", "", "", "after", "follow"]),
         timeout=st.sampled_from([None, None, None, 60.0]),
         aimed=st.booleans(),
+        rules=st.sampled_from(RULES),
         count=st.integers(1, 3),
     )
     def submit(
-        self, data: st.DataObject, retries: int, depends: str, timeout: float | None, aimed: bool, count: int
+        self,
+        data: st.DataObject,
+        retries: int,
+        depends: str,
+        timeout: float | None,
+        aimed: bool,
+        rules: dict[str, Any],
+        count: int,
     ) -> None:
         client = self.client(data)
-        metadata: dict[str, Any] = {"retries": retries, "timeout": timeout}
+        metadata: dict[str, Any] = {"retries": retries, "timeout": timeout, "label": rules}
         if aimed and self.engines:
             metadata["targets"] = data.draw(st.lists(st.sampled_from(sorted(self.engines)), min_size=1, max_size=2))
         if depends and self.requests:
             others = data.draw(st.lists(st.sampled_from(sorted(self.requests)), min_size=1, max_size=2))
             metadata[depends] = {"dependencies": others, "failure": True, "all": data.draw(st.booleans())}
         for _ in range(count):
-            self.requests[self.world.submit(client.peer, **metadata)] = client
+            msg_id = self.world.submit(client.peer, **metadata)
+            self.requests[msg_id] = client
+            self.said[msg_id] = parse_rules(rules)
 
     @rule(data=st.data())
     def call(self, data: st.DataObject) -> None:
@@ -327,10 +351,12 @@ class CrashMachine(RuleBasedStateMachine):
         known = {*hub.engines.alive.values(), *hub.engines.lost}
         assert all(probe.engine in known for probe in hub.routes.probes.values())
         assert set(hub.intake.to_fetch) <= set(self.store._records)
+        for task in hub.tasks.scheduler.tasks.values():
+            assert task.rules == self.said[task.msg_id], "the rules stay, over any number of hubs"
         for worker in hub.tasks.scheduler.workers.values():
             if worker in hub.tasks.scheduler.with_room:
                 assert worker.state is WorkerState.USABLE
-                assert not any(task.accepts(worker.ident) for task in hub.tasks.scheduler.queue)
+                assert not any(task.accepts(worker.ident) for task in hub.tasks.scheduler.queue if task.demand is None)
 
     def quiesce(self) -> None:
         """Let the hub, the clients, the engines and the disk work until nothing is left to do."""
@@ -370,6 +396,8 @@ class CrashMachine(RuleBasedStateMachine):
         self.quiesce()
         self.engines["last"] = Engine("last")
         self.world.engine("last")
+        for known in self.hub.engines.alive.values():  # so that no task waits for ever for what its targets lack
+            self.hub.parts.offers.tag(known, OFFERS[-1])
         self.quiesce()
         for scope, _, call in self.world.host.timers:
             if not scope.cancelled:

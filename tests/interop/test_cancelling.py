@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from random import Random
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.interop
 
 StartCluster = Callable[..., Cluster]
 STOCK: tuple[str, ...] = ()
-OURS = ("--engine-command", "trio-hub engine")
+OURS = ("--engine-command", f"{sys.executable} -m trio_hub engine")
 CANCELS = 60
 
 
@@ -33,21 +35,18 @@ def spin(seconds: float) -> float:
 def deaf(seconds: float) -> str:
     """Run on after each interrupt."""
     import time
+    from contextlib import suppress
 
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        try:
+        with suppress(KeyboardInterrupt):
             time.sleep(0.01)
-        except KeyboardInterrupt:
-            pass
     return "heard nothing"
 
 
 def ask(rc: ipp.Client, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
     """Send the hub a query as a stock client sends its own, and return the content of the reply."""
-    rc.session.send(rc._query_socket, msg_type, content=content)
-    _, reply = rc.session.recv(rc._query_socket, 0)
-    found = reply["content"]
+    found = rc._send_recv(rc._query_stream, msg_type, content=content)["content"]
     assert isinstance(found, dict)
     assert found["status"] == "ok", found
     return found
@@ -89,14 +88,14 @@ def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple
     running(rc, 1, "queue")
     assert set(cancel(rc, *gathered.msg_ids).values()) == {"interrupted"}
     assert error_of(gathered).startswith("TaskCancelled: ")
-    pids = dict(zip(rc.ids, rc[:].apply_sync(__import__("os").getpid), strict=True))
+    pids = dict(zip(rc.ids, rc[:].apply_sync(os.getpid), strict=True))
     # an engine that does not hear is killed, and a new one is started
     task = rc.load_balanced_view(targets=[0]).apply_async(deaf, 10 * LIMIT)
     running(rc, 0, "tasks")
     cancel(rc, *task.msg_ids, grace=1.0)
     assert "its engine was killed" in error_of(task)
     wait_until(lambda: len(rc.ids) == 2 and 0 not in rc.ids, "a new engine has come")
-    assert rc[1].apply_sync(__import__("os").getpid) == pids[1]
+    assert rc[1].apply_sync(os.getpid) == pids[1]
 
 
 @pytest.mark.parametrize("options", [STOCK, OURS], ids=["stock engines", "engines of ours"])
@@ -118,13 +117,12 @@ def test_cancels_at_random_moments_hit_nothing_else(start_cluster: StartCluster,
             cancelled |= cancel(rc, msg_id)
     for seconds, result in results:
         [msg_id] = result.msg_ids
-        try:
-            assert result.get(LIMIT) == seconds
-        except ipp.RemoteError as error:
-            assert error.ename == "TaskCancelled", error
-            assert cancelled[msg_id] != "finished"
+        value: Any = result.get(LIMIT, return_exceptions=True)
+        if value == seconds:
+            assert cancelled.get(msg_id, "finished") == "finished"
         else:
-            assert cancelled.get(msg_id, "finished") in ("finished", "unknown")
+            assert value.ename == "TaskCancelled", value
+            assert cancelled[msg_id] != "finished"
     assert len(rc.ids) == 2
 
 
@@ -135,7 +133,7 @@ def test_a_limit_and_a_drain_with_stock_engines(start_cluster: StartCluster) -> 
     view = rc.load_balanced_view()
     with view.temp_flags(label={"max_runtime": 0.5}):
         limited = view.apply_async(spin, LIMIT)
-    assert error_of(limited).startswith("TaskTimeout: the task ran for 0.")
+    assert error_of(limited).startswith("TaskTimeout: the task ran for ")
     with view.temp_flags(targets=[0, 1]):
         task = view.apply_async(spin, 1.0)
     wait_until(lambda: rc.queue_status(0)["tasks"] + rc.queue_status(1)["tasks"], "the task runs")

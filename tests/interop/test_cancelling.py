@@ -83,7 +83,7 @@ def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple
     assert cancel(rc, msg_id, called, by="ann") == {msg_id: "interrupted", called: "interrupted"}
     for result in (task, direct):
         assert error_of(result).startswith("TaskCancelled: cancelled by ann at ")
-    gathered = rc.broadcast_view(coalescing=True).apply_async(spin, LIMIT)
+    gathered = rc.broadcast_view(is_coalescing=True).apply_async(spin, LIMIT)
     running(rc, 0, "queue")
     running(rc, 1, "queue")
     assert set(cancel(rc, *gathered.msg_ids).values()) == {"interrupted"}

@@ -96,6 +96,18 @@ class Statistics:
     """`submitted`, by queue: ``task``, ``mux`` (direct requests) or ``broadcast``."""
     outcomes: dict[str, dict[str, int]]
     """Requests answered, by queue and then by outcome: ``ok``, ``error`` or ``aborted``."""
+    cancelled: dict[str, int]
+    """Requests that somebody has asked to cancel: ``withdrawn``, ``interrupted`` or ``unknown``."""
+    ran_too_long: int
+    """Tasks that were interrupted since they ran for longer than their ``max_runtime``."""
+    interrupts_astray: int
+    """Interrupts that have hit another request, which was run again or answered with an error."""
+    engines_killed: int
+    """Engines that were killed since a request did not end after it was interrupted."""
+    engines_drained: int
+    """Engines that get no new tasks since they are drained, now."""
+    taken_away: int
+    """Tasks that were taken away from drained engines at a deadline."""
     connections: str
     """``encrypted`` if clients and engines connect with CURVE, else ``open``."""
     subscribers: int
@@ -157,6 +169,12 @@ def statistics_of(
         sessions=len(hub.owed.clients),
         submitted_by_queue=dict(hub.submitted),
         outcomes={queue: dict(outcomes) for queue, outcomes in hub.answers.outcomes.items()},
+        cancelled=dict(hub.work.cancelling.counts),
+        ran_too_long=hub.work.cancelling.timeouts,
+        interrupts_astray=hub.work.interrupts.hits,
+        engines_killed=hub.work.interrupts.kills,
+        engines_drained=len(hub.work.draining.drains),
+        taken_away=hub.work.draining.taken_away,
         connections=connections,
         subscribers=sum(map(len, published)),
         subscribers_behind=sum(one.dropping for one in published),

@@ -10,7 +10,7 @@ kind, as long as no task asks for a host.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ AMOUNT_UNIT = 1e-6
 """Amounts are counted in whole numbers of this unit, so that sums of amounts are exact."""
 MAX_UNUSED = 1000
 """The number of demands that are kept at most while no task has them."""
+MAX_SHELVES = 4
+"""The number of shelves among whose engines one is chosen for a task."""
 
 _Amounts = tuple[int, ...]
 
@@ -48,7 +50,7 @@ class Demand:
         self.needs = needs
         self.runtime = runtime
         self.tasks = 0
-        self.kinds: dict[Kind, _Amounts] = {}
+        self.kinds: OrderedDict[Kind, _Amounts] = OrderedDict()
         self.line: Line | None = None
 
     def __repr__(self) -> str:
@@ -145,6 +147,8 @@ class Matching:
         self._make_shelf = make_shelf
         self._seconds_left = seconds_left
         self._workers: dict[bytes, Worker] = {}
+        self._shelved = 0
+        """The number of engines on all shelves."""
         self._demands: dict[tuple[Needs, float], Demand] = {}
         self._asked: Counter[str] = Counter()
         """The number of demands that ask for each name."""
@@ -257,6 +261,7 @@ class Matching:
             shelf = kind.shelves[worker.free] = self._make_shelf()
         shelf.add(worker)
         worker.shelf = worker.free
+        self._shelved += 1
 
     def discard(self, worker: Worker) -> None:
         """Note that an engine is full, has gone, or is about to change its load or its amounts."""
@@ -268,24 +273,38 @@ class Matching:
         if not len(shelf):
             del worker.kind.shelves[worker.shelf]
         worker.shelf = None
+        self._shelved -= 1
 
     # Matches
 
     def choose(self, task: Task) -> Worker | None:
-        """Choose an engine with room for a task with a demand and without targets; None if there is none."""
+        """Choose an engine with room for a task with a demand and without targets; None if there is none.
+
+        If many kinds of engines can run the task, the scheme chooses among the engines of a few of them, which are
+        others for the next task. So the cost does not grow with the number of kinds that have room.
+        """
         demand = task.demand
         assert demand is not None
         refuses = partial(self._leaves_too_soon, demand) if demand.runtime else None
         if not demand.needs:
             return self.with_room.choose(task, refuses)
-        shelves = []
+        if not self._shelved:
+            return None
+        most = len(self._workers) if refuses or task.refused else MAX_SHELVES
+        shelves: list[Scheme] = []
+        looked_at = []
         for kind, costs in demand.kinds.items():
+            looked_at.append(kind)
             for free, shelf in kind.shelves.items():
                 for has, cost in zip(free, costs, strict=True):
                     if has < cost:
                         break
                 else:
                     shelves.append(shelf)
+            if len(shelves) >= most:
+                for kind in looked_at:
+                    demand.kinds.move_to_end(kind)
+                break
         if not shelves:
             return None
         return shelves[0].choose(task, refuses) if len(shelves) == 1 else shelves[0].choose_over(shelves, task, refuses)

@@ -13,9 +13,10 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 from functools import partial
+from operator import add, sub
 from typing import TYPE_CHECKING
 
-from .rules import NO_RULES, Needs, TaskRules
+from .rules import NO_RULES, Needs
 from .schemes import Scheme
 
 if TYPE_CHECKING:
@@ -162,29 +163,22 @@ class Matching:
         """Give a new task its demand, if its rules make one."""
         rules = task.rules
         if rules is not NO_RULES and (rules.needs or rules.max_runtime):
-            task.demand = self.demand_of(rules)
-            task.demand.tasks += 1
+            key = (rules.needs, rounded_up(rules.max_runtime) if rules.max_runtime else 0.0)
+            demand = self._demands[key] if key in self._demands else self._new_demand(key)
+            demand.tasks += 1
+            task.demand = demand
 
-    def end(self, task: Task) -> None:
-        """Note that a task has ended."""
-        if task.demand is not None:
-            task.demand.tasks -= 1
-
-    def demand_of(self, rules: TaskRules) -> Demand:
-        """Return the demand of tasks with these rules, which may be a new one."""
-        key = (rules.needs, rounded_up(rules.max_runtime))
-        demand = self._demands.get(key)
-        if demand is None:
-            if len(self._demands) > MAX_UNUSED:
-                self._forget_unused()
-            demand = self._demands[key] = Demand(*key)
-            names = {name for name, _ in demand.needs}
-            new = names - self._asked.keys()
-            self._asked.update(names)
-            if new:
-                self._asked_anew(new)
-            for kind in self._kinds.values():
-                self._relate(demand, kind)
+    def _new_demand(self, key: tuple[Needs, float]) -> Demand:
+        if len(self._demands) > MAX_UNUSED:
+            self._forget_unused()
+        demand = self._demands[key] = Demand(*key)
+        names = {name for name, _ in demand.needs}
+        new = names - self._asked.keys()
+        self._asked.update(names)
+        if new:
+            self._asked_anew(new)
+        for kind in self._kinds.values():
+            self._relate(demand, kind)
         return demand
 
     def _relate(self, demand: Demand, kind: Kind) -> None:
@@ -244,12 +238,12 @@ class Matching:
                 if has_room:
                     self.add(worker)
 
-    def occupy(self, worker: Worker, demand: Demand, sign: int = -1) -> None:
-        """Note that an engine runs a task with this demand; with the sign 1, that it does not run it any more."""
+    def occupy(self, worker: Worker, demand: Demand, occupied: bool = True) -> None:
+        """Note that an engine runs a task with this demand; if not occupied, that it does not run it any more."""
         kind = worker.kind
         if kind is not None and kind.names:
-            costs = demand.kinds.get(kind) or kind.costs_of(demand.needs)
-            worker.free = tuple([free + sign * cost for free, cost in zip(worker.free, costs, strict=True)])
+            costs = demand.kinds[kind] if kind in demand.kinds else kind.costs_of(demand.needs)
+            worker.free = tuple(map(sub if occupied else add, worker.free, costs))
 
     def add(self, worker: Worker) -> None:
         """Note that an engine has room, with its present load."""
@@ -312,10 +306,9 @@ class Matching:
     def fits(self, worker: Worker, demand: Demand) -> bool:
         """Return whether an engine has enough free, and enough time left, for a task with this demand."""
         assert worker.kind is not None
-        costs = demand.kinds.get(worker.kind)
-        if costs is None:
+        if worker.kind not in demand.kinds:
             return False
-        for has, cost in zip(worker.free, costs, strict=True):
+        for has, cost in zip(worker.free, demand.kinds[worker.kind], strict=True):
             if has < cost:
                 return False
         return not demand.runtime or not self._leaves_too_soon(demand, worker)

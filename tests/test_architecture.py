@@ -53,7 +53,7 @@ CORE = {"wire", "records", "hub", "schedulers"}
 # ZeroMQ is at home in the transport, and where its sockets are made and its addresses are read.
 NO_ZEROMQ = {"databases", "services"}
 MAX_CLASS, MAX_MODULE = 250, 400
-"""Lines that a class of the hub, and a module, may have."""
+"""Lines that a class of the hub or of the schedulers, and a module, may have."""
 CLOCKS = {"now", "utcnow", "monotonic", "monotonic_ns", "perf_counter", "time", "time_ns"}
 # The stock implementation is not needed to run ours: only a command that starts it, or reads its files, may load it,
 # and late. What ipyparallel itself loads may take for granted that it is there, and traitlets with it.
@@ -210,14 +210,10 @@ def house_faults(sources: Mapping[str, str]) -> list[str]:
     trees = {path: ast.parse(source, path) for path, source in sources.items()}
     classes = [(path, node) for path, tree in trees.items() for node in tree.body if isinstance(node, ast.ClassDef)]
     ours = {node.name for _, node in classes}
-    found = []
+    found: list[str] = []
     for path, source in sources.items():
-        if len(source.splitlines()) > MAX_MODULE:
-            found.append(f"{path}:1: {len(source.splitlines())} lines")
+        found += too_long(path, source)
     for path, node in classes:
-        length = (node.end_lineno or 0) - node.lineno + 1
-        if length > MAX_CLASS:
-            found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
         found += [
             f"{path}:{node.lineno}: {node.name} inherits from {base.id}"
             for base in node.bases
@@ -232,6 +228,15 @@ def house_faults(sources: Mapping[str, str]) -> list[str]:
     return found
 
 
+def too_long(path: str, source: str) -> Iterator[str]:
+    """Yield the module, and each of its classes, if they are too long to be read in one sitting."""
+    if len(source.splitlines()) > MAX_MODULE:
+        yield f"{path}:1: {len(source.splitlines())} lines"
+    for node in ast.parse(source, path).body:
+        if isinstance(node, ast.ClassDef) and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_CLASS:
+            yield f"{path}:{node.lineno}: {node.name} has {length} lines"
+
+
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
@@ -244,6 +249,13 @@ def test_the_hub_is_a_house_and_no_tower() -> None:
     paths = sorted((ROOT / "trio_hub" / "hub").glob("*.py"))
     assert paths
     found = house_faults({path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths})
+    assert not found, "\n".join(found)
+
+
+def test_the_scheduler_is_no_tower_either() -> None:
+    paths = sorted((ROOT / "trio_hub" / "schedulers").glob("*.py"))
+    assert paths
+    found = [fault for path in paths for fault in too_long(f"schedulers/{path.name}", path.read_text("utf-8"))]
     assert not found, "\n".join(found)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from trio_hub.schedulers.rules import TaskRules
 from trio_hub.schedulers.schemes import SCHEMES
 from trio_hub.schedulers.task import Task, Worker
 from trio_hub.schedulers.tasks import TaskScheduler
@@ -141,6 +142,62 @@ def test_a_retry_with_many_idle_engines(scheme: str) -> None:
         return max(bytecodes(lambda: plant.scheduler.result(task, ok=False)) for _ in range(5))
 
     assert failures(MANY) < 2 * failures(FEW) + 300
+
+
+# Needs and priorities
+
+
+class Cluster:
+    """A scheduler with engines of several kinds, whose names and amounts tasks ask for."""
+
+    def __init__(self, scheme: str, engines: int, kinds: int, *, queued: int, hwm: int = 1) -> None:
+        self.recorder = Recorder()
+        self._running: list[str] = []
+        self.scheduler = TaskScheduler(self.recorder, Random(1), hwm=hwm, scheme=scheme)
+        self.number = 0
+        if queued:
+            for _ in range(2 * queued):  # they wait for the engines
+                self.submit()
+        for number in range(engines):
+            # The kinds differ in their amounts of memory, and half of them have GPUs.
+            kind = number % kinds
+            offers = (("gpu", 1.0 + kind % 2), ("host", f"n{number}"), ("memory", 2.0 ** (30 + kind)))
+            self.scheduler.add_engine(b"%d" % number, offers=offers[kind % 2 :])
+
+    def submit(self) -> Task:
+        self.number += 1
+        needs = (("gpu", 1.0), ("memory", 2.0**30)) if self.number % 2 else (("memory", 2.0**31),)
+        rules = TaskRules(priority=self.number % 3, needs=needs)
+        task = make_task(str(self.number), str(self.number % 5), rules)
+        self.scheduler.submit(task)
+        return task
+
+    def step(self) -> None:
+        """Submit a task, and end the task that was assigned first."""
+        self.submit()
+        if self.running:
+            task = self.scheduler.tasks[self.running.pop(0)]
+            self.scheduler.result(task, ok=True)
+
+    @property
+    def running(self) -> list[str]:
+        """The msg_ids of the running tasks, in the order of their assignments."""
+        self._running += [msg_id for msg_id, _ in self.recorder.assigned]
+        self.recorder.assigned.clear()
+        return self._running
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+@pytest.mark.parametrize("queued", [0, 1_000])
+def test_needs_cost_the_same_with_1000_engines_of_20_kinds_as_with_8(scheme: str, queued: int) -> None:
+    def cost(engines: int, kinds: int) -> float:
+        cluster = Cluster(scheme, engines, kinds, queued=queued)
+        for _ in range(10):
+            cluster.step()
+        return sum(bytecodes(cluster.step) for _ in range(100)) / 100
+
+    few, many = cost(8, 4), cost(1_000, 20)
+    assert many <= 1.25 * few
 
 
 # Dependencies

@@ -58,7 +58,7 @@ class Endings:
         if task.timer is not None or task.pause is not None:
             stop_timers(task)
         if task.demand is not None:
-            self._placement.matching.end(task)
+            task.demand.tasks -= 1
         if task.after is not None or task.follow is not None:
             self._dependencies.forget(task)
 

@@ -106,7 +106,7 @@ def _of_engine(task: Task, worker: Worker, placement: Placement, host: Scheduler
         if left < demand.runtime:
             limit = task.rules.max_runtime
             return Reason(
-                ident, "too_short", f"its time left is too short: {left:.0f} s, for a task of up to {limit:g} s"
+                ident, "too_short", f"has too little time left: {left:.0f} s, for a task of up to {limit:g} s"
             )
     if worker.state is WorkerState.EXPECTED:
         return Reason(ident, "expected", "is not back yet since the restart of the hub")

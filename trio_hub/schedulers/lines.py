@@ -83,7 +83,7 @@ class Lines:
         lines = [self.anyone]
         if ident in self._by_engine:
             lines += self._by_engine[ident].values()
-        for line in self._not_everyone.values():
+        for line in self._not_everyone.values() if self._not_everyone else ():
             if ident not in line.refused:
                 lines.append(line)
         return lines

@@ -10,12 +10,13 @@ kind, as long as no task asks for a host.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 from functools import partial
+from operator import add, sub
 from typing import TYPE_CHECKING
 
-from .rules import NO_RULES, Needs, TaskRules
+from .rules import NO_RULES, Needs
 from .schemes import Scheme
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ AMOUNT_UNIT = 1e-6
 """Amounts are counted in whole numbers of this unit, so that sums of amounts are exact."""
 MAX_UNUSED = 1000
 """The number of demands that are kept at most while no task has them."""
+MAX_SHELVES = 4
+"""The number of shelves among whose engines one is chosen for a task."""
 
 _Amounts = tuple[int, ...]
 
@@ -48,7 +51,7 @@ class Demand:
         self.needs = needs
         self.runtime = runtime
         self.tasks = 0
-        self.kinds: dict[Kind, _Amounts] = {}
+        self.kinds: OrderedDict[Kind, _Amounts] = OrderedDict()
         self.line: Line | None = None
 
     def __repr__(self) -> str:
@@ -145,6 +148,8 @@ class Matching:
         self._make_shelf = make_shelf
         self._seconds_left = seconds_left
         self._workers: dict[bytes, Worker] = {}
+        self._shelved = 0
+        """The number of engines on all shelves."""
         self._demands: dict[tuple[Needs, float], Demand] = {}
         self._asked: Counter[str] = Counter()
         """The number of demands that ask for each name."""
@@ -158,29 +163,22 @@ class Matching:
         """Give a new task its demand, if its rules make one."""
         rules = task.rules
         if rules is not NO_RULES and (rules.needs or rules.max_runtime):
-            task.demand = self.demand_of(rules)
-            task.demand.tasks += 1
+            key = (rules.needs, rounded_up(rules.max_runtime) if rules.max_runtime else 0.0)
+            demand = self._demands[key] if key in self._demands else self._new_demand(key)
+            demand.tasks += 1
+            task.demand = demand
 
-    def end(self, task: Task) -> None:
-        """Note that a task has ended."""
-        if task.demand is not None:
-            task.demand.tasks -= 1
-
-    def demand_of(self, rules: TaskRules) -> Demand:
-        """Return the demand of tasks with these rules, which may be a new one."""
-        key = (rules.needs, rounded_up(rules.max_runtime))
-        demand = self._demands.get(key)
-        if demand is None:
-            if len(self._demands) > MAX_UNUSED:
-                self._forget_unused()
-            demand = self._demands[key] = Demand(*key)
-            names = {name for name, _ in demand.needs}
-            new = names - self._asked.keys()
-            self._asked.update(names)
-            if new:
-                self._asked_anew(new)
-            for kind in self._kinds.values():
-                self._relate(demand, kind)
+    def _new_demand(self, key: tuple[Needs, float]) -> Demand:
+        if len(self._demands) > MAX_UNUSED:
+            self._forget_unused()
+        demand = self._demands[key] = Demand(*key)
+        names = {name for name, _ in demand.needs}
+        new = names - self._asked.keys()
+        self._asked.update(names)
+        if new:
+            self._asked_anew(new)
+        for kind in self._kinds.values():
+            self._relate(demand, kind)
         return demand
 
     def _relate(self, demand: Demand, kind: Kind) -> None:
@@ -240,12 +238,12 @@ class Matching:
                 if has_room:
                     self.add(worker)
 
-    def occupy(self, worker: Worker, demand: Demand, sign: int = -1) -> None:
-        """Note that an engine runs a task with this demand; with the sign 1, that it does not run it any more."""
+    def occupy(self, worker: Worker, demand: Demand, occupied: bool = True) -> None:
+        """Note that an engine runs a task with this demand; if not occupied, that it does not run it any more."""
         kind = worker.kind
         if kind is not None and kind.names:
-            costs = demand.kinds.get(kind) or kind.costs_of(demand.needs)
-            worker.free = tuple([free + sign * cost for free, cost in zip(worker.free, costs, strict=True)])
+            costs = demand.kinds[kind] if kind in demand.kinds else kind.costs_of(demand.needs)
+            worker.free = tuple(map(sub if occupied else add, worker.free, costs))
 
     def add(self, worker: Worker) -> None:
         """Note that an engine has room, with its present load."""
@@ -257,6 +255,7 @@ class Matching:
             shelf = kind.shelves[worker.free] = self._make_shelf()
         shelf.add(worker)
         worker.shelf = worker.free
+        self._shelved += 1
 
     def discard(self, worker: Worker) -> None:
         """Note that an engine is full, has gone, or is about to change its load or its amounts."""
@@ -268,24 +267,38 @@ class Matching:
         if not len(shelf):
             del worker.kind.shelves[worker.shelf]
         worker.shelf = None
+        self._shelved -= 1
 
     # Matches
 
     def choose(self, task: Task) -> Worker | None:
-        """Choose an engine with room for a task with a demand and without targets; None if there is none."""
+        """Choose an engine with room for a task with a demand and without targets; None if there is none.
+
+        If many kinds of engines can run the task, the scheme chooses among the engines of a few of them, which are
+        others for the next task. So the cost does not grow with the number of kinds that have room.
+        """
         demand = task.demand
         assert demand is not None
         refuses = partial(self._leaves_too_soon, demand) if demand.runtime else None
         if not demand.needs:
             return self.with_room.choose(task, refuses)
-        shelves = []
+        if not self._shelved:
+            return None
+        most = len(self._workers) if refuses or task.refused else MAX_SHELVES
+        shelves: list[Scheme] = []
+        looked_at = []
         for kind, costs in demand.kinds.items():
+            looked_at.append(kind)
             for free, shelf in kind.shelves.items():
                 for has, cost in zip(free, costs, strict=True):
                     if has < cost:
                         break
                 else:
                     shelves.append(shelf)
+            if len(shelves) >= most:
+                for kind in looked_at:
+                    demand.kinds.move_to_end(kind)
+                break
         if not shelves:
             return None
         return shelves[0].choose(task, refuses) if len(shelves) == 1 else shelves[0].choose_over(shelves, task, refuses)
@@ -293,10 +306,9 @@ class Matching:
     def fits(self, worker: Worker, demand: Demand) -> bool:
         """Return whether an engine has enough free, and enough time left, for a task with this demand."""
         assert worker.kind is not None
-        costs = demand.kinds.get(worker.kind)
-        if costs is None:
+        if worker.kind not in demand.kinds:
             return False
-        for has, cost in zip(worker.free, costs, strict=True):
+        for has, cost in zip(worker.free, demand.kinds[worker.kind], strict=True):
             if has < cost:
                 return False
         return not demand.runtime or not self._leaves_too_soon(demand, worker)

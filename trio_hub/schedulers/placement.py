@@ -166,7 +166,8 @@ class Placement:
         self.running += 1
         worker.running[task.msg_id] = task
         if task.demand is not None:
-            self.matching.discard(worker)
+            if worker.shelf is not None:
+                self.matching.discard(worker)
             self.matching.occupy(worker, task.demand)
         self.update_room(worker)
 
@@ -184,8 +185,9 @@ class Placement:
         task.worker = None
         self.running -= 1
         if task.demand is not None:
-            self.matching.discard(worker)
-            self.matching.occupy(worker, task.demand, 1)
+            if worker.shelf is not None:
+                self.matching.discard(worker)
+            self.matching.occupy(worker, task.demand, False)
 
     def update_room(self, worker: Worker) -> None:
         """Find out anew whether an engine has room."""

@@ -180,6 +180,19 @@ def test_a_large_need_does_not_starve_behind_small_ones() -> None:
     assert len(bench.where()) == 2
 
 
+def test_a_large_need_does_not_starve_behind_new_tasks_that_are_never_queued() -> None:
+    bench = RuledBench(hwm=4)
+    bench.add("a", (("gpu", 2.0),))
+    bench.put("0", needs={"gpu": 1})
+    big = bench.put("big", needs={"gpu": 2})
+    for number in range(1, 100):
+        bench.put(str(number), needs={"gpu": 1})
+        bench.answer("a", next(iter(bench.where())))
+        if big.worker is not None:
+            return
+    raise AssertionError("it starves")
+
+
 def test_an_engine_is_not_reserved_for_a_task_that_is_gone() -> None:
     bench = RuledBench(hwm=4)
     worker = bench.add("a", (("gpu", 2.0),))

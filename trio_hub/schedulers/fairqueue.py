@@ -90,14 +90,6 @@ class FairQueue:
         """Return the number of queued tasks of each priority that has any."""
         return {level: sum(turn.queued for turn in turns.sessions.values()) for level, turns in self._turns.items()}
 
-    def lengths_by_demand(self) -> dict[Demand, int]:
-        """Return the number of queued tasks of each demand that has any."""
-        lengths: dict[Demand, int] = {}
-        for line in self.lines:
-            if line.demand is not None:
-                lengths[line.demand] = lengths.get(line.demand, 0) + sum(1 for _ in line)
-        return lengths
-
     def push(self, task: Task) -> None:
         """Add a task behind the tasks of its session that have lower numbers, and before those with higher numbers."""
         if task.targets is None and not task.refused and task.demand is None:
@@ -134,6 +126,10 @@ class FairQueue:
         if not level.pools and only is None:
             self._close(level)
         return task
+
+    def passed_by(self) -> None:
+        """Count a task with needs that got an engine at once, before the queued tasks that do not fit there yet."""
+        self._taken += 1
 
     def remove(self, task: Task) -> None:
         """Remove a queued task. Costs O(1) for the first task of its session in its level."""

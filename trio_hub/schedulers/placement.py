@@ -151,6 +151,8 @@ class Placement:
             self.queue.push(task)
             self.start_timer(task)
         else:
+            if task.demand is not None:
+                self.queue.passed_by()
             self._assign(task, worker)
 
     def unqueue(self, task: Task) -> None:

@@ -33,6 +33,15 @@ def spin(seconds: float) -> float:
     return seconds
 
 
+def begin(directory: str, seconds: float) -> None:
+    """Say that this has begun, and run on."""
+    import os
+    import time
+
+    open(f"{directory}/share-{os.getpid()}", "w").close()
+    time.sleep(seconds)
+
+
 def deaf(begun: str) -> None:
     """Ignore interrupts, say so, and run on."""
     import signal
@@ -82,9 +91,8 @@ def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple
     assert cancel(rc, msg_id, called, by="ann") == {msg_id: "interrupted", called: "interrupted"}
     for result in (task, direct):
         assert error_of(result).startswith("TaskCancelled: cancelled by ann at ")
-    gathered = rc.broadcast_view(is_coalescing=True).apply_async(spin, LIMIT)
-    running(rc, 0, "queue")
-    running(rc, 1, "queue")
+    gathered = rc.broadcast_view(is_coalescing=True).apply_async(begin, str(tmp_path), LIMIT)
+    wait_until(lambda: len(list(tmp_path.glob("share-*"))) == 2, "both shares have begun")
     assert set(cancel(rc, *gathered.msg_ids).values()) == {"interrupted"}
     assert error_of(gathered).startswith("TaskCancelled: ")
     pids = dict(zip(rc.ids, rc[:].apply_sync(os.getpid), strict=True))

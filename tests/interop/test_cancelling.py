@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,16 +33,23 @@ def spin(seconds: float) -> float:
     return seconds
 
 
-def deaf(seconds: float) -> str:
-    """Run on after each interrupt."""
+def begin(directory: str, seconds: float) -> None:
+    """Say that this has begun, and run on."""
+    import os
     import time
-    from contextlib import suppress
 
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with suppress(KeyboardInterrupt):
-            time.sleep(0.01)
-    return "heard nothing"
+    open(f"{directory}/share-{os.getpid()}", "w").close()
+    time.sleep(seconds)
+
+
+def deaf(begun: str) -> None:
+    """Ignore interrupts, say so, and run on."""
+    import signal
+    import time
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    open(begun, "w").close()
+    time.sleep(600)
 
 
 def ask(rc: ipp.Client, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def running(rc: ipp.Client, engine: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("options", [STOCK, OURS], ids=["stock engines", "engines of ours"])
-def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple[str, ...]) -> None:
+def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple[str, ...], tmp_path: Path) -> None:
     cluster = start_cluster(2, *options)
     rc = cluster.client()
     rc.wait_for_engines(2, timeout=LIMIT)
@@ -83,15 +91,14 @@ def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple
     assert cancel(rc, msg_id, called, by="ann") == {msg_id: "interrupted", called: "interrupted"}
     for result in (task, direct):
         assert error_of(result).startswith("TaskCancelled: cancelled by ann at ")
-    gathered = rc.broadcast_view(is_coalescing=True).apply_async(spin, LIMIT)
-    running(rc, 0, "queue")
-    running(rc, 1, "queue")
+    gathered = rc.broadcast_view(is_coalescing=True).apply_async(begin, str(tmp_path), LIMIT)
+    wait_until(lambda: len(list(tmp_path.glob("share-*"))) == 2, "both shares have begun")
     assert set(cancel(rc, *gathered.msg_ids).values()) == {"interrupted"}
     assert error_of(gathered).startswith("TaskCancelled: ")
     pids = dict(zip(rc.ids, rc[:].apply_sync(os.getpid), strict=True))
     # an engine that does not hear is killed, and a new one is started
-    task = rc.load_balanced_view(targets=[0]).apply_async(deaf, 10 * LIMIT)
-    running(rc, 0, "tasks")
+    task = rc.load_balanced_view(targets=[0]).apply_async(deaf, str(tmp_path / "begun"))
+    wait_until((tmp_path / "begun").exists, "the task has begun")
     cancel(rc, *task.msg_ids, grace=1.0)
     assert "its engine was killed" in error_of(task)
     wait_until(lambda: len(rc.ids) == 2 and 0 not in rc.ids, "a new engine has come")

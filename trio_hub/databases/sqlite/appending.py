@@ -140,15 +140,17 @@ class SegmentWriter:
             if self._descriptor is None or self._end + self._filled >= SEGMENT:
                 self._finish()
                 self._begin_next()
-            places.append(ChunkPlace(self.number, self._end + self._filled, len(chunk), crc32(chunk)))
-            start = 0
+            position, start, checksum = self._end + self._filled, 0, 0
             while start < len(chunk):
                 part = chunk[start : start + BUFFER - self._filled]
-                self._buffer[self._filled : self._filled + len(part)] = part
+                copy = self._buffer[self._filled : self._filled + len(part)]
+                copy[:] = part
+                checksum = crc32(copy, checksum)  # of the copy, which is in the processor's cache
                 self._filled += len(part)
                 start += len(part)
                 if self._filled == BUFFER:
                     self._write()
+            places.append(ChunkPlace(self.number, position, len(chunk), checksum))
         self._finish()
         return places
 

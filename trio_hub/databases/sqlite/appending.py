@@ -42,12 +42,12 @@ _END = "SELECT position + size FROM piece WHERE segment = ? ORDER BY position DE
 _LIVE = "SELECT position, size FROM piece WHERE segment = ? ORDER BY position"
 # (DISTINCT would read the entries of all chunks.)
 _USED = """
-WITH RECURSIVE used (number) AS (
+WITH RECURSIVE used (it) AS (
     SELECT min(segment) FROM piece WHERE segment IS NOT NULL
     UNION ALL
-    SELECT (SELECT min(segment) FROM piece WHERE segment > number) FROM used WHERE number IS NOT NULL
+    SELECT (SELECT min(segment) FROM piece WHERE segment > used.it) FROM used WHERE it IS NOT NULL
 )
-SELECT number FROM used WHERE number IS NOT NULL"""
+SELECT it FROM used WHERE it IS NOT NULL"""
 
 
 class SegmentWriter:

@@ -257,7 +257,10 @@ class Statements:
             connection.executemany(_ADD_PIECE, _numbered(self._pieces, arrivals))
         if self._chunks:
             rows = [[*row, *place] for row, place in zip(self._chunks, places, strict=True)]
-            connection.executemany(_ADD_CHUNK, _numbered(rows, arrivals))
+            existing = _numbered(rows, arrivals)
+            if len(existing) < len(rows):  # some records were removed before, so nothing needs their chunks
+                self.freed |= {place.segment for place in places}
+            connection.executemany(_ADD_CHUNK, existing)
         ((records, size),) = connection.execute(_FINISHED, (json.dumps(finished),))
         if records != records_before or size != size_before:
             connection.execute(_ACCOUNT, (records - records_before, size - size_before))

@@ -198,8 +198,13 @@ class Routes:
                 if record is not None and msg_id in direct.lane.pending:
                     try:
                         frames = [*direct.idents, *queue.frames_of(direct, record)]
-                    except StoreError as error:  # its buffers are lost
-                        queue.give_up(engine.ident, msg_id, error)
+                    except StoreError as error:  # its buffers are lost; the engine may have received it before
+                        log.warning(
+                            "a request cannot be sent to its engine once more",
+                            task=msg_id,
+                            engine=engine.id,
+                            error=error,
+                        )
                     except Exception as error:
                         self._give_up_all(engine, queue, [direct], error)
                     else:

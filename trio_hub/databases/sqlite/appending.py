@@ -28,8 +28,8 @@ __all__ = ["SegmentWriter"]
 
 log = get_logger("trio_hub.runtime")
 
-SEGMENT = 1 << 26
-"""The bytes from which on a segment is full. A full segment whose chunks were all dropped is removed."""
+SEGMENT = 1 << 28
+"""The bytes from which on a segment is full. If segments were smaller, finding their total size would take long."""
 BUFFER = 1 << 20
 """The maximum number of bytes that are written at a time."""
 _BLOCK = 4096  # a multiple of the blocks of each usual disk and file system

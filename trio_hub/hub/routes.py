@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ..errors import HubError
+from ..errors import HubError, StoreError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.task import Worker
@@ -198,6 +198,13 @@ class Routes:
                 if record is not None and msg_id in direct.lane.pending:
                     try:
                         frames = [*direct.idents, *queue.frames_of(direct, record)]
+                    except StoreError as error:  # its buffers are lost; the engine may have received it before
+                        log.warning(
+                            "a request cannot be sent to its engine once more",
+                            task=msg_id,
+                            engine=engine.id,
+                            error=error,
+                        )
                     except Exception as error:
                         self._give_up_all(engine, queue, [direct], error)
                     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
-from time import perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -14,13 +13,13 @@ import trio
 
 from .channel import Channel, with_messages
 
-__all__ = ["BUDGET", "TURN", "Receiver", "receive_from"]
+__all__ = ["BUDGET", "TURNS", "Receiver", "receive_from"]
 
 BUDGET = 8
 """The maximum number of messages of one channel that are received at a time. It takes half a millisecond."""
-TURN = 0.001
-"""Seconds after which other tasks have their turn, if there are always more messages. A turn of Trio takes some ten
-microseconds."""
+TURNS = 4
+"""The number of turns of channels after which other tasks have theirs. Giving them a turn costs as much as receiving
+five frames."""
 
 
 class Receiver:
@@ -43,17 +42,18 @@ class Receiver:
         self._watched: dict[int, Channel] = {}
         self._channels: set[Channel] = set()
         # Channels that may have messages: channels with newly arrived messages; channels that had more messages than
-        # `BUDGET`, in order; and channels that have to be looked at, since their descriptor was readable or something
-        # was sent on them.
+        # `BUDGET`, in order; and channels on which something was sent, which have to be looked at again.
         self._new: dict[Channel, None] = {}
         self._left: dict[Channel, None] = {}
-        self._unsure: set[Channel] = set()
+        self._sent: set[Channel] = set()
         # Whether messages are being handled, and the calls to be made after that.
         self._handling = False
         self._later: list[Callable[[], None]] = []
         # Whether the task waits and nobody has woken it yet. If not, it looks at all channels before it waits.
         self._waiting = False
         self._running = False
+        # The number of turns of channels since other tasks had their turn.
+        self._turns = 0
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +99,7 @@ class Receiver:
             self._epoll.unregister(channel.fd)
         self._new.pop(channel, None)
         self._left.pop(channel, None)
-        self._unsure.discard(channel)
+        self._sent.discard(channel)
 
     def look_again(self, channel: Channel) -> None:
         """Look at a channel before waiting: a use of it may have consumed the edge that tells of a message.
@@ -107,9 +107,9 @@ class Receiver:
         While the task waits, a channel without a message need not be looked at: a later message has a new edge.
         """
         if not self._waiting:
-            self._unsure.add(channel)
+            self._sent.add(channel)
         elif channel.is_readable():
-            self._unsure.add(channel)
+            self._sent.add(channel)
             self._wake()
 
     def _wake(self) -> None:
@@ -121,16 +121,15 @@ class Receiver:
         """Receive until all channels are closed. Only one task at a time may call this."""
         task_status.started()
         self._running = True
-        turn_ends = perf_counter() + TURN
         try:
             while self._channels:
-                self._look()
+                self._look_at_sent()
                 if not (self._new or self._left):
                     await self._wait()
-                    turn_ends = perf_counter() + TURN
-                elif perf_counter() > turn_ends:
+                    self._turns = 0
+                elif self._turns >= TURNS:
                     await trio.lowlevel.checkpoint()
-                    turn_ends = perf_counter() + TURN
+                    self._turns = 0
                 self._receive_all()
         finally:
             self._running = False
@@ -147,24 +146,25 @@ class Receiver:
 
     def _receive_new(self) -> None:
         """Receive from all channels on which messages have arrived since the last call."""
+        self._look_at_sent()
         for fd, _ in self._epoll.poll(0):
             if fd == self._bell:
                 os.eventfd_read(self._bell)
-            else:
-                self._unsure.add(self._watched[fd])
-        self._look()
+            elif (channel := self._watched[fd]) not in self._left:
+                self._new[channel] = None  # without a question: there is hardly ever no message
         new, self._new = self._new, {}
         for channel in new:
             self._receive(channel)
 
-    def _look(self) -> None:
-        """Find out which of the channels that have to be looked at have a message, with one question to ZeroMQ."""
-        if self._unsure:
-            looked_at, self._unsure = self._unsure.difference(self._left), set()
-            if looked_at:
-                self._new.update(dict.fromkeys(with_messages(looked_at)))
+    def _look_at_sent(self) -> None:
+        """Find out which of the channels on which something was sent have a message, with one question to ZeroMQ."""
+        if self._sent:
+            sent, self._sent = self._sent.difference(self._left), set()
+            if sent:
+                self._new.update(dict.fromkeys(with_messages(sent)))
 
     def _receive(self, channel: Channel) -> None:
+        self._turns += 1
         self._handling = True
         try:
             if channel.drain(BUDGET):

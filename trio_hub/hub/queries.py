@@ -228,9 +228,7 @@ class Queries:
         )
         task_message = self._session.read_trusted([], frames)
         task_metadata = self._session.task_metadata(task_message)
-        record = init_record(
-            task_message, self._session.packer, queue="task", now=self._now(), label=task_metadata.label
-        )
+        record = init_record(task_message, self._session.packer, queue="task", now=self._now, label=task_metadata.label)
         task = self._tasks.make_task([], task_message, task_metadata)
         self._store.update(old_record.msg_id, {"resubmitted": msg_id})
         self._tasks.record_and_submit(record, task, task_message, task_metadata.label)

@@ -134,23 +134,23 @@ class _SessionQueue:
         pool.push(task)
 
     def take(self, ident: bytes) -> Task | None:
+        if not self._pools:  # any engine may run any task, as in most sessions
+            return self._anyone.pop() if self._anyone else None
         best = self._anyone.first if self._anyone else None
         best_key: _PoolKey | None = None
-        if self._pools:
-            for pools in (self._by_engine.get(ident), self._not_everyone):
-                for key, pool in pools.items() if pools else ():
-                    if ident not in key[1] and (best is None or pool.first.number < best.number):
-                        best, best_key = pool.first, key
+        for pools in (self._by_engine.get(ident), self._not_everyone):
+            for key, pool in pools.items() if pools else ():
+                if ident not in key[1] and (best is None or pool.first.number < best.number):
+                    best, best_key = pool.first, key
         if best is None:
             return None
         if best_key is None:
-            self._anyone.pop()
-            return best
+            return self._anyone.pop()
         pool = self._pools[best_key]
-        pool.pop()
+        task = pool.pop()
         if not pool:
             self._close(best_key)
-        return best
+        return task
 
     def remove(self, task: Task) -> None:
         if task.targets is None and not task.refused:
@@ -242,12 +242,11 @@ class _Pool:
         else:
             heapq.heappush(self._late, (task.number, task))
 
-    def pop(self) -> None:
-        """Remove the first task."""
+    def pop(self) -> Task:
+        """Remove and return the first task."""
         if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
-            heapq.heappop(self._late)
-        else:
-            self._in_order.popleft()
+            return heapq.heappop(self._late)[1]
+        return self._in_order.popleft()
 
     def remove(self, task: Task) -> None:
         entry = (task.number, task)

@@ -33,7 +33,8 @@ AT_A_TIME = 500
 NOT_BEGUN = "it was aborted before it began"
 
 # Globals for code that runs for each task: looking up a member of an enum takes five times as long as a global.
-_RUNNING, _DONE, _USABLE = TaskState.RUNNING, TaskState.DONE, WorkerState.USABLE
+_QUEUED, _RUNNING, _DONE = TaskState.QUEUED, TaskState.RUNNING, TaskState.DONE
+_USABLE = WorkerState.USABLE
 
 
 class SchedulerHost(Protocol):
@@ -427,9 +428,10 @@ class TaskScheduler:
                 return
             worker = self._choose(task)
         if worker is None:
-            task.state = TaskState.QUEUED
+            task.state = _QUEUED
             self.queue.push(task)
-            self._start_timer(task)
+            if task.timeout:
+                self._start_timer(task)
         else:
             self._assign(task, worker)
 
@@ -524,7 +526,8 @@ class TaskScheduler:
     def _forget(self, task: Task) -> None:
         task.state = _DONE
         del self.tasks[task.msg_id]
-        self._stop_timer(task)
+        if task.timer is not None:
+            self._stop_timer(task)
         if task.after is not None or task.follow is not None:
             for msg_id in task.depends_on:
                 dependents = self.dependents.get(msg_id)

@@ -225,7 +225,8 @@ class Session:
         if len(metadata) > MAX_METADATA:
             raise WireError("too_large", f"metadata of {len(metadata)} bytes; the limit is {MAX_METADATA}")
         if self.signer.key:
-            signature = to_bytes(signature)
+            if type(signature) is not bytes:
+                signature = bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
             if lasting:

@@ -59,7 +59,7 @@ def test_a_result_is_pending_completed_or_unknown() -> None:
     bench = Bench()
     queries = queries_on(bench)
     msg = bench.message()
-    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock))
     bench.store.update(msg.header.msg_id, {"completed": bench.clock(), "result_content": b"{}"})
     bench.pending.add("open")
     asked = bench.message("result_request", {"msg_ids": ["open", msg.header.msg_id]})
@@ -80,7 +80,7 @@ def test_a_request_is_run_again_as_a_new_task() -> None:
     bench = Bench()
     queries = queries_on(bench)
     msg = bench.message(buffers=(b"work",))
-    bench.store.add(init_record(msg, bench.session.packer, queue="mux", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="mux", now=bench.clock))
     asked = bench.message("resubmit_request", {"msg_ids": [msg.header.msg_id]})
     [(old, new)] = answered(queries.resubmit_task([], asked))["resubmitted"].items()
     assert old == msg.header.msg_id

@@ -106,12 +106,14 @@ class _Plan:
     def encode(self, row: list[Any]) -> int:
         """Convert the values of a row, except buffers, in place. Return the bytes of the values whose lengths count."""
         for index, encode in self._encoders:
-            if row[index] is not None:
-                row[index] = encode(row[index])
+            value = row[index]
+            if value is not None:
+                row[index] = encode(value)
         size = 0
         for index in self._measured:
-            if row[index] is not None:
-                size += len(row[index])
+            value = row[index]
+            if value is not None:
+                size += len(value)
         return size
 
 

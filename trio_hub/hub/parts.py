@@ -265,6 +265,7 @@ class Parts:
             direct=direct,
             broadcasts=broadcasts,
             engines=engines,
+            is_pending=self.is_pending,
         )
 
         # The calls that go upwards.

@@ -96,6 +96,7 @@ def test_it_says_what_clients_have_done() -> None:
         ("client 01234567", "asked the hub to stop"),
         (ada, "asked 10 engines to end: the last ones are 4, 5, 6, 7, 8, 9"),
         (ada, "asked engine 7 to restart"),
+        (ada, "purged 0 records"),
         (ada, "resubmitted 2 requests"),
         ("client 98765432 (bob)", "asked to abort 1 request"),
         (ada, "asked to abort 1,003 requests"),

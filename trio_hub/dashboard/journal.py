@@ -151,13 +151,14 @@ class Journal:
                 self._learn(event.uuid)
                 self._unsettled.pop(event.uuid, None)
             case RecordsPurged():
-                self._counted("purged", event.records, "purged", "record", _who(event.client, event.user))
+                who = _who(event.client, event.user)
+                self.note("purged", "info", f"purged {plural(event.records, 'record')}", who=who, near=-1.0)
             case RequestsAborted():
                 who = _who(event.client, event.user)
-                self._counted("aborted", event.requests, "asked to abort", "request", who)
+                self._counted("aborted", event.requests, "asked to abort", who)
             case RequestsResubmitted():
                 who = _who(event.client, event.user)
-                self._counted("resubmitted", event.requests, "resubmitted", "request", who)
+                self._counted("resubmitted", event.requests, "resubmitted", who)
             case EngineShutdownRequested():
                 self._engine_told(event)
             case HubShutdownRequested():
@@ -225,11 +226,11 @@ class Journal:
         entry.text = _about_engines(entry)
         return entry
 
-    def _counted(self, kind: str, number: int, did: str, noun: str, who: str) -> None:
-        """Note that a client did something with a number of things. What it does within seconds is one sentence."""
+    def _counted(self, kind: str, number: int, did: str, who: str) -> None:
+        """Note that a client did something with a number of requests. What it does within seconds is one sentence."""
         if number > 0:
             entry = self._entry(kind, "info", printable(who), number)
-            entry.text = f"{did} {plural(entry.count, noun)}"
+            entry.text = f"{did} {plural(entry.count, 'request')}"
 
     def _engine_told(self, event: EngineShutdownRequested) -> None:
         """Note that a client has asked an engine to end or to start again."""

@@ -15,7 +15,7 @@ const create = () =>
   );
 
 // The sentences of these kinds, and of the kinds that are about engines, have the number of events already.
-const COUNTED = new Set(["purged", "aborted", "resubmitted"]);
+const COUNTED = new Set(["aborted", "resubmitted"]);
 
 /** Return how often an event has happened, and since when, unless the sentence says it. */
 function repeated({ count: times, kind, t, last }) {

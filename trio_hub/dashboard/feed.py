@@ -27,9 +27,9 @@ __all__ = ["Feed"]
 
 PERIOD = LOOP_PERIOD
 """Seconds between two messages about single tasks. An overview is sent every second time."""
-UNSEEN = 10
-"""If there are no readers, the hub's numbers are read in every tenth `PERIOD` only, so that a dashboard that nobody
-looks at costs nearly nothing."""
+UNSEEN = 5.0
+"""Seconds between two readings of the hub's numbers if there are no readers. If the hub handles no messages either, the
+dashboard sleeps that long. So a dashboard that nobody looks at costs nearly nothing."""
 MAX_BARS = 2000
 """The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
@@ -74,7 +74,9 @@ class Feed:
         self._statistics = hub.statistics()
         self._point: dict[str, float] = {}
         self._losses = 0
-        self._looked: float | None = None
+        self._looked = monotonic()
+        self._busy = 0.0
+        """The time that the hub has taken to handle messages, until the last tick, in seconds."""
         self._lag = 0.0
         self._ticks = 0
         self._told_seq = 0
@@ -85,14 +87,21 @@ class Feed:
 
     async def run(self) -> None:
         """Measure the lag of the event loop, read the hub's numbers and send messages, until cancelled."""
-        await watch_loop(self.watch.timings.loop, self._tick, PERIOD)
+        await watch_loop(self.watch.timings.loop, self._tick, PERIOD, self.rest)
+
+    async def rest(self) -> None:
+        """Wait for a reader, for at most `UNSEEN` seconds. Return at once if there is one, or if the hub is busy."""
+        busy, self._busy = self._busy, sum(times.sum for times in self.watch.timings.messages.values())
+        if busy == self._busy and not self.audience.readers:
+            with trio.move_on_after(UNSEEN):
+                await self.audience.joined.wait()
 
     def _tick(self, late: float) -> None:
         """Do what is due once in a `PERIOD`. `late` is the lag of the event loop in seconds."""
         self._lag = max(self._lag, late)
         self._ticks += 1
         seen = bool(self.audience.readers)
-        if self._ticks % (2 if seen else UNSEEN) == 0:
+        if self._ticks % 2 == 0 if seen else self._age >= UNSEEN:
             self.look()
             if seen:
                 self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
@@ -109,14 +118,19 @@ class Feed:
 
     def refresh(self) -> None:
         """Read and note the hub's present numbers, unless they are less than a second old."""
-        if self._looked is None or monotonic() - self._looked >= 2 * PERIOD:
+        if self._age >= 2 * PERIOD:
             self.look()
+
+    @property
+    def _age(self) -> float:
+        """The seconds since the last call of `look`."""
+        return monotonic() - self._looked
 
     def look(self) -> None:
         """Read and note the hub's present numbers. The series get one value per second since the last call."""
         now = time()
         at = monotonic()
-        seconds = 1 if self._looked is None else min(max(1, round(at - self._looked)), SECONDS)
+        seconds = min(max(1, round(at - self._looked)), SECONDS)
         self._looked = at
         before, self._statistics = self._statistics, self._hub.statistics()
         self._process.look(now)

@@ -269,7 +269,8 @@ class Client:
     async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, str | None]]:
         """Return what only a trio-hub knows of requests, by msg_id. For an ipcontroller, the answer is empty.
 
-        Each request has ``why``, the reason why it waits, and with `names` also ``name``, the name of its function.
+        Each request has ``state`` (``queued``, ``waiting`` or ``running``, as in the glossary, if it is not finished),
+        ``why``, the reason why it waits, and with `names` also ``name``, the name of its function.
         Each is None if it is not known. For names, the hub may have to read the requests from its database.
         """
         if self.kind != "trio-hub":

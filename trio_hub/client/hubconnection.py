@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from ..logs import get_logger
 from ..transport.channel import Channel, monitor_of
 from ..transport.receiver import Receiver
 from ..wire.frames import Buffer, Frames, to_bytes
-from ..wire.messages import Message, Session
+from ..wire.messages import OWN_USERNAME, Message, Session
+from ..wire.plain import printable
 from .finding import HubAddress
 
 __all__ = ["HubConnection", "HubReply", "Pending"]
@@ -117,7 +119,7 @@ class HubConnection:
             now=lambda: datetime.now(UTC),
             packer=address.packer,
             scheme=address.scheme,
-            username="trio-hub-client",
+            username=_username(),
         )
         self.pending: dict[str, Pending] = {}
         self.handshakes: dict[str, int] = {}
@@ -281,3 +283,11 @@ class HubConnection:
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1
         self.returned.set()
+
+
+def _username() -> str:
+    """Return the username for headers. It has the name of the user of this process, if that is known."""
+    try:
+        return printable(f"{OWN_USERNAME}-client/{getpass.getuser()}")
+    except (KeyError, OSError):  # a process in a container may have a user id without a name
+        return f"{OWN_USERNAME}-client"

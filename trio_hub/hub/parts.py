@@ -203,7 +203,7 @@ class Parts:
             **below,
         )
         self.aborting = aborting = Aborting(
-            session, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
+            session, notices, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
         )
         self.restored = RestoredBroadcasts(
             session, engines=engines, gathering=gathering, scattered=scattered, broadcasts=broadcasts
@@ -265,6 +265,7 @@ class Parts:
             direct=direct,
             broadcasts=broadcasts,
             engines=engines,
+            is_pending=self.is_pending,
         )
 
         # The calls that go upwards.

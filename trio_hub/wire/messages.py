@@ -60,6 +60,13 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         """
         return self.username != "" and not self.username.startswith(OWN_USERNAME)
 
+    @property
+    def user(self) -> str:
+        """The name of the user whose process has written this header; empty if the header names none."""
+        if self.username.startswith(OWN_USERNAME):
+            return self.username.partition("/")[2]
+        return self.username
+
     def renamed(self, msg_id: str) -> Header:
         """Return a copy of this header with another msg_id."""
         return msgspec.structs.replace(self, msg_id=msg_id)

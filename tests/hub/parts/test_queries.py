@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from trio_hub.hub.events import HubShutdownRequested, RequestsResubmitted
 from trio_hub.hub.queries import Queries
 from trio_hub.hub.records import init_record
 from trio_hub.hub.tasks import TaskQueue
@@ -86,9 +87,12 @@ def test_a_request_is_run_again_as_a_new_task() -> None:
     assert old == msg.header.msg_id
     assert bench.record(new).buffers == (b"work",)
     assert bench.record(old).resubmitted == new
+    assert RequestsResubmitted(1, asked.header.session, asked.header.user) in bench.host.events
 
 
 def test_a_client_stops_the_hub() -> None:
     bench = Bench()
-    queries_on(bench).shutdown_request([], bench.message("shutdown_request"))
+    asked = bench.message("shutdown_request")
+    queries_on(bench).shutdown_request([], asked)
     assert bench.host.stopped == ["a client's shutdown_request"]
+    assert bench.host.events == [HubShutdownRequested(asked.header.session, asked.header.user)]

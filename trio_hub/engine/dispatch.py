@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -72,7 +73,7 @@ class Dispatcher:
         self._soon = soon
         self._stuck = False
         self._quick = True
-        self._lingers = False
+        self._hands_over = False
         self.hub_publishes_idle = False
         """Whether the hub publishes the idle status of a request for which this engine has published nothing."""
         self._published_for: dict[bytes, bool] = {}
@@ -92,18 +93,26 @@ class Dispatcher:
         message = self.read(frames)
         if message is not None:
             self._published_for.setdefault(message.raw_header, False)
-            self._jobs.put(Job(message, "shell"))
-            if self._quick and not self._lingers:
-                self._lingers = True
-                self._soon(self._linger)
+            self.put(Job(message, "shell"))
 
-    def _linger(self) -> None:
-        """Wait a moment for the jobs that have just come, if the last ones were quick."""
-        self._lingers = False
-        until = trio.current_time() + LINGER
-        while self._jobs.outstanding and self._quick and trio.current_time() < until:
-            self._quick = self._jobs.linger(QUICK)
+    def put(self, job: Job) -> None:
+        """Pass a job to the main thread, when the messages that were received together are handled."""
+        self._jobs.put(job)
+        if not self._hands_over:
+            self._hands_over = True
+            self._soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Hand the jobs that have just come over, and wait a moment for them if the last ones were quick."""
+        self._hands_over = False
+        jobs = self._jobs
+        jobs.hand_over()
+        until = monotonic() + LINGER
+        while self._quick and jobs.outstanding:
+            self._quick = jobs.linger(QUICK)
             self.deliver()
+            if monotonic() > until:
+                break
 
     def read(self, frames: Frames) -> Message | None:
         """Return a message; None if it cannot be read, or if it names no sender to be answered."""

@@ -64,6 +64,7 @@ class Jobs:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        self._arrived: list[Job] = []
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
         self._pending: dict[str, Job] = {}
         self._aborted: OrderedDict[str, None] = OrderedDict()
@@ -75,12 +76,25 @@ class Jobs:
     # In the thread of the sockets
 
     def put(self, job: Job) -> None:
-        """Add a job for the main thread, or abort it if it was to be aborted when it comes."""
+        """Add a job for the main thread, or abort it if it was to be aborted when it comes.
+
+        The main thread gets the job at the next call of `hand_over`.
+        """
         if self._aborted and self._aborted.pop(job.msg_id, self) is None:
             self.finish(job, ABORTED)
             return
         self._pending[job.msg_id] = job
-        self._waiting.put(job)
+        self._arrived.append(job)
+
+    def hand_over(self) -> None:
+        """Let the main thread have the jobs that were put.
+
+        This wakes the main thread, which then wants Python's lock. So it should be this thread's last act before this
+        thread waits: otherwise both threads contend for the lock, which costs more than a quick job.
+        """
+        for job in self._arrived:
+            self._waiting.put(job)
+        self._arrived.clear()
 
     def abort(self, msg_id: str) -> None:
         """Abort a job that has not begun, or that has not come yet. A job that runs goes on."""
@@ -107,6 +121,7 @@ class Jobs:
 
     def end(self) -> None:
         """Tell the main thread to end, after the jobs that wait."""
+        self.hand_over()
         self._waiting.put(None)
 
     # In any thread

@@ -61,7 +61,7 @@ class Control:
             if msg_type == "kernel_info_request":
                 self._answer_control(message, kernel_info())
             elif handler is None:
-                self._dispatcher.put(Job(message, "control"))
+                self._jobs.put(Job(message, "control"))
             else:
                 handler(message, self._dispatcher.session.content(message))
         except (WireError, LookupError, TypeError, ValueError, OSError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -24,10 +23,6 @@ FIRST_DELAY = 0.02
 """Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
-QUICK = 0.0005
-"""Seconds. The thread of the sockets waits this long for a job that has just come, if the last job was as quick."""
-LINGER = 0.002
-"""Seconds. The thread of the sockets waits at most this long for all jobs that came together."""
 QUIET_CLIENT = b'"trio-hub-client"'
 """The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
 
@@ -42,7 +37,9 @@ class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dispatcher:
-    """Turns requests into jobs, and finished jobs into replies. All methods are for the thread of the sockets.
+    """Turns requests into jobs, and finished jobs into replies.
+
+    All methods are for a thread that has the turn (`trio_hub.engine.turns.Turn`).
 
     Args:
         uuid: the engine's name.
@@ -51,7 +48,6 @@ class Dispatcher:
         jobs: takes requests, and gives them back with their answers.
         printed: the output that is not sent yet.
         redirection: the pipes that catch the output of subprocesses and libraries in C.
-        soon: calls a function when the messages that were received together are handled.
     """
 
     def __init__(
@@ -62,7 +58,6 @@ class Dispatcher:
         jobs: Jobs,
         printed: Printed,
         redirection: Redirection,
-        soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self.uuid = uuid
         self.engine_id = -1
@@ -70,10 +65,7 @@ class Dispatcher:
         self._jobs = jobs
         self._printed = printed
         self._redirection = redirection
-        self._soon = soon
         self._stuck = False
-        self._quick = True
-        self._hands_over = False
         self.hub_publishes_idle = False
         """Whether the hub publishes the idle status of a request for which this engine has published nothing."""
         self._published_for: dict[bytes, bool] = {}
@@ -93,26 +85,7 @@ class Dispatcher:
         message = self.read(frames)
         if message is not None:
             self._published_for.setdefault(message.raw_header, False)
-            self.put(Job(message, "shell"))
-
-    def put(self, job: Job) -> None:
-        """Pass a job to the main thread, when the messages that were received together are handled."""
-        self._jobs.put(job)
-        if not self._hands_over:
-            self._hands_over = True
-            self._soon(self._hand_over)
-
-    def _hand_over(self) -> None:
-        """Hand the jobs that have just come over, and wait a moment for them if the last ones were quick."""
-        self._hands_over = False
-        jobs = self._jobs
-        jobs.hand_over()
-        until = monotonic() + LINGER
-        while self._quick and jobs.outstanding:
-            self._quick = jobs.linger(QUICK)
-            self.deliver()
-            if monotonic() > until:
-                break
+            self._jobs.put(Job(message, "shell"))
 
     def read(self, frames: Frames) -> Message | None:
         """Return a message; None if it cannot be read, or if it names no sender to be answered."""
@@ -136,7 +109,6 @@ class Dispatcher:
 
     def _reply(self, job: Job) -> None:
         message, answer = job.message, job.answer
-        self._quick = job.seconds < QUICK
         header = message.raw_header
         published = self._published_for.pop(header, True)
         wants_idle = QUIET_CLIENT not in header
@@ -188,7 +160,7 @@ class Dispatcher:
             packed = self.session.packer.pack(content)
             self._printed.publish(Publication(msg_type, msg_type, packed, parent, []))
             self._stuck = True
-            self._due.set()
+            self._printed.wake()
 
     def report(self, msg_type: str, content: dict[str, Any]) -> None:
         """Publish a message that belongs to no request, unless ZeroMQ does not take it now."""
@@ -225,7 +197,7 @@ class Dispatcher:
             if not sent:
                 printed.put_back(piece)
                 self._stuck = True
-                self._due.set()
+                self._printed.wake()
                 return False
         return True
 

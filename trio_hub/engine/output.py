@@ -77,7 +77,7 @@ class Printed:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self.wake = wake
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._changed = threading.Condition(threading.Lock())
@@ -85,7 +85,7 @@ class Printed:
         self.parent = b"{}"
         """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
-        """The id of the thread that takes output. It never waits in `add` or `publish`: it would wait for itself."""
+        """The id of the thread that can send output now, or 0. It never waits for room: it would wait for itself."""
         self._main = threading.main_thread().ident
         self._in_add = False
         self._deferred: BaseException | None = None
@@ -111,7 +111,7 @@ class Printed:
                 self._pieces.append(piece)
                 was_empty, self._size = not self._size, self._size + _size(piece)
             if was_empty:
-                self._wake()
+                self.wake()
         finally:
             if in_main:
                 self._in_add = False

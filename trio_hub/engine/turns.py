@@ -28,10 +28,13 @@ __all__ = ["InterruptedTurn", "ShellReader", "Turn"]
 
 
 class InterruptedTurn(Exception):
-    """A signal handler of user code has raised an error while the engine sent or received a message.
+    """The main thread was interrupted while it sent or received a message: a signal handler of user code has raised.
 
     A part of the message may be lost, so the engine must end. Its nanny tells the hub.
     """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"a message may be lost, since a signal handler has raised {error!r}")
 
 
 class Turn(trio.abc.Instrument):
@@ -65,14 +68,20 @@ class Turn(trio.abc.Instrument):
     # In the main thread
 
     def __enter__(self) -> None:
-        self._take()
+        try:
+            self._take()
+        except BaseException as error:
+            raise InterruptedTurn(error) from error
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._release()
+        try:
+            self._release()
+        except BaseException as error:
+            raise InterruptedTurn(error) from error
         if exc is not None:
-            raise InterruptedTurn(f"interrupted in the middle of a message: {exc!r}") from exc
+            raise InterruptedTurn(exc) from exc
 
     def _take(self) -> None:
         self._lock.acquire()
@@ -95,9 +104,8 @@ class ShellReader:
         # Other threads write to this descriptor to wake the main thread.
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waiting = False
-        self._poll = select.poll()
         self._polled: Channel | None = None
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll = self._poll_for(None)
 
     # With the turn
 
@@ -149,15 +157,15 @@ class ShellReader:
                 return
             self._waiting = True
         if channel is not self._polled:
-            self._poll_for(channel)
+            self._poll, self._polled = self._poll_for(channel), channel
         for descriptor, _ in self._poll.poll():
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
         self._waiting = False
 
-    def _poll_for(self, channel: Channel | None) -> None:
-        if self._polled is not None:
-            self._poll.unregister(self._polled.fd)
+    def _poll_for(self, channel: Channel | None) -> select.poll:
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
         if channel is not None:
-            self._poll.register(channel.fd, select.POLLIN)
-        self._polled = channel
+            poll.register(channel.fd, select.POLLIN)
+        return poll

@@ -42,8 +42,8 @@ class Pending:
 
     __slots__ = (
         "_error",
-        "_event",
         "_reply",
+        "_waiter",
         "channel",
         "done",
         "frames",
@@ -63,7 +63,7 @@ class Pending:
         self.sent_at = 0
         self.on_end: Callable[[Pending], None] | None = None
         self.done = False
-        self._event: trio.Event | None = None
+        self._waiter: trio.lowlevel.Task | None = None
         self._reply: HubReply | None = None
         self._error: HubError | None = None
 
@@ -78,8 +78,9 @@ class Pending:
             self._reply = outcome
         self.frames = []
         self.done = True
-        if self._event is not None:
-            self._event.set()
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(waiter)
         if self.on_end is not None:
             self.on_end(self)
 
@@ -92,9 +93,14 @@ class Pending:
         if self.done:
             await trio.lowlevel.checkpoint()
         else:
-            self._event = trio.Event()
-            await self._event.wait()
+            # An event per request would cost three times as much.
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._cancelled)
         return self.outcome()
+
+    def _cancelled(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def outcome(self) -> HubReply:
         """Return the reply to a request that is ``done``. Raises `HubLostError` and `RequestLostError`."""

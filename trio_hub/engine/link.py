@@ -12,6 +12,7 @@ from ..transport.channel import Channel, monitor_of
 from ..transport.receiver import Receiver
 from ..wire.frames import Frames
 from .address import HubAddress
+from .turns import ShellReader
 
 __all__ = ["Link", "secured"]
 
@@ -55,8 +56,15 @@ class Link:
         self.on_return: Callable[[str], None] = lambda name: None
         """Called with the name of a channel whenever it has connected."""
 
-    def open(self, name: str, kind: int, urls: list[str], handle: Callable[[Frames], None]) -> None:
-        """Open a channel and connect it to the given addresses of the hub."""
+    def open(
+        self,
+        name: str,
+        kind: int,
+        urls: list[str],
+        handle: Callable[[Frames], None],
+        reader: ShellReader | None = None,
+    ) -> None:
+        """Open a channel and connect it to the given addresses of the hub. `reader`: receives, in the main thread."""
         socket: zmq.Socket[Any] = self._context.socket(kind)
         channel = self._channels[name] = Channel(socket, handle, name=name)
         if kind == zmq.XPUB:
@@ -65,6 +73,8 @@ class Link:
         else:
             socket.sndhwm = 0
             socket.setsockopt(zmq.IDENTITY, self._identity)
+        if reader is not None:
+            socket.rcvhwm = 0  # while user code runs, nobody receives
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         secured(socket, self.address)
@@ -72,7 +82,7 @@ class Link:
         self._monitors.append(monitor)
         self._receiver.add(monitor)
         self.connect(name, urls)
-        self._receiver.add(channel)
+        (self._receiver if reader is None else reader).add(channel)
 
     def is_open(self, name: str) -> bool:
         """Return whether a channel is open."""
@@ -104,6 +114,7 @@ class Link:
 
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1
+        self._channels[name].touch()  # so that a ROUTER knows its new peer
         held = self._held.get(name)
         for _ in range(len(held or ())):
             assert held is not None

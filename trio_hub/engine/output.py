@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import select
 import sys
 import threading
 from collections import deque
@@ -76,7 +77,7 @@ class Printed:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self.wake = wake
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._changed = threading.Condition(threading.Lock())
@@ -84,7 +85,7 @@ class Printed:
         self.parent = b"{}"
         """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
-        """The id of the thread that takes output. It never waits in `add` or `publish`: it would wait for itself."""
+        """The id of the thread that can send output now, or 0. It never waits for room: it would wait for itself."""
         self._main = threading.main_thread().ident
         self._in_add = False
         self._deferred: BaseException | None = None
@@ -110,7 +111,7 @@ class Printed:
                 self._pieces.append(piece)
                 was_empty, self._size = not self._size, self._size + _size(piece)
             if was_empty:
-                self._wake()
+                self.wake()
         finally:
             if in_main:
                 self._in_add = False
@@ -276,6 +277,7 @@ class Redirection:
         self._before = {number: os.dup(number) for number in (1, 2)}
         self.log = open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
         self.pipes: dict[int, str] = {}
+        self._poll = select.poll()
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         for number, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
@@ -283,10 +285,13 @@ class Redirection:
             os.dup2(writing, number)
             os.close(writing)
             self.pipes[reading] = name
+            self._poll.register(reading, select.POLLIN)
             self._decoders[reading] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def read(self, descriptor: int, printed: Printed) -> None:
         """Add the bytes in a pipe to the output, at most a full pipe. At the end of the pipe, forget it."""
+        if descriptor not in self.pipes:
+            return
         try:
             data = os.read(descriptor, _FULL_PIPE)
         except BlockingIOError:
@@ -294,7 +299,8 @@ class Redirection:
         except OSError:  # user code has closed it
             data = b""
         if not data:
-            self.pipes.pop(descriptor, None)
+            del self.pipes[descriptor]
+            self._poll.unregister(descriptor)
             return
         printed.add(self.pipes[descriptor], self._decoders[descriptor].decode(data))
 
@@ -303,7 +309,7 @@ class Redirection:
 
         One full pipe is enough: a writer that has written more has waited until its earlier bytes were read.
         """
-        for descriptor in list(self.pipes):
+        for descriptor, _ in self._poll.poll(0):  # before each reply: mostly, both pipes are empty
             self.read(descriptor, printed)
 
     def undo(self) -> None:

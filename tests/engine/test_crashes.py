@@ -190,9 +190,9 @@ async def test_daemons_that_code_starts_do_not_hide_the_death_of_the_engine(tmp_
             os.kill(child, signal.SIGKILL)
             await trio.sleep_forever()
         await engine.process.wait()
-        if nanny_dies:
+        if nanny_dies:  # nobody is left who ends it
             os.kill(daemon, signal.SIGKILL)
-        assert not is_there(daemon)
+        await until(lambda: not is_there(daemon), "the daemon's end")
 
 
 def starts_threads() -> int:
@@ -266,6 +266,8 @@ async def test_code_that_removes_its_directory(tmp_path: Path) -> None:
         uuid = client.engines[0]
         asked = raw.send("mux", "execute_request", {"code": "x = 1", "silent": False}, to=uuid)
         assert (await raw.reply(asked)).content["status"] == "ok"
+        with pytest.raises(RemoteError, match="FileNotFoundError"):
+            await client.apply(os.getcwd)
 
 
 async def test_code_that_changes_directory_and_closes_its_output(tmp_path: Path) -> None:

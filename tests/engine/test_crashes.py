@@ -233,7 +233,7 @@ async def test_a_heart_beats_while_user_code_holds_the_lock(tmp_path: Path, full
 async def test_code_that_prints_much(tmp_path: Path, full_size: bool) -> None:
     """The call has its answer, the engine has bounded memory, and the record has the beginning of the output."""
     megabytes = 100 if full_size else 20
-    async with cluster(tmp_path, limit=2 * LIMIT) as (_, client, engine):
+    async with cluster(tmp_path, limit=LIMIT + 3 * megabytes) as (_, client, engine):
         assert await client.apply(prints_megabytes, megabytes) == megabytes
         assert pss(await engine.child()) < 150_000
         while not (record := (await client.db_query({}, ["stdout"]))[0])["stdout"].endswith(NOT_RECORDED):

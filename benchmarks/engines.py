@@ -34,7 +34,7 @@ from trio_hub.testing import open_hub
 from .compare.failure import Failed
 from .compare.processes import cost_of_tree
 
-LIMIT = 600.0
+LIMIT = 1200.0
 """Seconds within which the whole benchmark must end."""
 STARTING = 8
 """The maximum number of engines that start at the same time."""

@@ -71,6 +71,7 @@ class Dispatcher:
         self._published_for: dict[bytes, bool] = {}
         """For each request without a reply, by its packed header: whether anything was published for the request."""
         self._due = trio.Event()
+        self._hub_is_back = trio.Event()
         self.use(session)
 
     def use(self, session: Session) -> None:
@@ -156,15 +157,15 @@ class Dispatcher:
 
     def publish(self, msg_type: str, content: dict[str, Any], *, parent: bytes) -> None:
         """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
-        if self._stuck or not self._publish(msg_type, msg_type, content, parent):
+        if self._stuck or self._printed.is_held or not self._publish(msg_type, msg_type, content, parent):
             packed = self.session.packer.pack(content)
             self._printed.publish(Publication(msg_type, msg_type, packed, parent, []))
             self._stuck = True
             self._printed.wake()
 
     def report(self, msg_type: str, content: dict[str, Any]) -> None:
-        """Publish a message that belongs to no request, unless ZeroMQ does not take it now."""
-        if not self._stuck:
+        """Publish a message that belongs to no request, unless the hub is away, or ZeroMQ does not take it now."""
+        if not self._stuck and not self._printed.is_held:
             self._publish(msg_type, msg_type, content, b"{}")
 
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
@@ -181,8 +182,15 @@ class Dispatcher:
         return f"engine.{self.engine_id}.{topic}".encode()
 
     def flush(self) -> bool:
-        """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
+        """Publish everything that was printed. Return False if that is not possible now, and try again later.
+
+        ZeroMQ may not take all of it, or the hub may be away: ZeroMQ would drop what nobody has subscribed to.
+        """
         printed = self._printed
+        if printed.is_held and not printed.is_empty:
+            self._stuck = True
+            self._due.set()
+            return False
         while (piece := printed.take()) is not None:
             if isinstance(piece, Text):
                 content = {"name": piece.name, "text": piece.text}
@@ -212,11 +220,25 @@ class Dispatcher:
             self._due = trio.Event()
             if not self._stuck:
                 await trio.sleep(FIRST_DELAY)
-            while not self.flush():  # noqa: ASYNC110 - ZeroMQ tells nobody when it has room again
-                await trio.sleep(RETRY)
+            while not self.flush():
+                if self._printed.is_held:
+                    await self._hub_is_back.wait()
+                else:
+                    await trio.sleep(RETRY)  # ZeroMQ tells nobody when it has room again
             if self._stuck:
                 self._stuck = False
                 self.deliver()
+
+    def hold_output(self) -> None:
+        """Keep output, and the answers that come after it, until `release_output` is called: the hub is away."""
+        if not self._printed.is_held:
+            self._hub_is_back = trio.Event()
+            self._printed.hold()
+
+    def release_output(self) -> None:
+        """Publish the output that was kept, and send the answers that come after it: the hub is back."""
+        self._printed.release()
+        self._hub_is_back.set()
 
     async def read_pipe(self, descriptor: int) -> None:
         """Read the output of subprocesses and libraries in C from a pipe, until user code closes the pipe."""

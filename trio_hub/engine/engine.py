@@ -173,7 +173,7 @@ class Engine:
     async def _connect(self, unsent: Sequence[tuple[str, Frames]] = ()) -> None:
         """Open the connections to the hub, register, and let the heart beat. `unsent`: answers that are sent then."""
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
-        link.on_return = self._on_return
+        link.on_return, link.on_loss = self._on_return, self._on_loss
         self._link = link
         self._registrar.turn_to(self.address.urls["registration"])
         for channel, frames in unsent:
@@ -198,6 +198,7 @@ class Engine:
         # What is published before the hub has subscribed is lost.
         with trio.move_on_after(SUBSCRIBED_WITHIN):
             await self._subscribed.wait()
+        self.dispatcher.release_output()
         # The heart comes last: when the hub hears it, everything else is open.
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
         self._returns.resume()
@@ -262,6 +263,13 @@ class Engine:
     def _on_return(self, channel: str) -> None:
         if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
             self._returns.note()
+        if channel == "iopub" and self._subscribed.is_set():
+            self.dispatcher.release_output()
+
+    def _on_loss(self, channel: str) -> None:
+        # Without a subscription, the connection was never of use.
+        if channel == "iopub" and self._subscribed.is_set():
+            self.dispatcher.hold_output()
 
     def _known_again(self, answer: dict[str, Any]) -> None:
         self._take_id(answer)
@@ -321,6 +329,7 @@ class Engine:
         heart, link = self._heart, self._link
         assert link is not None
         self._returns.pause()
+        self.dispatcher.hold_output()
         if heart is not None:
             self._heart = None
             heart.close()

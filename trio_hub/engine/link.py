@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
 
 from ..transport.channel import Channel, monitor_of
 from ..transport.receiver import Receiver
-from ..wire.frames import Frames
+from ..wire.frames import Frames, to_bytes
 from .address import HubAddress
 from .turns import ShellReader
 
 __all__ = ["Link", "secured"]
 
 _CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_WATCHED = _CONNECTED | int(zmq.EVENT_DISCONNECTED)
 WAITING_OUTPUT = 256
 """Messages of output that ZeroMQ keeps while the hub does not take them; more wait in `trio_hub.engine.output`."""
 
@@ -55,6 +58,8 @@ class Link:
         self.handshakes: dict[str, int] = {}
         self.on_return: Callable[[str], None] = lambda name: None
         """Called with the name of a channel whenever it has connected."""
+        self.on_loss: Callable[[str], None] = lambda name: None
+        """Called with the name of a channel whenever one of its connections has ended."""
 
     def open(
         self,
@@ -78,7 +83,7 @@ class Link:
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         secured(socket, self.address)
-        monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
+        monitor = Channel(monitor_of(socket, _WATCHED), partial(self._on_event, name))
         self._monitors.append(monitor)
         self._receiver.add(monitor)
         self.connect(name, urls)
@@ -111,6 +116,12 @@ class Link:
         if not sent and held is not None:
             held.append(frames)
         return sent
+
+    def _on_event(self, name: str, frames: Frames) -> None:
+        if int.from_bytes(to_bytes(frames[0])[:2], sys.byteorder) == _CONNECTED:
+            self._on_handshake(name)
+        else:
+            self.on_loss(name)
 
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1

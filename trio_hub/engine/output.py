@@ -2,6 +2,7 @@
 
 Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub
 waits once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
+While the hub is away, writers do not wait: the latest output is kept, and a note takes the place of older output.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ MAX_PIECE = 64 * 1024
 """The maximum number of characters in one message."""
 MAX_WAITING = 8 * 1024 * 1024
 """Characters. A writer has to wait while more than this many wait to be sent."""
+KEPT = 7 / 8
+"""The part of `MAX_WAITING` to which output is shortened when it exceeds that limit while the hub is away."""
+SHORT = 4096
+"""Characters. While the hub is away, a text is joined with an earlier one that is shorter than this."""
+DROPPED = "[trio-hub: {:,} characters of output were dropped here, since the hub was away]\n"
+"""The note in the place of dropped output."""
 LOOK_FOR_SIGNALS = 0.1
 """Seconds. A writer that waits wakes up this often, so that the handlers of signals can run."""
 _FULL_PIPE = 64 * 1024
@@ -82,6 +89,9 @@ class Printed:
         self._size = 0
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
+        self._held = False
+        self._dropped: dict[tuple[str, bytes], int] = {}
+        """Characters that were dropped and not reported yet, by stream and request."""
         self.parent = b"{}"
         """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
@@ -108,8 +118,12 @@ class Printed:
                     self._changed.wait(LOOK_FOR_SIGNALS)
                 if self._closed:
                     return
-                self._pieces.append(piece)
-                was_empty, self._size = not self._size, self._size + _size(piece)
+                was_empty = not self._size
+                if self._held:
+                    self._keep(piece)
+                else:
+                    self._pieces.append(piece)
+                    self._size += _size(piece)
             if was_empty:
                 self.wake()
         finally:
@@ -121,7 +135,7 @@ class Printed:
 
     def _must_wait(self, in_main: bool) -> bool:
         full = self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner
-        return full and not (in_main and self._deferred is not None)
+        return full and not self._held and not (in_main and self._deferred is not None)
 
     def defers(self, error: BaseException) -> bool:
         """Defer an error of a signal handler until the main thread has finished a change of this object.
@@ -136,6 +150,11 @@ class Printed:
         return self._in_add
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be published."""
+        return not self._pieces and not self._dropped
+
+    @property
     def is_full(self) -> bool:
         return self._size > MAX_WAITING
 
@@ -144,9 +163,12 @@ class Printed:
 
         Texts of the same stream and the same request that follow each other are joined, up to `MAX_PIECE` characters.
         """
-        if not self._pieces:
+        if self.is_empty:
             return None
         with self._changed:
+            if self._dropped:
+                stream = next(iter(self._dropped))
+                return Text(*stream, DROPPED.format(self._dropped.pop(stream)))
             piece = self._pieces.popleft()
             if isinstance(piece, Text):
                 piece = piece._replace(text=self._joined(piece))
@@ -171,6 +193,54 @@ class Printed:
         with self._changed:
             self._pieces.appendleft(piece)
             self._size += _size(piece)
+
+    # While the hub is away
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the hub is away."""
+        return self._held
+
+    def hold(self) -> None:
+        """Keep the latest output until the hub is back, and let writers go on. Older output is dropped."""
+        with self._changed:
+            self._held = True
+            self._make_room()
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Let writers wait again while too much is waiting, since the hub is back."""
+        with self._changed:
+            self._held = False
+
+    def _keep(self, piece: Piece) -> None:
+        """Append a piece, or join it with the last one: many short pieces take far more memory than their text."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(piece, Text) and isinstance(last, Text) and last[:2] == piece[:2] and len(last.text) < SHORT:
+            self._pieces[-1] = last._replace(text=last.text + piece.text)
+        else:
+            self._pieces.append(piece)
+        self._size += _size(piece)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the oldest output if there is too much. Statuses are never dropped, since clients wait for them."""
+        if self._size <= MAX_WAITING:
+            return
+        spared: list[Piece] = []
+        while self._pieces and (excess := self._size - int(KEPT * MAX_WAITING)) > 0:
+            piece = self._pieces.popleft()
+            if isinstance(piece, Publication) and piece.msg_type == "status":
+                spared.append(piece)
+                continue
+            size = _size(piece)
+            if isinstance(piece, Text) and size > excess:
+                self._pieces.appendleft(piece._replace(text=piece.text[excess:]))
+                size = excess
+            key = (piece.name if isinstance(piece, Text) else "stdout", piece.parent)
+            self._dropped[key] = self._dropped.get(key, 0) + size
+            self._size -= size
+        self._pieces.extendleft(reversed(spared))
 
     def close(self) -> None:
         """Accept no more output, and let the writers that wait go on."""

@@ -7,8 +7,8 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -183,7 +183,25 @@ def _rank(options: EngineOptions) -> None:
 def _kernel(options: EngineOptions, worker: Worker) -> Any:
     from .ipython import Kernel
 
-    return Kernel(worker, options.shell)
+    with _existing_directory():
+        return Kernel(worker, options.shell)
+
+
+@contextmanager
+def _existing_directory() -> Generator[None, None, None]:
+    """Be in a directory that exists during the block, since IPython cannot start in one that user code has removed."""
+    here = None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        here = os.open(os.curdir, os.O_RDONLY)
+        os.chdir("/")
+    try:
+        yield
+    finally:
+        if here is not None:
+            os.fchdir(here)
+            os.close(here)
 
 
 def _start_up(options: EngineOptions, worker: Worker) -> None:

@@ -191,7 +191,7 @@ class Receiver:
         """Wait until there may be something to receive."""
         self._waiting = True
         try:
-            await trio.lowlevel.wait_readable(self._epoll_fd)
+            await anyio.wait_readable(self._epoll_fd)
         finally:
             self._waiting = False
 

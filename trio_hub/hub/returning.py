@@ -140,7 +140,7 @@ class ReturningEngines:
             if unsent or not self._host.send(channel, [engine.ident, *frames]):
                 unsent.append((channel, frames, msg_id))
         except StoreError as error:  # its buffers are lost; the engine may have received it from the earlier hub
-            log.warning("a request cannot be sent to its engine once more", task=msg_id, engine=engine.id, error=error)
+            log.warning("a request cannot be sent once more", task=msg_id, engine=engine.id, error=error)
         except Exception as error:
             reason = self._notices.failed("return of an engine", error, engine=engine.id, task=msg_id)
             queue.give_up(engine.ident, msg_id, reason)

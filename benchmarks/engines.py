@@ -10,7 +10,8 @@ MB. With ``--stock``, the engines are stock ones.
 
 With ``--together``, so many engines work at one hub at the same time. The line of JSON says how long it took until all
 were registered, how many calls per second they answered, how much memory they have together, and how many of them ended
-with exit code 0 after SIGTERM. The hub runs in this process. The command fails if an engine does not register or answer.
+with exit code 0 after SIGTERM. The hub runs in this process. If an engine does not register
+or answer, the command fails.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ answered a call (``usable_s``), the CPU time for that (``cpu_s``), and the memor
 MB. With ``--stock``, the engines are stock ones.
 
 With ``--together``, so many engines work at one hub at the same time. The line of JSON says how long it took until all
-were registered, how many calls per second they answered, and how much memory they have together. The hub runs in this
-process. The command fails if an engine does not register, does not answer, or does not end in order.
+were registered, how many calls per second they answered, how much memory they have together, and how many of them ended
+with exit code 0 after SIGTERM. The hub runs in this process. If an engine does not register
+or answer, the command fails.
 """
 
 from __future__ import annotations
@@ -116,11 +117,9 @@ async def together(engines: Engines, hub: RunningHub, client: Client, number: in
     if values != list(range(calls)):
         raise Failed("a value is wrong")
     costs = [cost_of_tree(process.pid) for process in engines.processes]
-    await client.shutdown()
     for process in engines.processes:
-        status = await trio.to_thread.run_sync(process.wait)
-        if status != 0:
-            raise Failed(f"an engine has ended with exit code {status}")
+        process.terminate()
+    statuses = [await trio.to_thread.run_sync(process.wait) for process in engines.processes]
     return {
         "engines": number,
         "all_registered_s": round(registered, 1),
@@ -128,6 +127,7 @@ async def together(engines: Engines, hub: RunningHub, client: Client, number: in
         "cpu_per_engine_s": round(sum(cost.cpu for cost in costs) / number, 3),
         "memory_per_engine_mb": round(sum(cost.memory for cost in costs) / number, 1),
         "memory_mb": round(sum(cost.memory for cost in costs)),
+        "ended_in_order": statuses.count(0),
     }
 
 

@@ -311,7 +311,8 @@ def test_a_failure_with_its_traceback(cluster: Cluster, open_page: Opening) -> N
     expect(group.get_by_role("img", name="Failures per minute in the last hour")).to_be_visible()
     group.get_by_text("Traceback of the newest").click()
     expect(group.locator("pre")).to_contain_text("raise ValueError")
-    expect(group.locator("pre .ansi-1").first).to_be_visible()
+    if cluster.engines == "stock":  # the tracebacks of our engines have no colours, unless they come from IPython
+        expect(group.locator("pre .ansi-1").first).to_be_visible()
     group.get_by_role("link", name=re.compile("^task ")).click()
     heading(page, "doomed")
     expect(page.get_by_role("heading", name="ValueError: no <b>such</b> ")).to_be_visible()

@@ -45,7 +45,10 @@ def property_tests(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Run the tests that kill strict and relaxed hubs, in 50 rounds or as many as CRASH_ROUNDS says."""
+    """Run the tests that kill strict and relaxed hubs and engines, in 50 rounds or as many as CRASH_ROUNDS says.
+
+    Tests of user code that harms its engine run in full size: it holds Python's lock for a minute, and prints 100 MB.
+    """
     install(session, "test")
     env = {"CRASH_ROUNDS": os.environ.get("CRASH_ROUNDS", "50")}
     session.run("pytest", "-m", "crash", "-p", "no:asyncio", *session.posargs, env=env)

@@ -3,11 +3,17 @@
     python -m benchmarks.dashboard --engines 1000 --tasks 100000
 
 starts ``python -m trio_hub serve``, a process of scripted engines, and chromium with the dashboard, and plays the
-client. It prints two tables. The first has the hub's CPU time per task, by the number of open browsers. Rounds take
-turns, so that a machine that is slow for a while is slow for all. The second has for each view, while tasks run, the
-longest time (ms) for which the page's main thread was busy, as the browser reports it (50 ms and more), and the longest
-CPU time of a task of that thread. With fewer cores than busy processes, the first is much larger. Engines and clients
-are usually on other machines than browsers, so here they run with a lower priority.
+client. It prints three tables:
+
+1. The CPU (% of a core) that the hub uses at rest, and while tasks flow at ``--rate`` per second: without a browser,
+   and with two browsers on each view.
+2. The CPU time of the hub per task, as fast as tasks go, by the number of open browsers. Rounds take turns, so that a
+   machine that is slow for a while is slow for all. ``--rounds 0`` leaves this table out.
+3. For each view, while tasks run: the longest task (ms) of the page's main thread, as the browser reports it (50 ms and
+   more); the longest time by which a timer of the page was late; and the longest CPU time of a task of that thread.
+   With fewer cores than busy processes, the first two are much larger than the third.
+
+Engines and clients are usually on other machines than browsers, so here they run with a lower priority.
 """
 
 from __future__ import annotations
@@ -42,23 +48,35 @@ LABELS = ("align", "blast", "cluster", "draw", "export", "fold", "gather", "hash
 WINDOW = 5000
 """The maximum number of outstanding tasks."""
 FAILING = 0.02
+FLOW_PART = 0.1
+"""The tasks of this number of seconds are submitted at once."""
+QUIET = ("--log-level", "error")
 GIVING_WAY = 10
-"""The niceness of the processes that play the engines and the client."""
-VIEWS = ("overview", "engines", "stream", "tasks", "failures")
+"""The usual niceness of the processes that play the engines and the client."""
+VIEWS = ("overview", "engines", "stream", "tasks", "failures", "clients")
 WATCH = """
-window.longest = 0;
+window.longest = window.late = 0;
 new PerformanceObserver((list) => {
   for (const { duration } of list.getEntries()) window.longest = Math.max(window.longest, duration);
 }).observe({ type: "longtask", buffered: true });
+function tick(due) {
+  window.late = Math.max(window.late, performance.now() - due);
+  setTimeout(tick, 20, performance.now() + 20);
+}
+setTimeout(tick, 20, performance.now() + 20);
 """
+PATIENCE = 300_000
+"""Milliseconds to wait for an answer; other programs may keep the engines from running."""
+SETTLE = 3.0
+"""Seconds between the opening of pages and a measurement."""
 
 
 # The cluster
 
 
-async def be_engines(info: dict[str, Any], count: int) -> None:
+async def be_engines(info: dict[str, Any], count: int, niceness: int) -> None:
     """Answer requests until the input ends."""
-    os.nice(GIVING_WAY)
+    os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     random = Random(count)
 
@@ -93,11 +111,18 @@ class Client:
                 frames = self.session.write("apply_request", {}, metadata={"label": label}, buffers=[b"work"])
                 self.socket.send_multipart(frames)
                 sent += 1
-            if not self.socket.poll(60_000):
+            if not self.socket.poll(PATIENCE):
                 raise TimeoutError(f"{answered} of {tasks} tasks are answered, and no more")
             while self.socket.poll(0):
                 self.socket.recv_multipart()
                 answered += 1
+
+    def flow(self, rate: float, seconds: float) -> None:
+        """Submit tasks evenly for some seconds, and wait for their answers. `rate` is in tasks per second."""
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            self.run(max(1, round(rate * FLOW_PART)))
+            time.sleep(max(0.0, FLOW_PART - (time.monotonic() - began - passed)))
 
     def close(self) -> None:
         self.socket.close()
@@ -128,6 +153,35 @@ def open_view(browser: Browser, url: str, view: str) -> Page:
     page.goto(f"{url}#/{view}")
     page.get_by_text("live", exact=True).wait_for()
     return page
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU time of all threads of a process so far, in seconds. It is exact, unlike `cpu_seconds`."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+def used(hub: int, client: Client, rate: float, seconds: float) -> tuple[float, float]:
+    """Return the CPU (% of a core) that the hub uses at rest, and while tasks flow."""
+    found = []
+    for work in (time.sleep, lambda length: client.flow(rate, length)):
+        began, before = time.monotonic(), cpu_of(hub)
+        work(seconds)
+        found.append(100 * (cpu_of(hub) - before) / (time.monotonic() - began))
+    return found[0], found[1]
+
+
+def presence(hub: int, client: Client, browser: Browser, url: str, arguments: argparse.Namespace) -> None:
+    """Print the CPU that the hub uses without a browser, and with two browsers on each view."""
+    print(f"| two browsers on | hub's CPU at rest, % of a core | with {arguments.rate} tasks/s |\n|---|---|---|")
+    for view in ("none", *VIEWS, "none"):
+        pages = [open_view(browser, url, view) for _ in range(2) if view != "none"]
+        time.sleep(SETTLE)
+        rest, flow = used(hub, client, arguments.rate, arguments.seconds)
+        print(f"| {view} | {rest:.2f} | {flow:.2f} |", flush=True)
+        for page in pages:
+            page.context.close()
+    print()
 
 
 def cost(hub: int, client: Client, browser: Browser, url: str, tasks: int, rounds: int) -> dict[int, float]:
@@ -171,8 +225,8 @@ class Tracing:
         return max(found, default=0) / 1000
 
 
-def stutter(client: Client, browser: Browser, url: str, view: str, tasks: int) -> tuple[float, float]:
-    """Return the longest duration, and the longest CPU time, of a task of the page, in ms."""
+def stutter(client: Client, browser: Browser, url: str, view: str, tasks: int) -> tuple[float, float, float]:
+    """Return, in ms, the longest duration of a task of the page, of a late timer, and of a task's CPU time."""
     page = open_view(browser, url, view)
     tracing = Tracing(page)
     client.run(tasks)
@@ -188,36 +242,63 @@ def stutter(client: Client, browser: Browser, url: str, view: str, tasks: int) -
         for _ in range(20):
             page.mouse.wheel(0, 900)
     client.run(tasks)
-    longest = float(page.evaluate("window.longest"))
+    longest, late = (float(page.evaluate(f"window.{name}")) for name in ("longest", "late"))
     busiest = tracing.longest()
     page.context.close()
-    return longest, busiest
+    return longest, late, busiest
 
 
 def measure(arguments: argparse.Namespace, directory: str) -> None:
-    serve = ("trio_hub", "serve", "--profile-dir", directory, "--db", "memory", "--dashboard", "0", "--ping", "10")
+    serve = (
+        "trio_hub",
+        "serve",
+        "--profile-dir",
+        directory,
+        "--db",
+        "memory",
+        "--dashboard",
+        "0",
+        "--ping",
+        "60",
+        *QUIET,
+    )
     with process(*serve) as (hub, said):
         url = next(line.split()[-1] for line in said if line.startswith("dashboard: "))
         security = Path(directory, "security")
         client = Client(json.loads((security / "ipcontroller-client.json").read_text()))
         engine_file = str(security / "ipcontroller-engine.json")
-        engines = ("benchmarks.dashboard", "--engines", str(arguments.engines), "--be-engines", engine_file)
+        engines = (
+            "benchmarks.dashboard",
+            "--engines",
+            str(arguments.engines),
+            "--be-engines",
+            engine_file,
+            "--nice",
+            str(arguments.nice),
+        )
         with process(*engines) as (_, told), sync_playwright() as playwright:
             assert told.readline() == "ready\n"
             status = urllib.request.Request(url.replace("/?", "/api/status?"))
             while json.load(urllib.request.urlopen(status))["engines"] < arguments.engines:
                 time.sleep(0.2)
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            os.nice(GIVING_WAY)
+            os.nice(arguments.nice)
             client.run(arguments.tasks)  # from now on, the dashboard has this number of bars
             print(f"{arguments.engines} engines, {arguments.tasks} tasks noted\n")
-            print("| browsers | hub's CPU, µs a task |\n|---|---|")
-            for looking, spent in cost(hub.pid, client, browser, url, arguments.tasks // 4, arguments.rounds).items():
-                print(f"| {looking} | {spent:.1f} |", flush=True)
-            print("\n| view | longest task of the page, ms | most CPU of one, ms |\n|---|---|---|")
+            presence(hub.pid, client, browser, url, arguments)
+            if arguments.rounds:
+                print("| browsers | hub's CPU, µs a task |\n|---|---|")
+                spent = cost(hub.pid, client, browser, url, arguments.tasks // 4, arguments.rounds)
+                for looking, one in spent.items():
+                    print(f"| {looking} | {one:.1f} |", flush=True)
+                print()
+            print(
+                "| view | longest task of the page, ms | latest timer, ms | most CPU of a task, ms |\n|---|---|---|---|"
+            )
             for view in VIEWS:
-                longest, busiest = stutter(client, browser, url, view, arguments.tasks // 10)
-                print(f"| {view} | {f'{longest:.0f}' if longest else 'below 50'} | {busiest:.0f} |", flush=True)
+                longest, late, busiest = stutter(client, browser, url, view, arguments.tasks // 10)
+                long = f"{longest:.0f}" if longest else "below 50"
+                print(f"| {view} | {long} | {late:.0f} | {busiest:.0f} |", flush=True)
             browser.close()
         client.close()
 
@@ -226,11 +307,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engines", type=int, default=1000)
     parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--rate", type=int, default=200, help="tasks per second of a flow")
+    parser.add_argument("--seconds", type=float, default=15, help="seconds of a measurement at rest or with a flow")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nice", type=int, default=GIVING_WAY, help="niceness of engines and client")
     parser.add_argument("--be-engines", metavar="FILE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.be_engines:
-        trio.run(be_engines, json.loads(Path(arguments.be_engines).read_text()), arguments.engines)
+        info = json.loads(Path(arguments.be_engines).read_text())
+        trio.run(be_engines, info, arguments.engines, arguments.nice)
         return
     with tempfile.TemporaryDirectory(prefix="dashboard-") as directory:
         measure(arguments, directory)

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent import futures
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -249,7 +249,7 @@ async def measure(contender: Contender, directory: Path, calls: int, began: floa
         many = time.monotonic() - start
         single = [await seconds(client.one, abs, -1) for _ in range(max(10, calls // 10))]
         arrays = [await seconds(client.one, numpy.negative, ARRAY) for _ in range(max(5, calls // 100))]
-        pids = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
+        pids = processes_of(directory)
         return {
             "first_s": first,
             "calls_per_s": calls / many,
@@ -258,6 +258,16 @@ async def measure(contender: Contender, directory: Path, calls: int, began: floa
             "memory_mb": sum(map(memory_mb, pids)),
             "processes": len(pids),
         }
+
+
+def processes_of(directory: Path) -> set[int]:
+    """Return the ids of a contender's processes: the descendants of this one, and those that it has let go (Parsl)."""
+    roots = [os.getpid()]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(directory) in (entry / "cmdline").read_text(errors="replace"):
+                roots.append(int(entry.name))
+    return {pid for root in roots for pid in tree(root)} - {os.getpid()}
 
 
 async def seconds(call: Call, *args: Any) -> float:

@@ -101,8 +101,7 @@ def page(found: Found, machine: Mapping[str, str]) -> str:
             f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
             "In brackets: the smallest and the largest value.",
             "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
-            "manager of a ProcessPoolExecutor are in the client's process; Parsl detaches its workers, which are not",
-            "counted.)\n",
+            "manager of a ProcessPoolExecutor are in the client's process.)\n",
             table(("", *(title for title, _ in FIGURES.values())), rows),
             "Ratios of medians:\n",
             table(

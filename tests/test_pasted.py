@@ -70,6 +70,20 @@ def test_each_block_of_the_readme_is_a_program(tmp_path: Path) -> None:
             check_output(expected, printed)
 
 
+@pytest.mark.interop
+def test_the_blocks_of_the_tutorial_are_a_script(tmp_path: Path) -> None:
+    """Other tests run each program of the other tutorials as a script."""
+    blocks = examples(TUTORIAL)
+    (tmp_path / "tutorial.py").write_text("\n".join(block for block, _ in blocks))
+    with hub_of(TUTORIAL, tmp_path) as hub:
+        with quiet_process(tmp_path, sys.executable, "tutorial.py") as program:
+            printed, _ = program.communicate(timeout=240)
+        assert program.returncode == 0, (tmp_path / "tutorial.log").read_text()
+        check_output("".join(expected or "" for _, expected in blocks), printed)
+        assert hub.wait(timeout=60) == 0
+    assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
+
+
 def test_every_tutorial_is_pasted() -> None:
     assert {page.name for page in (DOCS / "tutorial").glob("*.md")} == {
         "index.md", TUTORIAL.name, FROM_FUTURES.name, FROM_TRIO.name

@@ -160,8 +160,8 @@ async def test_details_of_requests_and_of_the_hub() -> None:
             details = await client.details([runs, waits, "unknown"], names=True)
             assert (details[waits]["why"] or "").startswith("no free engine: all engines are busy")
             assert details[waits]["name"] == "divide"
-            assert details[runs] == {"name": "divide", "why": None, "attempts": 1}
-            assert details["unknown"] == {"name": None, "why": None, "attempts": None}
+            assert details[runs] == {"state": "running", "name": "divide", "why": None, "attempts": 1}
+            assert details["unknown"] == {"state": None, "name": None, "why": None, "attempts": None}
             about = await client.about()
             assert about["statistics"]["tasks_queued"] == 1
             assert about["settings"]["hwm"] == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from trio_hub.testing import ScriptedClient, ScriptedEngine, open_client, open_e
 from trio_hub.testing.peer import serving
 from trio_hub.transport.channel import Channel
 from trio_hub.transport.receiver import receive_from
-from trio_hub.wire.frames import Frames
+from trio_hub.wire.frames import Frames, to_bytes
 
 from .processes import HubProcess, hub_process
 from .work import Workers, heard, hold, on_disk, release, result_of
@@ -278,3 +278,47 @@ async def test_a_hub_that_begins_anew_writes_off_what_was_left(tmp_path: Path) -
                 assert all("was not told to carry on" in record["result_content"]["evalue"] for record in records)
             await hub.stop()
             assert hub.unfinished() == []
+
+
+async def test_buffers_that_are_lost_with_their_files(tmp_path: Path) -> None:
+    """A request or a result whose large buffers are gone is answered with an error that names the file."""
+    big = b"x" * 200_000
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(LIMIT))
+        hub = await stack.enter_async_context(hub_process(tmp_path / "profile", "--durability", "strict", "--hwm", "1"))
+        client = await stack.enter_async_context(open_client(hub.client_info))
+        (engine,) = await stack.enter_async_context(open_engines(hub.engine_info, 1, behaviour=Workers()))
+        await on_disk(hub, [engine])
+        finished = client.submit(big)
+        await only_reply(client, finished)
+        engine.hold()
+        running, waiting, small = client.submit(big + b"1"), client.submit(big + b"2"), client.submit(b"3")
+        call = client.call(engine, big + b"4")
+        await recorded(hub, [running, waiting, small, call])
+        await engine.wait_requests(3)
+        hub.kill()
+        await hub.gone()
+        (segment,) = hub.database.with_name("tasks.sqlite-buffers").iterdir()
+        segment.unlink()
+        await hub.start()
+        await hub.ready()
+        assert "files of large buffers are missing" in hub.log
+        engine.release()
+        await heard(client, "task")
+        for request, number in ((running, b"1"), (call, b"4")):  # the engine had these already
+            assert await only_reply(client, request) == {"status": "ok"}
+            assert to_bytes(client.replies[request][0].buffers[0]) == result_of(big + number)
+        lost = await only_reply(client, waiting)
+        assert lost["ename"] == "EngineError"
+        assert (
+            f"the buffers of {waiting} cannot be read: {segment}: this file of large buffers is missing"
+            in (lost["evalue"])
+        )
+        assert await only_reply(client, small) == {"status": "ok"}
+        reply = await client.query("result_request", {"msg_ids": [finished]})
+        assert reply.content["ename"] == "StoreError"
+        assert f"the result_buffers of {finished} cannot be read: {segment}" in reply.content["evalue"]
+        await nothing_is_pending(client)
+        assert (await client.query("purge_request", {"msg_ids": [finished]})).content == {"status": "ok"}
+        assert "internal_error" not in hub.log
+        assert client.unreadable == []

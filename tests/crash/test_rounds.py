@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from trio_hub.testing import ScriptedEngine, open_client, open_engines
+from trio_hub.wire.frames import to_bytes
 
 from .figures import FIGURES
 from .processes import HubProcess, hub_process
@@ -228,7 +229,7 @@ class Rounds:
             assert asker.asked.keys() - {record["msg_id"] for record in records} <= self.lost
             for record, buffer in zip(records, reply.buffers, strict=True):
                 assert record["result_content"] == {"status": "ok"}
-                assert buffer == result_of(asker.asked[record["msg_id"]].buffer)
+                assert to_bytes(buffer) == result_of(asker.asked[record["msg_id"]].buffer)
 
     def check(self) -> None:
         twice, dropped = [], []

@@ -17,6 +17,8 @@ from .processes import HubProcess
 
 ASKED_AT_A_TIME = 100
 FAILING = b"fails once "
+LARGE = 0.03
+"""The part of the tasks that have large buffers, which are not in the database but beside it."""
 NEAR = 30
 """The number of events before the kill from which on the hub is about to be killed."""
 
@@ -120,6 +122,8 @@ class Asker:
         """Submit one more task: a plain one, or one with retries, targets or dependencies."""
         rng = self.rng
         buffer = b"%d of %s" % (len(self.asked), self.client.session.session_id.encode())
+        if rng.random() < LARGE:
+            buffer += b"." * rng.randint(60_000, 300_000)
         metadata: dict[str, Any] = {}
         kind = rng.random()
         if kind < 0.1:
@@ -228,7 +232,7 @@ class Asker:
             twice += [msg_id] * (len(replies) - 1)
             for reply in replies:
                 assert reply.content == {"status": "ok"}, reply.content
-                assert reply.buffers == [result_of(buffer)]
+                assert [*map(to_bytes, reply.buffers)] == [result_of(buffer)]
             assert self.fetched.get(msg_id, result_of(buffer)) == result_of(buffer)
         return twice
 

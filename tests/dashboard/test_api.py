@@ -364,6 +364,11 @@ async def test_why_a_task_waits() -> None:
             targeted: "queued",
             direct: "running",
         }
+        for state in ("queued", "waiting", "running"):
+            rows = (await at.get(f"/api/tasks?state={state}"))["rows"]
+            assert {row["msg_id"] for row in rows} == {one for one, its in states.items() if its == state}
+        assert await at.get("/api/count?state=waiting") == {"abort": 1, "resubmit": 0}
+        assert "state: expected" in await at.refused("/api/tasks?state=ok", 400)
         at.engine.leave()
         await at.client.notification("unregistration_notification")
         assert await why(queued) == "no engine is registered"

@@ -14,7 +14,7 @@ from trio_hub.dashboard import tasks
 from trio_hub.dashboard.answers import RECENT, engine_details, engine_table
 from trio_hub.dashboard.bars import Bars
 from trio_hub.dashboard.story import task_details
-from trio_hub.dashboard.tasks import find_tasks
+from trio_hub.dashboard.tasks import Search, find_tasks
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.watching import Watch
 from trio_hub.errors import QueryError
@@ -178,10 +178,10 @@ async def test_a_page_of_tasks_does_not_read_the_history(
 
         monkeypatch.setattr(hub.core.store, "history", history)
         monkeypatch.setattr(hub.core.store, "recent", recent_counted)
-        page = await find_tasks(hub, watch, limit=2)
+        page = await find_tasks(Search(hub, watch), limit=2)
         assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
         assert (page["next"], page["total"]) == (msg_ids[1], 10)
-        page = await find_tasks(hub, watch, limit=9, before=page["next"])
+        page = await find_tasks(Search(hub, watch), limit=9, before=page["next"])
         assert [row["msg_id"] for row in page["rows"]] == msg_ids[2:]
         assert (page["next"], page["total"]) == (None, 10)
         assert asked == [4, 4, 4, 4], "one page reads one slice, and the other three"
@@ -201,11 +201,11 @@ async def test_a_search_ends_where_a_record_was_purged_meanwhile(monkeypatch: py
             return found
 
         monkeypatch.setattr(store, "recent", purge_after)
-        page = await find_tasks(hub, Watch(Timings()))
+        page = await find_tasks(Search(hub, Watch(Timings())))
         assert [row["msg_id"] for row in page["rows"]] == msg_ids[:2]
         assert page["next"] == msg_ids[2]
         with pytest.raises(QueryError, match="start again without it"):
-            await find_tasks(hub, Watch(Timings()), before=page["next"])
+            await find_tasks(Search(hub, Watch(Timings())), before=page["next"])
 
 
 async def _answered(hub: RunningHub, client: ScriptedClient) -> str:

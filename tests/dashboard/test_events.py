@@ -180,3 +180,16 @@ async def test_a_flood_of_bars_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPa
         answer = await one.bars_since(0, 12)
         assert [bar.msg_id for bar in answer["bars"]] == [*map(str, range(19, 30)), "runs"]
         assert answer["lost"] == 19
+
+
+async def test_a_dashboard_rests_while_the_hub_is_idle_and_nobody_looks() -> None:
+    async with open_hub() as hub:
+        made = feed_of(hub, Watch(Timings()))
+        made.watch.timings.handled("task_in", 0.1)
+        with trio.fail_after(feed.UNSEEN / 2):
+            await made.rest()  # the hub is busy
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(made.rest)
+                await trio.testing.wait_all_tasks_blocked()
+                with made.audience.join(wants_bars=False):
+                    await made.rest()

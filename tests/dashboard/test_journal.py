@@ -8,15 +8,19 @@ from typing import Any
 
 from trio_hub import HubConfig
 from trio_hub.dashboard.alerts import AGAIN, KEEP, STARTING, Alerts, Concern, Look, concerns, grown
-from trio_hub.dashboard.journal import MAX_ENTRIES, NEAR, Entry, Journal, as_rows
+from trio_hub.dashboard.journal import MAX_ENTRIES, NEAR, Entry, Journal, JournalEvent, as_rows
 from trio_hub.hub.events import (
     EngineRegistered,
     EngineReturned,
     EngineSettled,
+    EngineShutdownRequested,
     EngineUnregistered,
+    HubShutdownRequested,
     HubStopping,
     RecordsPurged,
     RegistrationStalled,
+    RequestsAborted,
+    RequestsResubmitted,
 )
 from trio_hub.testing import open_hub
 
@@ -67,6 +71,36 @@ def test_it_says_which_engines_come_and_go_and_why() -> None:
     ]
     assert kept.journal.losses == 1, "an engine that was told to end is not lost"
     assert [row["who"] for row in as_rows(kept.journal.since(0))][3] == "client 01234567"
+
+
+def test_it_says_what_clients_have_done() -> None:
+    kept = Kept()
+    happened = kept.journal.happened
+    events: list[JournalEvent] = [
+        RequestsAborted(3, "0123456789", "ada"),
+        RequestsAborted(1000, "0123456789", "ada"),  # the request that went through another engine
+        RequestsAborted(1, "9876543210", "bob"),
+        RequestsResubmitted(2, "0123456789", "ada"),
+        RecordsPurged(0, "0123456789", "ada"),
+        EngineShutdownRequested(7, "uuid-7", True, "0123456789", "ada"),
+        *(EngineShutdownRequested(id, f"uuid-{id}", False, "0123456789", "ada") for id in range(10)),
+        HubShutdownRequested("0123456789"),
+        HubStopping("a client's shutdown_request"),
+    ]
+    for event in events:
+        happened(event)
+    rows = as_rows(kept.journal.since(0))
+    ada = "client 01234567 (ada)"
+    assert [(row["who"], row["text"]) for row in rows] == [
+        ("", "The hub stops: a client's shutdown_request."),
+        ("client 01234567", "asked the hub to stop"),
+        (ada, "asked 10 engines to end: the last ones are 4, 5, 6, 7, 8, 9"),
+        (ada, "asked engine 7 to restart"),
+        (ada, "purged 0 records"),
+        (ada, "resubmitted 2 requests"),
+        ("client 98765432 (bob)", "asked to abort 1 request"),
+        (ada, "asked to abort 1,003 requests"),
+    ]
 
 
 def test_engines_that_go_together_are_one_entry() -> None:

@@ -40,3 +40,15 @@ async def test_an_event_loop_that_is_late_is_seen(autojump_clock: trio.testing.M
             await trio.lowlevel.checkpoint()
     assert lag.buckets()[0] == (0.1, 2)
     assert lag.count == 3
+
+
+async def test_a_rest_is_no_lag(autojump_clock: trio.testing.MockClock) -> None:
+    lag = Histogram((0.1, 1))
+    rests = [10.0, 0.0]
+
+    async def rest() -> None:
+        await trio.sleep(rests.pop(0) if rests else 0)
+
+    with trio.move_on_after(10 + 3.5 * LOOP_PERIOD):
+        await watch_loop(lag, rest=rest)
+    assert lag.buckets() == [(0.1, 3), (1, 3), (math.inf, 3)]

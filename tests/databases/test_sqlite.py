@@ -663,7 +663,7 @@ def fill(path: Path) -> None:
         (lambda path: path.write_text("Dear diary"), ConfigError, "not an SQLite database; name another file"),
         (other_program, ConfigError, "the SQLite database of another program; name another file"),
         (application, ConfigError, "the SQLite database of another program"),
-        (newer, ConfigError, r"newer trio_hub \(version 99 of the tables; this version supports versions up to 3\)"),
+        (newer, ConfigError, r"newer trio_hub \(version 99 of the tables; this version supports versions up to 4\)"),
         (cut, StoreError, "shorter than it should be, so it is damaged: stop the hub, and put back a copy"),
         (overwritten, StoreError, "damaged: stop the hub, and put back a copy"),
     ],

@@ -125,9 +125,18 @@ class Cluster(NamedTuple):
 
 
 @asynccontextmanager
-async def cluster(directory: Path, *options: str, **settings: Any) -> AsyncGenerator[Cluster, None]:
-    """Run a hub and an engine of trio_hub during the block. Give both, and a connected client."""
-    with trio.fail_after(LIMIT):
+async def cluster(
+    directory: Path, *options: str, limit: float = LIMIT, **settings: Any
+) -> AsyncGenerator[Cluster, None]:
+    """Run a hub and an engine of trio_hub during the block. Give both, and a connected client.
+
+    Args:
+        directory: where the log goes.
+        options: of the engine's command.
+        limit: seconds that the block may take.
+        settings: of the hub.
+    """
+    with trio.fail_after(limit):
         async with (
             open_hub(HubConfig(**settings)) as hub,
             open_engine_process(directory, *options, info=hub.engine_info) as engine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import pytest
 import trio
 
 from trio_hub import RemoteError, connect
+from trio_hub.records.output import MAX_OUTPUT, NOT_RECORDED
 from trio_hub.testing import open_client
 
 from ..crash.processes import hub_process
-from .support import LIMIT, cluster, open_engine_process, until
+from .support import LIMIT, cluster, is_there, open_engine_process, until
 from .test_nanny import dies
-from .test_process import busy, output_of
+from .test_process import busy, output_of, pss
 
 pytestmark = pytest.mark.crash
 
@@ -45,13 +46,59 @@ def closes_descriptors() -> None:
     time.sleep(60)
 
 
+def closes_descriptors_and_returns() -> None:
+    import os
+
+    os.closerange(3, 4096)
+
+
 @pytest.mark.parametrize(
     ("function", "says"),
-    [(segfaults, "killed by signal 11"), (closes_descriptors, ""), (lambda: os._exit(5), "exit code 5")],
+    [
+        (segfaults, "killed by signal 11"),
+        (closes_descriptors, "exit code"),
+        (closes_descriptors_and_returns, "died while running"),
+        (lambda: os._exit(5), "exit code 5"),
+    ],
 )
 async def test_code_that_ends_the_engine(tmp_path: Path, function: Callable[[], Any], says: str) -> None:
     async with cluster(tmp_path) as (_, client, engine):
-        assert (says or "exit code") in await dies(client, function)
+        assert says in await dies(client, function)
+        await engine.wait()
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """Give a control group whose processes have 400 MB of memory together, if the system allows to make one."""
+    controllers = Path("/proc/self/cgroup").read_text().splitlines()
+    paths = {names: path for _, names, path in (line.split(":", 2) for line in controllers)}
+    old = "memory" in paths  # each controller has a tree of its own
+    root = Path("/sys/fs/cgroup/memory" if old else "/sys/fs/cgroup")
+    group = root / paths["memory" if old else ""].lstrip("/") / f"trio-hub-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a control group: {error}")
+    try:
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text("400000000")
+        yield group
+    except OSError as error:
+        pytest.skip(f"cannot limit the memory of a control group: {error}")
+    finally:
+        group.rmdir()
+
+
+async def test_memory_that_the_system_does_not_have(tmp_path: Path, small_group: Path) -> None:
+    """The system kills the engine; the nanny, which is in another group, tells the hub."""
+
+    def eats_real_memory() -> None:
+        kept = []
+        while True:
+            kept.append(b"x" * (16 << 20))
+
+    async with cluster(tmp_path) as (_, client, engine):
+        (small_group / "cgroup.procs").write_text(str(await engine.child()))
+        assert "killed by signal 9 (SIGKILL)" in await dies(client, eats_real_memory)
         await engine.wait()
 
 
@@ -98,9 +145,54 @@ def replaces_handlers() -> None:
 async def test_code_that_replaces_signal_handlers(tmp_path: Path) -> None:
     async with cluster(tmp_path, "--kill-grace=0.5") as (_, client, engine):
         await client.apply(replaces_handlers)
+        os.kill(await engine.child(), signal.SIGINT)
         assert await client.apply(abs, -1) == 1
         engine.process.terminate()
         assert await engine.wait() in (0, -signal.SIGKILL)
+
+
+def starts_a_daemon() -> int:
+    """Start a process that is in a session of its own, and whose parent has ended. Return its process id."""
+    import os
+    import time
+
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(1000)
+        os.write(writing, b"%d" % pid)
+        os._exit(0)
+    os.wait()
+    return int(os.read(reading, 100))
+
+
+@pytest.mark.parametrize("nanny_dies", [False, True])
+async def test_daemons_that_code_starts_do_not_hide_the_death_of_the_engine(tmp_path: Path, nanny_dies: bool) -> None:
+    """A daemon that was forked has copies of the engine's sockets, so the engine's connections stay open."""
+    started = tmp_path / "started"
+    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=10) as (_, client, engine):
+        daemon = await client.apply(starts_a_daemon)
+        assert await client.apply(abs, -1) == 1
+        child = await engine.child()
+
+        async def call() -> None:
+            said = await dies(client, busy, str(started))
+            assert ("its heart was silent" if nanny_dies else "killed by signal 9") in said
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await until(started.exists, "the call")
+            if nanny_dies:
+                engine.process.kill()
+            os.kill(child, signal.SIGKILL)
+            await trio.sleep_forever()
+        await engine.process.wait()
+        if nanny_dies:  # nobody is left who ends it
+            os.kill(daemon, signal.SIGKILL)
+        await until(lambda: not is_there(daemon), "the daemon's end")
 
 
 def starts_threads() -> int:
@@ -126,11 +218,56 @@ def holds_the_lock(seconds: int) -> int:
     return int(ctypes.PyDLL(None).sleep(seconds))
 
 
-async def test_a_heart_beats_while_user_code_holds_the_lock(tmp_path: Path) -> None:
+async def test_a_heart_beats_while_user_code_holds_the_lock(tmp_path: Path, full_size: bool) -> None:
     """User code holds the lock for ten times as long as this hub waits for a heart. By default, a hub waits 33 s."""
-    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=2) as (_, client, _):
-        assert await client.apply(holds_the_lock, 3) == 0
+    seconds = 60 if full_size else 3
+    hub_waits = {"ping": 0.1 * (10 if full_size else 1), "max_heartmonitor_misses": 2}
+    async with cluster(tmp_path, limit=LIMIT + seconds, **hub_waits) as (hub, client, _):
+        began = trio.current_time()
+        assert await client.apply(holds_the_lock, seconds) == 0
+        assert trio.current_time() - began >= seconds
         assert await client.apply(abs, -1) == 1
+        assert not any(hub.statistics().engines_lost.values())
+
+
+async def test_code_that_prints_much(tmp_path: Path, full_size: bool) -> None:
+    """The call has its answer, the engine has bounded memory, and the record has the beginning of the output."""
+    megabytes = 100 if full_size else 20
+    async with cluster(tmp_path, limit=LIMIT + 3 * megabytes) as (_, client, engine):
+        assert await client.apply(prints_megabytes, megabytes) == megabytes
+        assert pss(await engine.child()) < 150_000
+        while not (record := (await client.db_query({}, ["stdout"]))[0])["stdout"].endswith(NOT_RECORDED):
+            await trio.lowlevel.checkpoint()
+        assert len(record["stdout"]) == MAX_OUTPUT + len(NOT_RECORDED)
+
+
+def prints_megabytes(megabytes: int) -> int:
+    for _ in range(megabytes * 10_000):
+        print("x" * 99)
+    return megabytes
+
+
+async def test_code_that_removes_its_directory(tmp_path: Path) -> None:
+    """IPython is loaded after that."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def removes(directory: str) -> None:
+        import os
+
+        os.chdir(directory)
+        os.rmdir(directory)
+
+    async with cluster(tmp_path) as (hub, client, _), open_client(hub.client_info) as raw:
+        await client.apply(removes, str(gone))
+        assert await client.apply(abs, -1) == 1
+        with pytest.raises(RemoteError, match="FileNotFoundError"):
+            await client.apply(os.getcwd)
+        uuid = client.engines[0]
+        asked = raw.send("mux", "execute_request", {"code": "x = 1", "silent": False}, to=uuid)
+        assert (await raw.reply(asked)).content["status"] == "ok"
+        with pytest.raises(RemoteError, match="FileNotFoundError"):
+            await client.apply(os.getcwd)
 
 
 async def test_code_that_changes_directory_and_closes_its_output(tmp_path: Path) -> None:
@@ -190,8 +327,6 @@ def prints_for_ever() -> None:
 
 
 async def test_a_loop_that_prints_for_ever_does_not_fill_the_memory(tmp_path: Path) -> None:
-    from .test_process import pss
-
     async with cluster(tmp_path) as (_, client, engine):
         child = await engine.child()
         with trio.move_on_after(3):

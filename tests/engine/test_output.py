@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from trio_hub.engine import output
-from trio_hub.engine.output import MAX_PIECE, OutputStream, Printed, Publication, Text
+from trio_hub.engine.output import DROPPED, MAX_PIECE, OutputStream, Printed, Publication, Text
 
 
 def texts(printed: Printed) -> list[tuple[str, str]]:
@@ -81,6 +81,74 @@ def test_a_closed_output_lets_writers_go() -> None:
     printed.add("stdout", "x" * (output.MAX_WAITING + 1))
     printed.add("stdout", "y")
     assert printed.take() is None
+
+
+PARENT = b"{}"
+
+
+def test_while_the_hub_is_away_the_latest_output_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MAX_WAITING", 800)
+    printed = Printed(lambda: None)
+    printed.add("stdout", "before ")
+    printed.hold()
+    for number in range(1000):
+        printed.add("stdout", f"{number:03} ")
+    assert not printed.is_full, "nobody waits"
+    text = "before " + "".join(f"{number:03} " for number in range(1000))
+    note, kept = printed.take(), printed.take()
+    assert isinstance(note, Text)
+    assert isinstance(kept, Text)
+    assert 700 <= len(kept.text) <= 800
+    assert text.endswith(kept.text)
+    assert note == Text("stdout", PARENT, DROPPED.format(len(text) - len(kept.text)))
+    assert printed.take() is None
+
+
+def test_notes_of_dropped_output_name_stream_and_request_and_statuses_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MAX_WAITING", 800)
+    printed = Printed(lambda: None)
+    printed.hold()
+    idle = Publication("status", "status", b"{}", b"first", [])
+    shown = Publication("display_data", "displaypub", b"x" * 99, b"second", [])
+    printed.parent = b"first"
+    printed.add("stdout", "x" * 50)
+    printed.add("stderr", "x" * 40)
+    printed.publish(idle)
+    printed.publish(shown)
+    printed.parent = b"second"
+    printed.add("stderr", "y" * 2000)
+    assert list(iter(printed.take, None)) == [
+        Text("stdout", b"first", DROPPED.format(50)),
+        Text("stderr", b"first", DROPPED.format(40)),
+        Text("stdout", b"second", DROPPED.format(100)),
+        Text("stderr", b"second", DROPPED.format(1303)),
+        idle,
+        Text("stderr", b"second", "y" * 697),
+    ]
+    assert printed.is_empty
+
+
+def test_the_absence_of_the_hub_lets_waiting_writers_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MAX_WAITING", 10)
+    printed = Printed(lambda: None)
+    printed.add("stdout", "x" * 20)
+    writer = threading.Thread(target=printed.add, args=("stderr", "y"))
+    writer.start()
+    printed.hold()
+    writer.join(10)
+    assert not writer.is_alive()
+    printed.release()
+    assert texts(printed) == [("stdout", DROPPED.format(12)), ("stdout", "x" * 8), ("stderr", "y")]
+
+
+def test_short_texts_are_joined_while_the_hub_is_away() -> None:
+    """A piece of its own for each word would take ten times as much memory."""
+    printed = Printed(lambda: None)
+    printed.hold()
+    for _ in range(output.SHORT):
+        printed.add("stdout", "word\n")
+    assert len(printed._pieces) == 5
+    assert texts(printed) == [("stdout", "word\n" * output.SHORT)]
 
 
 def test_a_stream_is_a_text_file() -> None:

@@ -267,6 +267,27 @@ def test_a_named_function_that_a_function_uses_is_looked_up_each_time(
     assert times(pickling, buffers) == [2, 2, 2]
 
 
+def test_a_named_function_that_comes_again_is_looked_up_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("loaded_again")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("def f(): return 1", module.__dict__)
+    pickling, buffers = Pickling({}), pack_call(pack_function(module.f), (), {})
+    assert times(pickling, buffers) == [1, 1, 1]
+    exec("def f(): return 2", module.__dict__)
+    assert times(pickling, buffers) == [2, 2, 2]
+    del module.f
+    with pytest.raises(AttributeError, match="loaded_again"):
+        call(pickling, buffers)
+
+
+def test_a_pickle_that_chooses_a_named_function_is_read_each_time(namespace: Namespace) -> None:
+    """Its bytes tell only how the function is found: here, under a name that is not the function's own."""
+    pickling, buffers = Pickling(namespace), [b"c__main__\nchosen\n.", *pack_call([], ([-1],), {})]
+    for function, value in ((len, 1), (sum, -1)):
+        namespace["chosen"] = function
+        assert times(pickling, buffers, 2) == [value, value]
+
+
 def test_a_global_of_a_function_by_value_is_its_own(namespace: Namespace) -> None:
     scope: Namespace = {"__name__": "__main__", "total": 0}
     exec("def adds():\n  global total\n  total += 1\n  return total", scope)

@@ -15,6 +15,8 @@ import trio
 import trio.lowlevel
 
 from trio_hub import EngineLeft, HubConfig, RemoteError, RunningHub, connect
+from trio_hub.client.packing import pack_call, pack_function
+from trio_hub.engine.output import DROPPED
 from trio_hub.testing import open_client, open_hub
 from trio_hub.testing.client import ScriptedClient
 from trio_hub.wire.messages import OWN_USERNAME
@@ -166,8 +168,6 @@ def prints() -> None:
 
 async def output_of(raw: ScriptedClient, function: Callable[..., Any], *args: Any) -> dict[str, str]:
     """Call a function, and return what it has printed, by stream, when the engine says that it is idle."""
-    from trio_hub.client.packing import pack_call, pack_function
-
     uuid = (await raw.query("connection_request")).content["engines"]["0"]
     msg_id = raw.send("mux", "apply_request", to=uuid, buffers=pack_call(pack_function(function), args, {}))
     assert await status_of(raw, msg_id) == "ok"
@@ -373,6 +373,102 @@ async def test_a_result_is_held_while_the_hub_is_away(tmp_path: Path) -> None:
             await hub.start()
             await trio.sleep_forever()
     assert results == [str(gate)]
+
+
+def prints_while_nobody_is_there(started: str, gate: str, done: str, megabytes: int) -> int:
+    import os
+    import subprocess
+    import time
+
+    print("before")
+    open(started, "w").close()
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    print("print")
+    subprocess.run(["sh", "-c", "echo shell; echo error >&2"], check=True)
+    for _ in range(megabytes):
+        print("x" * (1_000_000 - 1))
+    print("last")
+    open(done, "w").close()
+    return megabytes
+
+
+@pytest.mark.parametrize("megabytes", [0, 30])
+async def test_output_is_held_while_the_hub_is_away(tmp_path: Path, megabytes: int) -> None:
+    """The record of a task that has ended while there was no hub has its output, or the latest part of a flood."""
+    started, gate, done = tmp_path / "started", tmp_path / "gate", tmp_path / "done"
+    profile = tmp_path / "profile"
+    with trio.fail_after(LIMIT):
+        async with (
+            hub_process(profile, "--durability=strict") as hub,
+            open_engine_process(tmp_path, f"--profile-dir={profile}") as engine,
+            connect(connection_info=hub.client_info) as client,
+            trio.open_nursery() as nursery,
+        ):
+            await until(lambda: client.engines, "the engine")
+
+            async def call() -> None:
+                args = (str(started), str(gate), str(done), megabytes)
+                assert await client.apply(prints_while_nobody_is_there, *args) == megabytes
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(call)
+            await until(started.exists, "the call")
+            [msg_id] = await client.history()
+
+            def printed(name: str = "stdout") -> str:
+                return str(hub.records([msg_id], name)[msg_id][name])
+
+            await until(printed, "output of the call")
+            hub.kill()
+            await hub.gone()
+            await until(lambda: "no heartbeat" in engine.log, "a sign that the engine has noticed")
+            gate.touch()
+            await until(done.exists, "the end of the call, which does not wait for a hub")
+            assert pss(await engine.child()) < 100_000
+            await hub.start()
+            with trio.CancelScope(shield=True):
+                expected = {"last"} if megabytes else {"print", "shell", "last"}
+                await until(lambda: expected <= {*printed().split()} and printed("stderr"), "the rest of the output")
+            if not megabytes:
+                assert sorted(printed().split()) == ["before", "last", "print", "shell"]
+                assert printed("stderr") == "error\n"
+            else:
+                assert printed().startswith("before\n[trio-hub: 2")
+                assert 7_000_000 < len(printed()) < 9_000_000
+                # A pipe may be read late, so this may be the oldest or the latest output.
+                assert printed("stderr") in (DROPPED.format(len("error\n")), "error\n")
+            await trio.sleep_forever()
+
+
+async def test_output_is_held_while_the_engine_looks_for_another_hub(tmp_path: Path) -> None:
+    """The second hub has a new connection file, and its clients get the output."""
+    started, gate, done = tmp_path / "started", tmp_path / "gate", tmp_path / "done"
+    profile = tmp_path / "profile"
+    config = HubConfig(profile_dir=profile, reuse=False, ping=0.1)
+    with trio.fail_after(LIMIT):
+        async with AsyncExitStack() as stack:
+            async with open_hub(config) as hub, open_client(hub.client_info) as raw:
+                engine = await stack.enter_async_context(open_engine_process(tmp_path, f"--profile-dir={profile}"))
+                await hub.wait_engines(1)
+                uuid = (await raw.query("connection_request")).content["engines"]["0"]
+                call = pack_call(
+                    pack_function(prints_while_nobody_is_there), (str(started), str(gate), str(done), 0), {}
+                )
+                msg_id = raw.send("mux", "apply_request", to=uuid, buffers=call)
+                await raw.output("stream", name="stdout", text="before\n")
+            await until(lambda: "no heartbeat" in engine.log, "a sign that the engine has noticed")
+            gate.touch()
+            await until(done.exists, "the end of the call")
+            async with open_hub(config) as hub, open_client(hub.client_info) as raw:
+
+                def printed(name: str) -> str:
+                    mine = [one.content for one in raw.iopub if one.message.parent.msg_id == msg_id]
+                    return "".join(content["text"] for content in mine if content.get("name") == name)
+
+                lines = ["last", "print", "shell"]  # a pipe may be read late, so in any order
+                await raw.wait_until(lambda: sorted(printed("stdout").split()) == lines and bool(printed("stderr")))
+                assert printed("stderr") == "error\n"
 
 
 async def test_it_ends_when_the_hub_stays_away(tmp_path: Path) -> None:

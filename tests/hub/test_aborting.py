@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trio_hub.hub.events import TaskFinished
+from trio_hub.hub.events import RequestsAborted, TaskFinished
 from trio_hub.hub.withdrawn import Withdrawn
 
 from .durable import DurableStore, crashed
@@ -36,6 +36,12 @@ def test_who_waits_for_an_aborted_task_is_told_as_an_engine_tells_it() -> None:
     assert TaskFinished(queued, None, "aborted") in world.host.events
     assert world.hub.intake.held_bytes == 0
     assert world.query("abort_request", {"msg_ids": [queued]}) == {"status": "ok", "aborted": []}
+    assert aborts(world) == [RequestsAborted(1, world.client.session.session_id, world.client.session.username)]
+
+
+def aborts(world: World) -> list[RequestsAborted]:
+    """Return the events that tell observers of aborts by clients."""
+    return [event for event in world.host.events if isinstance(event, RequestsAborted)]
 
 
 def test_a_strict_hub_answers_when_it_is_on_disk() -> None:
@@ -97,6 +103,7 @@ def test_a_stock_clients_abort_reaches_what_waits_in_the_hub() -> None:
     waits = world.submit(after=[runs])
     world.take()
     stock_abort(world, "a", runs, *queued, waits)
+    assert [event.requests for event in aborts(world)] == [5], "the one that runs, too"
     assert named(world) == [[runs, *queued, waits]], "the engine is told as well"
     replies = world.take("task_in")
     assert [message.parent.msg_id for _, message in replies] == [*queued, waits]
@@ -124,6 +131,7 @@ def test_a_broadcast_is_aborted_by_its_own_msg_id(gather: bool) -> None:
     assert named(world) == [[msg_id, f"{msg_id}_a"], [msg_id, f"{msg_id}_b"]]
     for uuid in "ab":
         world.answer(uuid, sent[uuid], {"status": "aborted"}, channel="broadcast_out")
+    assert [event.requests for event in aborts(world)] == [1, 1]
     replies = world.take("broadcast_in")
     assert len(replies) == (1 if gather else 2)
     for _, reply in replies:

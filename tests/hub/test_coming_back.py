@@ -141,13 +141,18 @@ def test_a_task_that_was_not_settled_is_run_again() -> None:
 
 
 @pytest.mark.parametrize("reason", ["request", "shutdown", "ended"])
-def test_an_engine_that_has_ended_does_not_come_back(reason: str) -> None:
+def test_an_engine_that_has_ended_does_not_come_back(reason: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     engine = world.engine("a")
     world.hub.lose_engine(engine, reason)
+    caplog.clear()
+    caplog.set_level("WARNING")
     world.beat("a")
     assert world.host.to_reach == []
     assert world.hub.notices.ignored == {"unknown_heart": 1}
+    assert not caplog.messages, "nobody can or need do anything about it"
+    world.beat("never seen")
+    assert caplog.messages == ["ignored a message"]
 
 
 def test_an_engine_does_not_come_back_under_an_id_that_another_has() -> None:

@@ -59,7 +59,7 @@ def test_a_request_is_sent_again_as_it_came(
         packed = peer.session.packer.pack(parent | {"msg_id": "p", "msg_type": "t", "session": "s"})
     came = peer.session.write("apply_request", content, metadata=metadata, parent=packed, buffers=buffers)
     msg = world.read(came)
-    record = init_record(msg, peer.session.packer, queue="task", now=Clock()())
+    record = init_record(msg, peer.session.packer, queue="task", now=Clock())
     record.custody = custody_of_request(idents, msg, is_json=packer == "json").pack()
     assert same(request_frames(record, peer.session), came)
     assert custody_of(record).idents == idents
@@ -73,7 +73,7 @@ def test_a_reply_is_sent_again_with_the_same_words(packer: str, content: Any, bu
     request = world.read(client.session.write("apply_request", {}))
     came = engine.session.write("apply_reply", content, parent=request.frames[2], buffers=buffers)
     reply = world.read(came)
-    record = init_record(request, client.session.packer, queue="task", now=Clock()())
+    record = init_record(request, client.session.packer, queue="task", now=Clock())
     record.update(record_of_result(reply, client.session.packer, engine_uuid="e", started=None, now=Clock()()))
     record.custody = Custody(parent=bytes(reply.frames[3])).pack()
     again = reply_frames(record, client.session)
@@ -88,7 +88,7 @@ def test_a_reply_is_sent_again_with_the_same_words(packer: str, content: Any, bu
 def test_a_reply_without_a_note_answers_the_request() -> None:
     world = READER["json"]
     request = world.read(world.client.session.write("apply_request", {}))
-    record = init_record(request, world.client.session.packer, queue="task", now=Clock()())
+    record = init_record(request, world.client.session.packer, queue="task", now=Clock())
     record.result_header = b'{"msg_id": "r", "msg_type": "apply_reply"}'
     assert world.read(reply_frames(record, world.client.session)).parent.msg_id == request.header.msg_id
 

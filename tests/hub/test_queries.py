@@ -11,6 +11,7 @@ from trio_hub.hub.events import TaskSubmitted
 from trio_hub.records import NullStore
 from trio_hub.records.record import RECORD_KEYS
 
+from .durable import DurableStore
 from .test_broadcasting import broadcast
 from .world import Peer, World, run_now
 
@@ -324,6 +325,22 @@ def details(world: World, *msg_ids: str, names: bool = True) -> dict[str, Any]:
     return found
 
 
+def test_a_gathered_broadcast_runs_though_its_record_names_no_engine() -> None:
+    world = World()
+    world.engine("a")
+    world.engine("b")
+    msg_id = broadcast(world, "ab", gather=True)
+    assert world.record(msg_id)["engine_uuid"] is None
+    assert details(world, msg_id)[msg_id]["state"] == "running"
+
+
+def test_a_request_on_its_way_to_the_disk_is_queued() -> None:
+    world = World(store=DurableStore(auto=False), strict=True)
+    world.engine("a")
+    task, call = world.submit(), world.call("a")
+    assert [detail["state"] for detail in details(world, task, call).values()] == ["queued", "queued"]
+
+
 def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     world = World()
     world.engine("a")
@@ -333,6 +350,14 @@ def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     first, second = world.call("a"), world.call("a")
     after = world.submit(buffers=call, after=[waits])
     found = details(world, runs, waits, first, second, after, "unknown")
+    assert [detail["state"] for detail in found.values()] == [
+        "running",
+        "queued",
+        "running",
+        "running",
+        "waiting",
+        None,
+    ]
     assert found[runs]["why"] == "engine 0 runs one request at a time, and was sent 2 requests of other queues"
     assert found[waits]["why"] == (
         "no free engine: all engines are busy, with 1 task each (setting hwm); 1 task is queued"
@@ -345,7 +370,7 @@ def test_why_requests_wait_and_the_names_of_their_functions() -> None:
     assert {found[msg_id]["name"] for msg_id in (runs, waits, after)} == {"divmod"}
     assert found[first]["name"] == "apply", "the type of the message, where no function is found"
     assert [found[msg_id]["attempts"] for msg_id in (runs, waits, first)] == [1, 0, None]
-    assert found["unknown"] == {"name": None, "why": None, "attempts": None}
+    assert found["unknown"] == {"state": None, "name": None, "why": None, "attempts": None}
     assert details(world, runs, names=False)[runs]["name"] is None
 
 

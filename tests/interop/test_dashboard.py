@@ -75,3 +75,35 @@ def test_stock_tasks_are_seen_and_aborted_and_engines_stopped(
     assert site("actions/shutdown_engine", {"uuid": engine["uuid"]}) == {}
     wait_until(lambda: not rc.ids, "the engine is gone")
     wait_until(lambda: cluster.engines[0].poll() is not None, "its process has ended")
+
+
+def test_the_events_say_which_client_did_what(start_cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    cluster = start_cluster(0, "--dashboard", "0")
+    site = Site(cluster)
+    cluster.start_engine()
+    rc = cluster.client()
+    rc.wait_for_engines(1, timeout=LIMIT)
+    view = rc.load_balanced_view()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    runs = view.apply_async(read, str(pipe))
+    queued = [view.apply_async(abs, number) for number in range(3)]
+    wait_until(lambda: rc.queue_status()["unassigned"] == 3, "the others have come")
+    rc.abort(queued)
+    for result in queued:
+        with pytest.raises(ipp.error.TaskAborted):
+            result.get(timeout=LIMIT)
+    pipe.write_text("now")
+    assert runs.get(timeout=LIMIT) == "now"
+    pipe.unlink()
+    pipe.write_text("again")
+    assert rc.resubmit(runs.msg_ids).get(timeout=LIMIT) == ["again"]
+    rc.purge_results(runs)
+    rc.shutdown()
+    asked = ("asked engine 0 to end", "purged 1 record", "resubmitted 1 request", "asked to abort 3 requests")
+    who = f"client {rc.session.session[:8]} ({rc.session.username})"
+
+    def told() -> list[str]:
+        return [entry["text"] for entry in site("journal")["entries"] if entry["who"] == who]
+
+    wait_until(lambda: told() == list(asked), "the journal has what this client did")

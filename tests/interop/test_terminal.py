@@ -68,7 +68,7 @@ def look_at_everything(at: Terminal, kind: str) -> None:
     status = at.json("status")
     assert status["hub"]["kind"] == kind
     assert status["engines"] == {"count": 1, "busy": 0, "idle": 1}
-    assert status["queues"] == {"waiting": 0, "tasks": 0, "direct": 0}
+    assert status["queues"] == {"unassigned": 0, "tasks": 0, "direct": 0}
     assert {name: status["latest"][name] for name in ("ok", "failed", "aborted")} == {
         "ok": 2,
         "failed": 1,
@@ -83,7 +83,7 @@ def look_at_everything(at: Terminal, kind: str) -> None:
     assert found() == [good, bad, executed]
     assert found("--state", "failed") == [bad]
     assert found("--state", "ok", "--since", "1h") == [good, executed]
-    assert found("--state", "running") == found("--state", "waiting") == []
+    assert found("--state", "running") == found("--state", "queued") == found("--state", "waiting") == []
     assert found("--label", "tides", "--engine", "0", "--limit", "1") == [bad]
     assert "ValueError: no tide at noon" in at.run("task", bad)[1]
     assert at.json("task", executed)["stdout"] == "half way\n"

@@ -102,7 +102,7 @@ class OurController:
         self.encrypted = sum(curve == "curve" for _, curve in ours)
         if os.environ.get(CURVE) and self.encrypted < len(ours):
             yield f"{len(ours) - self.encrypted} controllers were not told to encrypt"
-        yield from (f"a stock controller was refused: {line}" for line in lines if line.startswith("theirs "))
+        yield from (f"a stock controller or engine was refused: {line}" for line in lines if line.startswith("theirs "))
         yield from (f"a stock process ran: {pid} {command}" for pid, command in self.seen.items())
         if not self.ours:
             yield "no controller was started"

@@ -61,12 +61,15 @@ def note(whose: str) -> None:
 
 
 class Tripwire:
-    """Keeps ipyparallel's controller application from being initialized."""
+    """Keeps applications of ipyparallel from being initialized. ``classes``: their classes, by their modules."""
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        self.classes = classes
 
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-        if name != "ipyparallel.controller.app":
+        refused = self.classes.pop(name, None)
+        if refused is None:
             return None
-        sys.meta_path.remove(self)
         from importlib.util import find_spec
 
         spec = find_spec(name)
@@ -76,7 +79,7 @@ class Tripwire:
 
         def exec_module(module):  # type: ignore[no-untyped-def]
             load(module)
-            module.IPController.initialize = refuse
+            getattr(module, refused).initialize = refuse
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -84,16 +87,22 @@ class Tripwire:
 
 def refuse(*args: object, **kwargs: object) -> None:
     note("theirs")
-    raise SystemExit("the stock controller was to be started, in a way that was not redirected")
+    raise SystemExit("a stock controller or engine was to be started, in a way that was not redirected")
 
+
+APPLICATIONS = {"ipyparallel.controller.app": "IPController"}
+"""The applications that are refused; the stock engine, too, if a run has ours."""
 
 if LOG in os.environ:
     arguments = controller_arguments(sys.orig_argv)
     if arguments is not None:
         note("ours")
         os.execv(sys.executable, [sys.executable, *OURS, *arguments])
-    arguments = engine_arguments(sys.orig_argv) if os.environ.get(ENGINES) == "trio-hub" else None
+    arguments = None
+    if os.environ.get(ENGINES) == "trio-hub":
+        APPLICATIONS["ipyparallel.engine.app"] = "IPEngine"
+        arguments = engine_arguments(sys.orig_argv)
     if arguments is not None:
         note("engine")
         os.execv(sys.executable, [sys.executable, *OUR_ENGINE, *arguments])
-    sys.meta_path.insert(0, Tripwire())
+    sys.meta_path.insert(0, Tripwire(APPLICATIONS))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ipyparallel
 import pytest
 
 from .sitecustomize import CURVE, ENGINES, LOG, controller_arguments, engine_arguments
+
+STOCK_TESTS = Path(ipyparallel.__file__).parent / "tests"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,30 @@ def test_a_controller_by_another_way_is_refused_and_noted(tmp_path: Path) -> Non
     assert "not redirected" in done.stderr
     assert log.startswith("theirs ")
     assert not profile.exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_engine_by_another_way_is_refused_if_ours_are_wanted(
+    ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINES, "trio-hub" if ours else "")
+    program = "from ipyparallel.engine.app import IPEngine; IPEngine().initialize(['--version'])"
+    done, log = run(tmp_path, "-c", program)
+    assert done.returncode == int(ours)
+    assert ("not redirected" in done.stderr) is ours
+    assert log.startswith("theirs ") is ours
+
+
+def test_the_docs_list_the_tests_that_need_the_stock_kernel() -> None:
+    """The list names tests of ipyparallel, and each place in its tests that uses the stock engine's own classes."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "choose-an-engine.md").read_text()
+    listed = dict(re.findall(r"^\| `(test_\w+\.py)::(test_\w+)`", page, re.M))
+    assert 0 < len(listed) <= 5
+    for file, test in listed.items():
+        assert f"def {test}(" in (STOCK_TESTS / file).read_text()
+    uses = re.compile(r"^\s*(?:import|from) (?:ipyparallel\.engine|ipykernel)\b", re.M)
+    using = [path.name for path in STOCK_TESTS.glob("*.py") if uses.search(path.read_text())]
+    assert set(using) <= listed.keys()
 
 
 def test_other_programs_are_left_alone(tmp_path: Path) -> None:

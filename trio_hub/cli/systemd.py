@@ -78,8 +78,8 @@ class ServiceManager:
 
 def status_of(statistics: Statistics) -> str:
     """Return the line that ``systemctl status`` shows."""
-    waiting = statistics.tasks_queued + statistics.tasks_waiting
-    status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {waiting} queued"
+    unsent = statistics.tasks_queued + statistics.tasks_waiting
+    status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {unsent} queued or waiting"
     status += f"; connections are {statistics.connections}"
     if statistics.database.last_error is not None:
         status += f"; the task database cannot be written: {statistics.database.last_error}"

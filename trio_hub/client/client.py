@@ -269,9 +269,10 @@ class Client:
     async def details(self, msg_ids: Sequence[str], *, names: bool = False) -> dict[str, dict[str, Any]]:
         """Return what only a trio-hub knows of requests, by msg_id. For an ipcontroller, the answer is empty.
 
-        Each request has ``why``, the reason why it waits; ``attempts``, how many attempts engines have begun at an
-        unfinished task; and with `names` also ``name``, the name of its function. Each is None if it is not known. For
-        names, the hub may have to read the requests from its database.
+        Each request has ``state`` (``queued``, ``waiting``, ``paused`` or ``running``, as in the glossary, if it is not
+        finished); ``why``, the reason why it waits; ``attempts``, how many attempts engines have begun at an unfinished
+        task; and with `names` also ``name``, the name of its function. Each is None if it is not known. For names, the
+        hub may have to read the requests from its database.
         """
         if self.kind != "trio-hub":
             return {}

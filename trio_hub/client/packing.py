@@ -10,6 +10,7 @@ import io
 import pickle  # noqa: TID251 - a client trusts the results of its engines
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -159,26 +160,39 @@ def pack_call(function: PackedFunction, args: Sequence[Any], kwargs: Mapping[str
     Raises:
         SerializationError: An argument cannot be pickled. The text names the argument.
     """
-    arg_buffers = [buffer for place, arg in enumerate(args) for buffer in _pack_value(arg, f"argument {place}")]
+    buffers: Frames = []
+    for place, arg in enumerate(args):
+        buffers += _pack_value(arg, place)
+    arg_bufs = len(buffers)
     names = sorted(kwargs)
-    kwarg_buffers = [buffer for name in names for buffer in _pack_value(kwargs[name], f"argument {name!r}")]
-    info = {"nargs": len(args), "narg_bufs": len(arg_buffers), "kw_keys": names}
-    return [*function, pickle.dumps(info, _PROTOCOL), *arg_buffers, *kwarg_buffers]
+    for name in names:
+        buffers += _pack_value(kwargs[name], name)
+    return [*function, _call_info(len(args), arg_bufs, tuple(names)), *buffers]
 
 
-def _pack_value(value: Any, what: str) -> Frames:
+@lru_cache
+def _call_info(nargs: int, narg_bufs: int, names: tuple[str, ...]) -> bytes:
+    """Return the part of a call that says how many arguments and buffers follow: mostly the same for many calls."""
+    return pickle.dumps({"nargs": nargs, "narg_bufs": narg_bufs, "kw_keys": [*names]}, _PROTOCOL)
+
+
+def _pack_value(value: Any, which: int | str) -> Frames:
+    """Return the buffers of an argument. Errors name the argument by its place or its name, which is `which`."""
+    kind = type(value)
+    if kind in _PLAIN and kind is not bytes:
+        return [pickle.dumps(value, _PROTOCOL)]
     buffers: Frames = []
     packed: Any
-    if type(value) in (list, tuple) and len(value) < _MAX_ITEMS:
-        packed = type(value)(_take_out(item, buffers) for item in value)
-    elif type(value) is dict and len(value) < _MAX_ITEMS:
+    if kind in (list, tuple) and len(value) < _MAX_ITEMS:
+        packed = kind(_take_out(item, buffers) for item in value)
+    elif kind is dict and len(value) < _MAX_ITEMS:
         try:
             packed = {key: _take_out(value[key], buffers) for key in sorted(value)}
         except TypeError:  # the keys cannot be sorted, as an engine would do
             packed, buffers = CannedObject(value), []
     else:
         packed = _take_out(value, buffers)
-    return [_pickled(packed, what, "pass a picklable object"), *buffers]
+    return [_pickled(packed, f"argument {which!r}", "pass a picklable object"), *buffers]
 
 
 def _take_out(value: Any, buffers: Frames) -> Any:
@@ -233,7 +247,12 @@ def unpack_value_untrusted(buffers: Sequence[Buffer]) -> Any:
     try:
         pickled, *rest = buffers
         left = iter(rest)
-        canned = _ResultUnpickler(io.BytesIO(memoryview(pickled))).load()
+        if type(pickled) is bytes and b"ipyparallel" not in pickled:
+            canned = pickle.loads(pickled)  # it names no class that `_ResultUnpickler` would have to find
+            if type(canned) in _PLAIN:
+                return canned
+        else:
+            canned = _ResultUnpickler(io.BytesIO(memoryview(pickled))).load()
         if type(canned) in (list, tuple, set) and len(canned) < _MAX_ITEMS:
             return type(canned)([_restored(item, left) for item in canned])
         if type(canned) is dict and len(canned) < _MAX_ITEMS:

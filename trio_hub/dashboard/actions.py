@@ -225,10 +225,10 @@ def _search(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> Search | Non
         return None
     if "msg_ids" in body:
         raise QueryError('give either "msg_ids" or "query"')
-    text = body.get("text", "")
-    if not isinstance(text, str):
-        raise QueryError('"text" must be a text')
-    return Search(hub, watch, body["query"], text)
+    text, state = body.get("text", ""), body.get("state", "")
+    if not isinstance(text, str) or not isinstance(state, str):
+        raise QueryError('"text" and "state" must be texts')
+    return Search(hub, watch, body["query"], text, state)
 
 
 def _shown(values: dict[str, Any]) -> str:

@@ -128,6 +128,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         return as_json(found)
 
     async def journal(request: Request) -> Response:
+        feed.refresh()  # errors come into the journal when the hub's numbers are read
         kept = feed.history.journal
         entries = kept.since(
             _whole(request, "since", 0, 2**62), max(1, _whole(request, "limit", MAX_ENTRIES, MAX_ENTRIES))
@@ -143,22 +144,16 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
     async def failures(request: Request) -> Response:
         return as_json(await failure_table(hub, watch, time()))
 
-    async def tasks(request: Request) -> Response:
+    def search_in(request: Request) -> Search:
         asked = request.query_params
-        found = await find_tasks(
-            hub,
-            watch,
-            _query_in(asked.get("query")),
-            asked.get("text", ""),
-            max(1, _whole(request, "limit", 100, MAX_LIMIT)),
-            asked.get("before") or None,
-        )
-        return as_json(found)
+        return Search(hub, watch, _query_in(asked.get("query")), asked.get("text", ""), asked.get("state", ""))
+
+    async def tasks(request: Request) -> Response:
+        limit = max(1, _whole(request, "limit", 100, MAX_LIMIT))
+        return as_json(await find_tasks(search_in(request), limit, request.query_params.get("before") or None))
 
     async def count(request: Request) -> Response:
-        asked = request.query_params
-        search = Search(hub, watch, _query_in(asked.get("query")), asked.get("text", ""))
-        return as_json(await count_found(hub, search))
+        return as_json(await count_found(hub, search_in(request)))
 
     async def output(request: Request) -> Response:
         msg_id, stream = request.path_params["msg_id"], request.path_params["stream"]

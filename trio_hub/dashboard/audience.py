@@ -47,6 +47,8 @@ class Audience:
         self.readers: set[Reader] = set()
         self.given_up = 0
         """The number of readers that were dropped because they did not read."""
+        self.joined = trio.Event()
+        """Set, and replaced by a new event, whenever a reader has joined."""
         self._ended = False
 
     @property
@@ -62,6 +64,8 @@ class Audience:
             reader.send.close()
         else:
             self.readers.add(reader)
+            self.joined.set()
+            self.joined = trio.Event()
         try:
             yield reader
         finally:

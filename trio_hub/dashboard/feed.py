@@ -18,7 +18,7 @@ from .engines import connectors
 from .history import History
 from .nextsteps import next_steps
 from .process import Process
-from .series import LastMinute, Rates, Series
+from .series import SECONDS, LastMinute, Rates, Series
 from .spans import FOLDS
 from .timings import LOOP_BOUNDS, LOOP_PERIOD, MESSAGE_BOUNDS, TASK_BOUNDS, watch_loop
 from .watching import Watch
@@ -27,6 +27,9 @@ __all__ = ["Feed"]
 
 PERIOD = LOOP_PERIOD
 """Seconds between two messages about single tasks. An overview is sent every second time."""
+UNSEEN = 5.0
+"""Seconds between two readings of the hub's numbers if there are no readers. If the hub handles no messages either, the
+dashboard sleeps that long. So a dashboard that nobody looks at costs nearly nothing."""
 MAX_BARS = 2000
 """The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
@@ -71,6 +74,9 @@ class Feed:
         self._statistics = hub.statistics()
         self._point: dict[str, float] = {}
         self._losses = 0
+        self._looked = monotonic()
+        self._busy = 0.0
+        """The time that the hub has taken to handle messages, until the last tick, in seconds."""
         self._lag = 0.0
         self._ticks = 0
         self._told_seq = 0
@@ -81,15 +87,23 @@ class Feed:
 
     async def run(self) -> None:
         """Measure the lag of the event loop, read the hub's numbers and send messages, until cancelled."""
-        await watch_loop(self.watch.timings.loop, self._tick, PERIOD)
+        await watch_loop(self.watch.timings.loop, self._tick, PERIOD, self.rest)
+
+    async def rest(self) -> None:
+        """Wait for a reader, for at most `UNSEEN` seconds. Return at once if there is one, or if the hub is busy."""
+        busy, self._busy = self._busy, sum(times.sum for times in self.watch.timings.messages.values())
+        if busy == self._busy and not self.audience.readers:
+            with trio.move_on_after(UNSEEN):
+                await self.audience.joined.wait()
 
     def _tick(self, late: float) -> None:
         """Do what is due once in a `PERIOD`. `late` is the lag of the event loop in seconds."""
         self._lag = max(self._lag, late)
         self._ticks += 1
-        if self._ticks % 2 == 0:
+        seen = bool(self.audience.readers)
+        if self._ticks % 2 == 0 if seen else self._age >= UNSEEN:
             self.look()
-            if self.audience.readers:
+            if seen:
                 self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
         if self.audience.wants_bars:
             self._tell_bars()
@@ -102,12 +116,25 @@ class Feed:
         self.look()
         self.audience.end(event_message("stopping", {}))
 
+    def refresh(self) -> None:
+        """Read and note the hub's present numbers, unless they are less than a second old."""
+        if self._age >= 2 * PERIOD:
+            self.look()
+
+    @property
+    def _age(self) -> float:
+        """The seconds since the last call of `look`."""
+        return monotonic() - self._looked
+
     def look(self) -> None:
-        """Read and note the hub's present numbers."""
+        """Read and note the hub's present numbers. The series get one value per second since the last call."""
         now = time()
+        at = monotonic()
+        seconds = min(max(1, round(at - self._looked)), SECONDS)
+        self._looked = at
         before, self._statistics = self._statistics, self._hub.statistics()
         self._process.look(now)
-        self._rates.note(monotonic(), _counts(self._statistics))
+        self._rates.note(at, _counts(self._statistics))
         journal = self.history.journal
         journal.learn()
         errors = self._note_errors(before, self._statistics)
@@ -118,13 +145,15 @@ class Feed:
             | {"t": now, "rss": self._process.rss, "lag": self._lag, "lost": lost, "errors": errors}
         )
         self._lag = 0.0
+        for ago in range(seconds - 1, 0, -1):
+            self._series.note(self._point | {"t": now - ago, "lost": 0, "errors": 0})
         self._series.note(self._point)
         self.history.note(now, self._point)
         timings = self.watch.timings
-        self._latencies["wait"].note([timings.wait])
-        self._latencies["run"].note(timings.run.values())
-        self._latencies["message"].note(timings.messages.values())
-        self._latencies["loop"].note([timings.loop])
+        self._latencies["wait"].note([timings.wait], seconds)
+        self._latencies["run"].note(timings.run.values(), seconds)
+        self._latencies["message"].note(timings.messages.values(), seconds)
+        self._latencies["loop"].note([timings.loop], seconds)
         self._look_for_trouble(now)
         self._series_packed = None
 
@@ -179,6 +208,7 @@ class Feed:
 
     def first_message(self, actor: str | None) -> bytes:
         """Return the first message for a browser: the overview, the series so far, and the name of its user."""
+        self.refresh()
         if self._series_packed is None:
             self._series_packed = msgspec.Raw(json_bytes(self._series.all()))
         return event_message("overview", self._overview() | {"actor": actor, "series": self._series_packed})

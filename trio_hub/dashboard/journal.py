@@ -15,10 +15,14 @@ from ..hub.events import (
     EngineRegistered,
     EngineReturned,
     EngineSettled,
+    EngineShutdownRequested,
     EngineUnregistered,
+    HubShutdownRequested,
     HubStopping,
     RecordsPurged,
     RegistrationStalled,
+    RequestsAborted,
+    RequestsResubmitted,
 )
 from ..wire.plain import printable
 
@@ -32,6 +36,8 @@ MAX_SUBJECTS = 6
 """The number of engines that an entry names."""
 MAX_TEXT = 500
 """The maximum length of a sentence, in characters."""
+MAX_USER = 60
+"""The maximum length of the name of a user, in characters."""
 HOUR = 3600.0
 
 Level: TypeAlias = Literal["info", "warn", "bad"]
@@ -39,10 +45,14 @@ JournalEvent: TypeAlias = (
     EngineRegistered
     | EngineReturned
     | EngineSettled
+    | EngineShutdownRequested
     | EngineUnregistered
+    | HubShutdownRequested
     | HubStopping
     | RecordsPurged
     | RegistrationStalled
+    | RequestsAborted
+    | RequestsResubmitted
 )
 """The events of the hub that the journal notes."""
 
@@ -141,8 +151,18 @@ class Journal:
                 self._learn(event.uuid)
                 self._unsettled.pop(event.uuid, None)
             case RecordsPurged():
-                who = f"client {event.client[:8]}" if event.client else ""
+                who = _who(event.client, event.user)
                 self.note("purged", "info", f"purged {plural(event.records, 'record')}", who=who, near=-1.0)
+            case RequestsAborted():
+                who = _who(event.client, event.user)
+                self._counted("aborted", event.requests, "asked to abort", who)
+            case RequestsResubmitted():
+                who = _who(event.client, event.user)
+                self._counted("resubmitted", event.requests, "resubmitted", who)
+            case EngineShutdownRequested():
+                self._engine_told(event)
+            case HubShutdownRequested():
+                self.note("stop_asked", "info", "asked the hub to stop", who=_who(event.client, event.user))
             case HubStopping():
                 self.note("stopped", "info", f"The hub stops: {event.reason}.")
 
@@ -206,6 +226,22 @@ class Journal:
         entry.text = _about_engines(entry)
         return entry
 
+    def _counted(self, kind: str, number: int, did: str, who: str) -> None:
+        """Note that a client did something with a number of requests. What it does within seconds is one sentence."""
+        if number > 0:
+            entry = self._entry(kind, "info", printable(who), number)
+            entry.text = f"{did} {plural(entry.count, 'request')}"
+
+    def _engine_told(self, event: EngineShutdownRequested) -> None:
+        """Note that a client has asked an engine to end or to start again."""
+        does = "restart" if event.restart else "end"
+        entry = self._entry(f"engine_told_to_{does}", "info", printable(_who(event.client, event.user)))
+        entry.subjects = [*entry.subjects, event.id][-MAX_SUBJECTS:]
+        if entry.count == 1:
+            entry.text = f"asked engine {event.id} to {does}"
+        else:
+            entry.text = f"asked {entry.count:,} engines to {does}: {_named(entry)}"
+
     def _engine_gone(self, event: EngineUnregistered) -> None:
         in_order = self._left_in_order(event)
         if not in_order:
@@ -232,14 +268,25 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def _who(client: str, user: str) -> str:
+    """Return the name of a client for the journal, from its session and the name of its user."""
+    if not client:
+        return ""
+    return f"client {client[:8]}" + (f" ({user[:MAX_USER]})" if user else "")
+
+
+def _named(entry: Entry) -> str:
+    """Return the ids of the engines of an entry."""
+    more = "" if entry.count == len(entry.subjects) else "the last ones are "
+    return more + ", ".join(map(str, entry.subjects))
+
+
 def _about_engines(entry: Entry) -> str:
     _, one, several = _ENGINES[entry.kind]
-    names = ", ".join(map(str, entry.subjects))
     if entry.count == 1:
-        return f"Engine {names} {one}{f': {entry.cause}' if entry.cause else ''}."
-    more = "" if entry.count == len(entry.subjects) else "the last ones are "
+        return f"Engine {_named(entry)} {one}{f': {entry.cause}' if entry.cause else ''}."
     cause = f". Engine {entry.subjects[-1]}: {entry.cause}" if entry.cause else ""
-    return f"{entry.count:,} engines {several}: {more}{names}{cause}."
+    return f"{entry.count:,} engines {several}: {_named(entry)}{cause}."
 
 
 def as_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:

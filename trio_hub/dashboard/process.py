@@ -11,15 +11,15 @@ from typing import Any
 __all__ = ["Process"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-FILES_EVERY, FILES_UNSEEN = 5, 60
+FILES_EVERY, FILES_UNSEEN = 5, 12
 """Open files are counted for every fifth overview, since counting ten thousands takes milliseconds. If nobody asks for
-overviews, they are counted at every 60th look."""
+overviews, they are counted at every twelfth look, that is, once in a minute."""
 CPU_WINDOW = 10
 """The number of looks over which the use of the CPU is averaged. The use within one second flickers."""
 
 
 class Process:
-    """The resources of this process. `look` must be called once a second."""
+    """The resources of this process. `look` must be called once a second, or more rarely if nobody sees the numbers."""
 
     def __init__(self) -> None:
         self.rss = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 from .histogram import Histogram
 
-__all__ = ["LastMinute", "Rates", "Series", "percentile"]
+__all__ = ["SECONDS", "LastMinute", "Rates", "Series", "percentile"]
 
 SECONDS = 300
 """The length of the series in seconds."""
@@ -48,7 +49,7 @@ class Series:
 
 
 class Rates:
-    """How fast counters grow, over the last seconds. They must be noted about once per second.
+    """How fast counters grow, over the last seconds. They must be noted once in some seconds.
 
     Args:
         windows: The lengths of time, in seconds, that rates cover.
@@ -86,12 +87,13 @@ class LastMinute:
         self._past: deque[list[int]] = deque([[0] * (len(self._bounds) + 1)], maxlen=window + 1)
         self._largest = 0.0
 
-    def note(self, histograms: Iterable[Histogram]) -> None:
-        """Note the present counts of the histograms. Must be called once a second."""
+    def note(self, histograms: Iterable[Histogram], seconds: int = 1) -> None:
+        """Note the present counts of the histograms. `seconds` is the number of seconds since the last call."""
         histograms = list(histograms)
         counts = [histogram.counts for histogram in histograms]
         self._largest = max((histogram.largest for histogram in histograms), default=0.0)
-        self._past.append([sum(column) for column in zip(*counts, strict=True)] or self._past[0])
+        present = [sum(column) for column in zip(*counts, strict=True)] or self._past[0]
+        self._past.extend(repeat(present, min(seconds, WINDOW + 1)))
 
     def summary(self) -> dict[str, float] | None:
         """Return ``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there were no values.

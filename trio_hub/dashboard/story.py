@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import QueryError
+from ..errors import QueryError, StoreError
 from ..hub.records import HUB_NOTES
 from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
@@ -125,7 +125,10 @@ def _result(record: TaskRecord, content: Any, output: Any) -> str | None:
     text = _plain_text(output)
     if text is not None:
         return text
-    size = sum(map(len, record.result_buffers or ()))
+    try:
+        size = sum(map(len, record.result_buffers or ()))
+    except StoreError as error:  # they are lost
+        return str(error)
     return f"{size} bytes, pickled by the engine" if size else None
 
 

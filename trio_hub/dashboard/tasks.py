@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import QueryError
 from ..hub.labels import MAX_LABEL
+from ..hub.waiting import unfinished_state
 from ..records import Query, parse_query
 from ..runtime import RunningHub
 from ..wire.plain import json_text, printable
@@ -24,18 +25,16 @@ MAX_LOOKED_AT = 20_000
 MAX_ERROR = 200
 """The maximum length of the type and of the text of an error in a row, in characters."""
 KEYS = ("label", "queue", "submitted", "started", "completed", "engine_uuid", "client_uuid")
+UNFINISHED = ("queued", "waiting", "running")
+"""The states of unfinished tasks."""
 FULL_KEYS = (*KEYS, "header", "result_content")
 
 
-async def find_tasks(
-    hub: RunningHub, watch: Watch, query: Any = None, text: str = "", limit: int = 100, before: str | None = None
-) -> dict[str, Any]:
+async def find_tasks(search: Search, limit: int = 100, before: str | None = None) -> dict[str, Any]:
     """Return matching tasks, the newest first.
 
     Args:
-        hub, watch: The hub and its observer.
-        query: A query in the hub's query language; None for all tasks.
-        text: A text that the msg_id, the label, the client's session or the engine's uuid contains, in any case.
+        search: The search for the tasks.
         limit: The maximum number of rows. An answer may have fewer rows, or none, if matching tasks are rare.
         before: The ``next`` of an earlier answer, to continue from there.
 
@@ -43,8 +42,7 @@ async def find_tasks(
         QueryError: The query is invalid.
         StoreError: The database cannot be read.
     """
-    search = Search(hub, watch, query, text)
-    store = hub.core.store
+    store = search.hub.core.store
     found: list[str] = []
     looked_at = 0
     end, more = before, True
@@ -67,26 +65,32 @@ async def find_tasks(
     full = await store.find(parse_query({"msg_id": {"$in": found}}), FULL_KEYS) if found else []
     by_id = {record["msg_id"]: record for record in full}
     return {
-        "rows": [row_of(hub, watch, by_id[msg_id]) for msg_id in found if msg_id in by_id],
+        "rows": [row_of(search.hub, search.watch, by_id[msg_id]) for msg_id in found if msg_id in by_id],
         "next": end if more else None,
         "total": None if search.is_limited else await store.count(),
     }
 
 
 class Search:
-    """A search for tasks by a query and a text. Raises `QueryError` if the query is invalid.
+    """A search for tasks by a query, a text and a state. Raises `QueryError` if the query or the state is invalid.
 
     Args:
         hub, watch: The hub and its observer.
         query: A query in the hub's query language; None for all tasks.
         text: A text that the msg_id, the label, the client's session or the engine's uuid contains, in any case.
+        state: One of `UNFINISHED`; empty for tasks in any state. The records do not have these states, only the hub.
     """
 
-    def __init__(self, hub: RunningHub, watch: Watch, query: Any = None, text: str = "") -> None:
-        self._store = hub.core.store
-        self._watch = watch
+    def __init__(self, hub: RunningHub, watch: Watch, query: Any = None, text: str = "", state: str = "") -> None:
+        if state and state not in UNFINISHED:
+            raise QueryError(f"state: expected {', '.join(UNFINISHED)}, not {state[:60]!r}")
+        self.hub = hub
+        self.watch = watch
         self._conditions = parse_query({} if query is None else query).conditions
+        if state:
+            self._conditions = (*self._conditions, *parse_query({"completed": None}).conditions)
         self._wanted = text.casefold()
+        self._state = state
 
     @property
     def is_limited(self) -> bool:
@@ -103,20 +107,22 @@ class Search:
         if not (self.is_limited or only):
             return list(msg_ids)
         among = parse_query({"msg_id": {"$in": list(msg_ids)}} | (only or {})).conditions
-        found = await self._store.find(Query((*among, *self._conditions)), KEYS)
+        found = await self.hub.core.store.find(Query((*among, *self._conditions)), KEYS)
         records = {record["msg_id"]: record for record in found}
-        return [one for one in msg_ids if one in records and _has(self._watch, records[one], self._wanted)]
+        return [one for one in msg_ids if one in records and self._has(records[one])]
+
+    def _has(self, record: dict[str, Any]) -> bool:
+        """Return whether a record that matches the query also has the text and the state."""
+        if self._state and state_of(self.hub, record) != self._state:
+            return False
+        if not self._wanted:
+            return True
+        texts = (record["msg_id"], _label_of(self.watch, record), record["engine_uuid"], record["client_uuid"])
+        return any(self._wanted in (text or "").casefold() for text in texts)
 
 
 def _gone(msg_id: str | None) -> str:
     return f"before: {(msg_id or '')[:MAX_LABEL]!r} is not in the database (any more): start again without it"
-
-
-def _has(watch: Watch, record: dict[str, Any], wanted: str) -> bool:
-    if not wanted:
-        return True
-    texts = (record["msg_id"], _label_of(watch, record), record["engine_uuid"] or "", record["client_uuid"] or "")
-    return any(wanted in text.casefold() for text in texts)
 
 
 def row_of(hub: RunningHub, watch: Watch, record: dict[str, Any]) -> dict[str, Any]:
@@ -149,15 +155,12 @@ def _error_in(content: Any) -> dict[str, str]:
 
 
 def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
-    """Return ``waiting``, ``queued``, ``running``, ``ok``, ``failed`` or ``aborted``."""
+    """Return ``queued``, ``waiting``, ``running``, ``ok``, ``failed`` or ``aborted``."""
     if record["completed"] is not None:
         content = record["result_content"]
         status = content.get("status") if isinstance(content, dict) else None
         return status if status in ("ok", "aborted") else "failed"
-    task = hub.core.tasks.scheduler.tasks.get(record["msg_id"])
-    if task is not None:
-        return task.state.value
-    return "waiting" if record["msg_id"] in hub.core.intake.uncommitted else "running"
+    return unfinished_state(hub.core, record["msg_id"]) or "running"
 
 
 def _label_of(watch: Watch, record: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -44,8 +44,15 @@ class Timings:
         histogram.observe(seconds)
 
 
+async def _no_rest() -> None:
+    """Return at once."""
+
+
 async def watch_loop(
-    lag: Histogram, tick: Callable[[float], object] = lambda late: None, period: float = LOOP_PERIOD
+    lag: Histogram,
+    tick: Callable[[float], object] = lambda late: None,
+    period: float = LOOP_PERIOD,
+    rest: Callable[[], Awaitable[None]] = _no_rest,
 ) -> None:
     """Measure how late a sleeping task wakes up. That is how long other ready tasks had to wait. Never returns.
 
@@ -54,10 +61,14 @@ async def watch_loop(
         tick: Is called after each measurement, with the number of seconds. So work that is due in each period needs no
             task of its own, which would wake an idle process more often.
         period: Seconds between two measurements.
+        rest: Is awaited before each period. It may wait as long as nobody needs measurements, so that an idle process
+            sleeps longer.
     """
     due = trio.current_time()
     while True:
-        due += period
+        before = trio.current_time()
+        await rest()
+        due += trio.current_time() - before + period
         await trio.sleep_until(due)
         late = trio.current_time() - due
         lag.observe(late)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -102,21 +103,21 @@ class Control:
         ``did`` is ``"interrupted"``, ``"withdrawn"`` or ``"nothing"``.
         """
         msg_id = content.get("msg_id")
-        if msg_id is None:
-            did = "interrupted"
-        elif not isinstance(msg_id, str):
+        if msg_id is not None and not isinstance(msg_id, str):
             raise TypeError("msg_id must be a text")
-        elif self._jobs.is_running(msg_id):
+        if msg_id is None or self._jobs.aim(msg_id):
             did = "interrupted"
-            self._jobs.aims.append(msg_id)
-        elif content.get("withdraw"):
-            did = "withdrawn"
-            self._jobs.abort(msg_id)
-        else:
+        elif not content.get("withdraw"):
             did = "nothing"
+        elif self._jobs.abort(msg_id) or not self._jobs.aim(msg_id):
+            did = "withdrawn"
+        else:  # the main thread has begun it at this moment
+            did = "interrupted"
         self._answer_control(message, {"status": "ok", "did": did})
         if did == "interrupted":
-            os.kill(os.getpid(), signal.SIGINT)
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
 
     def _usage(self, message: Message, content: dict[str, Any]) -> None:
         usage = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}

@@ -23,10 +23,6 @@ FIRST_DELAY = 0.02
 """Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
-QUICK = 0.0005
-"""Seconds. The thread of the sockets waits this long for a job that has just come, if the last job was as quick."""
-LINGER = 0.002
-"""Seconds. The thread of the sockets waits at most this long for all jobs that came together."""
 QUIET_CLIENT = b'"trio-hub-client"'
 """The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
 
@@ -41,7 +37,9 @@ class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dispatcher:
-    """Turns requests into jobs, and finished jobs into replies. All methods are for the thread of the sockets.
+    """Turns requests into jobs, and finished jobs into replies.
+
+    All methods are for a thread that has the turn (`trio_hub.engine.turns.Turn`).
 
     Args:
         uuid: the engine's name.
@@ -50,7 +48,6 @@ class Dispatcher:
         jobs: takes requests, and gives them back with their answers.
         printed: the output that is not sent yet.
         redirection: the pipes that catch the output of subprocesses and libraries in C.
-        soon: calls a function when the messages that were received together are handled.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class Dispatcher:
         jobs: Jobs,
         printed: Printed,
         redirection: Redirection,
-        soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self.uuid = uuid
         self.engine_id = -1
@@ -69,15 +65,13 @@ class Dispatcher:
         self._jobs = jobs
         self._printed = printed
         self._redirection = redirection
-        self._soon = soon
         self._stuck = False
-        self._quick = True
-        self._lingers = False
         self.hub_publishes_idle = False
         """Whether the hub publishes the idle status of a request for which this engine has published nothing."""
         self._published_for: dict[bytes, bool] = {}
         """For each request without a reply, by its packed header: whether anything was published for the request."""
         self._due = trio.Event()
+        self._hub_is_back = trio.Event()
         self.use(session)
 
     def use(self, session: Session) -> None:
@@ -93,17 +87,6 @@ class Dispatcher:
         if message is not None:
             self._published_for.setdefault(message.raw_header, False)
             self._jobs.put(Job(message, "shell"))
-            if self._quick and not self._lingers:
-                self._lingers = True
-                self._soon(self._linger)
-
-    def _linger(self) -> None:
-        """Wait a moment for the jobs that have just come, if the last ones were quick."""
-        self._lingers = False
-        until = trio.current_time() + LINGER
-        while self._jobs.outstanding and self._quick and trio.current_time() < until:
-            self._quick = self._jobs.linger(QUICK)
-            self.deliver()
 
     def read(self, frames: Frames) -> Message | None:
         """Return a message; None if it cannot be read, or if it names no sender to be answered."""
@@ -127,7 +110,6 @@ class Dispatcher:
 
     def _reply(self, job: Job) -> None:
         message, answer = job.message, job.answer
-        self._quick = job.seconds < QUICK
         header = message.raw_header
         published = self._published_for.pop(header, True)
         wants_idle = QUIET_CLIENT not in header
@@ -175,15 +157,15 @@ class Dispatcher:
 
     def publish(self, msg_type: str, content: dict[str, Any], *, parent: bytes) -> None:
         """Publish a message after everything that was printed; keep it if ZeroMQ does not take it now."""
-        if self._stuck or not self._publish(msg_type, msg_type, content, parent):
+        if self._stuck or self._printed.is_held or not self._publish(msg_type, msg_type, content, parent):
             packed = self.session.packer.pack(content)
             self._printed.publish(Publication(msg_type, msg_type, packed, parent, []))
             self._stuck = True
-            self._due.set()
+            self._printed.wake()
 
     def report(self, msg_type: str, content: dict[str, Any]) -> None:
-        """Publish a message that belongs to no request, unless ZeroMQ does not take it now."""
-        if not self._stuck:
+        """Publish a message that belongs to no request, unless the hub is away, or ZeroMQ does not take it now."""
+        if not self._stuck and not self._printed.is_held:
             self._publish(msg_type, msg_type, content, b"{}")
 
     def _publish(self, msg_type: str, topic: str, content: dict[str, Any], parent: bytes) -> bool:
@@ -200,8 +182,15 @@ class Dispatcher:
         return f"engine.{self.engine_id}.{topic}".encode()
 
     def flush(self) -> bool:
-        """Publish everything that was printed. Return False if ZeroMQ did not take all of it, and try again later."""
+        """Publish everything that was printed. Return False if that is not possible now, and try again later.
+
+        ZeroMQ may not take all of it, or the hub may be away: ZeroMQ would drop what nobody has subscribed to.
+        """
         printed = self._printed
+        if printed.is_held and not printed.is_empty:
+            self._stuck = True
+            self._due.set()
+            return False
         while (piece := printed.take()) is not None:
             if isinstance(piece, Text):
                 content = {"name": piece.name, "text": piece.text}
@@ -216,7 +205,7 @@ class Dispatcher:
             if not sent:
                 printed.put_back(piece)
                 self._stuck = True
-                self._due.set()
+                self._printed.wake()
                 return False
         return True
 
@@ -231,11 +220,25 @@ class Dispatcher:
             self._due = trio.Event()
             if not self._stuck:
                 await trio.sleep(FIRST_DELAY)
-            while not self.flush():  # noqa: ASYNC110 - ZeroMQ tells nobody when it has room again
-                await trio.sleep(RETRY)
+            while not self.flush():
+                if self._printed.is_held:
+                    await self._hub_is_back.wait()
+                else:
+                    await trio.sleep(RETRY)  # ZeroMQ tells nobody when it has room again
             if self._stuck:
                 self._stuck = False
                 self.deliver()
+
+    def hold_output(self) -> None:
+        """Keep output, and the answers that come after it, until `release_output` is called: the hub is away."""
+        if not self._printed.is_held:
+            self._hub_is_back = trio.Event()
+            self._printed.hold()
+
+    def release_output(self) -> None:
+        """Publish the output that was kept, and send the answers that come after it: the hub is back."""
+        self._printed.release()
+        self._hub_is_back.set()
 
     async def read_pipe(self, descriptor: int) -> None:
         """Read the output of subprocesses and libraries in C from a pipe, until user code closes the pipe."""

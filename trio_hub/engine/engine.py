@@ -26,6 +26,7 @@ from .output import Printed, Redirection
 from .registrar import Registrar, RegistrationFailed
 from .returns import Returns
 from .tunnels import TunnelFailed, Tunnels
+from .turns import ShellReader
 from .usage import UsageReporter
 
 __all__ = ["Engine", "RegistrationFailed"]
@@ -52,6 +53,7 @@ class Engine:
         jobs: the requests for the main thread.
         printed: the output that is not sent yet.
         redirection: the pipes that catch the output of subprocesses and libraries in C.
+        reader: receives requests in the main thread.
         told: called with the data with which the nanny reports the engine's death; with None when it unregisters.
         registered: called with the engine's id, each time it has one.
     """
@@ -64,6 +66,7 @@ class Engine:
         jobs: Jobs,
         printed: Printed,
         redirection: Redirection,
+        reader: ShellReader,
         *,
         told: Callable[[dict[str, Any] | None], None],
         registered: Callable[[int], None],
@@ -76,13 +79,14 @@ class Engine:
         self._registered = registered
         self._redirection = redirection
         self._printed = printed
+        self._reader = reader
         self._context: zmq.Context[zmq.Socket[Any]] = zmq.Context()
         self._receiver = Receiver()
         self._link: Link | None = None
         self._tunnels = self._tunnels_to(address)
         self._heart: Heart | None = None
         session = session_for(address, uuid)
-        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection, self._receiver.soon)
+        self.dispatcher = Dispatcher(uuid, session, self._send, jobs, printed, redirection)
         self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
         self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
@@ -169,7 +173,7 @@ class Engine:
     async def _connect(self, unsent: Sequence[tuple[str, Frames]] = ()) -> None:
         """Open the connections to the hub, register, and let the heart beat. `unsent`: answers that are sent then."""
         link = Link(self.address, self._tunnels.address, self._context, self._identity, self._receiver)
-        link.on_return = self._on_return
+        link.on_return, link.on_loss = self._on_return, self._on_loss
         self._link = link
         self._registrar.turn_to(self.address.urls["registration"])
         for channel, frames in unsent:
@@ -190,10 +194,11 @@ class Engine:
         shell = [urls["mux"], urls["task"], self.address.broadcast_url(self.id)]
         link.open("iopub", zmq.XPUB, [urls["iopub"]], self._on_subscription)
         link.open("control", zmq.ROUTER, [urls["control"]], self._control.on_message)
-        link.open("shell", zmq.ROUTER, shell, self.dispatcher.on_shell)
+        link.open("shell", zmq.ROUTER, shell, self.dispatcher.on_shell, self._reader)
         # What is published before the hub has subscribed is lost.
         with trio.move_on_after(SUBSCRIBED_WITHIN):
             await self._subscribed.wait()
+        self.dispatcher.release_output()
         # The heart comes last: when the hub hears it, everything else is open.
         self._heart = Heart(self.address, self._tunnels.address, self._identity, self._receiver, self._on_ping)
         self._returns.resume()
@@ -258,6 +263,13 @@ class Engine:
     def _on_return(self, channel: str) -> None:
         if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
             self._returns.note()
+        if channel == "iopub" and self._subscribed.is_set():
+            self.dispatcher.release_output()
+
+    def _on_loss(self, channel: str) -> None:
+        # Without a subscription, the connection was never of use.
+        if channel == "iopub" and self._subscribed.is_set():
+            self.dispatcher.hold_output()
 
     def _known_again(self, answer: dict[str, Any]) -> None:
         self._take_id(answer)
@@ -317,6 +329,7 @@ class Engine:
         heart, link = self._heart, self._link
         assert link is not None
         self._returns.pause()
+        self.dispatcher.hold_output()
         if heart is not None:
             self._heart = None
             heart.close()

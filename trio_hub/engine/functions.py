@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import opcode
 import operator
+import pickle  # noqa: TID251 - only written here, never read
 import sys
 from collections import OrderedDict
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
@@ -17,6 +18,8 @@ MAX_FUNCTIONS = 256
 MAX_BYTES = 64 * 1024
 """Bytes. Longer packed functions are not kept."""
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes))
+_NAMED = frozenset((type, FunctionType, BuiltinFunctionType))
+"""Types of functions and classes that a pickle can name."""
 _STORES_GLOBALS = frozenset((opcode.opmap["STORE_GLOBAL"], opcode.opmap["DELETE_GLOBAL"]))
 _STORES_CELLS = frozenset((opcode.opmap["STORE_DEREF"], opcode.opmap["DELETE_DEREF"]))
 _MAX_DEPTH = 5
@@ -38,10 +41,12 @@ class Known(NamedTuple):
 class FunctionCache:
     """Keeps the functions that were unpickled last, by their bytes.
 
-    A function is kept only if a new copy of it could not be told from the last one. If its defaults, its closure or its
-    own globals can change, the function is not kept: a call would see what the last call has changed. A call can also
-    set attributes of the function, or replace its parts, which its code does not tell. So before a function is used
-    again, its state is compared with its state when it was unpickled.
+    A function that its pickle only names is kept as long as it is still found by that name.
+
+    Any other function is kept only if a new copy of it could not be told from the last one. If its defaults, its
+    closure or its own globals can change, the function is not kept: a call would see what the last call has changed. A
+    call can also set attributes of the function, or replace its parts, which its code does not tell. So before a
+    function is used again, its state is compared with its state when it was unpickled.
 
     Args:
         namespace: the user's namespace. It is shared by all calls in any case, so functions may change it.
@@ -71,17 +76,22 @@ class FunctionCache:
             function: the function itself.
         """
         held: list[tuple[Any, State]] = []
-        if len(packed) > MAX_BYTES or not self._is_repeatable(loaded, function, held):
+        if len(packed) > MAX_BYTES or not self._is_repeatable(packed, loaded, function, held):
             return
         self._known[packed] = Known(function, held)
         if len(self._known) > MAX_FUNCTIONS:
             self._known.popitem(last=False)
 
-    def _is_repeatable(self, loaded: Any, function: Any, held: list[tuple[Any, State]]) -> bool:
+    def _is_repeatable(self, packed: bytes, loaded: Any, function: Any, held: list[tuple[Any, State]]) -> bool:
         if isinstance(loaded, Canned) and not isinstance(loaded, CannedFunction):
             return False  # a reference, for instance, whose value may change
-        if type(function) is not FunctionType or (isinstance(loaded, FunctionType) and _is_found_by_name(loaded)):
-            return False  # looking a function up by name is quick, and also works after a module was loaded again
+        if type(function) in _NAMED and _is_found_by_name(function):
+            if packed != pickle.dumps(function, pickle.DEFAULT_PROTOCOL):
+                return False  # the pickle has more than the name, and might yield something else next time
+            held.append((function, None))
+            return True
+        if type(function) is not FunctionType:
+            return False
         return self._is_fixed(function, _MAX_DEPTH, held)
 
     def _is_fixed(self, value: Any, depth: int, held: list[tuple[Any, State]]) -> bool:

@@ -93,7 +93,7 @@ class _IPythonKernel(IPythonKernel):
         return topic.encode()
 
     def _abort_queues(self, subshell_id: str | None = None) -> None:
-        self.owner.worker.jobs.abort_all("execute_request")
+        self.owner.worker.jobs.abort_after("execute_request")
 
     def init_metadata(self, parent: Any) -> dict[str, Any]:
         return {}

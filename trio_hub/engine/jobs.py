@@ -1,21 +1,22 @@
-"""Passes requests from the thread that owns the sockets to the main thread, and passes their answers back."""
+"""The requests that wait for the main thread, and their answers."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from ..wire.frames import Frames
 from ..wire.messages import Message
+from .turns import ShellReader, Turn
 
 __all__ = ["Answer", "Job", "Jobs"]
 
 MAX_ABORTED = 10_000
 """The maximum number of remembered ids of requests that are to be aborted when they come."""
+MAX_AIMS = 4
+"""The maximum number of remembered signals that are meant for one job. User code may have handled the older ones."""
 
 
 class Answer(NamedTuple):
@@ -35,10 +36,11 @@ class Job:
     - ``message``: the request. ``msg_id`` and ``msg_type`` are fields of its header.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
     - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
-    - ``answer``: set when the job is done; None if nobody is to be answered.
+    - ``answer``: set when the job is done; None if nobody is to be answered;
+    - ``interrupted``: whether an interrupt came for it before it began.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "message", "msg_id", "msg_type", "seconds", "started")
+    __slots__ = ("_claim", "answer", "channel", "interrupted", "message", "msg_id", "msg_type", "seconds", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
@@ -48,6 +50,7 @@ class Job:
         self.started = ""
         self.seconds = 0.0
         self.answer: Answer | None = None
+        self.interrupted = False
         self._claim = threading.Lock()
 
     def claim(self) -> bool:
@@ -56,99 +59,110 @@ class Job:
 
     @property
     def is_claimed(self) -> bool:
+        """Whether the main thread carries the job out, or has done so, or the job was aborted."""
         return self._claim.locked()
 
 
 class Jobs:
     """The jobs that wait, and the finished jobs whose answers are not sent yet.
 
+    All methods are for a thread that has the turn (`trio_hub.engine.turns.Turn`), where nothing else is said.
+
     Args:
-        wake: called when a job is finished. Any thread may call it.
+        turn: the lock of the sockets.
+        reader: receives requests, and lets the main thread wait for them.
+        send: sends the answers of finished jobs.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._waiting: SimpleQueue[Job | None] = SimpleQueue()
+    def __init__(self, turn: Turn, reader: ShellReader, send: Callable[[], None]) -> None:
+        self._turn = turn
+        self._reader = reader
+        self._send = send
+        self._waiting: deque[Job | None] = deque()
         self._pending: dict[str, Job] = {}
         self._aborted: OrderedDict[str, None] = OrderedDict()
+        self._abort_after: str | None = None
         self.finished: deque[Job] = deque()
-        self.aims: deque[str] = deque()
-        """For each SIGINT that is meant for one job, and that the main thread has not handled yet: the job's msg_id."""
-        self._lingering = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
-
-    # In the thread of the sockets
+        self.aims: deque[Job] = deque(maxlen=MAX_AIMS)
+        """The job for which each SIGINT is meant that was sent by `aim`, and that the main thread has not handled."""
 
     def put(self, job: Job) -> None:
         """Add a job for the main thread, or abort it if it was to be aborted when it comes."""
         if self._aborted and self._aborted.pop(job.msg_id, self) is None:
-            self.finish(job, ABORTED)
+            self._finish(job, ABORTED)
+            self._send()
             return
         self._pending[job.msg_id] = job
-        self._waiting.put(job)
+        self._waiting.append(job)
+        self._reader.ring()
 
-    def abort(self, msg_id: str) -> None:
-        """Abort a job that has not begun, or that has not come yet. A job that runs goes on."""
+    def abort(self, msg_id: str) -> bool:
+        """Abort a job that has not begun, or that has not come yet. Return False if the job runs: then it goes on."""
+        self._reader.collect()
         job = self._pending.get(msg_id)
         if job is None:
             self._aborted[msg_id] = None
             if len(self._aborted) > MAX_ABORTED:
                 self._aborted.popitem(last=False)
         elif job.claim():
-            self.finish(job, ABORTED)
+            self._finish(job, ABORTED)
+            self._send()
+        else:
+            return False
+        return True
 
-    def is_running(self, msg_id: str) -> bool:
-        """Return whether the main thread carries out this job now."""
-        job = self._pending.get(msg_id)
-        return job is not None and job.is_claimed
+    def aim(self, msg_id: str) -> bool:
+        """Prepare the main thread for a SIGINT that is meant for one job only. Return False if that job does not run.
 
-    def linger(self, seconds: float) -> bool:
-        """Wait for a job to be finished, blocking this thread. Return whether one is.
-
-        Most jobs are quick. To wait for them here costs a fraction of what it costs to be woken by another thread.
+        The caller sends the signal before it gives the turn back: the job cannot end before, so that the signal comes
+        before the next job begins.
         """
-        self._bell.acquire(blocking=False)  # a ring that came too late for the last call
-        self._lingering = True
-        if not self.finished:
-            self._bell.acquire(timeout=seconds)
-        self._lingering = False
-        # A job is appended before `finish` looks whether this thread lingers: so none is missed.
-        return bool(self.finished)
-
-    def end(self) -> None:
-        """Tell the main thread to end, after the jobs that wait."""
-        self._waiting.put(None)
-
-    # In any thread
+        job = self._pending.get(msg_id)
+        if job is None or not job.is_claimed:
+            return False
+        self.aims.append(job)
+        return True
 
     def abort_all(self, msg_type: str | None = None) -> None:
-        """Abort all jobs that have not begun, or those of one type."""
+        """Abort all jobs that have come and not begun, or those of one type."""
+        self._reader.collect()
         for job in list(self._pending.values()):
             if msg_type in (None, job.msg_type) and job.claim():
-                self.finish(job, ABORTED)
+                self._finish(job, ABORTED)
+        self._send()
 
-    def finish(self, job: Job, answer: Answer | None) -> None:
-        """Answer a job. The thread of the sockets sends the answer."""
+    def _finish(self, job: Job, answer: Answer | None) -> None:
         self._pending.pop(job.msg_id, None)
         job.answer = answer
         self.finished.append(job)
-        if self._lingering:
-            with suppress(RuntimeError):  # another thread has rung
-                self._bell.release()
-        else:
-            self._wake()
 
-    @property
-    def outstanding(self) -> int:
-        """The number of jobs that wait or run."""
-        return len(self._pending)
+    def end(self) -> None:
+        """Tell the main thread to end, after the jobs that wait. For a thread that does not have the turn."""
+        with self._turn:
+            self._waiting.append(None)
+            self._reader.ring()
 
-    # In the main thread
+    # In the main thread, without the turn
 
     def next(self) -> Job | None:
         """Wait for the next job, and claim it. None: there will be no more."""
         while True:
-            job = self._waiting.get()
-            if job is None or job.claim():
-                return job
+            while self._waiting:
+                job = self._waiting.popleft()
+                if job is None or job.claim():
+                    return job
+            self._reader.wait(lambda: self._waiting)
+
+    def finish(self, job: Job, answer: Answer | None) -> None:
+        """Answer a job, and abort the jobs that `abort_after` has named."""
+        with self._turn:
+            self._finish(job, answer)
+            if self._abort_after is not None:
+                abort, self._abort_after = self._abort_after, None
+                self.abort_all(abort)
+            else:
+                self._send()
+
+    def abort_after(self, msg_type: str) -> None:
+        """Abort all jobs of a type that will have come, and not begun, when the job that runs is finished."""
+        self._abort_after = msg_type

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
 
 from ..transport.channel import Channel, monitor_of
 from ..transport.receiver import Receiver
-from ..wire.frames import Frames
+from ..wire.frames import Frames, to_bytes
 from .address import HubAddress
+from .turns import ShellReader
 
 __all__ = ["Link", "secured"]
 
 _CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_WATCHED = _CONNECTED | int(zmq.EVENT_DISCONNECTED)
 WAITING_OUTPUT = 256
 """Messages of output that ZeroMQ keeps while the hub does not take them; more wait in `trio_hub.engine.output`."""
 
@@ -54,9 +58,18 @@ class Link:
         self.handshakes: dict[str, int] = {}
         self.on_return: Callable[[str], None] = lambda name: None
         """Called with the name of a channel whenever it has connected."""
+        self.on_loss: Callable[[str], None] = lambda name: None
+        """Called with the name of a channel whenever one of its connections has ended."""
 
-    def open(self, name: str, kind: int, urls: list[str], handle: Callable[[Frames], None]) -> None:
-        """Open a channel and connect it to the given addresses of the hub."""
+    def open(
+        self,
+        name: str,
+        kind: int,
+        urls: list[str],
+        handle: Callable[[Frames], None],
+        reader: ShellReader | None = None,
+    ) -> None:
+        """Open a channel and connect it to the given addresses of the hub. `reader`: receives, in the main thread."""
         socket: zmq.Socket[Any] = self._context.socket(kind)
         channel = self._channels[name] = Channel(socket, handle, name=name)
         if kind == zmq.XPUB:
@@ -65,14 +78,16 @@ class Link:
         else:
             socket.sndhwm = 0
             socket.setsockopt(zmq.IDENTITY, self._identity)
+        if reader is not None:
+            socket.rcvhwm = 0  # while user code runs, nobody receives
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         secured(socket, self.address)
-        monitor = Channel(monitor_of(socket, _CONNECTED), lambda frames: self._on_handshake(name))
+        monitor = Channel(monitor_of(socket, _WATCHED), partial(self._on_event, name))
         self._monitors.append(monitor)
         self._receiver.add(monitor)
         self.connect(name, urls)
-        self._receiver.add(channel)
+        (self._receiver if reader is None else reader).add(channel)
 
     def is_open(self, name: str) -> bool:
         """Return whether a channel is open."""
@@ -102,8 +117,15 @@ class Link:
             held.append(frames)
         return sent
 
+    def _on_event(self, name: str, frames: Frames) -> None:
+        if int.from_bytes(to_bytes(frames[0])[:2], sys.byteorder) == _CONNECTED:
+            self._on_handshake(name)
+        else:
+            self.on_loss(name)
+
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1
+        self._channels[name].touch()  # so that a ROUTER knows its new peer
         held = self._held.get(name)
         for _ in range(len(held or ())):
             assert held is not None

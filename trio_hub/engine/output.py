@@ -2,6 +2,7 @@
 
 Both hand text to the thread that owns the sockets, which sends it in pieces. A writer that is quicker than the hub
 waits once `MAX_WAITING` characters have not been sent, so that a loop that prints for ever does not fill the memory.
+While the hub is away, writers do not wait: the latest output is kept, and a note takes the place of older output.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import select
 import sys
 import threading
 from collections import deque
@@ -32,6 +34,12 @@ MAX_PIECE = 64 * 1024
 """The maximum number of characters in one message."""
 MAX_WAITING = 8 * 1024 * 1024
 """Characters. A writer has to wait while more than this many wait to be sent."""
+KEPT = 7 / 8
+"""The part of `MAX_WAITING` to which output is shortened when it exceeds that limit while the hub is away."""
+SHORT = 4096
+"""Characters. While the hub is away, a text is joined with an earlier one that is shorter than this."""
+DROPPED = "[trio-hub: {:,} characters of output were dropped here, since the hub was away]\n"
+"""The note in the place of dropped output."""
 LOOK_FOR_SIGNALS = 0.1
 """Seconds. A writer that waits wakes up this often, so that the handlers of signals can run."""
 _FULL_PIPE = 64 * 1024
@@ -76,15 +84,18 @@ class Printed:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self.wake = wake
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
+        self._held = False
+        self._dropped: dict[tuple[str, bytes], int] = {}
+        """Characters that were dropped and not reported yet, by stream and request."""
         self.parent = b"{}"
         """The packed header of the request that runs now, or ran last; a packed empty dict before the first request."""
         self.owner = 0
-        """The id of the thread that takes output. It never waits in `add` or `publish`: it would wait for itself."""
+        """The id of the thread that can send output now, or 0. It never waits for room: it would wait for itself."""
         self._main = threading.main_thread().ident
         self._in_add = False
         self._deferred: BaseException | None = None
@@ -107,10 +118,14 @@ class Printed:
                     self._changed.wait(LOOK_FOR_SIGNALS)
                 if self._closed:
                     return
-                self._pieces.append(piece)
-                was_empty, self._size = not self._size, self._size + _size(piece)
+                was_empty = not self._size
+                if self._held:
+                    self._keep(piece)
+                else:
+                    self._pieces.append(piece)
+                    self._size += _size(piece)
             if was_empty:
-                self._wake()
+                self.wake()
         finally:
             if in_main:
                 self._in_add = False
@@ -120,7 +135,7 @@ class Printed:
 
     def _must_wait(self, in_main: bool) -> bool:
         full = self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner
-        return full and not (in_main and self._deferred is not None)
+        return full and not self._held and not (in_main and self._deferred is not None)
 
     def defers(self, error: BaseException) -> bool:
         """Defer an error of a signal handler until the main thread has finished a change of this object.
@@ -135,6 +150,11 @@ class Printed:
         return self._in_add
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be published."""
+        return not self._pieces and not self._dropped
+
+    @property
     def is_full(self) -> bool:
         return self._size > MAX_WAITING
 
@@ -143,9 +163,12 @@ class Printed:
 
         Texts of the same stream and the same request that follow each other are joined, up to `MAX_PIECE` characters.
         """
-        if not self._pieces:
+        if self.is_empty:
             return None
         with self._changed:
+            if self._dropped:
+                stream = next(iter(self._dropped))
+                return Text(*stream, DROPPED.format(self._dropped.pop(stream)))
             piece = self._pieces.popleft()
             if isinstance(piece, Text):
                 piece = piece._replace(text=self._joined(piece))
@@ -170,6 +193,54 @@ class Printed:
         with self._changed:
             self._pieces.appendleft(piece)
             self._size += _size(piece)
+
+    # While the hub is away
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the hub is away."""
+        return self._held
+
+    def hold(self) -> None:
+        """Keep the latest output until the hub is back, and let writers go on. Older output is dropped."""
+        with self._changed:
+            self._held = True
+            self._make_room()
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Let writers wait again while too much is waiting, since the hub is back."""
+        with self._changed:
+            self._held = False
+
+    def _keep(self, piece: Piece) -> None:
+        """Append a piece, or join it with the last one: many short pieces take far more memory than their text."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(piece, Text) and isinstance(last, Text) and last[:2] == piece[:2] and len(last.text) < SHORT:
+            self._pieces[-1] = last._replace(text=last.text + piece.text)
+        else:
+            self._pieces.append(piece)
+        self._size += _size(piece)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the oldest output if there is too much. Statuses are never dropped, since clients wait for them."""
+        if self._size <= MAX_WAITING:
+            return
+        spared: list[Piece] = []
+        while self._pieces and (excess := self._size - int(KEPT * MAX_WAITING)) > 0:
+            piece = self._pieces.popleft()
+            if isinstance(piece, Publication) and piece.msg_type == "status":
+                spared.append(piece)
+                continue
+            size = _size(piece)
+            if isinstance(piece, Text) and size > excess:
+                self._pieces.appendleft(piece._replace(text=piece.text[excess:]))
+                size = excess
+            key = (piece.name if isinstance(piece, Text) else "stdout", piece.parent)
+            self._dropped[key] = self._dropped.get(key, 0) + size
+            self._size -= size
+        self._pieces.extendleft(reversed(spared))
 
     def close(self) -> None:
         """Accept no more output, and let the writers that wait go on."""
@@ -276,6 +347,7 @@ class Redirection:
         self._before = {number: os.dup(number) for number in (1, 2)}
         self.log = open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
         self.pipes: dict[int, str] = {}
+        self._poll = select.poll()
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         for number, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
@@ -283,10 +355,13 @@ class Redirection:
             os.dup2(writing, number)
             os.close(writing)
             self.pipes[reading] = name
+            self._poll.register(reading, select.POLLIN)
             self._decoders[reading] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def read(self, descriptor: int, printed: Printed) -> None:
         """Add the bytes in a pipe to the output, at most a full pipe. At the end of the pipe, forget it."""
+        if descriptor not in self.pipes:
+            return
         try:
             data = os.read(descriptor, _FULL_PIPE)
         except BlockingIOError:
@@ -294,7 +369,8 @@ class Redirection:
         except OSError:  # user code has closed it
             data = b""
         if not data:
-            self.pipes.pop(descriptor, None)
+            del self.pipes[descriptor]
+            self._poll.unregister(descriptor)
             return
         printed.add(self.pipes[descriptor], self._decoders[descriptor].decode(data))
 
@@ -303,7 +379,7 @@ class Redirection:
 
         One full pipe is enough: a writer that has written more has waited until its earlier bytes were read.
         """
-        for descriptor in list(self.pipes):
+        for descriptor, _ in self._poll.poll(0):  # before each reply: mostly, both pipes are empty
             self.read(descriptor, printed)
 
     def undo(self) -> None:

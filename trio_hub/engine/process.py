@@ -7,8 +7,8 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -25,6 +25,7 @@ from .laststate import write_state
 from .logs import set_up_logs
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
+from .turns import InterruptedTurn, ShellReader, Turn
 from .worker import Worker, catch_signals
 
 __all__ = ["run_engine"]
@@ -43,6 +44,8 @@ class _Sockets:
     """The thread of the sockets, and how other threads reach it."""
 
     def __init__(self) -> None:
+        self.printed = Printed(self.on_printed)
+        self.turn = Turn(self.printed)
         self.token: trio.lowlevel.TrioToken | None = None
         self.engine: Engine | None = None
         self.scope = trio.CancelScope()
@@ -58,10 +61,11 @@ class _Sockets:
                 self.token.run_sync_soon(call, idempotent=True)
 
     def deliver(self) -> None:
+        """Send the answers of all finished jobs. For a thread that has the turn."""
         if self.engine is not None:
-            self.soon(self.engine.dispatcher.deliver)
+            self.engine.dispatcher.deliver()
 
-    def printed(self) -> None:
+    def on_printed(self) -> None:
         if self.engine is not None:
             self.soon(self.engine.dispatcher.on_printed)
 
@@ -93,13 +97,14 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     if options.unused:
         log.warning("some options of ipengine do not apply here, and are ignored", what=" ".join(options.unused))
     sockets = _Sockets()
-    jobs, printed = Jobs(sockets.deliver), Printed(sockets.printed)
+    printed, reader = sockets.printed, ShellReader(sockets.turn)
+    jobs = Jobs(sockets.turn, reader, sockets.deliver)
     uuid = _new_uuid()
     worker = Worker(uuid, jobs, printed, packer_named("json"), partial(_kernel, options))
     catch_signals(worker, lambda signum: sockets.stop(f"it received signal {signum}"))
     thread = threading.Thread(
         target=_run_sockets,
-        args=(sockets, options, uuid, jobs, printed, redirection, worker, log_stream, to_nanny, lifeline),
+        args=(sockets, options, uuid, jobs, reader, redirection, worker, log_stream, to_nanny, lifeline),
         name="sockets",
         daemon=True,
     )
@@ -116,7 +121,12 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     sockets.ready.wait()
     if worker.engine_id >= 0:
         _start_up(options, worker)
-        worker.run()
+        try:
+            worker.run()
+        except InterruptedTurn as error:
+            with suppress(Exception):  # user code may have closed the log
+                log.critical("the engine has failed", error=error)
+            os._exit(FAILED)  # without unregistering: the nanny tells the hub
     _end(sockets, printed, redirection, thread)
 
 
@@ -173,7 +183,25 @@ def _rank(options: EngineOptions) -> None:
 def _kernel(options: EngineOptions, worker: Worker) -> Any:
     from .ipython import Kernel
 
-    return Kernel(worker, options.shell)
+    with _existing_directory():
+        return Kernel(worker, options.shell)
+
+
+@contextmanager
+def _existing_directory() -> Generator[None, None, None]:
+    """Be in a directory that exists during the block, since IPython cannot start in one that user code has removed."""
+    here = None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        here = os.open(os.curdir, os.O_RDONLY)
+        os.chdir("/")
+    try:
+        yield
+    finally:
+        if here is not None:
+            os.fchdir(here)
+            os.close(here)
 
 
 def _start_up(options: EngineOptions, worker: Worker) -> None:
@@ -213,14 +241,14 @@ def _run_sockets(
     options: EngineOptions,
     uuid: str,
     jobs: Jobs,
-    printed: Printed,
+    reader: ShellReader,
     redirection: Redirection,
     worker: Worker,
     log_stream: TextIO,
     to_nanny: int | None,
     lifeline: int | None,
 ) -> None:
-    printed.owner = threading.get_ident()
+    printed = sockets.printed
 
     def told(state: dict[str, Any] | None) -> None:
         if to_nanny is not None:
@@ -243,7 +271,7 @@ def _run_sockets(
             return
         worker.packer = packer_named(address.packer)
         printed.parent = worker.packer.pack({})
-        engine = Engine(options, uuid, address, jobs, printed, redirection, told=told, registered=registered)
+        engine = Engine(options, uuid, address, jobs, printed, redirection, reader, told=told, registered=registered)
         sockets.engine = engine
         async with trio.open_nursery() as nursery:
             if lifeline is not None:
@@ -253,7 +281,7 @@ def _run_sockets(
 
     sockets.status = FAILED
     try:
-        trio.run(main)
+        trio.run(main, instruments=[sockets.turn])
         sockets.status = OK
     except* HubError as group:
         sockets.status = NOT_REGISTERED

@@ -67,8 +67,8 @@ class Worker:
         self._making_kernel = False
         self._pickling = Pickling(self.namespace)
         self._interruptible = False
-        self._running = ""
-        """The msg_id of the job that runs, or of the last one."""
+        self._running: Job | None = None
+        """The job that runs, or the last one."""
         self._pid = os.getpid()
 
     # The loop
@@ -88,11 +88,14 @@ class Worker:
 
     def _carry_out(self, job: Job) -> None:
         self.printed.parent = job.message.raw_header
-        self._running = job.msg_id
+        self._running = job
         job.started = datetime.now(UTC).isoformat()
         began = monotonic()
         try:
             self._interruptible = True
+            if job.interrupted:
+                self._interruptible = False
+                raise KeyboardInterrupt
             answer = self._answer(job)
             self._interruptible = False
         except Stopped:
@@ -123,10 +126,12 @@ class Worker:
         return answer
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt user code, unless the signal is meant for a job that has ended. The handler of SIGINT."""
-        aims = self.jobs.aims
-        if aims and aims.popleft() != self._running:
-            log.info("ignored an interrupt that came after its request had ended")
+        """Interrupt user code, unless the signal is meant for another job. The handler of SIGINT.
+
+        The system may merge signals, and user code may have handled earlier ones. So one call takes all aims.
+        """
+        if self.jobs.aims and not self._is_meant():
+            log.info("ignored an interrupt that was meant for another request, which has ended or not begun")
             return
         if self._interruptible:
             self._interruptible = False  # one interrupt per request: a second one would hit the engine's own code
@@ -134,6 +139,15 @@ class Worker:
                 raise interrupt
             return
         log.warning("ignored SIGINT, since nothing runs; SIGTERM ends an engine")
+
+    def _is_meant(self) -> bool:
+        """Return whether one of the signals is meant for the job that runs. A job that is beginning will look, too."""
+        aims, is_meant = self.jobs.aims, False
+        while aims:
+            job = aims.popleft()
+            job.interrupted = True
+            is_meant = is_meant or job is self._running
+        return is_meant
 
     def stop(self) -> None:
         """Stop user code, if some runs: raise `Stopped` in it. For a signal handler."""

@@ -15,7 +15,9 @@ from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Message, Session
 from .connector import EngineConnector
+from .events import RequestsAborted
 from .intake import Intake
+from .notices import Notices
 from .routes import Routes
 from .tasks import TaskQueue
 
@@ -27,6 +29,7 @@ class Aborting:
 
     Args:
         session: reads and writes messages.
+        notices: passes on events.
         intake, routes, tasks: the parts of the hub below.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
@@ -34,6 +37,7 @@ class Aborting:
     def __init__(
         self,
         session: Session,
+        notices: Notices,
         *,
         intake: Intake,
         routes: Routes,
@@ -41,6 +45,7 @@ class Aborting:
         is_pending: Callable[[str], bool],
     ) -> None:
         self._session = session
+        self._notices = notices
         self._intake = intake
         self._routes = routes
         self._tasks = tasks
@@ -72,11 +77,14 @@ class Aborting:
             msg_ids = [msg_ids]
         if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
             return msg.frames
-        self.abort(msg_ids)
+        aborted = len(self.abort(msg_ids))
         shares = [] if engine is None else [sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids]
         shares = [share for share in shares if engine is not None and share in engine.broadcast.pending]
         if engine is not None:
+            aborted += len(engine.pending.intersection([*msg_ids, *shares]))
             self._routes.withdraw(engine, {*msg_ids, *shares}, TaskAborted(NOT_BEGUN))
+        if aborted:
+            self._notices.client_did(RequestsAborted, msg.header, aborted)
         if not shares:
             return msg.frames
         header, parent, metadata = map(to_bytes, msg.frames[2:5])

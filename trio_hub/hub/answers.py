@@ -89,6 +89,7 @@ class Answers:
         strict: bool,
     ) -> None:
         self._host = host
+        self._soon = host.soon
         self._session = session
         self._store = store
         self._durable = store.durable
@@ -165,7 +166,7 @@ class Answers:
             if self._host.is_wanted("iopub_out", (wanted_as,)):
                 metadata = {"engine": ident.decode("utf-8", "replace")}
                 status = self._session.write("status", _IDLE, parent=msg.raw_parent, metadata=metadata)
-                self._host.soon(partial(self._publish_now, [wanted_as, *status]))
+                self._soon(partial(self._publish_now, [wanted_as, *status]))
         except Exception as error:
             self._notices.failed("idle status", error, task=msg.parent.msg_id)
 
@@ -263,7 +264,7 @@ class Answers:
     def _deliver(self, channel: str, idents: list[bytes], session: str, msg_id: str, frames: Frames) -> None:
         """Send a client the answer to a recorded request: now or, in a strict hub, when the answer is on disk."""
         if not self._strict:
-            self._host.soon(partial(self._deliver_now, channel, idents, session, msg_id, frames))
+            self._soon(partial(self._deliver_now, channel, idents, session, msg_id, frames))
             return
         self.unsaved.add(msg_id)
         try:

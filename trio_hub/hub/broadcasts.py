@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from ..errors import EngineError, HubError, TaskAborted, WireError
@@ -105,7 +104,7 @@ class Broadcasts:
         try:
             metadata = self._session.broadcast_metadata(msg)
             check_targets(metadata)
-            record = init_record(msg, packer, queue="broadcast", now=self._now(), label=metadata.label)
+            record = init_record(msg, packer, queue="broadcast", now=self._now, label=metadata.label)
             shares = divided(self._session, msg, [uuid for uuid, _ in metadata.targets])
         except (WireError, EngineError) as error:
             self._replies.refuse("broadcast_in", idents, msg, error)
@@ -115,10 +114,10 @@ class Broadcasts:
                 self._intake.record(record, idents, msg)
             else:
                 for (uuid, _), share in zip(metadata.targets, shares, strict=True):
-                    record = init_record(share, packer, queue="broadcast", now=self._now(), label=metadata.label)
+                    record = init_record(share, packer, queue="broadcast", now=self._now, label=metadata.label)
                     record.engine_uuid = uuid
                     self._intake.record(record, idents, share)
-            self._intake.when_recorded(msg.header.msg_id, partial(self.submit_broadcast, idents, msg, metadata, shares))
+            self._intake.when_recorded(msg.header.msg_id, self.submit_broadcast, idents, msg, metadata, shares)
         except Exception as error:
             reason = self._notices.failed("broadcast request", error, task=msg.header.msg_id)
             self._fail_whole(idents, msg, metadata, shares, reason)

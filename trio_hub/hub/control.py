@@ -14,6 +14,7 @@ from ..wire.messages import Message, Session, error_content
 from .admission import Admission
 from .connector import EngineConnector, died_while_running, lost_on_its_way
 from .engines import Engines
+from .events import EngineShutdownRequested
 from .intake import STOPPED, Intake
 from .notices import Notices
 from .replies import Replies, reply_type
@@ -79,21 +80,22 @@ class ControlChannel:
         elif engine is None:
             self._replies.refuse("control_in", sender, msg, self._engines.gone.no_such_engine(idents[1]))
         elif self.unanswered.sent(Direct(sender, msg.header, msg.raw_header, engine.control)):
-            engine.told_to_stop = engine.told_to_stop or self._asks_to_stop(msg)
+            if msg.header.msg_type == "shutdown_request":
+                self._note_shutdown(engine, msg)
             self._routes.send(engine, "control_out", [*sender, *frames], msg.header.msg_id)
         else:
             self._notices.ignore(
                 "duplicate_msg_id", "the request is on its way already", task=msg.header.msg_id, engine=engine.id
             )
 
-    def _asks_to_stop(self, msg: Message) -> bool:
-        """Return whether a request asks an engine to end, and not to start again."""
-        if msg.header.msg_type != "shutdown_request":
-            return False
+    def _note_shutdown(self, engine: EngineConnector, msg: Message) -> None:
+        """Note that a client has asked an engine to end, or to start again, and tell the observers."""
         try:
-            return not self._session.content(msg).get("restart")
+            restart = bool(self._session.content(msg).get("restart"))
         except WireError:  # the engine still gets the request, and cannot read it either
-            return False
+            return
+        engine.told_to_stop = engine.told_to_stop or not restart
+        self._notices.client_did(EngineShutdownRequested, msg.header, engine.id, engine.uuid, restart)
 
     def shutdown_engine(self, engine: EngineConnector) -> None:
         """Ask an engine to end, as a client would. The hub forwards the engine's answer to nobody."""

@@ -93,7 +93,7 @@ class DirectQueue:
             return
         try:
             label = self._session.task_metadata(msg).label
-            record = init_record(msg, self._session.packer, queue="mux", now=self._now(), label=label)
+            record = init_record(msg, self._session.packer, queue="mux", now=self._now, label=label)
         except WireError as error:
             self._replies.refuse("mux_in", sender, msg, error)
             return
@@ -106,7 +106,7 @@ class DirectQueue:
         record.engine_uuid = idents[1].decode("utf-8", "replace")
         try:
             self._intake.record(record, sender, msg)
-            self._intake.when_recorded(record.msg_id, partial(self.submit_direct, idents, msg, label))
+            self._intake.when_recorded(record.msg_id, self.submit_direct, idents, msg, label)
         except Exception as error:
             self.submitted += 1
             reason = self._notices.failed("direct request", error, task=record.msg_id)

@@ -12,11 +12,15 @@ __all__ = [
     "EngineRequested",
     "EngineReturned",
     "EngineSettled",
+    "EngineShutdownRequested",
     "EngineUnregistered",
     "Event",
+    "HubShutdownRequested",
     "HubStopping",
     "RecordsPurged",
     "RegistrationStalled",
+    "RequestsAborted",
+    "RequestsResubmitted",
     "TaskAssigned",
     "TaskCancelled",
     "TaskFinished",
@@ -152,10 +156,56 @@ class TaskCancelled(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordsPurged(msgspec.Struct, frozen=True, gc=False):
-    """A client has purged this number of records from the task database. ``client`` is the session of the client."""
+    """A client has purged this number of records from the task database.
+
+    ``client`` is the session of the client. ``user`` is the name of the user whose process the client is; empty if the
+    client names none. Nobody has checked this name.
+    """
 
     records: int
     client: str
+    user: str = ""
+
+
+class RequestsAborted(msgspec.Struct, frozen=True, gc=False):
+    """A client has asked to abort this number of requests that were not answered yet.
+
+    A request that an engine has begun goes on. A stock client asks the hub through each engine, so that its abort is
+    one event for each engine that has some of the requests. Each share of a broadcast counts as a request. ``client``
+    and ``user`` are as in `RecordsPurged`.
+    """
+
+    requests: int
+    client: str
+    user: str = ""
+
+
+class RequestsResubmitted(msgspec.Struct, frozen=True, gc=False):
+    """A client has resubmitted this number of requests. ``client`` and ``user`` are as in `RecordsPurged`."""
+
+    requests: int
+    client: str
+    user: str = ""
+
+
+class EngineShutdownRequested(msgspec.Struct, frozen=True, gc=False):
+    """A client has asked an engine to end; with ``restart``, to start again afterwards.
+
+    ``client`` and ``user`` are as in `RecordsPurged`.
+    """
+
+    id: int
+    uuid: str
+    restart: bool
+    client: str
+    user: str = ""
+
+
+class HubShutdownRequested(msgspec.Struct, frozen=True, gc=False):
+    """A client has asked the hub to stop. ``client`` and ``user`` are as in `RecordsPurged`."""
+
+    client: str
+    user: str = ""
 
 
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
@@ -178,5 +228,9 @@ Event: TypeAlias = (
     | TaskCancelled
     | TaskFinished
     | RecordsPurged
+    | RequestsAborted
+    | RequestsResubmitted
+    | EngineShutdownRequested
+    | HubShutdownRequested
     | HubStopping
 )

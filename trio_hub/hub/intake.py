@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias
 
 from ..errors import EngineError, HubError
 from ..records import Store
@@ -31,6 +31,8 @@ PART_FOR_FRAMES = 0.5
 ROOM = 0.8
 """The hub receives tasks again when at most this part of the memory for queued tasks is in use."""
 RECORDED_CHANNELS = ("task_in", "mux_in", "broadcast_in")
+
+P = ParamSpec("P")
 
 Fetched: TypeAlias = Callable[[Task, Frames | HubError], None]
 """A callback that gets the frames of a task, or an error if they could not be read. Must not raise."""
@@ -119,15 +121,15 @@ class Intake:
         self._crowded = False
         self._tell_host()
 
-    def when_recorded(self, msg_id: str, call: Callable[[], None]) -> None:
-        """Call ``call`` at once; if the hub is strict, when the request is on disk. The call must not raise."""
+    def when_recorded(self, msg_id: str, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a call at once; if the hub is strict, when the request is on disk. The call must not raise."""
         if not self.strict:
-            call()
+            call(*args, **kwargs)
             return
 
         def go_on() -> None:
             self.uncommitted.discard(msg_id)
-            call()
+            call(*args, **kwargs)
 
         self.uncommitted.add(msg_id)
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError, WireError
 from ..logs import get_logger
+from ..wire.messages import Header
 from .events import Event
 
 if TYPE_CHECKING:
@@ -76,6 +78,17 @@ class Notices:
         )
         text = f"the hub failed at {place}: {name}: {error}"[:1000]
         return HubError(text.encode("utf-8", "replace").decode())  # a text that every packer can write
+
+    def client_did(self, kind: Callable[..., Event], header: Header, *what: Any) -> None:
+        """Tell the observers, if there are any, what a client has asked for and the hub has begun or done.
+
+        Args:
+            kind: the type of the event, whose last arguments are the session and the user of the client.
+            header: the header of the client's request.
+            what: the first arguments of the event.
+        """
+        if self._host.listening:
+            self.tell(kind(*what, header.session, header.user))
 
     def tell(self, event: Event) -> None:
         """Pass an event to the host. Call this only while the host is listening."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import HubError, WireError
+from ..errors import HubError, StoreError, WireError
 from ..records import Store
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import Broadcast
@@ -138,6 +138,8 @@ class OwedResults:
             except WireError as error:
                 self._notices.unreadable("record", error, task=msg_id, client=session)
                 return True
+            except StoreError as error:  # its buffers are lost
+                frames = self._error_for(record, error)
             except Exception as error:  # send an error instead, so that it does not block the other results for ever
                 frames = self._error_for(record, self._notices.failed("owed result", error, task=msg_id))
             if not self._host.send(channel, [ident, *frames]):

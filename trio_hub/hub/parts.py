@@ -217,7 +217,7 @@ class Parts:
             **below,
         )
         self.aborting = aborting = Aborting(
-            session, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
+            session, notices, intake=intake, routes=routes, tasks=tasks, is_pending=self.is_pending
         )
         self.restored = RestoredBroadcasts(
             session, engines=engines, gathering=gathering, scattered=scattered, broadcasts=broadcasts
@@ -297,6 +297,7 @@ class Parts:
             direct=direct,
             broadcasts=broadcasts,
             engines=engines,
+            is_pending=self.is_pending,
         )
         self.explanations = Explanations(
             session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details

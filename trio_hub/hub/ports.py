@@ -136,7 +136,12 @@ class Queue(Protocol):
         """Return the requests among these that may be sent to the engine once more, with the same bytes."""
 
     def frames_of(self, direct: Direct, record: TaskRecord) -> Frames:
-        """Return the frames of a request, as they were sent to the engine, from the record. Raises `WireError`."""
+        """Return the frames of a request, as they were sent to the engine, from the record.
+
+        Raises:
+            WireError: the record is damaged.
+            StoreError: the buffers of the record are lost.
+        """
 
     def stop(self, error: HubError) -> None:
         """Answer all pending requests with the error, since the hub stops."""

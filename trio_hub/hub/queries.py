@@ -20,7 +20,7 @@ from ..wire.messages import Message, Session
 from .answers import Answers
 from .connector import EngineConnector
 from .engines import Engines
-from .events import RecordsPurged
+from .events import HubShutdownRequested, RecordsPurged, RequestsAborted, RequestsResubmitted
 from .notices import Notices
 from .owed import OwedResults
 from .ports import Host, RunningQuery
@@ -93,7 +93,7 @@ class Queries:
         with ``verbose`` as msg_ids. ``unassigned`` are the tasks that no engine has yet.
         """
         content = self._session.content(msg)
-        engines = self._validate_targets(content.get("targets"))
+        engines = _named_engines(self._engines, content.get("targets"))
         reply: dict[str, Any] = {"status": "ok"}
         if not content.get("verbose"):
             for engine in engines:
@@ -120,7 +120,7 @@ class Queries:
 
     def check_load(self, client_id: list[bytes], msg: Message) -> Reply:
         """Reply with the number of outstanding requests per engine, by id."""
-        engines = self._validate_targets(self._session.content(msg).get("targets"))
+        engines = _named_engines(self._engines, self._session.content(msg).get("targets"))
         return Reply("load_reply", {"status": "ok"} | {str(engine.id): len(engine.pending) for engine in engines})
 
     def get_results(self, client_id: list[bytes], msg: Message) -> RunningQuery:
@@ -192,20 +192,22 @@ class Queries:
             if pending is not None:
                 raise IndexError(f"msg pending: {pending!r}")
             engine_ids = content.get("engine_ids")
-            engines = [] if engine_ids in (None, []) else self._validate_targets(engine_ids)  # 0 is an engine's id
+            engines = (
+                [] if engine_ids in (None, []) else _named_engines(self._engines, engine_ids)
+            )  # 0 is an engine's id
             queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
             queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
         purged = 0
         for query in map(parse_query, queries):
             purged += yield self._store.drop(query)
-        if self._host.listening:
-            self._notices.tell(RecordsPurged(purged, msg.header.session))
+        self._notices.client_did(RecordsPurged, msg.header, purged)
         return Reply("purge_reply", {"status": "ok"})
 
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Run finished or pending requests again, as new tasks, and reply with the new msg_ids."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         resubmitted = yield from self.resubmit(msg_ids)
+        self._notices.client_did(RequestsResubmitted, msg.header, len(resubmitted))
         return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
 
     def resubmit(self, msg_ids: list[str]) -> Generator[Awaitable[Any], Any, dict[str, str]]:
@@ -230,9 +232,7 @@ class Queries:
         )
         task_message = self._session.read_trusted([], frames)
         task_metadata = self._session.task_metadata(task_message)
-        record = init_record(
-            task_message, self._session.packer, queue="task", now=self._now(), label=task_metadata.label
-        )
+        record = init_record(task_message, self._session.packer, queue="task", now=self._now, label=task_metadata.label)
         task = self._tasks.make_task([], task_message, task_metadata)
         self._store.update(old_record.msg_id, {"resubmitted": msg_id})
         self._tasks.record_and_submit(record, task, task_message, task_metadata.label)
@@ -241,10 +241,14 @@ class Queries:
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Abort requests that no engine has yet, and reply with their msg_ids. Stock clients ask only engines."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
-        return Reply("abort_reply", {"status": "ok", "aborted": self._abort(msg_ids)})
+        aborted = self._abort(msg_ids)
+        if aborted:
+            self._notices.client_did(RequestsAborted, msg.header, len(aborted))
+        return Reply("abort_reply", {"status": "ok", "aborted": aborted})
 
     def shutdown_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Stop the hub in good order, since a client asks for it. The hub tells all clients."""
+        self._notices.client_did(HubShutdownRequested, msg.header)
         self._host.stop("a client's shutdown_request", for_good=True)
         return Reply("shutdown_reply", {"status": "ok"})
 
@@ -263,30 +267,31 @@ class Queries:
         yield self._host.stop_dask()
         return Reply("stop_distributed_reply", {"status": "ok"})
 
-    def _validate_targets(self, targets: Any) -> list[EngineConnector]:
-        """Return the engines that targets name: None for all, or an id, a uuid, or a list of these."""
-        if targets is None:
-            return list(self._engines.alive.values())
-        if isinstance(targets, (int, str)):
-            targets = [targets]
-        if not isinstance(targets, list):
-            raise TypeError(f"targets must be engine ids or uuids, not {targets!r}")
-        engines = []
-        bad = []
-        for target in targets:
-            if isinstance(target, str):
-                engine = self._engines.by_ident.get(target.encode("utf-8", "replace"))
-            else:
-                engine = self._engines.alive.get(target) if type(target) is int else None
-            if engine is None:
-                bad.append(target)
-            else:
-                engines.append(engine)
-        if bad:
-            raise IndexError(f"No Such Engine: {bad!r}")
-        if not engines:
-            raise IndexError("No Engines Registered")
-        return engines
+
+def _named_engines(registry: Engines, targets: Any) -> list[EngineConnector]:
+    """Return the engines that targets name: None for all, or an id, a uuid, or a list of these."""
+    if targets is None:
+        return list(registry.alive.values())
+    if isinstance(targets, (int, str)):
+        targets = [targets]
+    if not isinstance(targets, list):
+        raise TypeError(f"targets must be engine ids or uuids, not {targets!r}")
+    engines = []
+    bad = []
+    for target in targets:
+        if isinstance(target, str):
+            engine = registry.by_ident.get(target.encode("utf-8", "replace"))
+        else:
+            engine = registry.alive.get(target) if type(target) is int else None
+        if engine is None:
+            bad.append(target)
+        else:
+            engines.append(engine)
+    if bad:
+        raise IndexError(f"No Such Engine: {bad!r}")
+    if not engines:
+        raise IndexError("No Engines Registered")
+    return engines
 
 
 def _list_of_text(value: Any, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from sys import intern
@@ -13,7 +14,6 @@ from ..records.record import TaskRecord, empty_record
 from ..schedulers.dependencies import Outcome
 from ..schedulers.rules import NO_RULES, TaskRules, parse_rules
 from ..schedulers.task import Task
-from ..wire.frames import to_bytes
 from ..wire.messages import Message, parse_date
 from ..wire.packers import Packer, packer_named
 
@@ -43,8 +43,10 @@ class _Rules(msgspec.Struct):
 _rules = _json.decoder(_Rules)
 
 
-def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, label: Any = None) -> TaskRecord:
-    """Return the record of a request that has just come."""
+def init_record(
+    msg: Message, packer: Packer, *, queue: str, now: Callable[[], datetime], label: Any = None
+) -> TaskRecord:
+    """Return the record of a request that has just come. ``now`` is called if the request has no date."""
     header = msg.header
     raw_header, raw_metadata, raw_content = _as_json(msg, packer)
     return TaskRecord(
@@ -53,7 +55,7 @@ def init_record(msg: Message, packer: Packer, *, queue: str, now: datetime, labe
         metadata=raw_metadata,
         content=raw_content,
         buffers=tuple(msg.frames[6:]),
-        submitted=msg.date or parse_date(header.date) or now,
+        submitted=msg.date or parse_date(header.date) or now(),
         client_uuid=intern(header.session),  # one text for all requests of a client
         queue=queue,
         label=label,
@@ -111,7 +113,9 @@ def record_of_result(
 
 def _as_json(msg: Message, packer: Packer) -> tuple[bytes, bytes, bytes]:
     """Return header, metadata and content of a message as JSON. Raises `WireError`."""
-    raw_content = to_bytes(msg.frames[5])
+    raw_content = msg.frames[5]
+    if type(raw_content) is not bytes:
+        raw_content = bytes(raw_content)
     if packer.is_json:
         return msg.raw_header, msg.raw_metadata, raw_content
     to_json = packer.to_json

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import StoreError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.task import SentBy
@@ -138,6 +139,8 @@ class ReturningEngines:
             frames = [*direct.idents, *queue.frames_of(direct, record)]
             if unsent or not self._host.send(channel, [engine.ident, *frames]):
                 unsent.append((channel, frames, msg_id))
+        except StoreError as error:  # its buffers are lost; the engine may have received it from the earlier hub
+            log.warning("a request cannot be sent once more", task=msg_id, engine=engine.id, error=error)
         except Exception as error:
             reason = self._notices.failed("return of an engine", error, engine=engine.id, task=msg_id)
             queue.give_up(engine.ident, msg_id, reason)

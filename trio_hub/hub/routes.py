@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ..errors import HubError
+from ..errors import HubError, StoreError
 from ..logs import get_logger
 from ..records.record import TaskRecord
 from ..schedulers.task import Worker
@@ -183,10 +183,9 @@ class Routes:
     def _send_once_more(self, engine: EngineConnector, channel: str, directs: list[Direct]) -> None:
         """Send requests that may never have arrived once more, with the same bytes, and then a last question.
 
-        The engine drops a request that it has received before. If such a request is unanswered when the engine answers
-        the last question, its answer was lost.
+        The engine drops a request that it has received before. Its answer was lost if none comes before the last one.
         """
-        queue = self._queues[channel]
+        queue, msg_ids = self._queues[channel], list({recorded_as(direct): None for direct in directs})
 
         def send(answer: Any) -> None:
             if engine.state is not EngineState.ALIVE:
@@ -198,6 +197,8 @@ class Routes:
                 if record is not None and msg_id in direct.lane.pending:
                     try:
                         frames = [*direct.idents, *queue.frames_of(direct, record)]
+                    except StoreError as error:  # its buffers are lost; the engine may have received it before
+                        log.warning("a request cannot be sent once more", task=msg_id, engine=engine.id, error=error)
                     except Exception as error:
                         self._give_up_all(engine, queue, [direct], error)
                     else:
@@ -207,7 +208,6 @@ class Routes:
             except Exception as error:
                 self._give_up_all(engine, queue, directs, error)
 
-        msg_ids = list({recorded_as(direct): None for direct in directs})
         try:
             self._host.ask_store(lambda store: store.fetch(msg_ids), send)
         except Exception as error:

@@ -1,8 +1,8 @@
-"""Why a request waits, and the name of its function: details that no record has, and that only the hub knows."""
+"""The state of a request, why it waits, and the name of its function: details that no record has, only the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from ..errors import WireError
@@ -19,7 +19,7 @@ from .ports import RunningQuery
 from .replies import Reply
 from .tasks import TaskQueue
 
-__all__ = ["MAX_NAMED", "Details", "why_waiting"]
+__all__ = ["MAX_NAMED", "Details", "unfinished_state", "why_waiting"]
 
 MAX_ASKED = 500
 """The maximum number of requests in one query."""
@@ -47,6 +47,7 @@ class Details:
         session, store: access to messages and records.
         labels: finds names of functions.
         intake, tasks, direct, broadcasts, engines: the parts of the hub that know why requests wait.
+        is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Details:
         direct: DirectQueue,
         broadcasts: Broadcasts,
         engines: Engines,
+        is_pending: Callable[[str], bool],
     ) -> None:
         self._session = session
         self._store = store
@@ -67,12 +69,14 @@ class Details:
         self.intake = intake
         self.tasks = tasks
         self.engines = engines
+        self._is_pending = is_pending
         self._unanswered = (direct.unanswered.pending, broadcasts.unanswered.pending)
 
     def details_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
-        """Reply with ``why`` each request that the client names waits, and with the number of ``attempts`` of a task.
+        """Reply with the ``state`` of each request that the client names, and ``why`` it waits.
 
-        With ``names``, also reply with the name of its function.
+        With ``names``, the reply also has the name of the function of each request, and always the number of
+        ``attempts`` of a task. The state is None for a request that is finished or unknown.
 
         Nothing is noted when a request comes, so that requests cost nothing for details that nobody asks for. So names
         are found in the requests that wait, and in the task database. There the search ends after `MOST_READ`.
@@ -100,6 +104,7 @@ class Details:
                         names[msg_id] = self._name_in(record)
         details = {
             msg_id: {
+                "state": unfinished_state(self, msg_id) or ("running" if self._is_pending(msg_id) else None),
                 "name": names.get(msg_id),
                 "why": self.why(msg_id),
                 "attempts": None if (task := self.tasks.scheduler.tasks.get(msg_id)) is None else task.attempts,
@@ -139,6 +144,18 @@ class Details:
         header = record["header"]
         msg_type = header.get("msg_type") if isinstance(header, dict) else None
         return self._labels.of(None, msg_type, record["buffers"] or ()) if isinstance(msg_type, str) else None
+
+
+def unfinished_state(core: Core, msg_id: str) -> str | None:
+    """Return the state of a load-balanced task, or of a request that is not on disk yet; None for other requests.
+
+    The state is ``queued`` if the request waits for an engine, or for the disk; ``waiting`` if it waits for the
+    requests on which it depends; and ``running`` if it was sent to an engine.
+    """
+    if msg_id in core.intake.uncommitted:
+        return TaskState.QUEUED.value
+    task = core.tasks.scheduler.tasks.get(msg_id)
+    return None if task is None else task.state.value
 
 
 def why_waiting(core: Core, msg_id: str) -> str | None:

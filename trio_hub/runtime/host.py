@@ -91,6 +91,7 @@ class RuntimeHost:
         self._observers = Observers(channels, failures)
         self._events_ended = False
         self._held_channels: set[str] = set()
+        self.soon = receiver.soon
         self._drain_pongs: Callable[[], object] = partial(channels["hb_pong"].drain, held=True)
 
     # Methods of `trio_hub.hub.ports.Host`
@@ -102,9 +103,6 @@ class RuntimeHost:
     def is_wanted(self, channel: str, frames: Sequence[Buffer]) -> bool:
         publisher = self.channels[channel]
         return not isinstance(publisher, Publisher) or publisher.is_wanted(frames)
-
-    def soon(self, call: Callable[[], None]) -> None:
-        self.receiver.soon(call)
 
     def peer_address(self) -> str | None:
         return self.channels["query"].peer_address()

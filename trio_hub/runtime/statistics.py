@@ -193,10 +193,12 @@ def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
 
 
 def _size(database: DatabaseURL) -> int | None:
-    """Return the size in bytes of an SQLite file and its log; None if the database is no file."""
+    """Return the size in bytes of an SQLite file, its log and its large buffers; None if the database is no file."""
     if database.path is None:
         return None
-    size = 0
+    from ..databases.sqlite.segments import SegmentFiles  # imported late: only some hubs need it
+
+    size = SegmentFiles(database.path).size()
     for end in ("", "-wal"):
         with suppress(OSError):
             size += os.stat(f"{database.path}{end}").st_size

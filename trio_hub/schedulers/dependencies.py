@@ -119,11 +119,12 @@ class Outcomes:
     def remember(self, msg_id: str, outcome: Outcome) -> None:
         """Remember how a request has ended. If an outcome of the request is remembered already, that one stays."""
         kinds = self._kinds
-        if outcome not in kinds:
+        kind = kinds.get(outcome)
+        if kind is None:
             if len(kinds) >= self.size:  # each engine adds kinds of outcomes
                 kinds.clear()
-            kinds[outcome] = outcome
-        self._recent.remember(_mark_of(msg_id), kinds[outcome])
+            kind = kinds[outcome] = outcome
+        self._recent.remember(_mark_of(msg_id), kind)
 
 
 def _mark_of(msg_id: str) -> int:

@@ -28,4 +28,8 @@ async def serving() -> AsyncGenerator[trio.Nursery, None]:
             error = error.exceptions[0]
         if error is group:
             raise
-        raise error from error.__cause__
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not the group, with which IPython shows no traceback of its own

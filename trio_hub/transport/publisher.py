@@ -55,8 +55,6 @@ WARNING_PERIOD = 10.0
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-_EVENTS = int(zmq.EVENTS)
-_POLLIN = int(zmq.POLLIN)
 _FRAME: type = zmq.Frame
 
 
@@ -230,7 +228,7 @@ class Publisher(Channel):
     def _hear(self, budget: int | None = None) -> bool:
         heard = 0
         while not self.closed:
-            if not self._getsockopt(_EVENTS) & _POLLIN:
+            if not self._has_message():
                 self._confused = False  # nothing is left that could be attributed to a wrong connection
                 return False
             if budget is not None and heard >= budget:
@@ -325,7 +323,7 @@ class Publisher(Channel):
         self.subscribers.forget(fd)
         self._greeted.discard(fd)
         if not self.closed and not self._handling:
-            self._getsockopt(_EVENTS)  # lets ZeroMQ release what it holds for that connection
+            self._has_message()  # lets ZeroMQ release what it holds for that connection
             self._look_again()
 
     def close(self, linger: int) -> None:

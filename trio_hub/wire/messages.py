@@ -60,6 +60,13 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         """
         return self.username != "" and not self.username.startswith(OWN_USERNAME)
 
+    @property
+    def user(self) -> str:
+        """The name of the user whose process has written this header; empty if the header names none."""
+        if self.username.startswith(OWN_USERNAME):
+            return self.username.partition("/")[2]
+        return self.username
+
     def renamed(self, msg_id: str) -> Header:
         """Return a copy of this header with another msg_id."""
         return msgspec.structs.replace(self, msg_id=msg_id)
@@ -226,7 +233,8 @@ class Session:
         if len(metadata) > MAX_METADATA:
             raise WireError("too_large", f"metadata of {len(metadata)} bytes; the limit is {MAX_METADATA}")
         if self.signer.key:
-            signature = to_bytes(signature)
+            if type(signature) is not bytes:
+                signature = bytes(signature)
             self.signer.verify_untrusted(signature, (header, parent, metadata, content))
             self.replays.remember(signature)
             if lasting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,10 @@ class World:
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    def submit(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
+    def submit(self, function: Callable[..., Any], *args: Any, label: Any = None, after: Sequence[str] = ()) -> str:
         """Submit a task, and return its msg_id."""
-        return self.client.submit(*pack_call(pack_function(function), args, {}), metadata={"label": label})
+        metadata = {"label": label, "after": list(after)}
+        return self.client.submit(*pack_call(pack_function(function), args, {}), metadata=metadata)
 
     async def run(self, function: Callable[..., Any], *args: Any, label: Any = None) -> str:
         """Run a task to its end, and return its msg_id."""

@@ -28,7 +28,7 @@ async def test_status(tmp_path: Path) -> None:
         assert seen["hub"]["connection_file"] == str(it.file)
         assert seen["hub"]["address"].startswith("tcp://127.0.0.1:")
         assert seen["engines"] == {"count": 2, "busy": 1, "idle": 1}
-        assert seen["queues"] == {"waiting": 0, "tasks": 0, "direct": 1}
+        assert seen["queues"] == {"unassigned": 0, "tasks": 0, "direct": 1}
         assert seen["completed"] == 2
         assert seen["latest"].pop("since")
         assert seen["latest"] == {"count": 2, "ok": 1, "failed": 1, "aborted": 0}
@@ -88,26 +88,32 @@ async def test_tasks(tmp_path: Path) -> None:
         it.engines[0].hold()
         running = it.submit(pow, 1, 1)
         await it.engines[0].wait_requests(1)
-        waiting = it.submit(pow, 1, 1)
+        queued = it.submit(pow, 1, 1)
+        waiting = it.submit(pow, 1, 1, after=[queued])
         await it.client.query("connection_request")
 
         async def found(*arguments: str) -> list[str]:
             return [row["msg_id"] for row in (await it.ask_json("tasks", *arguments))["tasks"]]
 
-        assert await found() == [good, bad, running, waiting]
-        assert await found("--limit", "2") == [running, waiting]
+        assert await found() == [good, bad, running, queued, waiting]
+        assert await found("--limit", "2") == [queued, waiting]
         assert await found("--state", "ok") == [good]
         assert await found("--state", "failed") == [bad]
         assert await found("--state", "ok", "--state", "failed") == [good, bad]
         assert await found("--state", "aborted") == []
         assert await found("--state", "running") == [running]
         assert await found("--state", "waiting") == [waiting]
+        assert await found("--state", "queued") == await found("--state", "queued", "--limit", "1") == [queued]
+        assert await found("--state", "waiting", "--limit", "1") == [waiting]
+        assert await found("--state", "waiting", "--state", "queued") == [queued, waiting]
+        assert await found("--state", "waiting", "--state", "running") == [running, waiting]
         assert await found("--state", "waiting", "--state", "ok") == [good, waiting]
+        assert await found("--state", "waiting", '{"submitted": {"$gte": "2020-01-01"}}') == [waiting]
         assert await found("--label", "tides") == [good]
         assert await found("--label", "t*") == [good]
         assert await found("--engine", "0") == [good, bad, running]
         assert await found("--engine", it.engines[0].uuid, "--state", "ok") == [good]
-        assert await found("--since", "1h") == [good, bad, running, waiting]
+        assert await found("--since", "1h") == [good, bad, running, queued, waiting]
         assert await found("--since", "2999-01-01") == []
         assert await found('{"result_content.ename": "ZeroDivisionError"}') == [bad]
         assert await found('{"submitted": {"$gte": "2020-01-01"}}', "--limit", "1") == [waiting]
@@ -121,6 +127,7 @@ async def test_tasks(tmp_path: Path) -> None:
             [good, "ok"],
             [bad, "failed"],
             [running, "running"],
+            [queued, "queued"],
             [waiting, "waiting"],
         ]
         assert lines[2].endswith("night [2J-1  ZeroDivisionError: integer division or modulo by zero")
@@ -210,7 +217,7 @@ async def test_a_task_says_why_it_waits(tmp_path: Path) -> None:
             "engine 0 runs one request at a time, and was sent one request of other queues"
         )
         text = (await it.ask("task", waits)).stdout
-        assert "state       waiting\nwaits       no free engine: all engines are busy" in text
+        assert "state       queued\nwaits       no free engine: all engines are busy" in text
         assert "function    pow\n" in (await it.ask("task", runs)).stdout
         it.engines[0].release()
         await it.client.reply(waits)

@@ -50,10 +50,12 @@ async def test_a_request_that_waits_says_why(tmp_path: Path) -> None:
         await it.engines[0].wait_requests(1)
         waits = it.submit(pow, 2, 3)
         with command("tail", waits, f"--connection-file={it.file}") as tail:
-            await trio.to_thread.run_sync(tail.wait_line, "stderr", "^trio-hub: waiting: no free engine: all engines")
+            await trio.to_thread.run_sync(
+                tail.wait_line, "stderr", "^trio-hub: not started yet: no free engine: all engines"
+            )
             it.engines[0].release()
             assert await trio.to_thread.run_sync(tail.wait) == 0
-        assert tail.stderr[0].startswith("trio-hub: waiting: no free engine")
+        assert tail.stderr[0].startswith("trio-hub: not started yet: no free engine")
         assert tail.stdout == []
 
 

@@ -41,7 +41,7 @@ def snapshot(number: int = 4, latest: int = 100, failures: int = 3, **values: An
         "at": AT,
         "seconds": 2.0,
         "engines": tuple(engine(id) for id in range(number)),
-        "waiting": 1_234_567,
+        "unassigned": 1_234_567,
         "finished": 12_345.6,
         "submitted": 12_345.6,
         "failed": 12.3,
@@ -77,8 +77,8 @@ def lines_below(engines: int, height: int) -> int:
 def test_what_matters_is_there_at_80_columns() -> None:
     lines = lines_of(snapshot(), 80, 24)
     assert lines[0].startswith("trio-hub top  tcp://127.0.0.1:33301  4 engines, 4 busy  ")
-    assert lines[1] == "waiting 1,234,567   at engines 4   direct 48   completed 4,938,262"
-    assert lines[2] == "submitted 12,345.6/s   finished 12,345.6/s   failed 12.3/s"
+    assert lines[1] == "unassigned 1,234,567  at engines 4  direct 48  completed 4,938,262"
+    assert lines[2] == "submitted 12,345.6/s  finished 12,345.6/s  failed 12.3/s"
     assert lines[4].split() == ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "RATE/s", "FOR", "RUNNING", "LABEL"]
     assert lines[5].split()[:7] == ["0", "busy", "1", "12", "1,234,567", "1,234.5", "14s"]
     assert lines[5].split()[7] == "…b96f752_15145_0"
@@ -124,7 +124,7 @@ def test_what_is_not_known_is_a_dash() -> None:
         0,
         0,
         engines=(row,),
-        waiting=None,
+        unassigned=None,
         finished=None,
         submitted=None,
         failed=None,
@@ -132,8 +132,8 @@ def test_what_is_not_known_is_a_dash() -> None:
         trouble="StoreError:\nnone",
     )
     lines = lines_of(unknown, 80, 24)
-    assert lines[1].startswith("waiting -   ")
-    assert lines[2] == "submitted -   finished -   failed -"
+    assert lines[1].startswith("unassigned -  ")
+    assert lines[2] == "submitted -  finished -  failed -"
     assert lines[5].split() == ["0", "busy", "1", "12", "1,234,567", "-", "-", "-"]
     assert lines[7] == "no records: StoreError: none"
 

@@ -19,7 +19,7 @@ async def test_looks(tmp_path: Path) -> None:
     async with world(tmp_path, engines=2) as it, connect(connection_file=it.file) as client:
         sampler = Sampler(client)
         first = await sampler.look()
-        assert (first.waiting, first.tasks, first.busy, len(first.engines)) == (0, 0, 0, 2)
+        assert (first.unassigned, first.tasks, first.busy, len(first.engines)) == (0, 0, 0, 2)
         assert first.finished is first.submitted is first.failed is None
         good, bad = await it.run(pow, 1, 1, label="tides"), await it.run(divmod, 1, 0)
         it.engines[0].hold()
@@ -36,7 +36,7 @@ async def test_looks(tmp_path: Path) -> None:
         assert not second.sampled
         assert [row["msg_id"] for row in second.latest] == [bad, good]
         assert [row["msg_id"] for row in second.failures] == [bad]
-        assert (second.waiting, second.tasks, second.busy) == (1, 2, 2)
+        assert (second.unassigned, second.tasks, second.busy) == (1, 2, 2)
         assert {engine.running for engine in second.engines} == set(running[:2])
         assert {(engine.label, engine.since, engine.earlier) for engine in second.engines} == {
             ("tides", second.at, False)

@@ -60,23 +60,31 @@ def serving(directory: Path, *options: str, port: int = 0, token: str = "") -> I
 
 
 class Cluster(NamedTuple):
-    """A hub with four stock engines and a stock client that keeps them busy."""
+    """A hub with four engines and a stock client that keeps them busy."""
 
+    engines: str
+    """The kind of the engines: ``stock`` or ``ours``."""
     hub: Hub
     tasks: dict[str, list[str]]
     """Msg_ids of tasks by state: ``failed``, ``done``, ``running``, and ``waiting`` for the running one."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+ENGINES = {"stock": ["--engine-command=ipengine"], "ours": []}
+"""The options for each kind of engine."""
+one_kind_of_engine = pytest.mark.parametrize("cluster", ["ours"], indirect=True)
+"""Marks a test of a page to which the engines make no difference."""
+
+
+@pytest.fixture(scope="module", params=list(ENGINES))
+def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    with serving(directory, "--engines=4", "--engine-command=ipengine", "--dashboard-admin=true") as hub:
+    with serving(directory, "--engines=4", *ENGINES[request.param], "--dashboard-admin=true") as hub:
         script = [sys.executable, str(Path(__file__).with_name("load.py")), str(directory / "profile")]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None
             assert client.stdout is not None
             try:
-                yield Cluster(hub, json.loads(client.stdout.readline()))
+                yield Cluster(request.param, hub, json.loads(client.stdout.readline()))
             finally:
                 client.stdin.close()
                 try:

@@ -62,6 +62,8 @@ def main() -> None:
         running = view.apply_async(time.sleep, 600)
     with view.temp_flags(targets=rc.ids[:1], label="victim"):
         waiting = [view.apply_async(work, 0.01) for _ in range(2)]
+    with view.temp_flags(after=[running], label="heir"):
+        view.apply_async(work, 0.01)
     told = {"failed": failed, "done": [done], "shone": [shone], "running": [running], "waiting": waiting}
     print(json.dumps({name: [result.msg_ids[0] for result in results] for name, results in told.items()}), flush=True)
 

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from ...cli.process import LIMIT
-from .conftest import Cluster, Hub, Opening, serving
+from .conftest import Cluster, Hub, Opening, one_kind_of_engine, serving
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=LIMIT * 1000)
@@ -195,6 +195,7 @@ def test_failed_and_aborted_tasks_are_counted_apart(cluster: Cluster, open_page:
     expect(victims.locator("td").nth(3)).to_have_text("1")
 
 
+@one_kind_of_engine
 def test_numbers_have_no_more_digits_than_they_are_worth(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(cluster.hub.url)
     told = page.evaluate(
@@ -216,6 +217,7 @@ def test_numbers_have_no_more_digits_than_they_are_worth(cluster: Cluster, open_
     ]
 
 
+@one_kind_of_engine
 def test_rows_of_the_progress_keep_their_places(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(cluster.hub.url)
     shown = page.evaluate(
@@ -234,6 +236,7 @@ def test_rows_of_the_progress_keep_their_places(cluster: Cluster, open_page: Ope
     assert shown == [["b", "c"], ["b", "c"], ["b", "c"], ["a", "c"], ["b", "c"], ["c", "a"]]
 
 
+@one_kind_of_engine
 def test_an_alert_is_announced_once_and_again_when_it_comes_again(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(cluster.hub.url)
     told = page.evaluate(

@@ -52,7 +52,7 @@ def test_a_msg_id_that_came_before_is_looked_up(recorded: bool) -> None:
     msg = bench.message()
     assert bench.admission.admit("task_in", [b"client"], msg, handled)
     if recorded:
-        bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock()))
+        bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock))
     assert not bench.admission.admit("task_in", [b"client"], msg, handled)
     bench.host.answer()
     assert handled.msg_ids == ([] if recorded else [msg.header.msg_id])

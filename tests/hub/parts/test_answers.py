@@ -17,7 +17,7 @@ from .bench import Bench
 def asked(bench: Bench) -> tuple[Message, Asked]:
     """Return a request that has a record."""
     msg = bench.message()
-    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock))
     return msg, Asked.by("task_in", msg.idents, msg)
 
 

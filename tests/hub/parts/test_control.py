@@ -6,6 +6,7 @@ import pytest
 
 from trio_hub.errors import EngineError
 from trio_hub.hub.control import ControlChannel
+from trio_hub.hub.events import EngineShutdownRequested
 from trio_hub.hub.intake import STOPPED
 from trio_hub.wire.messages import Message
 
@@ -102,8 +103,11 @@ def test_who_asks_an_engine_to_stop_is_remembered(content: dict[str, Any], told:
     engine = bench.engine()
     asked(bench, channel, "abort_request")
     assert not engine.told_to_stop
-    channel.relay_control_request([b"client", b"a"], bench.message("shutdown_request", content))
+    msg = bench.message("shutdown_request", content)
+    asked_by = msg.header
+    channel.relay_control_request([b"client", b"a"], msg)
     assert engine.told_to_stop is told
+    assert bench.host.events[-1] == EngineShutdownRequested(engine.id, "a", not told, asked_by.session, asked_by.user)
     channel.relay_control_request([b"client", b"a"], bench.message("shutdown_request", {"restart": True}))
     assert engine.told_to_stop is told, "it may have begun to stop"
 

@@ -18,7 +18,7 @@ def test_a_strict_hub_goes_on_with_a_request_when_it_is_on_disk() -> None:
     bench = Bench(store, strict=True)
     done: list[str] = []
     msg = bench.message()
-    bench.intake.record(init_record(msg, bench.session.packer, queue="task", now=bench.clock()), msg.idents, msg)
+    bench.intake.record(init_record(msg, bench.session.packer, queue="task", now=bench.clock), msg.idents, msg)
     bench.intake.when_recorded("x", lambda: done.append("x"))
     assert (done, bench.intake.uncommitted) == ([], {"x"})
     store.commit()
@@ -38,7 +38,7 @@ def test_tasks_are_not_received_while_there_is_no_room_for_them() -> None:
 def test_frames_that_are_only_in_the_store_come_from_there() -> None:
     bench = Bench(DurableStore(), memory=0)
     msg = bench.message(buffers=(b"work",))
-    bench.intake.record(init_record(msg, bench.session.packer, queue="task", now=bench.clock()), msg.idents, msg)
+    bench.intake.record(init_record(msg, bench.session.packer, queue="task", now=bench.clock), msg.idents, msg)
     there, gone = Task(msg.header.msg_id, [], msg.frames), Task("gone", [], msg.frames)
     fetched: list[Frames | HubError] = []
     for task in (there, gone):

@@ -14,7 +14,7 @@ from .bench import Bench
 
 def owed_result(bench: Bench) -> str:
     msg = bench.message()
-    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock))
     bench.host.gone = {b"client"}
     bench.answers.fail(Asked.by("task_in", [b"client"], msg), None, EngineError("gone"))
     bench.host.gone = set()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from trio_hub.hub.events import HubShutdownRequested, RequestsResubmitted
 from trio_hub.hub.queries import Queries
 from trio_hub.hub.records import init_record
 from trio_hub.hub.tasks import TaskQueue
@@ -66,7 +67,7 @@ def test_a_result_is_pending_completed_or_unknown() -> None:
     bench = Bench()
     queries = queries_on(bench)
     msg = bench.message()
-    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="task", now=bench.clock))
     bench.store.update(msg.header.msg_id, {"completed": bench.clock(), "result_content": b"{}"})
     bench.pending.add("open")
     asked = bench.message("result_request", {"msg_ids": ["open", msg.header.msg_id]})
@@ -87,15 +88,18 @@ def test_a_request_is_run_again_as_a_new_task() -> None:
     bench = Bench()
     queries = queries_on(bench)
     msg = bench.message(buffers=(b"work",))
-    bench.store.add(init_record(msg, bench.session.packer, queue="mux", now=bench.clock()))
+    bench.store.add(init_record(msg, bench.session.packer, queue="mux", now=bench.clock))
     asked = bench.message("resubmit_request", {"msg_ids": [msg.header.msg_id]})
     [(old, new)] = answered(queries.resubmit_task([], asked))["resubmitted"].items()
     assert old == msg.header.msg_id
     assert bench.record(new).buffers == (b"work",)
     assert bench.record(old).resubmitted == new
+    assert RequestsResubmitted(1, asked.header.session, asked.header.user) in bench.host.events
 
 
 def test_a_client_stops_the_hub() -> None:
     bench = Bench()
-    queries_on(bench).shutdown_request([], bench.message("shutdown_request"))
+    asked = bench.message("shutdown_request")
+    queries_on(bench).shutdown_request([], asked)
     assert bench.host.stopped == ["a client's shutdown_request"]
+    assert bench.host.events == [HubShutdownRequested(asked.header.session, asked.header.user)]

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 STATE_STYLES = {
+    "queued": "dim",
     "waiting": "dim",
     "running": "cyan",
     "ok": "green",

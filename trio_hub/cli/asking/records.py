@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ROW_KEYS",
     "STATES",
+    "UNSENT",
     "Load",
     "error_text",
     "failure_of",
@@ -25,13 +26,17 @@ __all__ = [
     "row_of",
     "rule_lines",
     "state_of",
+    "tell_states",
     "what",
     "window",
     "work_rules",
 ]
 
-STATES = ("waiting", "running", "ok", "failed", "aborted")
-"""The states of a request: waiting for an engine; sent to an engine; and the three outcomes."""
+STATES = ("queued", "waiting", "running", "ok", "failed", "aborted")
+"""The states of a request: it waits for an engine; it waits for other requests; it was sent to an engine; and the three
+outcomes."""
+UNSENT = {"queued", "waiting"}
+"""The states of requests that no engine has. Records do not tell these states apart, only a trio-hub does."""
 ROW_KEYS = (
     "queue",
     "submitted",
@@ -56,12 +61,12 @@ class Load(NamedTuple):
     """The load of a cluster.
 
     - ``engines``: by engine id, the numbers ``{"queue", "tasks", "completed"}`` of requests of each engine;
-    - ``waiting``: the number of tasks that no engine has yet; None for an ipcontroller without engines, which does not
-      report it.
+    - ``unassigned``: the number of tasks that no engine has yet, which are queued or waiting; None for an ipcontroller
+      without engines, which does not report it.
     """
 
     engines: dict[int, dict[str, int]]
-    waiting: int | None
+    unassigned: int | None
 
     @property
     def tasks(self) -> int:
@@ -92,8 +97,8 @@ async def load_of(client: Client) -> Load:
         if "No Engines" not in error.evalue:
             raise
         return Load({}, None)
-    waiting: int = status.pop("unassigned")
-    return Load({int(id): engine for id, engine in sorted(status.items(), key=lambda item: int(item[0]))}, waiting)
+    unassigned: int = status.pop("unassigned")
+    return Load({int(id): engine for id, engine in sorted(status.items(), key=lambda item: int(item[0]))}, unassigned)
 
 
 def window(since: datetime | None, until: datetime | None) -> dict[str, Any]:
@@ -113,8 +118,11 @@ async def find_latest(
     enough: int,
     by: str = "submitted",
     since: datetime | None = None,
+    choose: Callable[[list[dict[str, Any]]], Awaitable[list[dict[str, Any]]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the latest matching records in order: at least `enough`, or all of them, or all since a date.
+
+    `choose` may return only some of the records that the hub has found.
 
     The hub is asked for longer and longer periods before now, each time only for the new part, until there are enough
     records. So the hub reads few unneeded records, however large its database is.
@@ -126,7 +134,8 @@ async def find_latest(
         begin = None if step is None else now - timedelta(seconds=step)
         last = begin is None or (since is not None and begin <= since)
         begin = since if last else begin
-        found = await client.db_query({**condition, by: window(begin, until)}, keys) + found
+        part = await client.db_query({**condition, by: window(begin, until)}, keys)
+        found = (part if choose is None else await choose(part)) + found
         if last or len(found) >= enough:
             break
         until = begin
@@ -134,11 +143,28 @@ async def find_latest(
 
 
 def state_of(record: Mapping[str, Any]) -> str:
-    """Return the state of a request, one of `STATES`."""
+    """Return the state of a request, one of `STATES`. `tell_states` must have been called for it."""
     if record["completed"] is None:
-        return "waiting" if record["engine_uuid"] is None else "running"
+        return record.get("state") or ("queued" if record["engine_uuid"] is None else "running")
     status = (record.get("result_content") or {}).get("status")
     return status if status in ("ok", "aborted") else "failed"
+
+
+async def tell_states(client: Client, records: Iterable[dict[str, Any]]) -> None:
+    """Add ``state`` to the records of unfinished requests without an engine, if the hub tells these states apart.
+
+    Such a request is queued or waiting. But a broadcast whose answers are gathered has no engine of its own, and runs.
+    An ipcontroller does not tell these states: for its requests, `state_of` says ``queued``.
+    """
+    unsent = {record["msg_id"]: record for record in records if record["completed"] is record["engine_uuid"] is None}
+    if not unsent:
+        return
+    try:
+        details = await client.details(list(unsent))
+    except RemoteError:  # an older hub
+        return
+    for msg_id, detail in details.items():
+        unsent[msg_id]["state"] = detail.get("state")
 
 
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:

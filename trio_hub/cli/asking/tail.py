@@ -71,7 +71,7 @@ async def follow(client: Client, msg_id: str, printer: Printer) -> dict[str, Any
     """
     import trio
 
-    from .records import failure_of, state_of
+    from .records import failure_of, state_of, tell_states
     from .session import CommandFailed
     from .tasks import why_waiting
 
@@ -85,6 +85,7 @@ async def follow(client: Client, msg_id: str, printer: Printer) -> dict[str, Any
                 f"the hub has no record of {msg_id}: it is unknown, or its record was dropped or purged"
             )
         (record,) = found
+        await tell_states(client, found)
         state = state_of(record)
         more = printer.show(record)
         if record["completed"] is not None:
@@ -133,7 +134,7 @@ class Printer:
     def remark(self, why: str | None) -> None:
         """Say on stderr why the request waits, unless that was said last."""
         if why is not None and why != self._remark and not self._as_json:
-            click.echo(f"trio-hub: waiting: {one_line(why)}", err=True)
+            click.echo(f"trio-hub: not started yet: {one_line(why)}", err=True)
         self._remark = why
 
 

@@ -10,14 +10,14 @@ import click
 from . import options
 from .options import Where, asks_hub, example
 from .output import STATE_STYLES, clean, clock, columns, console, duration, one_line, print_json
-from .records import STATES, rule_lines, work_rules
+from .records import STATES, UNSENT, rule_lines, work_rules
 
 if TYPE_CHECKING:
     from ...client import Client
 
 __all__ = ["task", "tasks", "why_waiting"]
 
-UNFINISHED = {"waiting", "running"}
+UNFINISHED = {"queued", "waiting", "running"}
 NARROW = 120
 """A terminal with at least this many columns has room for labels and errors in the table of requests."""
 INDENT = 4
@@ -54,9 +54,10 @@ def tasks(
 ) -> None:
     """List requests, the latest last: load-balanced tasks, direct calls and broadcasts.
 
-    QUERY is a query in the hub's query language, as JSON.
+    A request is queued (it waits for an engine), waiting (for the requests on which it depends), running (an engine has
+    it), ok, failed or aborted. QUERY is a query in the hub's query language, as JSON.
     """
-    from .records import ROW_KEYS, find_latest, name_rows, row_of, state_of
+    from .records import ROW_KEYS, find_latest, name_rows, row_of, state_of, tell_states
     from .session import ask
 
     asked = dict(query or {})
@@ -74,12 +75,22 @@ def tasks(
             condition["label"] = {"$glob" if set(label) & set("*?[") else "$eq": label}
         for key, value in state_condition(wanted, paths=client.kind == "trio-hub").items():
             condition.setdefault(key, value)
+
+        async def choose(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            if not wanted:
+                return records
+            if wanted & UNFINISHED:
+                await tell_states(client, records)
+            return [record for record in records if state_of(record) in wanted]
+
         if "submitted" in asked:
-            found = await client.db_query(condition, ROW_KEYS)
+            found = await choose(await client.db_query(condition, ROW_KEYS))
         else:
-            found = await find_latest(client, condition, ROW_KEYS, enough=limit, since=since)
-        rows = [row_of(record, client.engines) for record in found if not wanted or state_of(record) in wanted]
-        rows = rows[-limit:]
+            found = await find_latest(client, condition, ROW_KEYS, enough=limit, since=since, choose=choose)
+        found = found[-limit:]
+        if not wanted:
+            await tell_states(client, found)
+        rows = [row_of(record, client.engines) for record in found]
         await name_rows(client, rows)
         return rows
 
@@ -120,8 +131,8 @@ def state_condition(states: set[str], *, paths: bool) -> dict[str, Any]:
     condition: dict[str, Any] = {}
     if states <= UNFINISHED:
         condition["completed"] = {"$eq": None}
-        if len(states) == 1:
-            condition["engine_uuid"] = {"$eq" if "waiting" in states else "$ne": None}
+        if states <= UNSENT:
+            condition["engine_uuid"] = {"$eq": None}
     elif not states & UNFINISHED:
         condition["completed"] = {"$ne": None}
         if paths:
@@ -182,7 +193,7 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
 
     The reason for waiting comes from a trio-hub; an ipcontroller does not tell it.
     """
-    from .records import name_rows, row_of
+    from .records import name_rows, row_of, tell_states
     from .session import CommandFailed, ask
 
     async def question(client: Client) -> dict[str, Any]:
@@ -192,6 +203,7 @@ def task(where: Where, as_json: bool, msg_id: str) -> None:
                 f"the hub has no record of {msg_id}: it is unknown, or its record was dropped or purged"
             )
         (record,) = found
+        await tell_states(client, found)
         row = row_of(record, client.engines)
         content = record["result_content"] or {}
         if row["error"] is not None:

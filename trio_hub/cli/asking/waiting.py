@@ -233,10 +233,12 @@ async def idle(client: Client, bars: Progress) -> Answer:
     pause, seen = 0.1, 0
     while True:
         load = await load_of(client)
-        left = (load.waiting or 0) + load.tasks + load.direct
-        seen = seen + 1 if load.waiting is not None and not left else 0
+        left = (load.unassigned or 0) + load.tasks + load.direct
+        seen = seen + 1 if load.unassigned is not None and not left else 0
         if seen == IDLE_TWICE:
             return {"idle": True, "completed": load.completed}
-        bars.update(bar, description=f"unfinished: {count(left if load.waiting is not None else None)}", refresh=True)
+        bars.update(
+            bar, description=f"unfinished: {count(left if load.unassigned is not None else None)}", refresh=True
+        )
         await trio.sleep(pause)
         pause = 0.1 if seen else min(2 * pause, 1.0)

@@ -125,7 +125,7 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
     def told(*pairs: tuple[str, str]) -> Text:
         parts: list[Text | str] = []
         for name, value in pairs:
-            parts += [Text(f"{name} ", style="dim"), Text(value, style="bold"), "   "]
+            parts += [Text(f"{name} ", style="dim"), Text(value, style="bold"), "  "]
         return Text.assemble(*parts[:-1])
 
     engines = len(snapshot.engines)
@@ -139,7 +139,7 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
     return [
         title,
         told(
-            ("waiting", count(snapshot.waiting)),
+            ("unassigned", count(snapshot.unassigned)),
             ("at engines", count(snapshot.tasks)),
             ("direct", count(snapshot.direct)),
             ("completed", count(snapshot.completed)),

@@ -75,7 +75,7 @@ class Snapshot:
     at: datetime
     seconds: float | None = None
     engines: tuple[EngineRow, ...] = ()
-    waiting: int | None = None
+    unassigned: int | None = None
     finished: float | None = None
     submitted: float | None = None
     failed: float | None = None
@@ -140,7 +140,7 @@ class Sampler:
             at=now,
             seconds=seconds,
             engines=tuple(engines),
-            waiting=load.waiting,
+            unassigned=load.unassigned,
             finished=finished,
             submitted=self._submitted(load, finished, seconds),
             failed=failed,
@@ -154,10 +154,10 @@ class Sampler:
     def _submitted(self, load: Load, finished: float | None, seconds: float | None) -> float | None:
         """Return the rate of submitted requests: the finished ones plus the increase of the unfinished ones."""
         last = self.last
-        if last is None or seconds is None or finished is None or load.waiting is None or last.waiting is None:
+        if last is None or seconds is None or finished is None or load.unassigned is None or last.unassigned is None:
             return None
-        unfinished = load.waiting + load.tasks + load.direct
-        return max(0.0, finished + (unfinished - last.waiting - last.tasks - last.direct) / seconds)
+        unfinished = load.unassigned + load.tasks + load.direct
+        return max(0.0, finished + (unfinished - last.unassigned - last.tasks - last.direct) / seconds)
 
     async def _running(self, load: Load) -> dict[str, list[dict[str, Any]]]:
         """Return the requests of each engine, by uuid, the oldest first; an empty dict if there are too many.

@@ -126,11 +126,11 @@ function resubmission({ resubmitted, refused = [] }) {
   );
 }
 
-/** Return how many tasks a search `{query, text}` finds, by what can be done with them. */
-const found = ({ query, text }, hub) =>
-  hub.get(`api/count?${new URLSearchParams({ query: JSON.stringify(query), ...(text ? { text } : {}) })}`);
+/** Return how many tasks a search `{query, text, state}` finds, by what can be done with them. */
+const found = ({ query, text, state }, hub) =>
+  hub.get(`api/count?${new URLSearchParams({ query: JSON.stringify(query), text, state })}`);
 
-/** Abort all tasks that a search `{query, text}` finds and that no engine has yet. */
+/** Abort all tasks that a search `{query, text, state}` finds and that no engine has yet. */
 export async function abortFound(hub, search) {
   const { abort: n } = await found(search, hub);
   if (!n)
@@ -147,7 +147,7 @@ export async function abortFound(hub, search) {
   });
 }
 
-/** Resubmit all finished tasks that a search `{query, text}` finds. */
+/** Resubmit all finished tasks that a search `{query, text, state}` finds. */
 export async function resubmitFound(hub, search) {
   const { resubmit: n } = await found(search, hub);
   if (!n)

@@ -9,7 +9,7 @@ import { poll } from "./hub.js";
 import { journal } from "./journal.js";
 
 const LATENCIES = [
-  ["wait", "Waiting"],
+  ["wait", "Until sent"],
   ["run", "Running"],
   ["message", "Message"],
   ["loop", "Loop lag"],
@@ -37,7 +37,7 @@ export function overview({ hub, parameters, signal }) {
       "Tasks",
       [
         { name: "queued", series: "queued", kind: "one" },
-        { name: "on dependencies", series: "waiting", kind: "three" },
+        { name: "waiting", series: "waiting", kind: "three" },
         { name: "running", series: "running", kind: "two" },
       ],
       count,
@@ -149,7 +149,7 @@ export function overview({ hub, parameters, signal }) {
       "ul",
       { class: "tiles" },
       tile("queued", "Queued", unfinished("queued")),
-      tile("waiting", "On dependencies", unfinished("queued")),
+      tile("waiting", "Waiting", unfinished("waiting")),
       tile("running", "Running", unfinished("running")),
       tile("done", "Done", "#/tasks?state=ok"),
       tile("failed", "Failed", "#/failures", "bad"),

@@ -58,7 +58,7 @@ export function progress(hub, signal) {
           {},
           h("th", { scope: "col" }, "Label"),
           h("th", { scope: "col" }, "Progress"),
-          ["Done", "Failed", "Aborted", "Running", "Queued", "Mean"].map((title) =>
+          ["Done", "Failed", "Aborted", "Running", "Queued or waiting", "Mean"].map((title) =>
             h("th", { scope: "col", class: "number" }, title),
           ),
         ),

@@ -12,16 +12,19 @@ const PERIOD = 3; // seconds
 const PAGE = 100;
 const ENOUGH = 25; // the least number of rows to show at once, if there are so many
 const PARTS = 20; // the maximum number of answers to wait for until there are enough rows
-/** The hub's query for each state. The hub's records do not tell queued tasks from waiting ones. */
+/** The hub's query for each state. Records do not tell queued, waiting and running tasks apart, only the hub does. */
 const STATES = {
   "": ["any state", {}],
   unfinished: ["unfinished", { completed: null }],
-  queued: ["queued or waiting", { completed: null, engine_uuid: null }],
-  running: ["running", { completed: null, engine_uuid: { $exists: true } }],
+  queued: ["queued", { completed: null }],
+  waiting: ["waiting", { completed: null }],
+  running: ["running", { completed: null }],
   ok: ["ok", { "result_content.status": "ok" }],
   failed: ["failed", { completed: { $ne: null }, "result_content.status": { $nin: ["ok", "aborted"] } }],
   aborted: ["aborted", { "result_content.status": "aborted" }],
 };
+
+const BY_HUB = ["queued", "waiting", "running"];
 
 /** Return the query of a form: the written query combined with the state. Throws a SyntaxError with the reason. */
 export function wholeQuery(written, state) {
@@ -126,7 +129,8 @@ export function tasks({ hub, parameters, signal }) {
     button("Resubmit…", () => act(resubmit(hub, ids()))),
     button("Purge…", () => act(purge(hub, ids())), { class: "danger" }),
   ];
-  const search = () => ({ query, text: text.value.trim() });
+  const stateForHub = () => (BY_HUB.includes(state.value) ? state.value : "");
+  const search = () => ({ query, text: text.value.trim(), state: stateForHub() });
   const all = (what) => act(what).catch(failed);
   const allButtons = [
     button("Abort all matching…", () => all(abortFound(hub, search()))),
@@ -190,6 +194,7 @@ export function tasks({ hub, parameters, signal }) {
     const ask = new URLSearchParams({ limit: PAGE });
     if (Object.keys(query).length) ask.set("query", JSON.stringify(query));
     if (text.value.trim()) ask.set("text", text.value.trim());
+    if (stateForHub()) ask.set("state", stateForHub());
     let before = further ? next : null;
     let fresh = [];
     try {

@@ -294,7 +294,7 @@ export class Timeline {
     pen.fillStyle = this.palette.back;
     pen.fillRect(0, 0, GUTTER, TOP);
     pen.fillStyle = this.palette.muted;
-    pen.fillText("waiting", 4, AXIS + 9, GUTTER - 8);
+    pen.fillText("not sent", 4, AXIS + 9, GUTTER - 8);
     if (most) pen.fillText(`≤ ${count(most)}`, 4, AXIS + 22, GUTTER - 8);
   }
 

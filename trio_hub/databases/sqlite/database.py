@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from heapq import merge
 from itertools import islice
@@ -16,6 +16,7 @@ from weakref import WeakSet
 from ...errors import ConfigError
 from ..backend import Change, Retention
 from ..columns import date_column, text_column
+from .appending import SegmentWriter
 from .file import FileLock, connect, open_file, reporting
 from .reading import SQLiteReader
 from .writing import BYTES, Statements, forget
@@ -28,6 +29,8 @@ _TRIMMED_BYTES = 1 << 24
 # The number of free pages that are given back at a time: in a step after a purge, and now and then without a purge.
 _VACUUMED_IN_A_STEP = 250
 _VACUUMED = 1000
+# The maximum number of segments whose free space is given back now and then, and the number at which this cannot wait.
+_RECLAIMED = 16
 
 _STILL_COMPLETED = (
     "SELECT arrival FROM task WHERE arrival IN (SELECT value FROM json_each(?)) AND completed IS NOT NULL"
@@ -48,7 +51,8 @@ def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQ
     """Open the database in a file. Create the file and its directory if they are missing.
 
     Args:
-        path: The path of the file, on a local disk. SQLite has two more files beside it, and the hub has a lock file.
+        path: The path of the file, on a local disk. SQLite has two more files beside it. The hub has a lock file, and
+            a directory for large buffers.
         owner: The name of the owner of added records. A hub takes over only the records of its owner.
         synchronous: Whether each write waits for the disk, so that even a power failure does not lose it. If not, a
             power failure may lose the last writes; the end of the process loses nothing.
@@ -64,7 +68,11 @@ def open_sqlite(path: Path, *, owner: str = "", synchronous: bool = False) -> SQ
         raise _cannot_open(path, error) from error
     try:
         connection = open_file(path, synchronous=synchronous)
-        return SQLiteBackend(path, connection, lock, owner, synchronous=synchronous)
+        try:
+            return SQLiteBackend(path, connection, lock, owner, synchronous=synchronous)
+        except BaseException:
+            connection.close()
+            raise
     except OSError as error:
         lock.release()
         raise _cannot_open(path, error) from error
@@ -90,7 +98,9 @@ class SQLiteBackend:
         self._synchronous = synchronous
         self._lock = lock
         self._owner = text_column(owner)
-        ((self._number,),) = connection.execute("SELECT batch FROM account")
+        with reporting(path, starting=True):
+            ((self._number,),) = connection.execute("SELECT batch FROM account")
+            self._segments = SegmentWriter(path, connection, synchronous=synchronous)
         self._readers: WeakSet[SQLiteReader] = WeakSet()
 
     def write(self, changes: Sequence[Change]) -> None:
@@ -103,7 +113,7 @@ class SQLiteBackend:
     def batch(self) -> SQLiteBatch:
         """See `trio_hub.databases.backend.Backend.batch`."""
         self._number += 1
-        return SQLiteBatch(self._number, self._transaction, self._owner)
+        return SQLiteBatch(self._number, self._transaction, self._segments, self._owner)
 
     def drop(self, arrivals: Sequence[int]) -> int:
         """See `trio_hub.databases.backend.Backend.drop`.
@@ -116,14 +126,17 @@ class SQLiteBackend:
             with self._transaction() as connection:
                 # Some records may have been replaced meanwhile.
                 still = connection.execute(_STILL_COMPLETED, (json.dumps(arrivals),))
-                return forget(connection, [row[0] for row in still])
+                freed = set[int]()
+                dropped = forget(connection, [row[0] for row in still], freed)
+            self._segments.snapshots.freed(freed)
+            return dropped
         finally:
             if self._synchronous:
                 self._connection.execute("PRAGMA synchronous = FULL")
 
     def give_back(self) -> bool:
         """See `trio_hub.databases.backend.Backend.give_back`. At the end, SQLite's cache is given back, too."""
-        if self._vacuum(_VACUUMED_IN_A_STEP) > 0:
+        if self._vacuum(_VACUUMED_IN_A_STEP) > 0 or self._segments.reclaim():
             return True
         with self._transaction() as connection:  # this commit also puts the steps of `drop` on the disk
             connection.execute("UPDATE account SET batch = batch")
@@ -157,7 +170,9 @@ class SQLiteBackend:
                     break
                 leaving.append(arrival)
                 freed += bytes_
-            forget(connection, leaving)
+            segments = set[int]()
+            forget(connection, leaving, segments)
+        self._segments.snapshots.freed(segments)
         if not leaving:
             self._give_some_space_back()
         return len(leaving)
@@ -172,18 +187,19 @@ class SQLiteBackend:
             except BaseException:
                 connection.close()
                 raise
-        reader = SQLiteReader(self.path, connection, self._owner)
+        reader = SQLiteReader(self.path, connection, self._owner, self._segments.snapshots)
         self._readers.add(reader)
         return reader
 
     def interrupt(self) -> None:
         """See `trio_hub.databases.backend.Backend.interrupt`."""
         with suppress(sqlite3.Error):
+            self._segments.interrupt()
             self._connection.interrupt()
 
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`."""
-        total = 0
+        total = self._segments.files.size()
         for end in ("", "-wal"):
             with suppress(OSError):
                 total += os.stat(f"{self.path}{end}").st_size
@@ -196,6 +212,7 @@ class SQLiteBackend:
                 reader.close()
         with suppress(sqlite3.Error):
             self._connection.close()
+        self._segments.close()
         self._lock.release()
 
     @contextmanager
@@ -213,12 +230,15 @@ class SQLiteBackend:
                 raise
 
     def _give_some_space_back(self) -> None:
-        """Give some free pages back if there are more than new records are likely to fill soon."""
+        """Give some free pages back if there are more than new records are likely to fill soon, and free segments."""
         with reporting(self.path):
             ((free,),) = self._connection.execute("PRAGMA freelist_count")
             ((pages,),) = self._connection.execute("PRAGMA page_count")
         if free > max(_VACUUMED, pages // 4):
             self._vacuum(_VACUUMED)
+        for _ in range(_RECLAIMED):
+            if not self._segments.reclaim():
+                break
 
     def _vacuum(self, pages: int) -> int:
         """Give some free pages back. Return the number of free pages that are left."""
@@ -233,10 +253,15 @@ class SQLiteBatch:
     """See `trio_hub.databases.backend.Batch`. Made by `SQLiteBackend.batch`."""
 
     def __init__(
-        self, number: int, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]], owner: str
+        self,
+        number: int,
+        transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        segments: SegmentWriter,
+        owner: str,
     ) -> None:
         self.number = number
         self._transaction = transaction
+        self._segments = segments
         self._owner = owner
         self._statements = [Statements(owner)]
 
@@ -248,7 +273,12 @@ class SQLiteBatch:
 
     def write(self) -> None:
         """See `trio_hub.databases.backend.Batch.write`."""
-        with self._transaction() as connection:
-            for statements in self._statements:
-                statements.carry_out(connection)
-            connection.execute("UPDATE account SET batch = ?", (self.number,))
+        chunks = [chunk for statements in self._statements for chunk in statements.chunks]
+        with self._segments.appended(chunks) if chunks else nullcontext(()) as places:
+            rest = iter(places)
+            with self._transaction() as connection:
+                for statements in self._statements:
+                    statements.carry_out(connection, list(islice(rest, len(statements.chunks))))
+                connection.execute("UPDATE account SET batch = ?, segment = ?", (self.number, self._segments.number))
+        if freed := set[int]().union(*[statements.freed for statements in self._statements]):
+            self._segments.snapshots.freed(freed)

@@ -20,6 +20,7 @@ from ..columns import from_buffers, from_date, from_text
 from ..prefilter import Prefilter, Term, prefilter
 from .file import reporting
 from .schema import BODIES, TASK_KEYS
+from .segments import ChunkLost, ChunkPlace, SegmentFiles, Snapshots, UnreadableBuffers
 from .writing import CODERS, KINDS, from_utf8
 
 __all__ = ["SQLiteReader"]
@@ -33,7 +34,7 @@ _UNFINISHED_KEYS = _ALL_KEYS - BUFFER_KEYS - {"content"}
 
 _AT = "WHERE arrival IN (SELECT value FROM json_each(?))"
 _PIECES = """
-SELECT task, kind, data FROM piece
+SELECT task, kind, data, segment, position, size, checksum FROM piece
 WHERE task IN (SELECT value FROM json_each(?)) AND (1 << kind) & ? ORDER BY task, number"""
 _UNDELIVERED = """
 SELECT received, arrival, msg_id, client_uuid FROM task
@@ -47,14 +48,19 @@ ORDER BY received, arrival"""
 class SQLiteReader:
     """See `trio_hub.databases.backend.Reader`. Made by `SQLiteBackend.reader`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, owner: str) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, owner: str, snapshots: Snapshots | None = None
+    ) -> None:
         self.path = path
+        self._files = SegmentFiles(path)
+        self._snapshots = Snapshots() if snapshots is None else snapshots
         self._connection = connection
         self._owner = owner
         self.interrupted = False
 
     def begin(self) -> int:
         """See `trio_hub.databases.backend.Reader.begin`."""
+        self._snapshots.begin(self)
         with reporting(self.path):
             self._connection.execute("BEGIN")
             try:
@@ -183,11 +189,13 @@ class SQLiteReader:
         """See `trio_hub.databases.backend.Reader.end`."""
         with suppress(sqlite3.Error):
             self._connection.execute("ROLLBACK")
+        self._snapshots.end(self)
 
     def close(self) -> None:
         """See `trio_hub.databases.backend.Reader.close`."""
         with suppress(sqlite3.Error):
             self._connection.close()
+        self._snapshots.end(self)
 
     def _matching(self, query: Query, filter: Prefilter) -> Iterator[int]:
         """Yield the arrival numbers of the records that pass the terms and match."""
@@ -220,7 +228,7 @@ class SQLiteReader:
         mask = sum(1 << kind for _, kind in (*texts, *(buffers if large else ())))
         cursor = self._connection.execute(f"SELECT {', '.join(['arrival', *columns])} FROM {tables} {where}", values)
         while rows := cursor.fetchmany(_SLICE):
-            pieces = self._pieces([row[0] for row in rows], mask) if mask else {}
+            pieces, unreadable = self._pieces([row[0] for row in rows], mask) if mask else ({}, {})
             for arrival, *row in rows:
                 self._go_on()
                 record = TaskRecord("")
@@ -232,7 +240,9 @@ class SQLiteReader:
                         setattr(record, key, "".join(map(from_utf8, pieces.get((arrival, kind), ()))))
                 for key, kind in buffers:
                     packed = getattr(record, key)
-                    if packed is not None:
+                    if (arrival, kind) in unreadable:
+                        setattr(record, key, UnreadableBuffers(key, record.msg_id, unreadable[arrival, kind]))
+                    elif packed is not None:
                         chunks = pieces.get((arrival, kind), ())
                         setattr(record, key, from_buffers(packed, chunks) if large else ())
                 yield StoredRecord(arrival, record)
@@ -242,12 +252,25 @@ class SQLiteReader:
         if self.interrupted:
             raise StoreError(f"{self.path}: the query was interrupted")
 
-    def _pieces(self, arrivals: list[int], mask: int) -> dict[tuple[int, int], list[bytes]]:
-        """Return the pieces of these records, by record and kind. ``mask`` has a bit for each wanted kind."""
+    def _pieces(
+        self, arrivals: list[int], mask: int
+    ) -> tuple[dict[tuple[int, int], list[bytes]], dict[tuple[int, int], ChunkLost]]:
+        """Return the pieces of these records, and why some cannot be read, each by record and kind.
+
+        ``mask`` has a bit for each wanted kind.
+        """
         pieces: dict[tuple[int, int], list[bytes]] = {}
-        for arrival, kind, data in self._connection.execute(_PIECES, (json.dumps(arrivals), mask)):
+        unreadable: dict[tuple[int, int], ChunkLost] = {}
+        for arrival, kind, data, *place in self._connection.execute(_PIECES, (json.dumps(arrivals), mask)):
+            if place[0] is not None:
+                self._go_on()
+                try:
+                    data = self._files.read(ChunkPlace(*place))
+                except ChunkLost as error:
+                    unreadable[arrival, kind] = error
+                    continue
             pieces.setdefault((arrival, kind), []).append(data)
-        return pieces
+        return pieces, unreadable
 
 
 def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Container[str]) -> Iterator[Found]:

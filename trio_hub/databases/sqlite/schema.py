@@ -6,9 +6,10 @@ A record has one row for each time at which it is written, so that no row is wri
 ``task``       short values, and values that queries compare: one small row, which changes when the task goes on
 ``request``    the dicts and small buffers of the request, written when the request comes
 ``result``     the dicts and small buffers of the result, and displayed results, written when the result comes
-``piece``      output in the pieces in which it came, and chunks of large buffers
+``piece``      output in the pieces in which it came, and where the chunks of large buffers are: they are not in the
+               database, see `trio_hub.databases.sqlite.segments`
 ``account``    one row: the number of records that have arrived, the number and bytes of finished records, and the
-               number of the last batch
+               number of the last batch, and the number of the current segment
 =============  ====================================================================================================
 """
 
@@ -20,6 +21,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from ...records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
+from .segments import COUNTED
 
 __all__ = ["APPLICATION_ID", "BODIES", "STEPS", "TASK_KEYS"]
 
@@ -160,5 +162,17 @@ _THIRD = (
     "CREATE INDEX task_note ON task (owner) WHERE note = 1",
 )
 
+# A row has either data, or the place of a chunk in a segment; ``size`` is the size of either. (Chunks that an earlier
+# version has written stay in the database.) The first segment number is random, see
+# `trio_hub.databases.sqlite.segments`. The index costs nothing for rows without a segment.
+_FOURTH = (
+    "ALTER TABLE account ADD COLUMN segment INTEGER NOT NULL DEFAULT 0",
+    f"UPDATE account SET segment = ((random() & {(1 << 62) - 1}) >> {COUNTED}) << {COUNTED}",
+    "ALTER TABLE piece ADD COLUMN segment INTEGER",
+    "ALTER TABLE piece ADD COLUMN position INTEGER",
+    "ALTER TABLE piece ADD COLUMN checksum INTEGER",
+    "CREATE INDEX piece_segment ON piece (segment, position, size) WHERE segment IS NOT NULL",
+)
+
 # The step at index n makes version n + 1 of version n. Steps that were released are never changed.
-STEPS: list[Step] = [_FIRST, _SECOND, _THIRD]
+STEPS: list[Step] = [_FIRST, _SECOND, _THIRD, _FOURTH]

@@ -23,6 +23,7 @@ from ..columns import (
     text_column,
 )
 from .schema import BODIES, TASK_KEYS
+from .segments import ChunkPlace
 
 __all__ = ["BYTES", "CODERS", "KINDS", "Statements", "forget", "from_utf8"]
 
@@ -43,6 +44,9 @@ _MEASURED = PACKED_KEYS | BUFFER_KEYS | {"execute_input", "custody"}
 BYTES = "size + ifnull((SELECT sum(size) FROM piece WHERE task = task.arrival), 0)"
 _LISTED = "IN (SELECT value FROM json_each(?))"
 _ADD_PIECE = "INSERT INTO piece (task, kind, size, data) VALUES (?, ?, ?, ?)"
+_ADD_CHUNK = """
+INSERT INTO piece (task, kind, size, data, segment, position, checksum) VALUES (?1, ?2, ?5, x'', ?3, ?4, ?6)"""
+_SEGMENTS = f"SELECT DISTINCT segment FROM piece WHERE segment IS NOT NULL AND task {_LISTED}"
 _REMOVE_PIECES = "DELETE FROM piece WHERE task = ? AND kind = ?"
 _ACCOUNT = "UPDATE account SET records = records + ?, bytes = bytes + ?"
 _FINISHED = f"""
@@ -102,12 +106,14 @@ class _Plan:
     def encode(self, row: list[Any]) -> int:
         """Convert the values of a row, except buffers, in place. Return the bytes of the values whose lengths count."""
         for index, encode in self._encoders:
-            if row[index] is not None:
-                row[index] = encode(row[index])
+            value = row[index]
+            if value is not None:
+                row[index] = encode(value)
         size = 0
         for index in self._measured:
-            if row[index] is not None:
-                size += len(row[index])
+            value = row[index]
+            if value is not None:
+                size += len(value)
         return size
 
 
@@ -169,9 +175,13 @@ _BODIES = [(_body_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) fo
 _Rows: TypeAlias = dict[_Plan, list[list[Any]]]
 
 
-def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
-    """Delete the records with these arrival numbers. Return the number of deleted records."""
+def forget(connection: sqlite3.Connection, arrivals: list[int], freed: set[int]) -> int:
+    """Delete the records with these arrival numbers. Return the number of deleted records.
+
+    The segments that have buffers of these records are added to ``freed``.
+    """
     listed = (json.dumps(arrivals),)
+    freed |= _segments_of(connection, arrivals)
     ((records, size),) = connection.execute(_FINISHED, listed)
     connection.execute(_ACCOUNT, (-records, -size))
     for statement in _FORGET:
@@ -179,14 +189,26 @@ def forget(connection: sqlite3.Connection, arrivals: list[int]) -> int:
     return connection.execute(_FORGET_TASK, listed).rowcount
 
 
+def _segments_of(connection: sqlite3.Connection, arrivals: list[int]) -> set[int]:
+    """Return the segments that have buffers of these records."""
+    return {number for (number,) in connection.execute(_SEGMENTS, (json.dumps(arrivals),))}
+
+
 class Statements:
     """Changes of different records, grouped by plan: one statement for many rows costs a fraction of many statements.
 
     Until the changes are carried out, each row begins with the encoded msg_id instead of the arrival number.
+
+    Attributes:
+        msg_ids: The records that change.
+        chunks: The chunks of large buffers, which have to be in segments before `carry_out` is called.
+        freed: After `carry_out`, the segments in which records had buffers that were dropped.
     """
 
     def __init__(self, owner: str) -> None:
         self.msg_ids: set[str] = set()
+        self.chunks: list[memoryview] = []
+        self.freed: set[int] = set()
         self._owner = owner
         self._removed: list[str] = []
         self._added: list[str] = []
@@ -197,6 +219,7 @@ class Statements:
         self._bodies: _Rows = {}  # rows of requests and of results
         self._pieces_removed: list[list[Any]] = []
         self._pieces: list[list[Any]] = []
+        self._chunks: list[list[Any]] = []  # of `chunks`, the records and kinds
 
     def take(self, change: Change) -> None:
         self.msg_ids.add(change.msg_id)
@@ -216,10 +239,10 @@ class Statements:
         for key, texts in change.appended.items():
             self._append(msg_id, key, "".join(texts))
 
-    def carry_out(self, connection: sqlite3.Connection) -> None:
-        """Write all changes. Call this once."""
+    def carry_out(self, connection: sqlite3.Connection, places: Sequence[ChunkPlace]) -> None:
+        """Write all changes. ``places`` are the places of the `chunks`. Call this once."""
         if self._removed:
-            forget(connection, list(_find(connection, self._removed)[0].values()))
+            forget(connection, list(_find(connection, self._removed)[0].values()), self.freed)
         arrivals, records_before, size_before = _find(connection, self._changed)
         finished = list(arrivals.values())
         if self._added:
@@ -229,9 +252,17 @@ class Statements:
         for plan, rows in chain(self._changes.items(), self._bodies.items()):
             _carry_out(connection, plan.statements, _numbered(rows, arrivals))
         if self._pieces_removed:
-            connection.executemany(_REMOVE_PIECES, _numbered(self._pieces_removed, arrivals))
+            removed = _numbered(self._pieces_removed, arrivals)
+            self.freed |= _segments_of(connection, [row[0] for row in removed])
+            connection.executemany(_REMOVE_PIECES, removed)
         if self._pieces:
             connection.executemany(_ADD_PIECE, _numbered(self._pieces, arrivals))
+        if self._chunks:
+            rows = [[*row, *place] for row, place in zip(self._chunks, places, strict=True)]
+            existing = _numbered(rows, arrivals)
+            if len(existing) < len(rows):  # some records were removed before, so nothing needs their chunks
+                self.freed |= {place.segment for place in places}
+            connection.executemany(_ADD_CHUNK, existing)
         ((records, size),) = connection.execute(_FINISHED, (json.dumps(finished),))
         if records != records_before or size != size_before:
             connection.execute(_ACCOUNT, (records - records_before, size - size_before))
@@ -248,7 +279,7 @@ class Statements:
             _carry_out(connection, _NEW.statements, new)
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO added")
-            forget(connection, list(_find(connection, self._added)[0].values()))
+            forget(connection, list(_find(connection, self._added)[0].values()), self.freed)
             _carry_out(connection, _NEW.statements, new)
         connection.execute("RELEASE added")
 
@@ -288,7 +319,9 @@ class Statements:
                 # (Small buffers leave the chunks of earlier large ones. That does not happen, and would do no harm.)
                 kind = KINDS[key]
                 self._pieces_removed.append([msg_id, kind])
-                self._pieces += ([msg_id, kind, len(chunk), chunk] for chunk in buffer_chunks(buffers))
+                chunks = list(buffer_chunks(buffers))
+                self.chunks += chunks
+                self._chunks += ([msg_id, kind] for _ in chunks)
         size = plan.encode(row)
         self._bodies.setdefault(plan, []).append([msg_id, *row])
         return size

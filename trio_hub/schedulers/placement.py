@@ -149,7 +149,8 @@ class Placement:
         if worker is None:
             task.state = _QUEUED
             self.queue.push(task)
-            self.start_timer(task)
+            if task.timeout:
+                self.start_timer(task)
         else:
             if task.demand is not None:
                 self.queue.passed_by()

@@ -31,7 +31,7 @@ def words(typed: str, ipython_dir: Path | None = None) -> list[str]:
 
 def test_commands_and_options() -> None:
     assert words("trio-hub ") == list(COMMANDS)
-    assert words("trio-hub ta") == ["tasks", "task", "tail"]
+    assert words("trio-hub ta") == ["tasks", "task", "tail", "tag"]
     assert words("trio-hub tasks --st") == ["--state"]
     assert words("trio-hub tasks --state w") == ["waiting"]
     assert words("trio-hub completion ") == ["bash", "zsh", "fish"]

@@ -85,7 +85,7 @@ async def test_the_state_of_a_hub_and_of_a_request(tmp_path: Path, columns: int,
         async with trio.open_nursery() as nursery:
             for arguments in (("status",), ("engines",), ("task", queued), ("task", waiting), ("tasks",)):
                 nursery.start_soon(trio.to_thread.run_sync, look, *arguments)
-        assert "engines     1: 1 busy, 0 idle\nunassigned  2 queued or waiting\n" in told["status"]
+        assert "engines     1: 1 busy, 0 idle\nunassigned  2 queued, waiting or paused\n" in told["status"]
         assert re.search(r"^ *0 +busy ", told["engines"], re.MULTILINE)
         assert "state       queued\nwaits       no free engine: all engines are busy" in told[queued]
         assert f"label       {('tides ' * 50).strip()}" in told[queued]

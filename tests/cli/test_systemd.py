@@ -71,7 +71,7 @@ class FakeHub:
 class Numbers:
     def __init__(self, engines: int, last_error: str | None = None) -> None:
         self.engines = engines
-        self.tasks_running, self.tasks_queued, self.tasks_waiting = 2, 3, 4
+        self.tasks_running, self.tasks_queued, self.tasks_waiting, self.tasks_paused = 2, 3, 3, 1
         self.database = self
         self.last_error = last_error
         self.connections = "open"
@@ -156,11 +156,14 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
             nursery.start_soon(ServiceManager({"NOTIFY_SOCKET": address}).keep_informed, hub)
             await trio.testing.wait_all_tasks_blocked()
             assert all_told(receiver) == [
-                ["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued or waiting; connections are open"]
+                ["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"]
             ]
             for numbers, expected in (
                 (Numbers(1), []),
-                (Numbers(5), [["STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open"]]),
+                (
+                    Numbers(5),
+                    [["STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"]],
+                ),
                 (Numbers(5), []),
             ):
                 hub.numbers = numbers
@@ -194,7 +197,7 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
             for seconds in (1, STATUS_EVERY):
                 mock_clock.jump(seconds)
                 await trio.testing.wait_all_tasks_blocked()
-            status = "STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open"
+            status = "STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"
             assert sorted(all_told(receiver)) == [[status], ["WATCHDOG=1"]]
             nursery.cancel_scope.cancel()
 
@@ -202,7 +205,10 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
 async def test_the_status_of_a_hub() -> None:
     async with within_limit(), open_hub(HubConfig()) as hub, open_engine(hub.engine_info):
         await hub.wait_engines(1)
-        assert status_of(hub.statistics()) == "1 engines, 0 tasks running, 0 queued or waiting; connections are open"
+        assert (
+            status_of(hub.statistics())
+            == "1 engines, 0 tasks running, 0 queued, waiting or paused; connections are open"
+        )
     failing: Any = Numbers(1, "the disk is full")
     assert status_of(failing).endswith("; the task database cannot be written: the disk is full")
 
@@ -220,7 +226,7 @@ def test_a_hub_tells_of_its_life_in_order(tmp_path: Path) -> None:
         with command("serve", f"--profile-dir={tmp_path / 'profile'}", *options, env=env) as hub:
             assert told(receiver) == [
                 "READY=1",
-                "STATUS=0 engines, 0 tasks running, 0 queued or waiting; connections are open",
+                "STATUS=0 engines, 0 tasks running, 0 queued, waiting or paused; connections are open",
             ]
             assert (tmp_path / "profile" / "security" / "ipcontroller-client.json").exists()
             for _ in range(3):

@@ -39,8 +39,8 @@ async def test_each_clients_queue() -> None:
         assert [*rows] == [at.client.session.session_id, other.session.session_id], "the busiest first"
         assert all(row.pop("last") <= answer["now"] for row in rows.values())
         mine, others = rows.values()
-        assert mine == {"queued": 3, "waiting": 1, "running": 1, "direct": 0, "owed": 0, "submitted": 5}
-        assert others == {"queued": 1, "waiting": 0, "running": 0, "direct": 1, "owed": 0, "submitted": 2}
+        assert mine == {"queued": 3, "waiting": 1, "paused": 0, "running": 1, "direct": 0, "owed": 0, "submitted": 5}
+        assert others == {"queued": 1, "waiting": 0, "paused": 0, "running": 0, "direct": 1, "owed": 0, "submitted": 2}
         assert answer["more"] == 0
 
 

@@ -297,11 +297,13 @@ def test_the_pause_is_doubled() -> None:
     for seconds in (3.0, 6.0, 12.0):
         assert not bench.fail("a", "1")
         assert task.state is TaskState.PAUSED
+        assert bench.scheduler.timers.paused == 1
         assert bench.words(task)[""] == "paused"
         assert bench.recorder.pauses[-1].seconds == seconds
         assert bench.recorder.queued_again.pop() == "1"
         assert bench.queued() == []
         bench.pause_ends()
+        assert bench.scheduler.timers.paused == 0
         assert bench.where() == {"1": "a"}
     assert bench.fail("a", "1")
 
@@ -320,6 +322,7 @@ def test_a_paused_task_can_be_aborted_abandoned_and_timed_out() -> None:
     assert all(timer.cancelled for timer in bench.recorder.timers + bench.recorder.pauses)
     for task in tasks.values():
         bench.scheduler.pause_over(task)  # a timer that has fired already
+    assert bench.scheduler.timers.paused == 0
     assert bench.where() == {}
 
 

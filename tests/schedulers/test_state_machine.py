@@ -390,6 +390,7 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
         assert len(self.scheduler.queue) == len(queued)
         assert {task.msg_id for task in queued} == unfinished.keys() - self.runs_on.keys() - self.paused
         assert len({task.msg_id for task in queued}) == len(queued)
+        assert self.scheduler.timers.paused == len(self.paused)
         for msg_id, task in self.tasks.items():
             worker = self.runs_on.get(msg_id)
             assert task.worker is worker

@@ -78,9 +78,9 @@ class ServiceManager:
 
 def status_of(statistics: Statistics) -> str:
     """Return the line that ``systemctl status`` shows."""
-    unsent = statistics.tasks_queued + statistics.tasks_waiting
-    status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running, {unsent} queued or waiting"
-    status += f"; connections are {statistics.connections}"
+    unsent = statistics.tasks_queued + statistics.tasks_waiting + statistics.tasks_paused
+    status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running"
+    status += f", {unsent} queued, waiting or paused; connections are {statistics.connections}"
     if statistics.database.last_error is not None:
         status += f"; the task database cannot be written: {statistics.database.last_error}"
     return status

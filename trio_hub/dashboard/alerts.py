@@ -151,7 +151,7 @@ def concerns(look: Look) -> list[Concern]:
 
 def _of_engines(look: Look) -> Iterable[Concern]:
     now = look.statistics
-    waiting = now.tasks_queued + now.tasks_waiting
+    waiting = now.tasks_queued + now.tasks_waiting + now.tasks_paused
     settled = look.now - look.started > STARTING
     if waiting > 0 and now.engines == 0:
         verb = "task waits" if waiting == 1 else "tasks wait"

@@ -47,22 +47,26 @@ def client_table(hub: RunningHub, book: ClientBook, now: float) -> dict[str, Any
     queued = scheduler.queue.lengths()
     running: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
+    paused: Counter[str] = Counter()
     for task in scheduler.tasks.values() if len(scheduler.tasks) > len(scheduler.queue) else ():
         if task.state is TaskState.WAITING:
             waiting[task.session] += 1
+        elif task.state is TaskState.PAUSED:
+            paused[task.session] += 1
         elif task.worker is not None:
             running[task.session] += 1
     direct = Counter(request.header.session for request in core.direct.unanswered.pending.values())
     direct.update(request.header.session for request in core.broadcasts.unanswered.pending.values())
     owed = core.owed.clients.owed_by_session()
     rows = []
-    for session in {**owed, **queued, **waiting, **running, **direct, **book.seen}:
+    for session in {**owed, **queued, **waiting, **paused, **running, **direct, **book.seen}:
         submitted, last = book.seen.get(session, (0, None))
         rows.append(
             {
                 "client": session,
                 "queued": queued.get(session, 0),
                 "waiting": waiting[session],
+                "paused": paused[session],
                 "running": running[session],
                 "direct": direct[session],
                 "owed": owed.get(session, 0),
@@ -75,5 +79,5 @@ def client_table(hub: RunningHub, book: ClientBook, now: float) -> dict[str, Any
 
 
 def _place(row: dict[str, Any]) -> tuple[float, ...]:
-    unfinished = row["queued"] + row["waiting"] + row["running"] + row["direct"]
+    unfinished = row["queued"] + row["waiting"] + row["paused"] + row["running"] + row["direct"]
     return row["owed"], unfinished, row["last"] or 0.0

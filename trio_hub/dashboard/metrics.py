@@ -78,12 +78,13 @@ METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_tasks",
         "gauge",
-        "Load-balanced tasks now: queued for an engine, waiting for dependencies, or running.",
+        "Load-balanced tasks now: queued for an engine, waiting for dependencies, paused, or running.",
         ("state",),
         _each(
             lambda numbers: {
                 "queued": numbers.statistics.tasks_queued,
                 "waiting": numbers.statistics.tasks_waiting,
+                "paused": numbers.statistics.tasks_paused,
                 "running": numbers.statistics.tasks_running,
             }
         ),

@@ -25,7 +25,7 @@ MAX_LOOKED_AT = 20_000
 MAX_ERROR = 200
 """The maximum length of the type and of the text of an error in a row, in characters."""
 KEYS = ("label", "queue", "submitted", "started", "completed", "engine_uuid", "client_uuid")
-UNFINISHED = ("queued", "waiting", "running")
+UNFINISHED = ("queued", "waiting", "paused", "running")
 """The states of unfinished tasks."""
 FULL_KEYS = (*KEYS, "header", "result_content")
 
@@ -155,7 +155,7 @@ def _error_in(content: Any) -> dict[str, str]:
 
 
 def state_of(hub: RunningHub, record: dict[str, Any]) -> str:
-    """Return ``queued``, ``waiting``, ``running``, ``ok``, ``failed`` or ``aborted``."""
+    """Return ``queued``, ``waiting``, ``paused``, ``running``, ``ok``, ``failed`` or ``aborted``."""
     if record["completed"] is not None:
         content = record["result_content"]
         status = content.get("status") if isinstance(content, dict) else None

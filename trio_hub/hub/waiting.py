@@ -150,7 +150,8 @@ def unfinished_state(core: Core, msg_id: str) -> str | None:
     """Return the state of a load-balanced task, or of a request that is not on disk yet; None for other requests.
 
     The state is ``queued`` if the request waits for an engine, or for the disk; ``waiting`` if it waits for the
-    requests on which it depends; and ``running`` if it was sent to an engine.
+    requests on which it depends; ``paused`` if it waits for its next attempt; and ``running`` if it was sent to an
+    engine.
     """
     if msg_id in core.intake.uncommitted:
         return TaskState.QUEUED.value

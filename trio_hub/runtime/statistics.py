@@ -54,6 +54,8 @@ class Statistics:
     """Tasks that wait for an engine, now."""
     tasks_waiting: int
     """Tasks that wait for the requests on which they depend, now."""
+    tasks_paused: int
+    """Tasks that have failed, or lost their engines, and wait for the pause before their next attempt, now."""
     tasks_running: int
     """Tasks that an engine has and has not answered, now."""
     direct_pending: int
@@ -147,7 +149,8 @@ def statistics_of(
         engines=len(hub.engines.alive),
         registering=len(hub.engines.incoming_registrations),
         tasks_queued=len(scheduler.queue),
-        tasks_waiting=len(scheduler.tasks) - len(scheduler.queue) - scheduler.running,
+        tasks_waiting=len(scheduler.tasks) - len(scheduler.queue) - scheduler.running - scheduler.timers.paused,
+        tasks_paused=scheduler.timers.paused,
         tasks_running=scheduler.running,
         direct_pending=len(hub.direct.unanswered.pending),
         submitted=hub.tasks_submitted,

@@ -10,7 +10,7 @@ from ..errors import HubError, TaskAborted
 from .dependencies import Outcome
 from .dependents import Dependents
 from .host import SchedulerHost
-from .placement import AT_A_TIME, Placement, stop_timers
+from .placement import AT_A_TIME, Placement
 from .task import Task, TaskState, Worker
 
 __all__ = ["NOT_BEGUN", "Endings"]
@@ -56,7 +56,7 @@ class Endings:
         task.state = _DONE
         del self._tasks[task.msg_id]
         if task.timer is not None or task.pause is not None:
-            stop_timers(task)
+            self._placement.timers.stop(task)
         if task.demand is not None:
             task.demand.tasks -= 1
         if task.after is not None or task.follow is not None:

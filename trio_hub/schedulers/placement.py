@@ -13,6 +13,7 @@ from .matching import Matching
 from .rules import Needs
 from .schemes import SCHEMES
 from .task import Task, TaskState, Worker, WorkerState
+from .timers import Timers
 
 __all__ = ["AT_A_TIME", "Placement"]
 
@@ -53,6 +54,7 @@ class Placement:
         """The engines that may get tasks, by identity."""
         self.running = 0
         """The number of running tasks."""
+        self.timers = Timers(host)
         self._assignments = 0
 
     # Engines
@@ -141,7 +143,7 @@ class Placement:
             if self.has_no_target(task):
                 if may_follow_another(task):
                     task.state = TaskState.WAITING
-                    self.start_timer(task)
+                    self.timers.start(task)
                 else:
                     self._fail(task, _no_target_left())
                 return
@@ -150,7 +152,7 @@ class Placement:
             task.state = _QUEUED
             self.queue.push(task)
             if task.timeout:
-                self.start_timer(task)
+                self.timers.start(task)
         else:
             if task.demand is not None:
                 self.queue.passed_by()
@@ -207,18 +209,12 @@ class Placement:
             if worker.offers:
                 self.matching.add(worker)
 
-    def start_timer(self, task: Task) -> None:
-        """Start the timer of a task that waits, if it has a timeout and its timer does not run yet."""
-        if task.timeout and task.timer is None:
-            left = max(task.timeout - task.waited, 0.001) if task.waited else task.timeout
-            task.timer = self._host.start_timer(task, left)
-
     def _assign(self, task: Task, worker: Worker) -> None:
         self._assignments += 1
         task.attempts += 1
         worker.last_used = self._assignments
         if task.timer is not None:
-            stop_timers(task)
+            self.timers.stop(task)
         self.put_on(task, worker)
         self._host.task_assigned(task, worker)
 
@@ -266,16 +262,6 @@ class Placement:
 def may_follow_another(task: Task) -> bool:
     """Return whether a request has not ended that the task follows."""
     return task.follow is not None and bool(task.follow.open)
-
-
-def stop_timers(task: Task) -> None:
-    """Stop the timers of a task that does not wait any more."""
-    if task.timer is not None:
-        task.timer.cancel()
-        task.timer = None
-    if task.pause is not None:
-        task.pause.cancel()
-        task.pause = None
 
 
 def _no_target_left() -> ImpossibleDependency:

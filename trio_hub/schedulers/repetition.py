@@ -48,7 +48,7 @@ class Repetition:
                     task, None, ImpossibleDependency("the dependencies of the task can never be met any more")
                 )
             elif task.unknown or (after and not after.met) or (follow and not follow.met):
-                self._placement.start_timer(task)
+                self._placement.timers.start(task)
             else:
                 self._placement.place(task)
         elif task.state is TaskState.QUEUED and task.targets != self._placement.followed(task):
@@ -92,9 +92,7 @@ class Repetition:
         if task.aborted:
             self._endings.fail(task, None, TaskAborted(NOT_BEGUN))
         elif pause:
-            task.state = TaskState.PAUSED
-            self._placement.start_timer(task)
-            task.pause = self._host.start_pause(task, pause)
+            self._placement.timers.pause(task, pause)
         else:
             self.go_on(task)
         if task.worker is None and task.state is not TaskState.DONE:

@@ -15,7 +15,7 @@ from .dependents import Dependents
 from .endings import NOT_BEGUN, Endings
 from .explaining import Reason, reasons
 from .host import SchedulerHost
-from .placement import AT_A_TIME, Placement, stop_timers
+from .placement import AT_A_TIME, Placement
 from .repetition import Repetition, after_failure, pause_after
 from .rules import NO_RULES, Needs
 from .task import SentBy, Task, TaskState, Worker, WorkerState
@@ -49,6 +49,7 @@ class TaskScheduler:
         self.workers = placement.workers
         """The engines that may get tasks, by identity."""
         self.with_room = placement.with_room
+        self.timers = placement.timers
         self.hwm = placement.hwm
         self.dependents = self.dependencies.by_request
         """The tasks that depend on a request that has not ended, by the request's msg_id and then by their own."""
@@ -158,7 +159,7 @@ class TaskScheduler:
             self.placement.take_back(task)
         elif task.state is TaskState.QUEUED:
             self.placement.unqueue(task)
-        stop_timers(task)
+        self.timers.stop(task)
         self.placement.put_on(task, worker)
         if elsewhere is not None:
             self.placement.feed(elsewhere)
@@ -258,7 +259,7 @@ class TaskScheduler:
     def pause_over(self, task: Task) -> None:
         """Place a task whose pause is over."""
         if task.state is TaskState.PAUSED:
-            task.pause = None
+            self.timers.end_pause(task)
             self._repetition.go_on(task)
 
     def explain(self, task: Task) -> list[Reason]:

@@ -87,7 +87,7 @@ def show_status(seen: dict[str, Any]) -> None:
         ("hub", f"{hub['kind']} at {hub['address']}, {hub['connections']}"),
         ("file", hub["connection_file"]),
         ("engines", f"{count(engines['count'])}: {count(engines['busy'])} busy, {count(engines['idle'])} idle"),
-        ("unassigned", f"{count(queues['unassigned'])} queued or waiting"),
+        ("unassigned", f"{count(queues['unassigned'])} queued, waiting or paused"),
         ("at engines", f"{count(queues['tasks'])} load-balanced, {count(queues['direct'])} direct"),
         ("completed", f"{count(seen['completed'])} by these engines"),
         ("finished", told),

@@ -32,6 +32,7 @@ __all__ = [
 STATE_STYLES = {
     "queued": "dim",
     "waiting": "dim",
+    "paused": "dim",
     "running": "cyan",
     "ok": "green",
     "failed": "bold red",

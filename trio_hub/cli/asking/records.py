@@ -32,10 +32,10 @@ __all__ = [
     "work_rules",
 ]
 
-STATES = ("queued", "waiting", "running", "ok", "failed", "aborted")
-"""The states of a request: it waits for an engine; it waits for other requests; it was sent to an engine; and the three
-outcomes."""
-UNSENT = {"queued", "waiting"}
+STATES = ("queued", "waiting", "paused", "running", "ok", "failed", "aborted")
+"""The states of a request: it waits for an engine; for other requests; for its next attempt; it was sent to an engine;
+and the three outcomes."""
+UNSENT = {"queued", "waiting", "paused"}
 """The states of requests that no engine has. Records do not tell these states apart, only a trio-hub does."""
 ROW_KEYS = (
     "queue",
@@ -61,8 +61,8 @@ class Load(NamedTuple):
     """The load of a cluster.
 
     - ``engines``: by engine id, the numbers ``{"queue", "tasks", "completed"}`` of requests of each engine;
-    - ``unassigned``: the number of tasks that no engine has yet, which are queued or waiting; None for an ipcontroller
-      without engines, which does not report it.
+    - ``unassigned``: the number of tasks that no engine has yet, which are queued, waiting or paused; None for an
+      ipcontroller without engines, which does not report it.
     """
 
     engines: dict[int, dict[str, int]]
@@ -153,8 +153,8 @@ def state_of(record: Mapping[str, Any]) -> str:
 async def tell_states(client: Client, records: Iterable[dict[str, Any]]) -> None:
     """Add ``state`` to the records of unfinished requests without an engine, if the hub tells these states apart.
 
-    Such a request is queued or waiting. But a broadcast whose answers are gathered has no engine of its own, and runs.
-    An ipcontroller does not tell these states: for its requests, `state_of` says ``queued``.
+    Such a request is queued, waiting or paused. But a broadcast whose answers are gathered has no engine of its own,
+    and runs. An ipcontroller does not tell these states: for its requests, `state_of` says ``queued``.
     """
     unsent = {record["msg_id"]: record for record in records if record["completed"] is record["engine_uuid"] is None}
     if not unsent:

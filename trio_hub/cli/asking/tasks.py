@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["task", "tasks", "why_waiting"]
 
-UNFINISHED = {"queued", "waiting", "running"}
+UNFINISHED = {"queued", "waiting", "paused", "running"}
 NARROW = 120
 """A terminal with at least this many columns has room for labels and errors in the table of requests."""
 INDENT = 4
@@ -54,8 +54,9 @@ def tasks(
 ) -> None:
     """List requests, the latest last: load-balanced tasks, direct calls and broadcasts.
 
-    A request is queued (it waits for an engine), waiting (for the requests on which it depends), running (an engine has
-    it), ok, failed or aborted. QUERY is a query in the hub's query language, as JSON.
+    A request is queued (it waits for an engine), waiting (for the requests on which it depends), paused (it has
+    failed, and is repeated after a pause), running (an engine has it), ok, failed or aborted. QUERY is a query in the
+    hub's query language, as JSON.
     """
     from .records import ROW_KEYS, find_latest, name_rows, row_of, state_of, tell_states
     from .session import ask

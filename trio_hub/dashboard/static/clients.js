@@ -11,7 +11,7 @@ const PERIOD = 3; // seconds
 
 export function clients({ hub, signal }) {
   let now = hub.now;
-  const unfinished = (row) => row.queued + row.waiting + row.running + row.direct;
+  const unfinished = (row) => row.queued + row.waiting + row.paused + row.running + row.direct;
   const number = (id, title) => ({ id, title, number: true, sort: (row) => row[id], text: (row) => count(row[id]) });
   const table = new Table({
     caption: "Clients",
@@ -33,6 +33,7 @@ export function clients({ hub, signal }) {
       },
       number("queued", "Queued"),
       number("waiting", "Waiting"),
+      number("paused", "Paused"),
       number("running", "Running"),
       number("direct", "Direct"),
       number("owed", "Results owed"),

@@ -174,7 +174,7 @@ export function overview({ hub, parameters, signal }) {
     const { statistics: now, rates, process: own, lost_last_hour: lost } = hub.overview;
     const paces = (name) => WINDOWS.map((window) => `${rate(rates[window][name])} in ${window} s`);
     show("queued", count(now.tasks_queued), ...paces("submitted"));
-    show("waiting", count(now.tasks_waiting));
+    show("waiting", count(now.tasks_waiting), now.tasks_paused ? `${count(now.tasks_paused)} more are paused` : "");
     show(
       "running",
       count(now.tasks_running + now.direct_pending),
@@ -250,7 +250,7 @@ const total = (counts) => Object.values(counts).reduce((sum, n) => sum + n, 0);
 
 function stopHub(hub) {
   const { statistics: now } = hub.overview;
-  const open = now.tasks_queued + now.tasks_waiting + now.tasks_running + now.direct_pending;
+  const open = now.tasks_queued + now.tasks_waiting + now.tasks_paused + now.tasks_running + now.direct_pending;
   return confirmed({
     title: "Stop the hub?",
     text: [

@@ -309,7 +309,7 @@ export function stream({ hub, signal }) {
       "div",
       { class: "heading" },
       h("h1", {}, "Task stream"),
-      h("p", { class: "counts" }, waiting, " queued or waiting · ", running, " running", queued),
+      h("p", { class: "counts" }, waiting, " queued, waiting or paused · ", running, " running", queued),
     ),
     h(
       "div",

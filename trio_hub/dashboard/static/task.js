@@ -126,7 +126,7 @@ function* sections(
         ["Waited", row.started && seconds(Math.max(0, row.started - row.submitted))],
         ["Took", row.started && row.completed && seconds(row.completed - row.started)],
         ["Running for", row.state === "running" && row.started && lasting],
-        ["Waiting for", ["queued", "waiting"].includes(row.state) && lasting],
+        ["Waiting for", ["queued", "waiting", "paused"].includes(row.state) && lasting],
         [
           "Engine",
           row.engine_uuid &&

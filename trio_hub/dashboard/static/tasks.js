@@ -12,19 +12,20 @@ const PERIOD = 3; // seconds
 const PAGE = 100;
 const ENOUGH = 25; // the least number of rows to show at once, if there are so many
 const PARTS = 20; // the maximum number of answers to wait for until there are enough rows
-/** The hub's query for each state. Records do not tell queued, waiting and running tasks apart, only the hub does. */
+/** The hub's query for each state. Only the hub tells queued, waiting, paused and running tasks apart, not records. */
 const STATES = {
   "": ["any state", {}],
   unfinished: ["unfinished", { completed: null }],
   queued: ["queued", { completed: null }],
   waiting: ["waiting", { completed: null }],
+  paused: ["paused", { completed: null }],
   running: ["running", { completed: null }],
   ok: ["ok", { "result_content.status": "ok" }],
   failed: ["failed", { completed: { $ne: null }, "result_content.status": { $nin: ["ok", "aborted"] } }],
   aborted: ["aborted", { "result_content.status": "aborted" }],
 };
 
-const BY_HUB = ["queued", "waiting", "running"];
+const BY_HUB = ["queued", "waiting", "paused", "running"];
 
 /** Return the query of a form: the written query combined with the state. Throws a SyntaxError with the reason. */
 export function wholeQuery(written, state) {

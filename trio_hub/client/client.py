@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
 
-from ..errors import EngineError, RemoteError
 from ..wire.frames import Frames
-from ..wire.messages import parse_date
-from .calls import Calls, PackedResult, content_of, value_of
-from .hubconnection import HubConnection, HubReply, Pending
-from .keeping import learn_engines
+from .calls import Calls, PackedResult, value_of
+from .hubconnection import HubConnection, Pending
 from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function
+from .questions import Questions
 
 __all__ = ["Client"]
 
@@ -25,11 +22,10 @@ LEAST_IN_FLIGHT = 16
 """The least number of calls that `Client.map` keeps under way, however few engines there are."""
 AT_ONCE = 16
 """The number of results that have arrived and that `Client.map` yields before other tasks have their turn."""
-HUB_ABORTS = 5.0
-"""Seconds within which a hub must answer an abort request. A hub that cannot abort requests may not answer."""
+CANCELLED_AT_A_TIME = 500
+"""The maximum number of requests in one query that cancels requests."""
 DETAILS_AT_A_TIME = 100
 """The maximum number of requests in one query for details."""
-_DATES = ("submitted", "started", "completed", "received")
 
 
 class Client:
@@ -46,6 +42,7 @@ class Client:
         self._link = link
         self._engines = engines
         self._calls = Calls(link, engines)
+        self._questions = Questions(link, engines)
 
     def __repr__(self) -> str:
         return f"<Client {self.session} of {self.address}>"
@@ -68,7 +65,7 @@ class Client:
     @property
     def kind(self) -> str:
         """The kind of hub: ``"trio-hub"``, or ``"ipcontroller"`` for any other hub."""
-        return "trio-hub" if self._link.hub_name == "trio-hub" else "ipcontroller"
+        return self._questions.kind
 
     @property
     def engines(self) -> dict[int, str]:
@@ -109,7 +106,7 @@ class Client:
             SerializationError: The call cannot be pickled, or its result cannot be unpickled.
         """
         call = pack_call(pack_function(function), args, kwargs)
-        pending = self._calls.start(call, to=None if targets is None else (await self._uuids(targets))[0])
+        pending = self._calls.start(call, to=None if targets is None else (await self._questions.uuids(targets))[0])
         try:
             reply = await pending.wait()
         finally:
@@ -187,7 +184,7 @@ class Client:
             verbose: Whether to return msg_ids instead of numbers.
         """
         wanted: Any = list(targets) if isinstance(targets, (list, tuple)) else targets
-        content = await self._query("queue_request", {"targets": wanted, "verbose": verbose})
+        content = await self._questions.query("queue_request", {"targets": wanted, "verbose": verbose})
         return {key: value for key, value in content.items() if key != "status"}
 
     async def db_query(
@@ -199,24 +196,11 @@ class Client:
             query: The query. By default it matches all records.
             keys: The keys of the returned records, besides ``msg_id``. By default all keys except buffers.
         """
-        reply = await self._ask(
-            "db_request", {"query": dict(query or {}), "keys": None if keys is None else list(keys)}
-        )
-        records: list[dict[str, Any]] = reply.content["records"]
-        buffers = iter(reply.buffers)
-        for place, record in enumerate(records):
-            for key, lengths in (("buffers", "buffer_lens"), ("result_buffers", "result_buffer_lens")):
-                counts = reply.content.get(lengths)
-                if counts is not None:
-                    record[key] = [next(buffers) for _ in range(counts[place])]
-            for key in _DATES:
-                if isinstance(record.get(key), str):
-                    record[key] = parse_date(record[key])
-        return records
+        return await self._questions.records(query, keys)
 
     async def history(self) -> list[str]:
         """Return the msg_ids of all requests that have records, by time of submission."""
-        history: list[str] = (await self._query("history_request", {}))["history"]
+        history: list[str] = (await self._questions.query("history_request", {}))["history"]
         return history
 
     async def result(self, msg_id: str) -> Any:
@@ -244,17 +228,7 @@ class Client:
         Raises:
             RemoteError: See `result`.
         """
-        pause = 0.05
-        while True:
-            reply = await self._ask("result_request", {"msg_ids": [msg_id], "status_only": False})
-            if msg_id in reply.content.get("completed", ()):
-                result = reply.content[msg_id]
-                content_of(HubReply(result["result_content"], []))
-                metadata = result.get("result_metadata") or {}
-                counts = metadata.get("buffer_counts") if metadata.get("is_coalescing") else None
-                return PackedResult(reply.buffers, counts)
-            await trio.sleep(pause)  # the protocol has no notification of results
-            pause = min(2 * pause, 2.0)
+        return await self._questions.result(msg_id)
 
     async def pending(self, msg_ids: Sequence[str]) -> list[str]:
         """Return the msg_ids of the requests among these that are not finished. They may be any client's.
@@ -262,7 +236,7 @@ class Client:
         Raises:
             RemoteError: With ``ename`` ``"KeyError"``: the hub does not know one of the requests.
         """
-        content = await self._query("result_request", {"msg_ids": list(msg_ids), "status_only": True})
+        content = await self._questions.query("result_request", {"msg_ids": list(msg_ids), "status_only": True})
         pending: list[str] = content["pending"]
         return pending
 
@@ -279,7 +253,7 @@ class Client:
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
             part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
-            found |= (await self._query("details_request", {"msg_ids": part, "names": names}))["details"]
+            found |= (await self._questions.query("details_request", {"msg_ids": part, "names": names}))["details"]
         return found
 
     async def query(self, msg_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,7 +262,7 @@ class Client:
         For queries that have no method of their own, such as ``policy_request``. The query may be sent again when the
         hub comes back after an absence.
         """
-        answer = await self._query(msg_type, dict(content))
+        answer = await self._questions.query(msg_type, dict(content))
         return {key: value for key, value in answer.items() if key != "status"}
 
     async def about(self) -> dict[str, Any]:
@@ -298,14 +272,14 @@ class Client:
         """
         if self.kind != "trio-hub":
             return {}
-        answer: dict[str, Any] = (await self._query("about_request", {}))["about"]
+        answer: dict[str, Any] = (await self._questions.query("about_request", {}))["about"]
         return answer
 
     async def purge(self, msg_ids: Sequence[str] | None = None, *, engines: Sequence[int] = ()) -> None:
         """Delete the records of finished requests: by msg_id, by engine, or all, if neither is given."""
         everything = msg_ids is None and not engines
         content = {"msg_ids": "all" if everything else list(msg_ids or ()), "engine_ids": list(engines)}
-        await self._query("purge_request", content)
+        await self._questions.query("purge_request", content)
 
     async def resubmit(self, msg_ids: Sequence[str]) -> dict[str, str]:
         """Run recorded requests again, as new tasks.
@@ -313,7 +287,7 @@ class Client:
         Returns:
             The new msg_ids, for `result`, by the old ones.
         """
-        content = await self._query("resubmit_request", {"msg_ids": list(msg_ids)}, repeatable=False)
+        content = await self._questions.query("resubmit_request", {"msg_ids": list(msg_ids)}, repeatable=False)
         resubmitted: dict[str, str] = content["resubmitted"]
         return resubmitted
 
@@ -330,51 +304,68 @@ class Client:
         """
         if not msg_ids:
             raise ValueError("abort needs at least one msg_id: without any, engines would abort all their requests")
-        uuids = await self._uuids(targets)
-        aborted = await self._abort_queued(msg_ids)
+        uuids = await self._questions.uuids(targets)
+        aborted = await self._questions.abort_queued(msg_ids)
         left = [msg_id for msg_id in msg_ids if msg_id not in aborted]
         if left:
-            await self._control("abort_request", {"msg_ids": left}, uuids)
+            await self._questions.control("abort_request", {"msg_ids": left}, uuids)
 
-    async def _abort_queued(self, msg_ids: Sequence[str]) -> set[str]:
-        """Return the msg_ids of the calls among these that the hub still had, and has aborted."""
-        with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # an ipcontroller answers with an error
-            return set((await self._query("abort_request", {"msg_ids": list(msg_ids)}))["aborted"])
-        return set()
+    async def cancel(self, msg_ids: Sequence[str], *, grace: float | None = None) -> dict[str, str]:
+        """Cancel requests of any client: requests that wait are withdrawn, requests that run are interrupted.
+
+        A client that waits for a cancelled request gets a `RemoteError` with ``ename`` ``"TaskCancelled"`` when the
+        request does not run any more.
+
+        Args:
+            msg_ids: The msg_ids of the requests. The msg_id of a gathered broadcast means all its shares.
+            grace: Seconds that a request has to end after it was interrupted, before its engine is killed. By default
+                as its rules say, else 10 s.
+
+        Returns:
+            What is done to each request: ``"withdrawn"``, ``"interrupted"`` (it may not have ended yet), ``"finished"``
+            before, or ``"unknown"``.
+
+        Raises:
+            RemoteError: The hub is an ipcontroller, which cannot cancel requests.
+        """
+        done: dict[str, str] = {}
+        for start in range(0, len(msg_ids), CANCELLED_AT_A_TIME):
+            part = list(msg_ids[start : start + CANCELLED_AT_A_TIME])
+            done |= (await self._questions.order("cancel_request", {"msg_ids": part, "grace": grace}))["cancelled"]
+        return done
+
+    async def drain(
+        self, targets: Targets = None, *, host: str | None = None, deadline: float | None = None, then: str = ""
+    ) -> dict[str, str]:
+        """Give engines no new tasks. What they run ends, and they still answer direct requests.
+
+        Args:
+            targets: An id or uuid, or a list of these. By default all engines, or all on the ``host``.
+            host: The name of a host, or the address from which its engines have registered.
+            deadline: Seconds after which the tasks that still run are interrupted, and run on other engines, without
+                losing a retry. By default, they may run for ever.
+            then: ``"shutdown"``: each engine is told to end when it is idle.
+
+        Returns:
+            ``"draining"`` for each engine, by its id or uuid as text; or ``"unknown"`` if it is not registered.
+
+        Raises:
+            RemoteError: An argument cannot be used; or the hub is an ipcontroller, which cannot drain engines.
+        """
+        return await self._questions.drain(targets, host, {"deadline": deadline, "then": then})
+
+    async def undrain(self, targets: Targets = None, *, host: str | None = None) -> dict[str, str]:
+        """Give drained engines tasks again. The arguments are those of `drain`.
+
+        Returns:
+            ``"undrained"`` for each engine; or ``"not drained"`` if it was not, or was told to end already; or
+            ``"unknown"``.
+        """
+        return await self._questions.drain(targets, host, {"undrain": True})
 
     async def shutdown(self, targets: Targets = None, *, hub: bool = False) -> None:
         """Stop engines, by default all engines. With `hub`, then stop the hub, too."""
-        uuids = await self._uuids(targets)
-        await self._control("shutdown_request", {"restart": False}, uuids, repeatable=False)
+        uuids = await self._questions.uuids(targets)
+        await self._questions.control("shutdown_request", {"restart": False}, uuids, repeatable=False)
         if hub:
-            await self._query("shutdown_request", {}, repeatable=False)
-
-    async def _control(
-        self, msg_type: str, content: dict[str, Any], uuids: Sequence[str], *, repeatable: bool = True
-    ) -> None:
-        asked = [self._link.ask("control", msg_type, content, to=uuid, repeatable=repeatable) for uuid in uuids]
-        try:
-            for pending in asked:
-                content_of(await pending.wait())
-        finally:
-            for pending in asked:
-                self._link.give_up(pending)
-
-    async def _uuids(self, targets: Targets) -> list[str]:
-        """Return the uuids of the engines that targets name. Raises `EngineError`."""
-        with suppress(EngineError):
-            return self._engines.uuids_of(targets)
-        await learn_engines(self._link, self._engines)  # an engine may have just come
-        return self._engines.uuids_of(targets)
-
-    async def _query(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
-        return (await self._ask(msg_type, content, repeatable=repeatable)).content
-
-    async def _ask(self, msg_type: str, content: dict[str, Any], *, repeatable: bool = True) -> HubReply:
-        pending = self._link.ask("registration", msg_type, content, repeatable=repeatable)
-        try:
-            reply = await pending.wait()
-        finally:
-            self._link.give_up(pending)
-        content_of(reply)
-        return reply
+            await self._questions.query("shutdown_request", {}, repeatable=False)

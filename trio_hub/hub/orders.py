@@ -47,14 +47,17 @@ class Orders:
     def drain_request(self, sender: list[bytes], msg: Message) -> Reply:
         """Drain engines, or end their drains, and reply with what is done to each engine.
 
-        A client names ``engines`` by ids or uuids, and may give a ``deadline`` in seconds, ``then`` and ``by``, or
-        ``undrain``. Instead of all that, an engine gives its own ``uuid``, and how many ``seconds_left`` it will be
-        there. It is then drained, with that deadline; with ``drain`` false, the hub only notes the time.
+        A client names ``engines`` by ids or uuids, or their ``host``, and may give a ``deadline`` in seconds, ``then``
+        and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and how many
+        ``seconds_left`` it will be there. It is then drained, with that deadline; with ``drain`` false, the hub only
+        notes the time.
         """
         content = self._session.content(msg)
         if "uuid" in content:
             return self._drain_itself(sender, content)
-        targets = content.get("engines")
+        targets, host = content.get("engines"), content.get("host")
+        if targets is None and isinstance(host, str):
+            targets = [engine.id for engine in self._engines.alive.values() if _is_on(engine, host)]
         if not isinstance(targets, list) or not all(type(target) in (int, str) for target in targets):
             raise TypeError(f"engines must be a list of ids or uuids, not {str(targets)[:100]!r}")
         by, deadline, then = _by(content, msg), _seconds(content, "deadline"), content.get("then") or ""
@@ -89,10 +92,20 @@ class Orders:
         return self._engines.alive.get(target)
 
 
+def _is_on(engine: EngineConnector, host: str) -> bool:
+    """Return whether an engine runs on a host, given by name, with or without the domain, or by address."""
+    offered = dict(engine.offers).get("host")
+    names = {offered, offered.partition(".")[0]} if isinstance(offered, str) else set()
+    return host == engine.host or host in names
+
+
 def _by(content: dict[str, Any], msg: Message) -> str:
-    """Return who asks for something: as the content says, else the client's session."""
+    """Return who asks for something: as the content says, else the user, if the client names one, and its session."""
     by = content.get("by")
-    return by if isinstance(by, str) and by else f"client {msg.header.session}"
+    if isinstance(by, str) and by:
+        return by
+    user = msg.header.user
+    return f"{user}, client {msg.header.session}" if user else f"client {msg.header.session}"
 
 
 def _seconds(content: dict[str, Any], name: str) -> float | None:

@@ -22,6 +22,8 @@ COMMANDS = [
     ["result", "a"],
     ["wait"],
     ["abort", "a"],
+    ["cancel", "a"],
+    ["drain", "0"],
     ["resubmit", "a"],
     ["purge", "--all", "--yes"],
     ["explain", "a"],

@@ -27,7 +27,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .client import Client, EngineJoined, EngineLeft, Executor, HubStopped, Notification, connect
+    from .client import Client, EngineJoined, EngineLeft, Executor, HubStopped, Notification, Rules, connect
     from .config import HubConfig
     from .runtime import DatabaseStatistics, HubFactory, RunningHub, Statistics, serve_hub
 
@@ -52,6 +52,7 @@ __all__ = [
     "Notification",
     "RemoteError",
     "RequestLostError",
+    "Rules",
     "RunningHub",
     "SerializationError",
     "Statistics",
@@ -66,7 +67,7 @@ _LATE = (
     {"HubConfig": "config"}
     | dict.fromkeys(("DatabaseStatistics", "HubFactory", "RunningHub", "Statistics", "serve_hub"), "runtime")
     | dict.fromkeys(
-        ("Client", "EngineJoined", "EngineLeft", "Executor", "HubStopped", "Notification", "connect"), "client"
+        ("Client", "EngineJoined", "EngineLeft", "Executor", "HubStopped", "Notification", "Rules", "connect"), "client"
     )
 )
 

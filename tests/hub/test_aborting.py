@@ -110,6 +110,24 @@ def test_a_stock_clients_abort_reaches_what_waits_in_the_hub() -> None:
     assert {world.content(message)["status"] for _, message in replies} == {"aborted"}
 
 
+@pytest.mark.parametrize("how", ["stock", "query"])
+def test_an_abort_interrupts_the_clients_own_tasks_whose_rules_say_so(how: str) -> None:
+    world = World(hwm=0)
+    world.engine("a", aims_interrupts=True)
+    plain, own, queued = world.submit(), world.submit(rules={"on_cancel": "interrupt"}), world.submit()
+    of_another = world.submit(Peer("other"), rules={"on_cancel": "interrupt"})
+    world.take()
+    for _ in range(2):
+        if how == "stock":
+            stock_abort(world, "a", plain, own, of_another)
+        else:
+            world.query("abort_request", {"msg_ids": [plain, own, of_another]})
+    asked = [one for _, one in world.take("control_out") if one.header.msg_type == "interrupt_request"]
+    assert [world.content(one)["msg_id"] for one in asked] == [own], "once"
+    assert world.hub.work.cancelling.counts == {"interrupted": 1}
+    assert queued in world.hub.tasks.scheduler.tasks
+
+
 def test_the_bytes_of_an_abort_request_stay_unless_a_share_is_meant() -> None:
     world = World()
     world.engine("a")

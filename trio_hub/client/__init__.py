@@ -5,5 +5,16 @@ from .client import Client
 from .connecting import connect
 from .executor import Executor
 from .notifying import EngineJoined, EngineLeft, HubStopped, Notification
+from .rules import Rules
 
-__all__ = ["Client", "EngineJoined", "EngineLeft", "Executor", "HubStopped", "Notification", "PackedResult", "connect"]
+__all__ = [
+    "Client",
+    "EngineJoined",
+    "EngineLeft",
+    "Executor",
+    "HubStopped",
+    "Notification",
+    "PackedResult",
+    "Rules",
+    "connect",
+]

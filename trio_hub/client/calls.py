@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import RemoteError
@@ -27,24 +27,34 @@ class Calls:
         self._link = link
         self._engines = engines
 
-    def start(self, call: Sequence[Buffer], *, to: str | None = None, among: Sequence[str] | None = None) -> Pending:
+    def start(
+        self,
+        call: Sequence[Buffer],
+        *,
+        to: str | None = None,
+        among: Sequence[str] | None = None,
+        rules: Mapping[str, Any] | None = None,
+    ) -> Pending:
         """Send a call.
 
         Args:
             call: the buffers that `pack_call` has returned.
             to: the uuid of the engine to be called directly. By default the hub chooses an engine.
             among: the uuids of the engines that the hub may choose from. By default these are all engines.
+            rules: the rules of a load-balanced call, as `sent_rules` returns them.
 
         Raises:
             HubLostError: the hub is away.
         """
         if to is not None:
             return self._link.ask("mux", "apply_request", {}, to=to, buffers=call, repeatable=False)
-        metadata = None if among is None else {"targets": list(among)}
+        metadata: dict[str, Any] | None = None if among is None else {"targets": list(among)}
+        if rules:
+            metadata = {**(metadata or {}), "rules": rules}
         return self._link.ask("task", "apply_request", {}, metadata=metadata, buffers=call)
 
     def withdraw(self, calls: Iterable[Pending]) -> None:
-        """Keep calls from beginning, and ignore their replies.
+        """Keep calls from beginning, and ignore their replies. The hub interrupts those that run if their rules say so.
 
         This never waits, so that a cancelled task can do it.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import trio
 
@@ -13,6 +13,7 @@ from .hubconnection import HubConnection, Pending
 from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function
 from .questions import Questions
+from .rules import RetryOn, Rules, sent_rules
 
 __all__ = ["Client"]
 
@@ -86,27 +87,50 @@ class Client:
     # Calling
 
     async def apply(
-        self, function: Callable[..., T], /, *args: Any, targets: int | str | None = None, **kwargs: Any
+        self,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        targets: int | str | None = None,
+        priority: int | None = None,
+        max_runtime: float | None = None,
+        max_attempts: int | None = None,
+        retry_on: RetryOn | None = None,
+        retry_pause: float | None = None,
+        needs: Mapping[str, float | str | bool] | None = None,
+        on_cancel: Literal["withdraw", "interrupt"] | None = None,
+        **kwargs: Any,
     ) -> T:
         """Call a function on an engine, and return the function's return value.
 
-        If this is cancelled, a call that has not begun does not begin. A call that runs goes on.
+        If this is cancelled, a call that has not begun does not begin. A call that runs goes on, or is interrupted with
+        ``on_cancel="interrupt"``.
 
         Args:
             function: The function. It is sent by value if cloudpickle is installed, else by name.
             args: The arguments of the function. Large bytes, memoryviews and numpy arrays, also in lists, tuples and
                 dicts, are not pickled. Arrays arrive read-only.
             targets: The id or uuid of the engine to be called directly. By default the hub chooses an engine.
-            kwargs: The keyword arguments of the function. For a function that itself has an argument ``targets``, use
-                `functools.partial`.
+            priority, max_runtime, max_attempts, retry_on, retry_pause, needs, on_cancel: The rules of the task, see
+                `Rules`. They are for an ``ipcontroller`` without effect.
+            kwargs: The keyword arguments of the function. For a function that itself has an argument of one of the
+                names above, use `functools.partial`.
 
         Raises:
-            RemoteError: The function has raised an exception, or its engine died.
+            RemoteError: The function has raised an exception, its engine died, or a rule has an unusable value.
+            ValueError: Both rules and targets are given: rules are for calls whose engine the hub chooses.
             EngineError: There is no engine with this id or uuid.
             SerializationError: The call cannot be pickled, or its result cannot be unpickled.
         """
+        said = {"priority": priority, "max_runtime": max_runtime, "max_attempts": max_attempts, "retry_on": retry_on}
+        rules = sent_rules({**said, "retry_pause": retry_pause, "needs": needs, "on_cancel": on_cancel})
+        if rules and targets is not None:
+            raise ValueError(
+                f"{min(rules)} has no effect on a call of a chosen engine: leave out targets, or the rules"
+            )
         call = pack_call(pack_function(function), args, kwargs)
-        pending = self._calls.start(call, to=None if targets is None else (await self._questions.uuids(targets))[0])
+        to = None if targets is None else (await self._questions.uuids(targets))[0]
+        pending = self._calls.start(call, to=to, rules=rules)
         try:
             reply = await pending.wait()
         finally:
@@ -121,6 +145,7 @@ class Client:
         *iterables: Iterable[Any],
         in_flight: int | None = None,
         ordered: bool = True,
+        **rules: Unpack[Rules],
     ) -> AsyncGenerator[T, None]:
         """Call a function on engines for each item, and yield the return values.
 
@@ -133,6 +158,7 @@ class Client:
             iterables: The arguments of the calls, as for the built-in `map`. Items are taken when they are needed.
             in_flight: By default four calls per engine that is present at the beginning, and at least 16.
             ordered: Whether to yield the values in the order of the items. If not, they are yielded as they come.
+            rules: The rules of the calls, see `Rules`.
 
         Raises:
             RemoteError: A call has failed. It is raised when the turn of the call has come.
@@ -140,7 +166,7 @@ class Client:
         """
         if in_flight is not None and in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}: it must be at least 1")
-        packed = pack_function(function)
+        packed, said = pack_function(function), sent_rules(rules)
         limit = in_flight or max(LEAST_IN_FLIGHT, 4 * len(self._engines.uuids))
         items = zip(*iterables, strict=False)
         more = True
@@ -155,7 +181,7 @@ class Client:
                     except StopIteration:
                         more = False
                         break
-                    pending = self._calls.start(pack_call(packed, args, {}))
+                    pending = self._calls.start(pack_call(packed, args, {}), rules=said)
                     if not ordered:
                         pending.on_end = ended.send_nowait
                     under_way[pending.msg_id] = pending

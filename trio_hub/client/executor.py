@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import closing
+from copy import copy
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 import zmq
 
@@ -21,6 +22,7 @@ from .connecting import Where
 from .handover import AnyFuture, ClientThread
 from .notifying import Targets
 from .packing import PackedFunction, pack_call, pack_function
+from .rules import Rules, sent_rules
 
 __all__ = ["Executor"]
 
@@ -47,8 +49,8 @@ class Executor(futures.Executor):
     - An exception of a function is a `RemoteError`, with the engine's traceback as its cause. If the exception's class
       is one of Python's own, such as `ValueError`, the error belongs to that class, too.
     - ``cancel()`` of a future succeeds as long as there is no result. A call that has not begun does not begin then.
-      A call that runs goes on, and its result is ignored. ``running()`` is never true, since the hub does not tell
-      clients when calls begin.
+      A call that runs goes on, or is interrupted with the rule ``on_cancel="interrupt"``; its result is ignored.
+      ``running()`` is never true, since the hub does not tell clients when calls begin.
     - If the hub does not answer for ``lost_after`` seconds, futures have a `HubLostError`.
 
     Args:
@@ -56,6 +58,7 @@ class Executor(futures.Executor):
             `connect`.
         targets: the engines that the hub may choose from, by id or uuid: one, or several. By default these are all
             engines, also engines that join later.
+        rules: the rules of all calls, see `Rules`. `with_rules` sets further rules for some calls.
 
     Raises:
         ConnectionFileError: there is no connection file, or it cannot be used.
@@ -76,7 +79,10 @@ class Executor(futures.Executor):
         answer_within: float = 10.0,
         lost_after: float = 60.0,
         targets: Targets = None,
+        rules: Rules | None = None,
     ) -> None:
+        self._rules = sent_rules(rules or {})
+        self._original: Executor | None = None
         where = Where(
             profile=profile,
             profile_dir=profile_dir,
@@ -103,6 +109,20 @@ class Executor(futures.Executor):
     def _max_workers(self) -> int:
         """The number of engines. Other libraries read the number of an executor's workers from this attribute."""
         return max(1, len(self.engines))
+
+    def with_rules(self, **rules: Unpack[Rules]) -> Executor:
+        """Return an executor with the same connection, whose calls have these rules besides those of this executor.
+
+        ::
+
+            executor.with_rules(priority=5, max_runtime=60).submit(pow, 2, 3)
+
+        A shutdown of one of the two is a shutdown of both. Raises `TypeError` if there is no rule of such a name.
+        """
+        other = copy(self)
+        other._rules = self._rules | sent_rules(rules)
+        other._original = self  # otherwise the connection would be closed when the original is garbage-collected
+        return other
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> futures.Future[T]:
         """Call a function on an engine.
@@ -154,7 +174,8 @@ class Executor(futures.Executor):
 
         Args:
             wait: whether to return only when all calls are finished and the connections are closed.
-            cancel_futures: whether calls are withdrawn that no engine has begun. Their futures are cancelled.
+            cancel_futures: whether calls are withdrawn that no engine has begun. Their futures are cancelled. Calls
+                that run are interrupted if their rule ``on_cancel`` says so.
         """
         self._client.close(refuse=cancel_futures)
         if wait:
@@ -181,7 +202,7 @@ class Executor(futures.Executor):
         except SerializationError as error:
             future.set_exception(error)
         else:
-            self._client.submit(future, call)
+            self._client.submit(future, call, self._rules)
         return future
 
 

@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ class ClientThread:
         # Held while a call is put into the queue, so that no call comes after the end. It is reentrant, since a signal
         # handler may submit a call, too.
         self._lock = threading.RLock()
-        self._inbox: deque[tuple[AnyFuture, Frames]] = deque()
+        self._inbox: deque[tuple[AnyFuture, Frames, Mapping[str, Any] | None]] = deque()
         self._cancelled: deque[AnyFuture] = deque()
         self._refused = False
         """Whether all calls that no engine has begun are to be withdrawn."""
@@ -81,7 +82,7 @@ class ClientThread:
 
     # For other threads
 
-    def submit(self, future: AnyFuture, call: Frames) -> None:
+    def submit(self, future: AnyFuture, call: Frames, rules: Mapping[str, Any] | None = None) -> None:
         """Send a call. The future gets its result or error.
 
         Raises:
@@ -97,7 +98,7 @@ class ClientThread:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._inbox.append((future, call))
+            self._inbox.append((future, call, rules))
         self._wake()
 
     def close(self, *, refuse: bool = False, interpreter_ends: bool = False) -> None:
@@ -171,13 +172,13 @@ class ClientThread:
             return  # the client is not connected yet
         self._withdraw_cancelled(calls)
         for _ in range(min(AT_A_TIME, len(self._inbox))):
-            future, call = self._inbox.popleft()
+            future, call, rules = self._inbox.popleft()
             if self._refused:
                 future.cancel()
             if future.cancelled():
                 future.set_running_or_notify_cancel()
             else:
-                self._start(calls, future, call)
+                self._start(calls, future, call, rules)
         if self._inbox:
             self._wake()
         elif self._refused:
@@ -185,10 +186,10 @@ class ClientThread:
             self._refuse(calls)
         self._finish()
 
-    def _start(self, calls: Calls, future: AnyFuture, call: Frames) -> None:
+    def _start(self, calls: Calls, future: AnyFuture, call: Frames, rules: Mapping[str, Any] | None) -> None:
         try:
             among = None if self._targets is None else self.engines.uuids_of(self._targets)
-            pending = calls.start(call, among=among)
+            pending = calls.start(call, among=among, rules=rules)
         except Exception as error:
             self._set(future, error=error)
             return
@@ -217,7 +218,7 @@ class ClientThread:
         try:
             value = value_of(pending.outcome())
         except RemoteError as error:
-            if refused and error.ename == "TaskAborted":
+            if refused and error.ename in ("TaskAborted", "TaskCancelled"):
                 future.cancel()
             self._set(future, error=as_raised(error))
         except BaseException as error:  # unpickling runs code that may raise anything
@@ -243,7 +244,7 @@ class ClientThread:
         with self._lock:
             self._closed = True
             self._broken = error
-        left = [*self._pending, *(future for future, _ in self._inbox)]
+        left = [*self._pending, *(future for future, *_ in self._inbox)]
         self._pending.clear()
         self._inbox.clear()
         for future in left:

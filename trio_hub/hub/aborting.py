@@ -13,7 +13,7 @@ from ..errors import TaskAborted, WireError
 from ..schedulers.broadcast import sub_msg_id
 from ..schedulers.tasks import NOT_BEGUN
 from ..wire.frames import Frames, to_bytes
-from ..wire.messages import Message, Session
+from ..wire.messages import Header, Message, Session
 from .connector import EngineConnector
 from .events import RequestsAborted
 from .intake import Intake
@@ -50,6 +50,18 @@ class Aborting:
         self._routes = routes
         self._tasks = tasks
         self._is_pending = is_pending
+        self._cancel_own: Callable[[Sequence[str], str], None] | None = None
+
+    def connect(self, cancel_own: Callable[[Sequence[str], str], None]) -> None:
+        """Set what is called with the msg_ids that a client aborts, and with the client's session."""
+        self._cancel_own = cancel_own
+
+    def abort_for(self, header: Header, msg_ids: Sequence[str]) -> list[str]:
+        """Abort requests for a client, see `abort`. Its own tasks that run are interrupted if their rules say so."""
+        aborted = self.abort(msg_ids)
+        if self._cancel_own is not None:
+            self._cancel_own(msg_ids, header.session)
+        return aborted
 
     def abort(self, msg_ids: Sequence[str]) -> list[str]:
         """Abort requests, and return the msg_ids of those that no engine has.
@@ -77,7 +89,7 @@ class Aborting:
             msg_ids = [msg_ids]
         if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
             return msg.frames
-        aborted = len(self.abort(msg_ids))
+        aborted = len(self.abort_for(msg.header, msg_ids))
         shares = [] if engine is None else [sub_msg_id(msg_id, engine.uuid) for msg_id in msg_ids]
         shares = [share for share in shares if engine is not None and share in engine.broadcast.pending]
         if engine is not None:

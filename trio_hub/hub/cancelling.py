@@ -19,6 +19,7 @@ from ..errors import HubError, TaskCancelled, TaskTimeout
 from ..records import Store
 from ..records.record import TaskRecord
 from ..schedulers.broadcast import sub_msg_id
+from ..schedulers.rules import INTERRUPT
 from ..schedulers.task import Task
 from ..schedulers.tasks import AT_A_TIME
 from ..wire.plain import printable
@@ -139,6 +140,17 @@ class Cancelling:
                 [one for msg_id, what in done.items() if what == INTERRUPTED for one in self._records(msg_id)], by
             )
         return done
+
+    def cancel_own(self, msg_ids: Sequence[str], session: str) -> None:
+        """Interrupt those of a client's own tasks that run and whose rules say so, since the client gives them up."""
+        tasks = self._tasks.scheduler.tasks
+        running = [
+            task.msg_id
+            for task in (tasks[msg_id] for msg_id in msg_ids if msg_id in tasks)
+            if task.rules.on_cancel == INTERRUPT and task.session == session and task.worker is not None
+        ]
+        if running := [msg_id for msg_id in running if msg_id not in self._interrupts.open]:
+            self.cancel(running, by=f"its client {session}")
 
     def _cancel_rest(self, msg_ids: list[str], error_of: Callable[[str], HubError], grace: float | None) -> None:
         """Cancel further requests, `AT_A_TIME` at a time, so that other work has its turn."""

@@ -250,6 +250,7 @@ class Parts:
             gathering=gathering,
             is_pending=self.is_pending,
         )
+        aborting.connect(work.cancelling.cancel_own)
         self.output = Output(host, session, store, notices, engines)
         # Requests of an earlier hub, and queries of clients.
         self.recovery = Recovery(
@@ -285,7 +286,7 @@ class Parts:
             answers=answers,
             engines=engines,
             tasks=tasks,
-            abort=aborting.abort,
+            abort=aborting.abort_for,
             is_pending=self.is_pending,
         )
         self.details = Details(

@@ -16,7 +16,7 @@ from ..logs import get_logger
 from ..records import Store, parse_query
 from ..records.record import TaskRecord
 from ..wire.frames import Buffer
-from ..wire.messages import Message, Session
+from ..wire.messages import Header, Message, Session
 from .answers import Answers
 from .connector import EngineConnector
 from .engines import Engines
@@ -46,7 +46,7 @@ class Queries:
         notices: passes on events.
         now: the current time, aware and in UTC.
         redelivery, owed, answers, engines, tasks: the parts of the hub below.
-        abort: aborts requests, and returns the msg_ids of those that no engine has.
+        abort: aborts requests for a client, and returns the msg_ids of those that no engine has.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
     """
 
@@ -63,7 +63,7 @@ class Queries:
         answers: Answers,
         engines: Engines,
         tasks: TaskQueue,
-        abort: Callable[[Sequence[str]], list[str]],
+        abort: Callable[[Header, Sequence[str]], list[str]],
         is_pending: Callable[[str], bool],
     ) -> None:
         self._host = host
@@ -241,7 +241,7 @@ class Queries:
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Abort requests that no engine has yet, and reply with their msg_ids. Stock clients ask only engines."""
         msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
-        aborted = self._abort(msg_ids)
+        aborted = self._abort(msg.header, msg_ids)
         if aborted:
             self._notices.client_did(RequestsAborted, msg.header, len(aborted))
         return Reply("abort_reply", {"status": "ok", "aborted": aborted})

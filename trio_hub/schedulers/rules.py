@@ -13,6 +13,7 @@ from ..wire.plain import json_text
 __all__ = [
     "ANY_FAILURE",
     "DEATH",
+    "INTERRUPT",
     "NO_RULES",
     "RULE_NAMES",
     "Needs",
@@ -29,6 +30,8 @@ ANY_FAILURE = "all"
 """In `TaskRules.retry_on`: the task is repeated after any failure."""
 DEATH = "death"
 """In `TaskRules.retry_on`: the task is repeated if its engine is lost."""
+INTERRUPT = "interrupt"
+"""In `TaskRules.on_cancel`: the attempt that runs is interrupted."""
 MAX_PRIORITY = 1000
 MAX_WEIGHT = 100.0
 MAX_SECONDS = 1e8
@@ -168,7 +171,7 @@ def _names(name: str, value: Any) -> frozenset[str]:
 
 
 def _on_cancel(name: str, value: Any) -> str:
-    if value not in ("interrupt", "withdraw"):
+    if value not in (INTERRUPT, "withdraw"):
         raise _wrong(name, value, '"interrupt" or "withdraw"')
     return str(value)
 

@@ -35,7 +35,7 @@ def queries_on(bench: Bench) -> Queries:
         answers=bench.answers,
         engines=bench.engines,
         tasks=tasks,
-        abort=tasks.scheduler.abort,
+        abort=lambda header, msg_ids: tasks.scheduler.abort(msg_ids),
         is_pending=bench.pending.__contains__,
     )
 

@@ -122,6 +122,7 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("queue_memory", 1, 1),
         ("subscriber_queue", "32MiB", 32 * 2**20),
         ("engine_command", ["python", "-m", "x"], ("python", "-m", "x")),
+        ("engine_tags", ["site=a", "gpu"], ("site=a", "gpu")),
         ("engine_log", "none", "none"),
         ("engine_log", None, None),
         ("packer", "msgpack", "msgpack"),
@@ -231,6 +232,11 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("engine_command", "python"),
         ("engine_command", [""]),
         ("engine_command", 5),
+        ("engine_tags", "site=a"),
+        ("engine_tags", ["site a=1"]),
+        ("engine_tags", ["gpu="]),
+        ("engine_tags", ["gpu=-1"]),
+        ("engine_tags", [1]),
         ("engine_log", "here"),
         ("packer", "pickle"),
         ("packer", 3),
@@ -522,6 +528,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         db_max_bytes = "8KiB"
         engines = 9
         engine_command = ["a b", "c"]
+        engine_tags = ["site=a", "gpu=1"]
         engine_log = "none"
         key = "k"
         packer = "msgpack"
@@ -574,6 +581,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "db_max_bytes": "8kib",
         "engines": "9",
         "engine_command": "'a b' c",
+        "engine_tags": "site=a gpu=1",
         "engine_log": "None",
         "key": "k",
         "packer": "msgpack",

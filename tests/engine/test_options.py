@@ -79,7 +79,7 @@ def test_every_trait_is_one_of_the_stock_engine() -> None:
     stock_traits = {
         f"{cls.__name__}.{name}" for cls in stock.IPEngine.mro() for name in getattr(cls, "class_own_traits", dict)()
     }
-    assert {name for name in TRAITS if not name.startswith(("ProfileDir.", "Nanny."))} <= stock_traits
+    assert {name for name in TRAITS if not name.startswith(("ProfileDir.", "Nanny.", "Engine."))} <= stock_traits
     assert {*ALIASES.values()} <= {*TRAITS}
 
 

@@ -183,7 +183,7 @@ class Hub:
         self.engines: dict[str, str] = {}
         self.answers: list[str] = []
         """For each registration, in order: ``accept``, ``refuse``, ``lose`` the answer, or ``ignore`` the request."""
-        self.registrar = Registrar("engine", cast("Dispatcher", self), 1.0, None)
+        self.registrar = Registrar("engine", cast("Dispatcher", self), 1.0, None, {})
         self.times: list[float] = []
 
     def send(self, channel: str, frames: Frames) -> bool:

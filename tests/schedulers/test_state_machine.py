@@ -277,11 +277,13 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
     def take_away(self, data: st.DataObject) -> None:
         msg_id = data.draw(st.sampled_from(list(self.runs_on)))
         worker = self.runs_on.pop(msg_id)
-        attempts = self.tasks[msg_id].attempts
+        task = self.tasks[msg_id]
+        attempts = task.attempts
         self.idle_since_abandoned.discard(worker)
-        self.scheduler.take_away(self.tasks[msg_id])
-        assert self.tasks[msg_id].attempts == attempts - (msg_id not in self.runs_on)
-        assert self.answers[msg_id] == (msg_id in self.aborted)
+        self.scheduler.take_away(task)
+        assert task.attempts == attempts - (msg_id not in self.runs_on)
+        impossible = task.targets is not None and not any(map(task.accepts, self.live))
+        assert self.answers[msg_id] == (msg_id in self.aborted or impossible)
 
     @precondition(lambda self: self.lost or self.settled)
     @rule(data=st.data())

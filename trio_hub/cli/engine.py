@@ -24,6 +24,7 @@ EPILOG = """\
 Options are given as --name=value or --name value, and every trait as --Class.trait=value. They take precedence over
 IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY in the environment.
 IPP_CONNECTION_INFO, which is what a connection file has, takes precedence over all options that choose such a file.
+TRIO_HUB_ENGINE_TAGS has further tags, separated by spaces.
 
 \b
 Exit codes:
@@ -61,6 +62,7 @@ _WHAT = {
     "curve_serverkey": "the hub's public CURVE key, if the connection file has none",
     "curve_publickey": "the engine's public CURVE key",
     "curve_secretkey": "the engine's secret CURVE key",
+    "tags": "a tag or an amount that tasks may need, as site=a or gpu=1; may be repeated",
     "kill_grace": "seconds between a signal that ends the engine and its end by force",
 }
 

@@ -23,6 +23,8 @@ __all__ = ["serve", "setting_options"]
 # All users of the machine can see a key or token on the command line, in the list of processes.
 NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token", "policies"}  # and policies are tables, not a word
 HELP = {
+    "engine_tags": "A tag or an amount of the local engines, as site=a or gpu=1, by which tasks with needs find them; "
+    "may be repeated. Engines of other programs ignore it.",
     "profile_dir": "The path of the IPython profile. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds within which a new engine must answer its first heartbeat, and within which "
     "messages must reach an engine.  [default: 10 heartbeats, at least 30 s]",
@@ -48,7 +50,7 @@ ALIASES = {"db_keep": ["--keep"]}
 # The groups of options in the help, by title. The first groups have what most people need.
 GROUPS = {
     "Profile and settings": ["config", "profile", "profile_dir", "cluster_id", "force"],
-    "Engines on this machine": ["engines", "engine_command", "engine_log"],
+    "Engines on this machine": ["engines", "engine_command", "engine_tags", "engine_log"],
     "Who can reach the hub": [
         *("ip", "client_ip", "engine_ip", "location", "ports", "client_ports", "engine_ports", "broadcast_ports"),
         *("ssh_server", "engine_ssh_server"),
@@ -109,6 +111,11 @@ def setting_options() -> list[click.Parameter]:
         if is_on_or_off(entry.name):
             options.append(click.Option([entry.name, flag_names(entry.name)], default=None, help=doc + _shown(entry)))
             continue
+        if entry.name == "engine_tags":
+            # It may be repeated, as for the command trio-hub engine.
+            names = [entry.name, "--engine-tag", "--engine-tags"]
+            options.append(click.Option(names, multiple=True, callback=_none_if_absent, metavar=rule.metavar, help=doc))
+            continue
         options.append(
             click.Option(
                 [entry.name, *ALIASES.get(entry.name, []), f"--{entry.name.replace('_', '-')}"],
@@ -118,6 +125,10 @@ def setting_options() -> list[click.Parameter]:
             )
         )
     return options
+
+
+def _none_if_absent(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
+    return value or None
 
 
 def _shown(entry: Field[Any]) -> str:

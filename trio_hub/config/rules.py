@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import ConfigError
+from ..errors import ConfigError, WireError
+from ..schedulers.rules import parse_needs
 
 __all__ = [
     "ADDRESS",
@@ -223,6 +224,23 @@ def check_command(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _check_tags(value: Any) -> tuple[str, ...]:
+    """Return words such as ``gpu=1`` and ``site=a``; a name alone stands for 1. Raises `ValueError`."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
+        raise ValueError(value)
+    tags = {}
+    for word in value:
+        name, mark, tag = word.partition("=")
+        if word.split() != [word] or (mark and not tag):
+            raise ValueError(value)
+        tags[name] = tag if mark else True
+    try:
+        parse_needs("engine_tags", tags)
+    except WireError as error:
+        raise ValueError(str(error)) from error
+    return tuple(value)
+
+
 def _check_boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -371,3 +389,4 @@ DASHBOARD = Rule(
 )
 TOKEN = replace(or_none(text("16 or more letters, digits and -_.~", r"[0-9A-Za-z_.~-]{16,}")), metavar="TOKEN")
 SSH_SERVER = replace(text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")
+TAGS = Rule("tags and amounts, such as site=a or gpu=1", _check_tags, lambda text: tuple(text.split()), "KEY=VALUE")

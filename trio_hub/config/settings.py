@@ -230,6 +230,12 @@ class HubConfig:
         "The command that starts a local engine. Empty: trio-hub engine. ipengine: ipyparallel's engine. The hub's "
         "Python runs either.",
     )
+    engine_tags: tuple[str, ...] = _setting(
+        (),
+        rules.TAGS,
+        "Tags and amounts of the local engines, by which tasks with needs find them. They are for engines of trio-hub; "
+        "other engines ignore them.",
+    )
     engine_log: str | None = _setting(
         None,
         rules.or_none(rules.choice(ENGINE_LOGS)),

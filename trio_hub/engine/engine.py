@@ -21,6 +21,7 @@ from .dispatch import Dispatcher
 from .heart import Heart
 from .jobs import Jobs
 from .link import Link
+from .offers import offers
 from .options import EngineOptions
 from .output import Printed, Redirection
 from .registrar import Registrar, RegistrationFailed
@@ -90,7 +91,7 @@ class Engine:
         self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
         self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
-        self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id)
+        self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id, offers(options.tags))
         self._returns = Returns(self._registrar, lambda: self.id, lambda: self._misses == 0, self._known_again)
         self._scope = trio.CancelScope()
         self._opened = trio.Event()

@@ -62,6 +62,8 @@ class EngineOptions:
     def __init__(self) -> None:
         self.unused: list[str] = []
         """The options of ipengine that do not apply here, to be named in the log."""
+        self.tags: dict[str, str] = {}
+        """Tags and amounts that the engine offers, besides those that it finds itself. An empty text removes one."""
         self.shell: list[tuple[str, str]] = []
         """Traits of IPython's classes, with their values."""
 
@@ -94,8 +96,10 @@ TRAITS: dict[str, str] = {
     "IPEngine.curve_publickey": "curve_publickey",
     "IPEngine.curve_secretkey": "curve_secretkey",
     "Nanny.kill_grace": "kill_grace",
+    "Engine.tag": "tags",
 }
-"""The traits of ipengine that this engine has too, and ``Nanny.kill_grace``, with the option that each sets."""
+"""The traits of ipengine that this engine has too, ``Nanny.kill_grace`` and ``Engine.tag``, with the option that
+each sets."""
 
 ALIASES: dict[str, str] = {
     "profile": "BaseIPythonApplication.profile",
@@ -115,6 +119,7 @@ ALIASES: dict[str, str] = {
     "ssh": "IPEngine.sshserver",
     "sshkey": "IPEngine.sshkey",
     "kill-grace": "Nanny.kill_grace",
+    "tag": "Engine.tag",
 }
 """The short options, and the trait that each stands for."""
 
@@ -157,6 +162,8 @@ _ENVIRONMENT = {
     "IPP_CURVE_PUBLICKEY": "curve_publickey",
     "IPP_CURVE_SECRETKEY": "curve_secretkey",
 }
+_TAGS = "TRIO_HUB_ENGINE_TAGS"
+"""The variable with further tags, as words. The hub sets it for its local engines."""
 _LEVELS = {"0": "DEBUG", "10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ERROR", "50": "CRITICAL"}
 
 
@@ -170,6 +177,8 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
     for variable, name in _ENVIRONMENT.items():
         if environ.get(variable):
             setattr(options, name, environ[variable])
+    for word in environ.get(_TAGS, "").split():
+        _set(options, "Engine.tag", _TAGS, word)
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -215,6 +224,12 @@ def _set(options: EngineOptions, trait: str, given: str, text: str) -> None:
             options.shell.append((trait, text))
         else:
             options.unused.append(given)
+        return
+    if name == "tags":
+        key, mark, tag = text.partition("=")
+        if not key:
+            raise OptionError(f"{given} cannot be {text!r}: write it as gpu=1, site=a, or large")
+        options.tags[key] = tag if mark else "1"
         return
     default = getattr(options, name)
     value: object = text

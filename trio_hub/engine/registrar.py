@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -11,6 +13,7 @@ from ..errors import HubLostError, WireError
 from ..logs import get_logger
 from ..wire.frames import Frames
 from .dispatch import Dispatcher
+from .offers import seconds_left
 
 __all__ = ["Registrar", "RegistrationFailed"]
 
@@ -38,13 +41,22 @@ class Registrar:
         dispatcher: has the session, and sends on the channel.
         timeout: seconds that the hub has for each answer.
         wanted_id: the id that the engine asks for; None for any.
+        offers: the tags and amounts that the engine offers.
     """
 
-    def __init__(self, uuid: str, dispatcher: Dispatcher, timeout: float, wanted_id: int | None) -> None:
+    def __init__(
+        self,
+        uuid: str,
+        dispatcher: Dispatcher,
+        timeout: float,
+        wanted_id: int | None,
+        offers: Mapping[str, str | float],
+    ) -> None:
         self._uuid = uuid
         self._dispatcher = dispatcher
         self._timeout = timeout
         self.wanted_id = wanted_id
+        self._offers = dict(offers)
         self.hub = ""
         """The address of the hub that is asked, for messages."""
         self._open: dict[str, _Question] = {}
@@ -58,7 +70,9 @@ class Registrar:
 
     async def register(self) -> dict[str, Any] | None:
         """Ask to be registered. Return the content of the answer; None if there is none in time."""
-        content: dict[str, Any] = {"uuid": self._uuid, "aims_interrupts": True}
+        content: dict[str, Any] = {"uuid": self._uuid, "aims_interrupts": True, "offers": self._offers}
+        if (left := seconds_left(time.time())) is not None:
+            content["seconds_left"] = left
         if self.wanted_id is not None:
             content["id"] = self.wanted_id
         return await self._ask("registration_request", content)

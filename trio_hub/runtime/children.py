@@ -26,6 +26,8 @@ __all__ = ["LocalEngines"]
 
 log = get_logger("trio_hub.runtime")
 
+TAGS = "TRIO_HUB_ENGINE_TAGS"
+"""The variable with the tags of an engine. As all variables of settings, the hub itself reads it, too."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds from an engine's death to its new start: the first pause and the longest. Each pause is twice the last."""
 LONG_LIFE = 30.0
@@ -48,6 +50,7 @@ class LocalEngines:
         ask_to_end: sends an engine the request to end; returns whether requests to engines can be sent.
         lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
         changed: called when a process has started or ended.
+        tags: words with the tags and amounts of the engines, which get them through their environment.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class LocalEngines:
         ask_to_end: Callable[[EngineConnector], bool] = lambda engine: False,
         lost: Callable[[EngineConnector, str], None] = lambda engine, cause: None,
         changed: Callable[[], None] = lambda: None,
+        tags: Sequence[str] = (),
     ) -> None:
         self.n = n
         self.failures: Failures = Counter() if failures is None else failures
@@ -73,6 +77,9 @@ class LocalEngines:
         self._places = Places(n, self._logs, changed)
         self.command = list(command)
         self.environment = dict(os.environ, IPP_CONNECTION_INFO=json.dumps(engine_info))
+        self.environment.pop(TAGS, None)
+        if tags:
+            self.environment[TAGS] = " ".join(tags)
 
     # The state of the local engines
 

@@ -250,6 +250,7 @@ def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, c
         ask_to_end=host.ask_engine_to_end,
         lost=host.local_engine_ended,
         changed=host.tell_change,
+        tags=config.engine_tags,
     )
     security.give_to_engines(engines.environment)
     warn_of_config_files(config)

@@ -154,7 +154,7 @@ class Matching:
         self._asked: Counter[str] = Counter()
         """The number of demands that ask for each name."""
         self._kinds: dict[Needs, Kind] = {}
-        self._plain = self._kinds[()] = Kind(())
+        self.plain = self._kinds[()] = Kind(())
         """The kind of engines that offer nothing that a task asks for. It exists even if there are no such engines."""
 
     # Tasks
@@ -223,7 +223,7 @@ class Matching:
             del self._workers[worker.ident]
         worker.kind = None
         kind.workers -= 1
-        if not kind.workers and kind is not self._plain:
+        if not kind.workers and kind is not self.plain:
             del self._kinds[kind.offers]
             for demand in self._demands.values():
                 demand.kinds.pop(kind, None)
@@ -248,7 +248,7 @@ class Matching:
     def add(self, worker: Worker) -> None:
         """Note that an engine has room, with its present load."""
         kind = worker.kind
-        if kind is None or kind is self._plain:
+        if kind is None or kind is self.plain:
             return
         shelf = kind.shelves.get(worker.free)
         if shelf is None:

@@ -49,6 +49,7 @@ class Placement:
         """The engines that get the next task at once, if they meet its needs."""
         self.hwm = hwm if self.with_room.bounded else 0
         self.matching = Matching(self.with_room, partial(SCHEMES[scheme], rng), host.seconds_left)
+        self._plain = self.matching.plain
         self.queue = FairQueue(self.matching)
         self.workers: dict[bytes, Worker] = {}
         """The engines that may get tasks, by identity."""
@@ -206,7 +207,7 @@ class Placement:
             and (not self.hwm or len(worker.running) < self.hwm)
         ):
             self.with_room.add(worker)
-            if worker.offers:
+            if worker.kind is not self._plain:
                 self.matching.add(worker)
 
     def _assign(self, task: Task, worker: Worker) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import trio
 
+from trio_hub import RemoteError
 from trio_hub.engine.jobs import ABORTED, Job, Jobs
 from trio_hub.engine.output import Printed
 from trio_hub.engine.turns import ShellReader, Turn
 from trio_hub.engine.worker import Worker
 from trio_hub.wire.messages import Session
 from trio_hub.wire.packers import packer_named
+
+from .support import LIMIT, cluster, until
 
 
 def job(session: Session) -> Job:
@@ -118,3 +123,39 @@ def test_a_signal_that_comes_before_its_job_begins_is_not_lost(
     monkeypatch.setattr(threads.worker, "_answer", lambda job: ABORTED)
     threads.worker._carry_out(after)
     assert after.answer is ABORTED
+
+
+# A real engine
+
+
+async def test_a_cancel_interrupts_the_call_that_runs_and_nothing_else(tmp_path: Path) -> None:
+    def waits(flag: str) -> None:
+        import time
+        from pathlib import Path
+
+        Path(flag).touch()
+        while True:
+            time.sleep(0.01)
+
+    values: list[int] = []
+    async with cluster(tmp_path, hwm=2) as (hub, client, engine):
+
+        async def is_cancelled(flag: Path) -> None:
+            with pytest.raises(RemoteError, match="TaskCancelled"):
+                await client.apply(waits, str(flag))
+
+        async def collect() -> None:
+            values.append(await client.apply(abs, -1))
+
+        child, tasks = await engine.child(), hub.core.tasks.scheduler.tasks
+        for number in range(3):
+            flag = tmp_path / f"flag{number}"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(is_cancelled, flag)
+                await until(flag.exists, "the call that is to be interrupted")
+                [runs] = tasks
+                nursery.start_soon(collect)
+                await until(lambda: len(tasks) == 2, "the call behind it")
+                assert await client.cancel([runs], grace=LIMIT) == {runs: "interrupted"}
+        assert values == [1, 1, 1]
+        assert await engine.child() == child, "it was not killed"

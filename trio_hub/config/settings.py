@@ -231,10 +231,7 @@ class HubConfig:
         "Python runs either.",
     )
     engine_tags: tuple[str, ...] = _setting(
-        (),
-        rules.TAGS,
-        "Tags and amounts of the local engines, by which tasks with needs find them. They are for engines of trio-hub; "
-        "other engines ignore them.",
+        (), rules.TAGS, "Tags and amounts of the local engines, for tasks with needs. Other programs ignore them."
     )
     engine_log: str | None = _setting(
         None,

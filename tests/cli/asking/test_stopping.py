@@ -56,7 +56,7 @@ async def test_requests_are_cancelled_whether_they_wait_or_run(tmp_path: Path) -
 
 async def test_engines_are_drained_and_undrained(tmp_path: Path) -> None:
     async with world(tmp_path, 2) as it:
-        first, uuid = next(iter(it.hub.engines.items()))
+        first, uuid = it.engines[0].id, it.engines[0].uuid
         assert await it.ask_json("drain", str(first), "--deadline", "10m") == {"engines": {str(first): "draining"}}
         assert list(it.hub.core.work.draining.drains) == [uuid.encode()]
         result = await it.ask("drain", uuid, "--undrain")

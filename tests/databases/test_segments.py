@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from trio_hub.errors import StoreError
 from trio_hub.records import Query, TaskRecord, parse_query
 
 from .contract import at, drop, finished
+from .files import opened
 
 EVERYTHING = Query.everything()
 SIZE = 100_000
@@ -42,15 +43,6 @@ def record(name: str, size: int = SIZE) -> TaskRecord:
 
 def add(backend: SQLiteBackend, *names: str) -> None:
     backend.write([Change(name, record(name)) for name in names])
-
-
-@contextmanager
-def opened(path: Path, **options: Any) -> Iterator[SQLiteBackend]:
-    backend = open_sqlite(path, **options)
-    try:
-        yield backend
-    finally:
-        backend.close()
 
 
 @pytest.fixture

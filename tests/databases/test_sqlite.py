@@ -33,18 +33,10 @@ from trio_hub.records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
 from ..records import oracle
 from ..records.strategies import packed, queries, record_values, value_of
 from .contract import at, drop, finished, make
+from .files import opened
 
 EVERYTHING = Query.everything()
 ALL = Retention(records=0)
-
-
-@contextmanager
-def opened(path: Path, **options: Any) -> Iterator[SQLiteBackend]:
-    backend = open_sqlite(path, **options)
-    try:
-        yield backend
-    finally:
-        backend.close()
 
 
 @contextmanager

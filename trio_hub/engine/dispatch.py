@@ -189,7 +189,7 @@ class Dispatcher:
         printed = self._printed
         if printed.is_held and not printed.is_empty:
             self._stuck = True
-            self._due.set()
+            printed.wake()
             return False
         while (piece := printed.take()) is not None:
             if isinstance(piece, Text):

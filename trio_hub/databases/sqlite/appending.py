@@ -63,8 +63,9 @@ class SegmentWriter:
         synchronous: Whether `appended` waits for the disk.
 
     Attributes:
-        files: The names of the segments, for readers.
-        snapshots: Has to be told when readers begin and end, and which segments have freed space.
+        files: The files of the segments.
+        snapshots: The snapshots of readers, and the freed space. Readers tell it when they begin and end, and the
+            caller tells it after each commit which segments have freed space.
         number: The number of the current segment. The caller writes it to the account, in the transaction of the batch.
     """
 

@@ -29,7 +29,7 @@ _TRIMMED_BYTES = 1 << 24
 # The number of free pages that are given back at a time: in a step after a purge, and now and then without a purge.
 _VACUUMED_IN_A_STEP = 250
 _VACUUMED = 1000
-# The maximum number of segments whose free space is given back now and then, and the number at which this cannot wait.
+# The maximum number of segments whose free space is given back at a time, now and then without a purge.
 _RECLAIMED = 16
 
 _STILL_COMPLETED = (

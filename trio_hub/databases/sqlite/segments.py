@@ -168,7 +168,3 @@ class Snapshots:
                     del self._freed[segment]
                     return segment
         return None
-
-    def __len__(self) -> int:
-        """Return the number of segments with freed space."""
-        return len(self._freed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -19,6 +18,7 @@ from ..columns import date_column, text_column
 from .appending import SegmentWriter
 from .file import FileLock, connect, open_file, reporting
 from .reading import SQLiteReader
+from .segments import size_on_disk
 from .writing import BYTES, Statements, forget
 
 __all__ = ["SQLiteBackend", "open_sqlite"]
@@ -199,11 +199,7 @@ class SQLiteBackend:
 
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`."""
-        total = self._segments.files.size()
-        for end in ("", "-wal"):
-            with suppress(OSError):
-                total += os.stat(f"{self.path}{end}").st_size
-        return total
+        return size_on_disk(self.path)
 
     def close(self) -> None:
         """See `trio_hub.databases.backend.Backend.close`."""

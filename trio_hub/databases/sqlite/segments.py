@@ -22,7 +22,7 @@ from zlib import crc32
 
 from ...errors import StoreError
 
-__all__ = ["COUNTED", "ChunkLost", "ChunkPlace", "SegmentFiles", "Snapshots", "UnreadableBuffers"]
+__all__ = ["COUNTED", "ChunkLost", "ChunkPlace", "SegmentFiles", "Snapshots", "UnreadableBuffers", "size_on_disk"]
 
 # A segment number has a random part, which is different for each database, and this many bits that count.
 COUNTED = 22
@@ -120,6 +120,15 @@ class SegmentFiles:
 
     def _lost(self, path: Path, what: str) -> ChunkLost:
         return ChunkLost(f"{path}: this file of large buffers {what}; stop the hub, and put back a copy of the file")
+
+
+def size_on_disk(database: Path) -> int:
+    """Return the size in bytes of an SQLite file, its log and its large buffers."""
+    total = SegmentFiles(database).size()
+    for end in ("", "-wal"):
+        with suppress(OSError):
+            total += os.stat(f"{database}{end}").st_size
+    return total
 
 
 def _read(path: Path, place: ChunkPlace) -> bytes:

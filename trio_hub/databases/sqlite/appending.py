@@ -29,7 +29,7 @@ __all__ = ["SegmentWriter"]
 log = get_logger("trio_hub.runtime")
 
 SEGMENT = 1 << 28
-"""The bytes from which on a segment is full. If segments were smaller, finding their total size would take long."""
+"""A segment is full if it has at least this number of bytes. With smaller ones, summing up their sizes takes longer."""
 BUFFER = 1 << 20
 """The maximum number of bytes that are written at a time."""
 _BLOCK = 4096  # a multiple of the blocks of each usual disk and file system
@@ -231,7 +231,7 @@ class SegmentWriter:
     # Giving back
 
     def _look_around(self) -> None:
-        """Warn of missing segments. Any other may have free space that the previous hub has not given back."""
+        """Warn of missing segments. Each existing one may have free space that the previous hub has not given back."""
         there = set(self.files.numbers(self.number))
         missing = {number for (number,) in self._connection.execute(_USED)} - there
         if missing:

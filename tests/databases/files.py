@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trio_hub.databases.sqlite.database import SQLiteBackend, open_sqlite
+from trio_hub.databases.sqlite.reading import SQLiteReader
+from trio_hub.records import TaskRecord
 
-__all__ = ["opened"]
+__all__ = ["opened", "reading", "whole"]
 
 
 @contextmanager
@@ -20,3 +22,21 @@ def opened(path: Path, **options: Any) -> Iterator[SQLiteBackend]:
         yield backend
     finally:
         backend.close()
+
+
+@contextmanager
+def reading(backend: SQLiteBackend) -> Iterator[SQLiteReader]:
+    """Read from a snapshot for the length of the block."""
+    reader = backend.reader()
+    try:
+        reader.begin()
+        yield reader
+        reader.end()
+    finally:
+        reader.close()
+
+
+def whole(backend: SQLiteBackend, msg_id: str) -> TaskRecord:
+    """Return a record with all its keys."""
+    with reading(backend) as reader:
+        return reader.get([msg_id])[msg_id].record

@@ -208,7 +208,10 @@ class Bars:
         return found
 
     def _chain(self, number: int, before: array[int], limit: int) -> list[Bar]:
-        """Return at most `limit` ended bars, of which `number` is the last one, and `before` leads to the others."""
+        """Return the newest `limit` ended bars of a chain, the oldest first.
+
+        `number` is the number of the last bar of the chain. `before` has the chain's links.
+        """
         oldest = self.ended - len(self)
         found: list[Bar] = []
         while number >= oldest and len(found) < limit:

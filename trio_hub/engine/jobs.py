@@ -33,11 +33,11 @@ class Job:
 
     - ``message``: the request. ``msg_id`` and ``msg_type`` are fields of its header.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
-    - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
+    - ``started``: when the job began, as ISO 8601 text.
     - ``answer``: set when the job is done; None if nobody is to be answered.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "message", "msg_id", "msg_type", "seconds", "started")
+    __slots__ = ("_claim", "answer", "channel", "message", "msg_id", "msg_type", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
@@ -45,7 +45,6 @@ class Job:
         self.msg_type = message.header.msg_type
         self.channel = channel
         self.started = ""
-        self.seconds = 0.0
         self.answer: Answer | None = None
         self._claim = threading.Lock()
 

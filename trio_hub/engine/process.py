@@ -123,9 +123,9 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         _start_up(options, worker)
         try:
             worker.run()
-        except InterruptedTurn as error:
+        except InterruptedTurn:
             with suppress(Exception):  # user code may have closed the log
-                log.critical("the engine has failed", error=error)
+                log.critical("the engine has failed", exc_info=True)
             os._exit(FAILED)  # without unregistering: the nanny tells the hub
     _end(sockets, printed, redirection, thread)
 

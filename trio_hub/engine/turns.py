@@ -133,8 +133,9 @@ class ShellReader:
 
     def collect(self) -> None:
         """Receive all requests that have come."""
-        if self._channel is not None and self._channel.is_readable():
-            self._channel.drain()
+        channel = self._channel
+        while channel is not None and channel.is_readable():
+            channel.drain()  # a part of a long message, or all messages up to one
 
     # In any thread
 

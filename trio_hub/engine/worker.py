@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -87,7 +86,6 @@ class Worker:
     def _carry_out(self, job: Job) -> None:
         self.printed.parent = job.message.raw_header
         job.started = datetime.now(UTC).isoformat()
-        began = monotonic()
         try:
             self._interruptible = True
             answer = self._answer(job)
@@ -104,7 +102,6 @@ class Worker:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # user code may have put anything there
                 stream.flush()
-        job.seconds = monotonic() - began
         self.jobs.finish(job, answer)
 
     def _answer(self, job: Job) -> Answer | None:

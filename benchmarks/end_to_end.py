@@ -248,7 +248,7 @@ async def measure(contender: Contender, directory: Path, calls: int, began: floa
         await client.many(calls)
         many = time.monotonic() - start
         single = [await seconds(client.one, abs, -1) for _ in range(max(10, calls // 10))]
-        arrays = [await seconds(client.one, numpy.negative, ARRAY) for _ in range(max(5, calls // 100))]
+        arrays = [await seconds(client.one, numpy.negative, ARRAY) for _ in range(60)]
         pids = processes_of(directory)
         return {
             "first_s": first,

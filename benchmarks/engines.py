@@ -8,10 +8,10 @@ from the start of the process until the hub has registered the engine (``registe
 answered a call (``usable_s``), the CPU time for that (``cpu_s``), and the memory (PSS) of the engine and its nanny, in
 MB. With ``--stock``, the engines are stock ones.
 
-With ``--together``, so many engines work at one hub at the same time. The line of JSON says how long it took until all
-were registered, how many calls per second they answered, how much memory they have together, and how many of them ended
-with exit code 0 after SIGTERM. The hub runs in this process. If an engine does not register
-or answer, the command fails.
+With ``--together N``, N engines work at one hub at the same time. The line of JSON says how long it took until all
+engines were registered, how many calls per second they answered, how much CPU time and memory they have used, and how
+many of them ended with exit code 0 after SIGTERM. The hub runs in this process. If an engine does not register or
+answer, the command fails.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "logs": set(),
+    "memory": set(),
     "wire": {"errors"},
     "records": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "logs", "wire", "config", "transport"},
     # Former names of modules, for programs that import them. Nothing of ours does.
     "store": {"records", "databases"},
-    "engine": {"errors", "logs", "wire", "transport", "services", "__init__"},
+    "engine": {"errors", "logs", "memory", "wire", "transport", "services", "__init__"},
     "__init__": {"errors", "config", "runtime", "client"},
     "joblib": {"client"},
 }

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +12,7 @@ from benchmarks.compare.lines import LINES
 from benchmarks.compare.page import page
 from benchmarks.compare.results import Results, merged
 
-ROOT = Path(__file__).parents[2]
-LIMIT = 240.0
-"""Seconds, of which it takes a tenth on a machine that has nothing else to do."""
+from .running import printed_by
 
 TASK = next(line for line in LINES if line.name == "task")
 HUB, *_ = TASK.contenders
@@ -25,19 +20,13 @@ IPCONTROLLER = next(one for one in TASK.contenders if one.kind == "ipcontroller"
 
 
 @pytest.mark.interop
-def test_the_tiny_form_has_figures_of_every_line_and_writes_the_page(tmp_path: Path) -> None:
+def test_the_tiny_form_has_figures_of_every_line_and_writes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results, written, temporary = tmp_path / "results.json", tmp_path / "page.md", tmp_path / "temporary"
     temporary.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compare", "--tiny", "--json", str(results), "--write", str(written)],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(temporary)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    printed_by("benchmarks.compare", "--tiny", "--json", str(results), "--write", str(written))
     found = json.loads(results.read_text())
     assert not found["failures"]
     lines = [line for line in LINES if not line.long]

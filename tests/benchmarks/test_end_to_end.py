@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,7 @@ import pytest
 from benchmarks.end_to_end import contenders
 from benchmarks.end_to_end_page import FIGURES, GOALS, IPCONTROLLER, goals, page
 
-ROOT = Path(__file__).parents[2]
-LIMIT = 240.0
+from .running import printed_by
 
 
 def test_the_page_has_medians_and_says_what_failed() -> None:
@@ -63,15 +60,7 @@ def test_what_is_not_installed_is_left_out() -> None:
 def test_it_measures_and_writes_a_page(tmp_path: Path) -> None:
     only = ["trio-hub, stock engines", "Dask", "ProcessPool"]
     options = ["--rounds", "1", "--calls", "50", "--write", str(tmp_path / "page.md"), "--only", *only]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.end_to_end", *options],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 0, done.stderr
+    printed_by("benchmarks.end_to_end", *options)
     text = (tmp_path / "page.md").read_text()
     for name in ("stock client", "connect", "Executor"):
         assert f"| trio-hub, stock engines, {name} | " in text

@@ -75,6 +75,14 @@ def test_a_task_that_starts_twice_runs_where_it_started_last() -> None:
     assert [(bar.row, bar.end) for bar in bars.of("a")] == [(1, 2.0)]
 
 
+def test_a_task_that_starts_twice_takes_the_place_of_its_last_start() -> None:
+    bars = Bars(SIZE)
+    for msg_id in ("a", "b", "a"):
+        bars.start(msg_id, 0, 1.0, 0, 7)
+    assert [(bar.seq, bar.msg_id) for bar in bars.running_after(0, 9)] == [(2, "b"), (3, "a")]
+    assert [bar.msg_id for bar in bars.running_after(2, 9)] == ["a"]
+
+
 def test_a_task_that_never_began_has_no_bar() -> None:
     bars = Bars(SIZE)
     assert bars.end("a", 1.0, 0) is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from trio_hub.dashboard.tasks import Search, find_tasks
 from trio_hub.dashboard.timings import Timings
 from trio_hub.dashboard.watching import Watch
 from trio_hub.errors import QueryError
+from trio_hub.hub.connector import EngineConnector
 from trio_hub.testing import ScriptedClient, open_client, open_engine, open_hub
 
 from ..runtime.support import eventually, within_limit
@@ -29,20 +30,16 @@ MANY = 2000
 class Counted:
     """A column of the ring that counts how often it is read."""
 
-    reads = 0
+    def __init__(self, column: Any) -> None:
+        self.reads = 0
+        self._column = column
 
-    def __getitem__(self, place: Any) -> Any:
+    def __getitem__(self, place: int | slice) -> Any:
         self.reads += 1
-        column: Any = super()
-        return column.__getitem__(place)
+        return self._column[place]
 
-
-class Rows(Counted, array):  # type: ignore[type-arg]  # Python 3.11 knows no array[int] when it runs
-    pass
-
-
-class MsgIds(Counted, list[str]):
-    pass
+    def __setitem__(self, place: int, value: Any) -> None:
+        self._column[place] = value
 
 
 class NotSearched(dict[str, Any]):
@@ -70,13 +67,15 @@ class CountingBars(Bars):
     def __init__(self) -> None:
         super().__init__()
         self.running = NotSearched()
-        self._rows = self._counted_rows = Rows("l", self._rows)
-        self._msg_ids = self._counted_msg_ids = MsgIds(self._msg_ids)
+        rows: Any = Counted(self._rows)
+        msg_ids: Any = Counted(self._msg_ids)
+        self._rows, self._msg_ids = rows, msg_ids
+        self._counted: list[Counted] = [rows, msg_ids]
 
     @property
     def reads(self) -> list[int]:
         """How often the rows and the msg_ids of ended tasks were read."""
-        return [self._counted_rows.reads, self._counted_msg_ids.reads]
+        return [column.reads for column in self._counted]
 
 
 @pytest.fixture
@@ -96,12 +95,17 @@ def watch(bars: CountingBars) -> Watch:
     return watch
 
 
-async def test_an_engines_page_reads_only_the_bars_of_the_engine(watch: Watch, bars: CountingBars) -> None:
-    config = HubConfig(db="memory")
-    async with within_limit(), open_hub(config) as hub, open_engine(hub.engine_info) as engine:
+@asynccontextmanager
+async def hub_with_an_engine(watch: Watch) -> AsyncGenerator[tuple[RunningHub, EngineConnector, int], None]:
+    """Start a hub with one engine. Give the hub, the engine, and the row of the engine in the watch."""
+    async with within_limit(), open_hub(HubConfig(db="memory")) as hub, open_engine(hub.engine_info) as engine:
         await hub.wait_engines(1)
         connector = hub.core.engines.alive[engine.id]
-        row = watch.engines.meet(connector).row
+        yield hub, connector, watch.engines.meet(connector).row
+
+
+async def test_an_engines_page_reads_only_the_bars_of_the_engine(watch: Watch, bars: CountingBars) -> None:
+    async with hub_with_an_engine(watch) as (hub, connector, row):
         for msg_id in ("a", "b", "c"):
             watch.bars.start(msg_id, row, 1.0, 0, 1)
         watch.bars.end("a", 2.0, 0)
@@ -119,11 +123,7 @@ async def test_an_engines_page_reads_only_the_bars_of_the_engine(watch: Watch, b
 
 
 async def test_an_engines_page_reads_no_more_bars_than_it_shows(watch: Watch, bars: CountingBars) -> None:
-    config = HubConfig(db="memory")
-    async with within_limit(), open_hub(config) as hub, open_engine(hub.engine_info) as engine:
-        await hub.wait_engines(1)
-        connector = hub.core.engines.alive[engine.id]
-        row = watch.engines.meet(connector).row
+    async with hub_with_an_engine(watch) as (hub, connector, row):
         for number in range(MANY):
             watch.bars.start(f"mine {number}", row, float(number), 0, 1)
             watch.bars.end(f"mine {number}", number + 0.5, 0)

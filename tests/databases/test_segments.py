@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from trio_hub.errors import StoreError
 from trio_hub.records import Query, TaskRecord, parse_query
 
 from .contract import at, drop, finished
+from .files import opened, reading, whole
 
 EVERYTHING = Query.everything()
 SIZE = 100_000
@@ -44,15 +45,6 @@ def add(backend: SQLiteBackend, *names: str) -> None:
     backend.write([Change(name, record(name)) for name in names])
 
 
-@contextmanager
-def opened(path: Path, **options: Any) -> Iterator[SQLiteBackend]:
-    backend = open_sqlite(path, **options)
-    try:
-        yield backend
-    finally:
-        backend.close()
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "tasks.db"
@@ -69,28 +61,12 @@ def backend(path: Path) -> Iterator[SQLiteBackend]:
         yield backend
 
 
-def whole(backend: SQLiteBackend, name: str) -> TaskRecord:
-    reader = backend.reader()
-    try:
-        reader.begin()
-        found = reader.get([name])[name].record
-        reader.end()
-    finally:
-        reader.close()
-    return found
-
-
 def there(backend: SQLiteBackend) -> set[str]:
     """Return the msg_ids of all records, after checking the buffers of each."""
-    reader = backend.reader()
-    try:
-        reader.begin()
+    with reading(backend) as reader:
         names = {name for _, name in reader.history()}
         for name, kept in reader.get(sorted(names)).items():
             assert kept.record.buffers == (b"f", large(name))
-        reader.end()
-    finally:
-        reader.close()
     return names
 
 
@@ -542,13 +518,10 @@ def test_buffers_that_are_lost(
                 use(found.buffers)
         assert "cannot be read" in repr(found.buffers)
         assert whole(backend, "b").buffers == (b"f", large("b"))
-        reader = backend.reader()
-        reader.begin()
-        assert len(reader.find(EVERYTHING, ("msg_id", "completed"))) == 2
-        with pytest.raises(StoreError, match=told):
-            reader.find(EVERYTHING, ("msg_id", "buffers"))
-        reader.end()
-        reader.close()
+        with reading(backend) as reader:
+            assert len(reader.find(EVERYTHING, ("msg_id", "completed"))) == 2
+            with pytest.raises(StoreError, match=told):
+                reader.find(EVERYTHING, ("msg_id", "buffers"))
     with opened(path) as backend:
         add(backend, "c")
         assert whole(backend, "c").buffers == (b"f", large("c"))

@@ -11,7 +11,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,29 +33,10 @@ from trio_hub.records.record import HUB_KEYS, RECORD_KEYS, TEXT_KEYS
 from ..records import oracle
 from ..records.strategies import packed, queries, record_values, value_of
 from .contract import at, drop, finished, make
+from .files import opened, reading, whole
 
 EVERYTHING = Query.everything()
 ALL = Retention(records=0)
-
-
-@contextmanager
-def opened(path: Path, **options: Any) -> Iterator[SQLiteBackend]:
-    backend = open_sqlite(path, **options)
-    try:
-        yield backend
-    finally:
-        backend.close()
-
-
-@contextmanager
-def reading(backend: SQLiteBackend) -> Iterator[SQLiteReader]:
-    reader = backend.reader()
-    try:
-        reader.begin()
-        yield reader
-        reader.end()
-    finally:
-        reader.close()
 
 
 @pytest.fixture
@@ -76,11 +57,6 @@ def add(backend: SQLiteBackend, *records: TaskRecord) -> None:
 def found(backend: SQLiteBackend, query: Query = EVERYTHING) -> list[str]:
     with reading(backend) as reader:
         return [each.values["msg_id"] for each in reader.find(query, ("msg_id",))]
-
-
-def whole(backend: SQLiteBackend, msg_id: str) -> TaskRecord:
-    with reading(backend) as reader:
-        return reader.get([msg_id])[msg_id].record
 
 
 def values(record: TaskRecord) -> dict[str, Any]:

@@ -280,9 +280,7 @@ async def test_a_few_readers_are_opened_when_needed_and_used_again() -> None:
             for number in range(USERS_READERS + 3):
                 nursery.start_soon(ask, number)
                 await trio.testing.wait_all_tasks_blocked(0.005)
-            with trio.fail_after(10):
-                while backend.opened < USERS_READERS:  # a thread opens each
-                    await trio.testing.wait_all_tasks_blocked(0.005)
+            await eventually(lambda: backend.opened >= USERS_READERS)  # a thread opens each
             assert backend.opened == USERS_READERS
             backend.read_gate.set()
         assert sorted(order) == list(range(USERS_READERS + 3))

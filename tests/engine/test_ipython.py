@@ -155,3 +155,16 @@ async def test_clear_empties_the_namespace(tmp_path: Path) -> None:
             with pytest.raises(RemoteError, match="AttributeError"):
                 await engine.client.apply(lambda: __import__("__main__").a)
         assert (await engine.run("get_ipython() is not None"))[0]["status"] == "ok"
+
+
+async def test_answers_that_cannot_be_sent_are_errors(tmp_path: Path) -> None:
+    """User code can put any object into the answer to a cell."""
+    odd = "class Odd:\n    def _repr_json_(self):\n        return {'odd': object()}\nodd = Odd()"
+    async with shell(tmp_path) as engine:
+        reply, _ = await engine.run(odd, user_expressions={"odd": "odd"})
+        assert (reply["status"], reply["ename"]) == ("error", "TypeError")
+        payload = "get_ipython().payload_manager.write_payload({'source': 'test', 'odd': object()})"
+        reply, _ = await engine.run(payload)
+        assert (reply["status"], reply["ename"]) == ("error", "TypeError")
+        reply, _ = await engine.run("1")
+        assert reply["status"] == "ok"

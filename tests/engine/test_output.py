@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -190,3 +194,74 @@ def test_text_and_bytes_of_a_stream_keep_their_order() -> None:
     stream.write("sixth")
     wrapper.detach()
     assert texts(printed) == [("stdout", "first second\nthird \u00e4 fourth\nfifth sixth")]
+
+
+def interrupted(change: Callable[[], object], at: int, handler: Callable[[], object]) -> bool:
+    """Make a change in a thread, and call the handler there once, at the ``at``-th call of a function or return.
+
+    At calls and returns, the interpreter runs signal handlers and finalizers.
+
+    Returns:
+        Whether there were so many calls and returns.
+    """
+    seen = 0
+
+    def look(frame: Any, event: str, arg: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            handler()
+
+    def run() -> None:
+        sys.setprofile(look)
+        try:
+            change()
+        finally:
+            sys.setprofile(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "the thread waits for itself"
+    return seen >= at
+
+
+def prints_during(change: str, held: bool, at: int) -> bool:
+    """Print while a change is made, and check that nothing is lost. Return whether the change was interrupted."""
+    woken: list[int] = []
+    printed = Printed(lambda: woken.append(1))
+    if held:
+        printed.hold()
+    printed.add("stdout", "x" * 790)
+    taken = [printed.take()] if change == "put_back" else []
+
+    def put_back() -> None:
+        piece = taken.pop()
+        assert piece is not None
+        printed.put_back(piece)
+
+    changes: dict[str, Callable[[], object]] = {
+        "add": lambda: printed.add("stdout", "y" * 9),
+        "take": lambda: taken.append(printed.take()),
+        "put_back": put_back,
+        "hold": printed.hold,
+    }
+    was_interrupted = interrupted(changes[change], at, lambda: printed.add("stderr", "!!"))
+    texts = [piece.text for piece in [*taken, *iter(printed.take, None)] if isinstance(piece, Text)]
+    kept = "".join(text for text in texts if not text.startswith("[trio-hub: "))
+    dropped = sum(int(text.split()[1]) for text in texts if text.startswith("[trio-hub: "))
+    assert kept.count("!") == 2 * was_interrupted
+    assert len(kept) + dropped == 790 + 9 * (change == "add") + 2 * was_interrupted
+    woken.clear()
+    printed.add("stdout", "z")
+    assert woken == [1], "it knows that nothing was left"
+    return was_interrupted
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("change", ["add", "take", "put_back", "hold"])
+def test_a_handler_or_finalizer_may_print_at_any_moment(
+    monkeypatch: pytest.MonkeyPatch, change: str, held: bool
+) -> None:
+    monkeypatch.setattr(output, "MAX_WAITING", 800)
+    assert next(at for at in itertools.count(1) if not prints_during(change, held, at)) > 5

@@ -207,6 +207,15 @@ async def test_each_call_has_one_idle_status_whoever_publishes_it(tmp_path: Path
             assert (status.message.header.username == OWN_USERNAME) is (function is max)
 
 
+async def test_a_call_of_our_client_has_no_idle_status(tmp_path: Path) -> None:
+    """Our client does not listen to output, so that nobody waits for the status."""
+    async with cluster(tmp_path) as (hub, client, _), open_client(hub.client_info) as raw:
+        await client.apply(prints)
+        await client.apply(abs, -1)
+        await output_of(raw, prints)
+        assert [message.msg_type for message in raw.iopub].count("status") == 1
+
+
 def prints_much(megabytes: int) -> None:
     for _ in range(megabytes):
         print("x" * (1_000_000 - 1))

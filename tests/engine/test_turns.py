@@ -86,6 +86,32 @@ def test_the_main_thread_receives_one_request_at_a_time(printed: Printed) -> Non
         assert [frames[1] for frames in got] == [b"a", b"b", b"c", b"d"], "as before an abort"
 
 
+def test_all_requests_are_collected_behind_a_long_one(printed: Printed) -> None:
+    """A message of many frames is received in slices. An abort needs the requests behind it, too."""
+    turn, got = Turn(printed), list[Frames]()
+    reader = ShellReader(turn)
+    with shell(reader, turn, got) as peer:
+        peer.send_multipart([b"long"] * 3000)
+        peer.send(b"short")
+        with turn:
+            reader.collect()
+        assert [len(frames) for frames in got] == [3001, 2]
+
+
+def test_a_message_without_work_does_not_hide_the_next_one(printed: Printed) -> None:
+    """A replay is dropped. The request behind it has come with the same edge, so nothing else tells of it."""
+    turn, got = Turn(printed), list[Frames]()
+    reader = ShellReader(turn)
+    with shell(reader, turn, got) as peer:
+        for frame in (b"replay", b"request"):
+            peer.send(frame)
+        waiting = threading.Thread(target=reader.wait, args=(lambda: len(got) == 2,), daemon=True)
+        waiting.start()
+        waiting.join(LIMIT)
+        assert [frames[-1] for frames in got] == [b"replay", b"request"]
+        assert not waiting.is_alive()
+
+
 def test_work_of_another_thread_wakes_the_main_thread(printed: Printed) -> None:
     turn, got, work = Turn(printed), list[Frames](), list[int]()
     reader = ShellReader(turn)

@@ -66,7 +66,7 @@ async def test_a_file_of_another_hub_is_told(tmp_path: Path) -> None:
 async def test_a_hub_goes_on_while_its_database_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def carry_out(self: Statements, connection: object) -> NoReturn:
+    def carry_out(self: Statements, connection: object, places: object) -> NoReturn:
         raise StoreError("no space is left")
 
     async with cluster(profile_dir=tmp_path) as (hub, client, _):

@@ -11,7 +11,7 @@ from ..config import load_config
 from ..errors import ConfigError
 from .raw import RawCommand
 from .serve import serve
-from .showing import print_settings
+from .showing import option_labels, print_settings
 from .translate import translate
 
 __all__ = ["config"]
@@ -57,12 +57,7 @@ def _show_serve(words: list[str], context: click.Context) -> None:
         options = dict(parsed.params)
     file = options.pop("config")
     config = load_config(options, os.environ, file)
-    given = {
-        name: f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
-        for name, value in options.items()
-        if value is not None
-    }
-    print_settings(config, given=given, environ=os.environ, file=file)
+    print_settings(config, given=option_labels(options), environ=os.environ, file=file)
 
 
 @click.group("config", help="Show settings.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import time
 
 import trio
+
+from .. import memory
 
 __all__ = ["collect_rarely", "give_memory_back", "switch_often", "tidy_at_rest"]
 
@@ -25,8 +26,6 @@ _WORTH = 0.25
 """Seconds of CPU time since memory was last given back, after which it is worth doing so again."""
 _AT_REST = 0.1
 """The weight of CPU time that was used at rest, since most of it leaves no memory to give back."""
-
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # exists only in the GNU C library
 
 
 def collect_rarely() -> None:
@@ -77,5 +76,4 @@ def give_memory_back() -> None:
     releases them. The C library by itself returns only the free memory at the end of its heap.
     """
     gc.collect()
-    if _trim is not None:
-        _trim(0)
+    memory.give_back()

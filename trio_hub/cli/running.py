@@ -16,6 +16,7 @@ from ..config import HubConfig
 from ..dashboard import Dashboard, serve_dashboard
 from ..errors import ConfigError, ConnectionFileError, HubError
 from ..logs import get_logger
+from ..memory import keep_freed
 from ..runtime.running import RunningHub
 from ..runtime.serve import serve_hub
 from ..services import keep_running
@@ -36,6 +37,7 @@ def run_hub(config: HubConfig) -> int:
     set_up_logs(config.log_level, config.log_format)
     raise_open_files_limit()
     switch_often()
+    keep_freed()
     manager = ServiceManager()
     try:
         check_settings(config)

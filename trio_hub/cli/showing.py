@@ -15,10 +15,19 @@ from ..config import POLICY_TABLE, PREFIX, STOCK_VARIABLES, DatabaseURL, HubConf
 from ..schedulers.policy import Policy
 from .translation import SECRET, Translation
 
-__all__ = ["origins", "print_settings", "sources"]
+__all__ = ["option_labels", "origins", "print_settings", "sources"]
 
 DEFAULT = "default"
 HIDDEN = "hidden"
+
+
+def option_labels(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the option that gave each setting, such as ``--no-reuse``. Settings that are None were not given."""
+    return {
+        name: f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value is not None
+    }
 
 
 def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | None) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Bars:
     def start(self, msg_id: str, row: int, now: float, kind: int, label: int) -> None:
         """Add a running task. If it is running already, this start replaces the earlier one."""
         self.seq += 1
-        before = self.running.get(msg_id)
+        before = self.running.pop(msg_id, None)
         if before is not None:  # a msg_id that a client has used twice
             self._leave(before[1], msg_id)
         self.running[msg_id] = (self.seq, row, now, kind, label)
@@ -208,7 +208,10 @@ class Bars:
         return found
 
     def _chain(self, number: int, before: array[int], limit: int) -> list[Bar]:
-        """Return at most `limit` ended bars, of which `number` is the last one, and `before` leads to the others."""
+        """Return the newest `limit` ended bars of a chain, the oldest first.
+
+        `number` is the number of the last bar of the chain. `before` has the chain's links.
+        """
         oldest = self.ended - len(self)
         found: list[Bar] = []
         while number >= oldest and len(found) < limit:

@@ -28,8 +28,8 @@ __all__ = ["Feed"]
 PERIOD = LOOP_PERIOD
 """Seconds between two messages about single tasks. An overview is sent every second time."""
 UNSEEN = 5.0
-"""Seconds between two readings of the hub's numbers if there are no readers. If the hub handles no messages either, the
-dashboard sleeps that long. So a dashboard that nobody looks at costs nearly nothing."""
+"""Seconds between two looks at the hub's numbers while the audience has no readers. If the hub handles no messages
+either, the dashboard sleeps that long. So a dashboard that nobody looks at costs nearly nothing."""
 MAX_BARS = 2000
 """The maximum number of bars in a message about single tasks. If there are more, the newest are sent."""
 SLICE = 1000
@@ -75,8 +75,8 @@ class Feed:
         self._point: dict[str, float] = {}
         self._losses = 0
         self._looked = monotonic()
-        self._busy = 0.0
-        """The time that the hub has taken to handle messages, until the last tick, in seconds."""
+        self._handling = 0.0
+        """The seconds that the hub had spent on handling messages when `rest` was last called."""
         self._lag = 0.0
         self._ticks = 0
         self._told_seq = 0
@@ -90,9 +90,13 @@ class Feed:
         await watch_loop(self.watch.timings.loop, self._tick, PERIOD, self.rest)
 
     async def rest(self) -> None:
-        """Wait for a reader, for at most `UNSEEN` seconds. Return at once if there is one, or if the hub is busy."""
-        busy, self._busy = self._busy, sum(times.sum for times in self.watch.timings.messages.values())
-        if busy == self._busy and not self.audience.readers:
+        """Wait until a reader joins, for at most `UNSEEN` seconds.
+
+        Return at once if there is a reader, or if the hub has handled messages since the last call.
+        """
+        before = self._handling
+        self._handling = sum(times.sum for times in self.watch.timings.messages.values())
+        if self._handling == before and not self.audience.readers:
             with trio.move_on_after(UNSEEN):
                 await self.audience.joined.wait()
 
@@ -101,7 +105,8 @@ class Feed:
         self._lag = max(self._lag, late)
         self._ticks += 1
         seen = bool(self.audience.readers)
-        if self._ticks % 2 == 0 if seen else self._age >= UNSEEN:
+        is_due = self._ticks % 2 == 0 if seen else self._age >= UNSEEN
+        if is_due:
             self.look()
             if seen:
                 self.audience.tell(event_message("overview", self._overview() | {"point": self._point}))
@@ -145,6 +150,7 @@ class Feed:
             | {"t": now, "rss": self._process.rss, "lag": self._lag, "lost": lost, "errors": errors}
         )
         self._lag = 0.0
+        # Losses and errors are sums, so that only one of the values may have them.
         for ago in range(seconds - 1, 0, -1):
             self._series.note(self._point | {"t": now - ago, "lost": 0, "errors": 0})
         self._series.note(self._point)
@@ -199,9 +205,9 @@ class Feed:
             crashed=journal.latest("crashed", now),
         )
         begun, ended = self.alerts.look(now, concerns(look))
-        for condition in begun:
-            if condition.noted:
-                journal.note(condition.key, condition.level, condition.text)
+        for concern in begun:
+            if concern.noted:
+                journal.note(concern.key, concern.level, concern.text)
         for alert in ended:
             if alert.level == "bad":
                 journal.note("over", "info", f"Over after {now - alert.since:,.0f} s: {alert.text}")

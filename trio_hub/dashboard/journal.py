@@ -55,6 +55,10 @@ JournalEvent: TypeAlias = (
     | RequestsResubmitted
 )
 """The events of the hub that the journal notes."""
+_ClientEvent: TypeAlias = (
+    EngineShutdownRequested | HubShutdownRequested | RecordsPurged | RequestsAborted | RequestsResubmitted
+)
+"""The events that a client causes."""
 
 _ENGINES: dict[str, tuple[Level, str, str]] = {
     "engine_registered": ("info", "has registered", "have registered"),
@@ -132,7 +136,7 @@ class Journal:
             count: The number of events.
             near: Seconds; negative if the event is to have an entry of its own.
         """
-        entry = self._entry(kind, level, printable(who), count, near)
+        entry = self._entry(kind, level, who, count, near)
         entry.text = printable(text[:MAX_TEXT])
         return entry
 
@@ -151,18 +155,15 @@ class Journal:
                 self._learn(event.uuid)
                 self._unsettled.pop(event.uuid, None)
             case RecordsPurged():
-                who = _who(event.client, event.user)
-                self.note("purged", "info", f"purged {plural(event.records, 'record')}", who=who, near=-1.0)
+                self.note("purged", "info", f"purged {plural(event.records, 'record')}", who=_who(event), near=-1.0)
             case RequestsAborted():
-                who = _who(event.client, event.user)
-                self._counted("aborted", event.requests, "asked to abort", who)
+                self._counted("aborted", event.requests, "asked to abort", _who(event))
             case RequestsResubmitted():
-                who = _who(event.client, event.user)
-                self._counted("resubmitted", event.requests, "resubmitted", who)
+                self._counted("resubmitted", event.requests, "resubmitted", _who(event))
             case EngineShutdownRequested():
                 self._engine_told(event)
             case HubShutdownRequested():
-                self.note("stop_asked", "info", "asked the hub to stop", who=_who(event.client, event.user))
+                self.note("stop_asked", "info", "asked the hub to stop", who=_who(event))
             case HubStopping():
                 self.note("stopped", "info", f"The hub stops: {event.reason}.")
 
@@ -201,6 +202,7 @@ class Journal:
     def _entry(self, kind: str, level: Level, who: str = "", count: int = 1, near: float = NEAR) -> Entry:
         """Return the entry of new events: an equal entry of the last seconds, or a new one."""
         now = self._clock()
+        who = printable(who)
         entry = self.latest(kind, now, near, who)
         if entry is None:
             entry = Entry(self.seq + 1, 0, now, now, kind, level, "", count, who=who)
@@ -227,15 +229,19 @@ class Journal:
         return entry
 
     def _counted(self, kind: str, number: int, did: str, who: str) -> None:
-        """Note that a client did something with a number of requests. What it does within seconds is one sentence."""
+        """Note that a client did something with requests, unless their number is 0.
+
+        Events of one kind and client that are at most `NEAR` seconds apart are one entry. The sentence of the entry has
+        the total number of requests.
+        """
         if number > 0:
-            entry = self._entry(kind, "info", printable(who), number)
+            entry = self._entry(kind, "info", who, number)
             entry.text = f"{did} {plural(entry.count, 'request')}"
 
     def _engine_told(self, event: EngineShutdownRequested) -> None:
         """Note that a client has asked an engine to end or to start again."""
         does = "restart" if event.restart else "end"
-        entry = self._entry(f"engine_told_to_{does}", "info", printable(_who(event.client, event.user)))
+        entry = self._entry(f"engine_told_to_{does}", "info", _who(event))
         entry.subjects = [*entry.subjects, event.id][-MAX_SUBJECTS:]
         if entry.count == 1:
             entry.text = f"asked engine {event.id} to {does}"
@@ -268,11 +274,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _who(client: str, user: str) -> str:
-    """Return the name of a client for the journal, from its session and the name of its user."""
-    if not client:
+def _who(event: _ClientEvent) -> str:
+    """Return the client that has caused an event, and the user of its process: ``client 01234567 (ada)``."""
+    if not event.client:
         return ""
-    return f"client {client[:8]}" + (f" ({user[:MAX_USER]})" if user else "")
+    return f"client {event.client[:8]}" + (f" ({event.user[:MAX_USER]})" if event.user else "")
 
 
 def _named(entry: Entry) -> str:

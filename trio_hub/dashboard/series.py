@@ -49,7 +49,7 @@ class Series:
 
 
 class Rates:
-    """How fast counters grow, over the last seconds. They must be noted once in some seconds.
+    """How fast counters grow, over the last seconds. `note` must be called every few seconds, at most once a second.
 
     Args:
         windows: The lengths of time, in seconds, that rates cover.
@@ -93,7 +93,7 @@ class LastMinute:
         counts = [histogram.counts for histogram in histograms]
         self._largest = max((histogram.largest for histogram in histograms), default=0.0)
         present = [sum(column) for column in zip(*counts, strict=True)] or self._past[0]
-        self._past.extend(repeat(present, min(seconds, WINDOW + 1)))
+        self._past.extend(repeat(present, seconds))
 
     def summary(self) -> dict[str, float] | None:
         """Return ``p50``, ``p95``, ``p99`` in seconds, and ``count``; None if there were no values.

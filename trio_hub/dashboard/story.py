@@ -127,7 +127,7 @@ def _result(record: TaskRecord, content: Any, output: Any) -> str | None:
         return text
     try:
         size = sum(map(len, record.result_buffers or ()))
-    except StoreError as error:  # they are lost
+    except StoreError as error:  # the buffers are lost
         return str(error)
     return f"{size} bytes, pickled by the engine" if size else None
 

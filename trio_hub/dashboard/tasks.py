@@ -25,9 +25,9 @@ MAX_LOOKED_AT = 20_000
 MAX_ERROR = 200
 """The maximum length of the type and of the text of an error in a row, in characters."""
 KEYS = ("label", "queue", "submitted", "started", "completed", "engine_uuid", "client_uuid")
+FULL_KEYS = (*KEYS, "header", "result_content")
 UNFINISHED = ("queued", "waiting", "paused", "running")
 """The states of unfinished tasks."""
-FULL_KEYS = (*KEYS, "header", "result_content")
 
 
 async def find_tasks(search: Search, limit: int = 100, before: str | None = None) -> dict[str, Any]:
@@ -78,7 +78,8 @@ class Search:
         hub, watch: The hub and its observer.
         query: A query in the hub's query language; None for all tasks.
         text: A text that the msg_id, the label, the client's session or the engine's uuid contains, in any case.
-        state: One of `UNFINISHED`; empty for tasks in any state. The records do not have these states, only the hub.
+        state: One of `UNFINISHED`; empty for tasks in any state. Only the hub knows these states: a query of the
+            records cannot tell them apart.
     """
 
     def __init__(self, hub: RunningHub, watch: Watch, query: Any = None, text: str = "", state: str = "") -> None:

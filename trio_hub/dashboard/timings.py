@@ -58,17 +58,17 @@ async def watch_loop(
 
     Args:
         lag: Counts how late the task wakes up, in seconds.
-        tick: Is called after each measurement, with the number of seconds. So work that is due in each period needs no
+        tick: Is called after each measurement, with the lag in seconds. So work that is due in each period needs no
             task of its own, which would wake an idle process more often.
         period: Seconds between two measurements.
-        rest: Is awaited before each period. It may wait as long as nobody needs measurements, so that an idle process
-            sleeps longer.
+        rest: Is awaited before each period, and may wait while nobody needs measurements, so that an idle process
+            sleeps longer. The period begins when the rest is over.
     """
     due = trio.current_time()
     while True:
-        before = trio.current_time()
+        began = trio.current_time()
         await rest()
-        due += trio.current_time() - before + period
+        due += trio.current_time() - began + period
         await trio.sleep_until(due)
         late = trio.current_time() - due
         lag.observe(late)

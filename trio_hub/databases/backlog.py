@@ -15,7 +15,7 @@ class Backlog:
 
     Args:
         bound: The approximate size, in bytes, above which the backlog is crowded. Above twice the bound, records are
-            given up. One change counts as at most a quarter of the bound, so that one large record alone does not crowd
+            given up. Above an eighth of it, the backlog is large: it is to be written without delay. One change counts as at most a quarter of the bound, so that one large record alone does not crowd
             the backlog.
 
     Attributes:
@@ -24,10 +24,11 @@ class Backlog:
             `replace` is called for them.
         frozen_weight: The sum of the weights of the frozen layers, in bytes.
         limit: The weight, in bytes, above which `grown` is to be called.
+        large: Whether the weight exceeded an eighth of the bound, and has not fallen below that since.
         crowded: Whether the weight exceeded the bound, and has not fallen to three quarters of the bound since.
     """
 
-    __slots__ = ("bound", "busy", "crowded", "frozen", "frozen_weight", "limit", "most", "open")
+    __slots__ = ("bound", "busy", "crowded", "frozen", "frozen_weight", "large", "limit", "most", "open")
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
@@ -36,7 +37,8 @@ class Backlog:
         self.frozen: list[Layer] = []
         self.frozen_weight = 0
         self.busy = 0
-        self.limit = bound
+        self.limit = bound // 8
+        self.large = False
         self.crowded = False
 
     def __len__(self) -> int:
@@ -98,10 +100,14 @@ class Backlog:
         self._shrunk()
 
     def grown(self) -> int:
-        """Handle a weight above the limit: above the bound, the backlog is crowded.
+        """Handle a weight above the limit: the backlog is large, and above the bound, it is crowded.
 
         Above twice the bound, finished records are given up. Returns the number of records that were given up.
         """
+        self.large = True
+        if self.weight <= self.bound:
+            self.limit = self.bound
+            return 0
         self.crowded = True
         if self.weight > 2 * self.bound:
             return self._relieve()
@@ -112,7 +118,8 @@ class Backlog:
         """Handle a smaller weight: at three quarters of the bound, the backlog is not crowded any more."""
         if self.weight <= self.bound * 3 // 4:
             self.crowded = False
-            self.limit = self.bound
+            self.large = self.weight > self.bound // 8
+            self.limit = self.bound if self.large else self.bound // 8
         elif self.crowded and self.weight <= 2 * self.bound:
             self.limit = 2 * self.bound
 

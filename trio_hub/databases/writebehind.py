@@ -53,7 +53,7 @@ class WriteBehindStore:
     Args:
         backend: The database. Only this store may use it.
         delay: Seconds that a change may wait for others to be written with it. If it is 0, changes wait only while the
-            previous batch is being written.
+            previous batch is being written, and they never wait while more than an eighth of `max_backlog` is pending.
         max_backlog: The approximate bytes of pending changes above which the store is ``crowded``. One change counts as
             at most a quarter of this.
         keep: The limits for finished records; None for no limits.
@@ -166,6 +166,7 @@ class WriteBehindStore:
 
     def _grown(self) -> None:
         given_up = self._pending.grown()
+        self._writer.hurry()
         self._writer.not_persisted += given_up
         now = trio.current_time()
         if given_up and (self._told_at is None or now >= self._told_at + TELL_EVERY):

@@ -42,7 +42,8 @@ class Writer:
     Args:
         backend: The database.
         pending: The changes to be written.
-        delay: Seconds that a change may wait for others to be written with it.
+        delay: Seconds that a change may wait for others to be written with it. Changes do not wait while the backlog
+            is large.
         failures: Counts errors of calls after a commit.
 
     Attributes:
@@ -72,6 +73,7 @@ class Writer:
         self._failures = failures
         self._threads = trio.CapacityLimiter(1)
         self._awake = trio.Event()  # set when there are changes to write, or the store is closed
+        self._hurried = trio.Event()  # set when the backlog is large, or the store is closed
         self._pause = FIRST_PAUSE
         self._works_again = trio.Event()
         # Calls passed to `after_commit` that are to be made now.
@@ -82,10 +84,15 @@ class Writer:
         """Have the writer write soon, since changes are pending now."""
         self._awake.set()
 
+    def hurry(self) -> None:
+        """Have the writer write without delay, since the backlog is large."""
+        self._hurried.set()
+
     def close(self) -> None:
         """Stop writing."""
         self.closed.set()
         self._awake.set()
+        self._hurried.set()
         self._works_again.set()
 
     def refuse_if_closed(self) -> None:
@@ -135,9 +142,10 @@ class Writer:
         while not self._pending.layers() and not self.closed.is_set():
             self._awake = trio.Event()
             await self._awake.wait()
-        if self._delay and self.last_error is None:
+        if self._delay and self.last_error is None and not self._pending.large and not self.closed.is_set():
+            self._hurried = trio.Event()
             with trio.move_on_after(self._delay):
-                await self.closed.wait()
+                await self._hurried.wait()
 
     async def commit(self) -> None:
         """Write the changes that are pending now.

@@ -23,8 +23,11 @@ FIRST_DELAY = 0.02
 """Seconds that output waits for more, unless the call ends before: a loop that prints makes 50 messages a second."""
 RETRY = 0.01
 """Seconds until output that ZeroMQ did not take is offered again."""
-QUIET_CLIENT = b'"trio-hub-client"'
-"""The user in requests of `trio_hub.connect`, which does not listen to output, so that it needs no idle status."""
+QUIET_CLIENT = b'"trio-hub-client'
+"""How the username begins in requests of `trio_hub.connect`: it may go on with ``/`` and the name of a user.
+
+That client does not listen to output, so that it needs no idle status.
+"""
 
 
 class RequestMetadata(msgspec.Struct, frozen=True, gc=False):
@@ -189,7 +192,7 @@ class Dispatcher:
         printed = self._printed
         if printed.is_held and not printed.is_empty:
             self._stuck = True
-            self._due.set()
+            printed.wake()
             return False
         while (piece := printed.take()) is not None:
             if isinstance(piece, Text):

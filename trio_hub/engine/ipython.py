@@ -177,8 +177,9 @@ class Kernel:
         }
 
     def sent(self, stream: Any, message: dict[str, Any], ident: Any, buffers: list[Any]) -> None:
-        """Take a message that ipykernel sends."""
+        """Take a message that ipykernel sends. Raises `TypeError` if it has an object that cannot be packed."""
         if stream == SHELL:
+            self.worker.packer.pack(message["content"])  # fails here, where the error becomes the answer
             self._answer = Answer(message["content"], buffers, message["metadata"])
         else:
             self.publish(message["msg_type"], message["content"], ident, buffers)

@@ -35,12 +35,12 @@ class Job:
 
     - ``message``: the request. ``msg_id`` and ``msg_type`` are fields of its header.
     - ``channel``: ``shell`` or ``control``: where the answer goes.
-    - ``started``, ``seconds``: when the job began, as ISO 8601 text, and how long it took.
-    - ``answer``: set when the job is done; None if nobody is to be answered;
+    - ``started``: when the job began, as ISO 8601 text.
+    - ``answer``: set when the job is done; None if nobody is to be answered.
     - ``interrupted``: whether an interrupt came for it before it began.
     """
 
-    __slots__ = ("_claim", "answer", "channel", "interrupted", "message", "msg_id", "msg_type", "seconds", "started")
+    __slots__ = ("_claim", "answer", "channel", "interrupted", "message", "msg_id", "msg_type", "started")
 
     def __init__(self, message: Message, channel: str) -> None:
         self.message = message
@@ -48,7 +48,6 @@ class Job:
         self.msg_type = message.header.msg_type
         self.channel = channel
         self.started = ""
-        self.seconds = 0.0
         self.answer: Answer | None = None
         self.interrupted = False
         self._claim = threading.Lock()

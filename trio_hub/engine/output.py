@@ -77,7 +77,10 @@ Piece: TypeAlias = Text | Publication
 
 
 class Printed:
-    """The output that is not sent yet. Any thread may add to it; the thread of the sockets takes from it.
+    """The output that is not sent yet. Any thread may add to it; the thread that has the turn takes from it.
+
+    A signal handler or a finalizer of user code may print at any moment, also while its thread changes this object. So
+    the lock can be taken again by its thread, and each change leaves the object whole before it makes a further call.
 
     Args:
         wake: called when there is something to be taken, after there was nothing. Any thread may call it.
@@ -87,7 +90,7 @@ class Printed:
         self.wake = wake
         self._pieces: deque[Piece] = deque()
         self._size = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())
         self._closed = False
         self._held = False
         self._dropped: dict[tuple[str, bytes], int] = {}
@@ -111,27 +114,33 @@ class Printed:
 
     def _add(self, piece: Piece) -> None:
         in_main = threading.get_ident() == self._main
-        self._in_add = self._in_add or in_main
+        if not in_main or self._in_add:  # in the main thread, a handler or finalizer has interrupted an outer `_add`
+            self._append(piece, in_main)
+            return
+        self._in_add = True
         try:
-            with self._changed:
-                while self._must_wait(in_main):
-                    self._changed.wait(LOOK_FOR_SIGNALS)
-                if self._closed:
-                    return
-                was_empty = not self._size
-                if self._held:
-                    self._keep(piece)
-                else:
-                    self._pieces.append(piece)
-                    self._size += _size(piece)
-            if was_empty:
-                self.wake()
+            self._append(piece, in_main)
         finally:
-            if in_main:
-                self._in_add = False
-                if self._deferred is not None:
-                    deferred, self._deferred = self._deferred, None
-                    raise deferred
+            self._in_add = False
+            if self._deferred is not None:
+                deferred, self._deferred = self._deferred, None
+                raise deferred
+
+    def _append(self, piece: Piece, in_main: bool) -> None:
+        size = _size(piece)
+        with self._changed:
+            while self._must_wait(in_main):
+                self._changed.wait(LOOK_FOR_SIGNALS)
+            if self._closed:
+                return
+            was_empty = not self._size
+            if self._held:
+                self._keep(piece, size)
+            else:
+                self._pieces.append(piece)
+                self._size += size
+        if was_empty:
+            self.wake()
 
     def _must_wait(self, in_main: bool) -> bool:
         full = self._size > MAX_WAITING and not self._closed and threading.get_ident() != self.owner
@@ -172,7 +181,8 @@ class Printed:
             piece = self._pieces.popleft()
             if isinstance(piece, Text):
                 piece = piece._replace(text=self._joined(piece))
-            self._size -= _size(piece)
+            size = _size(piece)
+            self._size -= size
             if self._size <= MAX_WAITING:
                 self._changed.notify_all()
         return piece
@@ -190,9 +200,10 @@ class Printed:
 
     def put_back(self, piece: Piece) -> None:
         """Undo a `take`: the piece could not be sent."""
+        size = _size(piece)
         with self._changed:
             self._pieces.appendleft(piece)
-            self._size += _size(piece)
+            self._size += size
 
     # While the hub is away
 
@@ -213,14 +224,17 @@ class Printed:
         with self._changed:
             self._held = False
 
-    def _keep(self, piece: Piece) -> None:
+    def _keep(self, piece: Piece, size: int) -> None:
         """Append a piece, or join it with the last one: many short pieces take far more memory than their text."""
         last = self._pieces[-1] if self._pieces else None
+        joined: Piece | None = None
         if isinstance(piece, Text) and isinstance(last, Text) and last[:2] == piece[:2] and len(last.text) < SHORT:
-            self._pieces[-1] = last._replace(text=last.text + piece.text)
+            joined = last._replace(text=last.text + piece.text)
+        if joined is not None and self._pieces[-1] is last:  # no handler or finalizer has printed meanwhile
+            self._pieces[-1] = joined
         else:
             self._pieces.append(piece)
-        self._size += _size(piece)
+        self._size += size
         self._make_room()
 
     def _make_room(self) -> None:
@@ -238,7 +252,8 @@ class Printed:
                 self._pieces.appendleft(piece._replace(text=piece.text[excess:]))
                 size = excess
             key = (piece.name if isinstance(piece, Text) else "stdout", piece.parent)
-            self._dropped[key] = self._dropped.get(key, 0) + size
+            self._dropped.setdefault(key, 0)
+            self._dropped[key] += size
             self._size -= size
         self._pieces.extendleft(reversed(spared))
 

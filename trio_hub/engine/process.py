@@ -17,6 +17,7 @@ import trio
 
 from ..errors import HubError
 from ..logs import get_logger
+from ..memory import keep_freed
 from ..wire.packers import packer_named
 from .address import HubAddress, profile_directory, read_address, wait_for_file
 from .engine import Engine
@@ -89,6 +90,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         to_nanny: a descriptor to which the engine writes its state, if it has a nanny.
         lifeline: a descriptor that is at its end of file when the nanny has died.
     """
+    keep_freed()
     _close_input()
     faulthandler.enable(os.dup(2))
     redirection = Redirection()
@@ -123,9 +125,9 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         _start_up(options, worker)
         try:
             worker.run()
-        except InterruptedTurn as error:
+        except InterruptedTurn:
             with suppress(Exception):  # user code may have closed the log
-                log.critical("the engine has failed", error=error)
+                log.critical("the engine has failed", exc_info=True)
             os._exit(FAILED)  # without unregistering: the nanny tells the hub
     _end(sockets, printed, redirection, thread)
 

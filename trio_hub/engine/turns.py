@@ -133,8 +133,9 @@ class ShellReader:
 
     def collect(self) -> None:
         """Receive all requests that have come."""
-        if self._channel is not None and self._channel.is_readable():
-            self._channel.drain()
+        channel = self._channel
+        while channel is not None and channel.is_readable():
+            channel.drain()  # a part of a long message, or all messages up to one
 
     # In any thread
 
@@ -148,10 +149,11 @@ class ShellReader:
     # In the main thread
 
     def wait(self, has_work: Callable[[], Any]) -> None:
-        """Receive a request if one has come. If there is no work then, wait until there may be some."""
+        """Receive until there is work. If no message is left before that, wait until there may be some."""
         with self._turn:
             channel = self._channel
-            if channel is not None and channel.is_readable():
+            # A message may give no work, for instance a replay. The next one may be there already, without an edge.
+            while channel is not None and not has_work() and channel.is_readable():
                 channel.drain(1)
             if has_work():
                 return

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -90,7 +89,6 @@ class Worker:
         self.printed.parent = job.message.raw_header
         self._running = job
         job.started = datetime.now(UTC).isoformat()
-        began = monotonic()
         try:
             self._interruptible = True
             if job.interrupted:
@@ -110,7 +108,6 @@ class Worker:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # user code may have put anything there
                 stream.flush()
-        job.seconds = monotonic() - began
         self.jobs.finish(job, answer)
 
     def _answer(self, job: Job) -> Answer | None:

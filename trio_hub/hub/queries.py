@@ -192,9 +192,8 @@ class Queries:
             if pending is not None:
                 raise IndexError(f"msg pending: {pending!r}")
             engine_ids = content.get("engine_ids")
-            engines = (
-                [] if engine_ids in (None, []) else _named_engines(self._engines, engine_ids)
-            )  # 0 is an engine's id
+            names_engines = engine_ids not in (None, [])  # 0 is an engine's id
+            engines = _named_engines(self._engines, engine_ids) if names_engines else []
             queries = [{"msg_id": {"$in": msg_ids}}] if msg_ids else []
             queries += [{"engine_uuid": engine.uuid, "completed": {"$ne": None}} for engine in engines]
         purged = 0

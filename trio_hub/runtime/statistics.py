@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from ..config import DatabaseURL
@@ -199,10 +197,6 @@ def _size(database: DatabaseURL) -> int | None:
     """Return the size in bytes of an SQLite file, its log and its large buffers; None if the database is no file."""
     if database.path is None:
         return None
-    from ..databases.sqlite.segments import SegmentFiles  # imported late: only some hubs need it
+    from ..databases.sqlite.segments import size_on_disk  # imported late: only some hubs need it
 
-    size = SegmentFiles(database.path).size()
-    for end in ("", "-wal"):
-        with suppress(OSError):
-            size += os.stat(f"{database.path}{end}").st_size
-    return size
+    return size_on_disk(database.path)

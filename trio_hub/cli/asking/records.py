@@ -33,8 +33,9 @@ __all__ = [
 ]
 
 STATES = ("queued", "waiting", "paused", "running", "ok", "failed", "aborted")
-"""The states of a request: it waits for an engine; for other requests; for its next attempt; it was sent to an engine;
-and the three outcomes."""
+"""The states of a request. ``queued``: it waits for an engine. ``waiting``: it waits for the requests on which it
+depends. ``paused``: it waits for its next attempt. ``running``: it was sent to an engine. The others are the outcomes
+of finished requests."""
 UNSENT = {"queued", "waiting", "paused"}
 """The states of requests that no engine has. Records do not tell these states apart, only a trio-hub does."""
 ROW_KEYS = (
@@ -122,7 +123,7 @@ async def find_latest(
 ) -> list[dict[str, Any]]:
     """Return the latest matching records in order: at least `enough`, or all of them, or all since a date.
 
-    `choose` may return only some of the records that the hub has found.
+    `choose` gets records that the hub has found, and returns those that match.
 
     The hub is asked for longer and longer periods before now, each time only for the new part, until there are enough
     records. So the hub reads few unneeded records, however large its database is.
@@ -143,7 +144,7 @@ async def find_latest(
 
 
 def state_of(record: Mapping[str, Any]) -> str:
-    """Return the state of a request, one of `STATES`. `tell_states` must have been called for it."""
+    """Return the state of a request, one of `STATES`. `tell_states` must have been called for its record."""
     if record["completed"] is None:
         return record.get("state") or ("queued" if record["engine_uuid"] is None else "running")
     status = (record.get("result_content") or {}).get("status")
@@ -153,18 +154,19 @@ def state_of(record: Mapping[str, Any]) -> str:
 async def tell_states(client: Client, records: Iterable[dict[str, Any]]) -> None:
     """Add ``state`` to the records of unfinished requests without an engine, if the hub tells these states apart.
 
-    Such a request is queued, waiting or paused. But a broadcast whose answers are gathered has no engine of its own,
-    and runs. An ipcontroller does not tell these states: for its requests, `state_of` says ``queued``.
+    Most of these requests are queued, waiting or paused. But a broadcast whose answers the hub gathers is running,
+    although its record has no engine. An ipcontroller does not tell the states: for its requests, `state_of` says
+    ``queued``.
     """
-    unsent = {record["msg_id"]: record for record in records if record["completed"] is record["engine_uuid"] is None}
-    if not unsent:
-        return
+    unassigned = {
+        record["msg_id"]: record for record in records if record["completed"] is None and record["engine_uuid"] is None
+    }
     try:
-        details = await client.details(list(unsent))
+        details = await client.details(list(unassigned))
     except RemoteError:  # an older hub
         return
     for msg_id, detail in details.items():
-        unsent[msg_id]["state"] = detail.get("state")
+        unassigned[msg_id]["state"] = detail.get("state")
 
 
 def row_of(record: Mapping[str, Any], engines: Mapping[int, str]) -> dict[str, Any]:

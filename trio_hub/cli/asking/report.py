@@ -70,7 +70,7 @@ async def collect(where: Where) -> dict[str, Any]:
     from ...config import load_config
     from ...errors import ConfigError
     from ...runtime.about import plain_settings, versions
-    from ..showing import origins
+    from ..showing import option_labels, origins
     from .doctor import examine
 
     document: dict[str, Any] = {
@@ -85,8 +85,7 @@ async def collect(where: Where) -> dict[str, Any]:
         document["settings here"] = str(error)
     else:
         document["settings here"] = plain_settings(config)
-        given = {name: f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None}
-        document["sources of settings here"] = origins(config, given, os.environ, None)
+        document["sources of settings here"] = origins(config, option_labels(chosen), os.environ, None)
         directory = config.profile_dir
     document["hub"] = await ask_hub(where)
     document["log files"] = {} if directory is None else dict(last_lines(directory / "log"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["task", "tasks", "why_waiting"]
 
-UNFINISHED = {"queued", "waiting", "paused", "running"}
+UNFINISHED = UNSENT | {"running"}
 NARROW = 120
 """A terminal with at least this many columns has room for labels and errors in the table of requests."""
 INDENT = 4

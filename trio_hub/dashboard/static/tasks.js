@@ -12,7 +12,7 @@ const PERIOD = 3; // seconds
 const PAGE = 100;
 const ENOUGH = 25; // the least number of rows to show at once, if there are so many
 const PARTS = 20; // the maximum number of answers to wait for until there are enough rows
-/** The hub's query for each state. Only the hub tells queued, waiting, paused and running tasks apart, not records. */
+/** By state: its title in the form, and the query for its records. */
 const STATES = {
   "": ["any state", {}],
   unfinished: ["unfinished", { completed: null }],
@@ -25,6 +25,7 @@ const STATES = {
   aborted: ["aborted", { "result_content.status": "aborted" }],
 };
 
+/** Records do not tell these states apart, but the hub does. So a search sends the state to the hub, with the query. */
 const BY_HUB = ["queued", "waiting", "paused", "running"];
 
 /** Return the query of a form: the written query combined with the state. Throws a SyntaxError with the reason. */

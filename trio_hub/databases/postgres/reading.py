@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -87,22 +87,17 @@ class PostgresReader:
             )
             while rows := cursor.fetchmany(10 * ROWS):
                 self._go_on()
-                for submitted, arrival, msg_id in rows:
-                    moment = None if submitted is None else submitted.replace(tzinfo=UTC)
-                    found.append((place_of(moment, arrival), from_text(msg_id)))
+                found += [(_place(submitted, arrival), from_text(msg_id)) for submitted, arrival, msg_id in rows]
         return found
 
     def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
         """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the history."""
         unknown, moment, arrival = (True, None, LAST_ARRIVAL) if before is None else before
-        found: list[tuple[Place, str]] = []
-        if unknown:
-            found += self._backwards("submitted IS NULL AND arrival < %s", [arrival], limit, skip)
-            where, values = "submitted IS NOT NULL", list[Any]()
-        else:
-            where, values = "(submitted, arrival) < (%s, %s)", [moment, arrival]
+        if not unknown:
+            return self._backwards("(submitted, arrival) < (%s, %s)", [moment, arrival], limit, skip)
+        found = self._backwards("submitted IS NULL AND arrival < %s", [arrival], limit, skip)
         if len(found) < limit:
-            found += self._backwards(where, values, limit - len(found), skip)
+            found += self._backwards("submitted IS NOT NULL", [], limit - len(found), skip)
         return found
 
     def _backwards(
@@ -120,8 +115,7 @@ class PostgresReader:
                 for submitted, arrival, msg_id in rows:
                     text = from_text(msg_id)
                     if text not in skip:
-                        moment = None if submitted is None else submitted.replace(tzinfo=UTC)
-                        found.append((place_of(moment, arrival), text))
+                        found.append((_place(submitted, arrival), text))
         return found[:limit]
 
     def count(self) -> int:
@@ -216,3 +210,8 @@ class PostgresReader:
         except BaseException:
             self._begun = False
             raise
+
+
+def _place(submitted: datetime | None, arrival: int) -> Place:
+    """Return the place of a row in the history."""
+    return place_of(None if submitted is None else submitted.replace(tzinfo=UTC), arrival)

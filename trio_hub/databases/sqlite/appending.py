@@ -29,7 +29,7 @@ __all__ = ["SegmentWriter"]
 log = get_logger("trio_hub.runtime")
 
 SEGMENT = 1 << 28
-"""The bytes from which on a segment is full. If segments were smaller, finding their total size would take long."""
+"""A segment is full if it has at least this number of bytes. With smaller ones, summing up their sizes takes longer."""
 BUFFER = 1 << 20
 """The maximum number of bytes that are written at a time."""
 _BLOCK = 4096  # a multiple of the blocks of each usual disk and file system
@@ -63,8 +63,9 @@ class SegmentWriter:
         synchronous: Whether `appended` waits for the disk.
 
     Attributes:
-        files: The names of the segments, for readers.
-        snapshots: Has to be told when readers begin and end, and which segments have freed space.
+        files: The files of the segments.
+        snapshots: The snapshots of readers, and the freed space. Readers tell it when they begin and end, and the
+            caller tells it after each commit which segments have freed space.
         number: The number of the current segment. The caller writes it to the account, in the transaction of the batch.
     """
 
@@ -230,7 +231,7 @@ class SegmentWriter:
     # Giving back
 
     def _look_around(self) -> None:
-        """Warn of missing segments. Any other may have free space that the previous hub has not given back."""
+        """Warn of missing segments. Each existing one may have free space that the previous hub has not given back."""
         there = set(self.files.numbers(self.number))
         missing = {number for (number,) in self._connection.execute(_USED)} - there
         if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -19,6 +18,7 @@ from ..columns import date_column, text_column
 from .appending import SegmentWriter
 from .file import FileLock, connect, open_file, reporting
 from .reading import SQLiteReader
+from .segments import size_on_disk
 from .writing import BYTES, Statements, forget
 
 __all__ = ["SQLiteBackend", "open_sqlite"]
@@ -29,7 +29,7 @@ _TRIMMED_BYTES = 1 << 24
 # The number of free pages that are given back at a time: in a step after a purge, and now and then without a purge.
 _VACUUMED_IN_A_STEP = 250
 _VACUUMED = 1000
-# The maximum number of segments whose free space is given back now and then, and the number at which this cannot wait.
+# The maximum number of segments whose free space is given back at a time, now and then without a purge.
 _RECLAIMED = 16
 
 _STILL_COMPLETED = (
@@ -199,11 +199,7 @@ class SQLiteBackend:
 
     def size(self) -> int:
         """See `trio_hub.databases.backend.Backend.size`."""
-        total = self._segments.files.size()
-        for end in ("", "-wal"):
-            with suppress(OSError):
-                total += os.stat(f"{self.path}{end}").st_size
-        return total
+        return size_on_disk(self.path)
 
     def close(self) -> None:
         """See `trio_hub.databases.backend.Backend.close`."""

@@ -100,7 +100,7 @@ class SQLiteReader:
             found = []
             for condition in ("IS NOT NULL", "IS NULL"):
                 found += [
-                    (place_of(None if submitted is None else from_date(submitted), arrival), from_text(msg_id))
+                    (_place(submitted, arrival), from_text(msg_id))
                     for submitted, arrival, msg_id in self._connection.execute(
                         f"SELECT submitted, arrival, msg_id FROM task WHERE submitted {condition} AND note = 0 "
                         "ORDER BY submitted, arrival"
@@ -111,14 +111,12 @@ class SQLiteReader:
     def recent(self, limit: int, before: Place | None, skip: Collection[str]) -> list[tuple[Place, str]]:
         """See `trio_hub.databases.backend.Reader.recent`. Reads along the index of the times of submission."""
         unknown, moment, arrival = (True, None, LAST_ARRIVAL) if before is None else before
-        found: list[tuple[Place, str]] = []
-        if unknown:
-            found += self._backwards("submitted IS NULL AND arrival < ?", [arrival], limit, skip)
-            where, values = "submitted IS NOT NULL", list[Any]()
-        else:
-            where, values = "(submitted, arrival) < (?, ?)", [CODERS["submitted"][0](moment), arrival]
+        if not unknown:
+            values = [CODERS["submitted"][0](moment), arrival]
+            return self._backwards("(submitted, arrival) < (?, ?)", values, limit, skip)
+        found = self._backwards("submitted IS NULL AND arrival < ?", [arrival], limit, skip)
         if len(found) < limit:
-            found += self._backwards(where, values, limit - len(found), skip)
+            found += self._backwards("submitted IS NOT NULL", [], limit - len(found), skip)
         return found
 
     def _backwards(
@@ -135,7 +133,7 @@ class SQLiteReader:
                 self._go_on()
                 text = from_text(msg_id)
                 if text not in skip:
-                    found.append((place_of(None if submitted is None else from_date(submitted), arrival), text))
+                    found.append((_place(submitted, arrival), text))
                 if len(found) == limit:
                     break
         return found
@@ -271,6 +269,11 @@ class SQLiteReader:
                     continue
             pieces.setdefault((arrival, kind), []).append(data)
         return pieces, unreadable
+
+
+def _place(submitted: int | None, arrival: int) -> Place:
+    """Return the place of a row in the history."""
+    return place_of(None if submitted is None else from_date(submitted), arrival)
 
 
 def _found(rows: Iterable[StoredRecord], keys: Sequence[str], skip: Container[str]) -> Iterator[Found]:

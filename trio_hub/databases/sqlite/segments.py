@@ -22,7 +22,7 @@ from zlib import crc32
 
 from ...errors import StoreError
 
-__all__ = ["COUNTED", "ChunkLost", "ChunkPlace", "SegmentFiles", "Snapshots", "UnreadableBuffers"]
+__all__ = ["COUNTED", "ChunkLost", "ChunkPlace", "SegmentFiles", "Snapshots", "UnreadableBuffers", "size_on_disk"]
 
 # A segment number has a random part, which is different for each database, and this many bits that count.
 COUNTED = 22
@@ -122,6 +122,15 @@ class SegmentFiles:
         return ChunkLost(f"{path}: this file of large buffers {what}; stop the hub, and put back a copy of the file")
 
 
+def size_on_disk(database: Path) -> int:
+    """Return the size in bytes of an SQLite file, its log and its large buffers."""
+    total = SegmentFiles(database).size()
+    for end in ("", "-wal"):
+        with suppress(OSError):
+            total += os.stat(f"{database}{end}").st_size
+    return total
+
+
 def _read(path: Path, place: ChunkPlace) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -168,7 +177,3 @@ class Snapshots:
                     del self._freed[segment]
                     return segment
         return None
-
-    def __len__(self) -> int:
-        """Return the number of segments with freed space."""
-        return len(self._freed)

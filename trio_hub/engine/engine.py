@@ -161,7 +161,9 @@ class Engine:
                 if self.reason:
                     content["cause"] = self.reason
                 link.send("registration", self.dispatcher.session.write("unregistration_request", content))
-            link.close(LINGER_AWAY if self._misses else LINGER)
+            # A hub that has just stopped has broken its connections, and misses a ping only seconds later.
+            away = self._misses > 0 or link.is_broken("registration")
+            link.close(LINGER_AWAY if away else LINGER)
         self._receiver.close()
 
     # Connections

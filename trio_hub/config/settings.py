@@ -64,10 +64,10 @@ class HubConfig:
     )
     ip: str = _setting("127.0.0.1", rules.ADDRESS, "The address that all sockets listen on.")
     client_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for clients listen on. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for clients listen on. Empty: the address in `ip`."
     )
     engine_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for engines listen on. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for engines listen on. Empty: the address in `ip`."
     )
     location: str = _setting(
         "",
@@ -266,7 +266,8 @@ class HubConfig:
     curve_allowed_keys: Path | None = _setting(
         None,
         Rule("a file", rules.check_path, metavar="FILE"),
-        "A file with the public CURVE keys of the clients and engines that may connect, one per line. None: all may.",
+        "A file with the public CURVE keys of the clients and engines that may connect, one per line. None: all keys "
+        "may connect.",
     )
     dashboard: str | None = _setting(
         None,

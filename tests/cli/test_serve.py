@@ -262,7 +262,7 @@ def test_logs_can_be_json(tmp_path: Path) -> None:
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
     events = [json.loads(line) for line in hub.stderr]
-    assert any("limit of open files" in event["message"] for event in events)
+    assert any("limit on open files" in event["message"] for event in events)
     assert {event["level"] for event in events} <= {"debug", "info"}
 
 

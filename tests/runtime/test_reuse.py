@@ -433,7 +433,7 @@ async def test_an_id_that_makes_no_sense_costs_no_engine(tmp_path: Path, caplog:
         assert [(alive[id].host, alive[id].pid) for id in (1, 5)] == [(None, None), ("h", 9)]
         async with open_engine(hub.engine_info) as engine:
             assert engine.id == 6
-    assert "the next engine id in the file is no id" in caplog.text
+    assert "the next engine id in the file is not an id" in caplog.text
     for name in ("-1", "x", str(2**31 - 1), "3" * 100):
         assert f"an engine is not restored engine={name} " in caplog.text
 

@@ -62,7 +62,7 @@ GROUPS = {
     ],
     "Dashboard": ["dashboard", "dashboard_admin"],
     "Logs": ["log_level", "log_format"],
-    "Limits of memory and messages": [
+    "Limits on memory and messages": [
         *("queue_memory", "max_message_frames", "max_message_bytes", "subscriber_queue"),
     ],
 }

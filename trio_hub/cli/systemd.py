@@ -102,6 +102,6 @@ def _watchdog_period(microseconds: str, pid: str) -> float | None:
     if not microseconds or (pid and pid != str(os.getpid())):
         return None
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
-        log.warning("WATCHDOG_USEC is no number of microseconds: the hub sends no signs of life", value=microseconds)
+        log.warning("WATCHDOG_USEC is not a number of microseconds: the hub sends no signs of life", value=microseconds)
         return None
     return int(microseconds) / 2e6

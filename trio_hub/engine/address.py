@@ -88,7 +88,7 @@ async def read_address(text: str | bytes, source: str, options: EngineOptions) -
     for name, port in [*ports.items(), *(("broadcast", port) for port in broadcast or [None])]:
         if type(port) is not int or not 0 < port < 65536:
             raise ConnectionFileError(
-                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is no port. Use "
+                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is not a port number. Use "
                 "the file for engines, ipcontroller-engine.json, as the hub has written it."
             )
     transport, _, host = _text(info, "interface", source).partition("://")
@@ -127,7 +127,7 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     value = info.get(name)
     value = default if value is None else value
     if not isinstance(value, str):
-        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
+        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is not a text")
     return value
 
 

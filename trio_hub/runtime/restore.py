@@ -197,7 +197,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
         places = {engine_id: place for engine_id, place in _rows(path, state.get("places", {})) if _is_place(place)}
         next_id = state["next_id"]
         if type(next_id) is not int or next_id < 0:
-            log.warning("the next engine id in the file is no id", path=path, next_id=next_id)
+            log.warning("the next engine id in the file is not an id", path=path, next_id=next_id)
             next_id = 0
         local = {pid: SavedProcess(**process) for pid, process in _rows(path, state.get("local", {}))}
     except FileNotFoundError:
@@ -212,7 +212,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
 
 
 def _rows(path: Path, table: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a table of the file, by engine id. Skip a row whose name is no id, with a warning."""
+    """Yield the rows of a table of the file, by engine id. Skip a row whose name is not an id, with a warning."""
     for name, value in table.items():
         try:
             yield int(name), value

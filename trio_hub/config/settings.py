@@ -79,13 +79,14 @@ class HubConfig:
     client_ports: tuple[int, ...] = _setting(
         (),
         rules.PORTS,
-        "TCP ports for the sockets for clients, used before those of `ports`. If both are empty, the system chooses.",
+        "TCP ports for the sockets for clients, used before the ports in `ports`. If both are empty, the system "
+        "chooses.",
     )
     engine_ports: tuple[int, ...] = _setting(
         (),
         rules.PORTS,
-        "TCP ports for the sockets for engines and for registration, used before those of `ports`. If both are empty, "
-        "the system chooses.",
+        "TCP ports for the sockets for engines and for registration, used before the ports in `ports`. If both are "
+        "empty, the system chooses.",
     )
     ssh_server: str = _setting(
         "",

@@ -8,7 +8,7 @@ the database, for these reasons:
 - two hubs may share a database, but never a profile;
 - a file of 200 kB each minute costs the database nothing, even if the database is a distant server.
 
-The file is written anew each minute, within seconds of an event, and when the dashboard ends. So a hub that is killed
+The file is replaced each minute, within seconds of an event, and when the dashboard ends. So a hub that is killed
 loses the last minute of the series at most.
 """
 
@@ -99,7 +99,9 @@ class History:
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError, RecursionError) as error:
-            log.warning("cannot read the history of the dashboard, which begins anew", file=str(path), error=error)
+            log.warning(
+                "cannot read the history of the dashboard, so an empty history replaces it", file=str(path), error=error
+            )
             return
         now = self._clock()
         if saved.version != VERSION or saved.t > now:

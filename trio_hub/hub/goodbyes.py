@@ -38,7 +38,7 @@ class Goodbyes:
         self._notices = notices
         self._engines = engines
         self.doubted: set[EngineConnector] = set()
-        """The engines whose hearts the hub has asked, and whose answers it awaits."""
+        """The engines that have sent an unregistration which the hub doubts, and whose hearts the hub has asked."""
 
     def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
         """Unregister an engine that asks to leave, also while it is registering.

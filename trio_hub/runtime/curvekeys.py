@@ -88,7 +88,7 @@ def _unusable(path: Path, what: str) -> ConfigError:
     return ConfigError(
         f"the connection files in {path.parent} name a public CURVE key, and the file {path}, which should hold the "
         f"secret key that belongs to it, {what}. Put the right file back, or set curve_secretkey, or remove both "
-        "connection files to begin anew; clients and engines then need the new ones."
+        "connection files, so that the hub writes new ones; clients and engines then need the new files."
     )
 
 

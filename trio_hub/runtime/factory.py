@@ -274,7 +274,8 @@ class HubFactory:
             if not self._bind_all(socket, addresses, port):
                 raise ConfigError(
                     f"port {port}, which the connection files in {self._known.where} give to {key!r}, is in use: is "
-                    "a hub running there already? Stop what uses it, or remove both files to begin anew."
+                    "a hub running there already? Stop what uses the port, or remove both files, so that the hub "
+                    "writes new ones."
                 )
             return port
         own: tuple[int, ...] = self.config.client_ports if side == "client" else self.config.engine_ports

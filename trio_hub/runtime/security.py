@@ -67,7 +67,7 @@ def secure(config: HubConfig, known: Known | None) -> Security:
     if known is not None and keys.public != known.curve_serverkey:
         raise ConfigError(
             f"curve_secretkey does not belong to the public key in the connection files in {known.where}: set the "
-            "secret key that does, or remove both files to begin anew"
+            "secret key that does, or remove both files, so that the hub writes new ones"
         )
     engine_keys = CurveKeys.fresh()
     if config.curve_allowed_keys is None:

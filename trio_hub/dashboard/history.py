@@ -36,7 +36,7 @@ PERIOD, SOON = 60.0, 5.0
 """Seconds between two writes of the file: usually, and if there is something new in the journal."""
 VERSION = 1
 ENDED = ("killed by ", "exit code ")
-"""The beginnings of the causes that a nanny of trio_hub gives for an engine that has not said goodbye."""
+"""The beginnings of the causes that a nanny of trio_hub gives for an engine that ended without unregistering."""
 
 
 class _Saved(msgspec.Struct):
@@ -174,7 +174,7 @@ def cause_of(hub: RunningHub, uuid: str) -> str:
 
 
 def left_in_order(hub: RunningHub, event: EngineUnregistered) -> bool:
-    """Return whether an engine that has gone was told to end, or has said goodbye itself."""
+    """Return whether an engine that has gone was told to end, or has unregistered itself."""
     if hub.is_stopping or event.reason == "shutdown":
         return True
     engine = hub.core.engines.gone.of(event.uuid.encode("utf-8", "replace"))

@@ -104,7 +104,7 @@ class Journal:
 
     Args:
         cause_of: Returns why the engine with a uuid has gone, as far as that is known.
-        left_in_order: Returns whether an engine that has gone was told to end, or has said goodbye.
+        left_in_order: Returns whether an engine that has gone was told to end, or has unregistered itself.
         clock: Returns the time in Unix seconds.
     """
 

@@ -1,9 +1,9 @@
-"""Goodbyes: requests to unregister an engine, from the engine itself or from others, and whether the hub believes them.
+"""Requests to unregister an engine, from the engine itself or from others, and whether the hub believes them.
 
-A goodbye may come late, when another engine has the id that it names: after a restart, the hub may give the same ids
-again, and an engine may ask for an id. A stock engine's identity is its uuid, so its goodbye names the uuid; its nanny
-sends only the id. So when a goodbye names only an id, the hub asks the heart of the engine that has the id now, and
-believes the goodbye if the heart does not answer.
+Such a request may come late, when another engine has the id that it names: after a restart, the hub may give the same
+ids again, and an engine may ask for an id. A stock engine's identity is its uuid, so its request names the uuid; its
+nanny sends only the id. So when a request names only an id, the hub pings the heart of the engine that has the id now,
+and believes the request if the heart does not answer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Goodbyes:
         self.doubted.add(engine)
 
     def heart_asked(self, engine: EngineConnector, *, answered: bool) -> None:
-        """Unregister an engine after a goodbye that named only its id, unless its heart has answered.
+        """Unregister an engine after a request that named only its id, unless its heart has answered.
 
         If the engine is alive after all, it is usable again when its heart is heard.
         """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Cleaner", "tail"]
 
 PAUSE, LONGEST_PAUSE = 0.1, 1.0
-"""Seconds between two looks at the output: at first, and after a time without output."""
+"""Seconds between two queries for the output: at first, and after a time without output."""
 SHARE = 20
 """The pause between two queries is at least this many times as long as the hub took to answer the last query.
 

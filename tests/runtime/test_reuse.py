@@ -133,7 +133,10 @@ async def test_settings_that_the_files_overrule_are_told(tmp_path: Path, caplog:
         'setting="client_ports or ports" value=',
     ):
         assert name in text
-    assert "a setting has no effect, since the connection files differ from it; remove both files" in text
+    assert (
+        "a setting has no effect, since the connection files differ from it; to use the setting, remove both files"
+        in text
+    )
     assert "location" not in text
 
 

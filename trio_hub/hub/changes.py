@@ -21,7 +21,7 @@ from .notices import Notices
 __all__ = ["MOST", "RECENT", "EngineChanges"]
 
 RECENT = timedelta(seconds=60)
-"""The maximum age of a change that a new subscriber is told."""
+"""The maximum age of the changes about which a new subscriber is notified."""
 MOST = 1_000
 """The maximum number of changes that are kept. Only the latest change of each engine id is kept."""
 AHEAD = timedelta(seconds=2)

@@ -1,4 +1,4 @@
-"""IOPub: passes the messages that engines publish on to all clients, and records output."""
+"""IOPub: passes on to all clients the messages that engines publish, and records output."""
 
 from __future__ import annotations
 

@@ -303,7 +303,9 @@ class HubFactory:
             if self._bind_all(socket, addresses[1:], port):
                 return port
             socket.unbind(endpoint)
-        raise ConfigError(f"ip: no port was found that is free at {' and '.join(addresses)}: give some, with ports")
+        raise ConfigError(
+            f"ip: no port was found that is free at {' and '.join(addresses)}: name free ports, with ports"
+        )
 
     def _bind_all(self, socket: zmq.Socket[Any], addresses: list[str], port: int) -> bool:
         """Bind to a port at all addresses. If it is in use at one of them, bind to none, and return False."""

@@ -156,11 +156,17 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
             nursery.start_soon(ServiceManager({"NOTIFY_SOCKET": address}).keep_informed, hub)
             await trio.testing.wait_all_tasks_blocked()
             assert all_told(receiver) == [
-                ["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued or waiting; connections are open"]
+                [
+                    "READY=1",
+                    "STATUS=1 engines, 2 tasks running, 7 queued or waiting; connections are open (not encrypted)",
+                ]
             ]
             for numbers, expected in (
                 (Numbers(1), []),
-                (Numbers(5), [["STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open"]]),
+                (
+                    Numbers(5),
+                    [["STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open (not encrypted)"]],
+                ),
                 (Numbers(5), []),
             ):
                 hub.numbers = numbers
@@ -194,7 +200,7 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
             for seconds in (1, STATUS_EVERY):
                 mock_clock.jump(seconds)
                 await trio.testing.wait_all_tasks_blocked()
-            status = "STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open"
+            status = "STATUS=5 engines, 2 tasks running, 7 queued or waiting; connections are open (not encrypted)"
             assert sorted(all_told(receiver)) == [[status], ["WATCHDOG=1"]]
             nursery.cancel_scope.cancel()
 
@@ -202,7 +208,10 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
 async def test_the_status_of_a_hub() -> None:
     async with within_limit(), open_hub(HubConfig()) as hub, open_engine(hub.engine_info):
         await hub.wait_engines(1)
-        assert status_of(hub.statistics()) == "1 engines, 0 tasks running, 0 queued or waiting; connections are open"
+        assert (
+            status_of(hub.statistics())
+            == "1 engines, 0 tasks running, 0 queued or waiting; connections are open (not encrypted)"
+        )
     failing: Any = Numbers(1, "the disk is full")
     assert status_of(failing).endswith("; the task database cannot be written: the disk is full")
 
@@ -220,7 +229,7 @@ def test_a_hub_tells_of_its_life_in_order(tmp_path: Path) -> None:
         with command("serve", f"--profile-dir={tmp_path / 'profile'}", *options, env=env) as hub:
             assert told(receiver) == [
                 "READY=1",
-                "STATUS=0 engines, 0 tasks running, 0 queued or waiting; connections are open",
+                "STATUS=0 engines, 0 tasks running, 0 queued or waiting; connections are open (not encrypted)",
             ]
             assert (tmp_path / "profile" / "security" / "ipcontroller-client.json").exists()
             for _ in range(3):

@@ -71,9 +71,12 @@ class Freshness:
         """The hub's time plus `AHEAD`, as of the last look at the clock."""
 
     def is_fresh(self, date: datetime | None) -> bool:
-        """Return whether the session would know an earlier copy of a request with this date.
+        """Return whether a request with this date can be trusted to be new if the session does not know its msg_id.
 
-        A date of None means that the date could not be read.
+        The session has forgotten old requests. A request that is dated before them may be a copy of one of them.
+
+        Args:
+            date: the date in the header of the request; None if it could not be read.
         """
         if self._recent.turns != self._turns:
             self._turn()
@@ -166,7 +169,8 @@ class Admission:
         msg_type = header.msg_type
         if msg_type[-8:] != "_request" or (msg_type in self._queries and channel != "control_in"):
             if channel != "mux_in" or not msg_type.startswith("comm_"):
-                self._turn_away("not_a_request", channel, idents, msg, f"{msg_type!r} is no request for this channel")
+                text = f"{msg_type!r} is not a request for this channel"
+                self._turn_away("not_a_request", channel, idents, msg, text)
                 return False
             try:
                 self._session.remember_lasting(msg)  # comm messages get no answer and have no record

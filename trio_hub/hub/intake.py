@@ -39,7 +39,7 @@ Fetched: TypeAlias = Callable[[Task, Frames | HubError], None]
 
 
 class Intake:
-    """Records new requests, and keeps queued tasks within a limit of memory.
+    """Records new requests, and keeps queued tasks within a limit on memory.
 
     Args:
         host, session, store: access to channels and records.

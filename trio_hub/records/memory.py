@@ -117,7 +117,9 @@ class MemoryStore:
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.records.Store.update`."""
         if not changes.keys() <= CHANGEABLE_KEYS:
-            raise AttributeError(f"records have no changeable keys {set(changes) - CHANGEABLE_KEYS}")
+            raise AttributeError(
+                f"these keys of a record cannot be changed: {', '.join(sorted(changes.keys() - CHANGEABLE_KEYS))}"
+            )
         kept = self._records.get(msg_id)
         if kept is None:
             return

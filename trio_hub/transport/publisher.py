@@ -271,7 +271,7 @@ class Publisher(Channel):
             # libzmq then attributes each later subscription to a wrong connection.
             self._confused = True
         if self._confused:
-            self._refuse(fd, frame, "a peer sent something that is no subscription")
+            self._refuse(fd, frame, "a peer sent something that is not a subscription")
             return
         self.monitor.channel.drain()
         if fd not in self.monitor.connected:

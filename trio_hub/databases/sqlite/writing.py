@@ -157,7 +157,10 @@ def _change_plan(*keys: str) -> _ChangePlan:
 
 @lru_cache(256)
 def _body_plan(table: str, *keys: str) -> _Plan:
-    """Return the plan for a row of ``request`` or ``result``, which begins with the arrival number, and may exist."""
+    """Return the plan that writes a row of the table ``request`` or ``result``: it adds the row, or changes it.
+
+    The first value of a row is the arrival number of its task. The values of `keys` follow.
+    """
     changes = ", ".join(f"{key} = excluded.{key}" for key in keys)
     before = f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES "
     return _Plan(keys, _statements(before, 1 + len(keys), f" ON CONFLICT (task) DO UPDATE SET {changes}"))

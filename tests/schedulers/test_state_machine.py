@@ -261,7 +261,8 @@ class TaskMachine(RuleBasedStateMachine, Oracle):
             assert not worker.running
             assert worker not in self.runs_on.values()
         for session in self.scheduler.queue._sessions.values():
-            assert session, "nor a session that waits for nothing"
+            assert session.length, "nor a session that waits for nothing"
+            assert session.length == len(list(session))
             wanted = {ident for task in session for ident in task.targets or ()}
             assert session._by_engine.keys() <= wanted
 

@@ -34,7 +34,7 @@ __all__ = ["Admission", "Freshness", "sender_of"]
 AHEAD = timedelta(minutes=1)
 """How far a client's clock may be ahead of the hub's clock. The hub looks up each request with a later date."""
 KNOWN = 1 << 14
-"""The number of places in the table of the msg_ids of recent requests."""
+"""The number of places in the table of the msg_ids of recent requests. It must be a power of two."""
 LOOKED_UP_AT_A_TIME = 100
 """The maximum number of requests of one client that are looked up in one call of the store."""
 LOOK_UP_ATTEMPTS, LOOK_UP_PAUSE = 60, 1.0
@@ -181,7 +181,7 @@ class Admission:
         is_fresh = self.freshness.is_fresh(msg.date)
         # This table may forget msg_ids. It is for clients that use a msg_id twice, not a defence against strangers.
         mark = hash(header.msg_id)
-        place = mark % KNOWN
+        place = mark & (KNOWN - 1)
         is_known = self._known[place] == mark
         self._known[place] = mark
         if self._lines and (channel, idents[0]) in self._lines:

@@ -110,13 +110,15 @@ class Intake:
 
     def when_recorded(self, msg_id: str, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Make a call at once; if the hub is strict, when the request is on disk. The call must not raise."""
-        if not self.strict:
+        if self.strict:
+            self._when_committed(msg_id, partial(call, *args, **kwargs))
+        else:
             call(*args, **kwargs)
-            return
 
+    def _when_committed(self, msg_id: str, call: Callable[[], None]) -> None:
         def go_on() -> None:
             self.uncommitted.discard(msg_id)
-            call(*args, **kwargs)
+            call()
 
         self.uncommitted.add(msg_id)
         try:

@@ -40,7 +40,7 @@ class FairQueue:
 
     def lengths(self) -> dict[str, int]:
         """Return the number of queued tasks of each client session that has any."""
-        return {name: len(session) for name, session in self._sessions.items()}
+        return {name: session.length for name, session in self._sessions.items()}
 
     def push(self, task: Task) -> None:
         """Add a task at the end of its pool, or in front of the tasks with higher numbers that are queued already."""
@@ -56,7 +56,7 @@ class FairQueue:
             task = queue.take(ident)
             if task is not None:
                 self._length -= 1
-                if queue:
+                if queue.length:
                     self._sessions.move_to_end(name)
                 else:
                     del self._sessions[name]
@@ -68,7 +68,7 @@ class FairQueue:
         queue = self._sessions[task.session]
         queue.remove(task)
         self._length -= 1
-        if not queue:
+        if not queue.length:
             del self._sessions[task.session]
 
     def remove_many(self, tasks: Iterable[Task]) -> None:
@@ -80,7 +80,7 @@ class FairQueue:
             queue = self._sessions[name]
             queue.remove_many(of_session)
             self._length -= len(of_session)
-            if not queue:
+            if not queue.length:
                 del self._sessions[name]
 
     def take_confined_to(self, ident: bytes, others: Set[bytes]) -> list[Task]:
@@ -95,7 +95,7 @@ class FairQueue:
         taken: list[Task] = []
         for name, queue in list(self._sessions.items()):
             taken += queue.take_confined_to(ident, others)
-            if not queue:
+            if not queue.length:
                 del self._sessions[name]
         self._length -= len(taken)
         taken.sort(key=lambda task: task.number)
@@ -103,21 +103,19 @@ class FairQueue:
 
 
 class _SessionQueue:
-    """The tasks of one session: a pool of tasks for any engine, and a pool for each set of allowed engines."""
+    """The tasks of one session: a pool of tasks for any engine, and a pool for each set of allowed engines.
 
-    __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools")
+    ``length`` is the number of tasks.
+    """
+
+    __slots__ = ("_anyone", "_by_engine", "_not_everyone", "_pools", "length")
 
     def __init__(self) -> None:
+        self.length = 0
         self._anyone = _Pool()
         self._pools: dict[_PoolKey, _Pool] = {}
         self._by_engine: dict[bytes, dict[_PoolKey, _Pool]] = {}
         self._not_everyone: dict[_PoolKey, _Pool] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._anyone or self._pools)
-
-    def __len__(self) -> int:
-        return len(self._anyone) + sum(map(len, self._pools.values()))
 
     def __iter__(self) -> Iterator[Task]:
         yield from self._anyone
@@ -132,10 +130,16 @@ class _SessionQueue:
             existing = self._pools.get(key)
             pool = self._open(key) if existing is None else existing
         pool.push(task)
+        self.length += 1
 
     def take(self, ident: bytes) -> Task | None:
-        if not self._pools:  # any engine may run any task, as in most sessions
-            return self._anyone.pop() if self._anyone else None
+        # In most sessions, any engine may run any task.
+        task = self._take_allowed(ident) if self._pools else self._anyone.pop()
+        if task is not None:
+            self.length -= 1
+        return task
+
+    def _take_allowed(self, ident: bytes) -> Task | None:
         best = self._anyone.first if self._anyone else None
         best_key: _PoolKey | None = None
         for pools in (self._by_engine.get(ident), self._not_everyone):
@@ -155,15 +159,17 @@ class _SessionQueue:
     def remove(self, task: Task) -> None:
         if task.targets is None and not task.refused:
             self._anyone.remove(task)
-            return
-        key = (task.targets, task.refused)
-        pool = self._pools[key]
-        pool.remove(task)
-        if not pool:
-            self._close(key)
+        else:
+            key = (task.targets, task.refused)
+            pool = self._pools[key]
+            pool.remove(task)
+            if not pool:
+                self._close(key)
+        self.length -= 1
 
     def remove_many(self, tasks: list[Task]) -> None:
         gone = {task.number for task in tasks}
+        self.length -= len(gone)
         self._anyone.remove_many(gone)
         for key, pool in list(self._pools.items()):
             pool.remove_many(gone)
@@ -181,6 +187,7 @@ class _SessionQueue:
             if confined:
                 taken += self._pools[key]
                 self._close(key)
+        self.length -= len(taken)
         return taken
 
     def _open(self, key: _PoolKey) -> _Pool:
@@ -242,9 +249,11 @@ class _Pool:
         else:
             heapq.heappush(self._late, (task.number, task))
 
-    def pop(self) -> Task:
-        """Remove and return the first task."""
-        if self._late and (not self._in_order or self._late[0][0] < self._in_order[0].number):
+    def pop(self) -> Task | None:
+        """Remove and return the first task; None if there is none."""
+        if not self._late:
+            return self._in_order.popleft() if self._in_order else None
+        if not self._in_order or self._late[0][0] < self._in_order[0].number:
             return heapq.heappop(self._late)[1]
         return self._in_order.popleft()
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
-from .dependencies import TaskDependency, parse_dependency
+from .dependencies import Outcome, TaskDependency, parse_dependency
 
 __all__ = ["SentBy", "Task", "TaskState", "Timer", "Worker", "WorkerState"]
 
@@ -80,9 +80,12 @@ class Timer(Protocol):
 
 
 class Worker:
-    """An engine as the scheduler sees it: its running tasks, and when it got its last task."""
+    """An engine as the scheduler sees it: its running tasks, and when it got its last task.
 
-    __slots__ = ("feeding", "ident", "last_used", "running", "state")
+    ``succeeded`` and ``failed`` are the outcomes of the tasks that it answers.
+    """
+
+    __slots__ = ("failed", "feeding", "ident", "last_used", "running", "state", "succeeded")
 
     def __init__(self, ident: bytes, state: WorkerState = WorkerState.USABLE) -> None:
         self.ident = ident
@@ -91,6 +94,9 @@ class Worker:
         """Whether the engine is to get more of the queued tasks soon, before any new task."""
         self.running: dict[str, Task] = {}
         self.last_used = 0
+        # Made once, since making an outcome takes as long as several steps of the scheduler.
+        self.succeeded = Outcome(True, ident)
+        self.failed = Outcome(False, ident)
 
     def __repr__(self) -> str:
         state = "" if self.state is WorkerState.USABLE else f" {self.state.value}"

@@ -225,7 +225,7 @@ class TaskScheduler:
         # Queued tasks come first: otherwise a chain of dependent tasks would keep the engine to itself.
         self._feed(worker)
         if final:
-            self.ended(task.msg_id, Outcome(ok, ident))
+            self.ended(task.msg_id, worker.succeeded if ok else worker.failed)
         else:
             self._place_anew(task)
         return final

@@ -374,12 +374,15 @@ class Session:
                 self.lasting.note(signature)
 
 
+_from_iso = datetime.fromisoformat
+
+
 def parse_date(text: str | None) -> datetime | None:
     """Parse an ISO 8601 date. Return an aware date in UTC, or None for any other text. A date without a zone is UTC."""
     if not text:
         return None
     try:
-        date = datetime.fromisoformat(text)
+        date = _from_iso(text)
     except ValueError:
         return None
     if date.tzinfo is None:

@@ -84,7 +84,9 @@ class Cluster:
             "error",
         )
         hub, said = stack.enter_context(process("trio_hub", "serve", "--profile-dir", str(directory), *options))
-        assert said.readline().rstrip().endswith("encrypted" if encrypted else "open"), "the hub has not started"
+        assert said.readline().rstrip().endswith("are encrypted" if encrypted else "(not encrypted)"), (
+            "the hub has not started"
+        )
         security = directory / "security"
         engine_file = str(security / "ipcontroller-engine.json")
         engines = ("benchmarks.curve", "--engines", str(count), "--be-engines", engine_file)

@@ -2,7 +2,7 @@
 
 Retention of records, the engine state file, the dashboard and the like are services. If a service raises an unexpected
 exception, the error is logged with its traceback and counted, and the service is started again. The hub's sockets and
-their receiver are no services, since the hub cannot work without them: an error there ends the hub.
+their receiver are not services, since the hub cannot work without them: an error there ends the hub.
 """
 
 from __future__ import annotations

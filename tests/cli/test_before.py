@@ -42,7 +42,7 @@ def test_settings_that_can_be_used(tmp_path: Path, roomy: pytest.MonkeyPatch) ->
     [
         (
             {"open_files_limit": lambda: 1024},
-            r"about 115: the limit of open files is 1,024 \(ulimit -n\)\. Start fewer",
+            r"about 115: the limit on open files is 1,024 \(ulimit -n\)\. Start fewer",
         ),
         ({"_number_in": lambda path: 400}, "about 200: the system allows 400 processes, and an engine needs two"),
         ({"memory_available": lambda: 150 << 20}, "about 10: 150 MiB of memory are free, and engines need 15 MiB each"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_hub.cli.encryption import in_words
 from trio_hub.cli.ipcontroller import VERSION
 
 from .process import command, run
@@ -42,7 +43,7 @@ def test_beyond_this_machine_it_encrypts_if_asked_and_warns_if_not(
     options: list[str], connections: str, home: dict[str, str]
 ) -> None:
     with command("ipcontroller", "--ip=*", *options, env=home) as hub:
-        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {connections}$")
+        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {re.escape(in_words(connections))}$")
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
     assert ("listening without encryption" in "\n".join(hub.stderr)) is (connections == "open")

@@ -39,7 +39,7 @@ def test_no_limit_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
     with caplog.at_level(logging.INFO, "trio_hub.cli"):
         raise_open_files_limit()
-    assert caplog.messages == ["there is no limit of open files"]
+    assert caplog.messages == ["the number of open files has no limit"]
 
 
 def test_a_tiny_limit_is_not_a_negative_number_of_engines() -> None:

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from trio_hub.cli import COMMANDS, SYNONYMS
+from trio_hub.cli.encryption import in_words
 from trio_hub.cli.serve import GROUPS, NOT_OPTIONS
 from trio_hub.config import RULES, HubConfig
 
@@ -43,7 +44,8 @@ def test_it_tells_when_it_is_ready_and_stops_in_order(tmp_path: Path) -> None:
     with command("serve", f"--profile-dir={profile}") as hub:
         hub.wait_line("stdout", "^connection files ")
         assert hub.stdout == [
-            f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}); connections are open",
+            f"trio-hub ready: connect with ipp.Client(profile_dir={str(profile)!r}); "
+            "connections are open (not encrypted)",
             f"add engines with: trio-hub engine --profile-dir={profile}",
             f"connection files are in {profile / 'security'}",
         ]
@@ -62,7 +64,7 @@ def test_beyond_this_machine_it_encrypts_unless_told_otherwise(
     options: list[str], connections: str, tmp_path: Path
 ) -> None:
     with command("serve", f"--profile-dir={tmp_path}", *options) as hub:
-        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {connections}$")
+        hub.wait_line("stdout", f"^trio-hub ready: .*; connections are {re.escape(in_words(connections))}$")
         info = json.loads((tmp_path / "security" / "ipcontroller-client.json").read_text())
         assert (info["curve_serverkey"] is not None) is (connections == "encrypted")
         hub.signal(signal.SIGTERM)
@@ -260,7 +262,7 @@ def test_logs_can_be_json(tmp_path: Path) -> None:
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0
     events = [json.loads(line) for line in hub.stderr]
-    assert any("limit of open files" in event["message"] for event in events)
+    assert any("limit on open files" in event["message"] for event in events)
     assert {event["level"] for event in events} <= {"debug", "info"}
 
 

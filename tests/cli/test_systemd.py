@@ -31,6 +31,8 @@ from .process import LIMIT, command
 
 UNITS = sorted((Path(__file__).parent.parent.parent / "docs" / "how-to" / "systemd").rglob("*.service"))
 
+OPEN = "connections are open (not encrypted)"
+
 
 @contextmanager
 def notify_socket(address: str) -> Iterator[socket.socket]:
@@ -156,13 +158,16 @@ async def test_the_status_is_told_when_it_has_changed(tmp_path: Path, mock_clock
             nursery.start_soon(ServiceManager({"NOTIFY_SOCKET": address}).keep_informed, hub)
             await trio.testing.wait_all_tasks_blocked()
             assert all_told(receiver) == [
-                ["READY=1", "STATUS=1 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"]
+                [
+                    "READY=1",
+                    f"STATUS=1 engines, 2 tasks running, 7 queued, waiting or paused; {OPEN}",
+                ]
             ]
             for numbers, expected in (
                 (Numbers(1), []),
                 (
                     Numbers(5),
-                    [["STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"]],
+                    [[f"STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; {OPEN}"]],
                 ),
                 (Numbers(5), []),
             ):
@@ -197,7 +202,7 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
             for seconds in (1, STATUS_EVERY):
                 mock_clock.jump(seconds)
                 await trio.testing.wait_all_tasks_blocked()
-            status = "STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; connections are open"
+            status = f"STATUS=5 engines, 2 tasks running, 7 queued, waiting or paused; {OPEN}"
             assert sorted(all_told(receiver)) == [[status], ["WATCHDOG=1"]]
             nursery.cancel_scope.cancel()
 
@@ -205,10 +210,7 @@ async def test_a_status_that_cannot_be_made_stops_no_signs_of_life(
 async def test_the_status_of_a_hub() -> None:
     async with within_limit(), open_hub(HubConfig()) as hub, open_engine(hub.engine_info):
         await hub.wait_engines(1)
-        assert (
-            status_of(hub.statistics())
-            == "1 engines, 0 tasks running, 0 queued, waiting or paused; connections are open"
-        )
+        assert status_of(hub.statistics()) == f"1 engines, 0 tasks running, 0 queued, waiting or paused; {OPEN}"
     failing: Any = Numbers(1, "the disk is full")
     assert status_of(failing).endswith("; the task database cannot be written: the disk is full")
 
@@ -226,7 +228,7 @@ def test_a_hub_tells_of_its_life_in_order(tmp_path: Path) -> None:
         with command("serve", f"--profile-dir={tmp_path / 'profile'}", *options, env=env) as hub:
             assert told(receiver) == [
                 "READY=1",
-                "STATUS=0 engines, 0 tasks running, 0 queued, waiting or paused; connections are open",
+                f"STATUS=0 engines, 0 tasks running, 0 queued, waiting or paused; {OPEN}",
             ]
             assert (tmp_path / "profile" / "security" / "ipcontroller-client.json").exists()
             for _ in range(3):

@@ -346,9 +346,9 @@ GOOD: dict[str, Any] = {
     [
         ({"interface": "ipc://x"}, "supports only TCP"),
         ({"interface": None}, "'interface' is missing"),
-        ({"key": 5}, "'key' is missing, or is no text"),
-        ({"task": "5"}, "'task' is '5', which is no port"),
-        ({"mux": 70_000}, "no port"),
+        ({"key": 5}, "'key' is missing, or is not a text"),
+        ({"task": "5"}, "'task' is '5', which is not a port number"),
+        ({"mux": 70_000}, "not a port number"),
         ({"pack": "json", "unpack": "msgpack"}, "differ"),
         ({"curve_serverkey": "short"}, "no CURVE key"),
         ({"interface": "tcp://10.9.8.7", "ssh": "me@gate"}, "open them with ssh -L"),

@@ -120,6 +120,21 @@ async def test_a_change_waits_for_others_for_so_long(mock_clock: trio.testing.Mo
         assert backend.batches == [["a", "b"]]
 
 
+async def test_a_large_backlog_is_written_without_delay(mock_clock: trio.testing.MockClock) -> None:
+    backend = FakeBackend()
+    async with at_work(backend, delay=0.05, max_backlog=1 << 20) as store:
+        store.add(make("a"))
+        await sleeps_for(0.05)
+        store.update("a", {"result_buffers": (bytes(1 << 18),)})
+        await eventually(lambda: store.statistics().pending == 0)
+        assert not store.crowded
+        store.add(make("b", buffers=(bytes(1 << 18),)))
+        await eventually(lambda: store.statistics().pending == 0)
+        store.add(make("c"))
+        await sleeps_for(0.05)
+        assert backend.batches == [["a"], ["b"]], "what is small waits again"
+
+
 async def test_many_flushes_at_once_are_one_commit() -> None:
     backend = FakeBackend()
     async with closing(backend) as store, trio.open_nursery() as nursery:

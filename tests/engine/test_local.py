@@ -100,7 +100,7 @@ async def test_only_an_engine_that_was_told_to_stop_stays_away(
         scripted.control(hub.engines[1], "shutdown_request", {"restart": True})
         await works(hub, client, 2)
         await client.shutdown(targets=[2])
-        missing = ("local engine 0 was told to stop",)
+        missing = ("local engine 0 (engine 2) was told to stop",)
         await until(lambda: hub.statistics().local_engines_missing == missing, "the end of the engine")
         await until(lambda: not hub.engines, "the loss of the engine")
 

@@ -120,7 +120,7 @@ async def test_sigterm_stops_what_runs_and_says_goodbye(tmp_path: Path) -> None:
 async def test_a_stop_before_there_is_a_hub(tmp_path: Path) -> None:
     options = (f"--profile-dir={tmp_path}", "--IPEngine.wait_for_url_file=60")
     async with open_engine_process(tmp_path, *options) as engine:
-        await until(lambda: "waits for the connection file" in engine.log, "the wait")
+        await until(lambda: "waits for the hub's connection file" in engine.log, "the wait")
         engine.process.terminate()
         with trio.fail_after(20):
             assert await engine.wait() == 0

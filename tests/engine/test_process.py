@@ -264,7 +264,7 @@ async def test_a_profile_that_is_named_has_startup_files_and_logs(tmp_path: Path
     ("options", "code", "says"),
     [
         (["--nonsense=1"], 1, "there is no option --nonsense"),
-        (["--profile-dir=/nowhere", "--IPEngine.wait_for_url_file=0.1"], 255, "has not come"),
+        (["--profile-dir=/nowhere", "--IPEngine.wait_for_url_file=0.1"], 255, "did not appear within 0.1 s"),
     ],
 )
 async def test_what_keeps_it_from_starting(tmp_path: Path, options: list[str], code: int, says: str) -> None:

@@ -90,7 +90,7 @@ def reply_frames(uuid: str, header: bytes) -> list[Any]:
 
 
 # A little more than it was when this was written. Raise it only for what is worth that to every task there will be.
-@pytest.mark.parametrize(("kind", "limit"), [("memory", 222), ("none", 179), ("durable", 183)])
+@pytest.mark.parametrize(("kind", "limit"), [("memory", 209), ("none", 173), ("durable", 177)])
 def test_a_task_costs_no_more_calls_than_it_did(kind: str, limit: int) -> None:
     store = {"memory": None, "none": NullStore(), "durable": DurableStore()}[kind]
     assert calls_per_task(World(store=store), engines=8, queued=50) <= limit

@@ -90,6 +90,8 @@ def test_the_settings_make_the_scripts_that_the_page_speaks_of(tmp_path: Path) -
     config = settings(SLURM)
     hub = script(config.Cluster.controller_launcher_class, "controller", config, tmp_path, 1)
     assert {"#SBATCH --partition=short", "#SBATCH --account=lab", "#SBATCH --time=01:00:00"} <= set(hub.splitlines())
+    assert hub.rstrip().endswith("-m trio_hub ipcontroller --IPController.enable_curve=True")
+    assert "controller_args" not in config.Cluster, "ipcluster replaces it with arguments of its own command line"
     engines = script(config.Cluster.engine_launcher_class, "engine", config, tmp_path, 64)
     assert {"#SBATCH --ntasks=64", "#SBATCH --mem-per-cpu=2G"} <= set(engines.splitlines())
     assert f"srun {sys.executable} -m ipyparallel.engine --timeout=60" in engines

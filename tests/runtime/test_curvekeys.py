@@ -128,7 +128,7 @@ async def test_each_cluster_has_a_secret_key_of_its_own(tmp_path: Path) -> None:
     ("damage", "what"),
     [
         (None, "cannot be read: No such file"),
-        (b"", "is damaged: it is no Z85 of 32 bytes"),
+        (b"", "is damaged: it is not the Z85 form of 32 bytes"),
         (b"\xff" * 40, "is damaged"),
         (b"#" * 40, "is damaged"),
         (zmq.curve_keypair()[1], "holds the key of another hub"),

@@ -21,7 +21,7 @@ DESCRIPTORS_HERE = DESCRIPTORS_PER_ENGINE + 16
 
 @pytest.fixture
 def engines_that_fit() -> Iterator[int]:
-    """Raise the limit of open files, and give the number of engines that this allows, at most `ENGINES`."""
+    """Raise the limit on open files, and give the number of engines that this allows, at most `ENGINES`."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files_limit()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -133,7 +133,10 @@ async def test_settings_that_the_files_overrule_are_told(tmp_path: Path, caplog:
         'setting="client_ports or ports" value=',
     ):
         assert name in text
-    assert "a setting has no effect, since the connection files differ from it; remove both files" in text
+    assert (
+        "a setting has no effect, since the connection files differ from it; to use the setting, remove both files"
+        in text
+    )
     assert "location" not in text
 
 
@@ -433,7 +436,7 @@ async def test_an_id_that_makes_no_sense_costs_no_engine(tmp_path: Path, caplog:
         assert [(alive[id].host, alive[id].pid) for id in (1, 5)] == [(None, None), ("h", 9)]
         async with open_engine(hub.engine_info) as engine:
             assert engine.id == 6
-    assert "the next engine id in the file is no id" in caplog.text
+    assert "the next engine id in the file is not an id" in caplog.text
     for name in ("-1", "x", str(2**31 - 1), "3" * 100):
         assert f"an engine is not restored engine={name} " in caplog.text
 

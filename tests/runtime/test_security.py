@@ -220,7 +220,7 @@ def test_what_a_list_of_keys_says(text: str, n: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["x", Z85[:-1], f"{Z85}x", f"{Z85} mine", "~" * 40, "%" * 40, Z85[::-1][:20]])
 def test_a_line_that_is_no_key_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"{Z85}\n{line}\n")
-    with pytest.raises(ConfigError, match=f"line 2 of {tmp_path}/keys is no public key"):
+    with pytest.raises(ConfigError, match=f"line 2 of {tmp_path}/keys is not a public key"):
         read_allowed_keys(tmp_path / "keys")
 
 

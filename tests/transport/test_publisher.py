@@ -343,7 +343,7 @@ async def test_a_subscription_beyond_all_measure_is_not_even_received() -> None:
 
 
 async def test_a_stranger_cannot_have_others_subscriptions() -> None:
-    """After a message that is no subscription, libzmq attributes the next subscription to a wrong connection."""
+    """After a message that is not a subscription, libzmq attributes the next subscription to a wrong connection."""
     async with stage() as scene, scene.listener() as early:
         with scene.peer(zmq.XSUB) as stranger, scene.peer() as one, scene.peer() as two:
             # All of them arrive together: this task does not wait, so nobody receives meanwhile.

@@ -70,7 +70,7 @@ def _check_engine_program(config: HubConfig) -> None:
 def _check_number_of_engines(config: HubConfig) -> None:
     bounds: list[tuple[int, str]] = []
     if (files := open_files_limit()) is not None:
-        bounds.append((engines_within(files), f"the limit of open files is {files:,} (ulimit -n)"))
+        bounds.append((engines_within(files), f"the limit on open files is {files:,} (ulimit -n)"))
     if (pids := _number_in(Path("/proc/sys/kernel/pid_max"))) is not None:
         bounds.append((pids // 2, f"the system allows {pids:,} processes, and an engine needs two"))
     # With reuse, engines of an earlier hub may run already, and have their memory.

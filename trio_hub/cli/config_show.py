@@ -19,15 +19,15 @@ __all__ = ["config"]
 HELP = """\
 Print the settings that a hub would use, and the source of each.
 
-Accepts the options of `trio-hub serve`, or, after --ipcontroller, those of `trio-hub ipcontroller`. The output is
-TOML that --config accepts, without keys. No hub is started, and no file is written.
+Accepts the options of `trio-hub serve`, or, after --ipcontroller, the options of `trio-hub ipcontroller`. The
+output is TOML that --config accepts, without keys. No hub is started, and no file is written.
 """
 
 
 class Show(RawCommand):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Options"):
-            formatter.write_dl([("--ipcontroller ...", "The following arguments are those of ipcontroller.")])
+            formatter.write_dl([("--ipcontroller ...", "The arguments that follow are arguments of ipcontroller.")])
 
 
 @click.pass_context

@@ -23,7 +23,8 @@ VERSION_HELP = "show the version of ipengine that this command replaces"
 EPILOG = """\
 Options are given as --name=value or --name value, and every trait as --Class.trait=value. They take precedence over
 IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY in the environment.
-IPP_CONNECTION_INFO, which is what a connection file has, takes precedence over all options that choose such a file.
+IPP_CONNECTION_INFO, which has the content of a connection file, takes precedence over all options that choose a
+connection file.
 TRIO_HUB_ENGINE_TAGS has further tags, separated by spaces.
 
 \b

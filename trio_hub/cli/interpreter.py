@@ -17,7 +17,7 @@ _THRESHOLDS = (2_000, 2, 1_000)
 that a collection takes only some milliseconds. The third is high, since full collections happen when there is no work,
 see `tidy_at_rest`."""
 _SWITCH_INTERVAL = 1e-4
-"""Seconds, see `sys.setswitchinterval`. Python's default is 0.005."""
+"""Seconds after which a waiting thread gets Python's lock, see `sys.setswitchinterval`. Python's default is 0.005."""
 _LOOK_PERIOD = 1.0
 """Seconds between two checks whether the process is at rest."""
 _REST = 0.1

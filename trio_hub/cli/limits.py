@@ -1,4 +1,4 @@
-"""The limit of open files, which limits the number of engines."""
+"""The limit on open files, which limits the number of engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DESCRIPTORS_OF_THE_HUB = 100
 
 
 def engines_within(open_files: int) -> int:
-    """Return an estimate of the number of engines that are possible with this limit of open files."""
+    """Return an estimate of the number of engines that are possible with this limit on open files."""
     return max(0, (open_files - DESCRIPTORS_OF_THE_HUB) // DESCRIPTORS_PER_ENGINE)
 
 
@@ -30,7 +30,7 @@ def open_files_limit() -> int | None:
 
 
 def raise_open_files_limit() -> None:
-    """Raise the soft limit of open files to the hard limit, and log the number of engines that it allows."""
+    """Raise the soft limit on open files to the hard limit, and log the number of engines that it allows."""
     try:
         import resource
     except ImportError:  # systems without such limits
@@ -40,10 +40,10 @@ def raise_open_files_limit() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as error:  # some systems report a higher limit than they allow
-            log.warning("the limit of open files cannot be raised", limit=soft, error=error)
+            log.warning("the limit on open files cannot be raised", limit=soft, error=error)
         else:
             soft = hard
     if soft == resource.RLIM_INFINITY:
-        log.info("there is no limit of open files")
+        log.info("the number of open files has no limit")
     else:
-        log.info("the limit of open files bounds the number of engines", limit=soft, engines=engines_within(soft))
+        log.info("the limit on open files bounds the number of engines", limit=soft, engines=engines_within(soft))

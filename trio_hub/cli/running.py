@@ -22,6 +22,7 @@ from ..runtime.serve import serve_hub
 from ..services import keep_running
 from . import codes
 from .before import check_settings
+from .encryption import in_words
 from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
@@ -48,7 +49,7 @@ def run_hub(config: HubConfig) -> int:
         # A plain HubError is caused by a bug in the hub, so the log needs the traceback of the cause.
         fault = error.__cause__ if type(error) is HubError else None
         manager.tell(f"STATUS=failed: {error}")
-        log.critical("the hub cannot start, or cannot go on", error=error, exc_info=fault)
+        log.critical("the hub ends", error=error, exc_info=fault)
     return codes.BAD_USAGE if all(map(_is_about_settings, failures)) else codes.FAILED
 
 
@@ -152,7 +153,7 @@ def ready_lines(hub: RunningHub, program: str) -> list[str]:
         engine.append(f"--cluster-id={config.cluster_id}")
     directory = None if hub.client_file is None else hub.client_file.parent
     return [
-        f"trio-hub ready: connect with ipp.Client({client}); connections are {hub.connections}",
+        f"trio-hub ready: connect with ipp.Client({client}); connections are {in_words(hub.connections)}",
         f"add engines with: {shlex.join(engine)}",
         f"connection files are in {directory}",
     ]

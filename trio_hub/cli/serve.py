@@ -64,7 +64,7 @@ GROUPS = {
     ],
     "Dashboard": ["dashboard", "dashboard_admin"],
     "Logs": ["log_level", "log_format"],
-    "Limits of memory and messages": [
+    "Limits on memory and messages": [
         *("queue_memory", "max_message_frames", "max_message_bytes", "subscriber_queue"),
     ],
 }
@@ -107,7 +107,8 @@ def setting_options() -> list[click.Parameter]:
         if entry.name in NOT_OPTIONS:
             continue
         rule = entry.metadata["rule"]
-        doc = HELP.get(entry.name, entry.metadata["doc"])
+        # None is a value in Python only.
+        doc = HELP.get(entry.name, entry.metadata["doc"]).replace("None: ", "Not given: ")
         if is_on_or_off(entry.name):
             options.append(click.Option([entry.name, flag_names(entry.name)], default=None, help=doc + _shown(entry)))
             continue
@@ -137,7 +138,17 @@ def _shown(entry: Field[Any]) -> str:
         return ""
     if isinstance(entry.default, bool):
         return f"  [default: {'on' if entry.default else 'off'}]"
+    if entry.metadata["rule"].metavar == "BYTES":
+        return f"  [default: {_bytes_in_words(entry.default)}]"
     return f"  [default: {entry.default}]"
+
+
+def _bytes_in_words(number: Any) -> str:
+    """Return a number of bytes in the largest binary unit of which it is a multiple, as options accept it."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if number % size == 0:
+            return f"{number // size} {unit}"
+    return str(number)
 
 
 @click.pass_context

@@ -16,6 +16,7 @@ from ..logs import get_logger
 from ..runtime.running import RunningHub
 from ..runtime.statistics import Statistics
 from ..services import keep_running
+from .encryption import in_words
 
 __all__ = ["STATUS_EVERY", "ServiceManager", "status_of"]
 
@@ -80,7 +81,7 @@ def status_of(statistics: Statistics) -> str:
     """Return the line that ``systemctl status`` shows."""
     unsent = statistics.tasks_queued + statistics.tasks_waiting + statistics.tasks_paused
     status = f"{statistics.engines} engines, {statistics.tasks_running} tasks running"
-    status += f", {unsent} queued, waiting or paused; connections are {statistics.connections}"
+    status += f", {unsent} queued, waiting or paused; connections are {in_words(statistics.connections)}"
     if statistics.database.last_error is not None:
         status += f"; the task database cannot be written: {statistics.database.last_error}"
     return status
@@ -101,6 +102,6 @@ def _watchdog_period(microseconds: str, pid: str) -> float | None:
     if not microseconds or (pid and pid != str(os.getpid())):
         return None
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
-        log.warning("WATCHDOG_USEC is no number of microseconds: the hub sends no signs of life", value=microseconds)
+        log.warning("WATCHDOG_USEC is not a number of microseconds: the hub sends no signs of life", value=microseconds)
         return None
     return int(microseconds) / 2e6

@@ -87,7 +87,7 @@ class PackedResult(NamedTuple):
     """The result of a successful request, as it came from the engines.
 
     - ``buffers``: a pickle, followed by the large buffers that are not in the pickle, in order. Empty if the request
-      was no call, but code to be executed. For a gathered broadcast: the buffers of each engine, in the order of its
+      was not a call, but code to be executed. For a gathered broadcast: the buffers of each engine, in the order of its
       targets.
     - ``counts``: for a gathered broadcast, the number of buffers of each engine; otherwise None.
     """

@@ -85,7 +85,7 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
         value = info.get(name)
         value = default if value is None else value
         if not isinstance(value, str):
-            raise _unusable(source, f"{name!r} is missing, or is no text")
+            raise _unusable(source, f"{name!r} is missing, or is not a text")
         return value
 
     transport, _, host = text("interface").partition("://")
@@ -94,7 +94,7 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
     for name in _CHANNELS:
         port = info.get(name)
         if type(port) is not int or not 0 < port < 65536:
-            raise _unusable(source, f"{name!r} is {port!r}, which is no port")
+            raise _unusable(source, f"{name!r} is {port!r}, which is not a port number")
     packer = text("pack", "json")
     if text("unpack", packer) != packer:
         raise _unusable(source, "'pack' and 'unpack' differ")
@@ -122,6 +122,6 @@ async def address_in(info: dict[str, Any], source: str, curve_keys: tuple[str, s
 
 def _unusable(source: str, what: str) -> ConnectionFileError:
     return ConnectionFileError(
-        f"the connection file {source} cannot be used: {what}. It must be the file for clients, as the hub has "
-        "written it."
+        f"the connection file {source} cannot be used: {what}. Use the file for clients, "
+        "ipcontroller-client.json, as the hub has written it."
     )

@@ -220,7 +220,7 @@ class HubConnection:
         return pending
 
     def ask_again(self, pending: Pending) -> None:
-        """Send a request once more, with its msg_id, as a new message, which is no replay."""
+        """Send a request once more, with its msg_id, as a new message, which is not a replay."""
         header = self.session.packer.unpack_untrusted(to_bytes(pending.frames[2]))
         header["date"] = self.session.now().isoformat()
         parts = [self.session.packer.pack(header), *pending.frames[3:6]]

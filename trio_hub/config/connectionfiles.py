@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _DAMAGED_REMEDY = (
-    "Check the path. If it is right, start the hub again without --reuse and --restore: it writes the file anew."
+    "Check the path. If it is right, start the hub again without --reuse and --restore. The hub then writes a new file."
 )
 
 CLIENT_CHANNELS = ("registration", "control", "mux", "task", "iopub", "notification", "broadcast")

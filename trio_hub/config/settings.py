@@ -66,10 +66,10 @@ class HubConfig:
     )
     ip: str = _setting("127.0.0.1", rules.ADDRESS, "The address that all sockets listen on.")
     client_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for clients listen on. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for clients listen on. Empty: the address in `ip`."
     )
     engine_ip: str = _setting(
-        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for engines listen on. Empty: `ip`."
+        "", rules.ADDRESS_OR_EMPTY, "The address that the sockets for engines listen on. Empty: the address in `ip`."
     )
     location: str = _setting(
         "",
@@ -81,13 +81,14 @@ class HubConfig:
     client_ports: tuple[int, ...] = _setting(
         (),
         rules.PORTS,
-        "TCP ports for the sockets for clients, used before those of `ports`. If both are empty, the system chooses.",
+        "TCP ports for the sockets for clients, used before the ports in `ports`. If both are empty, the system "
+        "chooses.",
     )
     engine_ports: tuple[int, ...] = _setting(
         (),
         rules.PORTS,
-        "TCP ports for the sockets for engines and for registration, used before those of `ports`. If both are empty, "
-        "the system chooses.",
+        "TCP ports for the sockets for engines and for registration, used before the ports in `ports`. If both are "
+        "empty, the system chooses.",
     )
     ssh_server: str = _setting(
         "",
@@ -274,7 +275,8 @@ class HubConfig:
     curve_allowed_keys: Path | None = _setting(
         None,
         Rule("a file", rules.check_path, metavar="FILE"),
-        "A file with the public CURVE keys of the clients and engines that may connect, one per line. None: all may.",
+        "A file with the public CURVE keys of the clients and engines that may connect, one per line. None: all keys "
+        "may connect.",
     )
     dashboard: str | None = _setting(
         None,

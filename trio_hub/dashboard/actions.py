@@ -177,7 +177,7 @@ async def _body_of(request: Request) -> dict[str, Any]:
         async for part in parts:
             received += part
             if len(received) > MAX_BODY:
-                raise QueryError(f"the request has more than {MAX_BODY} bytes: send several smaller ones")
+                raise QueryError(f"the request has more than {MAX_BODY} bytes: send several smaller requests")
     try:
         body = json.loads(received or b"{}")
     except (ValueError, RecursionError) as error:

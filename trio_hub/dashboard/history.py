@@ -8,7 +8,7 @@ the database, for these reasons:
 - two hubs may share a database, but never a profile;
 - a file of 200 kB each minute costs the database nothing, even if the database is a distant server.
 
-The file is written anew each minute, within seconds of an event, and when the dashboard ends. So a hub that is killed
+The file is replaced each minute, within seconds of an event, and when the dashboard ends. So a hub that is killed
 loses the last minute of the series at most.
 """
 
@@ -36,7 +36,7 @@ PERIOD, SOON = 60.0, 5.0
 """Seconds between two writes of the file: usually, and if there is something new in the journal."""
 VERSION = 1
 ENDED = ("killed by ", "exit code ")
-"""The beginnings of the causes that a nanny of trio_hub gives for an engine that has not said goodbye."""
+"""The beginnings of the causes that a nanny of trio_hub gives for an engine that ended without unregistering."""
 
 
 class _Saved(msgspec.Struct):
@@ -99,7 +99,9 @@ class History:
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError, RecursionError) as error:
-            log.warning("cannot read the history of the dashboard, which begins anew", file=str(path), error=error)
+            log.warning(
+                "cannot read the history of the dashboard, so an empty history replaces it", file=str(path), error=error
+            )
             return
         now = self._clock()
         if saved.version != VERSION or saved.t > now:
@@ -172,7 +174,7 @@ def cause_of(hub: RunningHub, uuid: str) -> str:
 
 
 def left_in_order(hub: RunningHub, event: EngineUnregistered) -> bool:
-    """Return whether an engine that has gone was told to end, or has said goodbye itself."""
+    """Return whether an engine that has gone was told to end, or has unregistered itself."""
     if hub.is_stopping or event.reason == "shutdown":
         return True
     engine = hub.core.engines.gone.of(event.uuid.encode("utf-8", "replace"))

@@ -104,7 +104,7 @@ class Journal:
 
     Args:
         cause_of: Returns why the engine with a uuid has gone, as far as that is known.
-        left_in_order: Returns whether an engine that has gone was told to end, or has said goodbye.
+        left_in_order: Returns whether an engine that has gone was told to end, or has unregistered itself.
         clock: Returns the time in Unix seconds.
     """
 
@@ -173,7 +173,10 @@ class Journal:
             self._learn(uuid)
 
     def since(self, seq: int, limit: int = MAX_ENTRIES) -> list[Entry]:
-        """Return the entries that have changed after `seq`, at most `limit`, the latest first."""
+        """Return the entries with a sequence number above `seq`, at most `limit`, the latest first.
+
+        An entry gets a new sequence number at each change.
+        """
         found: list[Entry] = []
         for entry in reversed(self._entries.values()):
             if entry.seq <= seq or len(found) == limit:

@@ -56,8 +56,8 @@ class Watch:
     Args:
         timings: The histograms of durations.
         clock: Returns the time in Unix seconds, and never goes back.
-        journal: Is called for the events that the journal notes.
-        bars: The bars of tasks; None for new ones, of the usual number.
+        journal: Is called with each event that the journal of the dashboard lists.
+        bars: Where the bars of tasks are kept; None for a new `Bars` of the default size.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ class Backlog:
 
     Args:
         bound: The approximate size, in bytes, above which the backlog is crowded. Above twice the bound, records are
-            given up. Above an eighth of it, the backlog is large: it is to be written without delay. One change counts
-            as at most a quarter of the bound, so that one large record alone does not crowd the backlog.
+            given up. Above an eighth of the bound, the backlog is large: it must be written without delay. One change
+            counts as at most a quarter of the bound, so that one large record alone does not crowd the backlog.
 
     Attributes:
         open: The layer to which new changes are added.

@@ -105,8 +105,10 @@ class Layer:
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.records.Store.update`."""
-        if not changes.keys() <= CHANGEABLE_KEYS:
-            raise AttributeError(f"records have no key to be changed named {set(changes) - CHANGEABLE_KEYS}")
+        if not CHANGEABLE_KEYS.issuperset(changes):
+            raise AttributeError(
+                f"these keys of a record cannot be changed: {', '.join(sorted(changes.keys() - CHANGEABLE_KEYS))}"
+            )
         size = 0
         for value in changes.values():
             kind = type(value)

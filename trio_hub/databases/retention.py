@@ -24,7 +24,7 @@ TRIM_EVERY, TRIM_PAUSE = 60.0, 0.02
 STEP = 0.005
 """Seconds that one step of a purge should take. The tasks of a strict hub wait for this long, and for the disk."""
 TIDY_EVERY = 0.25
-"""Seconds of a purge after which the database is tidied between two steps."""
+"""Seconds between two calls of `trio_hub.databases.backend.Backend.tidy` during a purge."""
 FIRST_STEP, LONGEST_STEP = 50, 500
 """The number of records that the first step of a purge drops, and the maximum for any step."""
 

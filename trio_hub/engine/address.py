@@ -88,8 +88,8 @@ async def read_address(text: str | bytes, source: str, options: EngineOptions) -
     for name, port in [*ports.items(), *(("broadcast", port) for port in broadcast or [None])]:
         if type(port) is not int or not 0 < port < 65536:
             raise ConnectionFileError(
-                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is no port. It must be "
-                "the file for engines, as the hub has written it."
+                f"the connection file {source} cannot be used: {name!r} is {port!r}, which is not a port number. Use "
+                "the file for engines, ipcontroller-engine.json, as the hub has written it."
             )
     transport, _, host = _text(info, "interface", source).partition("://")
     location = options.location or _text(info, "location", source, "")
@@ -127,7 +127,7 @@ def _text(info: dict[str, Any], name: str, source: str, default: str | None = No
     value = info.get(name)
     value = default if value is None else value
     if not isinstance(value, str):
-        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is no text")
+        raise ConnectionFileError(f"the connection file {source} cannot be used: {name!r} is missing, or is not a text")
     return value
 
 
@@ -148,10 +148,13 @@ async def wait_for_file(options: EngineOptions) -> Path:
     path = connection_file(options)
     if path.exists():
         return path
-    log.warning("waits for the connection file", file=str(path), seconds=options.wait_for_file)
+    log.warning("waits for the hub's connection file", file=str(path), seconds=options.wait_for_file)
     with trio.move_on_after(options.wait_for_file):
         while not path.exists():  # noqa: ASYNC110 - another process makes it
             await trio.sleep(LOOK_AGAIN)
     if not path.exists():
-        raise ConnectionFileError(f"the connection file {path} has not come. Is the hub running?")
+        raise ConnectionFileError(
+            f"the connection file {path} did not appear within {options.wait_for_file:g} s. Start the hub first, or "
+            "name the hub with --profile, --profile-dir, --cluster-id or --file."
+        )
     return path

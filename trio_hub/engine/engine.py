@@ -55,8 +55,9 @@ class Engine:
         printed: the output that is not sent yet.
         redirection: the pipes that catch the output of subprocesses and libraries in C.
         reader: receives requests in the main thread.
-        told: called with the data with which the nanny reports the engine's death; with None when it unregisters.
-        registered: called with the engine's id, each time it has one.
+        told: called with the data with which the nanny reports the engine's death; with None after the engine has
+            unregistered.
+        registered: called with the engine's id, each time the hub has given one.
     """
 
     def __init__(
@@ -162,7 +163,9 @@ class Engine:
                 if self.reason:
                     content["cause"] = self.reason
                 link.send("registration", self.dispatcher.session.write("unregistration_request", content))
-            link.close(LINGER_AWAY if self._misses else LINGER)
+            # A hub that has just stopped has broken its connections, and misses a ping only seconds later.
+            away = self._misses > 0 or link.is_broken("registration")
+            link.close(LINGER_AWAY if away else LINGER)
         self._receiver.close()
 
     # Connections

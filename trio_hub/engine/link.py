@@ -54,6 +54,7 @@ class Link:
         self._channels: dict[str, Channel] = {}
         self._monitors: list[Channel] = []
         self._connected: set[str] = set()
+        self._broken: set[str] = set()
         self._held: dict[str, deque[Frames]] = {"shell": deque(), "control": deque()}
         self.handshakes: dict[str, int] = {}
         self.on_return: Callable[[str], None] = lambda name: None
@@ -93,6 +94,10 @@ class Link:
         """Return whether a channel is open."""
         return name in self._channels
 
+    def is_broken(self, name: str) -> bool:
+        """Return whether a connection of a channel has ended, and none has been made since then."""
+        return name in self._broken
+
     def connect(self, name: str, urls: list[str]) -> None:
         """Connect a channel to addresses to which it is not connected yet."""
         channel = self._channels[name]
@@ -121,10 +126,12 @@ class Link:
         if int.from_bytes(to_bytes(frames[0])[:2], sys.byteorder) == _CONNECTED:
             self._on_handshake(name)
         else:
+            self._broken.add(name)
             self.on_loss(name)
 
     def _on_handshake(self, name: str) -> None:
         self.handshakes[name] = self.handshakes.get(name, 0) + 1
+        self._broken.discard(name)
         self._channels[name].touch()  # so that a ROUTER knows its new peer
         held = self._held.get(name)
         for _ in range(len(held or ())):

@@ -187,7 +187,7 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
         elif argument in ("-V", "--version"):
             options.version = True
         elif (found := _OPTION.fullmatch(argument)) is None:
-            raise OptionError(f"{argument!r} is no option: options are --name=value or --name value")
+            raise OptionError(f"{argument!r} is not an option: options are --name=value or --name value")
         else:
             name, value = found[1], found[2]
             flag = name.replace("_", "-")

@@ -109,7 +109,7 @@ class UsageReporter:
         self._host = HostUsage()
 
     def asked(self, period: Any) -> None:
-        """Note the seconds between two reports that a hub asks for. Any value that is no positive number means none."""
+        """Note the seconds between reports that a hub asks for. A value that is not a positive number means none."""
         self._period = max(SHORTEST_PERIOD, period) if type(period) in (int, float) and period > 0 else 0.0
         self._asked.set()
 

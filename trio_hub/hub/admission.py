@@ -34,7 +34,7 @@ __all__ = ["Admission", "Freshness", "sender_of"]
 AHEAD = timedelta(minutes=1)
 """How far a client's clock may be ahead of the hub's clock. The hub looks up each request with a later date."""
 KNOWN = 1 << 14
-"""The number of places in the table of the msg_ids of recent requests."""
+"""The number of places in the table of the msg_ids of recent requests. It must be a power of two."""
 LOOKED_UP_AT_A_TIME = 100
 """The maximum number of requests of one client that are looked up in one call of the store."""
 LOOK_UP_ATTEMPTS, LOOK_UP_PAUSE = 60, 1.0
@@ -71,9 +71,12 @@ class Freshness:
         """The hub's time plus `AHEAD`, as of the last look at the clock."""
 
     def is_fresh(self, date: datetime | None) -> bool:
-        """Return whether the session would know an earlier copy of a request with this date.
+        """Return whether a request with this date can be trusted to be new if the session does not know its msg_id.
 
-        A date of None means that the date could not be read.
+        The session has forgotten old requests. A request that is dated before them may be a copy of one of them.
+
+        Args:
+            date: the date in the header of the request; None if it could not be read.
         """
         if self._recent.turns != self._turns:
             self._turn()
@@ -166,7 +169,8 @@ class Admission:
         msg_type = header.msg_type
         if msg_type[-8:] != "_request" or (msg_type in self._queries and channel != "control_in"):
             if channel != "mux_in" or not msg_type.startswith("comm_"):
-                self._turn_away("not_a_request", channel, idents, msg, f"{msg_type!r} is no request for this channel")
+                text = f"{msg_type!r} is not a request for this channel"
+                self._turn_away("not_a_request", channel, idents, msg, text)
                 return False
             try:
                 self._session.remember_lasting(msg)  # comm messages get no answer and have no record
@@ -177,7 +181,7 @@ class Admission:
         is_fresh = self.freshness.is_fresh(msg.date)
         # This table may forget msg_ids. It is for clients that use a msg_id twice, not a defence against strangers.
         mark = hash(header.msg_id)
-        place = mark % KNOWN
+        place = mark & (KNOWN - 1)
         is_known = self._known[place] == mark
         self._known[place] = mark
         if self._lines and (channel, idents[0]) in self._lines:

@@ -21,7 +21,7 @@ from .notices import Notices
 __all__ = ["MOST", "RECENT", "EngineChanges"]
 
 RECENT = timedelta(seconds=60)
-"""The maximum age of a change that a new subscriber is told."""
+"""The maximum age of the changes about which a new subscriber is notified."""
 MOST = 1_000
 """The maximum number of changes that are kept. Only the latest change of each engine id is kept."""
 AHEAD = timedelta(seconds=2)
@@ -57,9 +57,9 @@ class EngineChanges:
         self._changes: OrderedDict[int, _Change] = OrderedDict()
         self._sessions: OrderedDict[str, None] = OrderedDict()
         self._told: deque[datetime] = deque()
-        """When each client was told the engines, for clients that have not subscribed since then; oldest first."""
+        """The times at which clients got the list of engines, if they have not subscribed since; oldest first."""
         self._ahead: deque[datetime] = deque()
-        """The times of subscriptions whose clients have not asked for the engines since; oldest first."""
+        """The times of subscriptions whose clients have not asked for the list of engines since; oldest first."""
 
     def engine_came(self, engine_id: int, uuid: str) -> None:
         """Note a registration, after all subscribers were told."""

@@ -55,8 +55,8 @@ class EngineUnregistered(msgspec.Struct, frozen=True, gc=False):
 
     - ``"request"``: the engine has unregistered, since it ends;
     - ``"shutdown"``: the engine ends, since a client has asked for it;
-    - ``"died"``: its process has ended without a goodbye, as its nanny has told, for example after SIGKILL;
-    - ``"ended"``: the process of a local engine has ended without a goodbye, as the hub itself has seen;
+    - ``"died"``: its process has ended without unregistering, as its nanny has told, for example after SIGKILL;
+    - ``"ended"``: the process of a local engine has ended without unregistering, as the hub itself has seen;
     - ``"heart"``: its heart has stopped; ``"unreachable"``: no message reaches it, though its heart beats.
     """
 

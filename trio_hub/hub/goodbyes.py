@@ -1,9 +1,9 @@
-"""Goodbyes: requests to unregister an engine, from the engine itself or from others, and whether the hub believes them.
+"""Requests to unregister an engine, from the engine itself or from others, and whether the hub believes them.
 
-A goodbye may come late, when another engine has the id that it names: after a restart, the hub may give the same ids
-again, and an engine may ask for an id. A stock engine's identity is its uuid, so its goodbye names the uuid; its nanny
-sends only the id. So when a goodbye names only an id, the hub asks the heart of the engine that has the id now, and
-believes the goodbye if the heart does not answer.
+Such a request may come late, when another engine has the id that it names: after a restart, the hub may give the same
+ids again, and an engine may ask for an id. A stock engine's identity is its uuid, so its request names the uuid; its
+nanny sends only the id. So when a request names only an id, the hub pings the heart of the engine that has the id now,
+and believes the request if the heart does not answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Goodbyes:
         self._notices = notices
         self._engines = engines
         self.doubted: set[EngineConnector] = set()
-        """The engines whose hearts the hub has asked, and whose answers it awaits."""
+        """The engines that have sent an unregistration which the hub doubts, and whose hearts the hub has asked."""
 
     def unregister_engine(self, ident: list[bytes], msg: Message) -> None:
         """Unregister an engine that asks to leave, also while it is registering.
@@ -75,7 +75,7 @@ class Goodbyes:
         self.doubted.add(engine)
 
     def heart_asked(self, engine: EngineConnector, *, answered: bool) -> None:
-        """Unregister an engine after a goodbye that named only its id, unless its heart has answered.
+        """Unregister an engine after a request that named only its id, unless its heart has answered.
 
         If the engine is alive after all, it is usable again when its heart is heard.
         """

@@ -68,7 +68,7 @@ class Hearts:
             self._notices.ignore(
                 "unknown_heart",
                 "a heartbeat of an engine that is not registered",
-                # The last heartbeats of an engine that ends may come after its goodbye.
+                # The last heartbeats of an engine that ends may come after its unregistration.
                 ordinary=gone is not None and gone.loss not in SILENT,
                 uuid=heart,
             )

@@ -134,7 +134,7 @@ class Hub:
         try:
             if channel in self._replies_only and msg.header.msg_type[-6:] != "_reply":
                 self.notices.ignore(
-                    "not_a_reply", f"{msg.header.msg_type!r} is no reply", uuid=msg.idents[0], channel=channel
+                    "not_a_reply", f"{msg.header.msg_type!r} is not a reply", uuid=msg.idents[0], channel=channel
                 )
                 return
             self.monitor_handlers[channel](msg.idents, msg)

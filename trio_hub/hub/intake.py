@@ -39,7 +39,7 @@ Fetched: TypeAlias = Callable[[Task, Frames | HubError], None]
 
 
 class Intake:
-    """Records new requests, and keeps queued tasks within a limit of memory.
+    """Records new requests, and keeps queued tasks within a limit on memory.
 
     Args:
         host, session, store: access to channels and records.
@@ -123,13 +123,15 @@ class Intake:
 
     def when_recorded(self, msg_id: str, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Make a call at once; if the hub is strict, when the request is on disk. The call must not raise."""
-        if not self.strict:
+        if self.strict:
+            self._when_committed(msg_id, partial(call, *args, **kwargs))
+        else:
             call(*args, **kwargs)
-            return
 
+    def _when_committed(self, msg_id: str, call: Callable[[], None]) -> None:
         def go_on() -> None:
             self.uncommitted.discard(msg_id)
-            call(*args, **kwargs)
+            call()
 
         self.uncommitted.add(msg_id)
         try:

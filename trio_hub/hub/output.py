@@ -1,4 +1,4 @@
-"""IOPub: passes the messages that engines publish on to all clients, and records output."""
+"""IOPub: passes on to all clients the messages that engines publish, and records output."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Output:
             self._note_usage(msg)
             return
         if msg_type.endswith(("_request", "_reply")) and msg_type != "shutdown_reply":
-            self._notices.ignore("not_output", f"{msg_type!r} is no output", task=msg.parent.msg_id, channel="iopub")
+            self._notices.ignore("not_output", f"{msg_type!r} is not output", task=msg.parent.msg_id, channel="iopub")
             return
         self._host.send("iopub_out", [*topics, *msg.frames])
         if msg_type == "shutdown_reply":

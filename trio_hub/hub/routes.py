@@ -30,7 +30,7 @@ log = get_logger("trio_hub.hub")
 _ALIVE = EngineState.ALIVE
 """A global for code that runs for each message: looking up a member of an enum takes five times as long as a global."""
 PROBE = "kernel_info_request"
-RESTARTED = "the hub was started anew"
+RESTARTED = "the hub was restarted"
 DISCONNECTED = "the connection to the engine broke"
 """The causes by which requests can be lost, as error texts name them."""
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -116,13 +116,16 @@ class MemoryStore:
 
     def update(self, msg_id: str, changes: dict[str, Any]) -> None:
         """See `trio_hub.records.Store.update`."""
-        if not changes.keys() <= CHANGEABLE_KEYS:
-            raise AttributeError(f"records have no changeable keys {set(changes) - CHANGEABLE_KEYS}")
         kept = self._records.get(msg_id)
         if kept is None:
+            _check_keys(changes)
             return
         finished = msg_id in self._finished
-        grown = kept.change(changes)
+        try:
+            grown = kept.change(changes)
+        except KeyError:
+            _check_keys(changes)
+            raise
         self.total_bytes += grown
         if "submitted" in changes:
             self._late.add(msg_id)
@@ -320,18 +323,19 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
         return self.record
 
     def change(self, changes: dict[str, Any]) -> int:
-        """Set keys, and return by how many bytes the record grew."""
-        record = self.current()
+        """Set keys, and return by how many bytes the record grew. Raises `KeyError` for a key that cannot be set."""
+        record = self.record if self.tails is None else self.current()
         grown = 0
         for key, value in changes.items():
-            if key in _MEASURES:
-                measure = _MEASURES[key]
+            measure = _MEASURES[key]
+            if measure is not None:
                 if value:
                     grown += measure(value)
                 if before := getattr(record, key):
                     grown -= measure(before)
         # After measuring, so that a value of a wrong type changes nothing.
-        record.update(changes)
+        for key, value in changes.items():
+            setattr(record, key, value)
         self.size += grown
         return grown
 
@@ -345,11 +349,32 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
         return grown
 
 
+def _check_keys(changes: dict[str, Any]) -> None:
+    if not CHANGEABLE_KEYS.issuperset(changes):
+        raise AttributeError(
+            f"these keys of a record cannot be changed: {', '.join(sorted(changes.keys() - CHANGEABLE_KEYS))}"
+        )
+
+
 def _size_of(record: TaskRecord) -> int:
-    size = 0
-    for measure, value in zip(_ALL_MEASURES, _measured(record), strict=True):
-        if value:
-            size += measure(value)
+    if (
+        record.result_header
+        or record.result_metadata
+        or record.result_content
+        or record.result_buffers
+        or record.execute_input
+        or record.execute_result
+        or record.error
+        or record.stdout
+        or record.stderr
+    ):
+        values = ((measure, getattr(record, key)) for key, measure in _MEASURES.items() if measure is not None)
+        return sum(measure(value) for measure, value in values if value)
+    # Only the keys that the record of a new request has, since this is called for each request.
+    size = sum(map(len, record.buffers)) if record.buffers else 0
+    for text in (record.header, record.metadata, record.content):
+        if text:
+            size += len(text)
     return size
 
 
@@ -366,11 +391,11 @@ def _text_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-# The functions that measure values, for the keys that count towards a record's size. They are not called for None.
-_MEASURES: dict[str, Callable[[Any], int]] = {
+# The functions that measure values, by key; None for the keys that do not count towards a record's size. They are not
+# called for None.
+_MEASURES: dict[str, Callable[[Any], int] | None] = {
+    **dict.fromkeys(sorted(CHANGEABLE_KEYS)),
     **dict.fromkeys(sorted(PACKED_KEYS), len),
     **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),
     **dict.fromkeys((*sorted(TEXT_KEYS), "execute_input"), _text_bytes),
 }
-_measured = attrgetter(*_MEASURES)
-_ALL_MEASURES = tuple(_MEASURES.values())

@@ -43,14 +43,14 @@ class CurveKeys:
 
     @classmethod
     def of_secret(cls, secret: str) -> CurveKeys | None:
-        """Return the pair of keys of a secret key; None if the text is no key."""
+        """Return the pair of keys of a secret key; None if the text is not a key."""
         if decode_key(secret) is None:
             return None
         return cls(zmq.curve_public(secret.encode()).decode(), secret)
 
 
 def decode_key(word: str) -> bytes | None:
-    """Return the 32 bytes of a key in Z85; None if the text is no key."""
+    """Return the 32 bytes of a key in Z85; None if the text is not a key."""
     if len(word) != _KEY_LENGTH or not _Z85.issuperset(word):
         return None
     try:
@@ -76,7 +76,7 @@ def kept_keys(path: Path, public: str) -> CurveKeys:
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
     if keys is None:
-        raise _unusable(path, "is damaged: it is no Z85 of 32 bytes")
+        raise _unusable(path, "is damaged: it is not the Z85 form of 32 bytes")
     if keys.public != public:
         raise _unusable(path, "holds the key of another hub")
     if not is_private(path):
@@ -88,7 +88,7 @@ def _unusable(path: Path, what: str) -> ConfigError:
     return ConfigError(
         f"the connection files in {path.parent} name a public CURVE key, and the file {path}, which should hold the "
         f"secret key that belongs to it, {what}. Put the right file back, or set curve_secretkey, or remove both "
-        "connection files to begin anew; clients and engines then need the new ones."
+        "connection files, so that the hub writes new ones; clients and engines then need the new files."
     )
 
 

@@ -274,7 +274,8 @@ class HubFactory:
             if not self._bind_all(socket, addresses, port):
                 raise ConfigError(
                     f"port {port}, which the connection files in {self._known.where} give to {key!r}, is in use: is "
-                    "a hub running there already? Stop what uses it, or remove both files to begin anew."
+                    "a hub running there already? Stop what uses the port, or remove both files, so that the hub "
+                    "writes new ones."
                 )
             return port
         own: tuple[int, ...] = self.config.client_ports if side == "client" else self.config.engine_ports
@@ -302,7 +303,9 @@ class HubFactory:
             if self._bind_all(socket, addresses[1:], port):
                 return port
             socket.unbind(endpoint)
-        raise ConfigError(f"ip: no port was found that is free at {' and '.join(addresses)}: give some, with ports")
+        raise ConfigError(
+            f"ip: no port was found that is free at {' and '.join(addresses)}: name free ports, with ports"
+        )
 
     def _bind_all(self, socket: zmq.Socket[Any], addresses: list[str], port: int) -> bool:
         """Bind to a port at all addresses. If it is in use at one of them, bind to none, and return False."""

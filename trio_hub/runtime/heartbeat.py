@@ -118,11 +118,11 @@ class Heartbeat:
     def _refuse_subscription(self) -> None:
         """End a connection. If it is an engine's, by mistake, the engine connects and subscribes again.
 
-        After a message that is no subscription, libzmq attributes later subscriptions to wrong connections, until
+        After a message that is not a subscription, libzmq attributes later subscriptions to wrong connections, until
         nothing is left to be received. So a stranger could get an engine's pings.
         """
         self.hub.notices.ignore(
-            "subscription_refused", "a peer of the heartbeat sent something that is no subscription"
+            "subscription_refused", "a peer of the heartbeat sent something that is not a subscription"
         )
         end_connection(self.ping.peer_fd(), self.ping.socket)
         self._confused = self.ping.is_readable()

@@ -181,7 +181,7 @@ class RuntimeHost:
     def ask_engine_to_end(self, engine: EngineConnector) -> bool:
         """Ask an engine of this hub to end, since the hub stops. Return whether it could be asked.
 
-        If `serve_hub` was cancelled instead, the task that sends messages has ended.
+        If `serve_hub` was cancelled, the engine cannot be asked: the task that sends messages has ended.
         """
         if self.stop_requested.is_set():
             self.hub.control.shutdown_engine(engine)

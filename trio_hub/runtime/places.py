@@ -90,7 +90,8 @@ class Place:
         """Return a sentence that says why the engine cannot be used now."""
         who = f"local engine {self.number}"
         if self.stays_away:
-            return f"{who} {self.stays_away}"
+            engine = "" if self.engine is None else f" (engine {self.engine.id})"
+            return f"{who}{engine} {self.stays_away}"
         if self.due is not None:
             wait = max(0.0, self.due - trio.current_time())
             return f"{who} {_in_the_past(self.cause)}; it is started again in {wait:.0f} s"

@@ -86,14 +86,14 @@ def take_up_connection_files(config: HubConfig) -> tuple[HubConfig, Known | None
     if config.key not in (None, engine["key"]):
         raise ConfigError(
             f"key is set, but the connection files in {client_file.parent} have another key: unset key, or remove both "
-            "files to begin anew"
+            "files, so that the hub writes new ones"
         )
     try:
         taken_up = replace(config, **found)
     except ConfigError as error:
         raise ConnectionFileError(
-            f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both files to "
-            "begin anew; clients and engines then need the new files."
+            f"the connection files {client_file} and {engine_file} cannot be used again: {error}. Remove both files, "
+            "so that the hub writes new ones; clients and engines then need the new files."
         ) from error
     _warn_of_differences(config, taken_up, known)
     for path in (client_file, engine_file):
@@ -110,11 +110,11 @@ def _check_encryption(config: HubConfig, known: Known) -> None:
     if config.curve:
         raise ConfigError(
             f"curve is on, but the connection files in {known.where}, and the engines that have read them, belong to a "
-            "hub with curve off: remove both files to begin anew, or turn curve off"
+            "hub with curve off: turn curve off, or remove both files, so that the hub writes new ones"
         )
     raise ConfigError(
         f"curve is off, but the connection files in {known.where} belong to a hub with curve on: turn curve on, or "
-        "remove both files to begin anew"
+        "remove both files, so that the hub writes new ones"
     )
 
 
@@ -153,7 +153,7 @@ def _interfaces() -> list[str]:
 
 def _tell_difference(known: Known, setting: str, value: object, found: object) -> None:
     log.warning(
-        "a setting has no effect, since the connection files differ from it; remove both files to begin anew",
+        "a setting has no effect, since the connection files differ from it; to use the setting, remove both files",
         setting=setting,
         value=value,
         found=found,
@@ -204,7 +204,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
         places = {engine_id: place for engine_id, place in _rows(path, state.get("places", {})) if _is_place(place)}
         next_id = state["next_id"]
         if type(next_id) is not int or next_id < 0:
-            log.warning("the next engine id in the file is no id", path=path, next_id=next_id)
+            log.warning("the next engine id in the file is not an id", path=path, next_id=next_id)
             next_id = 0
         local = {pid: SavedProcess(**process) for pid, process in _rows(path, state.get("local", {}))}
         offers, policies = dict(state.get("offers", {})), list(state.get("policies", []))
@@ -221,7 +221,7 @@ def read_engine_state(path: Path) -> SavedEngines | None:
 
 
 def _rows(path: Path, table: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a table of the file, by engine id. Skip a row whose name is no id, with a warning."""
+    """Yield the rows of a table of the file, by engine id. Skip a row whose name is not an id, with a warning."""
     for name, value in table.items():
         try:
             yield int(name), value

@@ -67,7 +67,7 @@ def secure(config: HubConfig, known: Known | None) -> Security:
     if known is not None and keys.public != known.curve_serverkey:
         raise ConfigError(
             f"curve_secretkey does not belong to the public key in the connection files in {known.where}: set the "
-            "secret key that does, or remove both files to begin anew"
+            "secret key that does, or remove both files, so that the hub writes new ones"
         )
     engine_keys = CurveKeys.fresh()
     if config.curve_allowed_keys is None:
@@ -90,7 +90,7 @@ def _hub_keys(config: HubConfig, known: Known | None) -> CurveKeys:
         return kept_keys(curve_key_path(config.profile_dir, config.cluster_id), known.curve_serverkey)
     keys = CurveKeys.of_secret(config.curve_secretkey)
     if keys is None:
-        raise ConfigError("curve_secretkey is not usable: it is no Z85 of 32 bytes")
+        raise ConfigError("curve_secretkey is not usable: it is not the Z85 form of 32 bytes")
     if config.curve_publickey not in (None, keys.public):
         raise ConfigError(
             f"curve_publickey is {config.curve_publickey!r}, but the public key of curve_secretkey is {keys.public!r}: "
@@ -120,7 +120,7 @@ def read_allowed_keys(path: Path) -> frozenset[bytes]:
             keys.add(key)
         elif key is not None or (word and not word.startswith("#")):
             raise ConfigError(
-                f"curve_allowed_keys: line {number} of {path} is no public key: expected 40 characters of Z85, and "
+                f"curve_allowed_keys: line {number} of {path} is not a public key: expected 40 characters of Z85, and "
                 "perhaps a comment after a space and #"
             )
     return frozenset(keys)

@@ -98,7 +98,7 @@ class SeenMessages:
     def _prepare(self, head: bytes) -> bool:
         """Lock the file, if its file system has locks, and give it its size.
 
-        Return whether it was a file of this key already.
+        Return whether the file already belonged to this key.
         """
         try:
             lock_file(self._fd)

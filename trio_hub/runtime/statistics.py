@@ -194,7 +194,7 @@ def _of_database(hub: Hub, database: DatabaseURL) -> DatabaseStatistics:
 
 
 def _size(database: DatabaseURL) -> int | None:
-    """Return the size in bytes of an SQLite file, its log and its large buffers; None if the database is no file."""
+    """Return the size in bytes of an SQLite file, its log and its large buffers; None if the database is not a file."""
     if database.path is None:
         return None
     from ..databases.sqlite.segments import size_on_disk  # imported late: only some hubs need it

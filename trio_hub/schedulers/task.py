@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import WireError
 from ..wire.frames import Frames
 from ..wire.messages import TaskMetadata
-from .dependencies import TaskDependency, parse_dependency
+from .dependencies import Outcome, TaskDependency, parse_dependency
 from .rules import NO_RULES, Needs, TaskRules
 
 if TYPE_CHECKING:
@@ -86,10 +86,14 @@ class Timer(Protocol):
 
 
 class Worker:
-    """An engine as the scheduler sees it: its running tasks, what it offers, and when it got its last task."""
+    """An engine as the scheduler sees it: its running tasks, what it offers, and when it got its last task.
+
+    ``succeeded`` and ``failed`` are the outcomes of the tasks that it answers.
+    """
 
     __slots__ = (
         "draining",
+        "failed",
         "feeding",
         "free",
         "holds",
@@ -101,6 +105,7 @@ class Worker:
         "running",
         "shelf",
         "state",
+        "succeeded",
         "takes_tasks",
     )
 
@@ -128,6 +133,9 @@ class Worker:
         """How much of each amount of its kind is not in use."""
         self.shelf: tuple[int, ...] | None = None
         """Under which free amounts its kind keeps the engine; None if it has no room, or offers nothing."""
+        # Made once, since making an outcome takes as long as several steps of the scheduler.
+        self.succeeded = Outcome(True, ident)
+        self.failed = Outcome(False, ident)
 
     def __repr__(self) -> str:
         state = "" if self.state is WorkerState.USABLE else f" {self.state.value}"

@@ -221,7 +221,7 @@ class TaskScheduler:
         # Queued tasks come first: otherwise a chain of dependent tasks would keep the engine to itself.
         self.placement.feed(worker)
         if final:
-            self.dependencies.ended(task.msg_id, Outcome(ok, ident))
+            self.dependencies.ended(task.msg_id, worker.succeeded if ok else worker.failed)
         else:
             self._repetition.place_anew(task, pause)
         return final

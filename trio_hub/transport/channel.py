@@ -45,7 +45,6 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
 _SRCFD = int(zmq.SRCFD)
-_FRAME: type = zmq.Frame
 # Asks sockets whether they have a message. It costs a third of reading `EVENTS`, for which pyzmq looks up enums, and
 # a tenth of an attempt to receive that fails, for which pyzmq makes an exception.
 _poll: Any = zmq.zmq_poll
@@ -91,6 +90,8 @@ class Channel:
         """Called with the first frame of a message from a peer that is not `known`, before the message is handled."""
         self.max_frames = MAX_FRAMES
         self.refused: Callable[[int], None] = lambda frames: None
+        self.received = 0
+        """The number of messages received so far."""
         self.latest: Any = None
         """A frame (a `zmq.Frame`) of the latest message. ZeroMQ knows the connection by which a frame came."""
         self.closed = False
@@ -100,7 +101,7 @@ class Channel:
         self.fd = int(socket.getsockopt(zmq.FD))
         # Methods of the C extension: pyzmq's wrappers are for other kinds of sockets, and cost twice as much.
         core: Any = super(zmq.Socket, socket)
-        self._send: Callable[[Buffer, int, bool], Any] = core.send
+        self._send: Callable[[Buffer, int], Any] = core.send
         self._receive: Callable[[int, bool], Any] = core.recv
         # A ROUTER puts the identity of the sender in front of each message.
         self._names_sender = socket.type == zmq.ROUTER
@@ -135,11 +136,11 @@ class Channel:
         send = self._send
         last = frames[-1]
         try:
-            # Bytes are copied, since pyzmq would need a further thread to release them. Frames that ZeroMQ has
-            # received are shared.
+            # pyzmq copies bytes: otherwise it would need a further thread to release them. It never copies frames that
+            # ZeroMQ has received.
             for frame in frames[:-1]:
-                send(frame, _MORE, type(frame) is not _FRAME)
-            send(last, _NOBLOCK, type(last) is not _FRAME)
+                send(frame, _MORE)
+            send(last, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
@@ -186,6 +187,7 @@ class Channel:
                     return True
                 frames = unfinished
             received += 1
+            self.received += 1
             if handle is not None and frames:
                 if known is not None and frames[0] not in known:
                     self.introduce(frames[0])
@@ -266,8 +268,12 @@ class Channel:
 
 def with_messages(channels: Collection[Channel]) -> list[Channel]:
     """Return the channels among these that have a message to receive now and are not held or closed."""
-    asked = {channel.socket: channel for channel in channels if not channel.held and not channel.closed}
-    return [asked[socket] for socket, _ in _poll([channel.asked for channel in asked.values()], 0)]
+    asked = [channel.asked for channel in channels if not channel.held and not channel.closed]
+    answers = _poll(asked, 0)
+    if not answers:
+        return []
+    readable = {socket for socket, _ in answers}
+    return [channel for channel in channels if channel.socket in readable]
 
 
 class _Unfinished:

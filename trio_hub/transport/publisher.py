@@ -55,7 +55,6 @@ WARNING_PERIOD = 10.0
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-_FRAME: type = zmq.Frame
 
 
 class Publisher(Channel):
@@ -168,11 +167,11 @@ class Publisher(Channel):
 
     def _send_to(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         send = self._send
-        send(topic, _MORE, True)
+        send(topic, _MORE)
         left = len(frames)
         for frame in frames:
             left -= 1
-            send(frame, _MORE if left else _NOBLOCK, type(frame) is not _FRAME)
+            send(frame, _MORE if left else _NOBLOCK)
 
     def _wait(self, fd: int, subscriber: Subscriber, publication: Publication) -> None:
         if subscriber.size + publication.size > self.subscribers.limit:
@@ -271,7 +270,7 @@ class Publisher(Channel):
             # libzmq then attributes each later subscription to a wrong connection.
             self._confused = True
         if self._confused:
-            self._refuse(fd, frame, "a peer sent something that is no subscription")
+            self._refuse(fd, frame, "a peer sent something that is not a subscription")
             return
         self.monitor.channel.drain()
         if fd not in self.monitor.connected:

@@ -110,7 +110,7 @@ class Subscriber:
     def written(self, total: int | None) -> bool:
         """Note how many bytes of this connection the system has taken since it began. None means all of ZeroMQ's bytes.
 
-        The bytes include a few that are no messages. So ``held`` does not stay above the bytes that ZeroMQ holds.
+        The bytes include a few that are not messages. So ``held`` does not stay above the bytes that ZeroMQ holds.
 
         Returns:
             Whether the system has taken bytes since the last call.

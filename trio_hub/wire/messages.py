@@ -214,7 +214,7 @@ class Session:
     # Reading
 
     def read_untrusted(self, frames: Sequence[Buffer], *, lasting: bool = False) -> Message:
-        """Read a message: verify its signature, check that it is no replay, and decode its header and parent header.
+        """Read a message: verify its signature, check that it is not a replay, and decode its header and parent header.
 
         Args:
             frames: Routing identities, and a message from the delimiter on.
@@ -222,7 +222,7 @@ class Session:
                 the signature out.
 
         Raises:
-            WireError: The frames are no valid message. No other exception is raised.
+            WireError: The frames are not a valid message. No other exception is raised.
         """
         idents, frames = split_untrusted(frames)
         _, signature, header, parent, metadata, content = frames[:6]
@@ -322,7 +322,8 @@ class Session:
             msg_type, content, metadata, buffers: The parts of the message.
             parent: The packed header of the message that this message answers.
             header: The header; None for a new header.
-            noted: Whether to `note` the message. Only the thread that reads messages may note them.
+            noted: Whether to `note` the message, so that it is dropped as a replay if somebody sends it back. Only the
+                thread that reads messages may note messages.
         """
         pack = self.packer.pack
         if header is None:
@@ -374,12 +375,15 @@ class Session:
                 self.lasting.note(signature)
 
 
+_from_iso = datetime.fromisoformat
+
+
 def parse_date(text: str | None) -> datetime | None:
     """Parse an ISO 8601 date. Return an aware date in UTC, or None for any other text. A date without a zone is UTC."""
     if not text:
         return None
     try:
-        date = datetime.fromisoformat(text)
+        date = _from_iso(text)
     except ValueError:
         return None
     if date.tzinfo is None:

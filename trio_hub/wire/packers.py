@@ -79,7 +79,7 @@ class Packer:
 
         Raises:
             TypeError: A value in `changes` cannot be packed.
-            WireError: The bytes are no dict (``malformed``).
+            WireError: The bytes are not a dict (``malformed``).
         """
         packed = {key: msgspec.Raw(self.pack(value)) for key, value in changes.items()}
         try:

@@ -50,27 +50,26 @@ class Recent(Generic[T]):
         Returns:
             False if the mark is known already; then it keeps its value.
         """
-        # Called for every message, so the search through both generations is written out here.
+        # Called for every message, so the search through both generations is written out here. It looks for a value at
+        # each place first: reading a number from an array makes a new object.
         mark = mark or 1
         old = self._old
-        marks = old.marks
-        last = old.last
-        place = mark & last
-        while there := marks[place]:
-            if there == mark:
+        values = old.values
+        place = mark & old.last
+        while values[place] is not None:
+            if old.marks[place] == mark:
                 return False
-            place = (place + 1) & last
+            place = (place + 1) & old.last
         young = self._young
-        marks = young.marks
-        last = young.last
-        place = mark & last
-        while there := marks[place]:
-            if there == mark:
+        values = young.values
+        place = mark & young.last
+        while values[place] is not None:
+            if young.marks[place] == mark:
                 return False
-            place = (place + 1) & last
-        if young.count < self.size and 2 * young.count <= last:
-            marks[place] = mark
-            young.values[place] = value
+            place = (place + 1) & young.last
+        if young.count < self.size and 2 * young.count <= young.last:
+            young.marks[place] = mark
+            values[place] = value
             young.count += 1
         else:
             self._make_room().put(mark, value)
@@ -119,9 +118,9 @@ class _Generation(Generic[T]):
         grown: _Generation[T] = _Generation(_FACTOR * len(self.marks))
         marks, values, last = grown.marks, grown.values, grown.last
         for mark, value in zip(self.marks, self.values, strict=True):
-            if mark:
+            if value is not None:
                 place = mark & last
-                while marks[place]:
+                while values[place] is not None:
                     place = (place + 1) & last
                 marks[place] = mark
                 values[place] = value

@@ -47,8 +47,9 @@ class Signer:
         if not self.key:
             return b""
         inner = self._inner.copy()
+        update = inner.update
         for part in parts:
-            inner.update(part)
+            update(part)
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.hexdigest().encode("ascii")

@@ -37,7 +37,7 @@ async def test_status(tmp_path: Path) -> None:
         assert result.exit_code == 0
         for line in ("engines     2: 1 busy, 1 idle", "at engines  0 load-balanced, 1 direct", "1 ok, 1 failed"):
             assert line in result.stdout
-        assert f"hub         trio-hub at {seen['hub']['address']}, open\n" in result.stdout
+        assert f"hub         trio-hub at {seen['hub']['address']}, open (not encrypted)\n" in result.stdout
         assert "\x1b" not in result.stdout
 
 

@@ -35,7 +35,7 @@ __all__ = [
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 FEW_ENGINES = 100
-"""A limit of open files that allows fewer engines than this gets a warning."""
+"""A limit on open files that allows fewer engines than this gets a warning."""
 LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20
 """Bytes of free disk space below which there is a warning, and a problem."""
 KNOCK_LIMIT = 3.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import codes
+from ..encryption import in_words
 from .options import Where, asks_hub, example
 from .output import console, one_line, print_json
 
@@ -122,7 +123,8 @@ async def ask_about(where: Where) -> list[Finding]:
             asked = now()
             about: dict[str, Any] = await client.about()
             answered = now()
-            found = [Finding("hub", OK, f"{client.kind} answers at {client.address}, {client.connections}")]
+            told = f"{client.kind} answers at {client.address}, {in_words(client.connections)}"
+            found = [Finding("hub", OK, told)]
             found += check_about(about, asked, answered) if about else []
     except HubError as error:
         return [Finding("hub", PROBLEM, str(error))]

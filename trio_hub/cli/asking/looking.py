@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..encryption import in_words
 from .options import Where, asks_hub, example
 from .output import STATE_STYLES, clock, columns, console, count, one_line, print_json
 
@@ -84,7 +85,7 @@ def show_status(seen: dict[str, Any]) -> None:
         told += f" (the last {latest['count']}, since {clock(since)})"
     database = seen["database"]
     rows = [
-        ("hub", f"{hub['kind']} at {hub['address']}, {hub['connections']}"),
+        ("hub", f"{hub['kind']} at {hub['address']}, {in_words(hub['connections'])}"),
         ("file", hub["connection_file"]),
         ("engines", f"{count(engines['count'])}: {count(engines['busy'])} busy, {count(engines['idle'])} idle"),
         ("unassigned", f"{count(queues['unassigned'])} queued, waiting or paused"),

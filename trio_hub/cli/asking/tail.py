@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Cleaner", "tail"]
 
 PAUSE, LONGEST_PAUSE = 0.1, 1.0
-"""Seconds between two looks at the output: at first, and after a time without output."""
+"""Seconds between two queries for the output: at first, and after a time without output."""
 SHARE = 20
-"""The pause is at least this many times as long as the hub's answer took, since an answer has the whole output."""
+"""The pause between two queries is at least this many times as long as the hub took to answer the last query.
+
+Each answer has the whole output so far, so queries without pauses would keep the hub busy."""
 KEYS = ("stdout", "stderr", "completed", "engine_uuid", "result_content")
 STREAMS = ("stdout", "stderr")
 

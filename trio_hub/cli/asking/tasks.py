@@ -192,7 +192,7 @@ def show_tasks(rows: list[dict[str, Any]]) -> None:
 def task(where: Where, as_json: bool, msg_id: str) -> None:
     """Show all details of a request: why it waits, its times, its engine, its output, and its error with the traceback.
 
-    The reason for waiting comes from a trio-hub; an ipcontroller does not tell it.
+    Only a trio-hub says why a request waits; an ipcontroller does not.
     """
     from .records import name_rows, row_of, tell_states
     from .session import CommandFailed, ask

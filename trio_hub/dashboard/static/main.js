@@ -99,7 +99,7 @@ function frame() {
   const { cluster_id: cluster, version, address, started, now, admin, statistics } = hub.overview;
   document.body.classList.toggle("admin", admin);
   setText(document.getElementById("hub-name"), cluster ? `${cluster} · ${version}` : version);
-  setText(document.getElementById("hub-address"), `${address} (${statistics.connections})`);
+  setText(document.getElementById("hub-address"), `${address} (${statistics.connections === "open" ? "not encrypted" : statistics.connections})`);
   setText(document.getElementById("hub-uptime"), `up ${age(now - started)}, since ${clock(started, now)}`);
   setText(
     document.getElementById("hub-admin"),

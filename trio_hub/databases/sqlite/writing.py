@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain, count
+from itertools import chain, count, product
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -33,6 +33,9 @@ _TEXTS = frozenset(("msg_id", "client_uuid", "engine_uuid", "queue", "resubmitte
 # Keys with few different values, which come again and again.
 _REPEATED = frozenset(("client_uuid", "engine_uuid", "queue"))
 _known_text = lru_cache(1024)(text_column)
+# Keys whose columns are bytes. They are bound as `bytearray`: for each `bytes` and each None, sqlite3 would search for
+# an adapter, which takes longer than the rest of binding and writing it. (A registered one would be for all programs.)
+_BLOBS = PACKED_KEYS | BUFFER_KEYS | {"custody"}
 
 # The numbers of rows per statement. At each statement, Python's lock goes to the event loop, and has to be taken back.
 _TOGETHER = (64, 16, 4, 1)
@@ -88,6 +91,14 @@ CODERS = {
 }
 
 
+def _encoder(key: str) -> Callable[[Any], Any] | None:
+    if key in _BLOBS:
+        return bytearray
+    if key in _REPEATED:
+        return _known_text
+    return CODERS[key][0] if key in CODERS else None
+
+
 class _Plan:
     """Converts the values of some keys to a row, and has the statements that write so many such rows to a table."""
 
@@ -96,9 +107,9 @@ class _Plan:
         self.statements = statements
         self.buffers = [(index, key) for index, key in enumerate(keys) if key in BUFFER_KEYS]
         self._encoders = [
-            (index, _known_text if key in _REPEATED else CODERS[key][0])
+            (index, encoder)
             for index, key in enumerate(keys)
-            if key in CODERS and key != "msg_id"  # the caller has encoded the msg_id
+            if key != "msg_id" and (encoder := _encoder(key)) is not None  # the caller has encoded the msg_id
         ]
         self._measured = [index for index, key in enumerate(keys) if key in _MEASURED]
 
@@ -157,20 +168,43 @@ def _change_plan(*keys: str) -> _ChangePlan:
 
 @lru_cache(256)
 def _body_plan(table: str, *keys: str) -> _Plan:
-    """Return the plan for a row of ``request`` or ``result``, which begins with the arrival number, and may exist."""
+    """Return the plan that writes a row of the table ``request`` or ``result``: it adds the row, or changes it.
+
+    The first value of a row is the arrival number of its task. The values of `keys` follow.
+    """
     changes = ", ".join(f"{key} = excluded.{key}" for key in keys)
     before = f"INSERT INTO {table} (task, {', '.join(keys)}) VALUES "
     return _Plan(keys, _statements(before, 1 + len(keys), f" ON CONFLICT (task) DO UPDATE SET {changes}"))
 
 
-# The plan for a new row of `task`: the arrival number, the owner, the keys, and the size.
-_NEW = _Plan(
-    TASK_KEYS,
-    _statements(f"INSERT INTO task (arrival, owner, {', '.join(TASK_KEYS)}, size) VALUES ", 3 + len(TASK_KEYS)),
-)
-_MSG_ID = TASK_KEYS.index("msg_id")
-_task_values = attrgetter(*TASK_KEYS)
-_BODIES = [(_body_plan(table, *keys), attrgetter(*keys), (None,) * len(keys)) for table, keys in BODIES.items()]
+def _new_plan(table: str, *left_out: str) -> tuple[_Plan, Callable[[TaskRecord], tuple[Any, ...]]]:
+    """Return the plan for a new record's row in a table without some keys, and the function that gets the others.
+
+    The row for ``task`` begins with the arrival number and the owner, and ends with the size.
+    """
+    keys = [key for key in BODIES.get(table, TASK_KEYS) if key not in left_out]
+    if table in BODIES:
+        return _body_plan(table, *keys), attrgetter(*keys)
+    before = f"INSERT INTO task (arrival, owner, {', '.join(keys)}, size) VALUES "
+    return _Plan(keys, _statements(before, 3 + len(keys))), attrgetter(*keys)
+
+
+# The plans for new rows. Keys that a new record seldom has are left out if it has none of them, see `_BLOBS`.
+_OF_THE_END = ("started", "completed", "received")
+_OF_OUTPUT = ("execute_input", "execute_result", "error")
+_SELDOM = ("resubmitted", "label")
+_NEW_TASK = {
+    (seldom, finished, sent): _new_plan(
+        "task",
+        *(() if seldom else _SELDOM),
+        *(() if finished else _OF_THE_END),
+        *(() if sent else ("engine_uuid",)),
+    )
+    for seldom, finished, sent in product((False, True), repeat=3)
+}
+_MSG_ID = TASK_KEYS.index("msg_id")  # it is the first key, so its place is the same in all plans
+_NEW_REQUEST = _new_plan("request")
+_NEW_RESULT = {output: _new_plan("result", *(() if output else _OF_OUTPUT)) for output in (False, True)}
 _Rows: TypeAlias = dict[_Plan, list[list[Any]]]
 
 
@@ -213,7 +247,7 @@ class Statements:
         self._added: list[str] = []
         self._changed: list[str] = []
         self._finished: list[str] = []  # among the added
-        self._new: list[list[Any]] = []
+        self._new: _Rows = {}
         self._changes: _Rows = {}
         self._bodies: _Rows = {}  # rows of requests and of results
         self._pieces_removed: list[list[Any]] = []
@@ -271,26 +305,32 @@ class Statements:
         ((arrived,),) = connection.execute("SELECT arrivals FROM account")
         connection.execute("UPDATE account SET arrivals = arrivals + ?", (len(self._added),))
         arrivals.update(zip(self._added, count(arrived + 1)))
-        new = _numbered(self._new, arrivals)
+        new = [(plan.statements, _numbered(rows, arrivals)) for plan, rows in self._new.items()]
         # A record hardly ever exists already, so this is not checked first.
         connection.execute("SAVEPOINT added")
         try:
-            _carry_out(connection, _NEW.statements, new)
+            for statements, rows in new:
+                _carry_out(connection, statements, rows)
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO added")
             forget(connection, list(_find(connection, self._added)[0].values()), self.freed)
-            _carry_out(connection, _NEW.statements, new)
+            for statements, rows in new:
+                _carry_out(connection, statements, rows)
         connection.execute("RELEASE added")
 
     def _add(self, msg_id: str, record: TaskRecord) -> None:
-        row = list(_task_values(record))
-        size = _NEW.encode(row)
+        seldom = record.resubmitted is not None or record.label is not None
+        finished = record.started is not None or record.completed is not None or record.received is not None
+        output = record.execute_input is not None or record.execute_result is not None or record.error is not None
+        plan, values_of = _NEW_TASK[seldom, finished, record.engine_uuid is not None]
+        row = list(values_of(record))
+        size = plan.encode(row)
         row[_MSG_ID] = msg_id
-        for plan, values_of, nothing in _BODIES:
-            values = values_of(record)
-            if values != nothing:
-                size += self._put(plan, msg_id, list(values))
-        self._new.append([msg_id, self._owner, *row, size])
+        for body, body_of in (_NEW_REQUEST, _NEW_RESULT[output]):
+            values = body_of(record)
+            if values.count(None) < len(values):
+                size += self._put(body, msg_id, list(values))
+        self._new.setdefault(plan, []).append([msg_id, self._owner, *row, size])
         if record.stdout or record.stderr:
             for key in TEXT_KEYS:
                 self._append(msg_id, key, getattr(record, key))

@@ -80,7 +80,13 @@ one_kind_of_engine = pytest.mark.parametrize("cluster", ["ours"], indirect=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
     (directory / "hub.toml").write_text('[[policy]]\nname = "small"\nfunction = "work"\npriority = 1\n')
-    options = ("--engines=4", *ENGINES[request.param], "--dashboard-admin=true", "--config", str(directory / "hub.toml"))
+    options = (
+        "--engines=4",
+        *ENGINES[request.param],
+        "--dashboard-admin=true",
+        "--config",
+        str(directory / "hub.toml"),
+    )
     with serving(directory, *options) as hub:
         script = [sys.executable, str(Path(__file__).with_name("load.py")), str(directory / "profile")]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:

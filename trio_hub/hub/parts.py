@@ -305,7 +305,7 @@ class Parts:
             session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details
         )
         self.work_status = WorkStatus(
-            session, scheduler=tasks.scheduler, engines=engines, draining=work.draining, interrupts=work.interrupts
+            scheduler=tasks.scheduler, engines=engines, draining=work.draining, interrupts=work.interrupts
         )
         self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
             "details_request": self.details.details_request,

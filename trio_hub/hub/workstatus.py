@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..schedulers.tasks import TaskScheduler
-from ..wire.messages import Message, Session
+from ..wire.messages import Message
 from .draining import Draining
 from .engines import Engines
 from .interrupt import Purpose
@@ -17,20 +17,17 @@ class WorkStatus:
     """Answers the query for the numbers of controlled work. An answer costs little, however many tasks there are.
 
     Args:
-        session: reads queries.
         scheduler, engines, draining, interrupts: the parts of the hub that know the numbers.
     """
 
     def __init__(
         self,
-        session: Session,
         *,
         scheduler: TaskScheduler,
         engines: Engines,
         draining: Draining,
         interrupts: Interrupts,
     ) -> None:
-        self._session = session
         self._scheduler = scheduler
         self._engines = engines
         self._draining = draining

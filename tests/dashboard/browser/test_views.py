@@ -394,6 +394,7 @@ def test_a_task_that_waits_is_aborted(cluster: Cluster, open_page: Opening) -> N
     heading(page, "victim")
     expect(page.locator(".callout")).to_contain_text("Why it waits")
     expect(page.locator(".facts")).to_contain_text(re.compile(r"Waiting for\s*\d"))
+    expect(page.locator(".facts")).not_to_contain_text("Running for")
     expect(page.get_by_role("region", name="Engines for this task").get_by_role("row").nth(1)).to_contain_text("no")
     page.get_by_role("button", name="Abort…").click()
     dialog = page.get_by_role("dialog", name="Abort 1 task?")

@@ -60,6 +60,8 @@ def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -
             for button in buttons:
                 expect(page.locator("button", has_text=button).first).to_be_attached()
                 expect(page.get_by_role("button", name=button)).to_have_count(0)
+            if view == "tasks/nothing":
+                expect(page.get_by_role("alert").filter(has_text="there is no record of 'nothing'")).to_be_visible()
         ask = "fetch('api/actions/stop_hub', {method: 'POST', body: '{}', headers: {'X-Trio-Hub': '1'}})"
         told = page.evaluate(f"{ask}.then(answer => answer.json())")
         assert "admin" in told["error"]

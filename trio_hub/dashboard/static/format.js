@@ -129,10 +129,10 @@ function amount(n) {
   return String(n);
 }
 
-/** Return the drain of an engine as a text: "by ada, until 14:05:00, then shut down". */
+/** Return the drain of an engine as a text: "until 14:05:00, then shut down, by ada". */
 export const drainLine = (drain, now) =>
   drain
-    ? [`by ${drain.by}`, drain.deadline && `until ${clock(drain.deadline, now)}`, drain.then && "then shut down"]
+    ? [drain.deadline && `until ${clock(drain.deadline, now)}`, drain.then && "then shut down", `by ${drain.by}`]
         .filter(Boolean)
         .join(", ")
     : "";

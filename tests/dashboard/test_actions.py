@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -87,16 +88,99 @@ async def test_all_tasks_that_are_found_are_aborted(monkeypatch: pytest.MonkeyPa
         await eventually(lambda: at.hub.statistics().submitted == 9)
         query = {"label": {"$glob": "night-*"}}
         path = f"/api/count?query={quote(json.dumps(query))}"
-        assert await at.get("/api/count") == {"abort": 8, "resubmit": 0}
-        assert await at.get(path) == {"abort": 5, "resubmit": 0}
-        assert await at.get(f"{path}&text=NIGHT-3") == {"abort": 1, "resubmit": 0}
+        assert await at.get("/api/count") == {"abort": 8, "cancel": 9, "resubmit": 0}
+        assert await at.get(path) == {"abort": 5, "cancel": 6, "resubmit": 0}
+        assert await at.get(f"{path}&text=NIGHT-3") == {"abort": 1, "cancel": 1, "resubmit": 0}
         assert await done(at, "abort", {"query": query, "text": "NIGHT-3"}) == {"aborted": [night[3]], "not_queued": []}
         assert set((await done(at, "abort", {"query": query}))["aborted"]) == {*night} - {night[3]}
-        assert await at.get(path) == {"abort": 0, "resubmit": 5}
+        assert await at.get(path) == {"abort": 0, "cancel": 1, "resubmit": 5}
         assert set((await done(at, "abort", {"query": {}}))["aborted"]) == {*day}
         await refused(at, "abort", {"query": {}, "msg_ids": night}, 400, "either")
         await refused(at, "abort", {"query": {}, "text": 5}, 400, "text")
         await refused(at, "resubmit", {"query": {"nonsense": 1}}, 400, "nonsense")
+
+
+async def test_tasks_are_cancelled_and_the_page_says_who_asked_when_and_what_it_took() -> None:
+    async with site(dashboard_admin=True) as at:
+        at.engine.hold()
+        runs = at.client.submit()
+        await eventually(lambda: bool(at.engine.held))
+        waits = at.client.submit()
+        await eventually(lambda: at.hub.statistics().submitted == 2)
+        body = {"msg_ids": [runs, waits, "nothing"], "grace": 60}
+        answer = await done(at, "cancel", body, query="?actor=ada")
+        assert answer == {"withdrawn": [waits], "interrupted": [runs], "finished": [], "unknown": ["nothing"]}
+        who = "ada (127.0.0.1)"
+        found = (await at.get(f"/api/tasks/{waits}"))["cancelled"]
+        assert (found["by"], found["took"]) == (who, "no engine had it")
+        assert abs(found["asked"] - time()) < 60
+        await at.engine.wait_requests(2)
+        page = await at.get(f"/api/tasks/{runs}")
+        assert page["row"]["state"] == "running"
+        assert page["cancelled"]["by"] == who
+        assert page["cancelled"]["took"] in ("it is being interrupted", "it was interrupted, and has not ended yet")
+        at.engine.held.pop(0).fail("KeyboardInterrupt", "")
+        await at.client.reply(runs)
+        page = await at.get(f"/api/tasks/{runs}")
+        assert page["row"]["error"]["ename"] == page["error"]["ename"] == "TaskCancelled"
+        assert page["cancelled"]["took"].startswith("it was interrupted, and ended after ")
+        assert [step["detail"] for step in page["story"] if step["what"] == "cancelled"] == [f"by {who}"]
+        (entry,) = [one for one in (await at.get("/api/journal"))["entries"] if one["who"] == who]
+        assert (entry["kind"], entry["text"], entry["count"]) == ("cancelled", "cancelled 2 requests", 2)
+        assert (await done(at, "cancel", {"msg_ids": [runs]}))["finished"] == [runs]
+        assert at.hub.statistics().service_failures == {}
+
+
+async def test_all_tasks_that_are_found_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "SLICE", 2)
+    async with site(dashboard_admin=True) as at:
+        at.engine.hold()
+        night = [at.client.submit(metadata={"label": "night"}) for _ in range(3)]
+        day = at.client.submit(metadata={"label": "day"})
+        direct = at.client.call(at.engine)
+        await eventually(lambda: at.hub.statistics().submitted == 5)
+        assert await at.get("/api/count") == {"abort": 3, "cancel": 5, "resubmit": 0}
+        answer = await done(at, "cancel", {"query": {"label": "night"}, "grace": 0.5})
+        assert {msg_id for what in ("withdrawn", "interrupted") for msg_id in answer[what]} == {*night}
+        assert {*(await done(at, "cancel", {"query": {}, "text": day}))["withdrawn"]} == {day}
+        assert (await at.get(f"/api/tasks/{direct}"))["cancelled"] is None
+
+
+async def test_engines_are_drained_and_undrained() -> None:
+    async with site(dashboard_admin=True) as at:
+        at.hub.tag(at.engine.uuid, {"gpu": 2, "memory": "32G", "site": "a"})
+        body = {"uuids": [at.engine.uuid], "deadline": 600}
+        assert await done(at, "drain", body, query="?actor=ada") == {"drained": [at.engine.uuid]}
+        (row,) = (await at.get("/api/engines"))["engines"]
+        assert (row["drain"]["by"], row["drain"]["then"]) == ("ada (127.0.0.1)", None)
+        assert 0 < row["drain"]["deadline"] - time() <= 600
+        assert row["offers"] == {"gpu": 2, "memory": 2**35, "site": "a"}
+        waits = at.client.submit()
+        await eventually(lambda: at.hub.statistics().submitted == 1)
+        page = await at.get(f"/api/tasks/{waits}")
+        assert page["why_waiting"] == "these engines are drained: 0"
+        assert [one["text"] for one in page["explained"]] == ["is drained: it gets no new tasks"]
+        assert await done(at, "undrain", {"uuids": [at.engine.uuid]}) == {"undrained": [at.engine.uuid]}
+        await at.client.reply(waits)
+        details = await at.get(f"/api/engines/{at.engine.uuid}")
+        assert details["drain"] is None
+        assert [(one["event"], one["detail"]) for one in details["history"][-2:]] == [
+            ("drained", "by ada (127.0.0.1)"),
+            ("undrained", "by 127.0.0.1"),
+        ]
+        entries = {one["kind"]: one for one in (await at.get("/api/journal"))["entries"]}
+        assert (entries["drained"]["who"], entries["drained"]["text"]) == ("ada (127.0.0.1)", "drained engine 0")
+        assert entries["undrained"]["text"] == "undrained engine 0"
+        await done(at, "drain", {"uuids": [at.engine.uuid], "then": "shutdown"})
+        await at.engine.wait_until(lambda: at.engine.requests[-1].msg_type == "shutdown_request")
+
+
+async def test_the_policies_of_the_hub_are_listed() -> None:
+    async with site() as at:
+        assert await at.get("/api/policies") == {"policies": []}
+        at.hub.add_policy({"name": "night", "label": "night-*", "priority": -5})
+        (policy,) = (await at.get("/api/policies"))["policies"]
+        assert policy == {"name": "night", "source": "added", "label": "night-*", "priority": -5}
 
 
 @pytest.mark.parametrize("db", ["memory", "sqlite"])
@@ -155,6 +239,16 @@ async def test_what_cannot_be_done_is_named() -> None:
             ("abort", {"msg_ids": [1]}, 400, "msg_ids"),
             ("abort", b"{", 400, "not JSON"),
             ("abort", b"[]", 400, "object"),
+            ("cancel", {}, 400, "msg_ids"),
+            ("cancel", {"msg_ids": ["x"], "grace": -1}, 400, "grace"),
+            ("cancel", {"msg_ids": ["x"], "grace": True}, 400, "grace"),
+            ("cancel", {"query": {}, "msg_ids": ["x"]}, 400, "either"),
+            ("drain", {}, 400, "uuids"),
+            ("drain", {"uuids": ["nobody"]}, 404, "nobody"),
+            ("drain", {"uuids": [at.engine.uuid], "deadline": "soon"}, 400, "deadline"),
+            ("drain", {"uuids": [at.engine.uuid], "then": "dance"}, 400, "then"),
+            ("drain", {"uuids": [at.engine.uuid], "then": 5}, 400, "then"),
+            ("undrain", {"uuids": ["nobody"]}, 404, "nobody"),
             ("resubmit", {"msg_ids": ["unknown"]}, 404, "unknown"),
             ("purge", {}, 400, "give exactly one of"),
             ("purge", {"all": True, "query": {}}, 400, "give exactly one of"),

@@ -58,6 +58,9 @@ async def test_engines_and_what_they_do() -> None:
             "done": 2,
             "failed": 1,
             "usage": None,
+            "drain": None,
+            "offers": {},
+            "leaves": None,
             "last_error": {"msg_id": failed, "ename": "ValueError", "evalue": "no"},
         }
         page = await at.get(f"/api/engines/{at.engine.uuid}")
@@ -367,7 +370,7 @@ async def test_why_a_task_waits() -> None:
         for state in ("queued", "waiting", "running"):
             rows = (await at.get(f"/api/tasks?state={state}"))["rows"]
             assert {row["msg_id"] for row in rows} == {one for one, its in states.items() if its == state}
-        assert await at.get("/api/count?state=waiting") == {"abort": 1, "resubmit": 0}
+        assert await at.get("/api/count?state=waiting") == {"abort": 1, "cancel": 1, "resubmit": 0}
         assert "state: expected" in await at.refused("/api/tasks?state=ok", 400)
         at.engine.leave()
         await at.client.notification("unregistration_notification")

@@ -10,6 +10,7 @@ from trio_hub import HubConfig
 from trio_hub.dashboard.alerts import AGAIN, KEEP, STARTING, Alerts, Concern, Look, concerns, grown
 from trio_hub.dashboard.journal import MAX_ENTRIES, NEAR, Entry, Journal, JournalEvent, as_rows
 from trio_hub.hub.events import (
+    EngineDraining,
     EngineRegistered,
     EngineReturned,
     EngineSettled,
@@ -21,6 +22,7 @@ from trio_hub.hub.events import (
     RegistrationStalled,
     RequestsAborted,
     RequestsResubmitted,
+    TaskCancelled,
 )
 from trio_hub.testing import open_hub
 
@@ -100,6 +102,22 @@ def test_it_says_what_clients_have_done() -> None:
         (ada, "resubmitted 2 requests"),
         ("client 98765432 (bob)", "asked to abort 1 request"),
         (ada, "asked to abort 1,003 requests"),
+    ]
+
+
+def test_it_says_who_cancels_and_drains() -> None:
+    kept = Kept()
+    for number in range(1200):
+        kept.journal.happened(TaskCancelled(f"task {number}", "ada", "interrupted"))
+    kept.journal.happened(TaskCancelled("another", "bob", "withdrawn"))
+    kept.journal.happened(EngineDraining(3, "uuid-3", True, "ada"))
+    kept.journal.happened(EngineDraining(4, "uuid-4", True, "ada", "shutdown"))
+    kept.journal.happened(EngineDraining(3, "uuid-3", False, "bob"))
+    assert [(row["who"], row["kind"], row["text"]) for row in as_rows(kept.journal.since(0))] == [
+        ("bob", "undrained", "undrained engine 3"),
+        ("ada", "drained", "drained 2 engines: 3, 4"),
+        ("bob", "cancelled", "cancelled 1 request"),
+        ("ada", "cancelled", "cancelled 1,200 requests"),
     ]
 
 

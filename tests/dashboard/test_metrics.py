@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zmq
 
 from trio_hub import __version__
+from trio_hub.dashboard import workmetrics
 from trio_hub.dashboard.metrics import METRICS
 from trio_hub.errors import WireError
 from trio_hub.testing import answer, die, failing, one_by_one, open_engine
@@ -112,6 +114,25 @@ async def test_they_move_with_what_becomes_of_tasks() -> None:
         assert after("trio_hub_build_info", version=__version__, python_version=python_version(after)) == 1
         statistics = hub.statistics()
         assert (statistics.submitted, statistics.completed, statistics.failed, statistics.aborted) == (6, 2, 3, 1)
+
+
+async def test_they_tell_priorities_and_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster() as (hub, client, (engine,)), open_dashboard(hub) as dashboard:
+        assert (await scrape(dashboard))("trio_hub_tasks_queued_by_priority", priority="0") == 0
+        hub.tag(engine.uuid, {"gpu": 2, "memory": "1G", "site": "a"})
+        engine.hold()
+        for priority in (5, 5, -1):
+            client.submit(metadata={"rules": {"priority": priority, "needs": {"gpu": 0.5, "site": "a"}}})
+        await eventually(lambda: hub.statistics().tasks_queued == 2)
+        seen = await scrape(dashboard)
+        queued = [seen("trio_hub_tasks_queued_by_priority", priority=priority) for priority in ("5", "-1", "0")]
+        assert queued == [1, 1, 0]
+        assert [seen("trio_hub_tasks_by_need", need=need) for need in ("gpu", "site")] == [3, 3]
+        assert [seen("trio_hub_amounts", amount="gpu", use=use) for use in ("free", "used")] == [1.5, 0.5]
+        assert len(seen.families["trio_hub_amounts"].samples) == 2, "no task has asked for memory"
+        monkeypatch.setattr(workmetrics, "MAX_NAMED", 1)
+        seen = await scrape(dashboard)
+        assert seen("trio_hub_tasks_queued_by_priority", priority="(other)") == 1
 
 
 def python_version(seen: Scrape) -> str:

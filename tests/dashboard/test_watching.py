@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from trio_hub.dashboard.bars import Bar, Bars
@@ -216,6 +218,10 @@ def test_a_group_counts_a_limited_number_of_labels() -> None:
     assert (len(told["labels"]), told["labels_more"]) == (8, 92)
     assert (len(told["engines"]), told["engines_more"]) == (8, 92)
     assert told["examples"] == ["299", "298", "297", "296", "295"]
+
+
+def test_every_event_of_a_hub_is_handled() -> None:
+    assert set(Watched().watch._handlers) == set(get_args(Event))
 
 
 def test_an_engines_story() -> None:

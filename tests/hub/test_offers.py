@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from trio_hub.schedulers.rules import MAX_NAMES, parse_needs
+from trio_hub.wire.messages import error_content
 
 from .durable import DurableStore, answer_probes, crashed
+from .test_cancelling import pass_time
 from .world import World
 
 
@@ -140,9 +142,22 @@ def test_why_a_task_with_rules_waits() -> None:
     runs, low = it.submit(), it.submit(rules={"priority": -1})
     assert why(runs) is None
     busy = "no free engine: the engines that may run it are busy, with 1 task each (setting hwm); 2 tasks are queued"
-    assert why(low) == f"these engines are drained: 1; {busy}, 1 of them with a higher priority"
+    assert why(low) == f"these engines are drained: 1; {busy}, 1 of them with a higher priority than -1"
     it.query("tag_request", {"engine": "a", "tags": {"gpu": 1}})
-    assert why(nowhere) == f"these engines lack what it needs: 1; {busy}"
+    assert why(nowhere) == f"these engines lack what it needs (gpu=1): 1; {busy}"
+
+
+def test_why_a_paused_task_waits() -> None:
+    it = World()
+    it.engine("a")
+    msg_id = it.submit(rules={"max_attempts": 3, "retry_pause": 30})
+    for attempt, seconds in ((1, 30), (2, 60)):
+        [(_, request)] = it.take("task_out")
+        it.answer("a", request, error_content("ValueError", "no"))
+        expected = f"attempt {attempt} did not succeed; the next begins after a pause of {seconds} s (rule retry_pause)"
+        found = it.query("explain_request", {"msg_id": msg_id})
+        assert (found["state"], found["why"]) == ("paused", expected)
+        pass_time(it, seconds)
 
 
 @pytest.mark.parametrize(

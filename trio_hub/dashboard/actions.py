@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import EngineError, QueryError, StoreError
+from ..hub.draining import SHUTDOWN
 from ..logs import get_logger
 from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
-from .bulk import abort_found, resubmit_failures, resubmit_found
+from .bulk import abort_found, by_what, cancel_found, resubmit_failures, resubmit_found
 from .journal import Journal, plural
 from .tasks import Search
 from .watching import Watch
@@ -29,7 +30,16 @@ __all__ = ["ACTOR_COOKIE", "action_route", "actor_of"]
 
 log = get_logger("trio_hub.dashboard")
 
-Action: TypeAlias = Callable[[RunningHub, Watch, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+class Asking(NamedTuple):
+    """What an action may use: the hub, its observer, and the name and address of the person who asks for it."""
+
+    hub: RunningHub
+    watch: Watch
+    who: str
+
+
+Action: TypeAlias = Callable[[Asking, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 HEADER = "x-trio-hub"
 ACTOR_COOKIE = "trio_hub_actor"
@@ -37,6 +47,8 @@ MAX_BODY = 16 << 20
 """The maximum size of a request, in bytes. A million msg_ids have more, and need several requests."""
 MAX_ACTOR = 100
 """The maximum length of the name of a person, in characters."""
+MAX_SECONDS = 10_000_000
+"""The maximum number of seconds of a grace or a deadline."""
 MAX_SHOWN = 5
 """The maximum number of tasks in a log line."""
 
@@ -46,66 +58,95 @@ def actor_of(request: Request) -> str | None:
     return (request.query_params.get("actor") or request.cookies.get(ACTOR_COOKIE) or "")[:MAX_ACTOR] or None
 
 
-async def _abort(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
-    search = _search(hub, watch, body)
+async def _abort(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    search = _search(asking, body)
     if search is not None:
-        return await abort_found(hub, search)
+        return await abort_found(asking.hub, search)
     msg_ids = _msg_ids(body)
-    aborted = hub.abort(msg_ids)
+    aborted = asking.hub.abort(msg_ids)
     gone = set(aborted)
     return {"aborted": aborted, "not_queued": [msg_id for msg_id in dict.fromkeys(msg_ids) if msg_id not in gone]}
 
 
-async def _resubmit(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+async def _cancel(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    grace = _seconds(body, "grace")
+    search = _search(asking, body)
+    if search is not None:
+        return await cancel_found(asking.hub, search, by=asking.who, grace=grace)
+    return by_what(await asking.hub.cancel(_msg_ids(body), by=asking.who, grace=grace))
+
+
+async def _resubmit(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     group = body.get("group")
     if type(group) is int:
-        return await resubmit_failures(hub, watch, group)
-    search = _search(hub, watch, body)
+        return await resubmit_failures(asking.hub, asking.watch, group)
+    search = _search(asking, body)
     if search is not None:
-        return await resubmit_found(hub, search)
-    return {"resubmitted": await hub.resubmit(_msg_ids(body)), "refused": []}
+        return await resubmit_found(asking.hub, search)
+    return {"resubmitted": await asking.hub.resubmit(_msg_ids(body)), "refused": []}
 
 
-async def _purge(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+async def _purge(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     if len(body) != 1:
         raise QueryError('purge: give exactly one of "msg_ids", "query" and "all"')
     if "query" in body:
-        return {"purged": await hub.purge(body["query"])}
+        return {"purged": await asking.hub.purge(body["query"])}
     if "all" in body:
         if body["all"] is not True:
             raise QueryError('purge: "all" must be true, or left out')
-        return {"purged": await hub.purge({})}
-    return {"purged": await hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
+        return {"purged": await asking.hub.purge({})}
+    return {"purged": await asking.hub.purge({"msg_id": {"$in": _msg_ids(body)}})}
 
 
-async def _shutdown_engine(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+async def _drain(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    uuids, deadline, then = _texts(body, "uuids"), _seconds(body, "deadline"), body.get("then") or ""
+    if then not in ("", SHUTDOWN):
+        raise QueryError(f'"then" must be "{SHUTDOWN}" or empty')
+    asking.hub.drain(uuids, deadline=deadline, then=then, by=asking.who)
+    return {"drained": uuids}
+
+
+async def _undrain(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    uuids = _texts(body, "uuids")
+    asking.hub.undrain(uuids, by=asking.who)
+    return {"undrained": uuids}
+
+
+async def _shutdown_engine(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     uuid = body.get("uuid")
     if not isinstance(uuid, str):
         raise QueryError('"uuid" must be the uuid of an engine')
-    hub.shutdown_engine(uuid)
+    asking.hub.shutdown_engine(uuid)
     return {}
 
 
-async def _drop_owed(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
+async def _drop_owed(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     client = body.get("client")
     if not isinstance(client, str):
         raise QueryError('"client" must be the session of a client')
-    return {"dropped": await hub.drop_owed(client)}
+    return {"dropped": await asking.hub.drop_owed(client)}
 
 
-async def _stop_hub(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> dict[str, Any]:
-    hub.shutdown("the dashboard's request")
+async def _stop_hub(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    asking.hub.shutdown("the dashboard's request")
     return {}
 
 
 ACTIONS: Mapping[str, Action] = {
     "abort": _abort,
+    "cancel": _cancel,
     "resubmit": _resubmit,
     "purge": _purge,
+    "drain": _drain,
+    "undrain": _undrain,
     "shutdown_engine": _shutdown_engine,
     "drop_owed": _drop_owed,
     "stop_hub": _stop_hub,
 }
+
+
+NOTED_BY_EVENTS = frozenset(("cancel", "drain", "undrain"))
+"""The actions whose effects are events of the hub, with the name of the person, so that the journal has them anyhow."""
 
 
 def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bool) -> Route:
@@ -147,7 +188,7 @@ def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bo
             return refused(503, "the hub is stopping")
         try:
             body = await _body_of(request)
-            answer = await action(hub, watch, body)
+            answer = await action(Asking(hub, watch, who), body)
         except QueryError as error:
             return refused(400, str(error))
         except KeyError as error:
@@ -164,7 +205,8 @@ def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bo
             asked=_shown(body),
             outcome=_shown(answer),
         )
-        journal.note("action", "info", _told(hub, name, body, answer), who=who, near=-1.0)
+        if name not in NOTED_BY_EVENTS:
+            journal.note("action", "info", _told(hub, name, body, answer), who=who, near=-1.0)
         return as_json(answer)
 
     return Route("/api/actions/{name}", act, methods=["POST"])
@@ -213,13 +255,26 @@ def _number(done: Any) -> int:
 
 
 def _msg_ids(body: dict[str, Any]) -> list[str]:
-    msg_ids = body.get("msg_ids")
-    if not isinstance(msg_ids, list) or not msg_ids or not all(isinstance(one, str) for one in msg_ids):
-        raise QueryError('"msg_ids" must be a list of at least one text')
-    return msg_ids
+    return _texts(body, "msg_ids")
 
 
-def _search(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> Search | None:
+def _texts(body: dict[str, Any], name: str) -> list[str]:
+    texts = body.get(name)
+    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        raise QueryError(f'"{name}" must be a list of at least one text')
+    return texts
+
+
+def _seconds(body: dict[str, Any], name: str) -> float | None:
+    seconds = body.get(name)
+    if seconds is None:
+        return None
+    if type(seconds) not in (int, float) or not 0 <= seconds <= MAX_SECONDS:
+        raise QueryError(f'"{name}" must be a number of seconds, at most {MAX_SECONDS:,}')
+    return float(seconds)
+
+
+def _search(asking: Asking, body: dict[str, Any]) -> Search | None:
     """Return the search for the tasks that an action is for; None if the action does not name a query."""
     if "query" not in body:
         return None
@@ -228,7 +283,7 @@ def _search(hub: RunningHub, watch: Watch, body: dict[str, Any]) -> Search | Non
     text, state = body.get("text", ""), body.get("state", "")
     if not isinstance(text, str) or not isinstance(state, str):
         raise QueryError('"text" and "state" must be texts')
-    return Search(hub, watch, body["query"], text, state)
+    return Search(asking.hub, asking.watch, body["query"], text, state)
 
 
 def _shown(values: dict[str, Any]) -> str:

@@ -155,6 +155,9 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
     async def count(request: Request) -> Response:
         return as_json(await count_found(hub, search_in(request)))
 
+    async def policies(request: Request) -> Response:
+        return as_json({"policies": hub.policies})
+
     async def output(request: Request) -> Response:
         msg_id, stream = request.path_params["msg_id"], request.path_params["stream"]
         text = await whole_output(hub, msg_id, stream)
@@ -180,6 +183,7 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         Route("/api/trace", trace),
         Route("/api/labels", explained(labels)),
         Route("/api/failures", explained(failures)),
+        Route("/api/policies", policies),
         Route("/api/tasks", explained(tasks)),
         Route("/api/tasks/{msg_id:path}", explained(task)),
         Route("/api/count", explained(count)),

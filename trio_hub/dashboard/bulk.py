@@ -1,18 +1,19 @@
-"""Actions on all tasks that a search finds, or on all tasks of a group of failures: abort and resubmit."""
+"""Actions on all tasks that a search finds, or on all tasks of a group of failures: abort, cancel and resubmit."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import trio
 
+from ..hub import cancelling
 from ..runtime import RunningHub
 from .tasks import Search
 from .watching import Watch
 
-__all__ = ["abort_found", "count_found", "resubmit_failures", "resubmit_found"]
+__all__ = ["abort_found", "by_what", "cancel_found", "count_found", "resubmit_failures", "resubmit_found"]
 
 SLICE = 500
 """The number of tasks that are searched, aborted or resubmitted at a time, so that the hub can work in between."""
@@ -23,6 +24,23 @@ AGAIN = {"completed": {"$ne": None}, "resubmitted": None}
 def _queued(hub: RunningHub) -> list[str]:
     """Return the msg_ids of the tasks that no engine has, which are the tasks that can be aborted."""
     return [msg_id for msg_id, task in hub.core.tasks.scheduler.tasks.items() if task.worker is None]
+
+
+def _unfinished(hub: RunningHub) -> list[str]:
+    """Return the msg_ids of all requests that are not answered yet, in any queue. These can be cancelled.
+
+    A gathered broadcast is one request: its shares are left out.
+    """
+    core = hub.core
+    shares = core.broadcasts.unanswered.pending
+    queues: tuple[Iterable[str], ...] = (
+        core.intake.uncommitted,
+        core.tasks.scheduler.tasks,
+        core.direct.unanswered.pending,
+        (msg_id for msg_id, share in shares.items() if share.broadcast is None),
+        core.gathering.gathered,
+    )
+    return list(dict.fromkeys(msg_id for queue in queues for msg_id in queue))
 
 
 async def _matching(
@@ -37,15 +55,18 @@ async def _matching(
 
 
 async def count_found(hub: RunningHub, search: Search) -> dict[str, int]:
-    """Return how many tasks `abort_found` and `resubmit_found` would abort and resubmit now. Raises `StoreError`."""
-    abort = resubmit = 0
+    """Return how many tasks the actions on found tasks would concern now, by action. Raises `StoreError`."""
+    abort = cancel = resubmit = 0
     async with aclosing(_matching(search, _queued(hub))) as parts:
         async for msg_ids in parts:
             abort += len(msg_ids)
+    async with aclosing(_matching(search, _unfinished(hub))) as parts:
+        async for msg_ids in parts:
+            cancel += len(msg_ids)
     async with aclosing(_matching(search, await hub.core.store.history(), AGAIN)) as parts:
         async for msg_ids in parts:
             resubmit += len(msg_ids)
-    return {"abort": abort, "resubmit": resubmit}
+    return {"abort": abort, "cancel": cancel, "resubmit": resubmit}
 
 
 async def abort_found(hub: RunningHub, search: Search) -> dict[str, Any]:
@@ -55,6 +76,24 @@ async def abort_found(hub: RunningHub, search: Search) -> dict[str, Any]:
         async for msg_ids in parts:
             aborted += hub.abort(msg_ids)
     return {"aborted": aborted, "not_queued": []}
+
+
+async def cancel_found(hub: RunningHub, search: Search, *, by: str, grace: float | None) -> dict[str, list[str]]:
+    """Cancel the matching requests that are not answered yet, for `by`. Raises `StoreError`.
+
+    The answer is as of `by_what`. With no `grace`, each request has the grace that its rules say.
+    """
+    done: dict[str, str] = {}
+    async with aclosing(_matching(search, _unfinished(hub))) as parts:
+        async for msg_ids in parts:
+            done |= await hub.cancel(msg_ids, by=by, grace=grace)
+    return by_what(done)
+
+
+def by_what(done: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the msg_ids of requests by what a cancel has done to each: withdrawn, interrupted, finished, unknown."""
+    kinds = (cancelling.WITHDRAWN, cancelling.INTERRUPTED, cancelling.FINISHED, cancelling.UNKNOWN)
+    return {kind: [msg_id for msg_id, what in done.items() if what == kind] for kind in kinds}
 
 
 async def resubmit_found(hub: RunningHub, search: Search) -> dict[str, Any]:

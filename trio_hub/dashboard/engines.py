@@ -9,6 +9,7 @@ from typing import Any
 
 from ..hub.connector import EngineConnector, EngineState
 from ..hub.events import (
+    EngineDraining,
     EngineRegistered,
     EngineRequested,
     EngineReturned,
@@ -26,7 +27,13 @@ MAX_HISTORY = 100
 """The number of events that are remembered for each engine: the last ones."""
 
 EngineEvent = (
-    EngineRequested | EngineRegistered | EngineReturned | RegistrationStalled | EngineUnregistered | EngineSettled
+    EngineRequested
+    | EngineRegistered
+    | EngineReturned
+    | RegistrationStalled
+    | EngineUnregistered
+    | EngineSettled
+    | EngineDraining
 )
 
 
@@ -96,6 +103,10 @@ class EngineBook:
                 self._leave(event.uuid)
             case EngineSettled():
                 seen.history.append((now, "settled", "all its requests are answered"))
+            case EngineDraining():
+                then = ", and is told to end when it is idle" if event.then else ""
+                what = ("drained", f"by {event.by}{then}") if event.draining else ("undrained", f"by {event.by}")
+                seen.history.append((now, *what))
         if isinstance(event, EngineRequested | EngineRegistered | EngineReturned):
             self._gone.pop(event.uuid, None)
 
@@ -145,8 +156,17 @@ def engine_row(
         "done": seen.done,
         "failed": seen.failed,
         "usage": usage,
+        "drain": None if engine is None else _drain(hub, engine),
+        "offers": {} if engine is None else dict(engine.offers),
+        "leaves": None if engine is None else engine.leaves_at,
         "last_error": None if error is None else dict(zip(("msg_id", "ename", "evalue", "t"), error, strict=True)),
     }
+
+
+def _drain(hub: RunningHub, engine: EngineConnector) -> dict[str, Any] | None:
+    """Return who has drained an engine, the deadline, and what follows; None if the engine is not drained."""
+    drain = hub.core.work.draining.drains.get(engine.ident)
+    return None if drain is None else {"by": drain.by, "deadline": drain.deadline, "then": drain.then or None}
 
 
 def _heartbeat_age(hub: RunningHub, seen: EngineSeen, missed: int) -> float | None:

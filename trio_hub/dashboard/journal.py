@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from ..hub.events import (
+    EngineDraining,
     EngineRegistered,
     EngineReturned,
     EngineSettled,
@@ -23,6 +24,7 @@ from ..hub.events import (
     RegistrationStalled,
     RequestsAborted,
     RequestsResubmitted,
+    TaskCancelled,
 )
 from ..wire.plain import printable
 
@@ -42,7 +44,8 @@ HOUR = 3600.0
 
 Level: TypeAlias = Literal["info", "warn", "bad"]
 JournalEvent: TypeAlias = (
-    EngineRegistered
+    EngineDraining
+    | EngineRegistered
     | EngineReturned
     | EngineSettled
     | EngineShutdownRequested
@@ -53,6 +56,7 @@ JournalEvent: TypeAlias = (
     | RegistrationStalled
     | RequestsAborted
     | RequestsResubmitted
+    | TaskCancelled
 )
 """The events of the hub that the journal notes."""
 _ClientEvent: TypeAlias = (
@@ -161,7 +165,13 @@ class Journal:
             case RequestsResubmitted():
                 self._counted("resubmitted", event.requests, "resubmitted", _who(event))
             case EngineShutdownRequested():
-                self._engine_told(event)
+                does = "restart" if event.restart else "end"
+                self._told(f"engine_told_to_{does}", event.id, "asked {engines} to " + does, _who(event))
+            case EngineDraining():
+                kind, did = ("drained", "drained {engines}") if event.draining else ("undrained", "undrained {engines}")
+                self._told(kind, event.id, did, event.by)
+            case TaskCancelled():
+                self._counted("cancelled", 1, "cancelled", event.by)
             case HubShutdownRequested():
                 self.note("stop_asked", "info", "asked the hub to stop", who=_who(event))
             case HubStopping():
@@ -241,15 +251,12 @@ class Journal:
             entry = self._entry(kind, "info", who, number)
             entry.text = f"{did} {plural(entry.count, 'request')}"
 
-    def _engine_told(self, event: EngineShutdownRequested) -> None:
-        """Note that a client has asked an engine to end or to start again."""
-        does = "restart" if event.restart else "end"
-        entry = self._entry(f"engine_told_to_{does}", "info", _who(event))
-        entry.subjects = [*entry.subjects, event.id][-MAX_SUBJECTS:]
-        if entry.count == 1:
-            entry.text = f"asked engine {event.id} to {does}"
-        else:
-            entry.text = f"asked {entry.count:,} engines to {does}: {_named(entry)}"
+    def _told(self, kind: str, engine_id: int, did: str, who: str) -> None:
+        """Note that somebody did something with an engine. ``did`` has ``{engines}`` where the engines are named."""
+        entry = self._entry(kind, "info", who)
+        entry.subjects = [*entry.subjects, engine_id][-MAX_SUBJECTS:]
+        engines = f"engine {engine_id}" if entry.count == 1 else f"{entry.count:,} engines"
+        entry.text = did.format(engines=engines) + (f": {_named(entry)}" if entry.count > 1 else "")
 
     def _engine_gone(self, event: EngineUnregistered) -> None:
         in_order = self._left_in_order(event)

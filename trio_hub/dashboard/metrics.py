@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,44 +17,13 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..errors import WireError
-from ..runtime import DatabaseStatistics, RunningHub, Statistics
+from ..runtime import RunningHub
 from .histogram import Histogram
+from .samples import HubMetric, Numbers, Samples, each, one
 from .timings import Timings
+from .workmetrics import WORK_METRICS
 
 __all__ = ["METRICS", "HubCollector", "HubMetric", "exposition"]
-
-
-class Numbers(NamedTuple):
-    """The numbers from which metrics are made."""
-
-    statistics: Statistics
-    timings: Timings
-
-    @property
-    def database(self) -> DatabaseStatistics:
-        return self.statistics.database
-
-
-Samples: TypeAlias = Iterable[tuple[tuple[str, ...], float | Histogram]]
-"""The values of a metric, each with the values of its labels."""
-
-
-class HubMetric(NamedTuple):
-    """One metric: its name, type, help text, names of labels, and the function that returns its values."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    text: str
-    labels: tuple[str, ...]
-    samples: Callable[[Numbers], Samples]
-
-
-def _one(value: Callable[[Numbers], float | Histogram]) -> Callable[[Numbers], Samples]:
-    return lambda numbers: [((), value(numbers))]
-
-
-def _each(values: Callable[[Numbers], Mapping[str, float] | Mapping[str, Histogram]]) -> Callable[[Numbers], Samples]:
-    return lambda numbers: [((label,), value) for label, value in values(numbers).items()]
 
 
 def _outcomes(numbers: Numbers) -> Samples:
@@ -80,7 +49,7 @@ METRICS: tuple[HubMetric, ...] = (
         "gauge",
         "Load-balanced tasks now: queued for an engine, waiting for dependencies, paused, or running.",
         ("state",),
-        _each(
+        each(
             lambda numbers: {
                 "queued": numbers.statistics.tasks_queued,
                 "waiting": numbers.statistics.tasks_waiting,
@@ -94,14 +63,14 @@ METRICS: tuple[HubMetric, ...] = (
         "gauge",
         "Unanswered direct requests now.",
         (),
-        _one(lambda numbers: numbers.statistics.direct_pending),
+        one(lambda numbers: numbers.statistics.direct_pending),
     ),
     HubMetric(
         "trio_hub_requests_submitted_total",
         "counter",
         "Requests received: tasks (task), direct requests (mux) and broadcasts.",
         ("queue",),
-        _each(lambda numbers: numbers.statistics.submitted_by_queue),
+        each(lambda numbers: numbers.statistics.submitted_by_queue),
     ),
     HubMetric(
         "trio_hub_requests_finished_total",
@@ -110,75 +79,41 @@ METRICS: tuple[HubMetric, ...] = (
         ("queue", "outcome"),
         _outcomes,
     ),
-    HubMetric(
-        "trio_hub_cancels_total",
-        "counter",
-        "Requests that somebody has asked to cancel: withdrawn, interrupted or unknown.",
-        ("what",),
-        _each(lambda numbers: numbers.statistics.cancelled),
-    ),
-    HubMetric(
-        "trio_hub_tasks_too_long_total",
-        "counter",
-        "Tasks that were interrupted since they ran for longer than their max_runtime.",
-        (),
-        _one(lambda numbers: numbers.statistics.ran_too_long),
-    ),
-    HubMetric(
-        "trio_hub_interrupts_astray_total",
-        "counter",
-        "Interrupts that have hit another request, which was run again or answered with an error.",
-        (),
-        _one(lambda numbers: numbers.statistics.interrupts_astray),
-    ),
-    HubMetric(
-        "trio_hub_engines_killed_total",
-        "counter",
-        "Engines that were killed since a request did not end after it was interrupted.",
-        (),
-        _one(lambda numbers: numbers.statistics.engines_killed),
-    ),
-    HubMetric(
-        "trio_hub_engines_drained",
-        "gauge",
-        "Engines that are drained now.",
-        (),
-        _one(lambda numbers: numbers.statistics.engines_drained),
-    ),
+    *WORK_METRICS,
     HubMetric(
         "trio_hub_task_wait_seconds",
         "histogram",
         "Time from the submission of a load-balanced task until it was first sent to an engine.",
         (),
-        _one(lambda numbers: numbers.timings.wait),
+        one(lambda numbers: numbers.timings.wait),
     ),
     HubMetric(
         "trio_hub_request_run_seconds",
         "histogram",
         "Time from the sending of a request to its engine until its answer.",
         ("queue",),
-        _each(lambda numbers: numbers.timings.run),
+        each(lambda numbers: numbers.timings.run),
     ),
     HubMetric(
         "trio_hub_message_handling_seconds",
         "histogram",
         "Time from the receipt of a message until it was handled and its consequences were sent.",
         ("channel",),
-        _each(lambda numbers: numbers.timings.messages),
+        each(lambda numbers: numbers.timings.messages),
     ),
     HubMetric(
         "trio_hub_event_loop_lag_seconds",
         "histogram",
         "How late a task woke up that repeatedly sleeps for half a second.",
         (),
-        _one(lambda numbers: numbers.timings.loop),
+        one(lambda numbers: numbers.timings.loop),
     ),
     HubMetric(
         "trio_hub_engines",
         "gauge",
         "Engines now: alive, registering (hearts not heard yet), or lost (late results are still accepted).",
         ("state",),
-        _each(
+        each(
             lambda numbers: {
                 "alive": numbers.statistics.engines,
                 "registering": numbers.statistics.registering,
@@ -191,161 +126,161 @@ METRICS: tuple[HubMetric, ...] = (
         "counter",
         "Engines that completed their registration.",
         (),
-        _one(lambda numbers: numbers.statistics.engines_registered),
+        one(lambda numbers: numbers.statistics.engines_registered),
     ),
     HubMetric(
         "trio_hub_engines_lost_total",
         "counter",
         "Engines that are gone, by reason: died, ended, heart, request, shutdown or unreachable.",
         ("reason",),
-        _each(lambda numbers: numbers.statistics.engines_lost),
+        each(lambda numbers: numbers.statistics.engines_lost),
     ),
     HubMetric(
         "trio_hub_heartbeats_missed_total",
         "counter",
         "Pings that an engine did not answer within the heartbeat period.",
         (),
-        _one(lambda numbers: numbers.statistics.heartbeats_missed),
+        one(lambda numbers: numbers.statistics.heartbeats_missed),
     ),
     HubMetric(
         "trio_hub_client_sessions",
         "gauge",
         "Sessions of clients that have sent a request, at most the last 10,000, including clients that have left.",
         (),
-        _one(lambda numbers: numbers.statistics.sessions),
+        one(lambda numbers: numbers.statistics.sessions),
     ),
     HubMetric(
         "trio_hub_results_owed",
         "gauge",
         "Results that wait for absent clients now.",
         (),
-        _one(lambda numbers: numbers.statistics.results_owed),
+        one(lambda numbers: numbers.statistics.results_owed),
     ),
     HubMetric(
         "trio_hub_queue_memory_bytes",
         "gauge",
         "Memory that queued tasks use now.",
         (),
-        _one(lambda numbers: numbers.statistics.queue_memory),
+        one(lambda numbers: numbers.statistics.queue_memory),
     ),
     HubMetric(
         "trio_hub_subscribers",
         "gauge",
         "Connections that are subscribed to output or to notifications now.",
         (),
-        _one(lambda numbers: numbers.statistics.subscribers),
+        one(lambda numbers: numbers.statistics.subscribers),
     ),
     HubMetric(
         "trio_hub_subscribers_behind",
         "gauge",
         "Subscribers for which messages were dropped and further messages wait now.",
         (),
-        _one(lambda numbers: numbers.statistics.subscribers_behind),
+        one(lambda numbers: numbers.statistics.subscribers_behind),
     ),
     HubMetric(
         "trio_hub_subscribers_waiting_bytes",
         "gauge",
         "Messages that wait for subscribers now. A message counts once for each subscriber.",
         (),
-        _one(lambda numbers: numbers.statistics.subscribers_waiting),
+        one(lambda numbers: numbers.statistics.subscribers_waiting),
     ),
     HubMetric(
         "trio_hub_subscribers_dropped_total",
         "counter",
         "Messages that were dropped because a subscriber did not read.",
         (),
-        _one(lambda numbers: numbers.statistics.subscribers_dropped),
+        one(lambda numbers: numbers.statistics.subscribers_dropped),
     ),
     HubMetric(
         "trio_hub_subscribers_dropped_bytes_total",
         "counter",
         "Bytes of messages that were dropped because a subscriber did not read.",
         (),
-        _one(lambda numbers: numbers.statistics.subscribers_dropped_bytes),
+        one(lambda numbers: numbers.statistics.subscribers_dropped_bytes),
     ),
     HubMetric(
         "trio_hub_wire_errors_total",
         "counter",
         "Messages that could not be read, by kind.",
         ("kind",),
-        _each(lambda numbers: dict.fromkeys(WireError.KINDS, 0) | numbers.statistics.wire_errors),
+        each(lambda numbers: dict.fromkeys(WireError.KINDS, 0) | numbers.statistics.wire_errors),
     ),
     HubMetric(
         "trio_hub_messages_ignored_total",
         "counter",
         "Readable messages without effect, by reason.",
         ("reason",),
-        _each(lambda numbers: numbers.statistics.ignored),
+        each(lambda numbers: numbers.statistics.ignored),
     ),
     HubMetric(
         "trio_hub_internal_errors_total",
         "counter",
         "Unexpected exceptions, by place in the hub. The log has their tracebacks.",
         ("place",),
-        _each(lambda numbers: numbers.statistics.internal_errors),
+        each(lambda numbers: numbers.statistics.internal_errors),
     ),
     HubMetric(
         "trio_hub_service_failures_total",
         "counter",
         "Unexpected errors in services beside the hub, such as the dashboard or retention.",
         ("service",),
-        _each(lambda numbers: numbers.statistics.service_failures),
+        each(lambda numbers: numbers.statistics.service_failures),
     ),
     HubMetric(
         "trio_hub_store_writable",
         "gauge",
         "Whether the task database can be written, 1 or 0.",
         (),
-        _one(lambda numbers: float(numbers.database.last_error is None)),
+        one(lambda numbers: float(numbers.database.last_error is None)),
     ),
     HubMetric(
         "trio_hub_store_batches_total",
         "counter",
         "Batches written to the task database.",
         (),
-        _one(lambda numbers: numbers.database.batches),
+        one(lambda numbers: numbers.database.batches),
     ),
     HubMetric(
         "trio_hub_store_records_written_total",
         "counter",
         "Records in the written batches. A record that is written twice counts twice.",
         (),
-        _one(lambda numbers: numbers.database.written),
+        one(lambda numbers: numbers.database.written),
     ),
     HubMetric(
         "trio_hub_store_records_trimmed_total",
         "counter",
         "Records that were dropped because of the limits on number, size or age.",
         (),
-        _one(lambda numbers: numbers.database.trimmed),
+        one(lambda numbers: numbers.database.trimmed),
     ),
     HubMetric(
         "trio_hub_store_records_not_persisted_total",
         "counter",
         "Records that could not be written and were lost.",
         (),
-        _one(lambda numbers: numbers.database.not_persisted),
+        one(lambda numbers: numbers.database.not_persisted),
     ),
     HubMetric(
         "trio_hub_store_backlog_records",
         "gauge",
         "Records with changes that are not written yet.",
         (),
-        _one(lambda numbers: numbers.database.pending),
+        one(lambda numbers: numbers.database.pending),
     ),
     HubMetric(
         "trio_hub_store_backlog_bytes",
         "gauge",
         "Approximate memory used by records with changes that are not written yet.",
         (),
-        _one(lambda numbers: numbers.database.pending_bytes),
+        one(lambda numbers: numbers.database.pending_bytes),
     ),
     HubMetric(
         "trio_hub_store_lag_seconds",
         "gauge",
         "How long the oldest unwritten change has been waiting; 0 if all are written.",
         (),
-        _one(lambda numbers: numbers.database.lag),
+        one(lambda numbers: numbers.database.lag),
     ),
     HubMetric(
         "trio_hub_store_size_bytes",
@@ -371,7 +306,7 @@ class HubCollector(Collector):
         self._timings = timings
 
     def collect(self) -> Iterator[Metric]:
-        numbers = Numbers(self._hub.statistics(), self._timings)
+        numbers = Numbers(self._hub, self._hub.statistics(), self._timings)
         for metric in METRICS:
             family = _FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
             for labels, value in metric.samples(numbers):

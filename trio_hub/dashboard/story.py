@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import QueryError, StoreError
+from ..errors import QueryError, StoreError, TaskCancelled
+from ..hub.interrupt import InterruptState
 from ..hub.records import HUB_NOTES
 from ..hub.waiting import MAX_NAMED, why_waiting
 from ..records import parse_query
 from ..records.record import TEXT_KEYS, TaskRecord, unpacked
 from ..runtime import RunningHub
+from ..wire.messages import parse_date
 from ..wire.tracebacks import traceback_text
 from .tasks import FULL_KEYS, row_of, seconds
 from .watching import Watch
@@ -37,9 +39,10 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
     waiting = hub.core.tasks.scheduler.tasks.get(msg_id)
     output = unpacked("execute_result", record.execute_result)
     metadata = unpacked("metadata", record.metadata)
+    cancelled = _cancelled(hub, record)
     return {
         "row": row,
-        "story": _story(watch, record, row["state"]),
+        "story": _story(watch, record, row["state"], cancelled),
         "why_waiting": why_waiting(hub.core, msg_id) or _why_at_engine(watch, msg_id),
         "waits_for": [] if waiting is None else sorted(waiting.depends_on)[:MAX_NAMED],
         "waits_for_more": 0 if waiting is None else max(0, len(waiting.depends_on) - MAX_NAMED),
@@ -50,6 +53,7 @@ async def task_details(hub: RunningHub, watch: Watch, msg_id: str) -> dict[str, 
         "outputs": [text for text in [_plain_text(output)] if text is not None],
         "result": _result(record, content, output),
         "error": _error(content) if row["state"] == "failed" else None,
+        "cancelled": cancelled,
         "header": unpacked("header", record.header),
         "metadata": metadata,
         **_rules(hub, msg_id, metadata, assigned=record.engine_uuid is not None and record.queue == "task"),
@@ -89,7 +93,34 @@ def _rules(hub: RunningHub, msg_id: str, metadata: Any, *, assigned: bool) -> di
     }
 
 
-def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]:
+def _cancelled(hub: RunningHub, record: TaskRecord) -> dict[str, Any] | None:
+    """Return who has cancelled a request (``by``), when (``asked``), and what it ``took``; None if nobody has.
+
+    While the request has not ended, ``took`` says what is being done.
+    """
+    interrupt = hub.core.work.interrupts.open.get(record.msg_id)
+    if interrupt is not None and record.completed is None:
+        error = interrupt.error_of(_DOING[interrupt.state])
+        facts = error.facts if isinstance(error, TaskCancelled) else None
+    else:
+        metadata = unpacked("result_metadata", record.result_metadata)
+        facts = metadata.get("cancelled") if isinstance(metadata, dict) else None
+    if not isinstance(facts, dict):
+        return None
+    asked = parse_date(str(facts.get("asked")))
+    return {"by": str(facts.get("by")), "asked": seconds(asked), "took": str(facts.get("took"))}
+
+
+_DOING = {
+    InterruptState.BEHIND: "it has not begun on its engine, or its engine does not answer at the moment",
+    InterruptState.UNDER_WAY: "it is being interrupted",
+    InterruptState.LANDED: "it was interrupted, and has not ended yet",
+    InterruptState.KILLING: "it has not ended in time after it was interrupted, and its engine is being killed",
+    InterruptState.OVER: "it has ended",
+}
+
+
+def _story(watch: Watch, record: TaskRecord, state: str, cancelled: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return the steps of a task, in order. Its start and end are by the engine's clock, the others by the hub's."""
     steps: list[tuple[float | None, str, str]] = [
         (seconds(record.submitted), "submitted", f"by client {record.client_uuid}")
@@ -106,6 +137,8 @@ def _story(watch: Watch, record: TaskRecord, state: str) -> list[dict[str, Any]]
         steps.append((seconds(record.completed), "completed", state))
     if record.received is not None:
         steps.append((seconds(record.received), "received", "by the hub"))
+    if cancelled is not None:
+        steps.append((cancelled["asked"], "cancelled", f"by {cancelled['by']}"))
     if record.resubmitted is not None:
         steps.append((None, "resubmitted", f"as {record.resubmitted}"))
     last = max((at for at, _, _ in steps if at is not None), default=0.0)

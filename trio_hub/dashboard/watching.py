@@ -7,6 +7,7 @@ from time import perf_counter, time
 from typing import Any
 
 from ..hub.events import (
+    EngineDraining,
     EngineRegistered,
     EngineRequested,
     EngineReturned,
@@ -21,6 +22,7 @@ from ..hub.events import (
     RequestsAborted,
     RequestsResubmitted,
     TaskAssigned,
+    TaskCancelled,
     TaskFinished,
     TaskQueued,
     TaskSubmitted,
@@ -93,6 +95,8 @@ class Watch:
             RegistrationStalled: tell,
             EngineUnregistered: tell,
             EngineSettled: tell,
+            EngineDraining: tell,
+            TaskCancelled: journal,
             RecordsPurged: journal,
             RequestsAborted: journal,
             RequestsResubmitted: journal,

@@ -46,6 +46,7 @@ from .scattered import Scattered
 from .tasks import TaskQueue
 from .waiting import Details
 from .workcontrol import WorkControl
+from .workstatus import WorkStatus
 
 __all__ = ["Parts", "Settings"]
 
@@ -303,6 +304,9 @@ class Parts:
         self.explanations = Explanations(
             session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details
         )
+        self.work_status = WorkStatus(
+            scheduler=tasks.scheduler, engines=engines, draining=work.draining, interrupts=work.interrupts
+        )
         self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
             "details_request": self.details.details_request,
             "explain_request": self.explanations.explain_request,
@@ -310,6 +314,7 @@ class Parts:
             "tag_request": self.offers.tag_request,
             "cancel_request": work.orders.cancel_request,
             "drain_request": work.orders.drain_request,
+            "work_status_request": self.work_status.work_status_request,
         }
         """The queries that only this project's clients send: their handlers, by type of message."""
 

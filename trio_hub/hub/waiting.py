@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from ..errors import WireError
 from ..records import Store, parse_query
+from ..schedulers.explaining import said
+from ..schedulers.repetition import pause_after_attempt
 from ..schedulers.task import Task, TaskState, WorkerState
 from ..wire.messages import Message, Session
 from .broadcasts import Broadcasts
@@ -173,15 +175,17 @@ def why_waiting(core: Core, msg_id: str) -> str | None:
             else "the hub looks up its dependencies"
         )
     if task.state is TaskState.PAUSED:
-        return "it has failed, and is repeated after a pause"
+        seconds = pause_after_attempt(task.attempts, task.rules)
+        failed = f"attempt {task.attempts} did not succeed"
+        return f"{failed}; the next begins after a pause of {seconds:g} s (rule retry_pause)"
     return _why_queued(core, task)
 
 
 # Words of `trio_hub.schedulers.explaining.Reason` about engines that do not get a task even if they have room.
 _ASIDE = {
-    "lacks": "these engines lack what it needs",
-    "too_short": "the time left of these engines is too short for its max_runtime",
-    "in_use": "these engines have not enough free of what it needs",
+    "lacks": "these engines lack what it needs ({needs})",
+    "too_short": "these engines will be gone before its max_runtime of {max_runtime:g} s would be over",
+    "in_use": "these engines have not enough free of what it needs ({needs})",
     "draining": "these engines are drained",
     "reserved": "these engines are kept free for a task that has waited for long",
 }
@@ -212,7 +216,8 @@ def _why_queued(core: Core, task: Task) -> str:
         may = []
     for word, text in _ASIDE.items():
         if word in aside:
-            reasons.append(f"{text}: {_engines(core, aside[word])}")
+            told = text.format(needs=said(task.rules.needs), max_runtime=task.rules.max_runtime)
+            reasons.append(f"{told}: {_engines(core, aside[word])}")
             may = [ident for ident in may if ident not in aside[word]]
     if may and all(workers[ident].state is WorkerState.EXPECTED for ident in may):
         reasons.append("the engines that may run it have not come back since the restart of the hub")
@@ -223,7 +228,7 @@ def _why_queued(core: Core, task: Task) -> str:
         tasks = "1 task is" if queued == 1 else f"{queued:,} tasks are"
         lengths = core.tasks.scheduler.queue.lengths_by_priority()
         higher = sum(length for priority, length in lengths.items() if priority > task.rules.priority)
-        first = f", {higher:,} of them with a higher priority" if higher else ""
+        first = f", {higher:,} of them with a higher priority than {task.rules.priority}" if higher else ""
         reasons.append(f"no free engine: {who}, with {each}; {tasks} queued{first}")
     return "; ".join(reasons)
 

@@ -195,6 +195,14 @@ class Matching:
                 self._asked.subtract(name for name, _ in demand.needs)
         self._asked = +self._asked
 
+    def tasks_by_need(self) -> dict[str, int]:
+        """Return the number of unfinished tasks that need an amount or a tag, by its name, for statistics."""
+        counts: Counter[str] = Counter()
+        for demand in self._demands.values():
+            if demand.tasks:
+                counts.update({name: demand.tasks for name, _ in demand.needs})
+        return counts
+
     # Engines
 
     def join(self, worker: Worker) -> None:

@@ -9,10 +9,10 @@ from .dependents import Dependents
 from .endings import NOT_BEGUN, Endings
 from .host import SchedulerHost
 from .placement import Placement, may_follow_another
-from .rules import ANY_FAILURE, DEATH, MAX_SECONDS
+from .rules import ANY_FAILURE, DEATH, MAX_SECONDS, TaskRules
 from .task import SentBy, Task, TaskState, Worker
 
-__all__ = ["Repetition", "after_failure", "pause_after"]
+__all__ = ["Repetition", "after_failure", "pause_after", "pause_after_attempt"]
 
 
 class Repetition:
@@ -129,8 +129,13 @@ def pause_after(task: Task) -> float:
     """Count one retry of a task that is repeated. Return the seconds before its next attempt, doubled each time."""
     if task.retries > 0:
         task.retries -= 1
-    pause = task.rules.retry_pause
-    return min(pause * 2.0 ** min(task.attempts - 1, 100), MAX_SECONDS) if pause else 0.0
+    return pause_after_attempt(task.attempts, task.rules)
+
+
+def pause_after_attempt(attempts: int, rules: TaskRules) -> float:
+    """Return the seconds between an attempt, given by its number, and the next one."""
+    pause = rules.retry_pause
+    return min(pause * 2.0 ** min(attempts - 1, 100), MAX_SECONDS) if pause else 0.0
 
 
 def _story_of_deaths(task: Task, error: HubError) -> EngineError:

@@ -151,6 +151,18 @@ def test_how_long_it_has_run(since: float, earlier: bool, told: str) -> None:
     assert lines_of(snapshot(0, engines=(row,)), 80, 24)[5].split()[6] == told
 
 
+@pytest.mark.parametrize(("width", "word"), [(80, "drain"), (200, "drained")])
+def test_what_is_controlled(width: int, word: str) -> None:
+    assert lines_of(snapshot(), width, 24)[3] == ""
+    assert lines_of(snapshot(priorities={0: 7}, paused=0), width, 24)[3] == ""
+    engines = (engine(0, drained=True), engine(1))
+    lines = lines_of(snapshot(0, engines=engines, paused=3, cancelling=1, priorities={5: 1200, -1: 4}), width, 24)
+    assert lines[3] == "paused 3  cancelling 1  drained 1 engine  queued by priority 5: 1,200, -1: 4"
+    assert [line.split()[1] for line in lines[5:7]] == [word, "busy"]
+    many = lines_of(snapshot(2, priorities={9 - level: level for level in range(9)}), width, 24)[3]
+    assert many == "queued by priority 9: 0, 8: 1, 7: 2 … 1: 8"
+
+
 def test_sorting() -> None:
     rows = (
         engine(0, tasks=1, rate=3.0, completed=20),

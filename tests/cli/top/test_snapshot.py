@@ -49,6 +49,31 @@ async def test_looks(tmp_path: Path) -> None:
         assert all(engine.earlier for engine in newcomer.engines)
 
 
+async def test_what_is_controlled(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=2) as it, connect(connection_file=it.file) as client:
+        first = await Sampler(client).look()
+        assert (first.queued, first.waiting, first.paused, first.cancelling, first.priorities) == (0, 0, 0, 0, {})
+        it.hub.drain([1])
+        it.engines[0].hold()
+        running = it.submit(pow, 1, 1)
+        await it.engines[0].wait_requests(1)
+        it.submit(pow, 1, 1, label={"priority": 7})
+        await it.hub.cancel([running])
+        sampler = Sampler(client)
+        second = await sampler.look()
+        assert (second.queued, second.cancelling, second.priorities) == (1, 1, {7: 1})
+        assert [engine.drained for engine in second.engines] == [False, True]
+
+
+async def test_a_hub_that_does_not_know_what_is_controlled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path) as it, connect(connection_file=it.file) as client:
+        del it.hub.core.query_handlers["work_status_request"]
+        sampler = Sampler(client)
+        for _ in range(2):
+            found = await sampler.look()
+            assert (found.unassigned, found.paused, found.priorities) == (0, None, {})
+
+
 async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "FEW", 5)
     async with world(tmp_path) as it, connect(connection_file=it.file) as client:

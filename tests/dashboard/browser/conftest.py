@@ -66,7 +66,8 @@ class Cluster(NamedTuple):
     """The kind of the engines: ``stock`` or ``ours``."""
     hub: Hub
     tasks: dict[str, list[str]]
-    """Msg_ids of tasks by state: ``failed``, ``done``, ``running``, and ``waiting`` for the running one."""
+    """Msg_ids of tasks by state: ``failed``, ``done``, ``running``, ``waiting`` for the running one, and
+    ``endless``, which runs on another engine."""
 
 
 ENGINES = {"stock": ["--engine-command=ipengine"], "ours": []}
@@ -78,7 +79,15 @@ one_kind_of_engine = pytest.mark.parametrize("cluster", ["ours"], indirect=True)
 @pytest.fixture(scope="module", params=list(ENGINES))
 def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    with serving(directory, "--engines=4", *ENGINES[request.param], "--dashboard-admin=true") as hub:
+    (directory / "hub.toml").write_text('[[policy]]\nname = "small"\nfunction = "work"\npriority = 1\n')
+    options = (
+        "--engines=4",
+        *ENGINES[request.param],
+        "--dashboard-admin=true",
+        "--config",
+        str(directory / "hub.toml"),
+    )
+    with serving(directory, *options) as hub:
         script = [sys.executable, str(Path(__file__).with_name("load.py")), str(directory / "profile")]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None

@@ -60,14 +60,23 @@ def main() -> None:
     # One engine is kept busy, so that what is meant for it has to wait.
     with view.temp_flags(targets=rc.ids[:1], label="long"):
         running = view.apply_async(time.sleep, 600)
+    with view.temp_flags(targets=rc.ids[1:2], label="endless"):
+        endless = view.apply_async(time.sleep, 600)
     with view.temp_flags(targets=rc.ids[:1], label="victim"):
-        waiting = [view.apply_async(work, 0.01) for _ in range(2)]
+        waiting = [view.apply_async(work, 0.01) for _ in range(3)]
     with view.temp_flags(after=[running], label="heir"):
         view.apply_async(work, 0.01)
-    told = {"failed": failed, "done": [done], "shone": [shone], "running": [running], "waiting": waiting}
+    told = {
+        "failed": failed,
+        "done": [done],
+        "shone": [shone],
+        "running": [running],
+        "waiting": waiting,
+        "endless": [endless],
+    }
     print(json.dumps({name: [result.msg_ids[0] for result in results] for name, results in told.items()}), flush=True)
 
-    with view.temp_flags(targets=rc.ids[1:], label="blast"):
+    with view.temp_flags(targets=rc.ids[2:], label="blast"):
         while not ended.is_set():
             view.map_async(work, [0.01, 0.02, 0.03]).wait(LIMIT)
     rc.close()

@@ -47,9 +47,21 @@ def test_a_token_that_is_no_longer_right(tmp_path: Path, open_page: Opening) -> 
 
 def test_nothing_can_be_done_without_leave(tmp_path: Path, open_page: Opening) -> None:
     with serving(tmp_path) as hub:
-        page = open_page(hub.url, expected={403})
+        page = open_page(hub.url, expected={403, 404})  # there is no such task
         expect(page.locator("#hub-admin")).to_contain_text("--dashboard-admin true")
         expect(page.get_by_role("button", name="Stop the hub…")).to_have_count(0)
+        for view, buttons in (
+            ("tasks", ("Cancel…", "Cancel all matching…")),
+            ("tasks/nothing", ("Cancel…",)),
+            ("engines", ("Drain…", "Undrain…")),
+        ):
+            page.evaluate("view => { location.hash = `#/${view}`; }", view)
+            expect(page.get_by_role("heading", level=1)).to_be_focused()
+            for button in buttons:
+                expect(page.locator("button", has_text=button).first).to_be_attached()
+                expect(page.get_by_role("button", name=button)).to_have_count(0)
+            if view == "tasks/nothing":
+                expect(page.get_by_role("alert").filter(has_text="there is no record of 'nothing'")).to_be_visible()
         ask = "fetch('api/actions/stop_hub', {method: 'POST', body: '{}', headers: {'X-Trio-Hub': '1'}})"
         told = page.evaluate(f"{ask}.then(answer => answer.json())")
         assert "admin" in told["error"]

@@ -28,6 +28,13 @@ def go(page: Page, view: str) -> None:
     page.get_by_role("navigation", name="Views").get_by_role("link", name=view, exact=True).click()
 
 
+def without_violations(page: Page, part: str) -> None:
+    """Check the part of the page that a selector names with axe."""
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    found = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+
+
 def heading(page: Page, name: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text(name)
 
@@ -387,11 +394,12 @@ def test_a_task_that_waits_is_aborted(cluster: Cluster, open_page: Opening) -> N
     heading(page, "victim")
     expect(page.locator(".callout")).to_contain_text("Why it waits")
     expect(page.locator(".facts")).to_contain_text(re.compile(r"Waiting for\s*\d"))
+    expect(page.locator(".facts")).not_to_contain_text("Running for")
     expect(page.get_by_role("region", name="Engines for this task").get_by_role("row").nth(1)).to_contain_text("no")
     page.get_by_role("button", name="Abort…").click()
     dialog = page.get_by_role("dialog", name="Abort 1 task?")
     expect(dialog).to_contain_text("TaskAborted")
-    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    expect(dialog.get_by_role("button", name="Go back")).to_be_focused()
     dialog.get_by_role("button", name="Abort 1 task").click()
     expect(dialog.get_by_role("status")).to_have_text("1 task was aborted.")
     page.keyboard.press("Enter")
@@ -415,7 +423,7 @@ def test_tasks_that_are_chosen_are_resubmitted(cluster: Cluster, open_page: Open
     expect(page.locator(".facts")).to_contain_text("Resubmission of")
     expect(page.get_by_role("region", name="Output (stdout)")).to_contain_text("rested 0.01")
     page.get_by_role("button", name="Purge…").click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Go back").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator(".heading .state")).to_have_text("ok")
 
@@ -445,6 +453,87 @@ def test_all_matching_tasks_are_aborted_and_resubmitted(cluster: Cluster, open_p
     expect(group.get_by_role("heading")).to_contain_text(re.compile("^6. "))
 
 
+def test_a_task_that_runs_is_cancelled(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(
+        f"{cluster.hub.address}/?actor=ada&{cluster.hub.url.partition('?')[2]}#/tasks/{cluster.tasks['endless'][0]}"
+    )
+    heading(page, "endless")
+    expect(page.locator(".heading .state")).to_have_text("running")
+    page.get_by_role("button", name="Cancel…").click()
+    dialog = page.get_by_role("dialog", name="Cancel 1 task?")
+    dialog.get_by_label("Grace").fill("soon")
+    dialog.get_by_role("button", name="Cancel 1 task").click()
+    expect(dialog.get_by_role("status")).to_contain_text("“soon” is not a time")
+    without_violations(page, "dialog")
+    dialog.get_by_label("Grace").fill("1m")
+    dialog.get_by_role("button", name="Cancel 1 task").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 task is interrupted.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator(".heading .state")).to_have_text("failed")
+    expect(page.get_by_role("heading", name="TaskCancelled: cancelled by ada (")).to_be_visible()
+    expect(page.locator(".facts")).to_contain_text(
+        re.compile("Cancelled by\\s*ada .*Cancelled at.*it was interrupted", re.DOTALL)
+    )
+    expect(page.locator(".story li", has_text="cancelled: by ada")).to_have_count(1)
+    expect(page.get_by_role("button", name="Cancel…")).to_be_disabled()
+    without_violations(page, "main")
+
+
+def test_all_matching_tasks_are_cancelled(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["waiting"][2]}"}}')
+    expect(page.locator(".rows tbody tr .state")).to_have_text("queued")
+    page.get_by_role("button", name="Cancel all matching…").click()
+    dialog = page.get_by_role("dialog", name="Cancel 1 task?")
+    dialog.get_by_role("button", name="Cancel 1 task").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 task was withdrawn.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator(".rows tbody tr .state")).to_have_text("failed")
+    page.get_by_role("button", name="Cancel all matching…").click()
+    page.get_by_role("dialog", name="Nothing to cancel").get_by_role("button", name="Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_an_engine_is_drained_and_undrained(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/engines")
+    drained = page.get_by_role("columnheader", name="Drained")
+    expect(page.get_by_role("checkbox", name="Choose engine 3")).to_be_visible()
+    expect(drained).to_be_hidden()
+    page.get_by_role("checkbox", name="Choose engine 3").check()
+    expect(page.get_by_role("button", name="Undrain…")).to_be_disabled()
+    page.get_by_role("button", name="Drain…", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Drain engine 3?")
+    dialog.get_by_label("Deadline").fill("10m")
+    expect(dialog.get_by_label("Then shut down")).not_to_be_checked()
+    without_violations(page, "dialog")
+    dialog.get_by_role("button", name="Drain engine 3").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 engine is drained.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(drained).to_be_visible()
+    row = page.locator("tbody tr", has=page.get_by_role("checkbox", name="Choose engine 3"))
+    expect(row.locator(".column-drain")).to_have_text(re.compile(r"^until \d\d:\d\d:\d\d, by 127.0.0.1$"))
+    if cluster.engines == "ours":
+        expect(row.locator(".column-offers")).to_contain_text(re.compile(r"cores=\d+, host=\S+, memory=\d+M"))
+    row.get_by_role("rowheader").get_by_role("link").click()
+    heading(page, "Engine 3")
+    expect(page.locator(".facts")).to_contain_text(re.compile(r"Drained\s*until \S+, by 127.0.0.1"))
+    page.get_by_role("button", name="Undrain…").click()
+    dialog = page.get_by_role("dialog", name="Undrain engine 3?")
+    dialog.get_by_role("button", name="Undrain engine 3").click()
+    expect(dialog.get_by_role("status")).to_have_text("1 engine gets tasks again.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator(".facts")).not_to_contain_text("Drained")
+    expect(page.locator(".story li", has_text="gets tasks again")).to_have_count(1)
+
+
+@one_kind_of_engine
+def test_the_policies_are_listed(cluster: Cluster, open_page: Opening) -> None:
+    page = open_page(f"{cluster.hub.url}#/tasks")
+    page.get_by_text("Policies", exact=True).click()
+    row = page.get_by_role("row", name=re.compile("^small "))
+    expect(row).to_have_text(re.compile("small.*function=work.*priority=1.*configuration"))
+    without_violations(page, "details")
+
+
 def test_records_are_purged(cluster: Cluster, open_page: Opening) -> None:
     page = open_page(f'{cluster.hub.url}#/tasks?query={{"msg_id":"{cluster.tasks["failed"][0]}"}}')
     expect(page.locator(".rows tbody tr")).to_have_count(1)
@@ -462,8 +551,8 @@ def test_each_client_has_its_queue(cluster: Cluster, open_page: Opening) -> None
     row = page.locator(".rows tbody tr")
     expect(row).to_have_count(1)
     expect(row.locator(".state")).to_have_text("busy")
-    expect(row.locator("td").nth(3)).not_to_have_text("0")
-    submitted = row.locator("td").nth(6)
+    expect(row.locator("td").nth(4)).not_to_have_text("0")  # running
+    submitted = row.locator("td").nth(7)
     first = submitted.inner_text()
     expect(submitted).not_to_have_text(first)
     expect(row.get_by_role("button", name="Drop results…")).to_have_count(0)

@@ -148,11 +148,13 @@ def show(policies: list[dict[str, Any]], as_json: bool) -> None:
     elif not policies:
         console(stderr=True).print("no policies")
     else:
+        from .records import shortest
+
         rows = []
         for each in policies:
             rules = {key: value for key, value in each.items() if key not in ("name", "source", *CONDITIONS)}
             conditions = [f"{key}={one_line(each[key])}" for key in CONDITIONS if key in each]
-            told = [f"{key}={one_line(value)}" for key, value in rules.items()]
+            told = [f"{key}={one_line(shortest(value))}" for key, value in rules.items()]
             rows.append([each["name"], " ".join(conditions) or "all tasks", " ".join(told), each["source"]])
         out = console()
         for line in columns(["NAME", "MATCHES", "RULES", "SOURCE"], rows):

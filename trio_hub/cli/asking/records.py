@@ -25,6 +25,7 @@ __all__ = [
     "name_rows",
     "row_of",
     "rule_lines",
+    "shortest",
     "state_of",
     "tell_states",
     "what",
@@ -255,9 +256,16 @@ def work_rules(record: Mapping[str, Any], attempts: int | None) -> dict[str, Any
     }
 
 
+def shortest(value: Any) -> Any:
+    """Return the value of a rule with whole numbers as such: 3600 for 3600.0, also in a table of needs."""
+    if isinstance(value, dict):
+        return {name: shortest(one) for name, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def rule_lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
     """Return the lines about rules, policies and attempts of a task. A line without a value has None."""
-    rules = " ".join(f"{name}={one_line(value)}" for name, value in row["rules"].items())
+    rules = " ".join(f"{name}={one_line(shortest(value))}" for name, value in row["rules"].items())
     return [
         ("rules", rules or None),
         ("policies", ", ".join(map(str, row["policies"])) or None),

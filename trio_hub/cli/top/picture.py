@@ -28,6 +28,8 @@ AROUND = 4
 """The number of other lines: two lines of titles, an empty line, and the line of keys."""
 LEAST_BELOW = 5
 """The number of lines for requests that engines leave free."""
+MAX_LEVELS = 4
+"""The maximum number of priorities that the header names. Of more, it names the highest ones and the lowest one."""
 SHORT_ID = 16
 """The columns for a shortened msg_id. Its end is shown, since msg_ids differ at the end."""
 
@@ -64,7 +66,8 @@ class Column:
 
 ENGINES = (
     Column("ID", 5, right=True),
-    Column("STATE", 5),
+    Column("STATE", 5, below_width=140),
+    Column("STATE", 7, from_width=140),
     Column("TASKS", 5, right=True),
     Column("DIRECT", 6, right=True),
     Column("COMPLETED", 11, right=True),
@@ -149,8 +152,25 @@ def header(snapshot: Snapshot, view: View) -> list[Text]:
             ("finished", rate(snapshot.finished)),
             ("failed", about + rate(snapshot.failed) if snapshot.failed is not None else "-"),
         ),
-        Text(),
+        told(*controlled(snapshot)),
     ]
+
+
+def controlled(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return what is controlled at this moment, as names and values; an empty list if nothing is."""
+    found = []
+    if snapshot.paused:
+        found.append(("paused", count(snapshot.paused)))
+    if snapshot.cancelling:
+        found.append(("cancelling", count(snapshot.cancelling)))
+    drained = sum(engine.drained for engine in snapshot.engines)
+    if drained:
+        found.append(("drained", "1 engine" if drained == 1 else f"{count(drained)} engines"))
+    if any(snapshot.priorities):  # a queue whose tasks all have priority 0 needs no words
+        levels = [f"{priority}: {count(number)}" for priority, number in snapshot.priorities.items()]
+        more = f" … {levels[-1]}" if len(levels) > MAX_LEVELS else ""
+        found.append(("queued by priority", ", ".join(levels[: MAX_LEVELS - bool(more)]) + more))
+    return found
 
 
 def rest_of(columns: Sequence[Column], width: int) -> int:
@@ -190,7 +210,8 @@ def engine_cells(engine: EngineRow, snapshot: Snapshot) -> list[Text]:
     msg_id = "-" if engine.running is None else one_line(engine.running)
     return [
         Text(str(engine.id)),
-        Text(engine.state, style=STATE_STYLES[engine.state]),
+        Text("drain", style="yellow") if engine.drained else Text(engine.state, style=STATE_STYLES[engine.state]),
+        Text("drained", style="yellow") if engine.drained else Text(engine.state, style=STATE_STYLES[engine.state]),
         Text(count(engine.tasks)),
         Text(count(engine.direct)),
         Text(count(engine.completed)),

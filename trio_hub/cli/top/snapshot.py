@@ -1,6 +1,6 @@
 """The snapshots that `top` shows: the answers of a hub, and the rates computed from two consecutive answers.
 
-The queries cost a hub little, however busy it is and however large its database: one query for counters, one for the
+The queries cost a hub little, however busy it is and however large its database: two queries for counters, one for the
 requests at engines (only if they are few), and one for the requests finished in a period so short that a few hundred
 are expected.
 """
@@ -41,7 +41,8 @@ class EngineRow:
     - ``running``, ``label``, ``name``: the msg_id, the label and the name of the function of the request that was
       submitted first among the engine's;
     - ``since``: when that request was first seen at the engine;
-    - ``earlier``: whether the request may have started before that.
+    - ``earlier``: whether the request may have started before that;
+    - ``drained``: whether the engine is drained.
     """
 
     id: int
@@ -55,6 +56,7 @@ class EngineRow:
     name: str | None = None
     since: datetime | None = None
     earlier: bool = False
+    drained: bool = False
 
     @property
     def state(self) -> str:
@@ -66,6 +68,9 @@ class Snapshot:
     """The state of a hub at one moment. None means unknown. Rates are per second.
 
     - ``seconds``: the time since the previous snapshot;
+    - ``queued``, ``waiting``, ``paused``: the unassigned tasks by state; None for an ipcontroller;
+    - ``priorities``: the number of queued tasks by priority, the highest first;
+    - ``cancelling``: the number of requests that are interrupted, and have not ended yet;
     - ``latest``, ``failures``: finished requests as `row_of` returns them, the latest first;
     - ``sampled``: whether the hub was asked for only some of the finished requests, so that ``failed`` is an estimate;
     - ``trouble``: why there are no records.
@@ -76,6 +81,11 @@ class Snapshot:
     seconds: float | None = None
     engines: tuple[EngineRow, ...] = ()
     unassigned: int | None = None
+    queued: int | None = None
+    waiting: int | None = None
+    paused: int | None = None
+    priorities: Mapping[int, int] = field(default_factory=dict)
+    cancelling: int = 0
     finished: float | None = None
     submitted: float | None = None
     failed: float | None = None
@@ -109,6 +119,8 @@ class Sampler:
     last: Snapshot | None = None
     _received: datetime | None = None
     """When the hub received the last result that it has reported, by its clock."""
+    _knows_work: bool = True
+    """Whether the hub has not refused the query for the numbers of controlled work."""
     _latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     _failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
@@ -116,6 +128,7 @@ class Sampler:
         """Take a new snapshot. Raises `HubLostError`."""
         now = datetime.now(UTC)
         load = await load_of(self.client)
+        work = await self._work()
         uuids = self.client.engines
         seconds = None if self.last is None else max(1e-3, (now - self.last.at).total_seconds())
         before = {} if self.last is None else {engine.uuid: engine for engine in self.last.engines}
@@ -133,7 +146,11 @@ class Sampler:
             trouble = str(error)
         await name_rows(self.client, [requests[0] for requests in running.values()])
         engines = [
-            self._engine(id, uuids.get(id, ""), load.engines[id], running, before, seconds, now) for id in load.engines
+            replace(
+                self._engine(id, uuids.get(id, ""), load.engines[id], running, before, seconds, now),
+                drained=str(id) in work.get("drained", {}),
+            )
+            for id in load.engines
         ]
         self.last = Snapshot(
             address=self.client.address,
@@ -141,6 +158,11 @@ class Sampler:
             seconds=seconds,
             engines=tuple(engines),
             unassigned=load.unassigned,
+            queued=work.get("queued"),
+            waiting=work.get("waiting"),
+            paused=work.get("paused"),
+            priorities={int(priority): number for priority, number in work.get("priorities", {}).items()},
+            cancelling=work.get("cancelling", 0),
             finished=finished,
             submitted=self._submitted(load, finished, seconds),
             failed=failed,
@@ -150,6 +172,16 @@ class Sampler:
             trouble=trouble,
         )
         return self.last
+
+    async def _work(self) -> dict[str, Any]:
+        """Return the numbers of controlled work; an empty dict if the hub does not know them."""
+        if self.client.kind != "trio-hub" or not self._knows_work:
+            return {}
+        try:
+            return await self.client.query("work_status_request", {})
+        except RemoteError:  # a hub of an older version
+            self._knows_work = False
+            return {}
 
     def _submitted(self, load: Load, finished: float | None, seconds: float | None) -> float | None:
         """Return the rate of submitted requests: the finished ones plus the increase of the unfinished ones."""

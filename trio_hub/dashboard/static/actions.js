@@ -8,7 +8,7 @@ const LISTED = 8;
 /**
  * Ask, act, and show the outcome, in one dialog.
  *
- * `text` is a list of paragraphs or elements; `verb` is the text of the button, or null if there is nothing to do; `act`
+ * `text` is a list of paragraphs or elements, also with fields that `act` reads; `verb` is the text of the button, or null if there is nothing to do; `act`
  * does the action, and `outcome(result)` describes its result. Returns the result of `act`, or null if the action was
  * not done.
  */
@@ -16,7 +16,7 @@ export function confirmed({ title, text, verb, act = null, outcome = null }) {
   return new Promise((resolve) => {
     let result = null;
     const message = h("div", { role: "status", class: "outcome" });
-    const cancel = button(verb ? "Cancel" : "Close", () => dialog.close(), { autofocus: true });
+    const cancel = button(verb ? "Go back" : "Close", () => dialog.close(), { autofocus: true });
     const busy = (wanted) => (go.disabled = cancel.disabled = wanted);
     const go = button(
       verb ?? "",
@@ -58,7 +58,7 @@ export function confirmed({ title, text, verb, act = null, outcome = null }) {
   });
 }
 
-function list(ids) {
+export function list(ids) {
   const shown = ids.slice(0, LISTED).map((id) => h("li", {}, h("code", {}, id)));
   if (ids.length > LISTED) shown.push(h("li", {}, `and ${plural(ids.length - LISTED, "more task", "more tasks")}`));
   return h("ul", { class: "ids" }, shown);
@@ -69,7 +69,7 @@ export function abort(hub, ids) {
     title: `Abort ${plural(ids.length, "task")}?`,
     text: [
       "Tasks that still wait for an engine are removed from the queue, and their clients get a TaskAborted error. " +
-        "Running tasks continue.",
+        "Running tasks continue: to end these, cancel them.",
       list(ids),
     ],
     verb: `Abort ${plural(ids.length, "task")}`,
@@ -127,7 +127,7 @@ function resubmission({ resubmitted, refused = [] }) {
 }
 
 /** Return how many tasks a search `{query, text, state}` finds, by what can be done with them. */
-const found = ({ query, text, state }, hub) =>
+export const found = ({ query, text, state }, hub) =>
   hub.get(`api/count?${new URLSearchParams({ query: JSON.stringify(query), text, state })}`);
 
 /** Abort all tasks that a search `{query, text, state}` finds and that no engine has yet. */
@@ -139,7 +139,7 @@ export async function abortFound(hub, search) {
     title: `Abort ${plural(n, "task")}?`,
     text: [
       `${plural(n, "task", "tasks")} of those found still ${n === 1 ? "waits" : "wait"} for an engine. They are removed ` +
-        "from the queue, and their clients get a TaskAborted error. Running tasks continue.",
+        "from the queue, and their clients get a TaskAborted error. Running tasks continue: to end these, cancel them.",
     ],
     verb: `Abort ${plural(n, "task")}`,
     act: () => hub.act("abort", search),

@@ -105,7 +105,7 @@ export function facts(pairs, attributes = { class: "facts" }) {
     "dl",
     attributes,
     pairs
-      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "")
       .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
   );
 }

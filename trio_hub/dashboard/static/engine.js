@@ -1,8 +1,23 @@
 // One engine: its state, its recent tasks, and its history.
 
 import { shutdownEngine } from "./actions.js";
+import { drain, undrain } from "./control.js";
 import { button, errorLine, facts, h, setText } from "./dom.js";
-import { NOTHING, age, bytes, clock, count, labelLine, machine, seconds, share, short, shortTask } from "./format.js";
+import {
+  NOTHING,
+  age,
+  bytes,
+  clock,
+  count,
+  drainLine,
+  labelLine,
+  machine,
+  offered,
+  seconds,
+  share,
+  short,
+  shortTask,
+} from "./format.js";
 import { poll } from "./hub.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -15,6 +30,8 @@ const EVENTS = {
   lost: "is lost",
   settled: "is settled",
   returned: "came back",
+  drained: "is drained",
+  undrained: "gets tasks again",
 };
 
 export function engine({ hub, id: uuid, signal }) {
@@ -23,8 +40,13 @@ export function engine({ hub, id: uuid, signal }) {
   const about = h("div");
   const history = h("ol", { class: "story" });
   const [trouble, failed] = errorLine();
+  const afterwards = async (what) => {
+    if ((await what) !== null) load().catch(failed);
+  };
+  const drainButton = button("Drain…", () => afterwards(drain(hub, [shown])), { disabled: true });
+  const undrainButton = button("Undrain…", () => afterwards(undrain(hub, [shown])), { disabled: true });
   const shutdown = button("Shut down…", () => shutdownEngine(hub, shown), {
-    class: "danger admin-only",
+    class: "danger",
     disabled: true,
   });
   const recent = new Table({
@@ -51,66 +73,67 @@ export function engine({ hub, id: uuid, signal }) {
     ],
   });
 
-  poll(
-    async () => {
-      shown = await hub.get(`api/engines/${encodeURIComponent(uuid)}`, signal);
-      setText(title, `Engine ${shown.id ?? short(uuid)}`);
-      shutdown.disabled = shown.state === "lost";
-      const state = h("span");
-      fillState(state, shown.state);
-      about.replaceChildren(
-        facts([
-          ["State", state],
-          ["uuid", h("code", {}, shown.uuid)],
-          ["Host", shown.host],
-          ["Pid", shown.pid],
-          ["CPU", shown.usage && `${share(shown.usage.cpu)} of a core`],
-          ["Memory", shown.usage && bytes(shown.usage.rss)],
-          ["Machine", shown.usage && [shown.usage.host, machine(shown.usage)].filter(Boolean).join(": ")],
-          ["Registered", clock(shown.registered, hub.now)],
-          ["Heartbeat", `${since(shown.heartbeat_age)}, ${count(shown.missed)} missed`],
-          ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],
-          [
-            "Running",
-            shown.running && h("span", {}, taskLink(shown.running), `, since ${clock(shown.running.since, hub.now)}`),
-          ],
-          ["Done", count(shown.done)],
-          ["Failed", count(shown.failed)],
-          [
-            "Last error",
-            shown.last_error &&
-              h(
-                "span",
-                {},
-                taskLink(shown.last_error, `${shown.last_error.ename}: ${shown.last_error.evalue}`),
-                `, ${clock(shown.last_error.t, hub.now)}`,
-              ),
-          ],
-        ]),
-      );
-      history.replaceChildren(
-        ...shown.history.map(({ t, event, detail }) =>
-          h(
-            "li",
-            {},
-            h("time", {}, clock(t, hub.now)),
-            ` ${EVENTS[event] ?? event}`,
-            detail ? h("span", { class: "muted" }, `: ${detail}`) : null,
-          ),
+  async function load() {
+    shown = await hub.get(`api/engines/${encodeURIComponent(uuid)}`, signal);
+    setText(title, `Engine ${shown.id ?? short(uuid)}`);
+    drainButton.disabled = shutdown.disabled = shown.state === "lost";
+    undrainButton.disabled = !shown.drain;
+    const state = h("span");
+    fillState(state, shown.state);
+    about.replaceChildren(
+      facts([
+        ["State", state],
+        ["Drained", drainLine(shown.drain, hub.now)],
+        ["Offers", offered(shown.offers)],
+        ["Leaves", shown.leaves && clock(shown.leaves, hub.now)],
+        ["uuid", h("code", {}, shown.uuid)],
+        ["Host", shown.host],
+        ["Pid", shown.pid],
+        ["CPU", shown.usage && `${share(shown.usage.cpu)} of a core`],
+        ["Memory", shown.usage && bytes(shown.usage.rss)],
+        ["Machine", shown.usage && [shown.usage.host, machine(shown.usage)].filter(Boolean).join(": ")],
+        ["Registered", clock(shown.registered, hub.now)],
+        ["Heartbeat", `${since(shown.heartbeat_age)}, ${count(shown.missed)} missed`],
+        ["Load", `${count(shown.load)} from the queue, ${count(shown.direct)} direct`],
+        [
+          "Running",
+          shown.running && h("span", {}, taskLink(shown.running), `, since ${clock(shown.running.since, hub.now)}`),
+        ],
+        ["Done", count(shown.done)],
+        ["Failed", count(shown.failed)],
+        [
+          "Last error",
+          shown.last_error &&
+            h(
+              "span",
+              {},
+              taskLink(shown.last_error, `${shown.last_error.ename}: ${shown.last_error.evalue}`),
+              `, ${clock(shown.last_error.t, hub.now)}`,
+            ),
+        ],
+      ]),
+    );
+    history.replaceChildren(
+      ...shown.history.map(({ t, event, detail }) =>
+        h(
+          "li",
+          {},
+          h("time", {}, clock(t, hub.now)),
+          ` ${EVENTS[event] ?? event}`,
+          detail ? h("span", { class: "muted" }, `: ${detail}`) : null,
         ),
-      );
-      recent.update(recentRows(shown.recent, shown.labels).reverse());
-    },
-    PERIOD,
-    signal,
-    failed,
-  );
+      ),
+    );
+    recent.update(recentRows(shown.recent, shown.labels).reverse());
+  }
+
+  poll(load, PERIOD, signal, failed);
 
   return h(
     "div",
     { class: "view" },
     h("p", { class: "crumbs" }, h("a", { href: "#/engines" }, "Engines")),
-    h("div", { class: "heading" }, title, shutdown),
+    h("div", { class: "heading" }, title, h("span", { class: "buttons admin-only" }, drainButton, undrainButton, shutdown)),
     trouble,
     h(
       "div",

@@ -1,7 +1,21 @@
 // All engines: their states and loads, and the numbers of registrations.
 
-import { errorLine, h, setText } from "./dom.js";
-import { NOTHING, age, bytes, count, label, labelLine, machine, share, short, shortTask } from "./format.js";
+import { drain, undrain } from "./control.js";
+import { button, errorLine, h, setAttribute, setText } from "./dom.js";
+import {
+  NOTHING,
+  age,
+  bytes,
+  count,
+  drainLine,
+  label,
+  labelLine,
+  machine,
+  offered,
+  share,
+  short,
+  shortTask,
+} from "./format.js";
 import { poll } from "./hub.js";
 import { startEngines } from "./nextsteps.js";
 import { Table, fillLink, fillState } from "./table.js";
@@ -16,7 +30,9 @@ const FUNNEL = [
 
 export function engines({ hub, parameters, signal }) {
   let rows = [];
+  let kept = [];
   let now = hub.now;
+  const chosen = new Set(); // uuids
   const table = new Table({
     caption: "Engines",
     windowed: true,
@@ -30,15 +46,24 @@ export function engines({ hub, parameters, signal }) {
       h("p", {}, "The hub starts engines itself with trio-hub serve --engines N."),
     ),
     columns: [
+      { id: "choose", title: h("span", { class: "hidden-visually" }, "Choose"), admin: true, fill: fillChoice },
       {
         id: "id",
         title: "Engine",
         number: true,
+        heading: true,
         sort: (row) => row.id,
         fill: (cell, row) =>
           fillLink(cell, `#/engines/${encodeURIComponent(row.uuid)}`, row.id ?? short(row.uuid), row.uuid),
       },
       { id: "state", title: "State", sort: (row) => row.state, fill: (cell, row) => fillState(cell, row.state) },
+      {
+        id: "drain",
+        title: "Drained",
+        optional: true,
+        sort: (row) => row.drain?.by ?? null,
+        fill: (cell, row) => fillCut(cell, drainLine(row.drain, now)),
+      },
       { id: "host", title: "Host", optional: true, sort: (row) => row.host, text: (row) => row.host ?? NOTHING },
       {
         id: "pid",
@@ -98,6 +123,14 @@ export function engines({ hub, parameters, signal }) {
       },
       { id: "done", title: "Done", number: true, sort: (row) => row.done, text: (row) => count(row.done) },
       { id: "failed", title: "Failed", number: true, sort: (row) => row.failed, text: (row) => count(row.failed) },
+      {
+        id: "offers",
+        title: "Offers",
+        narrow: false,
+        optional: true,
+        sort: (row) => offered(row.offers) || null,
+        fill: (cell, row) => fillCut(cell, offered(row.offers)),
+      },
       { id: "error", title: "Last error", sort: (row) => row.last_error?.t, fill: fillError },
     ],
   });
@@ -105,7 +138,7 @@ export function engines({ hub, parameters, signal }) {
   const filter = h("input", {
     type: "search",
     id: "engine-filter",
-    placeholder: "id, uuid, host, state, error",
+    placeholder: "id, uuid, host, state, offer, error",
     value: parameters.get("text") ?? "",
     oninput: () => show(),
   });
@@ -115,25 +148,69 @@ export function engines({ hub, parameters, signal }) {
 
   function show() {
     const text = filter.value.trim().toLowerCase();
-    const kept = text ? rows.filter((row) => words(row).includes(text)) : rows;
+    kept = text ? rows.filter((row) => words(row).includes(text)) : rows;
     setText(
       found,
       kept.length === rows.length ? `${count(rows.length)} engines` : `${count(kept.length)} of ${count(rows.length)}`,
     );
     table.update(kept);
+    const there = rows.filter(({ uuid }) => chosen.has(uuid));
+    setText(chosenText, there.length ? `${count(there.length)} chosen` : "");
+    drainButton.disabled = there.length === 0;
+    undrainButton.disabled = !there.some((row) => row.drain);
   }
 
-  poll(
-    async () => {
-      const answer = await hub.get("api/engines", signal);
-      ({ engines: rows, now } = answer);
-      for (const [name, element] of steps) setText(element, count(answer.funnel[name]));
+  function fillChoice(cell, row) {
+    const box =
+      cell.firstElementChild ??
+      cell.appendChild(
+        h("input", {
+          type: "checkbox",
+          onchange: ({ target }) => {
+            if (target.checked) chosen.add(target.value);
+            else chosen.delete(target.value);
+            show();
+          },
+        }),
+      );
+    box.value = row.uuid;
+    box.checked = chosen.has(row.uuid);
+    setAttribute(box, "aria-label", `Choose engine ${row.id ?? short(row.uuid)}`);
+  }
+
+  async function load() {
+    const answer = await hub.get("api/engines", signal);
+    ({ engines: rows, now } = answer);
+    for (const [name, element] of steps) setText(element, count(answer.funnel[name]));
+    show();
+  }
+
+  const act = async (action, wanted) => {
+    const there = rows.filter((row) => chosen.has(row.uuid) && wanted(row));
+    if ((await action(hub, there)) === null) return;
+    chosen.clear();
+    load().catch(failed);
+  };
+  const chosenText = h("span", { role: "status" });
+  const drainButton = button("Drain…", () => act(drain, (row) => row.state !== "lost"));
+  const undrainButton = button("Undrain…", () => act(undrain, (row) => row.drain !== null));
+  const actions = h(
+    "span",
+    { class: "controls admin-only", role: "group", "aria-label": "Actions" },
+    button("Choose all shown", () => {
+      for (const { uuid } of kept) chosen.add(uuid);
       show();
-    },
-    PERIOD,
-    signal,
-    failed,
+    }),
+    button("None", () => {
+      chosen.clear();
+      show();
+    }),
+    chosenText,
+    drainButton,
+    undrainButton,
   );
+
+  poll(load, PERIOD, signal, failed);
 
   return h(
     "div",
@@ -148,7 +225,7 @@ export function engines({ hub, parameters, signal }) {
         FUNNEL.map(([name, text]) => h("li", { class: name }, steps.get(name), ` ${text}`)),
       ),
     ),
-    h("div", { class: "controls" }, h("label", { for: "engine-filter" }, "Filter"), filter, found),
+    h("div", { class: "controls" }, h("label", { for: "engine-filter" }, "Filter"), filter, found, actions),
     trouble,
     table.element,
   );
@@ -162,6 +239,8 @@ function words(row) {
     row.host,
     row.pid,
     row.state,
+    row.drain && `drained ${drainLine(row.drain)}`,
+    offered(row.offers),
     label(row.running?.label),
     row.last_error?.ename,
     row.last_error?.evalue,
@@ -179,6 +258,12 @@ function fillRunning(cell, { running }) {
       running.msg_id,
     );
   else cell.replaceChildren();
+}
+
+/** Show a text that may be cut off, and the whole text when the pointer is on it. */
+function fillCut(cell, text) {
+  setText(cell, text || NOTHING);
+  setAttribute(cell, "title", text || null);
 }
 
 function fillError(cell, { last_error: error }) {

@@ -111,6 +111,32 @@ export function labelLine(value) {
   return text.replace(/\s+/g, " ").trim();
 }
 
+/** Return rules on one line, such as "priority=5 needs={"gpu":1}". */
+export const ruleLine = (rules) =>
+  Object.entries(rules ?? {})
+    .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(" ");
+
+/** Return the tags and amounts of an engine as commands write them: "gpu=1, memory=32G". */
+export const offered = (offers) =>
+  Object.entries(offers ?? {})
+    .map(([name, value]) => `${name}=${typeof value === "number" ? amount(value) : value}`)
+    .join(", ");
+
+function amount(n) {
+  for (const [unit, size] of Object.entries({ T: 2 ** 40, G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 }))
+    if (n >= size && n % size === 0) return `${n / size}${unit}`;
+  return String(n);
+}
+
+/** Return the drain of an engine as a text: "until 14:05:00, then shut down, by ada". */
+export const drainLine = (drain, now) =>
+  drain
+    ? [drain.deadline && `until ${clock(drain.deadline, now)}`, drain.then && "then shut down", `by ${drain.by}`]
+        .filter(Boolean)
+        .join(", ")
+    : "";
+
 /** A part of a core, or of all cores: "97 %". */
 export const share = (x) => (x === null || x === undefined ? NOTHING : `${Math.round(100 * x)} %`);
 

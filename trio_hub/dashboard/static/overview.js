@@ -190,6 +190,7 @@ export function overview({ hub, parameters, signal }) {
       count(now.engines),
       ...[
         missing && `${count(missing)} of ${count(now.local_engines)} missing`,
+        now.engines_drained && `${count(now.engines_drained)} drained`,
         lost && `${count(lost)} lost in the last hour`,
         now.registering && `${count(now.registering)} registering`,
       ].filter(Boolean),

@@ -1,8 +1,9 @@
 // All details of one task.
 
 import { abort, purge, resubmit } from "./actions.js";
+import { cancel } from "./control.js";
 import { button, errorLine, facts, h, setText } from "./dom.js";
-import { count, elapsed, exact, labelLine, seconds, short, shortTask } from "./format.js";
+import { count, elapsed, exact, labelLine, ruleLine, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { fillState } from "./table.js";
 import { terminal } from "./terminal.js";
@@ -23,6 +24,7 @@ export function task({ hub, id, signal }) {
     if ((await what) !== null) load().catch(failed);
   };
   const buttons = {
+    cancel: button("Cancel…", () => afterwards(cancel(hub, [id]))),
     abort: button("Abort…", () => afterwards(abort(hub, [id]))),
     resubmit: button("Resubmit…", () => afterwards(resubmit(hub, [id]))),
     purge: button("Purge…", () => afterwards(purge(hub, [id])), { class: "danger" }),
@@ -34,6 +36,7 @@ export function task({ hub, id, signal }) {
     const finished = FINISHED.includes(row.state);
     setText(title, labelLine(row.label) ? `Task ${shortTask(id)}: ${labelLine(row.label)}` : `Task ${shortTask(id)}`);
     fillState(state.parentNode, row.state);
+    buttons.cancel.disabled = finished || found.cancelled !== null;
     buttons.abort.disabled = finished || row.state === "running";
     buttons.resubmit.disabled = buttons.purge.disabled = !finished;
     const text = JSON.stringify(found);
@@ -80,6 +83,7 @@ function* sections(
     outputs,
     result,
     error,
+    cancelled,
     header,
     metadata,
     resubmitted_as: later,
@@ -139,6 +143,9 @@ function* sections(
         ["Client", row.client && h("code", {}, row.client)],
         ["Rules", ruleLine(rules)],
         ["Policies", Array.isArray(policies) ? policies.join(", ") : null],
+        ["Cancelled by", cancelled?.by],
+        ["Cancelled at", cancelled && exact(cancelled.asked, now)],
+        ["What the cancel took", cancelled?.took],
         ["Attempts", attempts ? count(attempts) : null],
         ["Result", result],
         ["Resubmitted as", later?.length ? h("span", {}, later.map((id) => [link(id), " "]).flat()) : null],
@@ -171,12 +178,6 @@ function* sections(
   yield folded("Header", header);
   yield folded("Metadata", metadata);
 }
-
-/** Return rules on one line, such as "priority=5 needs={"gpu":1}". */
-const ruleLine = (rules) =>
-  Object.entries(rules ?? {})
-    .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
-    .join(" ");
 
 /** Return the table that says for each engine whether it could run the task now. */
 const placing = (engines, more) =>

@@ -1,10 +1,12 @@
 // Tasks: search by text, state and query, page by page; and actions on chosen tasks.
 
 import { abort, abortFound, purge, purgeFound, resubmit, resubmitFound } from "./actions.js";
+import { cancel, cancelFound } from "./control.js";
 import { button, errorLine, h, setAttribute, setText } from "./dom.js";
 import { NOTHING, count, elapsed, exact, labelLine, plural, seconds, short, shortTask } from "./format.js";
 import { poll } from "./hub.js";
 import { submitTasks } from "./nextsteps.js";
+import { policies } from "./policies.js";
 import { progress } from "./progress.js";
 import { Table, fillLink, fillState } from "./table.js";
 
@@ -127,6 +129,7 @@ export function tasks({ hub, parameters, signal }) {
   };
   const chosenText = h("span", { role: "status" });
   const chosenButtons = [
+    button("Cancel…", () => act(cancel(hub, ids()))),
     button("Abort…", () => act(abort(hub, ids()))),
     button("Resubmit…", () => act(resubmit(hub, ids()))),
     button("Purge…", () => act(purge(hub, ids())), { class: "danger" }),
@@ -135,6 +138,7 @@ export function tasks({ hub, parameters, signal }) {
   const search = () => ({ query, text: text.value.trim(), state: stateForHub() });
   const all = (what) => act(what).catch(failed);
   const allButtons = [
+    button("Cancel all matching…", () => all(cancelFound(hub, search()))),
     button("Abort all matching…", () => all(abortFound(hub, search()))),
     button("Resubmit all matching…", () => all(resubmitFound(hub, search()))),
   ];
@@ -256,6 +260,7 @@ export function tasks({ hub, parameters, signal }) {
     h("p", { class: "found" }, found),
     table.element,
     h("p", {}, more),
+    policies(hub, signal),
   );
 }
 

@@ -249,7 +249,11 @@ class CancelMachine(RuleBasedStateMachine):
     @invariant()
     def only_engines_with_a_reason_are_looked_at(self) -> None:
         attended = set(self.world.hub.parts.work.interrupts._attention.engines)
-        assert attended <= {engine.connector.ident for engine in self.engines if not engine.is_dead}
+        alive = {engine.connector.ident for engine in self.engines if not engine.is_dead}
+        drains = set(self.world.hub.work.draining.drains)
+        assert attended <= alive | drains
+        may_return = {ident for ident in drains if self.world.hub.engines.gone.that_may_return(ident)}
+        assert drains <= alive | may_return, "an engine that was lost by mistake is still drained when it is back"
         for engine in self.engines:
             worker = engine.connector.worker
             assert worker is not None

@@ -208,6 +208,17 @@ def test_the_drain_of_an_engine_that_has_left_is_forgotten() -> None:
     assert not world.hub.parts.work.interrupts.open
 
 
+def test_the_drain_of_an_engine_that_cannot_come_back_any_more_is_forgotten() -> None:
+    world = World()
+    engine, other = world.engine("a"), world.engine("b")
+    drain(world, "a", "b")
+    world.hub.lose_engine(engine, "heart")
+    assert set(world.hub.work.draining.drains) == {b"a", b"b"}
+    world.engine("c", id=engine.id)  # another engine has its id
+    world.hub.lose_engine(other, "ended")
+    assert not world.hub.work.draining.drains
+
+
 # Limits
 
 

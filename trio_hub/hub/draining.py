@@ -211,9 +211,11 @@ class Draining:
             engine.seconds_left = None
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """Forget the drain of an engine that does not come back."""
-        if not engine.may_return:
-            self._forget(engine.ident)
+        """Forget the drains of engines that do not come back: of this engine, and of engines that have gone before."""
+        gone = [ident for ident in self.drains if ident not in self._engines.by_ident]
+        for ident in gone:
+            if self._engines.gone.that_may_return(ident) is None:
+                self._forget(ident)
 
     def engine_settled(self, engine: EngineConnector) -> None:
         """Do nothing: the drain was forgotten when the engine was lost, unless it may return."""

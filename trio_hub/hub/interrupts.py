@@ -27,6 +27,7 @@ from .connector import EngineConnector, EngineState
 from .control import ControlChannel
 from .engines import Engines
 from .interrupt import Interrupt, InterruptState, Purpose
+from .kills import Kills
 from .ports import Host, Queue
 from .routes import Routes
 from .signals import Signals
@@ -40,8 +41,6 @@ DEFAULT_GRACE = 10.0
 """Seconds that a request has to end after it was interrupted, before its engine is killed."""
 LOOK_AGAIN = 1.0
 """Seconds after which the hub looks again whether a request may be interrupted now."""
-DIES_WITHIN = 10.0
-"""Seconds after which an engine that was killed, and is still registered, counts as lost."""
 
 
 class Interrupts:
@@ -79,8 +78,8 @@ class Interrupts:
         """The interrupts that are not over, by the msg_ids of their requests."""
         self.hits = 0
         """The number of requests that were hit by an interrupt that meant another request."""
-        self.kills = 0
-        """The number of engines that were killed since a request did not end in time."""
+        self.kills = Kills(host, control=control, signals=signals, engines=engines, is_needed=self._needs_kill)
+        """Kills the engines whose requests do not end in time."""
 
     # Beginning
 
@@ -217,6 +216,7 @@ class Interrupts:
         """Interrupt the requests of an engine that may be the first now."""
         for interrupt in [one for one in self.open.values() if one.engine.ident == ident]:
             self._proceed(interrupt)
+        self.kills.has_answered(ident)
 
     # Killing
 
@@ -228,36 +228,20 @@ class Interrupts:
         if not engine.has(interrupt.msg_id):
             self._over(interrupt)
             return
-        is_dying = any(one.state is InterruptState.KILLING and one.engine is engine for one in self.open.values())
         interrupt.state = InterruptState.KILLING
-        interrupt.wait(self._host.call_later(DIES_WITHIN, partial(self._does_not_die, interrupt)))
-        if is_dying:
-            return
-        self.kills += 1
-        log.warning(
-            "a request has not ended after it was interrupted: its engine is killed",
-            task=interrupt.msg_id,
-            engine=engine.id,
-            uuid=engine.uuid,
-            seconds=interrupt.grace,
-        )
-        if not self._host.kill_engine(engine):
-            self._control.ask(engine, "signal_request", {"sig": "SIGKILL"})
+        interrupt.wait(None)
+        self.kills.kill(engine, interrupt.msg_id, interrupt.grace)
 
-    def _does_not_die(self, interrupt: Interrupt) -> None:
-        """Lose an engine that neither ends a request nor dies. It is usable again when it has ended the request."""
-        if interrupt.state is InterruptState.KILLING:
-            cause = f"it did not end {interrupt.msg_id}, which was interrupted, and could not be killed"
-            self._engines.lose_engine(interrupt.engine, "unreachable", cause)
+    def _needs_kill(self, engine: EngineConnector) -> bool:
+        return any(one.state is InterruptState.KILLING and one.engine is engine for one in self.open.values())
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """End the interrupted requests of a lost engine. If the hub has killed it, its other tasks are run again."""
         self._signals.engine_lost(engine)
-        interrupts = [one for one in self.open.values() if one.engine is engine]
-        killed = any(one.state is InterruptState.KILLING for one in interrupts)
-        for interrupt in interrupts:
+        killed = self.kills.engine_lost(engine)
+        for interrupt in [one for one in self.open.values() if one.engine is engine]:
             took = f"its engine has gone: {engine.cause}" if engine.cause else "its engine has gone"
-            if killed:
+            if interrupt.state is InterruptState.KILLING:
                 took = f"it had not ended {interrupt.grace:g} s after it was interrupted, and its engine was killed"
             self._finish(interrupt, took)
         if killed and engine.worker is not None:

@@ -1,9 +1,9 @@
 """The signals to engines, and what they may hit.
 
 From a signal until it has landed, the engine is held: it gets nothing new but control requests. A signal has landed
-when the engine, or its nanny, has answered, or when a request has ended with a KeyboardInterrupt. An engine may still
-handle the signal late. When it has carried out a whole request that was sent after the landing, it has handled all
-signals.
+when the engine, or its nanny, has answered, or when a request has ended with a KeyboardInterrupt. If neither comes in
+time, the engine gets work again, and the signal counts as not landed yet. An engine may still handle a landed signal
+late. When it has carried out a whole request that was sent after the landing, it has handled all signals.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Signals:
         self._control = control
         self._scheduler = scheduler
         self._engines: dict[bytes, _Signalled] = {}
+        self._condemned: set[bytes] = set()
 
     def interrupt(
         self, engine: EngineConnector, msg_id: str, answered: Callable[[dict[str, Any]], None], *, withdraw: bool
@@ -94,11 +95,8 @@ class Signals:
             self._attention.begin(engine.ident)
         signalled.under_way += 1
         signalled.stop_timer()
-        signalled.timer = self._host.call_later(LANDS_WITHIN, partial(self._all_landed, engine, signalled))
-        if not engine.held:
-            engine.held = True
-            if engine.worker is not None:
-                self._scheduler.hold(engine.worker)
+        signalled.timer = self._host.call_later(LANDS_WITHIN, partial(self._waited_enough, engine, signalled))
+        self._hold(engine)
         handle = partial(self._answered, engine, signalled, answered)
         if engine.aims_interrupts:
             self._control.ask(engine, "interrupt_request", {"msg_id": msg_id, "withdraw": withdraw}, handle)
@@ -114,12 +112,19 @@ class Signals:
         content: dict[str, Any],
     ) -> None:
         if self._engines.get(engine.ident) is signalled and signalled.under_way:
-            if content.get("status") == "error":
-                signalled.unspent = max(0, signalled.unspent - 1)
-            signalled.under_way -= 1
+            signalled.under_way -= 1  # also after an error: the signal may have landed, and the answer was lost
             if not signalled.under_way:
                 self._all_landed(engine, signalled)
         answered(content)
+
+    def _waited_enough(self, engine: EngineConnector, signalled: _Signalled) -> None:
+        """Hold an engine no longer whose nanny does not answer. The signal may still come, and hit what runs then."""
+        if self._engines.get(engine.ident) is not signalled:
+            return
+        signalled.stop_timer()
+        if not signalled.unspent:
+            self._forget(engine)
+        self._release(engine)
 
     def _all_landed(self, engine: EngineConnector, signalled: _Signalled) -> None:
         """Hold an engine no longer, and look at its next answers if a signal may be handled late."""
@@ -152,13 +157,32 @@ class Signals:
         except WireError:
             return None
 
+    def condemn(self, engine: EngineConnector) -> None:
+        """Hold an engine that is being killed, until it is lost or `pardon` is called."""
+        self._condemned.add(engine.ident)
+        self._hold(engine)
+
+    def pardon(self, engine: EngineConnector) -> None:
+        """Hold an engine no longer that could not be killed."""
+        self._condemned.discard(engine.ident)
+        signalled = self._engines.get(engine.ident)
+        if signalled is None or signalled.timer is None:
+            self._release(engine)
+
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the signals to a lost engine."""
+        self._condemned.discard(engine.ident)
         self._forget(engine)
         self._release(engine)
 
-    def _release(self, engine: EngineConnector) -> None:
+    def _hold(self, engine: EngineConnector) -> None:
         if not engine.held:
+            engine.held = True
+            if engine.worker is not None:
+                self._scheduler.hold(engine.worker)
+
+    def _release(self, engine: EngineConnector) -> None:
+        if not engine.held or engine.ident in self._condemned:
             return
         engine.held = False
         if not engine.state.is_coming_back:

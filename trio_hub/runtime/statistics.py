@@ -173,7 +173,7 @@ def statistics_of(
         cancelled=dict(hub.work.cancelling.counts),
         ran_too_long=hub.work.cancelling.timeouts,
         interrupts_astray=hub.work.interrupts.hits,
-        engines_killed=hub.work.interrupts.kills,
+        engines_killed=hub.work.interrupts.kills.count,
         engines_drained=len(hub.work.draining.drains),
         taken_away=hub.work.draining.taken_away,
         connections=connections,

@@ -584,3 +584,40 @@ def test_a_cancel_in_flight_goes_on_after_a_restart_of_the_hub() -> None:
     world.answer("a", direct, HIT, channel="mux_out")
     assert world.record(msg_id)["result_metadata"]["cancelled"]["by"] == "ann"
     assert world.record(called)["result_content"]["ename"] == "TaskCancelled"
+
+
+def test_a_signal_of_an_earlier_hub_that_hits_the_next_task_counts() -> None:
+    world = World(store=DurableStore(), hwm=2)
+    world.engine("a")
+    first, request = running(world)
+    second, behind = running(world)
+    cancel(world, first)
+    world.answer("a", request)
+    assert errors(world) == [(first, "TaskCancelled")]
+    world = crashed(world)
+    world.beat("a")
+    world.answer("a", behind, HIT)
+    assert second in world.hub.tasks.scheduler.tasks, "it is run again"
+    assert not errors(world)
+    assert world.hub.work.interrupts.hits == 1
+    world.answer_questions()
+    world.answer("a", [one for one in sent(world, "task_out") if one.header.msg_id == second][-1], HIT)
+    assert errors(world) == [(second, "KeyboardInterrupt")], "there was one signal"
+    assert not world.hub.parts.work.interrupts._attention.engines
+
+
+def test_a_task_behind_is_run_elsewhere_for_free_if_an_earlier_hub_was_killing_the_engine() -> None:
+    world = World(store=DurableStore(), hwm=2)
+    world.engine("a")
+    first, request = running(world)
+    second, _ = running(world, retries=0)
+    cancel(world, first, grace=3.0)
+    pass_time(world, 3.0)
+    world.answer("a", request, HIT)
+    assert errors(world) == [(first, "TaskCancelled")]
+    world = crashed(world)
+    world.hub.lose_engine(world.hub.engines.by_ident[b"a"], "heart")
+    world.engine("b")
+    world.answer_questions()
+    assert [one.header.msg_id for one in sent(world, "task_out")] == [second]
+    assert not errors(world)

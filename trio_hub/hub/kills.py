@@ -31,7 +31,7 @@ class _Kill:
     def __init__(self) -> None:
         self.timer: Scope | None = None
         self.has_failed = False
-        """Whether the engine's nanny has answered that it cannot kill the engine."""
+        """Whether the engine's nanny has answered that it cannot kill the engine, or an earlier hub was killing it."""
 
 
 class Kills:
@@ -63,7 +63,7 @@ class Kills:
 
     def kill(self, engine: EngineConnector, msg_id: str, seconds: float) -> None:
         """Kill an engine, unless it is being killed, since a request did not end within so many seconds."""
-        if engine.ident in self._under_way:
+        if (found := self._under_way.get(engine.ident)) is not None and found.timer is not None:
             return
         self.count += 1
         log.warning(
@@ -74,6 +74,7 @@ class Kills:
             seconds=seconds,
         )
         kill = self._under_way[engine.ident] = _Kill()
+        self._host.state_changed()
         self._signals.condemn(engine)
         kill.timer = self._host.call_later(DIES_WITHIN, partial(self._does_not_die, engine, kill, msg_id))
         if not self._host.kill_engine(engine):
@@ -97,6 +98,16 @@ class Kills:
         if self._under_way.get(engine.ident) is kill:
             cause = f"it did not end {msg_id}, which was interrupted, and could not be killed"
             self._engines.lose_engine(engine, "unreachable", cause)
+
+    @property
+    def saved(self) -> list[str]:
+        """The uuids of the engines that are being killed, for `presume`."""
+        return sorted(ident.decode("utf-8", "replace") for ident in self._under_way)
+
+    def presume(self, engine: EngineConnector) -> None:
+        """Note that an earlier hub was killing this engine. If the engine comes back all the same, it gets work."""
+        kill = self._under_way[engine.ident] = _Kill()
+        kill.has_failed = True
 
     def engine_lost(self, engine: EngineConnector) -> bool:
         """Return whether a lost engine was being killed, and forget that."""

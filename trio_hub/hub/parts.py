@@ -264,7 +264,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
-            cancel_again=work.cancelling.cancel_again,
+            cancel_again=work.carry_on,
         )
         returning = ReturningEngines(
             host,

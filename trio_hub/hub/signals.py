@@ -33,7 +33,8 @@ class _Signalled:
 
     - ``under_way``: the number of signals of which nothing shows that they have landed;
     - ``unspent``: the number of signals that may still hit a request; 0 for engines that aim;
-    - ``exposed``: the requests that the engine had when the last signal landed;
+    - ``exposed``: the requests that the engine had when the last signal landed; None if an earlier hub has sent the
+      signals: then the requests that the engine has when it answers for the first time;
     - ``timer``: ends the hold if nothing shows that the signals have landed.
     """
 
@@ -42,7 +43,7 @@ class _Signalled:
     def __init__(self) -> None:
         self.under_way = 0
         self.unspent = 0
-        self.exposed: frozenset[str] = frozenset()
+        self.exposed: frozenset[str] | None = frozenset()
         self.timer: Scope | None = None
 
     def stop_timer(self) -> None:
@@ -102,6 +103,7 @@ class Signals:
             self._control.ask(engine, "interrupt_request", {"msg_id": msg_id, "withdraw": withdraw}, handle)
         else:
             signalled.unspent += 1
+            self._host.state_changed()  # so that the next hub knows of the signal
             self._control.ask(engine, "signal_request", {"sig": "SIGINT"}, handle)
 
     def _answered(
@@ -147,6 +149,8 @@ class Signals:
             if not signalled.unspent:
                 self._all_landed(engine, signalled)
             return True
+        if signalled.exposed is None:
+            signalled.exposed = frozenset(engine.pending)
         if not signalled.under_way and msg.parent.msg_id not in signalled.exposed:
             self._forget(engine)
         return False
@@ -156,6 +160,33 @@ class Signals:
             return self._session.content(msg).get("ename")
         except WireError:
             return None
+
+    # Restart
+
+    @property
+    def saved(self) -> dict[str, int]:
+        """The signals that may still hit a request, by the uuids of their engines, for `presume`."""
+        return {
+            ident.decode("utf-8", "replace"): signalled.unspent
+            for ident, signalled in self._engines.items()
+            if signalled.unspent
+        }
+
+    def presume(self, engine: EngineConnector, unspent: int) -> None:
+        """Note that an earlier hub may have sent an engine so many signals that have hit no request yet.
+
+        Call this before any request is sent.
+        """
+        if engine.aims_interrupts or unspent <= 0:
+            return
+        signalled = self._engines.get(engine.ident)
+        if signalled is None:
+            signalled = self._engines[engine.ident] = _Signalled()
+            signalled.exposed = None
+            self._attention.begin(engine.ident)
+        signalled.unspent = max(signalled.unspent, unspent)
+
+    # Engines that are killed
 
     def condemn(self, engine: EngineConnector) -> None:
         """Hold an engine that is being killed, until it is lost or `pardon` is called."""
@@ -168,6 +199,8 @@ class Signals:
         signalled = self._engines.get(engine.ident)
         if signalled is None or signalled.timer is None:
             self._release(engine)
+
+    # Engines that are lost
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the signals to a lost engine."""

@@ -80,6 +80,7 @@ def test_at_the_deadline_tasks_are_run_elsewhere_and_no_attempt_counts() -> None
     world.answer("a", request, HIT)
     assert tasks_sent(world) == [(b"b", msg_id)]
     assert world.hub.tasks.scheduler.tasks[msg_id].attempts == 1
+    assert world.hub.work.interrupts.taken_away == 1
     assert kinds(sent(world, "control_out")) == ["shutdown_request"]
     assert not sent(world, "task_in")
 
@@ -92,6 +93,7 @@ def test_a_task_that_ends_at_the_deadline_is_answered() -> None:
     pass_time(world, 60)
     world.answer("a", request)
     assert errors(world) == [(msg_id, "")]
+    assert world.hub.work.interrupts.taken_away == 0
 
 
 def test_a_task_that_ignores_the_deadline_is_run_elsewhere_when_its_engine_is_killed() -> None:

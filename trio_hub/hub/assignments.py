@@ -183,6 +183,7 @@ class Assignments:
         custody.note_attempts(task)
         custody.since = self._now().timestamp() if task.timeout else None
         custody.runs_since = None
+        custody.paused_until = task.paused_until if task.state is TaskState.PAUSED else None
         self._update(task.msg_id, {"custody": custody.pack()})
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
@@ -238,6 +239,7 @@ class Assignments:
     def start_pause(self, task: Task, seconds: float) -> Scope:
         """Start the timer that tells the scheduler that the pause before a task's next attempt is over."""
         try:
+            task.paused_until = self._now().timestamp() + seconds
             return self._host.call_later(seconds, partial(self.scheduler.pause_over, task))
         except Exception as error:
             self.give_up(task, error, "pause of a task")

@@ -39,7 +39,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     - ``rules``: the rules of a task, and the policies that have set some of them, as `packed_rules` returns them;
     - ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`;
     - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
-    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
+    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``;
+    - ``paused_until``: when the pause before the next attempt at a task ends, as ``since``; None if there is none.
     """
 
     idents: list[bytes] = []
@@ -54,6 +55,7 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     deaths: list[bytes] = []
     cancelled_by: str | None = None
     runs_since: float | None = None
+    paused_until: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)

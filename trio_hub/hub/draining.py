@@ -93,8 +93,6 @@ class Draining:
         self._interrupts = interrupts
         self.drains: dict[bytes, Drain] = {}
         """The drains, by the identities of the engines. A gone engine that may return keeps its drain."""
-        self.taken_away = 0
-        """The number of tasks that were taken away from drained engines at a deadline."""
 
     def drain(self, engine: EngineConnector, *, by: str, deadline: float | None = None, then: str = "") -> None:
         """Give an engine no new tasks. If it is drained already, the new deadline and `then` replace the old ones.
@@ -171,7 +169,6 @@ class Draining:
             return
         drain.timer = None
         for task in list(worker.running.values()):
-            self.taken_away += 1
             self._interrupts.begin(
                 self._tasks, engine, task.msg_id, Purpose.TAKE_AWAY, min(task.rules.grace, DEFAULT_GRACE), HubError
             )

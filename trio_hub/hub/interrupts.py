@@ -78,6 +78,8 @@ class Interrupts:
         """The interrupts that are not over, by the msg_ids of their requests."""
         self.hits = 0
         """The number of requests that were hit by an interrupt that meant another request."""
+        self.taken_away = 0
+        """The number of tasks that were taken away from drained engines, to be run elsewhere."""
         self.kills = Kills(host, control=control, signals=signals, engines=engines, is_needed=self._needs_kill)
         """Kills the engines whose requests do not end in time."""
 
@@ -182,6 +184,7 @@ class Interrupts:
         if interrupt.purpose is Purpose.END:
             interrupt.queue.give_up(engine.ident, msg_id, interrupt.error_of(took))
         elif (task := self._tasks.scheduler.running_on(engine.ident, msg_id)) is not None:
+            self.taken_away += 1
             self._tasks.scheduler.take_away(task)
 
     def _over(self, interrupt: Interrupt) -> None:

@@ -175,7 +175,7 @@ def statistics_of(
         interrupts_astray=hub.work.interrupts.hits,
         engines_killed=hub.work.interrupts.kills.count,
         engines_drained=len(hub.work.draining.drains),
-        taken_away=hub.work.draining.taken_away,
+        taken_away=hub.work.interrupts.taken_away,
         connections=connections,
         subscribers=sum(map(len, published)),
         subscribers_behind=sum(one.dropping for one in published),

@@ -37,6 +37,24 @@ class Repetition:
         self._dependencies = dependencies
         self._endings = endings
 
+    def begin(self, task: Task) -> None:
+        """Place a new task, after the rest of its pause if an earlier hub has begun one, and after its dependencies."""
+        if task.pause_left:
+            self._placement.timers.pause(task, task.pause_left)
+        elif task.after is None and task.follow is None:
+            self._placement.place(task)
+        else:
+            self._dependencies.look_up(task)
+
+    def pause_over(self, task: Task) -> None:
+        """Place a task whose pause is over."""
+        self._placement.timers.end_pause(task)
+        if task.pause_left:  # this hub does not know the dependencies yet
+            task.pause_left = 0.0
+            self.begin(task)
+        else:
+            self.go_on(task)
+
     def advance(self, task: Task) -> None:
         """Fail, place or keep a task, according to the state of its dependencies."""
         if task.aborted:

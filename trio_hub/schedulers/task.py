@@ -155,6 +155,8 @@ class Task:
     - ``unknown``: the msg_ids among the dependencies whose outcomes the store is asked for;
     - ``timeout``: the seconds for which the task may wait; ``timer`` runs while the task waits;
     - ``pause``: the timer that runs while the task is paused;
+    - ``paused_until``: when the last pause ends, by the host's clock, for the host;
+    - ``pause_left``: the seconds of a pause that were left when this hub began;
     - ``waited``: the seconds of the timeout that had passed before this hub began;
     - ``frames``: the message; None while the message is only in the task database;
     - ``queue_bytes``: the bytes of `queue_memory` that the task takes up;
@@ -186,6 +188,8 @@ class Task:
         "msg_type",
         "number",
         "pause",
+        "pause_left",
+        "paused_until",
         "policies",
         "queue_bytes",
         "raw_header",
@@ -242,6 +246,8 @@ class Task:
         self.waited = 0.0
         self.timer: Timer | None = None
         self.pause: Timer | None = None
+        self.paused_until = 0.0
+        self.pause_left = 0.0
         self.refused: frozenset[bytes] = _NO_ENGINES
         self.unmet: frozenset[bytes] = _NO_ENGINES
         self.rules = rules

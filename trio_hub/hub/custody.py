@@ -16,7 +16,6 @@ from ..records.record import TaskRecord
 from ..schedulers.task import Task
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
-from .records import packed_rules
 
 __all__ = ["AWAY", "Custody", "custody_of", "identities", "reply_frames", "request_frames"]
 
@@ -88,15 +87,14 @@ def custody_of(record: TaskRecord) -> Custody:
 
 
 def custody_of_request(
-    idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None, ruled: Task | None = None
+    idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None, ruled: bytes = b""
 ) -> Custody:
-    """Return the notes on a request that has just come; ``ruled`` is its task, if the task has rules."""
+    """Return the notes on a request that has just come; ``ruled`` are the rules of a task, see `packed_rules`."""
     parent = bytes(msg.frames[3])
-    if is_json and ruled is None:
+    if is_json and not ruled:
         return Custody(idents, parent, since=since)
     custody = Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
-    if ruled is not None:
-        custody.rules = packed_rules(ruled.rules, ruled.policies)
+    custody.rules = ruled
     return custody
 
 

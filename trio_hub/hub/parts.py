@@ -70,7 +70,7 @@ class Settings(TypedDict, total=False):
 
     - ``now``: the current time, aware and in UTC;
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
-    - ``hwm``, ``scheme``: see `TaskScheduler`;
+    - ``hwm``, ``scheme``: see `TaskScheduler`; ``unmet_timeout``: see `Assignments`;
     - ``policies``: see `Policies`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
@@ -86,6 +86,7 @@ class Settings(TypedDict, total=False):
     heart_token: Required[bytes]
     hwm: int
     scheme: str
+    unmet_timeout: float
     policies: Sequence[Policy]
     max_heartmonitor_misses: int
     hb_period: int
@@ -119,6 +120,7 @@ class Parts:
         heart_token: bytes,
         hwm: int = 1,
         scheme: str = "leastload",
+        unmet_timeout: float = 0.0,
         policies: Sequence[Policy] = (),
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
@@ -180,6 +182,7 @@ class Parts:
             rng,
             hwm=hwm,
             scheme=scheme,
+            unmet_timeout=unmet_timeout,
             notices=notices,
             intake=intake,
             answers=answers,

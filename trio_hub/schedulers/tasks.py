@@ -45,6 +45,7 @@ class TaskScheduler:
         self.dependencies = dependencies = Dependents(host, self.tasks, self._advance, self._fail)
         self._endings = Endings(host, self.tasks, placement, dependencies)
         self._repetition = Repetition(host, placement, dependencies, self._endings)
+        self.patience_over = self._repetition.patience_over
         self.queue = placement.queue
         self.workers = placement.workers
         """The engines that may get tasks, by identity."""

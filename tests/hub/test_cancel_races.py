@@ -173,3 +173,36 @@ def test_a_deadline_that_passed_while_no_hub_ran_takes_tasks_away() -> None:
     world.answer_questions()
     assert tasks_sent(world) == [(b"b", msg_id)]
     assert not errors(world)
+
+
+def test_tasks_that_the_engine_aborts_since_interrupted_code_has_failed_are_run_again() -> None:
+    """A stock engine aborts what waits at it when an ``execute_request`` fails, also by an interrupt."""
+    world = World(hwm=2)
+    world.engine("a")
+    called = world.call("a", msg_type="execute_request")
+    [direct] = sent(world, "mux_out")
+    first, second = running(world), running(world)
+    cancel(world, called)
+    [signal] = sent(world, "control_out")
+    land(world, "a", signal)
+    sent(world, "mux_out")
+    world.answer("a", direct, HIT, channel="mux_out")
+    assert errors(world, "mux_in") == [(called, "TaskCancelled")]
+    world.answer("a", first[1], {"status": "aborted"})
+    assert not errors(world)
+    assert [msg_id for _, msg_id in tasks_sent(world)] == [first[0]]
+    world.answer("a", second[1])
+    assert errors(world) == [(second[0], "")]
+    assert not world.hub.parts.work.interrupts._attention.engines
+
+
+def test_a_task_that_its_client_aborts_behind_a_cancelled_one_stays_aborted() -> None:
+    world = World(hwm=2)
+    world.engine("a")
+    first, second = running(world), running(world)
+    cancel(world, first[0])
+    world.hub.aborting.abort([second[0]])
+    world.answer("a", first[1], HIT)
+    world.answer("a", second[1], {"status": "aborted"})
+    assert len(errors(world)) == 2
+    assert not tasks_sent(world)

@@ -70,6 +70,47 @@ async def test_an_ipcontroller_cannot_cancel_or_drain(monkeypatch: pytest.Monkey
             await client.undrain(0)
 
 
+# Maps that go on after failures
+
+
+def inverse(number: int) -> float:
+    return 1 / number
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_map_goes_on_after_some_failures(ordered: bool) -> None:
+    async with cluster(2) as (_, client, _):
+        found = [one async for one in client.map(inverse, [1, 0, 2, 0, 4], ordered=ordered, max_fails=3)]
+        kinds = [one.ename if isinstance(one, RemoteError) else one for one in found]
+        assert sorted(map(str, kinds)) == ["0.25", "0.5", "1.0", "ZeroDivisionError", "ZeroDivisionError"]
+        assert not ordered or kinds[1] == kinds[3] == "ZeroDivisionError"
+        with pytest.raises(ValueError, match="max_fails is 0: it must be at least 1"):
+            await anext(client.map(inverse, [1], max_fails=0))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_map_ends_after_too_many_failures_whatever_it_waits_for(ordered: bool) -> None:
+    async with cluster(hwm=0) as (_, client, (engine,)):
+        engine.hold()
+
+        async def exhaust() -> None:
+            async for one in client.map(inverse, [1, 2, 3, 4], ordered=ordered, max_fails=2):
+                assert isinstance(one, RemoteError)
+
+        async def read() -> None:
+            with pytest.raises(RemoteError) as caught:
+                await exhaust()
+            assert caught.value.ename == "SecondError"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            _, second, third, _ = await engine.wait_requests(4)
+            third.fail("FirstError")
+            second.fail("SecondError")
+        abort = (await engine.wait_requests(5))[4]
+        assert (abort.msg_type, len(abort.content["msg_ids"])) == ("abort_request", 2)
+
+
 # Rules
 
 
@@ -107,7 +148,7 @@ async def test_unusable_rules() -> None:
         with pytest.raises(ValueError, match="priority has no effect on a call of a chosen engine"):
             await client.apply(double, 1, priority=5, targets=0)
         with pytest.raises(TypeError, match="there is no rule 'rank': the rules are priority, weight"):
-            await anext(client.map(double, [1], rank=1))  # type: ignore[call-arg]
+            await anext(client.map(double, [1], rank=1))  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="retry_on has 3: give exceptions"):
             await client.apply(double, 1, retry_on=[3])  # type: ignore[list-item]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -86,10 +87,12 @@ class Rounds:
 
     @property
     def figures(self) -> str:
+        ended = sum((asker.ended for asker in self.askers), Counter[str]())
         figures = (
             f"{self.played} rounds, {self.played * len(self.askers) * TASKS} tasks, {self.again} submitted again "
             f"({self.orphans} of them since what they depend on was lost), {self.run_twice} run twice, "
-            f"{self.fetched} results fetched, {self.sent_twice} sent twice"
+            f"{self.fetched} results fetched, {self.sent_twice} sent twice, {ended['TaskCancelled']} cancelled, "
+            f"{ended['TaskTimeout']} ran for too long"
         )
         if self.strict:
             return figures
@@ -106,7 +109,13 @@ class Rounds:
         self.kills = 0
         self.lost.clear()
         busy = rng.sample(list(self.engines), rng.randint(0, 3))
-        fuse = Fuse(what, count, lambda: hold(busy[1:]), self.hub.kill, self.askers)
+        drained = rng.choice(self.engines)
+
+        def near() -> None:
+            hold(busy[1:])
+            self.askers[0].client.send("registration", "drain_request", {"engines": [drained.uuid]})
+
+        fuse = Fuse(what, count, near, self.hub.kill, self.askers)
         async with trio.open_nursery() as nursery:
             for asker in self.askers:
                 nursery.start_soon(self.ask, asker, fuse, rng.choice((100, 300, TASKS)))
@@ -168,6 +177,17 @@ class Rounds:
                 nursery.start_soon(asker.recover, self.disk, self.lost)
             await self.hub.ready()
             release(busy)
+            nursery.start_soon(self.undrain)
+
+    async def undrain(self) -> None:
+        """Give drained engines tasks again, until none is drained: the hub may not have heard of them all yet."""
+        client = self.askers[0].client
+        while True:
+            reply = await client.query(
+                "drain_request", {"engines": [one.uuid for one in self.engines], "undrain": True}
+            )
+            if set(reply.content["engines"].values()) == {"not drained"}:
+                return
 
     async def start_hub(self) -> None:
         self.started_at = trio.current_time()
@@ -220,16 +240,20 @@ class Rounds:
             self.lost.difference_update(self.hub.records(list(self.lost)))
             assert not self.lost
         for asker in self.askers:
-            query = {
-                "query": {"msg_id": {"$in": list(asker.asked)}},
-                "keys": ["msg_id", "result_content", "result_buffers"],
-            }
+            always = [msg_id for msg_id, asked in asker.asked.items() if not asked.may_end]
+            query = {"query": {"msg_id": {"$in": always}}, "keys": ["msg_id", "result_content", "result_buffers"]}
             reply = await asker.client.query("db_request", query)
             records = reply.content["records"]
-            assert asker.asked.keys() - {record["msg_id"] for record in records} <= self.lost
             for record, buffer in zip(records, reply.buffers, strict=True):
                 assert record["result_content"] == {"status": "ok"}
                 assert to_bytes(buffer) == result_of(asker.asked[record["msg_id"]].buffer)
+            others = list(asker.asked.keys() - always)
+            query = {"query": {"msg_id": {"$in": others}}, "keys": ["msg_id", "result_content"]}
+            ended = (await asker.client.query("db_request", query)).content["records"]
+            for record in ended:
+                content, may_end = record["result_content"], asker.asked[record["msg_id"]].may_end
+                assert content == {"status": "ok"} or content["ename"] == may_end, (record["msg_id"], content)
+            assert asker.asked.keys() - {record["msg_id"] for record in [*records, *ended]} <= self.lost
 
     def check(self) -> None:
         twice, dropped = [], []

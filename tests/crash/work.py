@@ -16,6 +16,7 @@ from trio_hub.wire.frames import to_bytes
 from .processes import HubProcess
 
 ASKED_AT_A_TIME = 100
+CANCELLED_AT_A_TIME = 5
 FAILING = b"fails once "
 LARGE = 0.03
 """The part of the tasks that have large buffers, which are not in the database but beside it."""
@@ -93,9 +94,16 @@ class Workers:
         return sum(self.runs[msg_id] > 1 + (msg_id in self.failures) for msg_id in msg_ids)
 
 
+PATIENT = 1000.0
+"""Seconds of grace of requests that are interrupted: no engine is killed."""
+
+
 class Asked(NamedTuple):
+    """A task, and the name of the error with which it may end besides its result: it is cancelled, or has a limit."""
+
     buffer: bytes
     metadata: dict[str, Any]
+    may_end: str = ""
 
 
 class Asker:
@@ -116,6 +124,9 @@ class Asker:
         self.fetched: dict[str, bytes] = {}
         self.orphans: set[str] = set()
         self.again = 0
+        self.ended: Counter[str] = Counter()
+        """The tasks that were cancelled, or ran for too long, by the names of their errors."""
+        self._to_cancel: list[str] = []
         self._before = len(client.replies)
 
     def submit(self) -> None:
@@ -131,10 +142,25 @@ class Asker:
             metadata["retries"] = 3
         elif kind < 0.2:
             metadata["targets"] = [engine.uuid for engine in rng.sample(list(self.engines), rng.randint(1, 3))]
-        elif kind < 0.3 and self.asked:
-            recent = list(self.asked)[-200:]
+        elif kind < 0.3 and (recent := [one for one in list(self.asked)[-200:] if not self.asked[one].may_end]):
             metadata["after"] = rng.sample(recent, min(rng.randint(1, 3), len(recent)))
-        self.asked[self.client.submit(buffer, metadata=metadata)] = Asked(buffer, metadata)
+        may_end = ""
+        if 0.3 <= kind < 0.35:
+            metadata["rules"] = {"max_runtime": 0.1, "grace": PATIENT, "priority": rng.randint(-1, 1)}
+            may_end = "TaskTimeout"
+        elif kind >= 0.9:
+            may_end = "TaskCancelled"
+        msg_id = self.client.submit(buffer, metadata=metadata)
+        self.asked[msg_id] = Asked(buffer, metadata, may_end)
+        if may_end == "TaskCancelled":
+            self._to_cancel.append(msg_id)
+        if len(self._to_cancel) >= CANCELLED_AT_A_TIME:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel some of the last tasks: some wait, some run, and some are finished. Do not wait for the answer."""
+        self.client.send("registration", "cancel_request", {"msg_ids": self._to_cancel, "grace": PATIENT})
+        self._to_cancel = []
 
     def has(self, msg_id: str) -> bool:
         return msg_id in self.client.replies or msg_id in self.fetched
@@ -169,7 +195,7 @@ class Asker:
         lost.update(msg_id for msg_id in self.asked if self.client.replies.get(msg_id) and msg_id not in disk)
         completed, unknown = await self.status(self.open())
         if self.rng.random() < 0.5:  # otherwise the hub sends the results: this client has asked
-            await self.fetch(completed)
+            await self.fetch([msg_id for msg_id in completed if not self.asked[msg_id].may_end])
         for msg_id in unknown:
             if not self.has(msg_id):
                 self._submit_again(msg_id, msg_id)
@@ -184,10 +210,10 @@ class Asker:
             await self.wait_for_all()
 
     def _submit_again(self, msg_id: str, new_msg_id: str) -> None:
-        buffer, metadata = self.asked[msg_id]
+        buffer, metadata, may_end = self.asked[msg_id]
         if "after" in metadata:  # the hub may have forgotten requests that have succeeded
             metadata = metadata | {"after": [other for other in metadata["after"] if not self.has(other)]}
-        self.asked[new_msg_id] = Asked(buffer, metadata)
+        self.asked[new_msg_id] = Asked(buffer, metadata, may_end)
         self.client.submit(buffer, metadata=metadata, msg_id=new_msg_id)
         self.again += 1
 
@@ -226,11 +252,15 @@ class Asker:
     def check_results(self) -> list[str]:
         """Check that all results have come and are right. Return the msg_ids of results that came twice."""
         twice = []
-        for msg_id, (buffer, _) in self.asked.items():
+        for msg_id, (buffer, _, may_end) in self.asked.items():
             replies = self.client.replies.get(msg_id, [])
             assert len(replies) + (msg_id in self.fetched) >= 1
             twice += [msg_id] * (len(replies) - 1)
             for reply in replies:
+                if may_end and reply.content["status"] == "error":
+                    assert reply.content["ename"] == may_end, reply.content
+                    self.ended[may_end] += 1
+                    continue
                 assert reply.content == {"status": "ok"}, reply.content
                 assert [*map(to_bytes, reply.buffers)] == [result_of(buffer)]
             assert self.fetched.get(msg_id, result_of(buffer)) == result_of(buffer)
@@ -245,6 +275,7 @@ class Asker:
         self.asked.clear()
         self.fetched.clear()
         self.orphans.clear()
+        self._to_cancel.clear()
         self.again = 0
         self._before = len(self.client.replies)
 

@@ -181,6 +181,7 @@ def crashed(
     # as the engine state file does
     successor.hub.parts.offers.restore(old.parts.offers.saved())
     successor.hub.parts.policies.restore(old.parts.policies.added)
+    successor.hub.work.restore(old.work.saved())
     steps = successor.hub.recovery.take_over() if carry_on else successor.hub.recovery.write_off()
     carry_out(steps)
     return successor

@@ -105,14 +105,14 @@ class CancelMachine(RuleBasedStateMachine):
         self.world.answer(engine.uuid, request, content, channel=channel)
         self.collect()
 
-    @rule(data=st.data(), late=st.booleans())
-    def hear(self, data: st.DataObject, late: bool) -> None:
-        """Have an engine, or its nanny, carry out its next control request."""
+    @rule(data=st.data(), late=st.booleans(), fails=st.booleans())
+    def hear(self, data: st.DataObject, late: bool, fails: bool) -> None:
+        """Have an engine, or its nanny, carry out its next control request. It may fail to kill its engine."""
         engine = self.pick(data)
         if engine is not None and engine.control:
-            self.hear_next(engine, late=late)
+            self.hear_next(engine, late=late, fails=fails)
 
-    def hear_next(self, engine: Engine, *, late: bool = False) -> None:
+    def hear_next(self, engine: Engine, *, late: bool = False, fails: bool = False) -> None:
         request = engine.control.pop(0)
         content = self.world.content(request)
         reply: dict[str, Any] = {"status": "ok"}
@@ -129,8 +129,10 @@ class CancelMachine(RuleBasedStateMachine):
             else:
                 reply["did"] = "nothing"
         elif request.header.msg_type == "signal_request" and content["sig"] == "SIGKILL":
-            self.kill(engine)
-            return
+            if not fails:
+                self.kill(engine)
+                return
+            reply = {"status": "error", "ename": "PermissionError", "evalue": "", "traceback": []}
         elif request.header.msg_type == "signal_request":
             if engine.queue and not late:
                 engine.is_hit = True
@@ -249,7 +251,11 @@ class CancelMachine(RuleBasedStateMachine):
     @invariant()
     def only_engines_with_a_reason_are_looked_at(self) -> None:
         attended = set(self.world.hub.parts.work.interrupts._attention.engines)
-        assert attended <= {engine.connector.ident for engine in self.engines if not engine.is_dead}
+        alive = {engine.connector.ident for engine in self.engines if not engine.is_dead}
+        drains = set(self.world.hub.work.draining.drains)
+        assert attended <= alive | drains
+        may_return = {ident for ident in drains if self.world.hub.engines.gone.that_may_return(ident)}
+        assert drains <= alive | may_return, "an engine that was lost by mistake is still drained when it is back"
         for engine in self.engines:
             worker = engine.connector.worker
             assert worker is not None

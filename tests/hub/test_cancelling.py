@@ -169,6 +169,39 @@ def test_a_nanny_that_does_not_answer_holds_the_engine_only_for_a_while() -> Non
     assert [request.header.msg_id for request in sent(world, "task_out")] == [waiting]
 
 
+def test_a_signal_that_lands_after_the_hold_still_counts_as_under_way() -> None:
+    world = World()
+    world.engine("a")
+    _, request = running(world)
+    cancel(world, world.read(request.frames).header.msg_id)
+    world.answer("a", request)
+    [signal] = sent(world, "control_out")
+    pass_time(world, 10.0)  # the nanny does not answer, so the engine gets work again
+    world.answer("a", running(world)[1])
+    hit, request = running(world)
+    world.answer("a", request, HIT)  # only now the signal has landed
+    [again] = sent(world, "task_out")
+    assert again.header.msg_id == hit
+    land(world, "a", signal)
+    world.answer("a", again, HIT)
+    assert errors(world)[-1] == (hit, "KeyboardInterrupt"), "there was one signal"
+
+
+def test_a_signal_whose_answer_is_an_error_may_have_landed() -> None:
+    world = World()
+    world.engine("a")
+    first, request = running(world)
+    cancel(world, first)
+    world.answer("a", request)
+    [signal] = sent(world, "control_out")
+    error = {"ename": "EngineError", "evalue": "the connection broke while it was under way", "traceback": []}
+    world.answer("a", signal, {"status": "error"} | error, channel="control_out")
+    second, request = running(world)
+    world.answer("a", request, HIT)
+    [again] = sent(world, "task_out")
+    assert again.header.msg_id == second
+
+
 def test_the_next_task_is_run_again_if_it_was_hit() -> None:
     world = World()
     world.engine("a")
@@ -367,6 +400,74 @@ def test_the_tasks_behind_are_run_elsewhere_if_the_engine_is_killed() -> None:
     assert (again.idents[0], again.header.msg_id) == (b"b", second)
 
 
+def ended_while_killed(world: World) -> tuple[EngineConnector, Message, str]:
+    """Return an engine that is being killed although its request has ended, its SIGKILL, and a task behind."""
+    engine = world.engine("a")
+    first, request = running(world)
+    second, _ = running(world, retries=0)
+    cancel(world, first, grace=3.0)
+    [signal] = sent(world, "control_out")
+    land(world, "a", signal)
+    pass_time(world, 3.0)
+    world.answer("a", request, HIT)
+    assert errors(world) == [(first, "TaskCancelled")]
+    [signal] = sent(world, "control_out")
+    return engine, signal, second
+
+
+def test_a_task_behind_is_run_elsewhere_if_the_engine_is_killed_after_the_cancelled_one_has_ended() -> None:
+    world = World(hwm=2)
+    engine, _, second = ended_while_killed(world)
+    world.hub.lose_engine(engine, "ended", "killed by signal 9 (SIGKILL)")
+    world.hub.handle_stranded(engine)
+    assert not errors(world), "the attempt does not count"
+    world.engine("b")
+    assert [request.header.msg_id for request in sent(world, "task_out")][-1] == second
+
+
+def test_an_engine_that_is_being_killed_gets_no_new_work() -> None:
+    world = World(hwm=2)
+    engine, _, _ = ended_while_killed(world)
+    sent(world, "task_out")
+    waiting = world.submit()
+    pass_time(world, 5.0)
+    assert not sent(world, "task_out")
+    pass_time(world, 10.0)
+    assert not engine.state.is_registered, "it has not died in time"
+    world.engine("b")
+    assert waiting in [request.header.msg_id for request in sent(world, "task_out")]
+
+
+def test_an_engine_that_cannot_be_killed_gets_work_again_when_its_task_has_ended() -> None:
+    world = World(hwm=2)
+    engine, signal, _ = ended_while_killed(world)
+    world.answer("a", signal, {"status": "error", "ename": "x", "evalue": "y"}, channel="control_out")
+    sent(world, "task_out")
+    waiting = world.submit()
+    assert [request.header.msg_id for request in sent(world, "task_out")] == [waiting]
+    pass_time(world, 10.0)
+    assert engine.state.is_registered
+    assert not engine.held
+
+
+def test_an_engine_that_cannot_be_killed_and_whose_task_goes_on_gets_no_work() -> None:
+    world = World()
+    engine = world.engine("a")
+    msg_id, request = running(world)
+    cancel(world, msg_id, grace=3.0)
+    [interrupt] = sent(world, "control_out")
+    land(world, "a", interrupt)
+    sent(world, "task_out")
+    pass_time(world, 3.0)
+    [signal] = sent(world, "control_out")
+    world.answer("a", signal, {"status": "error", "ename": "x", "evalue": "y"}, channel="control_out")
+    waiting = world.submit()
+    assert not sent(world, "task_out")
+    world.answer("a", request, HIT)
+    assert [request.header.msg_id for request in sent(world, "task_out")] == [waiting]
+    assert engine.state.is_registered
+
+
 def test_an_engine_that_cannot_be_killed_is_lost() -> None:
     world = World()
     engine = world.engine("a")
@@ -483,3 +584,40 @@ def test_a_cancel_in_flight_goes_on_after_a_restart_of_the_hub() -> None:
     world.answer("a", direct, HIT, channel="mux_out")
     assert world.record(msg_id)["result_metadata"]["cancelled"]["by"] == "ann"
     assert world.record(called)["result_content"]["ename"] == "TaskCancelled"
+
+
+def test_a_signal_of_an_earlier_hub_that_hits_the_next_task_counts() -> None:
+    world = World(store=DurableStore(), hwm=2)
+    world.engine("a")
+    first, request = running(world)
+    second, behind = running(world)
+    cancel(world, first)
+    world.answer("a", request)
+    assert errors(world) == [(first, "TaskCancelled")]
+    world = crashed(world)
+    world.beat("a")
+    world.answer("a", behind, HIT)
+    assert second in world.hub.tasks.scheduler.tasks, "it is run again"
+    assert not errors(world)
+    assert world.hub.work.interrupts.hits == 1
+    world.answer_questions()
+    world.answer("a", [one for one in sent(world, "task_out") if one.header.msg_id == second][-1], HIT)
+    assert errors(world) == [(second, "KeyboardInterrupt")], "there was one signal"
+    assert not world.hub.parts.work.interrupts._attention.engines
+
+
+def test_a_task_behind_is_run_elsewhere_for_free_if_an_earlier_hub_was_killing_the_engine() -> None:
+    world = World(store=DurableStore(), hwm=2)
+    world.engine("a")
+    first, request = running(world)
+    second, _ = running(world, retries=0)
+    cancel(world, first, grace=3.0)
+    pass_time(world, 3.0)
+    world.answer("a", request, HIT)
+    assert errors(world) == [(first, "TaskCancelled")]
+    world = crashed(world)
+    world.hub.lose_engine(world.hub.engines.by_ident[b"a"], "heart")
+    world.engine("b")
+    world.answer_questions()
+    assert [one.header.msg_id for one in sent(world, "task_out")] == [second]
+    assert not errors(world)

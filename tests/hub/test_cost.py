@@ -7,7 +7,7 @@ the more engines or tasks there are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 from trio_hub.records import NullStore
 from trio_hub.records.record import TaskRecord
+from trio_hub.schedulers.policy import Policy
 from trio_hub.wire.frames import DELIMITER
 
 from .world import Peer, World
@@ -52,12 +53,22 @@ class DurableStore(NullStore):
         assert record.custody is not None
 
 
-def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
-    """Return the calls for a submission and a result, while this number of tasks is queued and all engines are busy."""
-    uuids = [f"engine-{number}" for number in range(engines)]
-    for uuid in uuids:
-        world.engine(uuid)
-    requests = [request_frames(world.client) for _ in range(engines + queued + TASKS)]
+def calls_per_task(
+    world: World,
+    *,
+    engines: int,
+    queued: int = 0,
+    offers: Sequence[dict[str, Any]] = ({},),
+    rules: Sequence[dict[str, Any]] = ({},),
+) -> float:
+    """Return the calls for a submission and a result, while this number of tasks is queued and all engines are busy.
+
+    Engines and tasks have these offers and rules in turn.
+    """
+    for number in range(engines):
+        world.engine(f"engine-{number}", offers=offers[number % len(offers)])
+    count = engines + queued + TASKS
+    requests = [request_frames(world.client, rules[number % len(rules)]) for number in range(count)]
     dispatch = world.hub.dispatch_monitor_traffic
     for frames in requests[: engines + queued]:
         dispatch("task_in", frames)
@@ -78,8 +89,10 @@ def calls_per_task(world: World, *, engines: int, queued: int = 0) -> float:
     return calls.count / TASKS
 
 
-def request_frames(client: Peer) -> list[Any]:
-    return [client.ident, *client.session.write("apply_request", {}, buffers=(b"f", b"x" * 100))]
+def request_frames(client: Peer, rules: dict[str, Any]) -> list[Any]:
+    metadata = {"rules": rules} if rules else {}
+    frames = client.session.write("apply_request", {}, metadata=metadata, buffers=(b"f", b"x" * 100))
+    return [client.ident, *frames]
 
 
 def reply_frames(uuid: str, header: bytes) -> list[Any]:
@@ -104,3 +117,30 @@ def test_no_step_takes_longer_the_more_engines_there_are() -> None:
 def test_no_step_takes_longer_the_more_tasks_wait() -> None:
     few, many = calls_per_task(World(), engines=8, queued=10), calls_per_task(World(), engines=8, queued=3000)
     assert many <= 1.02 * few
+
+
+# Tasks with rules
+
+POLICY = Policy("all", said={"max_attempts": 3})
+KINDS = [{"gpu": 1 + number % 4, "site": f"site-{number}"} for number in range(20)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "none", "durable"])
+def test_a_task_with_priority_needs_and_a_policy_costs_little_more(kind: str) -> None:
+    stores: dict[str, Any] = {"memory": None, "none": NullStore(), "durable": DurableStore()}
+    plain = calls_per_task(World(store=stores[kind]), engines=8, queued=50)
+    ruled = calls_per_task(
+        World(store=stores[kind], policies=(POLICY,)),
+        engines=8,
+        queued=50,
+        offers=[{"gpu": 1}],
+        rules=[{"priority": 5, "needs": {"gpu": 1}}],
+    )
+    assert ruled <= 1.15 * plain
+
+
+def test_a_thousand_engines_of_twenty_kinds_are_as_cheap_as_eight() -> None:
+    rules = [{"needs": {"gpu": 1}}]
+    few = calls_per_task(World(), engines=8, queued=10, offers=KINDS, rules=rules)
+    many = calls_per_task(World(), engines=1000, queued=10, offers=KINDS, rules=rules)
+    assert 0.75 * few <= many <= 1.25 * few

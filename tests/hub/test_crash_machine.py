@@ -35,6 +35,7 @@ RULES: list[dict[str, Any]] = [
     {"needs": {"site": "a"}, "max_deaths": 1},
     {"max_attempts": 2, "retry_on": ["death"]},
     {"max_attempts": 3, "retry_pause": 5},
+    {"max_runtime": 5, "grace": 1},
 ]
 OFFERS: list[dict[str, Any]] = [{}, {"gpu": 1}, {"gpu": 2, "site": "a"}]
 FAILURE = {"status": "error", "ename": "E", "evalue": "v"}
@@ -258,6 +259,26 @@ class CrashMachine(RuleBasedStateMachine):
         for each in [msg_id] if gather else [sub_msg_id(msg_id, uuid) for uuid in uuids]:
             self.requests[each] = client
 
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), grace=st.sampled_from([None, 1.0]))
+    def cancel(self, data: st.DataObject, grace: float | None) -> None:
+        msg_id = data.draw(st.sampled_from(sorted(self.requests)))
+        was_answered = any(client.got[msg_id] for client in self.clients)
+        [done] = self.hub.work.cancelling.cancel([msg_id], by="somebody", grace=grace).values()
+        assert not was_answered or done == "unknown"
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), deadline=st.sampled_from([None, 5.0]))
+    def drain(self, data: st.DataObject, deadline: float | None) -> None:
+        engine = self.hub.engines.by_ident.get(data.draw(st.sampled_from(self.alive())).encode())
+        draining = self.hub.work.draining
+        if engine is None:
+            return
+        if engine.ident in draining.drains:
+            draining.undrain(engine, by="somebody")
+        else:
+            draining.drain(engine, by="somebody", deadline=deadline)
+
     @rule(data=st.data())
     def client_is_connected_anew(self, data: st.DataObject) -> None:
         client = self.client(data)
@@ -396,13 +417,19 @@ class CrashMachine(RuleBasedStateMachine):
         self.quiesce()
         self.engines["last"] = Engine("last")
         self.world.engine("last")
-        for known in self.hub.engines.alive.values():  # so that no task waits for ever for what its targets lack
+        for known in list(self.hub.engines.alive.values()):  # so that no task waits for ever for what its targets lack
             self.hub.parts.offers.tag(known, OFFERS[-1])
+            self.hub.work.draining.undrain(known, by="somebody")
         self.quiesce()
-        for scope, _, call in self.world.host.timers:
-            if not scope.cancelled:
-                call()
-        self.quiesce()
+        for _ in range(10):  # a request that is interrupted has a grace, and an engine that is killed some time to die
+            timers, self.world.host.timers = self.world.host.timers, []
+            for scope, _, call in timers:
+                if not scope.cancelled:
+                    call()
+            self.quiesce()
+            self.grace_is_over()
+            self.quiesce()
+        assert all(scope.cancelled for scope, _, _ in self.world.host.timers)
         for client in self.clients:
             self.hub.owed.heard_of("task_in", [client.peer.ident], client.peer.session.session_id)
         self.quiesce()

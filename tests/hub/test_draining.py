@@ -80,6 +80,7 @@ def test_at_the_deadline_tasks_are_run_elsewhere_and_no_attempt_counts() -> None
     world.answer("a", request, HIT)
     assert tasks_sent(world) == [(b"b", msg_id)]
     assert world.hub.tasks.scheduler.tasks[msg_id].attempts == 1
+    assert world.hub.work.interrupts.taken_away == 1
     assert kinds(sent(world, "control_out")) == ["shutdown_request"]
     assert not sent(world, "task_in")
 
@@ -92,6 +93,7 @@ def test_a_task_that_ends_at_the_deadline_is_answered() -> None:
     pass_time(world, 60)
     world.answer("a", request)
     assert errors(world) == [(msg_id, "")]
+    assert world.hub.work.interrupts.taken_away == 0
 
 
 def test_a_task_that_ignores_the_deadline_is_run_elsewhere_when_its_engine_is_killed() -> None:
@@ -206,6 +208,17 @@ def test_the_drain_of_an_engine_that_has_left_is_forgotten() -> None:
     world.hub.lose_engine(engine, "request")
     assert not world.hub.work.draining.drains
     assert not world.hub.parts.work.interrupts.open
+
+
+def test_the_drain_of_an_engine_that_cannot_come_back_any_more_is_forgotten() -> None:
+    world = World()
+    engine, other = world.engine("a"), world.engine("b")
+    drain(world, "a", "b")
+    world.hub.lose_engine(engine, "heart")
+    assert set(world.hub.work.draining.drains) == {b"a", b"b"}
+    world.engine("c", id=engine.id)  # another engine has its id
+    world.hub.lose_engine(other, "ended")
+    assert not world.hub.work.draining.drains
 
 
 # Limits

@@ -177,3 +177,20 @@ def test_a_task_that_is_not_on_disk_yet_is_explained() -> None:
     found = it.query("explain_request", {"msg_id": msg_id})
     assert (found["state"], found["engines"]) == ("recording", [])
     assert found["why"].startswith("it is being written to disk")
+
+
+def test_a_task_that_all_engines_refuse_says_so_and_fails_after_the_limit() -> None:
+    world = World(unmet_timeout=60)
+    world.engine("a")
+    msg_id = world.submit()
+    [(_, request)] = world.take("task_out")
+    unmet = {"status": "error", "ename": "UnmetDependency", "evalue": "", "traceback": []}
+    world.answer("a", request, unmet, dependencies_met=False)
+    why = world.query("details_request", {"msg_ids": [msg_id]})["details"][msg_id]["why"]
+    assert "it has a functional dependency that no engine meets: all engines have refused it" in why
+    [(_, seconds, call)] = [timer for timer in world.host.timers if not timer[0].cancelled]
+    assert seconds == 60
+    call()
+    [(_, answer)] = world.take("task_in")
+    assert world.content(answer)["ename"] == "ImpossibleDependency"
+    assert "no engine could run the task for 60 s (setting unmet_timeout)" in world.content(answer)["evalue"]

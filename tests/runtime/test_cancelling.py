@@ -98,7 +98,7 @@ async def test_a_thousand_cancels_at_random_moments_hit_nothing_else(hwm: int) -
                     assert cancelled.get(msg_id, "finished") == "finished"
             assert hub.core.work.interrupts.hits > 0, "no task was hit by a signal that meant another"
             assert sum(one.hits for one in nannied) > 10
-            assert hub.core.work.interrupts.kills == 0
+            assert hub.core.work.interrupts.kills.count == 0
             assert not hub.statistics().internal_errors
             nursery.cancel_scope.cancel()
 
@@ -122,7 +122,7 @@ async def test_a_client_cancels_by_a_query() -> None:
 
 
 async def test_an_engine_that_cannot_be_interrupted_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_hub.hub.interrupts.DIES_WITHIN", 0.05)
+    monkeypatch.setattr("trio_hub.hub.kills.DIES_WITHIN", 0.05)
     async with cluster(1, ping=0.2) as (hub, client, (engine,)):
         engine.hold()
         msg_id = client.submit(b"f")

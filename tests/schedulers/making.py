@@ -37,6 +37,7 @@ class Oracle:
         self.asked: list[tuple[Task, list[str]]] = []
         self.timers: list[FakeTimer] = []
         self.pauses: list[FakeTimer] = []
+        self.patiences: list[FakeTimer] = []
         self.left: dict[bytes, float] = {}
         """How long each engine will still be there, in seconds, where this is known."""
         self.calls: list[Callable[[], None]] = []
@@ -66,6 +67,10 @@ class Oracle:
     def start_pause(self, task: Task, seconds: float) -> FakeTimer:
         self.pauses.append(FakeTimer(task, seconds))
         return self.pauses[-1]
+
+    def start_patience(self, task: Task, seconds: float) -> FakeTimer:
+        self.patiences.append(FakeTimer(task, seconds))
+        return self.patiences[-1]
 
     def seconds_left(self, worker: Worker) -> float:
         return self.left.get(worker.ident, inf)

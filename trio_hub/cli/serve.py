@@ -58,7 +58,7 @@ GROUPS = {
     "Encryption and messages": ["curve", "curve_publickey", "curve_allowed_keys", "packer", "signature_scheme"],
     "After a restart": ["reuse", "restore"],
     "Task database": ["db", "durability", "db_keep", "db_max_records", "db_max_bytes"],
-    "Scheduling": ["hwm", "scheme"],
+    "Scheduling": ["hwm", "scheme", "unmet_timeout"],
     "Lost engines, and the stop": [
         *("ping", "max_heartmonitor_misses", "registration_timeout", "stranded_grace", "stop_grace"),
     ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Unpack
+from functools import partial
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
 
+from ..errors import RemoteError
 from ..wire.frames import Frames
 from .calls import Calls, PackedResult, value_of
+from .failing import FailingCalls
 from .hubconnection import HubConnection, Pending
 from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function
@@ -138,6 +141,30 @@ class Client:
         value: T = value_of(reply)
         return value
 
+    @overload
+    def map(
+        self,
+        function: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        in_flight: int | None = None,
+        ordered: bool = True,
+        max_fails: None = None,
+        **rules: Unpack[Rules],
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        in_flight: int | None = None,
+        ordered: bool = True,
+        max_fails: int,
+        **rules: Unpack[Rules],
+    ) -> AsyncGenerator[T | RemoteError, None]: ...
+
     async def map(
         self,
         function: Callable[..., T],
@@ -145,8 +172,9 @@ class Client:
         *iterables: Iterable[Any],
         in_flight: int | None = None,
         ordered: bool = True,
+        max_fails: int | None = None,
         **rules: Unpack[Rules],
-    ) -> AsyncGenerator[T, None]:
+    ) -> AsyncGenerator[T | RemoteError, None]:
         """Call a function on engines for each item, and yield the return values.
 
         At most `in_flight` calls are under way, including the calls whose results were not taken yet. So iterables may
@@ -158,6 +186,10 @@ class Client:
             iterables: The arguments of the calls, as for the built-in `map`. Items are taken when they are needed.
             in_flight: By default four calls per engine that is present at the beginning, and at least 16.
             ordered: Whether to yield the values in the order of the items. If not, they are yielded as they come.
+            max_fails: The number of failed calls that ends the map. Of fewer failed calls, the errors are yielded as
+                values: `RemoteError` objects. When this many calls have failed, whether their turns have come or not,
+                the last of these errors is raised, and the remaining calls are withdrawn. By default, the first failed
+                call ends the map when its turn has come.
             rules: The rules of the calls, see `Rules`.
 
         Raises:
@@ -166,6 +198,9 @@ class Client:
         """
         if in_flight is not None and in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}: it must be at least 1")
+        if max_fails is not None and max_fails < 1:
+            raise ValueError(f"max_fails is {max_fails}: it must be at least 1")
+        failing = None if max_fails is None else FailingCalls(max_fails)
         packed, said = pack_function(function), sent_rules(rules)
         limit = in_flight or max(LEAST_IN_FLIGHT, 4 * len(self._engines.uuids))
         items = zip(*iterables, strict=False)
@@ -182,7 +217,9 @@ class Client:
                         more = False
                         break
                     pending = self._calls.start(pack_call(packed, args, {}), rules=said)
-                    if not ordered:
+                    if failing is not None:
+                        pending.on_end = failing.note if ordered else partial(_note_both, failing, ended)
+                    elif not ordered:
                         pending.on_end = ended.send_nowait
                     under_way[pending.msg_id] = pending
                 if not under_way:
@@ -190,11 +227,15 @@ class Client:
                 pending = next(iter(under_way.values())) if ordered else await next_ended.receive()
                 if pending.done and taken % AT_ONCE:
                     await trio.lowlevel.checkpoint_if_cancelled()
+                    if failing is not None:
+                        failing.check()
+                elif failing is not None:
+                    await failing.wait(pending)
                 else:
                     await pending.wait()
                 taken += 1
                 del under_way[pending.msg_id]
-                yield value_of(pending.outcome())
+                yield value_of(pending.outcome()) if failing is None else _value_or_error(pending)
         finally:
             self._calls.withdraw(under_way.values())
 
@@ -395,3 +436,15 @@ class Client:
         await self._questions.control("shutdown_request", {"restart": False}, uuids, repeatable=False)
         if hub:
             await self._questions.query("shutdown_request", {}, repeatable=False)
+
+
+def _note_both(failing: FailingCalls, ended: trio.MemorySendChannel[Pending], pending: Pending) -> None:
+    failing.note(pending)
+    ended.send_nowait(pending)
+
+
+def _value_or_error(pending: Pending) -> Any:
+    try:
+        return value_of(pending.outcome())
+    except RemoteError as error:
+        return error

@@ -150,6 +150,12 @@ class HubConfig:
     scheme: str = _setting(
         "leastload", rules.choice(SCHEMES), "The rule by which the hub chooses the engine for a task."
     )
+    unmet_timeout: float = _setting(
+        0.0,
+        rules.seconds(zero=True),
+        "Seconds after which a queued task fails that no registered engine can ever run, since none offers what it "
+        "needs or all have refused it. 0: it waits.",
+    )
     policies: tuple[Policy, ...] = _setting(
         (), POLICIES, "The rules that the hub gives to tasks that match a label, a function or a client."
     )

@@ -81,6 +81,13 @@ METRICS: tuple[HubMetric, ...] = (
     ),
     *WORK_METRICS,
     HubMetric(
+        "trio_hub_tasks_taken_away_total",
+        "counter",
+        "Tasks that were taken away from drained engines at a deadline, and run elsewhere.",
+        (),
+        _one(lambda numbers: numbers.statistics.taken_away),
+    ),
+    HubMetric(
         "trio_hub_task_wait_seconds",
         "histogram",
         "Time from the submission of a load-balanced task until it was first sent to an engine.",

@@ -46,6 +46,7 @@ class Assignments:
         notices, intake, answers, routes: the parts of the hub below.
         by_ident: the engines that are alive, by identity.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
+        unmet_timeout: seconds after which a task fails that no engine can run; 0: never.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Assignments:
         routes: Routes,
         by_ident: Mapping[bytes, EngineConnector],
         is_pending: Callable[[str], bool],
+        unmet_timeout: float = 0.0,
     ) -> None:
         self._host = host
         self._session = session
@@ -78,6 +80,7 @@ class Assignments:
         self._is_pending = is_pending
         self.limits = RunLimits(host, now)
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
+        self.scheduler.timers.patience = unmet_timeout
 
     def task_assigned(self, task: Task, worker: Worker) -> None:
         """Send a task to the engine that the scheduler has chosen."""
@@ -183,6 +186,7 @@ class Assignments:
         custody.note_attempts(task)
         custody.since = self._now().timestamp() if task.timeout else None
         custody.runs_since = None
+        custody.paused_until = task.paused_until if task.state is TaskState.PAUSED else None
         self._update(task.msg_id, {"custody": custody.pack()})
 
     def save_task_destination(self, task: Task, engine: EngineConnector) -> None:
@@ -238,9 +242,18 @@ class Assignments:
     def start_pause(self, task: Task, seconds: float) -> Scope:
         """Start the timer that tells the scheduler that the pause before a task's next attempt is over."""
         try:
+            task.paused_until = self._now().timestamp() + seconds
             return self._host.call_later(seconds, partial(self.scheduler.pause_over, task))
         except Exception as error:
             self.give_up(task, error, "pause of a task")
+            return _NoTimer()
+
+    def start_patience(self, task: Task, seconds: float) -> Scope:
+        """Start the timer that tells the scheduler that a task has waited for long which no engine could run."""
+        try:
+            return self._host.call_later(seconds, partial(self.scheduler.patience_over, task))
+        except Exception as error:
+            self.give_up(task, error, "patience with a task")
             return _NoTimer()
 
     def seconds_left(self, worker: Worker) -> float:

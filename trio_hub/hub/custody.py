@@ -16,7 +16,6 @@ from ..records.record import TaskRecord
 from ..schedulers.task import Task
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message, Session
-from .records import packed_rules
 
 __all__ = ["AWAY", "Custody", "custody_of", "identities", "reply_frames", "request_frames"]
 
@@ -39,7 +38,8 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     - ``rules``: the rules of a task, and the policies that have set some of them, as `packed_rules` returns them;
     - ``attempts``, ``deaths``: as in `trio_hub.schedulers.task.Task`;
     - ``cancelled_by``: who has asked to cancel the request; None if nobody has;
-    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``.
+    - ``runs_since``: when the present attempt at a task with a limit on its run time began, as ``since``;
+    - ``paused_until``: when the pause before the next attempt at a task ends, as ``since``; None if there is none.
     """
 
     idents: list[bytes] = []
@@ -54,6 +54,7 @@ class Custody(msgspec.Struct, array_like=True, omit_defaults=True):
     deaths: list[bytes] = []
     cancelled_by: str | None = None
     runs_since: float | None = None
+    paused_until: float | None = None
 
     def pack(self) -> bytes:
         return _encode(self)
@@ -86,15 +87,14 @@ def custody_of(record: TaskRecord) -> Custody:
 
 
 def custody_of_request(
-    idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None, ruled: Task | None = None
+    idents: list[bytes], msg: Message, *, is_json: bool, since: float | None = None, ruled: bytes = b""
 ) -> Custody:
-    """Return the notes on a request that has just come; ``ruled`` is its task, if the task has rules."""
+    """Return the notes on a request that has just come; ``ruled`` are the rules of a task, see `packed_rules`."""
     parent = bytes(msg.frames[3])
-    if is_json and ruled is None:
+    if is_json and not ruled:
         return Custody(idents, parent, since=since)
     custody = Custody(idents, parent, (msg.raw_header, msg.raw_metadata, msg.raw_content), since=since)
-    if ruled is not None:
-        custody.rules = packed_rules(ruled.rules, ruled.policies)
+    custody.rules = ruled
     return custody
 
 

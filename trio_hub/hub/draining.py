@@ -93,8 +93,6 @@ class Draining:
         self._interrupts = interrupts
         self.drains: dict[bytes, Drain] = {}
         """The drains, by the identities of the engines. A gone engine that may return keeps its drain."""
-        self.taken_away = 0
-        """The number of tasks that were taken away from drained engines at a deadline."""
 
     def drain(self, engine: EngineConnector, *, by: str, deadline: float | None = None, then: str = "") -> None:
         """Give an engine no new tasks. If it is drained already, the new deadline and `then` replace the old ones.
@@ -171,7 +169,6 @@ class Draining:
             return
         drain.timer = None
         for task in list(worker.running.values()):
-            self.taken_away += 1
             self._interrupts.begin(
                 self._tasks, engine, task.msg_id, Purpose.TAKE_AWAY, min(task.rules.grace, DEFAULT_GRACE), HubError
             )
@@ -211,9 +208,11 @@ class Draining:
             engine.seconds_left = None
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """Forget the drain of an engine that does not come back."""
-        if not engine.may_return:
-            self._forget(engine.ident)
+        """Forget the drains of engines that do not come back: of this engine, and of engines that have gone before."""
+        gone = [ident for ident in self.drains if ident not in self._engines.by_ident]
+        for ident in gone:
+            if self._engines.gone.that_may_return(ident) is None:
+                self._forget(ident)
 
     def engine_settled(self, engine: EngineConnector) -> None:
         """Do nothing: the drain was forgotten when the engine was lost, unless it may return."""

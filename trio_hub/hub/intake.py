@@ -93,14 +93,14 @@ class Intake:
         idents: list[bytes],
         msg: Message,
         since: float | None = None,
-        ruled: Task | None = None,
+        ruled: bytes = b"",
     ) -> None:
         """Record a request of a client.
 
         Args:
             record, idents, msg: the record, the client's routing identities, and the request.
             since: the time from which the timeout of the request counts (`Custody`).
-            ruled: the task, if the request is a task with rules.
+            ruled: the rules of a task as `packed_rules` returns them; empty if there are none.
         """
         if self._durable:
             is_json = self._session.packer.is_json

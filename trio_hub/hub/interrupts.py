@@ -27,6 +27,7 @@ from .connector import EngineConnector, EngineState
 from .control import ControlChannel
 from .engines import Engines
 from .interrupt import Interrupt, InterruptState, Purpose
+from .kills import Kills
 from .ports import Host, Queue
 from .routes import Routes
 from .signals import Signals
@@ -40,8 +41,6 @@ DEFAULT_GRACE = 10.0
 """Seconds that a request has to end after it was interrupted, before its engine is killed."""
 LOOK_AGAIN = 1.0
 """Seconds after which the hub looks again whether a request may be interrupted now."""
-DIES_WITHIN = 10.0
-"""Seconds after which an engine that was killed, and is still registered, counts as lost."""
 
 
 class Interrupts:
@@ -77,10 +76,14 @@ class Interrupts:
         self._broadcasts = broadcasts
         self.open: dict[str, Interrupt] = {}
         """The interrupts that are not over, by the msg_ids of their requests."""
+        self._behind: dict[bytes, set[str]] = {}
+        """By engine, the tasks that it had when an interrupted request failed. A stock engine may abort them."""
         self.hits = 0
         """The number of requests that were hit by an interrupt that meant another request."""
-        self.kills = 0
-        """The number of engines that were killed since a request did not end in time."""
+        self.taken_away = 0
+        """The number of tasks that were taken away from drained engines, to be run elsewhere."""
+        self.kills = Kills(host, control=control, signals=signals, engines=engines, is_needed=self._needs_kill)
+        """Kills the engines whose requests do not end in time."""
 
     # Beginning
 
@@ -99,6 +102,8 @@ class Interrupts:
             if found.purpose is Purpose.TAKE_AWAY:
                 found.purpose, found.error_of = purpose, error_of
             return
+        if found is not None:  # the request was taken over from another engine meanwhile
+            self._over(found)
         interrupt = self.open[msg_id] = Interrupt(queue, engine, msg_id, purpose, grace, error_of, self._now())
         self._attention.begin(engine.ident)
         self._proceed(interrupt)
@@ -154,6 +159,8 @@ class Interrupts:
         if engine is None or engine.ident != ident:
             return False
         hit = self._signals.was_hit(engine, msg, status)
+        if ident in self._behind and self._was_behind(engine, msg_id) and status == "aborted":
+            hit = True
         if interrupt is not None:
             return self._ended(interrupt, status)
         if hit:
@@ -174,8 +181,31 @@ class Interrupts:
             seconds = (self._now() - interrupt.began).total_seconds()
             took = f"it was interrupted, and ended after {seconds:.1f} s" if began else "it failed by itself"
         self._finish(interrupt, took)
+        if began and status == "error":
+            self._note_behind(interrupt.engine)
         self._attention.has_answered(interrupt.engine.ident)
         return True
+
+    def _note_behind(self, engine: EngineConnector) -> None:
+        """Note the tasks of an engine: when an ``execute_request`` fails, the engine aborts what waits there."""
+        if engine.worker is not None and engine.worker.running:
+            if engine.ident not in self._behind:
+                self._attention.begin(engine.ident)
+            self._behind.setdefault(engine.ident, set()).update(engine.worker.running)
+
+    def _was_behind(self, engine: EngineConnector, msg_id: str) -> bool:
+        """Return whether a request that is answered was behind an interrupted request, and forget it."""
+        behind = self._behind[engine.ident]
+        was_behind = msg_id in behind
+        behind.discard(msg_id)
+        behind.intersection_update(engine.worker.running if engine.worker is not None else ())
+        if not behind:
+            self._forget_behind(engine)
+        return was_behind
+
+    def _forget_behind(self, engine: EngineConnector) -> None:
+        if self._behind.pop(engine.ident, None) is not None:
+            self._attention.end(engine.ident)
 
     def _finish(self, interrupt: Interrupt, took: str) -> None:
         self._over(interrupt)
@@ -183,6 +213,7 @@ class Interrupts:
         if interrupt.purpose is Purpose.END:
             interrupt.queue.give_up(engine.ident, msg_id, interrupt.error_of(took))
         elif (task := self._tasks.scheduler.running_on(engine.ident, msg_id)) is not None:
+            self.taken_away += 1
             self._tasks.scheduler.take_away(task)
 
     def _over(self, interrupt: Interrupt) -> None:
@@ -217,6 +248,7 @@ class Interrupts:
         """Interrupt the requests of an engine that may be the first now."""
         for interrupt in [one for one in self.open.values() if one.engine.ident == ident]:
             self._proceed(interrupt)
+        self.kills.has_answered(ident)
 
     # Killing
 
@@ -228,36 +260,21 @@ class Interrupts:
         if not engine.has(interrupt.msg_id):
             self._over(interrupt)
             return
-        is_dying = any(one.state is InterruptState.KILLING and one.engine is engine for one in self.open.values())
         interrupt.state = InterruptState.KILLING
-        interrupt.wait(self._host.call_later(DIES_WITHIN, partial(self._does_not_die, interrupt)))
-        if is_dying:
-            return
-        self.kills += 1
-        log.warning(
-            "a request has not ended after it was interrupted: its engine is killed",
-            task=interrupt.msg_id,
-            engine=engine.id,
-            uuid=engine.uuid,
-            seconds=interrupt.grace,
-        )
-        if not self._host.kill_engine(engine):
-            self._control.ask(engine, "signal_request", {"sig": "SIGKILL"})
+        interrupt.wait(None)
+        self.kills.kill(engine, interrupt.msg_id, interrupt.grace)
 
-    def _does_not_die(self, interrupt: Interrupt) -> None:
-        """Lose an engine that neither ends a request nor dies. It is usable again when it has ended the request."""
-        if interrupt.state is InterruptState.KILLING:
-            cause = f"it did not end {interrupt.msg_id}, which was interrupted, and could not be killed"
-            self._engines.lose_engine(interrupt.engine, "unreachable", cause)
+    def _needs_kill(self, engine: EngineConnector) -> bool:
+        return any(one.state is InterruptState.KILLING and one.engine is engine for one in self.open.values())
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """End the interrupted requests of a lost engine. If the hub has killed it, its other tasks are run again."""
         self._signals.engine_lost(engine)
-        interrupts = [one for one in self.open.values() if one.engine is engine]
-        killed = any(one.state is InterruptState.KILLING for one in interrupts)
-        for interrupt in interrupts:
+        self._forget_behind(engine)
+        killed = self.kills.engine_lost(engine)
+        for interrupt in [one for one in self.open.values() if one.engine is engine]:
             took = f"its engine has gone: {engine.cause}" if engine.cause else "its engine has gone"
-            if killed:
+            if interrupt.state is InterruptState.KILLING:
                 took = f"it had not ended {interrupt.grace:g} s after it was interrupted, and its engine was killed"
             self._finish(interrupt, took)
         if killed and engine.worker is not None:

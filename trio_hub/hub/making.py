@@ -74,4 +74,6 @@ class TaskMaker:
         task.deaths = tuple(custody.deaths)
         if record.engine_uuid is None and custody.since is not None:  # else an engine has had the task: a new wait
             task.waited = max(self._now().timestamp() - custody.since, 0.0)
+        if record.engine_uuid is None and custody.paused_until is not None:
+            task.pause_left = max(custody.paused_until - self._now().timestamp(), 0.0)
         return task

@@ -71,7 +71,7 @@ class Settings(TypedDict, total=False):
 
     - ``now``: the current time, aware and in UTC;
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
-    - ``hwm``, ``scheme``: see `TaskScheduler`;
+    - ``hwm``, ``scheme``: see `TaskScheduler`; ``unmet_timeout``: see `Assignments`;
     - ``policies``: see `Policies`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
@@ -87,6 +87,7 @@ class Settings(TypedDict, total=False):
     heart_token: Required[bytes]
     hwm: int
     scheme: str
+    unmet_timeout: float
     policies: Sequence[Policy]
     max_heartmonitor_misses: int
     hb_period: int
@@ -120,6 +121,7 @@ class Parts:
         heart_token: bytes,
         hwm: int = 1,
         scheme: str = "leastload",
+        unmet_timeout: float = 0.0,
         policies: Sequence[Policy] = (),
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
@@ -181,6 +183,7 @@ class Parts:
             rng,
             hwm=hwm,
             scheme=scheme,
+            unmet_timeout=unmet_timeout,
             notices=notices,
             intake=intake,
             answers=answers,
@@ -265,7 +268,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
-            cancel_again=work.cancelling.cancel_again,
+            cancel_again=work.carry_on,
         )
         returning = ReturningEngines(
             host,

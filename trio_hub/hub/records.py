@@ -30,6 +30,7 @@ __all__ = [
 
 HUB_NOTES = "trio_hub"
 """The key that the hub adds to the metadata in the record of a task that has rules or several attempts."""
+_HUB_NOTES = HUB_NOTES.encode()
 REMEMBERED = 1000
 """The number of kinds of rules whose JSON is remembered."""
 _json = packer_named("json")
@@ -62,22 +63,23 @@ def init_record(
     )
 
 
-def with_rules(metadata: bytes | None, task: Task) -> bytes | None:
+def with_rules(metadata: bytes | None, task: Task, packed: bytes = b"") -> bytes | None:
     """Return the metadata for the record of a task, with the rules that apply to it, for queries.
 
     Under the key `HUB_NOTES`, this adds the ``rules`` that are not the defaults, the names of the ``policies`` that
     have set some of them, and the number of ``attempts`` if there were several. If a task has none of these, its
-    metadata stays as it is. The message that engines get has none of it.
+    metadata stays as it is. The message that engines get has none of it. ``packed`` are the rules and policies as
+    `packed_rules` returns them, if they are known.
     """
     if task.rules is NO_RULES and not task.policies and task.attempts <= 1:
         return metadata
     if task.attempts > 1:
         notes = {"rules": task.rules.as_dict(), "policies": list(task.policies), "attempts": task.attempts}
         return _json.repacked(metadata or b"{}", {HUB_NOTES: notes})
-    packed = packed_rules(task.rules, task.policies)
+    packed = packed or packed_rules(task.rules, task.policies)
     if metadata is None or metadata[-1:] != b"}" or metadata[-2:-1] in b"{ \t\r\n":
         return _json.repacked(metadata or b"{}", {HUB_NOTES: msgspec.Raw(packed)})
-    return b'%b, "%b": %b}' % (metadata[:-1], HUB_NOTES.encode(), packed)  # it is a JSON object: it was decoded before
+    return b'%b, "%b": %b}' % (metadata[:-1], _HUB_NOTES, packed)  # it is a JSON object: it was decoded before
 
 
 @lru_cache(REMEMBERED)

@@ -33,7 +33,7 @@ from .making import TaskMaker
 from .notices import Notices
 from .policies import Policies
 from .ports import Host
-from .records import init_record, with_rules
+from .records import init_record, packed_rules, with_rules
 from .replies import Replies
 from .routes import Routes
 
@@ -117,9 +117,10 @@ class TaskQueue:
         """Record a task, and give it to the scheduler: now or, if strict, when it is on disk. Never raises."""
         try:
             since = self._now().timestamp() if task.timeout else None
-            ruled = task if task.rules is not NO_RULES or task.policies else None
-            if ruled is not None:
-                record.metadata = with_rules(record.metadata, ruled)
+            ruled = b""
+            if task.rules is not NO_RULES or task.policies:
+                ruled = packed_rules(task.rules, task.policies)
+                record.metadata = with_rules(record.metadata, task, ruled)
             self._intake.record(record, task.idents, msg, since, ruled)
             self._intake.when_recorded(task.msg_id, self.submit_task, task, label)
         except Exception as error:

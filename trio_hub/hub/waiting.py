@@ -210,7 +210,7 @@ def _why_queued(core: Core, task: Task) -> str:
     for reason in about_engines:
         if reason.word in _ASIDE and reason.engine is not None:
             aside.setdefault(reason.word, set()).add(reason.engine)
-    if about_task.word == "unmet_needs":
+    if about_task.word in ("unmet_needs", "unmet_dependency"):
         reasons.append(f"it {about_task.text}")
         aside.pop("lacks", None)
         may = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -60,9 +60,11 @@ class WorkControl:
         gathering: Gathering,
         is_pending: Callable[[str], bool],
     ) -> None:
-        signals = Signals(
+        self._signals = signals = Signals(
             host, session, attention=attention, routes=routes, control=control, scheduler=assignments.scheduler
         )
+        self._left: tuple[Mapping[str, int], Sequence[str]] = {}, ()
+        """The signals and kills that the earlier hub has left under way, by the uuids of their engines."""
         self.interrupts = Interrupts(
             host,
             now,
@@ -110,6 +112,8 @@ class WorkControl:
         facts: dict[str, Any] = {
             "drains": self.draining.saved,
             "aims": sorted(engine.uuid for engine in engines if engine.aims_interrupts),
+            "signals": self._signals.saved,
+            "kills": self.interrupts.kills.saved,
             "leaves": {engine.uuid: engine.leaves_at for engine in engines if engine.leaves_at is not None},
         }
         return {name: value for name, value in facts.items() if value}
@@ -117,9 +121,28 @@ class WorkControl:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up what an earlier hub knew of its engines. Call this after the engines were restored."""
         aims, leaves, drains = (saved.get(name) for name in ("aims", "leaves", "drains"))
+        signals, kills = saved.get("signals"), saved.get("kills")
+        self._left = (signals if isinstance(signals, dict) else {}), (kills if isinstance(kills, list) else ())
         for engine in [*self._engines.alive.values(), *self._engines.gone]:
             engine.aims_interrupts = isinstance(aims, list) and engine.uuid in aims
             if isinstance(leaves, dict) and isinstance(leaves_at := leaves.get(engine.uuid), int | float):
                 engine.leaves_at = float(leaves_at)
         if isinstance(drains, dict):
             self.draining.restore(drains)
+
+    def carry_on(self, cancelled: dict[str, str]) -> None:
+        """Take up the cancels, signals and kills of an earlier hub, when its requests were taken over.
+
+        Args:
+            cancelled: the requests that the earlier hub was cancelling, by msg_id, with who has asked for it.
+        """
+        self.cancelling.cancel_again(cancelled)
+        signals, kills = self._left
+        for engine in self._engines.alive.values():
+            unspent = signals.get(engine.uuid)
+            if isinstance(unspent, int):
+                self._signals.presume(engine, unspent)
+            if engine.uuid in kills:
+                self.interrupts.kills.presume(engine)
+        for interrupt in self.interrupts.open.values():  # the earlier hub may have ended before it noted its signal
+            self._signals.presume(interrupt.engine, 1)

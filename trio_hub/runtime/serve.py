@@ -149,6 +149,7 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 heart_token=secrets.token_hex(8).encode(),
                 hwm=config.hwm,
                 scheme=config.scheme,
+                unmet_timeout=config.unmet_timeout,
                 policies=config.policies,
                 max_heartmonitor_misses=config.max_heartmonitor_misses,
                 hb_period=round(1000 * config.ping),

@@ -55,7 +55,7 @@ class Endings:
         """Forget a task that is answered, and that has no engine any more."""
         task.state = _DONE
         del self._tasks[task.msg_id]
-        if task.timer is not None or task.pause is not None:
+        if task.timer is not None or task.pause is not None or task.patience is not None:
             self._placement.timers.stop(task)
         if task.demand is not None:
             task.demand.tasks -= 1

@@ -10,7 +10,7 @@ from .matching import AMOUNT_UNIT, Demand, lacking
 from .placement import Placement
 from .task import Task, TaskState, Worker, WorkerState
 
-__all__ = ["Reason", "reasons", "said"]
+__all__ = ["Reason", "reasons", "said", "why_hopeless"]
 
 _UNITS = {"T": 2.0**40, "G": 2.0**30, "M": 2.0**20, "K": 2.0**10}
 _MAX_NAMED = 10
@@ -22,9 +22,9 @@ class Reason(NamedTuple):
 
     - ``engine``: the engine's identity; None if the reason is about the task itself;
     - ``word``: a stable word for programs. About a task: ``running``, ``paused``, ``aborted``, ``waiting``,
-      ``looked_up``, ``no_engine``, ``unmet_needs``, ``queued``. About an engine: ``runs_it``, ``not_a_target``,
-      ``refused``, ``lacks``, ``too_short``, ``expected``, ``draining``, ``held``, ``full``, ``in_use``, ``reserved``,
-      ``busy``, ``may_run``;
+      ``looked_up``, ``no_engine``, ``unmet_needs``, ``unmet_dependency``, ``queued``. About an engine: ``runs_it``,
+      ``not_a_target``, ``refused``, ``lacks``, ``too_short``, ``expected``, ``draining``, ``held``, ``full``,
+      ``in_use``, ``reserved``, ``busy``, ``may_run``;
     - ``text``: a sentence for people without its subject, which is the task or the engine.
     """
 
@@ -72,10 +72,9 @@ def _of_task(task: Task, placement: Placement) -> Reason:
         return Reason(None, "waiting", f"depends on {', '.join(ids[:_MAX_NAMED])}{more}")
     if not placement.workers:
         return Reason(None, "no_engine", "is queued, and no engine is registered")
-    demand = task.demand
-    if demand is not None and not placement.matching.somebody_meets(demand, task.unmet, task.targets):
-        which = "no engine" if task.targets is None else "none of its targets"
-        return Reason(None, "unmet_needs", f"needs {said(demand.needs)}, which {which} offers, even when it is idle")
+    unmet = placement.unmet(task)
+    if unmet is not None:
+        return Reason(None, f"unmet_{unmet}", _unmet(task))
     lengths = placement.queue.lengths_by_priority()
     priority = task.rules.priority
     higher = sum(length for other, length in lengths.items() if other > priority)
@@ -86,6 +85,19 @@ def _of_task(task: Task, placement: Placement) -> Reason:
         f"is queued with priority {priority}; {higher:,} tasks with higher priorities and {same:,} others with the "
         "same priority are queued",
     )
+
+
+def why_hopeless(task: Task, placement: Placement) -> str | None:
+    """Return why no engine can ever run a queued task, as a sentence without its subject; None if an engine can."""
+    return None if placement.unmet(task) is None else _unmet(task)
+
+
+def _unmet(task: Task) -> str:
+    if task.demand is None or task.unmet:
+        lack = "" if task.demand is None else f", or they lack {said(task.demand.needs)}"
+        return f"has a functional dependency that no engine meets: all engines have refused it{lack}"
+    which = "no engine" if task.targets is None else "none of its targets"
+    return f"needs {said(task.demand.needs)}, which {which} offers, even when it is idle"
 
 
 def _of_engine(task: Task, worker: Worker, placement: Placement, host: SchedulerHost) -> Reason:

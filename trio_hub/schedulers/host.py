@@ -38,5 +38,8 @@ class SchedulerHost(Protocol):
     def start_pause(self, task: Task, seconds: float) -> Timer:
         """Call `TaskScheduler.pause_over` after this time, unless the timer is cancelled before."""
 
+    def start_patience(self, task: Task, seconds: float) -> Timer:
+        """Call `TaskScheduler.patience_over` after this time, unless the timer is cancelled before."""
+
     def seconds_left(self, worker: Worker) -> float:
         """Return how long the engine will still be there, in seconds; infinity if unknown."""

@@ -154,6 +154,8 @@ class Placement:
             self.queue.push(task)
             if task.timeout:
                 self.timers.start(task)
+            if self.timers.patience and (task.demand is not None or task.unmet):
+                self.timers.wait_patiently(task, is_hopeless=self.unmet(task) is not None)
         else:
             if task.demand is not None:
                 self.queue.passed_by()
@@ -214,7 +216,7 @@ class Placement:
         self._assignments += 1
         task.attempts += 1
         worker.last_used = self._assignments
-        if task.timer is not None:
+        if task.timer is not None or task.patience is not None:
             self.timers.stop(task)
         self.put_on(task, worker)
         self._host.task_assigned(task, worker)
@@ -247,6 +249,19 @@ class Placement:
         """Let a task run again where it has failed, if it has failed on all engines: any engine is better than none."""
         if task.refused != task.unmet and not task.timeout and not self._somebody_accepts(task):
             task.refused = task.unmet
+
+    def unmet(self, task: Task) -> str | None:
+        """Return what the task needs and no engine can give it, also when it is idle: a word. None if an engine can.
+
+        The word is ``needs``, or ``dependency`` for a functional dependency that no engine has met.
+        """
+        if not self.workers:
+            return None  # the next engine may be able to run it
+        if task.demand is not None and not self.matching.somebody_meets(task.demand, task.unmet, task.targets):
+            return "needs"
+        if task.unmet and all(ident in task.unmet for ident in self.workers):
+            return "dependency"
+        return None
 
     def has_no_target(self, task: Task) -> bool:
         """Return whether a task has targets, and all of them are gone or have refused it."""

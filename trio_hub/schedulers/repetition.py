@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..errors import EngineError, HubError, ImpossibleDependency, TaskAborted
 from .dependents import Dependents
 from .endings import NOT_BEGUN, Endings
+from .explaining import why_hopeless
 from .host import SchedulerHost
 from .placement import Placement, may_follow_another
 from .rules import ANY_FAILURE, DEATH, MAX_SECONDS, TaskRules
@@ -36,6 +37,40 @@ class Repetition:
         self._placement = placement
         self._dependencies = dependencies
         self._endings = endings
+
+    def begin(self, task: Task) -> None:
+        """Place a new task, after the rest of its pause if an earlier hub has begun one, and after its dependencies."""
+        if task.pause_left:
+            self._placement.timers.pause(task, task.pause_left)
+        elif task.after is None and task.follow is None:
+            self._placement.place(task)
+        else:
+            self._dependencies.look_up(task)
+
+    def pause_over(self, task: Task) -> None:
+        """Place a task whose pause is over."""
+        self._placement.timers.end_pause(task)
+        if task.pause_left:  # this hub does not know the dependencies yet
+            task.pause_left = 0.0
+            self.begin(task)
+        else:
+            self.go_on(task)
+
+    def patience_over(self, task: Task) -> None:
+        """Fail a queued task that no engine could run, now and when its timer was started. Else start the timer anew.
+
+        So a task fails at the earliest after this time, and at the latest after twice this time, without an engine.
+        """
+        task.patience = None
+        if task.state is not TaskState.QUEUED:
+            return
+        timers = self._placement.timers
+        why = why_hopeless(task, self._placement)
+        if why is not None and task.is_hopeless:
+            error = f"no engine could run the task for {timers.patience:g} s (setting unmet_timeout): the task {why}"
+            self._endings.abandon(task, ImpossibleDependency(error))
+        else:
+            timers.wait_patiently(task, is_hopeless=why is not None)
 
     def advance(self, task: Task) -> None:
         """Fail, place or keep a task, according to the state of its dependencies."""

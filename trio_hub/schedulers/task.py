@@ -163,6 +163,10 @@ class Task:
     - ``unknown``: the msg_ids among the dependencies whose outcomes the store is asked for;
     - ``timeout``: the seconds for which the task may wait; ``timer`` runs while the task waits;
     - ``pause``: the timer that runs while the task is paused;
+    - ``patience``: the timer that runs while the task may be one that no engine can run (`Timers.patience`);
+    - ``is_hopeless``: whether no engine could run the task when that timer was started;
+    - ``paused_until``: when the last pause ends, by the host's clock, for the host;
+    - ``pause_left``: the seconds of a pause that were left when this hub began;
     - ``waited``: the seconds of the timeout that had passed before this hub began;
     - ``frames``: the message; None while the message is only in the task database;
     - ``queue_bytes``: the bytes of `queue_memory` that the task takes up;
@@ -190,10 +194,14 @@ class Task:
         "follow",
         "frames",
         "idents",
+        "is_hopeless",
         "msg_id",
         "msg_type",
         "number",
+        "patience",
         "pause",
+        "pause_left",
+        "paused_until",
         "policies",
         "queue_bytes",
         "raw_header",
@@ -250,6 +258,10 @@ class Task:
         self.waited = 0.0
         self.timer: Timer | None = None
         self.pause: Timer | None = None
+        self.patience: Timer | None = None
+        self.is_hopeless = False
+        self.paused_until = 0.0
+        self.pause_left = 0.0
         self.refused: frozenset[bytes] = _NO_ENGINES
         self.unmet: frozenset[bytes] = _NO_ENGINES
         self.rules = rules

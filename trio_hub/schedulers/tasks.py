@@ -45,6 +45,7 @@ class TaskScheduler:
         self.dependencies = dependencies = Dependents(host, self.tasks, self._advance, self._fail)
         self._endings = Endings(host, self.tasks, placement, dependencies)
         self._repetition = Repetition(host, placement, dependencies, self._endings)
+        self.patience_over = self._repetition.patience_over
         self.queue = placement.queue
         self.workers = placement.workers
         """The engines that may get tasks, by identity."""
@@ -130,10 +131,10 @@ class TaskScheduler:
         if task.msg_id in self.tasks:
             return False
         self._begin(task)
-        if task.after is None and task.follow is None:
+        if task.after is None and task.follow is None and not task.pause_left:
             self.placement.place(task)
         else:
-            self.dependencies.look_up(task)
+            self._repetition.begin(task)
         return True
 
     def inherit(self, task: Task, worker: Worker) -> bool:
@@ -259,8 +260,7 @@ class TaskScheduler:
     def pause_over(self, task: Task) -> None:
         """Place a task whose pause is over."""
         if task.state is TaskState.PAUSED:
-            self.timers.end_pause(task)
-            self._repetition.go_on(task)
+            self._repetition.pause_over(task)
 
     def explain(self, task: Task) -> list[Reason]:
         """Return what a task waits for, and for each engine whether it could run the task now and, if not, why."""

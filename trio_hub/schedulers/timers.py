@@ -1,4 +1,7 @@
-"""The timers of tasks that wait: how long a task may wait, and the pause before its next attempt."""
+"""The timers of tasks that wait: how long a task may wait, and the pause before its next attempt.
+
+A task that no engine can run may also wait for a limited time only (`Timers.patience`).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ class Timers:
         self._host = host
         self.paused = 0
         """The number of paused tasks."""
+        self.patience = 0.0
+        """Seconds after which a queued task fails that no engine can ever run; 0: it waits for ever."""
 
     def start(self, task: Task) -> None:
         """Start the timer of a task that waits, if it has a timeout and its timer does not run yet."""
@@ -39,6 +44,12 @@ class Timers:
         task.pause = None
         self.paused -= 1
 
+    def wait_patiently(self, task: Task, *, is_hopeless: bool) -> None:
+        """Start the timer of a queued task that no engine can run now, or perhaps later."""
+        task.is_hopeless = is_hopeless
+        if task.patience is None:
+            task.patience = self._host.start_patience(task, self.patience)
+
     def stop(self, task: Task) -> None:
         """Stop the timers of a task that does not wait any more."""
         if task.timer is not None:
@@ -47,3 +58,6 @@ class Timers:
         if task.pause is not None:
             task.pause.cancel()
             self.end_pause(task)
+        if task.patience is not None:
+            task.patience.cancel()
+            task.patience = None

@@ -259,13 +259,25 @@ def kernel_info() -> dict[str, Any]:
     }
 
 
-def catch_signals(worker: Worker, stop: Callable[[int], None]) -> None:
-    """Set the engine's signal handlers; `stop` is called for SIGTERM and SIGHUP, before user code is stopped."""
+def catch_signals(worker: Worker, stop: Callable[[int], None], drain: Callable[[int], bool]) -> None:
+    """Set the engine's signal handlers.
+
+    Args:
+        worker: runs user code.
+        stop: ends the engine. It is called for SIGHUP, before user code is stopped.
+        drain: drains the engine. It is called for SIGTERM and SIGUSR1. If it returns False, the engine ends as after
+            SIGHUP.
+    """
 
     def on_stop(signum: int, frame: FrameType | None) -> None:
         stop(signum)
         worker.stop()
 
+    def on_drain(signum: int, frame: FrameType | None) -> None:
+        if not drain(signum):
+            on_stop(signum, frame)
+
     signal.signal(signal.SIGINT, worker.interrupt)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, on_stop)
+    signal.signal(signal.SIGHUP, on_stop)
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, on_drain)

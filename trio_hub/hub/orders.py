@@ -48,9 +48,10 @@ class Orders:
         """Drain engines, or end their drains, and reply with what is done to each engine.
 
         A client names ``engines`` by ids or uuids, or their ``host``, and may give a ``deadline`` in seconds, ``then``
-        and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and how many
-        ``seconds_left`` it will be there. It is then drained, with that deadline; with ``drain`` false, the hub only
-        notes the time.
+        and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and may say how many
+        ``seconds_left`` it will be there, and ``by``. It is then drained, with that deadline; with ``drain`` false, the
+        hub only notes the time. The reply says whether the engine is ``draining``, and how many of the requests that
+        it was sent are ``pending``.
         """
         content = self._session.content(msg)
         if "uuid" in content:
@@ -83,8 +84,14 @@ class Orders:
         engine.note_time(content.get("seconds_left"))
         self._draining.note_time(engine)
         if content.get("drain") is not False:
-            self._draining.drain(engine, by="the engine itself", deadline=_seconds(content, "seconds_left"))
-        return Reply("drain_reply", {"status": "ok", "engines": {engine.uuid: "draining"}})
+            by, deadline = content.get("by"), _seconds(content, "seconds_left")
+            self._draining.drain(
+                engine, by=by if isinstance(by, str) and by else "the engine itself", deadline=deadline
+            )
+        is_draining = engine.ident in self._draining.drains
+        facts = {"draining": is_draining, "pending": len(engine.pending)}
+        done = {engine.uuid: "draining" if is_draining else "not drained"}
+        return Reply("drain_reply", {"status": "ok", "engines": done, **facts})
 
     def _engine(self, target: int | str) -> EngineConnector | None:
         if isinstance(target, str):

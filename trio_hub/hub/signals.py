@@ -152,6 +152,11 @@ class Signals:
         except WireError:
             return None
 
+    def may_hit(self, engine: EngineConnector) -> bool:
+        """Return whether an engine may still handle a signal that hits whatever the engine does then."""
+        signalled = self._engines.get(engine.ident)
+        return signalled is not None and signalled.unspent > 0
+
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the signals to a lost engine."""
         self._forget(engine)

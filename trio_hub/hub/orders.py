@@ -1,4 +1,4 @@
-"""Queries that change what runs: cancelling requests, and draining engines."""
+"""Queries that change what runs: cancelling requests, and draining engines; and what is known of engines for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["Orders"]
 
 
 class Orders:
-    """Handles the queries ``cancel_request`` and ``drain_request``. Handlers get identities and message.
+    """Handles the queries ``cancel_request``, ``drain_request`` and ``engines_request``.
+
+    Handlers get identities and message.
 
     Args:
         session: reads messages.
@@ -75,6 +77,27 @@ class Orders:
                 self._draining.drain(engine, by=by, deadline=deadline, then=then)
                 done[str(target)] = "draining"
         return Reply("drain_reply", {"status": "ok", "engines": done})
+
+    def engines_request(self, client_id: list[bytes], msg: Message) -> Reply:
+        """Reply with what is known of the engines, by id, besides their load.
+
+        - ``uuid``; ``offers``: tags and amounts;
+        - ``drain``: ``by``, ``deadline`` and ``then`` of the engine's drain; null if the engine is not drained;
+        - ``leaves``: when the engine will be gone, or null.
+
+        Times are seconds since 1970.
+        """
+        engines = {}
+        for engine in self._engines.alive.values():
+            drain = self._draining.drains.get(engine.ident)
+            facts = None if drain is None else {"by": drain.by, "deadline": drain.deadline, "then": drain.then}
+            engines[str(engine.id)] = {
+                "uuid": engine.uuid,
+                "offers": dict(engine.offers),
+                "drain": facts,
+                "leaves": engine.leaves_at,
+            }
+        return Reply("engines_reply", {"status": "ok", "engines": engines})
 
     def _drain_itself(self, sender: list[bytes], content: dict[str, Any]) -> Reply:
         uuid = content["uuid"]

@@ -304,6 +304,7 @@ class Parts:
             session, scheduler=tasks.scheduler, engines=engines, intake=intake, details=self.details
         )
         self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
+            "engines_request": work.orders.engines_request,
             "details_request": self.details.details_request,
             "explain_request": self.explanations.explain_request,
             "policy_request": self.policies.policy_request,

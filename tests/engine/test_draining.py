@@ -252,6 +252,7 @@ async def test_an_engine_drains_before_its_job_ends(
         assert trio.current_time() - began == about(begins)
         assert world.told[0]["seconds_left"] == about(deadline)
         assert world.told[0]["by"] == "the engine itself: its Slurm job ends soon"
+        assert world.told[0]["final"] is True
 
 
 def test_only_a_later_sigterm_is_a_second_one() -> None:

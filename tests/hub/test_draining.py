@@ -170,6 +170,8 @@ def test_an_engine_that_drains_itself_asks_whether_requests_are_on_their_way() -
     drain(world, "a", undrain=True)
     assert asked() == {"status": "ok", "engines": {"a": "not drained"}, "draining": False, "pending": 0}
     assert not engine.told_to_stop
+    ask_as_engine(world, "a", {"uuid": "a", "final": True})
+    assert engine.told_to_stop
 
 
 def test_what_the_hub_knows_of_engines() -> None:

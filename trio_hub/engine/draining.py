@@ -69,6 +69,7 @@ class Draining:
         self._begun = trio.Event()
         self._reason = ""
         self._deadline = math.inf
+        self._is_final = False
         self._limit = trio.CancelScope()
         self._told = False
 
@@ -88,13 +89,15 @@ class Draining:
         self._limit.deadline = min(self._limit.deadline, trio.current_time() + grace - rest)
         self.begin(reason, grace - 2 * rest)
 
-    def begin(self, reason: str, within: float = math.inf) -> None:
+    def begin(self, reason: str, within: float = math.inf, *, final: bool = False) -> None:
         """Drain.
 
         Args:
             reason: why, for the log and for the errors of lost requests.
             within: seconds after which the hub takes away the tasks that still run.
+            final: whether a hub that has started this engine is not to start a new one.
         """
+        self._is_final = self._is_final or final
         if within != math.inf:
             self._deadline = min(self._deadline, trio.current_time() + within)
         if not self._begun.is_set():
@@ -113,7 +116,7 @@ class Draining:
             return
         lead = min(self._options.drain_before, left / 10)  # a short job works for most of its time, too
         await trio.sleep(left - lead)
-        self.begin("its Slurm job ends soon", lead * 3 / 4)
+        self.begin("its Slurm job ends soon", lead * 3 / 4, final=True)
 
     # Draining
 
@@ -156,6 +159,7 @@ class Draining:
                     if self._limit.deadline == math.inf:
                         log.info("somebody has ended the drain of this engine, which works on")
                         self._begun, self._limit, self._deadline = trio.Event(), trio.CancelScope(), math.inf
+                        self._is_final = False
                         return
                     self._told = False
                 elif answer is not None and not answer.get("pending", True):
@@ -165,6 +169,8 @@ class Draining:
     async def _tell(self) -> bool:
         """Tell the hub that the engine drains. Return whether the hub has understood."""
         content: dict[str, Any] = {"by": f"the engine itself: {self._reason}"}
+        if self._is_final:
+            content["final"] = True
         if self._deadline != math.inf:
             content["seconds_left"] = max(0.0, self._deadline - trio.current_time())
         answer = await self._registrar.drain(content)

@@ -52,8 +52,8 @@ class Orders:
         A client names ``engines`` by ids or uuids, or their ``host``, and may give a ``deadline`` in seconds, ``then``
         and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and may say how many
         ``seconds_left`` it will be there, and ``by``. It is then drained, with that deadline; with ``drain`` false, the
-        hub only notes the time. The reply says whether the engine is ``draining``, and how many of the requests that
-        it was sent are ``pending``.
+        hub only notes the time. With ``final``, a hub that has started the engine does not start it again. The reply
+        says whether the engine is ``draining``, and how many of the requests that it was sent are ``pending``.
         """
         content = self._session.content(msg)
         if "uuid" in content:
@@ -107,6 +107,7 @@ class Orders:
         engine.note_time(content.get("seconds_left"))
         self._draining.note_time(engine)
         if content.get("drain") is not False:
+            engine.told_to_stop = engine.told_to_stop or content.get("final") is True
             by, deadline = content.get("by"), _seconds(content, "seconds_left")
             self._draining.drain(
                 engine, by=by if isinstance(by, str) and by else "the engine itself", deadline=deadline

@@ -21,7 +21,7 @@ from trio_hub.engine.draining import LONGEST_REST, SAME_SIGNAL, Draining, Signal
 from trio_hub.engine.options import EngineOptions, parse_options
 from trio_hub.testing import open_hub
 
-from .support import LIMIT, EngineProcess, open_engine_process, until
+from .support import LIMIT, EngineProcess, cluster, open_engine_process, until
 
 
 class World:
@@ -320,21 +320,21 @@ async def pair(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 async def test_a_signal_drains_an_engine(tmp_path: Path, number: signal.Signals) -> None:
     """What runs is finished, what comes later goes elsewhere, and the engine ends by itself."""
-    async with pair(tmp_path, "--kill-grace=60") as cluster, trio.open_nursery() as nursery:
+    async with pair(tmp_path, "--kill-grace=60") as engines, trio.open_nursery() as nursery:
         answers: list[int] = []
 
         async def call() -> None:
-            answers.append(await cluster.client.apply(works, str(tmp_path), LIMIT))
+            answers.append(await engines.client.apply(works, str(tmp_path), LIMIT))
 
         nursery.start_soon(call)
         await until(lambda: begun(tmp_path), "the task has begun")
         [pid] = begun(tmp_path)
-        engine = cluster.of(pid)
+        engine = engines.of(pid)
         engine.process.send_signal(number)
         os.kill(pid, number)  # Slurm sends it to both processes
         await until(lambda: "draining" in engine.log, "the drain")
-        others = {await cluster.client.apply(os.getpid) for _ in range(5)}
-        assert others == set(cluster.pids) - {pid}
+        others = {await engines.client.apply(os.getpid) for _ in range(5)}
+        assert others == set(engines.pids) - {pid}
         (tmp_path / "gate").touch()
         assert await engine.wait() == 0
         await until(lambda: answers, "the result")
@@ -343,20 +343,20 @@ async def test_a_signal_drains_an_engine(tmp_path: Path, number: signal.Signals)
 
 @pytest.mark.interop
 async def test_a_task_that_outlasts_the_grace_runs_elsewhere(tmp_path: Path) -> None:
-    async with pair(tmp_path, "--kill-grace=4") as cluster, trio.open_nursery() as nursery:
+    async with pair(tmp_path, "--kill-grace=4") as engines, trio.open_nursery() as nursery:
         answers: list[int] = []
 
         async def call() -> None:
-            answers.append(await cluster.client.apply(works, str(tmp_path), LIMIT, max_attempts=1))
+            answers.append(await engines.client.apply(works, str(tmp_path), LIMIT, max_attempts=1))
 
         nursery.start_soon(call)
         await until(lambda: begun(tmp_path), "the task has begun")
         [pid] = begun(tmp_path)
-        cluster.of(pid).process.terminate()
+        engines.of(pid).process.terminate()
         await until(lambda: len(begun(tmp_path)) == 2, "the task has begun elsewhere")
         (tmp_path / "gate").touch()
         await until(lambda: answers, "the result")
-        assert {*answers, pid} == set(cluster.pids)
+        assert {*answers, pid} == set(engines.pids)
 
 
 @pytest.mark.interop
@@ -364,19 +364,46 @@ async def test_a_second_sigterm_ends_an_engine_at_once(tmp_path: Path) -> None:
     change = "import sys, trio_hub.engine.draining as d, trio_hub.engine.nanny as n\nd.SAME_SIGNAL = 0"
     program = ["-c", f"{change}\nn.main(sys.argv[1:])"]
     options = ("--kill-grace=600",)
-    async with pair(tmp_path, *options, program=program) as cluster, trio.open_nursery() as nursery:
+    async with pair(tmp_path, *options, program=program) as engines, trio.open_nursery() as nursery:
 
         async def call() -> None:
             with pytest.raises(RemoteError, match="received signal 15"):
-                await cluster.client.apply(works, str(tmp_path), LIMIT, targets=0)
+                await engines.client.apply(works, str(tmp_path), LIMIT, targets=0)
 
         nursery.start_soon(call)
         await until(lambda: begun(tmp_path), "the call has begun")
-        engine = cluster.of(*begun(tmp_path))
+        engine = engines.of(*begun(tmp_path))
         engine.process.terminate()
         await until(lambda: "draining" in engine.log, "the drain")
         engine.process.terminate()
         assert await engine.wait() == 0
+
+
+def ends_children() -> list[int]:
+    """Fork processes, and end them by signals. Return how they have ended, as `os.waitpid` does."""
+    import os
+    import signal
+    import time
+
+    found = []
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, b"x")  # a signal that comes while Python forks is lost
+            time.sleep(30)
+            os._exit(7)
+        os.read(read, 1)
+        os.kill(child, number)
+        found.append(os.waitpid(child, 0)[1])
+    return found
+
+
+@pytest.mark.interop
+async def test_signals_end_processes_that_user_code_has_forked(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (_, client, engine):
+        assert await client.apply(ends_children) == [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
+        assert "draining" not in engine.log
 
 
 @pytest.mark.interop

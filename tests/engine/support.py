@@ -109,7 +109,7 @@ async def open_engine_process(
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
-                process.terminate()
+                process.send_signal(signal.SIGHUP)  # after SIGTERM, what runs would have some of the grace to end
                 with trio.move_on_after(20):
                     await process.wait()
             with suppress(ProcessLookupError):

@@ -468,6 +468,45 @@ def test_an_engine_that_cannot_be_killed_and_whose_task_goes_on_gets_no_work() -
     assert engine.state.is_registered
 
 
+@pytest.mark.parametrize("reason", ["ended", "died", "request"])
+def test_the_next_task_is_run_again_if_the_signal_has_ended_its_engine(reason: str) -> None:
+    world = World()
+    engine = world.engine("a")
+    first, request = running(world)
+    cancel(world, first)
+    world.answer("a", request)
+    [signal] = sent(world, "control_out")
+    land(world, "a", signal)
+    second, _ = running(world, rules={"max_attempts": 1})
+    world.hub.lose_engine(engine, reason)
+    world.hub.handle_stranded(engine)
+    assert errors(world) == [(first, "TaskCancelled")]
+    world.engine("b")
+    [again] = sent(world, "task_out")
+    assert (again.idents[0], again.header.msg_id) == (b"b", second)
+    task = world.hub.tasks.scheduler.tasks[second]
+    assert (task.attempts, task.deaths) == (1, ())
+
+
+@pytest.mark.parametrize("case", ["ours", "silent", "later"])
+def test_another_death_counts(case: str) -> None:
+    """An engine of ours, one whose process may still run, and one that has carried out a request after the signal."""
+    world = World()
+    engine = world.engine("a", aims_interrupts=case == "ours")
+    first, request = running(world)
+    cancel(world, first)
+    world.answer("a", request)
+    [signal] = sent(world, "control_out")
+    land(world, "a", signal)
+    if case == "later":
+        world.answer("a", running(world)[1])
+        sent(world, "task_in")
+    second, _ = running(world)
+    world.hub.lose_engine(engine, "heart" if case == "silent" else "died")
+    world.hub.handle_stranded(engine)
+    assert errors(world)[-1] == (second, "EngineError")
+
+
 def test_an_engine_that_cannot_be_killed_is_lost() -> None:
     world = World()
     engine = world.engine("a")

@@ -145,6 +145,62 @@ def test_an_engine_asks_for_its_own_drain() -> None:
     assert 29 < world.hub.parts.assignments.seconds_left(engine.worker) <= 30
 
 
+def test_an_engine_that_drains_itself_asks_whether_requests_are_on_their_way() -> None:
+    world = World()
+    engine = world.engine("a")
+    _, request = running(world)
+    called = world.call("a")
+    [direct] = sent(world, "mux_out")
+    facts = {"uuid": "a", "by": "the engine itself: it received signal 10"}
+    assert ask_as_engine(world, "a", facts) == {
+        "status": "ok",
+        "engines": {"a": "draining"},
+        "draining": True,
+        "pending": 2,
+    }
+    assert EngineDraining(engine.id, "a", True, facts["by"]) in world.host.events
+    world.host.events.clear()
+
+    def asked() -> dict[str, Any]:
+        return ask_as_engine(world, "a", {"uuid": "a", "drain": False})
+
+    world.answer("a", request)
+    assert asked()["pending"] == 1
+    world.answer("a", direct, channel="mux_out")
+    assert errors(world, "mux_in") == [(called, "")]
+    assert asked() == {"status": "ok", "engines": {"a": "draining"}, "draining": True, "pending": 0}
+    drain(world, "a", undrain=True)
+    assert asked() == {"status": "ok", "engines": {"a": "not drained"}, "draining": False, "pending": 0}
+    assert not engine.told_to_stop
+    ask_as_engine(world, "a", {"uuid": "a", "final": True})
+    assert engine.told_to_stop
+
+
+def test_what_the_hub_knows_of_engines() -> None:
+    world = World()
+    first = world.engine("a", offers={"site": "a", "gpu": 2}, seconds_left=100)
+    second = world.engine("b")
+    drain(world, "b", deadline=60, by="ann")
+    reply = world.query("engines_request", {})
+    assert reply == {
+        "status": "ok",
+        "engines": {
+            str(first.id): {
+                "uuid": "a",
+                "offers": {"gpu": 2.0, "site": "a"},
+                "drain": None,
+                "leaves": first.leaves_at,
+            },
+            str(second.id): {
+                "uuid": "b",
+                "offers": {},
+                "drain": {"by": "ann", "deadline": world.hub.work.draining.drains[b"b"].deadline, "then": ""},
+                "leaves": None,
+            },
+        },
+    }
+
+
 def test_an_engine_says_how_long_it_is_there() -> None:
     world = World()
     engine = world.engine("a", seconds_left=100)

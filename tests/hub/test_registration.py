@@ -25,7 +25,8 @@ def scope_of(engine: object) -> FakeScope:
 def test_registration_completes_on_the_first_heartbeat() -> None:
     world = World(hb_period=1234, engine_info={"mux": 1})
     reply = world.register("a")
-    assert reply == {"status": "ok", "id": 0, "hb_period": 1234, "connection_info": {"mux": 1}, "publishes_idle": True}
+    welcome = {"status": "ok", "publishes_idle": True, "drains": True}
+    assert reply == welcome | {"id": 0, "hb_period": 1234, "connection_info": {"mux": 1}}
     engine = world.host.started[0]
     assert engine in world.hub.engines.incoming_registrations.values()
     assert world.query("connection_request")["engines"] == {}

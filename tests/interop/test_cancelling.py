@@ -133,8 +133,9 @@ def test_cancels_at_random_moments_hit_nothing_else(start_cluster: StartCluster,
     assert len(rc.ids) == 2
 
 
-def test_a_limit_and_a_drain_with_stock_engines(start_cluster: StartCluster) -> None:
-    cluster = start_cluster(2)
+@pytest.mark.parametrize("options", [STOCK, OURS], ids=["stock engines", "engines of ours"])
+def test_a_limit_and_a_drain(start_cluster: StartCluster, options: tuple[str, ...]) -> None:
+    cluster = start_cluster(2, *options)
     rc = cluster.client()
     rc.wait_for_engines(2, timeout=LIMIT)
     view = rc.load_balanced_view()

@@ -38,6 +38,7 @@ async def test_the_registration_reply_says_all_that_an_engine_needs_but_the_key(
             "hb_period": 2500,
             "connection_info": where,
             "publishes_idle": True,
+            "drains": True,
         }
         assert hub.engine_info["key"] not in str(engine.registration)
         assert (await client.query("connection_request")).content["engines"] == {"0": engine.uuid}

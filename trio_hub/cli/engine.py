@@ -65,6 +65,7 @@ _WHAT = {
     "curve_secretkey": "the engine's secret CURVE key",
     "tags": "a tag or an amount that tasks may need, as site=a or gpu=1; may be repeated",
     "kill_grace": "seconds between a signal that ends the engine and its end by force",
+    "drain_before": "seconds before the end of its Slurm job at which the engine gets no more tasks; 0: to the end",
 }
 
 

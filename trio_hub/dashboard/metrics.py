@@ -85,7 +85,7 @@ METRICS: tuple[HubMetric, ...] = (
         "counter",
         "Tasks that were taken away from drained engines at a deadline, and run elsewhere.",
         (),
-        _one(lambda numbers: numbers.statistics.taken_away),
+        one(lambda numbers: numbers.statistics.taken_away),
     ),
     HubMetric(
         "trio_hub_task_wait_seconds",

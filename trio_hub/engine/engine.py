@@ -18,6 +18,7 @@ from ..wire.messages import Session
 from .address import HubAddress, moved
 from .control import Control
 from .dispatch import Dispatcher
+from .draining import Draining
 from .heart import Heart
 from .jobs import Jobs
 from .link import Link
@@ -58,6 +59,7 @@ class Engine:
         told: called with the data with which the nanny reports the engine's death; with None after the engine has
             unregistered.
         registered: called with the engine's id, each time the hub has given one.
+        stop_work: stops the user code that runs.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Engine:
         *,
         told: Callable[[dict[str, Any] | None], None],
         registered: Callable[[int], None],
+        stop_work: Callable[[], None],
     ) -> None:
         self._options = options
         self._uuid = uuid
@@ -94,13 +97,24 @@ class Engine:
         self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
         self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id, offers(options.tags))
         self._returns = Returns(self._registrar, lambda: self.id, lambda: self._misses == 0, self._known_again)
+        self._hub_drains = False
+        self.draining = Draining(
+            options,
+            self._registrar,
+            jobs,
+            hub_is_there=lambda: self._hub_is_there,
+            hub_drains=lambda: self._hub_drains,
+            stop=self.stop,
+            stop_work=stop_work,
+        )
+        self._hub_is_there = False
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
         self._subscribed = trio.Event()
         self._ping = trio.Event()
         self.hb_period = 3.0
         self._misses = 0
-        self._killed = False
+        self._killed = self._is_ending = False
         self.reason = ""
         """Why the engine ends."""
 
@@ -135,6 +149,8 @@ class Engine:
             nursery.start_soon(self._control.die_as_told, name="signals")
             nursery.start_soon(self._returns.run, name="returns")
             nursery.start_soon(self._usage.run, name="usage")
+            nursery.start_soon(self.draining.run, name="drain")
+            nursery.start_soon(self.draining.watch_job, name="job")
             await self._watch_hub()
         nursery.cancel_scope.cancel()
 
@@ -146,8 +162,13 @@ class Engine:
 
     def stop(self, reason: str, *, killed: bool = False) -> None:
         """End the engine: unregister, and return from `run`. `killed`: somebody has killed it, rather than asked."""
-        self.reason, self._killed = self.reason or reason, killed
+        self.reason, self._killed, self._is_ending = self.reason or reason, killed, True
         self._scope.cancel()
+
+    @property
+    def can_drain(self) -> bool:
+        """Whether the engine is registered, and not ending already. For any thread."""
+        return self.id >= 0 and not self._is_ending
 
     def _asked_to_end(self) -> None:
         self.stop("a client has asked for it")
@@ -232,6 +253,8 @@ class Engine:
             log.warning("did not get the requested id", engine=engine_id, requested=self._registrar.wanted_id)
         self.id = self._registrar.wanted_id = self.dispatcher.engine_id = engine_id
         self.dispatcher.hub_publishes_idle = answer.get("publishes_idle") is True  # ipcontroller does not
+        self._hub_drains = answer.get("drains", self._hub_drains) is True  # ipcontroller does not say so
+        self.draining.tell_again()
         period = answer.get("hb_period")
         if isinstance(period, int | float) and period > 0:
             self.hb_period = period / 1000
@@ -265,12 +288,17 @@ class Engine:
         self._ping.set()
 
     def _on_return(self, channel: str) -> None:
+        if channel == "registration":
+            self._hub_is_there = True
+            self.draining.tell_again()
         if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
             self._returns.note()
         if channel == "iopub" and self._subscribed.is_set():
             self.dispatcher.release_output()
 
     def _on_loss(self, channel: str) -> None:
+        if channel == "registration":
+            self._hub_is_there = False
         # Without a subscription, the connection was never of use.
         if channel == "iopub" and self._subscribed.is_set():
             self.dispatcher.hold_output()
@@ -341,6 +369,7 @@ class Engine:
         link.close(0)
         await self._tunnels.close()
         unsent = link.unsent()
+        self._hub_is_there = self._hub_drains = False
         self.address, self._tunnels = address, self._tunnels_to(address)
         self._subscribed = trio.Event()
         session = session_for(address, self._uuid)

@@ -130,6 +130,16 @@ class Jobs:
                 self._finish(job, ABORTED)
         self._send()
 
+    @property
+    def running(self) -> Job | None:
+        """The job that the main thread carries out; None if there is none."""
+        return next((job for job in self._pending.values() if job.is_claimed), None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all jobs that have come are answered, and their answers were sent."""
+        return not self._pending and not self.finished
+
     def _finish(self, job: Job, answer: Answer | None) -> None:
         self._pending.pop(job.msg_id, None)
         job.answer = answer

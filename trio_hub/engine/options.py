@@ -56,6 +56,8 @@ class EngineOptions:
     curve_secretkey: str = ""
     kill_grace: float = 5.0
     """Seconds that an engine has to end after a signal, before the nanny kills it."""
+    drain_before: float = 60.0
+    """Seconds before the end of its Slurm job at which the engine begins to drain; 0: it does not."""
     help: bool = False
     version: bool = False
 
@@ -97,9 +99,10 @@ TRAITS: dict[str, str] = {
     "IPEngine.curve_secretkey": "curve_secretkey",
     "Nanny.kill_grace": "kill_grace",
     "Engine.tag": "tags",
+    "Engine.drain_before": "drain_before",
 }
-"""The traits of ipengine that this engine has too, ``Nanny.kill_grace`` and ``Engine.tag``, with the option that
-each sets."""
+"""The traits of ipengine that this engine has too, ``Nanny.kill_grace``, ``Engine.tag`` and ``Engine.drain_before``,
+with the option that each sets."""
 
 ALIASES: dict[str, str] = {
     "profile": "BaseIPythonApplication.profile",
@@ -120,6 +123,7 @@ ALIASES: dict[str, str] = {
     "sshkey": "IPEngine.sshkey",
     "kill-grace": "Nanny.kill_grace",
     "tag": "Engine.tag",
+    "drain-before": "Engine.drain_before",
 }
 """The short options, and the trait that each stands for."""
 

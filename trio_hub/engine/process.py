@@ -5,8 +5,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import secrets
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +22,7 @@ from ..logs import get_logger
 from ..memory import keep_freed
 from ..wire.packers import packer_named
 from .address import HubAddress, profile_directory, read_address, wait_for_file
+from .draining import Signals
 from .engine import Engine
 from .jobs import Jobs
 from .laststate import write_state
@@ -54,6 +57,7 @@ class _Sockets:
         self.status = OK
         self.ready = threading.Event()
         """Set when the engine has registered for the first time, or has ended."""
+        self.signals = Signals()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Make a call in the thread of the sockets; do nothing if that thread has ended. For any thread."""
@@ -81,6 +85,27 @@ class _Sockets:
 
         self.soon(end)
 
+    def drain(self, signum: int) -> bool:
+        """Drain the engine after SIGTERM or SIGUSR1. Return False if it is to end at once. For signal handlers."""
+        engine, reason = self.engine, _reason(signum)
+        at_once = signum == signal.SIGTERM and self.signals.ends_at_once(time.monotonic())
+        if at_once or engine is None or not engine.can_drain:
+            return False
+        draining = engine.draining
+        self.soon(partial(draining.within_grace if signum == signal.SIGTERM else draining.begin, reason))
+        return True
+
+    def stop_work(self) -> None:
+        """Stop the user code that runs in the main thread. For the thread of the sockets."""
+        self.signals.at_once = True
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGTERM)
+
+
+def _reason(signum: int) -> str:
+    return f"it received signal {signum}"
+
 
 def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: int | None = None) -> NoReturn:
     """Run an engine, and end the process.
@@ -103,7 +128,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
     jobs = Jobs(sockets.turn, reader, sockets.deliver)
     uuid = _new_uuid()
     worker = Worker(uuid, jobs, printed, packer_named("json"), partial(_kernel, options))
-    catch_signals(worker, lambda signum: sockets.stop(f"it received signal {signum}"))
+    catch_signals(worker, lambda signum: sockets.stop(_reason(signum)), sockets.drain)
     thread = threading.Thread(
         target=_run_sockets,
         args=(sockets, options, uuid, jobs, reader, redirection, worker, log_stream, to_nanny, lifeline),
@@ -172,8 +197,6 @@ def _new_uuid() -> str:
 
 def _rank(options: EngineOptions) -> None:
     """Ask for the MPI rank as the engine's id, and wait a little, so that thousands do not register at once."""
-    import time
-
     from mpi4py import MPI  # type: ignore[import-not-found,unused-ignore]
 
     if MPI.COMM_WORLD.Get_size() > 1 and options.id is None:
@@ -273,7 +296,18 @@ def _run_sockets(
             return
         worker.packer = packer_named(address.packer)
         printed.parent = worker.packer.pack({})
-        engine = Engine(options, uuid, address, jobs, printed, redirection, reader, told=told, registered=registered)
+        engine = Engine(
+            options,
+            uuid,
+            address,
+            jobs,
+            printed,
+            redirection,
+            reader,
+            told=told,
+            registered=registered,
+            stop_work=sockets.stop_work,
+        )
         sockets.engine = engine
         async with trio.open_nursery() as nursery:
             if lifeline is not None:

@@ -77,6 +77,10 @@ class Registrar:
             content["id"] = self.wanted_id
         return await self._ask("registration_request", content)
 
+    async def drain(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Ask the hub for a drain of this engine, or about it. Return the answer's content; None if there is none."""
+        return await self._ask("drain_request", {"uuid": self._uuid, **content})
+
     def accepted(self, answer: dict[str, Any] | None) -> dict[str, Any]:
         """Return the answer to `register` if the hub has accepted the engine. Raises `RegistrationFailed`."""
         if answer is None:

@@ -259,13 +259,33 @@ def kernel_info() -> dict[str, Any]:
     }
 
 
-def catch_signals(worker: Worker, stop: Callable[[int], None]) -> None:
-    """Set the engine's signal handlers; `stop` is called for SIGTERM and SIGHUP, before user code is stopped."""
+def catch_signals(worker: Worker, stop: Callable[[int], None], drain: Callable[[int], bool]) -> None:
+    """Set the engine's signal handlers.
+
+    A process that user code has forked inherits them. There, the signals that end an engine do what they do without a
+    handler: the forked process has no thread of the sockets that could drain or end it.
+
+    Args:
+        worker: runs user code.
+        stop: ends the engine. It is called for SIGHUP, before user code is stopped.
+        drain: drains the engine. It is called for SIGTERM and SIGUSR1. If it returns False, the engine ends as after
+            SIGHUP.
+    """
+    engine = os.getpid()
 
     def on_stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != engine:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
         stop(signum)
         worker.stop()
 
+    def on_drain(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != engine or not drain(signum):
+            on_stop(signum, frame)
+
     signal.signal(signal.SIGINT, worker.interrupt)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, on_stop)
+    signal.signal(signal.SIGHUP, on_stop)
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, on_drain)

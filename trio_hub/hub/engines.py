@@ -40,7 +40,7 @@ _CAUSES = {
     "unreachable": "no message reaches it",
 }
 """The cause that errors name for each kind of loss, unless a more exact cause is known."""
-_WELCOME = {"status": "ok", "publishes_idle": True}
+_WELCOME = {"status": "ok", "publishes_idle": True, "drains": True}
 """What each registered engine is told. Engines may leave their idle statuses to the hub, see `Answers.publish_idle`."""
 _WITH_PID = re.compile(r".+_(\d{1,9})_\d+")
 """A msg_id of a Jupyter session: session, process id, number."""

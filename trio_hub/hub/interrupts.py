@@ -6,7 +6,9 @@ stock engine gets a signal from its nanny, and the signal hits what runs when it
 - the hub sends the signal only while the request is the first that the engine has not answered. A request behind other
   requests is aborted instead, which a stock engine does when the request's turn comes, and interrupted if that is late;
 - until the signal has landed, the engine is held, see `trio_hub.hub.signals`;
-- a task that was hit all the same, and that nobody meant, is run again, which does not count as an attempt.
+- a task that was hit all the same, and that nobody meant, is run again, which does not count as an attempt;
+- a signal that lands just before or after a request ends a stock engine, since nothing catches the signal there. The
+  engine's other tasks are then run again, which does not count either, and a local engine is started again.
 
 A request that has not ended when its grace is over is ended with its engine.
 """
@@ -26,6 +28,7 @@ from .broadcasts import Broadcasts
 from .connector import EngineConnector, EngineState
 from .control import ControlChannel
 from .engines import Engines
+from .hearts import SILENT
 from .interrupt import Interrupt, InterruptState, Purpose
 from .kills import Kills
 from .ports import Host, Queue
@@ -268,7 +271,12 @@ class Interrupts:
         return any(one.state is InterruptState.KILLING and one.engine is engine for one in self.open.values())
 
     def engine_lost(self, engine: EngineConnector) -> None:
-        """End the interrupted requests of a lost engine. If the hub has killed it, its other tasks are run again."""
+        """End the interrupted requests of a lost engine.
+
+        If the hub has killed the engine, or if a signal may have ended it, its other tasks are run again, which does
+        not count as an attempt.
+        """
+        hit = self._signals.may_hit(engine) and engine.loss not in SILENT
         self._signals.engine_lost(engine)
         self._forget_behind(engine)
         killed = self.kills.engine_lost(engine)
@@ -277,7 +285,7 @@ class Interrupts:
             if interrupt.state is InterruptState.KILLING:
                 took = f"it had not ended {interrupt.grace:g} s after it was interrupted, and its engine was killed"
             self._finish(interrupt, took)
-        if killed and engine.worker is not None:
+        if (killed or hit) and engine.worker is not None:
             for task in list(engine.worker.running.values()):
                 self._tasks.scheduler.take_away(task)
 

@@ -1,4 +1,4 @@
-"""Queries that change what runs: cancelling requests, and draining engines."""
+"""Queries that change what runs: cancelling requests, and draining engines; and what is known of engines for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["Orders"]
 
 
 class Orders:
-    """Handles the queries ``cancel_request`` and ``drain_request``. Handlers get identities and message.
+    """Handles the queries ``cancel_request``, ``drain_request`` and ``engines_request``.
+
+    Handlers get identities and message.
 
     Args:
         session: reads messages.
@@ -48,9 +50,10 @@ class Orders:
         """Drain engines, or end their drains, and reply with what is done to each engine.
 
         A client names ``engines`` by ids or uuids, or their ``host``, and may give a ``deadline`` in seconds, ``then``
-        and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and how many
-        ``seconds_left`` it will be there. It is then drained, with that deadline; with ``drain`` false, the hub only
-        notes the time.
+        and ``by``, or ``undrain``. Instead of all that, an engine gives its own ``uuid``, and may say how many
+        ``seconds_left`` it will be there, and ``by``. It is then drained, with that deadline; with ``drain`` false, the
+        hub only notes the time. With ``final``, a hub that has started the engine does not start it again. The reply
+        says whether the engine is ``draining``, and how many of the requests that it was sent are ``pending``.
         """
         content = self._session.content(msg)
         if "uuid" in content:
@@ -75,6 +78,27 @@ class Orders:
                 done[str(target)] = "draining"
         return Reply("drain_reply", {"status": "ok", "engines": done})
 
+    def engines_request(self, client_id: list[bytes], msg: Message) -> Reply:
+        """Reply with what is known of the engines, by id, besides their load.
+
+        - ``uuid``; ``offers``: tags and amounts;
+        - ``drain``: ``by``, ``deadline`` and ``then`` of the engine's drain; null if the engine is not drained;
+        - ``leaves``: when the engine will be gone, or null.
+
+        Times are seconds since 1970.
+        """
+        engines = {}
+        for engine in self._engines.alive.values():
+            drain = self._draining.drains.get(engine.ident)
+            facts = None if drain is None else {"by": drain.by, "deadline": drain.deadline, "then": drain.then}
+            engines[str(engine.id)] = {
+                "uuid": engine.uuid,
+                "offers": dict(engine.offers),
+                "drain": facts,
+                "leaves": engine.leaves_at,
+            }
+        return Reply("engines_reply", {"status": "ok", "engines": engines})
+
     def _drain_itself(self, sender: list[bytes], content: dict[str, Any]) -> Reply:
         uuid = content["uuid"]
         engine = self._engine(uuid) if isinstance(uuid, str) else None
@@ -83,8 +107,15 @@ class Orders:
         engine.note_time(content.get("seconds_left"))
         self._draining.note_time(engine)
         if content.get("drain") is not False:
-            self._draining.drain(engine, by="the engine itself", deadline=_seconds(content, "seconds_left"))
-        return Reply("drain_reply", {"status": "ok", "engines": {engine.uuid: "draining"}})
+            engine.told_to_stop = engine.told_to_stop or content.get("final") is True
+            by, deadline = content.get("by"), _seconds(content, "seconds_left")
+            self._draining.drain(
+                engine, by=by if isinstance(by, str) and by else "the engine itself", deadline=deadline
+            )
+        is_draining = engine.ident in self._draining.drains
+        facts = {"draining": is_draining, "pending": len(engine.pending)}
+        done = {engine.uuid: "draining" if is_draining else "not drained"}
+        return Reply("drain_reply", {"status": "ok", "engines": done, **facts})
 
     def _engine(self, target: int | str) -> EngineConnector | None:
         if isinstance(target, str):

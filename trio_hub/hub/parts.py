@@ -311,6 +311,7 @@ class Parts:
             scheduler=tasks.scheduler, engines=engines, draining=work.draining, interrupts=work.interrupts
         )
         self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
+            "engines_request": work.orders.engines_request,
             "details_request": self.details.details_request,
             "explain_request": self.explanations.explain_request,
             "policy_request": self.policies.policy_request,

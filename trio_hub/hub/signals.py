@@ -161,6 +161,11 @@ class Signals:
         except WireError:
             return None
 
+    def may_hit(self, engine: EngineConnector) -> bool:
+        """Return whether an engine may still handle a signal that hits whatever the engine does then."""
+        signalled = self._engines.get(engine.ident)
+        return signalled is not None and signalled.unspent > 0
+
     # Restart
 
     @property

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 
+from trio_hub.cli.asking.output import clock
 from trio_hub.cli.asking.records import what
 from trio_hub.testing import failing
 
+from ...runtime.support import eventually
 from ..terminal import terminal
 from .support import invoke, world
 
@@ -67,11 +70,43 @@ async def test_engines(tmp_path: Path) -> None:
             "tasks": 0,
             "queue": 0,
             "completed": 1,
+            "offers": {},
+            "drain": None,
+            "leaves": None,
         }
         title, first, second = (await it.ask("engines")).stdout.splitlines()
         assert title.split() == ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "UUID"]
         assert first.split() == ["0", "idle", "0", "0", "0", it.engines[0].uuid]
         assert second.split() == ["1", "idle", "0", "0", "1", it.engines[1].uuid]
+
+
+async def test_engines_with_tags_that_are_drained_or_leave(tmp_path: Path) -> None:
+    async with world(tmp_path, engines=2) as it:
+        first, second = it.engines
+        second.hold()
+        it.client.call(second)
+        await second.wait_requests(1)
+        it.hub.tag(first.uuid, {"site": "a", "gpu": 2, "memory": "32G"})
+        await it.client.query("drain_request", {"engines": [1], "by": "ann", "deadline": 600, "then": "shutdown"})
+        first.send_raw("registration", first._write("drain_request", {"uuid": first.uuid, "drain": False} | LEAVES))
+        await eventually(lambda: it.hub.core.engines.alive[0].leaves_at is not None)
+        one, other = (await it.ask_json("engines"))["engines"]
+        assert one["offers"] == {"gpu": 2.0, "memory": 32.0 * 2**30, "site": "a"}
+        assert (one["drain"], one["leaves"], other["leaves"]) == (None, "9999-01-02T00:00:00+00:00", None)
+        assert (other["drain"]["by"], other["drain"]["then"]) == ("ann", "shutdown")
+        deadline = datetime.fromisoformat(other["drain"]["deadline"])
+        assert 500 < (deadline - datetime.now(UTC)).total_seconds() <= 600
+        title, row, drained = (await it.ask("engines")).stdout.splitlines()
+        assert title.split()[6:] == ["DRAINED", "LEAVES", "OFFERS"]
+        assert row.split()[6:] == ["-", *shown(one["leaves"]), "gpu=2,", "memory=32G,", "site=a"]
+        assert f"by ann until {' '.join(shown(other['drain']['deadline']))}, then shutdown" in drained
+
+
+def shown(date: str) -> list[str]:
+    return clock(datetime.fromisoformat(date)).split()
+
+
+LEAVES = {"seconds_left": 1e13}
 
 
 async def test_no_engines(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,12 +102,12 @@ def show_status(seen: dict[str, Any]) -> None:
 @click.command("engines", epilog=example("trio-hub engines", "trio-hub engines --json"))
 @asks_hub
 def engines(where: Where, as_json: bool) -> None:
-    """List the engines and their load."""
+    """List the engines: their load, what they offer, and whether they are drained."""
     from .records import load_of
     from .session import ask
 
     async def question(client: Client) -> list[dict[str, Any]]:
-        return engine_rows(await load_of(client), client.engines)
+        return engine_rows(await load_of(client), client.engines, await facts_of(client))
 
     rows = ask(where, question)
     if as_json:
@@ -118,29 +118,73 @@ def engines(where: Where, as_json: bool) -> None:
         show_engines(rows)
 
 
-def engine_rows(load: Load, uuids: dict[int, str]) -> list[dict[str, Any]]:
+async def facts_of(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what the hub knows of the engines besides their load, by id; an ipcontroller knows nothing."""
+    from ...errors import RemoteError
+
+    if client.kind != "trio-hub":
+        return {}
+    try:
+        found: dict[str, dict[str, Any]] = (await client.query("engines_request", {}))["engines"]
+    except RemoteError:  # a hub of an older version
+        return {}
+    return found
+
+
+def engine_rows(load: Load, uuids: dict[int, str], facts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per engine, in the form of the JSON."""
     from .records import is_busy
 
-    return [
-        {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle"} | engine
-        for id, engine in load.engines.items()
-    ]
+    rows = []
+    for id, engine in load.engines.items():
+        known = facts.get(str(id), {})
+        drain = known.get("drain")
+        row = {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle", **engine}
+        row["offers"] = known.get("offers", {})
+        row["drain"] = None if drain is None else drain | {"deadline": _date(drain["deadline"])}
+        rows.append(row | {"leaves": _date(known.get("leaves"))})
+    return rows
+
+
+def _date(seconds: float | None) -> datetime | None:
+    """Return a date, given in seconds since 1970; the year 9999 for any date after that."""
+    return None if seconds is None else datetime.fromtimestamp(min(seconds, _LAST), UTC)
+
+
+_LAST = datetime(9999, 1, 2, tzinfo=UTC).timestamp()
 
 
 def show_engines(rows: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
+    from ...schedulers.explaining import said
+
+    # The column that any engine has something for, and the text of each engine.
+    further = {
+        "DRAINED": [_drained(row["drain"]) for row in rows],
+        "LEAVES": [clock(row["leaves"]) for row in rows],
+        "OFFERS": [said(sorted(row["offers"].items())) or "-" for row in rows],
+    }
+    further = {title: texts for title, texts in further.items() if set(texts) != {"-"}}
     cells = [
         [
             str(row["id"]),
             Text(row["state"], STATE_STYLES[row["state"]]),
             *(count(row[name]) for name in ("tasks", "queue", "completed")),
             row["uuid"] or "-",
+            *texts,
         ]
-        for row in rows
+        for row, *texts in zip(rows, *further.values(), strict=True)
     ]
-    titles = ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "UUID"]
+    titles = ["ID", "STATE", "TASKS", "DIRECT", "COMPLETED", "UUID", *further]
     out = console()
     for line in columns(titles, cells, right=("ID", "TASKS", "DIRECT", "COMPLETED")):
         out.print(line)
+
+
+def _drained(drain: dict[str, Any] | None) -> str:
+    """Return who has drained an engine, until when, and what follows; "-" if the engine is not drained."""
+    if drain is None:
+        return "-"
+    until = "" if drain["deadline"] is None else f" until {clock(drain['deadline'])}"
+    return f"by {drain['by']}{until}" + (f", then {drain['then']}" if drain["then"] else "")

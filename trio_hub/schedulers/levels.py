@@ -85,18 +85,18 @@ class Level:
 
     def push(self, task: Task) -> None:
         name = task.session
-        turn = self.turns.sessions.get(name)
-        if turn is None:
-            turn = self.turns.sessions[name] = _Turn(self.turns, task.rules.weight)
+        sessions = self.turns.sessions
+        if name not in sessions:
+            sessions[name] = _Turn(self.turns, task.rules.weight)
+        turn = sessions[name]
         turn.queued += 1
-        pool = self.pools.get(name)
-        if pool is None:
-            pool = self.pools[name] = _Pool()
+        if name not in self.pools:
+            self.pools[name] = _Pool()
             if name in self._removed:
                 self._removed.discard(name)
             else:
                 heapq.heappush(self._heap, (turn.pass_, turn.ticket, name))
-        pool.push(task)
+        self.pools[name].push(task)
 
     def rank(self) -> tuple[int, float, int, int]:
         """Return what the next task is compared by with the next tasks of other levels: the least is first."""
@@ -105,8 +105,10 @@ class Level:
 
     def take(self) -> Task:
         """Remove and return the next task, and end its session's turn."""
-        name = self._next_turn()[2]
         turns = self.turns
+        _, ticket, name = self._heap[0]
+        if name not in self.pools or turns.sessions[name].ticket != ticket:  # an old entry, which is rare
+            name = self._next_turn()[2]
         turn = turns.sessions[name]
         pool = self.pools[name]
         task = pool.pop()

@@ -519,6 +519,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         stop_grace = 5.5
         hwm = 6
         scheme = "lru"
+        unmet_timeout = 600
         db = "none"
         durability = "strict"
         db_keep = "30d"
@@ -571,6 +572,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "stop_grace": "5.5",
         "hwm": "6",
         "scheme": "LRU",
+        "unmet_timeout": "600",
         "policies": '[{"name": "night", "label": "night-*", "priority": -5}]',
         "db": "none",
         "durability": "strict",

@@ -31,7 +31,7 @@ def python_blocks(page: Path, word: str) -> list[str]:
 
 
 def test_the_job_script_runs_a_cluster_and_ends_with_the_program(tmp_path: Path) -> None:
-    [script] = [text for _, text in code_blocks(SLURM, "bash") if "#SBATCH" in text]
+    [script] = [text for _, text in code_blocks(SLURM, "bash") if text.startswith("#!")]
     [program] = python_blocks(SLURM, "SLURM_NTASKS")
     (tmp_path / "analysis.sbatch").write_text(script)
     (tmp_path / "analysis.py").write_text(program)

@@ -265,7 +265,8 @@ class CrashMachine(RuleBasedStateMachine):
         msg_id = data.draw(st.sampled_from(sorted(self.requests)))
         was_answered = any(client.got[msg_id] for client in self.clients)
         [done] = self.hub.work.cancelling.cancel([msg_id], by="somebody", grace=grace).values()
-        assert not was_answered or done == "unknown"
+        if self.strict:  # otherwise the answer may have been lost with the hub, and the task is carried on with
+            assert not was_answered or done == "unknown"
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), deadline=st.sampled_from([None, 5.0]))

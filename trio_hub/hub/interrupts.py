@@ -24,6 +24,7 @@ from ..errors import EngineError, HubError
 from ..logs import get_logger
 from ..wire.messages import Message
 from .attention import Attention
+from .behind import Behind
 from .broadcasts import Broadcasts
 from .connector import EngineConnector, EngineState
 from .control import ControlChannel
@@ -79,8 +80,7 @@ class Interrupts:
         self._broadcasts = broadcasts
         self.open: dict[str, Interrupt] = {}
         """The interrupts that are not over, by the msg_ids of their requests."""
-        self._behind: dict[bytes, set[str]] = {}
-        """By engine, the tasks that it had when an interrupted request failed. A stock engine may abort them."""
+        self._behind = Behind(attention)
         self.hits = 0
         """The number of requests that were hit by an interrupt that meant another request."""
         self.taken_away = 0
@@ -162,7 +162,7 @@ class Interrupts:
         if engine is None or engine.ident != ident:
             return False
         hit = self._signals.was_hit(engine, msg, status)
-        if ident in self._behind and self._was_behind(engine, msg_id) and status == "aborted":
+        if self._behind.take(engine, msg_id) and status == "aborted":
             hit = True
         if interrupt is not None:
             return self._ended(interrupt, status)
@@ -185,30 +185,9 @@ class Interrupts:
             took = f"it was interrupted, and ended after {seconds:.1f} s" if began else "it failed by itself"
         self._finish(interrupt, took)
         if began and status == "error":
-            self._note_behind(interrupt.engine)
+            self._behind.note(interrupt.engine)
         self._attention.has_answered(interrupt.engine.ident)
         return True
-
-    def _note_behind(self, engine: EngineConnector) -> None:
-        """Note the tasks of an engine: when an ``execute_request`` fails, the engine aborts what waits there."""
-        if engine.worker is not None and engine.worker.running:
-            if engine.ident not in self._behind:
-                self._attention.begin(engine.ident)
-            self._behind.setdefault(engine.ident, set()).update(engine.worker.running)
-
-    def _was_behind(self, engine: EngineConnector, msg_id: str) -> bool:
-        """Return whether a request that is answered was behind an interrupted request, and forget it."""
-        behind = self._behind[engine.ident]
-        was_behind = msg_id in behind
-        behind.discard(msg_id)
-        behind.intersection_update(engine.worker.running if engine.worker is not None else ())
-        if not behind:
-            self._forget_behind(engine)
-        return was_behind
-
-    def _forget_behind(self, engine: EngineConnector) -> None:
-        if self._behind.pop(engine.ident, None) is not None:
-            self._attention.end(engine.ident)
 
     def _finish(self, interrupt: Interrupt, took: str) -> None:
         self._over(interrupt)
@@ -278,7 +257,7 @@ class Interrupts:
         """
         hit = self._signals.may_hit(engine) and engine.loss not in SILENT
         self._signals.engine_lost(engine)
-        self._forget_behind(engine)
+        self._behind.forget(engine)
         killed = self.kills.engine_lost(engine)
         for interrupt in [one for one in self.open.values() if one.engine is engine]:
             took = f"its engine has gone: {engine.cause}" if engine.cause else "its engine has gone"

@@ -13,7 +13,8 @@ RetryOn = str | type[BaseException] | Iterable[str | type[BaseException]]
 class Rules(TypedDict, total=False):
     """Rules of a task. The hub's policies set the rules that are not given.
 
-    - ``priority``: tasks with a higher number go first, whoever their client is; from -1000 to 1000, by default 0;
+    - ``priority``: tasks with a higher number go first, also before other clients' tasks; from -1000 to 1000; by
+      default 0;
     - ``weight``: the share of this client among the clients that have tasks of the same priority; by default 1;
     - ``max_runtime``: the seconds for which one attempt may run. Then it is interrupted: ``TaskTimeout``;
     - ``grace``: the seconds that an interrupted attempt has to end, before its engine is killed; by default 10;

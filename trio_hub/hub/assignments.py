@@ -249,7 +249,7 @@ class Assignments:
             return _NoTimer()
 
     def start_patience(self, task: Task, seconds: float) -> Scope:
-        """Start the timer that tells the scheduler that a task has waited for long which no engine could run."""
+        """Start the timer that tells the scheduler that a task which no engine could run has waited for long."""
         try:
             return self._host.call_later(seconds, partial(self.scheduler.patience_over, task))
         except Exception as error:

@@ -27,7 +27,7 @@ class Watching(Protocol):
 
 
 class Attention:
-    """Knows the engines whose answers are looked at, and who looks."""
+    """Knows the engines whose answers are looked at, and the part that looks at them."""
 
     def __init__(self) -> None:
         self.engines: Counter[bytes] = Counter()
@@ -36,7 +36,7 @@ class Attention:
         self._told: Sequence[Callable[[bytes], None]] = ()
 
     def connect(self, watching: Watching, told: Sequence[Callable[[bytes], None]]) -> None:
-        """Set the part that looks at the answers, and who is told of each handled answer. Call this once."""
+        """Set the part that looks at the answers, and the calls to make after each handled answer. Call this once."""
         self._watching, self._told = watching, told
 
     def begin(self, ident: bytes) -> None:
@@ -58,6 +58,6 @@ class Attention:
         return self._watching is not None and self._watching.lost(engine, msg_id)
 
     def has_answered(self, ident: bytes) -> None:
-        """Tell that an answer of an engine has been handled. For engines in `engines`."""
+        """Tell the parts set by `connect` that an answer of an engine was handled. For engines in `engines`."""
         for tell in self._told:
             tell(ident)

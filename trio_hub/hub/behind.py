@@ -9,7 +9,7 @@ __all__ = ["Behind"]
 
 
 class Behind:
-    """By engine, the tasks that it had when an interrupted request failed. A stock engine may abort them."""
+    """Knows the tasks that each engine had when an interrupted request failed there. A stock engine may abort them."""
 
     def __init__(self, attention: Attention) -> None:
         self._attention = attention

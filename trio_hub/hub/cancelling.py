@@ -49,7 +49,7 @@ UNKNOWN = "unknown"
 FINISHED = "finished"
 """The request was answered before."""
 MAX_BY = 200
-"""The maximum number of characters of the name of whoever cancels. The rest is cut off."""
+"""The maximum length, in characters, of the text that says who cancels a request. A longer text is cut off."""
 
 
 class Cancelling:
@@ -111,10 +111,10 @@ class Cancelling:
 
         Args:
             msg_ids: the requests. The msg_id of a broadcast means all its shares.
-            by: who asks for it, for the error and the record.
+            by: who asks for it: text for the error, the record and the event.
             grace: seconds that a request has to end before its engine is killed; by default, as the rules of the task
                 say, else `DEFAULT_GRACE`.
-            error: returns the error for the client, given a sentence that says what it took; by default, a
+            error: returns the error for the client, given a text that says how the request ended; by default, a
                 `TaskCancelled`.
         """
         by = printable(by[:MAX_BY])
@@ -142,7 +142,7 @@ class Cancelling:
         return done
 
     def cancel_own(self, msg_ids: Sequence[str], session: str) -> None:
-        """Interrupt those of a client's own tasks that run and whose rules say so, since the client gives them up."""
+        """Interrupt the running tasks among these that belong to this client, if their rules say so (`on_cancel`)."""
         tasks = self._tasks.scheduler.tasks
         running = [
             task.msg_id
@@ -169,7 +169,7 @@ class Cancelling:
     def cancel_and_look(
         self, msg_ids: Sequence[str], *, by: str, grace: float | None = None
     ) -> Generator[Awaitable[Any], Any, dict[str, str]]:
-        """Cancel requests like `cancel`, and say `FINISHED` of those that the store knows as answered.
+        """Cancel requests like `cancel`, and return `FINISHED` for each request that the store knows as answered.
 
         Yields awaitables, like a query.
         """

@@ -33,7 +33,7 @@ log = get_logger("trio_hub.hub")
 SHUTDOWN = "shutdown"
 """What follows a drain: the engine is told to end when it is idle."""
 MAX_BY = 200
-"""The maximum number of characters of the name of whoever drains an engine. The rest is cut off."""
+"""The maximum length, in characters, of the text that says who drains an engine. A longer text is cut off."""
 
 
 class Drain:
@@ -99,7 +99,7 @@ class Draining:
 
         Args:
             engine: an engine that is registered.
-            by: who asks for it, for the log.
+            by: who asks for it: text for the log, the event and the answers to queries.
             deadline: seconds after which the tasks that still run are taken away; None: never.
             then: `SHUTDOWN`: the engine is told to end when it is idle; empty: it stays.
 

@@ -82,7 +82,7 @@ class Host(Protocol):
         """End the Dask scheduler, if one runs."""
 
     def state_changed(self) -> None:
-        """Save the policies, and what engines offer, for the next hub, since an administrator has changed them."""
+        """Save what the next hub must know: the policies, and the engines' offers, drains, signals and kills."""
 
     def emit(self, event: Event) -> None:
         """Pass an event to the observers. The hub calls this only while `listening` is true."""

@@ -77,8 +77,8 @@ class Details:
     def details_request(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the ``state`` of each request that the client names, and ``why`` it waits.
 
-        With ``names``, the reply also has the name of the function of each request, and always the number of
-        ``attempts`` of a task. The state is None for a request that is finished or unknown.
+        For a task, the reply also has the number of ``attempts``; for each request, with ``names``, the ``name`` of its
+        function. The state is None for a request that is finished or unknown.
 
         Nothing is noted when a request comes, so that requests cost nothing for details that nobody asks for. So names
         are found in the requests that wait, and in the task database. There the search ends after `MOST_READ`.

@@ -76,7 +76,7 @@ class Placement:
         self.changed(worker)
 
     def changed(self, worker: Worker) -> None:
-        """Give an engine work if it may have become one that takes tasks. Give it none if it does not take tasks."""
+        """Find out anew whether an engine takes tasks, after a change of the engine. Give it tasks if it does."""
         worker.update()
         if worker.state is not WorkerState.LOST:
             self.feed(worker)
@@ -251,9 +251,9 @@ class Placement:
             task.refused = task.unmet
 
     def unmet(self, task: Task) -> str | None:
-        """Return what the task needs and no engine can give it, also when it is idle: a word. None if an engine can.
+        """Return why no engine can run the task, even an idle one: ``needs`` or ``dependency``. None if an engine can.
 
-        The word is ``needs``, or ``dependency`` for a functional dependency that no engine has met.
+        ``needs``: no engine has what the task needs. ``dependency``: no engine meets its functional dependency.
         """
         if not self.workers:
             return None  # the next engine may be able to run it

@@ -46,7 +46,7 @@ _UNITS = {"k": 2.0**10, "m": 2.0**20, "g": 2.0**30, "t": 2.0**40}
 class TaskRules:
     """The rules of a task. The defaults change nothing: the task is treated as one without rules.
 
-    - ``priority``: tasks with a higher number go first; from -1000 to 1000;
+    - ``priority``: tasks with a higher number go first, also before other clients' tasks; from -1000 to 1000;
     - ``weight``: the share of the client's session among the sessions that have tasks of the same priority;
     - ``max_runtime``: the seconds for which one attempt may run; 0: no limit;
     - ``grace``: the seconds that an attempt has to end after it was interrupted, before its engine is killed;
@@ -86,7 +86,7 @@ class TaskRules:
 
 
 NO_RULES = TaskRules()
-"""The rules of a task that says nothing. `is` tells such tasks apart at no cost."""
+"""The rules of a task for which nobody has said a rule. `task.rules is NO_RULES` finds such tasks at no cost."""
 RULE_NAMES = frozenset(field.name for field in fields(TaskRules))
 
 

@@ -1,6 +1,6 @@
 """The timers of tasks that wait: how long a task may wait, and the pause before its next attempt.
 
-A task that no engine can run may also wait for a limited time only (`Timers.patience`).
+`Timers.patience` limits how long a task waits that no engine can run.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Interrupt:
     - ``aborted``: whether the engine was asked not to begin the request.
     """
 
-    __slots__ = (*("aborted", "began", "engine", "error_of", "grace", "msg_id", "purpose", "queue", "state", "timer"),)
+    __slots__ = ("aborted", "began", "engine", "error_of", "grace", "msg_id", "purpose", "queue", "state", "timer")
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Interrupt:
         return f"<Interrupt {self.msg_id} on {self.engine.uuid} {self.state.value}>"
 
     def wait(self, timer: Scope | None) -> None:
-        """Have this timer instead of the last one."""
+        """Cancel the timer of this interrupt, and keep this one in its place, if it is not None."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = timer

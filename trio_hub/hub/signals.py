@@ -121,19 +121,17 @@ class Signals:
 
     def _waited_enough(self, engine: EngineConnector, signalled: _Signalled) -> None:
         """Hold an engine no longer whose nanny does not answer. The signal may still come, and hit what runs then."""
-        if self._engines.get(engine.ident) is not signalled:
-            return
-        signalled.stop_timer()
-        if not signalled.unspent:
-            self._forget(engine)
-        self._release(engine)
+        if self._engines.get(engine.ident) is signalled:
+            self._end_hold(engine, signalled)
 
     def _all_landed(self, engine: EngineConnector, signalled: _Signalled) -> None:
         """Hold an engine no longer, and look at its next answers if a signal may be handled late."""
-        if self._engines.get(engine.ident) is not signalled:
-            return
         signalled.under_way = 0
         signalled.exposed = frozenset(engine.pending)
+        self._end_hold(engine, signalled)
+
+    def _end_hold(self, engine: EngineConnector, signalled: _Signalled) -> None:
+        """Hold an engine no longer, and forget its signals if none of them can hit a request any more."""
         signalled.stop_timer()
         if not signalled.unspent:
             self._forget(engine)

@@ -233,27 +233,23 @@ class Assignments:
 
     def start_timer(self, task: Task, seconds: float) -> Scope:
         """Start the timer that tells the scheduler that a task has waited too long."""
-        try:
-            return self._host.call_later(seconds, partial(self.scheduler.timed_out, task))
-        except Exception as error:
-            self.give_up(task, error, "timeout of a task")
-            return _NoTimer()
+        return self._start(task, seconds, self.scheduler.timed_out, "timeout of a task")
 
     def start_pause(self, task: Task, seconds: float) -> Scope:
         """Start the timer that tells the scheduler that the pause before a task's next attempt is over."""
-        try:
-            task.paused_until = self._now().timestamp() + seconds
-            return self._host.call_later(seconds, partial(self.scheduler.pause_over, task))
-        except Exception as error:
-            self.give_up(task, error, "pause of a task")
-            return _NoTimer()
+        task.paused_until = self._now().timestamp() + seconds
+        return self._start(task, seconds, self.scheduler.pause_over, "pause of a task")
 
     def start_patience(self, task: Task, seconds: float) -> Scope:
         """Start the timer that tells the scheduler that a task which no engine could run has waited for long."""
+        return self._start(task, seconds, self.scheduler.patience_over, "patience with a task")
+
+    def _start(self, task: Task, seconds: float, is_over: Callable[[Task], None], place: str) -> Scope:
+        """Start a timer of a task. If that fails, give up the task."""
         try:
-            return self._host.call_later(seconds, partial(self.scheduler.patience_over, task))
+            return self._host.call_later(seconds, partial(is_over, task))
         except Exception as error:
-            self.give_up(task, error, "patience with a task")
+            self.give_up(task, error, place)
             return _NoTimer()
 
     def seconds_left(self, worker: Worker) -> float:

@@ -268,7 +268,7 @@ class Parts:
             tasks=tasks,
             direct=direct,
             broadcasts=self.restored,
-            cancel_again=work.carry_on,
+            carry_on=work.carry_on,
         )
         returning = ReturningEngines(
             host,

@@ -42,7 +42,8 @@ class Recovery:
     Args:
         session, store: read messages and records.
         notices, redelivery, owed, answers, engines, tasks, direct, broadcasts: the parts of the hub below.
-        cancel_again: cancels the requests that the earlier hub was cancelling, by msg_id, with who has asked for it.
+        carry_on: takes up the cancels, signals and kills of the earlier hub. It gets the msg_ids of the requests that
+            the earlier hub was cancelling, with who has asked for it.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Recovery:
         tasks: TaskQueue,
         direct: DirectQueue,
         broadcasts: RestoredBroadcasts,
-        cancel_again: Callable[[dict[str, str]], None],
+        carry_on: Callable[[dict[str, str]], None],
     ) -> None:
         self._session = session
         self._store = store
@@ -70,7 +71,7 @@ class Recovery:
         self._tasks = tasks
         self._direct = direct
         self._broadcasts = broadcasts
-        self._cancel_again = cancel_again
+        self._carry_on = carry_on
 
     def restore_engines(self, engines: Mapping[int, str], next_id: int) -> None:
         """Take up the engines of an earlier hub, given as uuids by id, before anything has been received.
@@ -139,7 +140,7 @@ class Recovery:
         for task in waiting:
             self._tasks.resume(task)
         notes = {record.msg_id: custody_of(record).cancelled_by for record in records}
-        self._cancel_again({msg_id: by for msg_id, by in notes.items() if by is not None})
+        self._carry_on({msg_id: by for msg_id, by in notes.items() if by is not None})
         return len(records)
 
     def write_off(self) -> Generator[Awaitable[Any], Any, int]:

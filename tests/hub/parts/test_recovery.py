@@ -41,7 +41,7 @@ def recovery_of(world: World) -> Recovery:
         tasks=hub.tasks,
         direct=hub.direct,
         broadcasts=hub.parts.restored,
-        cancel_again=hub.work.cancelling.cancel_again,
+        carry_on=hub.work.cancelling.cancel_again,
     )
 
 

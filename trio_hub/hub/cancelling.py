@@ -145,11 +145,15 @@ class Cancelling:
         """Interrupt the running tasks among these that belong to this client, if their rules say so (`on_cancel`)."""
         tasks = self._tasks.scheduler.tasks
         running = [
-            task.msg_id
-            for task in (tasks[msg_id] for msg_id in msg_ids if msg_id in tasks)
-            if task.rules.on_cancel == INTERRUPT and task.session == session and task.worker is not None
+            msg_id
+            for msg_id in msg_ids
+            if (task := tasks.get(msg_id)) is not None
+            and task.rules.on_cancel == INTERRUPT
+            and task.session == session
+            and task.worker is not None
+            and msg_id not in self._interrupts.open
         ]
-        if running := [msg_id for msg_id in running if msg_id not in self._interrupts.open]:
+        if running:
             self.cancel(running, by=f"its client {session}")
 
     def _cancel_rest(self, msg_ids: list[str], error_of: Callable[[str], HubError], grace: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Cancelling requests, and limits on their run time, in the core."""
+"""Cancelling requests, in the core."""
 
 from __future__ import annotations
 
@@ -586,20 +586,6 @@ def test_many_tasks_are_cancelled_a_few_at_a_time() -> None:
 @pytest.mark.parametrize("content", [{}, {"msg_ids": [1]}, {"msg_ids": ["a"], "grace": "soon"}])
 def test_a_wrong_request_is_refused(content: dict[str, Any]) -> None:
     assert World().query("cancel_request", content)["status"] == "error"
-
-
-# Limits
-
-
-def limited(world: World, **rules: Any) -> tuple[str, Message]:
-    return running(world, rules={"max_runtime": 5.0} | rules)
-
-
-def test_no_timer_runs_for_a_task_without_a_limit() -> None:
-    world = World()
-    world.engine("a")
-    running(world)
-    assert not world.host.timers
 
 
 # Restart

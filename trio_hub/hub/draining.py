@@ -55,6 +55,10 @@ class Drain:
         """Whether the engine was told to end."""
         self.timer: Scope | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return ``by``, ``then`` and ``deadline`` as JSON values, for queries and for the next hub."""
+        return {"by": self.by, "then": self.then, "deadline": self.deadline}
+
     def end(self) -> None:
         """Cancel the timer of the deadline."""
         if self.timer is not None:
@@ -226,10 +230,7 @@ class Draining:
     @property
     def saved(self) -> dict[str, dict[str, Any]]:
         """The drains, by the uuids of their engines, as JSON values for `restore`."""
-        return {
-            ident.decode("utf-8", "replace"): {"by": drain.by, "then": drain.then, "deadline": drain.deadline}
-            for ident, drain in self.drains.items()
-        }
+        return {ident.decode("utf-8", "replace"): drain.as_dict() for ident, drain in self.drains.items()}
 
     def restore(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Drain the engines of an earlier hub that were drained there. Call this after the engines were restored."""

@@ -90,11 +90,10 @@ class Orders:
         engines = {}
         for engine in self._engines.alive.values():
             drain = self._draining.drains.get(engine.ident)
-            facts = None if drain is None else {"by": drain.by, "deadline": drain.deadline, "then": drain.then}
             engines[str(engine.id)] = {
                 "uuid": engine.uuid,
                 "offers": dict(engine.offers),
-                "drain": facts,
+                "drain": None if drain is None else drain.as_dict(),
                 "leaves": engine.leaves_at,
             }
         return Reply("engines_reply", {"status": "ok", "engines": engines})

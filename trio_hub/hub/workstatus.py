@@ -49,7 +49,7 @@ class WorkStatus:
         for ident, drain in self._draining.drains.items():
             engine = self._engines.by_ident.get(ident)
             if engine is not None:
-                drained[str(engine.id)] = {"by": drain.by, "deadline": drain.deadline, "then": drain.then}
+                drained[str(engine.id)] = drain.as_dict()
         content = {
             "status": "ok",
             "queued": queued,

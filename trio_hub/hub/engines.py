@@ -25,7 +25,7 @@ from .notices import Notices
 from .ports import EngineWatcher, Host
 from .replies import Replies, Reply, content_of
 
-__all__ = ["LOSSES", "Engines"]
+__all__ = ["LOSSES", "Engines", "engine_named"]
 
 log = get_logger("trio_hub.hub")
 
@@ -300,3 +300,10 @@ class Engines:
             self._tell(watcher.engine_settled, engine)
         if self._host.listening:
             self._notices.tell(EngineSettled(engine.id, engine.uuid))
+
+
+def engine_named(engines: Engines, name: Any) -> EngineConnector | None:
+    """Return the registered engine with this id or uuid; None if there is none, or for a value of another type."""
+    if isinstance(name, str):
+        return engines.by_ident.get(name.encode("utf-8", "replace"))
+    return engines.alive.get(name) if type(name) is int else None

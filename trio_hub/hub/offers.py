@@ -11,7 +11,7 @@ from ..schedulers.rules import MAX_NAMES, Needs, parse_needs, shown
 from ..schedulers.tasks import TaskScheduler
 from ..wire.messages import Message, Session
 from .connector import EngineConnector
-from .engines import Engines
+from .engines import Engines, engine_named
 from .replies import Reply
 
 __all__ = ["Offers"]
@@ -82,13 +82,8 @@ class Offers:
         named, tags, remove = content.get("engine"), content.get("tags") or {}, content.get("remove") or []
         if not isinstance(remove, list) or not all(isinstance(name, str) for name in remove):
             raise TypeError(f"remove must be a list of names of tags, not {shown(remove)}")
-        engine = self._engine_of(named)
+        engine = engine_named(self._engines, named)
         if engine is None:
             there = ", ".join(map(str, sorted(self._engines.alive))) or "none"
             raise IndexError(f"no engine {shown(named)} is registered (registered: {there})")
         return Reply("tag_reply", {"status": "ok", "engine": engine.id, "offers": dict(self.tag(engine, tags, remove))})
-
-    def _engine_of(self, named: Any) -> EngineConnector | None:
-        if isinstance(named, str):
-            return self._engines.by_ident.get(named.encode("utf-8", "replace"))
-        return self._engines.alive.get(named) if type(named) is int else None

@@ -8,8 +8,9 @@ from ..wire.messages import Message, Session
 from .cancelling import Cancelling
 from .connector import EngineConnector
 from .draining import Draining
-from .engines import Engines
+from .engines import Engines, engine_named
 from .ports import RunningQuery
+from .queries import list_of_text
 from .replies import Reply
 
 __all__ = ["Orders"]
@@ -37,11 +38,7 @@ class Orders:
         The content has ``msg_ids``, and may have ``grace`` (seconds) and ``by`` (who asks for it).
         """
         content = self._session.content(msg)
-        msg_ids = content.get("msg_ids")
-        if isinstance(msg_ids, str):
-            msg_ids = [msg_ids]
-        if not isinstance(msg_ids, list) or not all(isinstance(msg_id, str) for msg_id in msg_ids):
-            raise TypeError(f"msg_ids must be a list of texts, not {str(msg_ids)[:100]!r}")
+        msg_ids = list_of_text(content.get("msg_ids"), "msg_ids")
         grace = _seconds(content, "grace")
         done = yield from self._cancelling.cancel_and_look(msg_ids, by=_by(content, msg), grace=grace)
         return Reply("cancel_reply", {"status": "ok", "cancelled": done})
@@ -68,7 +65,7 @@ class Orders:
             raise TypeError(f"then must be a text, not {str(then)[:100]!r}")
         done = {}
         for target in targets:
-            engine = self._engine(target)
+            engine = engine_named(self._engines, target)
             if engine is None:
                 done[str(target)] = "unknown"
             elif content.get("undrain"):
@@ -100,7 +97,7 @@ class Orders:
 
     def _drain_itself(self, sender: list[bytes], content: dict[str, Any]) -> Reply:
         uuid = content["uuid"]
-        engine = self._engine(uuid) if isinstance(uuid, str) else None
+        engine = engine_named(self._engines, uuid) if isinstance(uuid, str) else None
         if engine is None or sender[0] != engine.ident:
             raise KeyError(f"no engine with the uuid {str(uuid)[:100]!r} has sent this")
         engine.note_time(content.get("seconds_left"))
@@ -115,11 +112,6 @@ class Orders:
         facts = {"draining": is_draining, "pending": len(engine.pending)}
         done = {engine.uuid: "draining" if is_draining else "not drained"}
         return Reply("drain_reply", {"status": "ok", "engines": done, **facts})
-
-    def _engine(self, target: int | str) -> EngineConnector | None:
-        if isinstance(target, str):
-            return self._engines.by_ident.get(target.encode("utf-8", "replace"))
-        return self._engines.alive.get(target)
 
 
 def _is_on(engine: EngineConnector, host: str) -> bool:

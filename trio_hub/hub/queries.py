@@ -19,7 +19,7 @@ from ..wire.frames import Buffer
 from ..wire.messages import Header, Message, Session
 from .answers import Answers
 from .connector import EngineConnector
-from .engines import Engines
+from .engines import Engines, engine_named
 from .events import HubShutdownRequested, RecordsPurged, RequestsAborted, RequestsResubmitted
 from .notices import Notices
 from .owed import OwedResults
@@ -30,7 +30,7 @@ from .replies import Reply
 from .results import buffers_for, result_of
 from .tasks import TaskQueue
 
-__all__ = ["Queries"]
+__all__ = ["Queries", "list_of_text"]
 
 log = get_logger("trio_hub.hub")
 
@@ -126,7 +126,7 @@ class Queries:
     def get_results(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Reply with the results of requests; with ``status_only``, only with the pending and the completed msg_ids."""
         content = self._session.content(msg)
-        msg_ids = sorted(wanted := Counter(_list_of_text(content.get("msg_ids"), "msg_ids")))
+        msg_ids = sorted(wanted := Counter(list_of_text(content.get("msg_ids"), "msg_ids")))
         status_only = bool(content.get("status_only"))
         # Found before the store is asked, since a request may finish meanwhile.
         live = {msg_id for msg_id in msg_ids if self._is_pending(msg_id) or msg_id in self._answers.unsaved}
@@ -166,7 +166,7 @@ class Queries:
         """
         content = self._session.content(msg)
         query = parse_query({} if content.get("query") is None else content["query"])
-        keys = None if content.get("keys") is None else _list_of_text(content["keys"], "keys")
+        keys = None if content.get("keys") is None else list_of_text(content["keys"], "keys")
         records: list[dict[str, Any]] = yield self._store.find(query, keys)
         requests: list[Sequence[Buffer]] = [record.pop("buffers", None) or () for record in records]
         results: list[Sequence[Buffer]] = [record.pop("result_buffers", None) or () for record in records]
@@ -187,7 +187,7 @@ class Queries:
         if msg_ids == "all":
             queries: list[dict[str, Any]] = [{"completed": {"$ne": None}}]
         else:
-            msg_ids = _list_of_text(msg_ids, "msg_ids")
+            msg_ids = list_of_text(msg_ids, "msg_ids")
             pending = next((msg_id for msg_id in msg_ids if self._is_pending(msg_id)), None)
             if pending is not None:
                 raise IndexError(f"msg pending: {pending!r}")
@@ -204,7 +204,7 @@ class Queries:
 
     def resubmit_task(self, client_id: list[bytes], msg: Message) -> RunningQuery:
         """Run finished or pending requests again, as new tasks, and reply with the new msg_ids."""
-        msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
+        msg_ids = list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         resubmitted = yield from self.resubmit(msg_ids)
         self._notices.client_did(RequestsResubmitted, msg.header, len(resubmitted))
         return Reply("resubmit_reply", {"status": "ok", "resubmitted": resubmitted})
@@ -239,7 +239,7 @@ class Queries:
 
     def abort_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Abort requests that no engine has yet, and reply with their msg_ids. Stock clients ask only engines."""
-        msg_ids = _list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
+        msg_ids = list_of_text(self._session.content(msg).get("msg_ids"), "msg_ids")
         aborted = self._abort(msg.header, msg_ids)
         if aborted:
             self._notices.client_did(RequestsAborted, msg.header, len(aborted))
@@ -278,10 +278,7 @@ def _named_engines(registry: Engines, targets: Any) -> list[EngineConnector]:
     engines = []
     bad = []
     for target in targets:
-        if isinstance(target, str):
-            engine = registry.by_ident.get(target.encode("utf-8", "replace"))
-        else:
-            engine = registry.alive.get(target) if type(target) is int else None
+        engine = engine_named(registry, target)
         if engine is None:
             bad.append(target)
         else:
@@ -293,7 +290,8 @@ def _named_engines(registry: Engines, targets: Any) -> list[EngineConnector]:
     return engines
 
 
-def _list_of_text(value: Any, name: str) -> list[str]:
+def list_of_text(value: Any, name: str) -> list[str]:
+    """Return what a query names, one text or a list of texts, as a list. Raises `TypeError` for any other value."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -21,7 +21,8 @@ from .history import EARLIEST, Place, place_of
 from .interface import Checkpoint, StoreStatistics, no_checkpoint
 from .output import MAX_OUTPUT, OutputLimit
 from .query import Query, parse_keys
-from .record import BUFFER_KEYS, CHANGEABLE_KEYS, PACKED_KEYS, TEXT_KEYS, TaskRecord
+from .record import CHANGEABLE_KEYS, TaskRecord
+from .sizes import MEASURES, size_of, text_bytes
 
 __all__ = ["MemoryStore"]
 
@@ -101,7 +102,7 @@ class MemoryStore:
         if replaced is not None:
             self._forget(replaced)
         self._arrivals += 1
-        kept = self._records[msg_id] = _Stored(record.copy(), self._arrivals, _size_of(record))
+        kept = self._records[msg_id] = _Stored(record.copy(), self._arrivals, size_of(record))
         self.total_bytes += kept.size
         if submitted is not None and (self._last_submitted is None or submitted < self._last_submitted):
             self._late.add(msg_id)
@@ -327,7 +328,7 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
         record = self.record if self.tails is None else self.current()
         grown = 0
         for key, value in changes.items():
-            measure = _MEASURES[key]
+            measure = MEASURES[key]
             if measure is not None:
                 if value:
                     grown += measure(value)
@@ -344,7 +345,7 @@ class _Stored(msgspec.Struct, eq=False, gc=False):
         if self.tails is None:
             self.tails = {}
         self.tails.setdefault(key, []).append(text)
-        grown = _text_bytes(text)
+        grown = text_bytes(text)
         self.size += grown
         return grown
 
@@ -356,46 +357,5 @@ def _check_keys(changes: dict[str, Any]) -> None:
         )
 
 
-def _size_of(record: TaskRecord) -> int:
-    if (
-        record.result_header
-        or record.result_metadata
-        or record.result_content
-        or record.result_buffers
-        or record.execute_input
-        or record.execute_result
-        or record.error
-        or record.stdout
-        or record.stderr
-    ):
-        values = ((measure, getattr(record, key)) for key, measure in _MEASURES.items() if measure is not None)
-        return sum(measure(value) for measure, value in values if value)
-    # Only the keys that the record of a new request has, since this is called for each request.
-    size = sum(map(len, record.buffers)) if record.buffers else 0
-    for text in (record.header, record.metadata, record.content):
-        if text:
-            size += len(text)
-    return size
-
-
 def _place(kept: _Stored) -> Place:
     return kept.place
-
-
-def _buffers_bytes(buffers: Sequence[Any]) -> int:
-    return sum(map(len, buffers))
-
-
-def _text_bytes(text: str) -> int:
-    # JSON can contain lone surrogates, so the text may have no UTF-8 form
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-# The functions that measure values, by key; None for the keys that do not count towards a record's size. They are not
-# called for None.
-_MEASURES: dict[str, Callable[[Any], int] | None] = {
-    **dict.fromkeys(sorted(CHANGEABLE_KEYS)),
-    **dict.fromkeys(sorted(PACKED_KEYS), len),
-    **dict.fromkeys(sorted(BUFFER_KEYS), _buffers_bytes),
-    **dict.fromkeys((*sorted(TEXT_KEYS), "execute_input"), _text_bytes),
-}

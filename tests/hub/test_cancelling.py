@@ -64,6 +64,16 @@ def running(world: World, uuid: str = "a", **metadata: Any) -> tuple[str, Messag
     return msg_id, request
 
 
+def late_signal(world: World) -> str:
+    """Cancel a task that ends just before the signal to its engine lands, and return its msg_id."""
+    msg_id, request = running(world)
+    cancel(world, msg_id)
+    world.answer("a", request)
+    [signal] = sent(world, "control_out")
+    land(world, "a", signal)
+    return msg_id
+
+
 def test_a_task_that_waits_is_withdrawn() -> None:
     world = World()
     msg_id = world.submit()
@@ -205,11 +215,7 @@ def test_a_signal_whose_answer_is_an_error_may_have_landed() -> None:
 def test_the_next_task_is_run_again_if_it_was_hit() -> None:
     world = World()
     world.engine("a")
-    first, request = running(world)
-    cancel(world, first)
-    world.answer("a", request)
-    [signal] = sent(world, "control_out")
-    land(world, "a", signal)
+    first = late_signal(world)
     second, request = running(world)
     world.answer("a", request, HIT)
     assert errors(world) == [(first, "TaskCancelled")]
@@ -223,11 +229,7 @@ def test_the_next_task_is_run_again_if_it_was_hit() -> None:
 def test_a_task_after_the_window_fails_by_itself() -> None:
     world = World()
     world.engine("a")
-    first, request = running(world)
-    cancel(world, first)
-    world.answer("a", request)
-    [signal] = sent(world, "control_out")
-    land(world, "a", signal)
+    late_signal(world)
     world.answer("a", running(world)[1])
     third, request = running(world)
     world.answer("a", request, HIT)
@@ -472,11 +474,7 @@ def test_an_engine_that_cannot_be_killed_and_whose_task_goes_on_gets_no_work() -
 def test_the_next_task_is_run_again_if_the_signal_has_ended_its_engine(reason: str) -> None:
     world = World()
     engine = world.engine("a")
-    first, request = running(world)
-    cancel(world, first)
-    world.answer("a", request)
-    [signal] = sent(world, "control_out")
-    land(world, "a", signal)
+    first = late_signal(world)
     second, _ = running(world, rules={"max_attempts": 1})
     world.hub.lose_engine(engine, reason)
     world.hub.handle_stranded(engine)
@@ -493,11 +491,7 @@ def test_another_death_counts(case: str) -> None:
     """An engine of ours, one whose process may still run, and one that has carried out a request after the signal."""
     world = World()
     engine = world.engine("a", aims_interrupts=case == "ours")
-    first, request = running(world)
-    cancel(world, first)
-    world.answer("a", request)
-    [signal] = sent(world, "control_out")
-    land(world, "a", signal)
+    late_signal(world)
     if case == "later":
         world.answer("a", running(world)[1])
         sent(world, "task_in")

@@ -11,7 +11,7 @@ def status(world: World) -> dict[str, Any]:
     return world.query("work_status_request", {})
 
 
-def test_of_an_idle_hub() -> None:
+def test_an_idle_hub_has_no_work() -> None:
     assert status(World()) == {
         "status": "ok",
         **dict.fromkeys(("queued", "waiting", "paused", "running", "cancelling"), 0),
@@ -20,7 +20,7 @@ def test_of_an_idle_hub() -> None:
     }
 
 
-def test_of_tasks_cancels_and_drains() -> None:
+def test_tasks_cancels_and_drains_are_counted() -> None:
     world = World()
     engine = world.engine("a")
     first = world.submit()

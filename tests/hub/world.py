@@ -49,8 +49,9 @@ class FakeHost:
         self.asked_hearts: list[EngineConnector] = []
         """The engines whose hearts were asked; a test says with `World.heart_asked` which have answered."""
         self.killed: list[EngineConnector] = []
-        """The engines that the hub wanted to be killed, and of these, those in `local` were."""
+        """The engines that the hub has asked to kill."""
         self.local: set[str] = set()
+        """The uuids of the engines that `kill_engine` can kill."""
         self.to_reach: list[tuple[EngineConnector, str]] = []
         self.events: list[Event] = []
         self.stopped: list[str] = []

@@ -173,7 +173,7 @@ class TaskQueue:
             ok=status == "ok",
             aborted=status == "aborted",
             dependencies_met=metadata.dependencies_met,
-            ename="" if task.rules.retry_on is None else self._session.error_in(msg.frames)[0],
+            ename="" if task.rules.retry_on is None or status == "ok" else self._session.error_in(msg.frames)[0],
         )
         if final:
             if status != "aborted" and (engine := self._by_ident.get(ident)) is not None:

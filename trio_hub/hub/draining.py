@@ -56,8 +56,8 @@ class Drain:
         self.timer: Scope | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``by``, ``then`` and ``deadline`` as JSON values, for queries and for the next hub."""
-        return {"by": self.by, "then": self.then, "deadline": self.deadline}
+        """Return ``by``, ``deadline`` and ``then`` as JSON values, for queries and for the next hub."""
+        return {"by": self.by, "deadline": self.deadline, "then": self.then}
 
     def end(self) -> None:
         """Cancel the timer of the deadline."""

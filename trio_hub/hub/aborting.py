@@ -57,7 +57,7 @@ class Aborting:
         self._cancel_own = cancel_own
 
     def abort_for(self, header: Header, msg_ids: Sequence[str]) -> list[str]:
-        """Abort requests for a client, see `abort`. Its own tasks that run are interrupted if their rules say so."""
+        """Abort requests, see `abort`, and interrupt the client's own running tasks if their rules say so."""
         aborted = self.abort(msg_ids)
         if self._cancel_own is not None:
             self._cancel_own(msg_ids, header.session)

@@ -1,4 +1,4 @@
-"""What engines say of themselves: ids, which the hub gives, uuids, which engines choose, and what engines offer."""
+"""Ids, uuids and offers of engines: the hub gives the ids; engines choose their uuids, and say what they offer."""
 
 from __future__ import annotations
 

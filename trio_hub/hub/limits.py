@@ -1,4 +1,4 @@
-"""Limits on the run time of tasks (`TaskRules.max_runtime`). Each attempt has it all; waiting does not count."""
+"""Limits on the run time of tasks (`TaskRules.max_runtime`). Each attempt has the whole limit; waits do not count."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Lines:
             line.demand.close()
 
     def open_to(self, ident: bytes) -> list[Line]:
-        """Return the lines from which an engine may take, but for the lines that only its kind decides about."""
+        """Return the lines from which an engine may take tasks, without the lines in `Kind.wanted` of its kind."""
         lines = [self.anyone]
         if ident in self._by_engine:
             lines += self._by_engine[ident].values()

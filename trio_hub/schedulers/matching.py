@@ -327,7 +327,7 @@ class Matching:
         return worker.kind in demand.kinds and not (demand.runtime and self._leaves_too_soon(demand, worker))
 
     def somebody_meets(self, demand: Demand, refused: Set[bytes], targets: Set[bytes] | None) -> bool:
-        """Return whether an idle engine would meet a demand that is among the targets and has not refused the task."""
+        """Return whether an engine that is a target and has not refused the task meets a demand, at least when idle."""
         if targets is None:
             number = 0
             for kind in demand.kinds:

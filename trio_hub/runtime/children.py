@@ -117,9 +117,9 @@ class LocalEngines:
         place = next((place for place in self._places if place.engine is engine and place.pid is not None), None)
         if place is None or place.pid is None:
             return False
-        pid = place.pid if engine.pid is None else engine.pid
-        if pid != place.pid and not is_descendant(pid, of=place.pid):
-            pid = place.pid
+        pid = place.pid
+        if engine.pid is not None and is_descendant(engine.pid, of=place.pid):  # the place has its nanny
+            pid = engine.pid
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         return True

@@ -212,8 +212,7 @@ class Client:
             verbose: Whether to return msg_ids instead of numbers.
         """
         wanted: Any = list(targets) if isinstance(targets, (list, tuple)) else targets
-        content = await self._questions.query("queue_request", {"targets": wanted, "verbose": verbose})
-        return {key: value for key, value in content.items() if key != "status"}
+        return await self.query("queue_request", {"targets": wanted, "verbose": verbose})
 
     async def db_query(
         self, query: Mapping[str, Any] | None = None, keys: Sequence[str] | None = None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
-
-import trio
 
 from ..errors import RemoteError
 from ..wire.frames import Frames
 from .calls import Calls, PackedResult, value_of
-from .failing import FailingCalls
-from .hubconnection import HubConnection, Pending
+from .hubconnection import HubConnection
+from .mapping import mapped
 from .notifying import Engines, Notification, Targets
 from .packing import pack_call, pack_function
 from .questions import Questions
@@ -22,10 +19,6 @@ __all__ = ["Client"]
 
 T = TypeVar("T")
 
-LEAST_IN_FLIGHT = 16
-"""The least number of calls that `Client.map` keeps under way, however few engines there are."""
-AT_ONCE = 16
-"""The number of results that have arrived and that `Client.map` yields before other tasks have their turn."""
 CANCELLED_AT_A_TIME = 500
 """The maximum number of requests in one query that cancels requests."""
 DETAILS_AT_A_TIME = 100
@@ -165,7 +158,7 @@ class Client:
         **rules: Unpack[Rules],
     ) -> AsyncGenerator[T | RemoteError, None]: ...
 
-    async def map(
+    def map(
         self,
         function: Callable[..., T],
         /,
@@ -196,48 +189,16 @@ class Client:
             RemoteError: A call has failed. It is raised when the turn of the call has come.
             SerializationError: See `apply`.
         """
-        if in_flight is not None and in_flight < 1:
-            raise ValueError(f"in_flight is {in_flight}: it must be at least 1")
-        if max_fails is not None and max_fails < 1:
-            raise ValueError(f"max_fails is {max_fails}: it must be at least 1")
-        failing = None if max_fails is None else FailingCalls(max_fails)
-        packed, said = pack_function(function), sent_rules(rules)
-        limit = in_flight or max(LEAST_IN_FLIGHT, 4 * len(self._engines.uuids))
-        items = zip(*iterables, strict=False)
-        more = True
-        under_way: dict[str, Pending] = {}
-        taken = 0
-        ended, next_ended = trio.open_memory_channel[Pending](limit)
-        try:
-            while True:
-                while more and len(under_way) < limit:
-                    try:
-                        args = next(items)
-                    except StopIteration:
-                        more = False
-                        break
-                    pending = self._calls.start(pack_call(packed, args, {}), rules=said)
-                    if failing is not None:
-                        pending.on_end = failing.note if ordered else partial(_note_both, failing, ended)
-                    elif not ordered:
-                        pending.on_end = ended.send_nowait
-                    under_way[pending.msg_id] = pending
-                if not under_way:
-                    return
-                pending = next(iter(under_way.values())) if ordered else await next_ended.receive()
-                if pending.done and taken % AT_ONCE:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    if failing is not None:
-                        failing.check()
-                elif failing is not None:
-                    await failing.wait(pending)
-                else:
-                    await pending.wait()
-                taken += 1
-                del under_way[pending.msg_id]
-                yield value_of(pending.outcome()) if failing is None else _value_or_error(pending)
-        finally:
-            self._calls.withdraw(under_way.values())
+        return mapped(
+            self._calls,
+            self._engines,
+            function,
+            iterables,
+            in_flight=in_flight,
+            ordered=ordered,
+            max_fails=max_fails,
+            rules=rules,
+        )
 
     # Asking the hub
 
@@ -251,8 +212,7 @@ class Client:
             verbose: Whether to return msg_ids instead of numbers.
         """
         wanted: Any = list(targets) if isinstance(targets, (list, tuple)) else targets
-        content = await self._questions.query("queue_request", {"targets": wanted, "verbose": verbose})
-        return {key: value for key, value in content.items() if key != "status"}
+        return await self.query("queue_request", {"targets": wanted, "verbose": verbose})
 
     async def db_query(
         self, query: Mapping[str, Any] | None = None, keys: Sequence[str] | None = None
@@ -436,15 +396,3 @@ class Client:
         await self._questions.control("shutdown_request", {"restart": False}, uuids, repeatable=False)
         if hub:
             await self._questions.query("shutdown_request", {}, repeatable=False)
-
-
-def _note_both(failing: FailingCalls, ended: trio.MemorySendChannel[Pending], pending: Pending) -> None:
-    failing.note(pending)
-    ended.send_nowait(pending)
-
-
-def _value_or_error(pending: Pending) -> Any:
-    try:
-        return value_of(pending.outcome())
-    except RemoteError as error:
-        return error

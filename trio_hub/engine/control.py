@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..wire.frames import Frames
 from ..wire.messages import Message
 from .dispatch import Dispatcher
 from .jobs import Job, Jobs
-from .worker import kernel_info
+from .worker import kernel_info, signal_main_thread
 
 __all__ = ["Control"]
 
@@ -115,9 +114,7 @@ class Control:
             did = "interrupted"
         self._answer_control(message, {"status": "ok", "did": did})
         if did == "interrupted":
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGINT)
+            signal_main_thread(signal.SIGINT)
 
     def _usage(self, message: Message, content: dict[str, Any]) -> None:
         usage = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}

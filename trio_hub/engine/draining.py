@@ -153,18 +153,24 @@ class Draining:
                 if not await self._tell():
                     self._told = False
                     await trio.sleep(ASKS_AGAIN)
-            elif self._jobs.is_idle:
-                answer = await self._registrar.drain({"drain": False})
-                if answer is not None and not answer.get("draining", True) and self._told:
-                    if self._limit.deadline == math.inf:
-                        log.info("somebody has ended the drain of this engine, which works on")
-                        self._begun, self._limit, self._deadline = trio.Event(), trio.CancelScope(), math.inf
-                        self._is_final = False
-                        return
-                    self._told = False
-                elif answer is not None and not answer.get("pending", True):
-                    return
+            elif self._jobs.is_idle and await self._is_over():
+                return
             await trio.sleep(LOOKS_AGAIN)
+
+    async def _is_over(self) -> bool:
+        """Ask the hub about the drain. Return whether nothing is left to be done, or somebody has ended the drain."""
+        answer = await self._registrar.drain({"drain": False})
+        if answer is None:
+            return False
+        if answer.get("draining", True) or not self._told:
+            return not answer.get("pending", True)
+        if self._limit.deadline != math.inf:  # the engine must end soon, whatever the hub has been told
+            self._told = False
+            return False
+        log.info("somebody has ended the drain of this engine, which works on")
+        self._begun, self._limit, self._deadline = trio.Event(), trio.CancelScope(), math.inf
+        self._is_final = False
+        return True
 
     async def _tell(self) -> bool:
         """Tell the hub that the engine drains. Return whether the hub has understood."""

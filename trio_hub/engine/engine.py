@@ -102,12 +102,11 @@ class Engine:
             options,
             self._registrar,
             jobs,
-            hub_is_there=lambda: self._hub_is_there,
+            hub_is_there=lambda: self._link is not None and self._link.is_connected("registration"),
             hub_drains=lambda: self._hub_drains,
             stop=self.stop,
             stop_work=stop_work,
         )
-        self._hub_is_there = False
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
         self._subscribed = trio.Event()
@@ -289,7 +288,6 @@ class Engine:
 
     def _on_return(self, channel: str) -> None:
         if channel == "registration":
-            self._hub_is_there = True
             self.draining.tell_again()
         if channel == "registration" and self._link is not None and self._link.handshakes[channel] > 1:
             self._returns.note()
@@ -297,8 +295,6 @@ class Engine:
             self.dispatcher.release_output()
 
     def _on_loss(self, channel: str) -> None:
-        if channel == "registration":
-            self._hub_is_there = False
         # Without a subscription, the connection was never of use.
         if channel == "iopub" and self._subscribed.is_set():
             self.dispatcher.hold_output()
@@ -369,7 +365,7 @@ class Engine:
         link.close(0)
         await self._tunnels.close()
         unsent = link.unsent()
-        self._hub_is_there = self._hub_drains = False
+        self._hub_drains = False
         self.address, self._tunnels = address, self._tunnels_to(address)
         self._subscribed = trio.Event()
         session = session_for(address, self._uuid)

@@ -98,6 +98,10 @@ class Link:
         """Return whether a connection of a channel has ended, and none has been made since then."""
         return name in self._broken
 
+    def is_connected(self, name: str) -> bool:
+        """Return whether a channel has connected, and none of its connections has ended since then."""
+        return name in self.handshakes and name not in self._broken
+
     def connect(self, name: str, urls: list[str]) -> None:
         """Connect a channel to addresses to which it is not connected yet."""
         channel = self._channels[name]

@@ -30,7 +30,7 @@ from .logs import set_up_logs
 from .options import EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .turns import InterruptedTurn, ShellReader, Turn
-from .worker import Worker, catch_signals
+from .worker import Worker, catch_signals, signal_main_thread
 
 __all__ = ["run_engine"]
 
@@ -98,9 +98,7 @@ class _Sockets:
     def stop_work(self) -> None:
         """Stop the user code that runs in the main thread. For the thread of the sockets."""
         self.signals.at_once = True
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGTERM)
+        signal_main_thread(signal.SIGTERM)
 
 
 def _reason(signum: int) -> str:

@@ -22,7 +22,7 @@ from .output import Printed, Publication
 from .pickling import Pickling
 from .tracebacks import error_reply
 
-__all__ = ["Worker", "catch_signals", "kernel_info"]
+__all__ = ["Worker", "catch_signals", "kernel_info", "signal_main_thread"]
 
 log = get_logger("trio_hub.engine")
 
@@ -289,3 +289,10 @@ def catch_signals(worker: Worker, stop: Callable[[int], None], drain: Callable[[
     signal.signal(signal.SIGHUP, on_stop)
     for signum in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, on_drain)
+
+
+def signal_main_thread(signum: int) -> None:
+    """Send a signal to the main thread, so that it interrupts the system call in which user code may wait there."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signum)

@@ -110,16 +110,16 @@ class LocalEngines:
         self._places.meet(engine)
 
     def kill(self, engine: EngineConnector) -> bool:
-        """Kill the process of an engine at once. Return False if it is no local engine that runs.
+        """Kill the process of a local engine at once. Return False if the engine is not local, or has no process.
 
-        The supervisor then starts a new one.
+        The supervisor then starts a new engine.
         """
         place = next((place for place in self._places if place.engine is engine and place.pid is not None), None)
         if place is None or place.pid is None:
             return False
-        pid = place.pid if engine.pid is None else engine.pid
-        if pid != place.pid and not is_descendant(pid, of=place.pid):
-            pid = place.pid
+        pid = place.pid
+        if engine.pid is not None and is_descendant(engine.pid, of=place.pid):  # the process of the place is a nanny
+            pid = engine.pid
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         return True

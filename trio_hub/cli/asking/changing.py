@@ -197,7 +197,7 @@ def shutdown(where: Where, as_json: bool, some: tuple[str, ...], every: bool, hu
 
     if bool(some) + (every or hub) != 1:
         raise click.UsageError("give --engine ID, --engines or --hub")
-    targets = [int(engine) if engine.isdecimal() else engine for engine in some] or None
+    targets = list(map(options.engine_name, some)) or None
 
     async def there(client: Client) -> int:
         return len(client.engines)

@@ -159,7 +159,7 @@ def show_engines(rows: list[dict[str, Any]]) -> None:
 
     from ...schedulers.explaining import said
 
-    # The column that any engine has something for, and the text of each engine.
+    # The texts of all engines, by column. A column in which every engine has "-" is left out.
     further = {
         "DRAINED": [_drained(row["drain"]) for row in rows],
         "LEAVES": [clock(row["leaves"]) for row in rows],

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from ...config import profile_directory
 from ...config.rules import check_duration
 
-__all__ = ["Where", "asks_hub", "duration", "example", "moment", "query"]
+__all__ = ["Where", "asks_hub", "duration", "engine_name", "example", "moment", "query"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,11 @@ def duration(value: str | float) -> float:
     if seconds is None:
         raise click.BadParameter(f"{value!r} is not a duration: give seconds, or a number with s, m, h, d or w, as 30d")
     return seconds
+
+
+def engine_name(text: str) -> int | str:
+    """Return the id in a text, as a number; any other text unchanged, as a uuid."""
+    return int(text) if text.isdecimal() else text
 
 
 def moment(value: str) -> datetime:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...schedulers.explaining import said
-from .options import Where, asks_hub, example
+from .options import Where, asks_hub, engine_name, example
 from .output import columns, console, one_line, print_json
 from .policies import pairs
 from .records import rule_lines
@@ -76,8 +76,7 @@ def tag(where: Where, as_json: bool, engine: str, tags: tuple[str, ...], remove:
     """
     from .session import ask, ask_trio_hub
 
-    content: dict[str, Any] = {"tags": pairs(tags), "remove": list(remove)}
-    content["engine"] = int(engine) if engine.isdecimal() else engine
+    content = {"engine": engine_name(engine), "tags": pairs(tags), "remove": list(remove)}
 
     async def question(client: Client) -> dict[str, Any]:
         return await ask_trio_hub(client, "tag_request", content)

@@ -102,7 +102,7 @@ def drain(
         raise click.UsageError("give either ENGINEs or --host")
     if undrain and (then or deadline is not None):
         raise click.UsageError("--undrain goes with neither --then nor --deadline")
-    targets = None if host is not None else [int(engine) if engine.isdecimal() else engine for engine in engines]
+    targets = None if host is not None else list(map(options.engine_name, engines))
 
     async def question(client: Client) -> dict[str, str]:
         if undrain:

@@ -95,8 +95,8 @@ def page(found: Found, machine: Mapping[str, str]) -> str:
     return "\n".join(
         [
             "# End to end\n",
-            "This page shows how fast clusters are for their users, and how fast other systems are. Each cluster and each",
-            "system has two workers on one machine, and runs calls that do nothing.",
+            "This page shows how fast clusters are for their users, and how fast other systems are. Each of",
+            "these clusters and systems has two workers on one machine, and runs calls that do nothing.",
             "This page was written by `python -m benchmarks.end_to_end --write PAGE.md`.\n",
             f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
             "In brackets: the smallest and the largest value.",

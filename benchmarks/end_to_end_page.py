@@ -95,12 +95,12 @@ def page(found: Found, machine: Mapping[str, str]) -> str:
     return "\n".join(
         [
             "# End to end\n",
-            "The speed of a cluster as its users see it, and of other systems: two workers on one machine, and calls",
-            "that do nothing.",
+            "This page shows how fast clusters are for their users, and how fast other systems are. Each of",
+            "these clusters and systems has two workers on one machine, and runs calls that do nothing.",
             "This page was written by `python -m benchmarks.end_to_end --write PAGE.md`.\n",
             f"Medians of {rounds} round{'s' * (rounds != 1)}, in which all contenders take turns.",
             "In brackets: the smallest and the largest value.",
-            "Memory and processes are those of the cluster, without the client's process. (Dask's scheduler and the",
+            "The memory and the number of processes do not include the client's process. (Dask's scheduler and the",
             "manager of a ProcessPoolExecutor are in the client's process.)\n",
             table(("", *(title for title, _ in FIGURES.values())), rows),
             "Ratios of medians:\n",

@@ -146,7 +146,7 @@ ACTIONS: Mapping[str, Action] = {
 
 
 NOTED_BY_EVENTS = frozenset(("cancel", "drain", "undrain"))
-"""The actions whose effects are events of the hub, with the name of the person, so that the journal has them anyhow."""
+"""The actions that the hub tells in events with the name of the person. The journal notes these events."""
 
 
 def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bool) -> Route:

@@ -81,7 +81,7 @@ async def abort_found(hub: RunningHub, search: Search) -> dict[str, Any]:
 async def cancel_found(hub: RunningHub, search: Search, *, by: str, grace: float | None) -> dict[str, list[str]]:
     """Cancel the matching requests that are not answered yet, for `by`. Raises `StoreError`.
 
-    The answer is as of `by_what`. With no `grace`, each request has the grace that its rules say.
+    Return what `by_what` returns. If `grace` is None, each request has the grace of its own rules.
     """
     done: dict[str, str] = {}
     async with aclosing(_matching(search, _unfinished(hub))) as parts:

@@ -71,7 +71,7 @@ def _rules(hub: RunningHub, msg_id: str, metadata: Any, *, assigned: bool) -> di
         hub: the hub.
         msg_id: the task.
         metadata: the metadata in its record.
-        assigned: whether an engine has had it.
+        assigned: whether an engine has had the task.
     """
     if msg_id in hub.core.tasks.scheduler.tasks:
         found = hub.explain(msg_id)

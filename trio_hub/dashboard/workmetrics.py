@@ -13,7 +13,7 @@ __all__ = ["WORK_METRICS"]
 MAX_NAMED = 50
 """The maximum number of priorities, needs or amounts with values of their own. Clients choose them."""
 OTHER = "(other)"
-"""The name under which all further ones are counted."""
+"""The name under which all other priorities, needs or amounts are counted together."""
 
 
 def _limited(counts: Mapping[str, float]) -> dict[str, float]:
@@ -53,7 +53,7 @@ WORK_METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_tasks_queued_by_priority",
         "gauge",
-        "Queued tasks now, by priority. Of more than 50 priorities, the ones with the fewest tasks are (other).",
+        "Queued tasks now, by priority. With more than 50 priorities, those with the fewest tasks count as (other).",
         ("priority",),
         each(_by_priority),
     ),

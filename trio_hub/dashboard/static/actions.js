@@ -8,9 +8,9 @@ const LISTED = 8;
 /**
  * Ask, act, and show the outcome, in one dialog.
  *
- * `text` is a list of paragraphs or elements, also with fields that `act` reads; `verb` is the text of the button, or null if there is nothing to do; `act`
- * does the action, and `outcome(result)` describes its result. Returns the result of `act`, or null if the action was
- * not done.
+ * `text` is a list of paragraphs and elements; the elements may have fields, which `act` reads. `verb` is the text of
+ * the button, or null if there is nothing to do; `act` does the action, and `outcome(result)` describes its result.
+ * Returns the result of `act`, or null if the action was not done.
  */
 export function confirmed({ title, text, verb, act = null, outcome = null }) {
   return new Promise((resolve) => {

@@ -20,7 +20,7 @@ function timeField(id, title, placeholder, hint) {
 }
 
 const graceField = () =>
-  timeField("grace", "Grace", "10s", "The time that a task has to end. Without it, as the task’s rules say, else 10 s.");
+  timeField("grace", "Grace", "10s", "The time that a task has to end. If this field is empty: the grace in the task’s rules, or 10 s.");
 
 const WHAT_A_CANCEL_DOES =
   "Tasks that wait are withdrawn. Tasks that run are interrupted; if a task has not ended when the grace is over, its " +
@@ -69,13 +69,13 @@ export function drain(hub, engines) {
     "deadline",
     "Deadline",
     "10m",
-    "Tasks that still run then are interrupted, and run on other engines. Without it, they may run for ever.",
+    "Tasks that still run then are interrupted, and run on other engines. If this field is empty, they may run for ever.",
   );
   const shutdown = h("input", { type: "checkbox", id: "then-shutdown" });
   return confirmed({
     title: `Drain ${named(engines)}?`,
     text: [
-      "A drained engine gets no new tasks. What it runs ends, and it still answers direct requests.",
+      "A drained engine gets no new tasks. Its running tasks go on, and it still answers direct requests.",
       field,
       h("p", {}, shutdown, " ", h("label", { for: "then-shutdown" }, "Then shut down, when an engine is idle")),
     ],
@@ -90,7 +90,7 @@ export function drain(hub, engines) {
 export const undrain = (hub, engines) =>
   confirmed({
     title: `Undrain ${named(engines)}?`,
-    text: ["The engines get tasks again. An engine that was told to end already ends nevertheless."],
+    text: ["The engines get tasks again. An engine that was already told to end still ends."],
     verb: `Undrain ${named(engines)}`,
     act: () => hub.act("undrain", { uuids: uuids(engines) }),
     outcome: ({ undrained }) => `${plural(undrained.length, "engine gets", "engines get")} tasks again.`,

@@ -18,7 +18,7 @@ import {
 } from "./format.js";
 import { poll } from "./hub.js";
 import { startEngines } from "./nextsteps.js";
-import { Table, fillLink, fillState } from "./table.js";
+import { Table, fillCut, fillLink, fillState } from "./table.js";
 
 const PERIOD = 2; // seconds
 const FUNNEL = [
@@ -62,7 +62,7 @@ export function engines({ hub, parameters, signal }) {
         title: "Drained",
         optional: true,
         sort: (row) => row.drain?.by ?? null,
-        fill: (cell, row) => fillCut(cell, drainLine(row.drain, now)),
+        fill: (cell, row) => fillCut(cell, drainLine(row.drain, now) || NOTHING),
       },
       { id: "host", title: "Host", optional: true, sort: (row) => row.host, text: (row) => row.host ?? NOTHING },
       {
@@ -129,7 +129,7 @@ export function engines({ hub, parameters, signal }) {
         narrow: false,
         optional: true,
         sort: (row) => offered(row.offers) || null,
-        fill: (cell, row) => fillCut(cell, offered(row.offers)),
+        fill: (cell, row) => fillCut(cell, offered(row.offers) || NOTHING),
       },
       { id: "error", title: "Last error", sort: (row) => row.last_error?.t, fill: fillError },
     ],
@@ -258,12 +258,6 @@ function fillRunning(cell, { running }) {
       running.msg_id,
     );
   else cell.replaceChildren();
-}
-
-/** Show a text that may be cut off, and the whole text when the pointer is on it. */
-function fillCut(cell, text) {
-  setText(cell, text || NOTHING);
-  setAttribute(cell, "title", text || null);
 }
 
 function fillError(cell, { last_error: error }) {

@@ -169,6 +169,12 @@ export function fillLink(cell, href, text, title = null) {
   setText(link, text);
 }
 
+/** Show a text that may be cut off, and the whole text when the pointer is on it. */
+export function fillCut(cell, text) {
+  setText(cell, text);
+  setAttribute(cell, "title", text.length > 20 ? text : null);
+}
+
 /** Show a state in a cell, by a word and by a mark with a shape of its own, so that colour is not needed. */
 export function fillState(cell, state) {
   const mark = cell.firstElementChild ?? cell.appendChild(h("span"));

@@ -8,7 +8,7 @@ import { poll } from "./hub.js";
 import { submitTasks } from "./nextsteps.js";
 import { policies } from "./policies.js";
 import { progress } from "./progress.js";
-import { Table, fillLink, fillState } from "./table.js";
+import { Table, fillCut, fillLink, fillState } from "./table.js";
 
 const PERIOD = 3; // seconds
 const PAGE = 100;
@@ -277,12 +277,6 @@ function took({ state, started, completed }, now) {
   if (started === null) return NOTHING;
   if (completed !== null) return seconds(completed - started);
   return state === "running" ? elapsed(now - started) : NOTHING;
-}
-
-/** Show a text that may be cut off, and the whole text when the pointer is on it. */
-function fillCut(cell, text) {
-  setText(cell, text);
-  setAttribute(cell, "title", text.length > 20 ? text : null);
 }
 
 function fillEngine(cell, { engine_id: id, engine_uuid: uuid }) {

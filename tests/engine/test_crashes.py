@@ -135,6 +135,27 @@ async def test_code_that_forks(tmp_path: Path) -> None:
         assert await client.apply(os.getpid) == await engine.child(), "there is one engine"
 
 
+def forks_and_terminates_at_once() -> set[int]:
+    import os
+    import signal
+    import time
+
+    ends = set()
+    for _ in range(100):
+        pid = os.fork()
+        if not pid:
+            time.sleep(600)
+        os.kill(pid, signal.SIGTERM)
+        ends.add(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    return ends
+
+
+async def test_a_signal_that_comes_while_python_forks_is_not_lost(tmp_path: Path) -> None:
+    """The end of a pool of processes waits for the end of each of them."""
+    async with cluster(tmp_path) as (_, client, _):
+        assert await client.apply(forks_and_terminates_at_once) == {-signal.SIGTERM}
+
+
 def replaces_handlers() -> None:
     import signal
 

@@ -262,8 +262,9 @@ def kernel_info() -> dict[str, Any]:
 def catch_signals(worker: Worker, stop: Callable[[int], None], drain: Callable[[int], bool]) -> None:
     """Set the engine's signal handlers.
 
-    A process that user code has forked inherits them. There, the signals that end an engine do what they do without a
-    handler: the forked process has no thread of the sockets that could drain or end it.
+    In a process that user code has forked, the signals that end an engine do what they do without a handler: the forked
+    process has no thread of the sockets that could drain or end it. These signals wait while Python forks, since Python
+    forgets the signals that its handlers have noted when a forked process begins.
 
     Args:
         worker: runs user code.
@@ -271,24 +272,34 @@ def catch_signals(worker: Worker, stop: Callable[[int], None], drain: Callable[[
         drain: drains the engine. It is called for SIGTERM and SIGUSR1. If it returns False, the engine ends as after
             SIGHUP.
     """
-    engine = os.getpid()
 
     def on_stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != engine:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
         stop(signum)
         worker.stop()
 
     def on_drain(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != engine or not drain(signum):
+        if not drain(signum):
             on_stop(signum, frame)
 
     signal.signal(signal.SIGINT, worker.interrupt)
-    signal.signal(signal.SIGHUP, on_stop)
-    for signum in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, on_drain)
+    handlers = {signal.SIGHUP: on_stop, signal.SIGTERM: on_drain, signal.SIGUSR1: on_drain}
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    masks = threading.local()  # of each thread that forks
+
+    def before_fork() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+
+    def after_fork() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def in_forked_process() -> None:
+        for signum, handler in handlers.items():
+            if signal.getsignal(signum) is handler:  # user code may have set others
+                signal.signal(signum, signal.SIG_DFL)
+        after_fork()
+
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=in_forked_process)
 
 
 def signal_main_thread(signum: int) -> None:

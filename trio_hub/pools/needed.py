@@ -75,13 +75,15 @@ def needed_by(settings: PoolSettings, demand: Demand, supply: Supply, now: float
     window, horizon = window_of(settings, memory), horizon_of(settings, memory)
     staying = [engine for engine in supply.engines if engine.stays]
     busy = sum(1 for engine in staying if not engine.is_idle)
-    leaving = sum(1 for engine in supply.engines if not engine.stays and not engine.is_idle)
+    leaving = 0
+    if len(staying) < len(supply.engines):
+        leaving = sum(1 for engine in supply.engines if not engine.stays and not engine.is_idle)
     coming = sum(block.coming(now, settings.startup_timeout) for block in supply.blocks)
     tasks = sum(queued.tasks for queued in demand)
     in_horizon = _engines(demand, horizon, busy)
     missing = 0
     # Tasks that may run for long need engines that will be there for long. The tasks that are hardest to serve decide.
-    for limit in sorted({0.0, *(rounded_up(queued.max_runtime) for queued in demand)}):
+    for limit in sorted({0.0, *(rounded_up(queued.max_runtime) for queued in demand)}) if tasks else ():
         strict = tuple(queued for queued in demand if rounded_up(queued.max_runtime) >= limit)
         in_window = _engines(strict, window, busy)
         available = coming + sum(engine.available(now, window) for engine in staying if engine.ends - now >= limit)

@@ -307,6 +307,8 @@ def _released(
     later decision. A client may still address a retiring engine directly; then its block is kept for as long as any
     other.
     """
+    if not any(engine.retiring for engine in supply.engines):
+        return []
     engines: defaultdict[str, list[Engine]] = defaultdict(list)
     for engine in supply.engines:
         engines[engine.block].append(engine)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from trio_hub.pools.demand import UNKNOWN_RUNTIME, RunTimes
+from trio_hub.pools.demand import RunTimes
 
 
 def test_nothing_is_expected_of_an_unknown_label() -> None:
     times = RunTimes()
     assert times.expected("fit") is None
     assert times.expected("fit", longest_running=10.0) is None
-    assert times.remaining("fit", 0.0) == UNKNOWN_RUNTIME
+    assert times.remaining("fit", 50.0) == math.inf
 
 
 def test_a_task_that_has_been_running_for_long_tells_of_the_others() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trio_hub.pools.demand import Queued
+from trio_hub.pools.demand import Queued, RunTimes
 from trio_hub.pools.memory import PoolMemory
 from trio_hub.pools.sizing import decide
 from trio_hub.pools.supply import Block, BlockState, Supply
@@ -108,6 +108,12 @@ def test_no_engine_is_asked_for_that_would_come_too_late() -> None:
     decision = decide(pool(), queued(20, 0.5), there(busy), 0.0, SEASONED)
     assert (decision.submit, decision.grow.word) == (0, "enough")
     assert decide(pool(), queued(20, 600.0), there(busy), 0.0, SEASONED).submit == 4
+
+
+def test_tasks_of_unknown_run_time_do_not_count_as_ending_soon() -> None:
+    slow = replace(SEASONED, wait=300.0)
+    busy = engines(4, idle_since=None, busy_for=RunTimes().remaining("new", 30.0))
+    assert decide(pool(), queued(3, None), there(busy), 0.0, slow).submit == 3
 
 
 def test_engines_that_are_busy_for_long_do_not_count() -> None:
@@ -215,6 +221,18 @@ def test_a_block_is_kept_whose_retiring_engine_was_addressed_directly() -> None:
     supply = there(engines(1, retiring=True, draining=True, addressed=95.0))
     assert decide(pool(), (), supply, 100.0, SEASONED).cancel == ()
     assert len(decide(pool(), (), supply, 103.0, SEASONED).cancel) == 1
+
+
+def test_a_block_is_kept_whose_retiring_engine_still_has_a_task() -> None:
+    retiring = engines(1, retiring=True, draining=True, idle_since=None)
+    assert decide(pool(), (), there(retiring), 100.0, SEASONED).cancel == ()
+
+
+def test_a_pool_does_not_grow_and_shrink_in_one_decision() -> None:
+    settings = pool(time_limit=7200.0)
+    demand = queued(1, 10.0, max_runtime=3600.0)
+    decision = decide(settings, demand, there(engines(1, ends=1000.0)), 100.0, SEASONED)
+    assert (decision.submit, decision.drain, decision.shrink.word) == (1, (), "in_use")
 
 
 def test_a_block_is_cancelled_only_when_all_its_engines_are_drained() -> None:

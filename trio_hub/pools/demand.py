@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from ..schedulers.rules import Needs
 
-__all__ = ["UNKNOWN_RUNTIME", "Demand", "Queued", "RunTimes"]
+__all__ = ["LONG_RUNTIME", "Demand", "Queued", "RunTimes"]
 
-UNKNOWN_RUNTIME = 60.0
-"""Seconds. The run time that is assumed for tasks of which nothing is known: long enough to be worth an engine."""
+LONG_RUNTIME = 60.0
+"""Seconds. A task that runs for so long is worth an engine of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Queued:
     - ``tasks``: their number;
     - ``needs``: what each of them needs of an engine;
     - ``priority``: their priority. Those with a higher priority are given a pool first;
-    - ``runtime``: the expected seconds of each task, see `RunTimes.expected`; None if nothing is known;
+    - ``runtime``: the expected seconds of each task, see `RunTimes.expected`; None if nothing is known. Then each
+      task is taken to be long;
     - ``max_runtime``: the seconds for which each task may run by its rules; 0: no limit.
     """
 
@@ -71,12 +73,15 @@ class RunTimes:
         if label in self._labels:
             self._labels.move_to_end(label)
             return self._labels[label][0]
-        return longest_running if longest_running >= UNKNOWN_RUNTIME else None
+        return longest_running if longest_running >= LONG_RUNTIME else None
 
     def remaining(self, label: str, elapsed: float) -> float:
         """Return the expected seconds until a task ends that has been running for ``elapsed`` seconds.
 
-        A task that has run for longer than expected presumably runs for half as long again.
+        A task that has run for longer than expected presumably runs for half as long again. If nothing is known of the
+        label, nobody can count on an end: then the answer is infinite.
         """
-        expected = self._labels[label][0] if label in self._labels else UNKNOWN_RUNTIME
+        if label not in self._labels:
+            return math.inf
+        expected = self._labels[label][0]
         return max(expected - elapsed, elapsed / 2)

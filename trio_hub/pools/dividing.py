@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..schedulers.matching import lacking
-from .demand import UNKNOWN_RUNTIME, Demand, Queued
+from .demand import LONG_RUNTIME, Demand, Queued
 from .memory import PoolMemory
 from .needed import window_of
 from .settings import PoolSettings
@@ -60,7 +60,7 @@ def decide_all(pools: Sequence[Pool], demand: Demand, now: float, others: Sequen
     """
     ordered = sorted(pools, key=lambda pool: pool.settings.cost)
     rooms = [_Room(pool, now) for pool in ordered]
-    strangers = [(engine, engine.available(now, UNKNOWN_RUNTIME)) for engine in others]
+    strangers = [(engine, engine.available(now, LONG_RUNTIME)) for engine in others]
     unmet = []
     for queued in sorted(demand, key=lambda queued: -queued.priority):
         left, strangers, served = _served_by_others(queued, strangers)
@@ -88,7 +88,7 @@ def _served_by_others(
     queued: Queued, strangers: list[tuple[Engine, float]]
 ) -> tuple[Queued, list[tuple[Engine, float]], bool]:
     """Return what engines of no pool leave of queued tasks, what is left of these engines, and whether any fits."""
-    load = _load(queued, UNKNOWN_RUNTIME)
+    load = _load(queued, LONG_RUNTIME)
     work = queued.tasks * load
     left, fits = [], False
     for engine, available in strangers:
@@ -103,8 +103,7 @@ def _served_by_others(
 
 def _load(queued: Queued, window: float) -> float:
     """Return the part of an engine that one of these tasks takes up for a window of so many seconds."""
-    runtime = UNKNOWN_RUNTIME if queued.runtime is None else queued.runtime
-    return min(max(runtime, 1e-6) / window, 1.0)
+    return 1.0 if queued.runtime is None else min(max(queued.runtime, 1e-6) / window, 1.0)
 
 
 def _tasks(work: float, load: float) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..schedulers.matching import rounded_up
-from .demand import UNKNOWN_RUNTIME, Demand
+from .demand import Demand
 from .memory import PoolMemory
 from .settings import PoolSettings
 from .supply import Supply
@@ -100,5 +100,5 @@ def needed_by(settings: PoolSettings, demand: Demand, supply: Supply, now: float
 def _engines(demand: Demand, seconds: float, busy: int) -> float:
     """Return the number of engines that these tasks fill for so many seconds; no more than there are tasks."""
     known = sum(one.tasks * min(1.0, one.runtime / seconds) for one in demand if one.runtime is not None)
-    unknown = sum(one.tasks for one in demand if one.runtime is None) * min(1.0, UNKNOWN_RUNTIME / seconds)
+    unknown = sum(one.tasks for one in demand if one.runtime is None)
     return known + min(unknown, max(EXPLORED, 2 * busy))

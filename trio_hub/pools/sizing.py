@@ -233,8 +233,9 @@ def _shrinkage(
         text = f"has needed {kept:,} engines within the last {settings.idle_timeout:g} s (idle_timeout)"
         return (), Reason("in_use", text)
     blocks: defaultdict[str, list[Engine]] = defaultdict(list)
+    with_idle = {engine.block for engine in supply.engines if engine.is_idle and not engine.retiring} - gone
     for engine in supply.engines:
-        if engine.block not in gone:
+        if engine.block in with_idle:
             blocks[engine.block].append(engine)
     drained: list[bytes] = []
     pinned = partial = 0
@@ -254,10 +255,8 @@ def _shrinkage(
     if surplus <= 0:
         return (), Reason("draining", "has engines that are drained, and others of their blocks still have work")
     if pinned:
-        text = (
-            f"has {pinned} blocks with engines that a client has addressed directly within {settings.idle_timeout:g} s"
-        )
-        return (), Reason("direct", f"{text}, and whose namespaces may matter (stateless)")
+        text = f"has {pinned:,} blocks with engines that a client addresses directly, or has addressed within"
+        return (), Reason("direct", f"{text} {settings.idle_timeout:g} s (idle_timeout, stateless)")
     if partial:
         return (), Reason(
             "rest_of_block", f"does not need {surplus:,} of its engines, but has no whole block to give back"

@@ -75,6 +75,7 @@ def main() -> None:
             "least_engine_hours": round(best.engine_hours, 2),
             "least_blocks": best.blocks,
             "ratio_to_least": round(result.engine_hours / best.engine_hours, 3),
+            "ratio_to_placed": round(result.engine_hours / result.placed_hours, 3),
             "ratio_to_work": round(result.engine_hours / result.work_hours, 3),
             "seconds": round(perf_counter() - begin, 1),
         }

@@ -44,6 +44,10 @@ class Job:
     started: float | None = None
     nodes: list[Node] = field(default_factory=list)
     tasks: int = 0
+    first: float = math.inf
+    """When the first of its tasks started."""
+    last: float = -math.inf
+    """When the last of its tasks ended."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +73,8 @@ class Result:
     """What a controller has made of a load.
 
     - ``engine_hours``: engines, times the hours from the start of their blocks to the end;
+    - ``placed_hours``: what the same blocks would have taken if each had started just in time for its first task, and
+      had ended with its last one: tasks cannot move, so that a long one keeps the whole block;
     - ``work_hours``: the hours for which engines ran tasks;
     - ``mean_wait``, ``wait_99``: the mean and the 99th percentile of the seconds for which tasks were queued;
     - ``blocks``: the number of blocks that were started;
@@ -79,6 +85,7 @@ class Result:
     """
 
     engine_hours: float
+    placed_hours: float
     work_hours: float
     mean_wait: float
     wait_99: float
@@ -104,7 +111,7 @@ class Cluster:
         self.jobs: dict[str, Job] = {}
         self.engines_per_block = engines_per_block
         self.events: list[tuple[float, int, str, object]] = []
-        self.engine_seconds = 0.0
+        self.engine_seconds = self.placed_seconds = 0.0
         self.blocks = self.wasted = self.largest = 0
         self.asked_at: list[float] = []
         self.released_at: list[float] = []
@@ -140,7 +147,10 @@ class Cluster:
             self._idle.pop(node.ident, None)
         if job.started is not None:
             self.engine_seconds += (self.now - job.started) * job.engines
-            self.wasted += not job.tasks
+            if job.tasks:
+                self.placed_seconds += (job.last - job.first + self._system.startup) * job.engines
+            else:
+                self.wasted += 1
             self.released_at.append(self.now)
 
     # What happens by itself
@@ -179,12 +189,13 @@ class Cluster:
             self.running_since.setdefault(task.label, self.now)
             node.task, node.idle_since = task, None
             node.job.tasks += 1
+            node.job.first = min(node.job.first, self.now)
             self.at(self.now + task.runtime, "end", node)
 
     def _ended(self, node: Node) -> None:
         assert node.task is not None
         self.run_times.note(node.task.label, node.task.runtime)
-        node.task, node.idle_since = None, self.now
+        node.task, node.idle_since, node.job.last = None, self.now, self.now
         if not node.retiring:
             self._idle[node.ident] = node
 
@@ -236,6 +247,7 @@ def simulate(
     assert waits[0] >= 0, "a task was not run"
     return Result(
         engine_hours=cluster.engine_seconds / 3600,
+        placed_hours=cluster.placed_seconds / 3600,
         work_hours=sum(task.runtime for task in tasks) / 3600,
         mean_wait=sum(waits) / len(waits),
         wait_99=waits[int(len(waits) * 0.99)],

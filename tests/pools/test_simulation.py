@@ -30,6 +30,7 @@ def test_a_day_costs_at_most_a_quarter_more_than_the_least_possible_for_the_same
     result = run(tasks, controller())
     best = least(tasks, SYSTEM.startup)
     assert result.engine_hours <= 1.25 * best.engine_hours
+    assert best.engine_hours <= result.placed_hours <= result.engine_hours
     assert result.overshoot <= 0
     # Dask waits for less before it gives engines back. That costs less, but it starts many more.
     tasks = days(Random(1), 1, 0.15)

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=1.0, help="how large campaigns are (1: thousands of tasks)")
     parser.add_argument("--max", type=int, default=3000, help="engines, at most")
     parser.add_argument("--engines-per-block", type=int, default=16, help="of a second pair of runs; the first has 1")
-    parser.add_argument("--idle-timeout", type=float, default=60.0)
+    parser.add_argument("--idle-timeout", type=float, default=30.0)
     parser.add_argument("--wait", type=float, default=20.0, help="median seconds in the queue of the batch system")
     parser.add_argument("--startup", type=float, default=10.0, help="seconds from a block's start to its engines")
     parser.add_argument("--tick", type=float, default=1.0, help="seconds between two decisions, at least")

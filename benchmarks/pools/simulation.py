@@ -209,7 +209,7 @@ def simulate(
     most: int,
     seed: int,
     tick: float = 1.0,
-    idle_timeout: float = 60.0,
+    idle_timeout: float = 30.0,
 ) -> Result:
     """Run a load, and return what it took.
 

@@ -158,6 +158,28 @@ def test_retiring_engines_are_taken_back_before_others_are_asked_for() -> None:
     assert (len(decision.undrain), decision.submit, decision.cancel) == (3, 1, ())
 
 
+def test_retiring_engines_are_taken_back_for_tasks_that_would_not_wait_for_long() -> None:
+    busy = engines(4, idle_since=None, busy_for=0.1)
+    retiring = engines(1, "r", retiring=True, draining=True)
+    decision = decide(pool(), queued(20, 0.5), there(busy, retiring), 0.0, SEASONED)
+    assert (decision.undrain, decision.submit) == ((b"r0",), 0)
+
+
+def test_the_pool_grows_if_the_queue_does_not_end_when_it_should() -> None:
+    supply = there(engines(4, idle_since=None, busy_for=0.1))
+    known = frozenset(block.ident for block in supply.blocks)
+    memory, submits = replace(SEASONED, measured=(known, known)), []
+    for now in range(10):
+        decision = decide(pool(), queued(20, 0.5), supply, float(now), memory)
+        memory = decision.memory
+        submits.append(decision.submit)
+    # The queue should have been empty when a block could have come, after 2 s, and have had 5 s of work.
+    assert submits == [0] * 7 + [1] * 3
+    few = decide(pool(parallelism=0.1), queued(20, 0.5), supply, 9.0, memory)
+    assert (few.submit, few.needed.missing) == (0, 0)
+    assert decide(pool(), (), supply, 10.0, memory).memory.queued_since is None
+
+
 def test_an_engine_that_somebody_else_has_drained_is_not_taken_back() -> None:
     decision = decide(pool(), queued(1), there(engines(1, draining=True)), 0.0, SEASONED)
     assert (decision.undrain, decision.submit) == ((), 1)

@@ -16,7 +16,7 @@ MAX_PAUSE = 600.0
 STEADY = 30.0
 """Seconds. A block whose engines are there for this long has not failed."""
 STEPS = 8
-"""The number of steps in which ``idle_timeout`` is divided to remember how many engines were needed."""
+"""The number of steps into which the time is divided for which a pool remembers how many engines were needed."""
 WEIGHT = 0.3
 """The weight of the newest block in the averages of how long blocks take."""
 
@@ -27,6 +27,7 @@ class PoolMemory:
 
     - ``began``: when the first decision was made; None before it;
     - ``peaks``: the largest numbers of engines that were needed, each with the time at which its step began;
+    - ``queued_since``: since when tasks are queued without a break; None if none are;
     - ``failures``: the number of blocks that have failed in a row;
     - ``failed``: when the last of them failed;
     - ``words``: the reason of the last failure, in the batch system's own words;
@@ -38,6 +39,7 @@ class PoolMemory:
 
     began: float | None = None
     peaks: tuple[tuple[float, float], ...] = ()
+    queued_since: float | None = None
     failures: int = 0
     failed: float = -math.inf
     words: str = ""
@@ -80,14 +82,15 @@ class PoolMemory:
         """
         return max((peak for start, peak in self.peaks if now - start < seconds + width), default=0.0)
 
-    def observed(self, settings: PoolSettings, supply: Supply, needed: float, now: float) -> PoolMemory:
+    def observed(self, supply: Supply, needed: float, queued: int, now: float, seconds: float) -> PoolMemory:
         """Return what is remembered after a look at the pool.
 
         Args:
-            settings: the settings of the pool.
             supply: what the pool has.
             needed: the number of engines that are needed now.
+            queued: the number of queued tasks.
             now: the time.
+            seconds: for how long to remember how many engines were needed.
         """
         began = now if self.began is None else self.began
         failures = self.failures
@@ -97,7 +100,8 @@ class PoolMemory:
         return replace(
             self,
             began=began,
-            peaks=self._peaks(settings, needed, now),
+            peaks=self._peaks(needed, now, seconds),
+            queued_since=(now if self.queued_since is None else self.queued_since) if queued else None,
             failures=failures,
             words=self.words if failures else "",
             wait=wait,
@@ -113,9 +117,9 @@ class PoolMemory:
             and now - block.started >= STEADY
         )
 
-    def _peaks(self, settings: PoolSettings, needed: float, now: float) -> tuple[tuple[float, float], ...]:
-        width = settings.idle_timeout / STEPS
-        kept = tuple(one for one in self.peaks if now - one[0] < settings.idle_timeout + width)
+    def _peaks(self, needed: float, now: float, seconds: float) -> tuple[tuple[float, float], ...]:
+        width = seconds / STEPS
+        kept = tuple(one for one in self.peaks if now - one[0] < seconds + width)
         if kept and now - kept[-1][0] < width:
             start, peak = kept[-1]
             return (*kept[:-1], (start, max(peak, needed)))

@@ -11,7 +11,7 @@ from .memory import PoolMemory
 from .settings import PoolSettings
 from .supply import Supply
 
-__all__ = ["Needed", "horizon_of", "needed_by", "window_of"]
+__all__ = ["Needed", "horizon_of", "memory_of", "needed_by", "window_of"]
 
 MIN_HORIZON, MAX_HORIZON = 2.0, 60.0
 """Seconds. The least and the most work for which an engine is worth starting."""
@@ -21,6 +21,8 @@ PRESUMED_WAIT, PRESUMED_STARTUP = 30.0, 2.0
 """Seconds. How long the first block of a pool presumably waits in the batch system's queue, and then starts up."""
 EXPLORED = 32
 """The number of engines that tasks of unknown run time may have before any of them has ended."""
+STEP = 0.1
+"""The part by which a pool grows if tasks were always queued, although its engines should have run them all by now."""
 TOLERANCE = 1e-6
 
 
@@ -46,12 +48,21 @@ def window_of(settings: PoolSettings, memory: PoolMemory) -> float:
     return min(wait + startup, MAX_DELAY) + horizon_of(settings, memory)
 
 
+def memory_of(settings: PoolSettings, memory: PoolMemory) -> float:
+    """Return the seconds for which a pool under load remembers how many engines were needed.
+
+    It is not less than the time that it takes to get engines. Else a pool would give back what it needs soon again.
+    """
+    return max(settings.idle_timeout, window_of(settings, memory))
+
+
 @dataclass(frozen=True, slots=True)
 class Needed:
     """How many engines the tasks of a pool could use.
 
     - ``useful``: the number of engines that running and queued tasks could use now;
     - ``missing``: the number of further engines that queued tasks could use, beyond those there and coming;
+    - ``waiting``: the number of further engines that queued tasks could use if these were there at once;
     - ``queued``: the number of queued tasks;
     - ``busy``: the number of engines that run something;
     - ``staying``: the number of engines that get new tasks;
@@ -60,6 +71,7 @@ class Needed:
 
     useful: int
     missing: int
+    waiting: int
     queued: int
     busy: int
     staying: int
@@ -93,8 +105,15 @@ def needed_by(settings: PoolSettings, demand: Demand, supply: Supply, now: float
             exact = lacking / in_window * _engines(strict, horizon, busy)
             exact -= (1 - settings.parallelism) * (busy + in_window)
             missing = max(missing, math.ceil(exact - TOLERANCE), 0 if staying or coming else 1)
-    useful = busy + leaving + math.ceil(settings.parallelism * in_horizon - TOLERANCE)
-    return Needed(useful, min(missing, tasks), tasks, busy, len(staying), coming)
+    since = memory.queued_since
+    if tasks and not missing and not coming and since is not None and now - since >= window:
+        # By now the queue should have been empty: new tasks keep coming, or tasks take longer than was expected.
+        most = math.ceil(settings.parallelism * (busy + tasks) - TOLERANCE) - len(staying)
+        missing = max(min(max(int(len(staying) * STEP), 1), most), 0)
+    at_once = math.ceil(settings.parallelism * in_horizon - TOLERANCE)
+    waiting = max(at_once - (len(staying) - busy), 0)
+    useful = busy + leaving + at_once
+    return Needed(useful, min(missing, tasks), waiting, tasks, busy, len(staying), coming)
 
 
 def _engines(demand: Demand, seconds: float, busy: int) -> float:

@@ -30,7 +30,7 @@ class PoolSettings:
     - ``engines_per_block``: the number of engines that one job of the batch system brings;
     - ``backlog``: the number of blocks that may wait in the batch system's queue at once; None for a launcher without a
       queue, such as ``local``: then only ``max`` limits how many blocks are asked for at once;
-    - ``idle_timeout``: engines that were not needed for this many seconds are given back;
+    - ``idle_timeout``: engines that were idle for this many seconds are given back;
     - ``startup_timeout``: the seconds that a block may take from its start to its first engine;
     - ``time_limit``: the seconds for which a block may run; None: no limit;
     - ``tags``: the tags and amounts that each engine of the pool offers, as a mapping or as `Needs`;
@@ -52,7 +52,7 @@ class PoolSettings:
     max: int = 1
     engines_per_block: int = 1
     backlog: int | None = 1
-    idle_timeout: float = 60.0
+    idle_timeout: float = 30.0
     startup_timeout: float = 300.0
     time_limit: float | None = None
     tags: Mapping[str, object] | Needs = ()
@@ -111,7 +111,7 @@ class PoolSettings:
             raise self._wrong(name, f"a whole number from {low} to {MAX_ENGINES}")
 
     def _seconds(self, name: str) -> None:
-        self._number(name, math.inf, "a positive number of seconds, such as 60")
+        self._number(name, math.inf, "a positive number of seconds, such as 30")
 
     def _number(self, name: str, high: float, what: str) -> None:
         value = getattr(self, name)

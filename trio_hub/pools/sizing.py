@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .demand import Demand
 from .memory import STEADY, STEPS, PoolMemory
-from .needed import Needed, needed_by
+from .needed import Needed, memory_of, needed_by
 from .settings import PoolSettings
 from .supply import BlockState, Engine, Supply
 
@@ -85,7 +85,7 @@ def decide(settings: PoolSettings, demand: Demand, supply: Supply, now: float, m
         memory: the memory that the last decision has returned.
     """
     needed = needed_by(settings, demand, supply, now, memory)
-    memory = memory.observed(settings, supply, needed.useful, now)
+    memory = memory.observed(supply, needed.useful, needed.queued, now, memory_of(settings, memory))
     cancelled, memory = _useless(settings, supply, now, memory)
     gone = {one.block for one in cancelled}
     undrained = _undrained(settings, supply, needed, gone)
@@ -105,8 +105,12 @@ def decide(settings: PoolSettings, demand: Demand, supply: Supply, now: float, m
 
 
 def _undrained(settings: PoolSettings, supply: Supply, needed: Needed, gone: set[str]) -> tuple[bytes, ...]:
-    """Return the retiring engines that are to get tasks again. That is faster and cheaper than asking for others."""
-    wanted = max(needed.missing, settings.min - needed.staying - needed.coming)
+    """Return the retiring engines that are to get tasks again.
+
+    That is faster and cheaper than asking for others. So it is done even if the engines that are there would have run
+    all queued tasks before others could come.
+    """
+    wanted = max(needed.waiting, needed.missing, settings.min - needed.staying - needed.coming)
     wanted = min(wanted, settings.max - needed.staying - needed.coming)
     if wanted <= 0:
         return ()
@@ -189,7 +193,7 @@ def _useless(
 
 def _kept(settings: PoolSettings, needed: Needed, now: float, memory: PoolMemory, seconds: float) -> int:
     """Return the number of engines that are kept, since so many were needed within the last seconds."""
-    peak = max(memory.peak(now, seconds, settings.idle_timeout / STEPS), needed.useful)
+    peak = max(memory.peak(now, seconds, memory_of(settings, memory) / STEPS), needed.useful)
     return int(min(max(peak, settings.min), settings.max))
 
 
@@ -220,7 +224,8 @@ def _shrinkage(
     """
     if not supply.engines:
         return (), Reason("empty", "has no engines")
-    kept = _kept(settings, needed, now, memory, settings.idle_timeout)
+    seconds = memory_of(settings, memory)
+    kept = _kept(settings, needed, now, memory, seconds)
     if memory.began is None or now - memory.began < settings.idle_timeout:
         kept = max(kept, min(needed.staying, settings.max))  # nobody knows how many were needed before
     # An engine that was idle for so long is not needed: the queued tasks, if there are any, cannot run on it.
@@ -230,7 +235,7 @@ def _shrinkage(
     if surplus <= 0 and not leaving:
         if kept == settings.min:
             return (), Reason("at_min", f"has no more engines than it is to have at least: {settings.min:,} (min)")
-        text = f"has needed {kept:,} engines within the last {settings.idle_timeout:g} s (idle_timeout)"
+        text = f"has needed {kept:,} engines within the last {seconds:.0f} s"
         return (), Reason("in_use", text)
     blocks: defaultdict[str, list[Engine]] = defaultdict(list)
     with_idle = {engine.block for engine in supply.engines if engine.is_idle and not engine.retiring} - gone

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"errors"},
     "records": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
+    "pools": {"errors", "wire", "schedulers"},
     "hub": {"errors", "logs", "wire", "records", "schedulers"},
     "config": {"errors", "wire", "schedulers"},  # the value types of rules and policies
     "services": {"logs"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "joblib": {"client"},
 }
 # The parts that need no event loop, no socket and no clock.
-PURE = {"errors", "logs", "wire", "records", "schedulers", "hub", "config"}
+PURE = {"errors", "logs", "wire", "records", "schedulers", "pools", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
 MAY_IMPORT["cli"].add("dashboard")  # the command serves the dashboard beside the hub
@@ -50,7 +51,7 @@ MAY_IMPORT["launchers"] = set()
 IMPURE = {"trio", "anyio", "zmq", "time", "asyncio", "socket", "select", "secrets"}
 # The core waits for no disk and no thread either, and messages and records are bytes in memory.
 NOT_IN_THE_CORE = {"threading", "fcntl", "sqlite3", "psycopg", "os", "pathlib", "io", "mmap", "tempfile", "shutil"}
-CORE = {"wire", "records", "hub", "schedulers"}
+CORE = {"wire", "records", "hub", "schedulers", "pools"}
 # ZeroMQ is at home in the transport, and where its sockets are made and its addresses are read.
 NO_ZEROMQ = {"databases", "services"}
 MAX_CLASS, MAX_MODULE = 250, 400
@@ -253,10 +254,11 @@ def test_the_hub_is_a_house_and_no_tower() -> None:
     assert not found, "\n".join(found)
 
 
-def test_the_scheduler_is_no_tower_either() -> None:
-    paths = sorted((ROOT / "trio_hub" / "schedulers").glob("*.py"))
+@pytest.mark.parametrize("part", ["schedulers", "pools"])
+def test_the_other_rules_are_no_towers_either(part: str) -> None:
+    paths = sorted((ROOT / "trio_hub" / part).glob("*.py"))
     assert paths
-    found = [fault for path in paths for fault in too_long(f"schedulers/{path.name}", path.read_text("utf-8"))]
+    found = [fault for path in paths for fault in too_long(f"{part}/{path.name}", path.read_text("utf-8"))]
     assert not found, "\n".join(found)
 
 
@@ -312,6 +314,8 @@ def test_the_table_itself_points_downwards() -> None:
         ("client/link.py", "from ..runtime import serve", "1: client imports trio_hub.runtime.serve"),
         ("hub/hub.py", "import sqlite3", "1: hub imports sqlite3"),
         ("schedulers/task.py", "import threading", "1: schedulers imports threading"),
+        ("pools/sizing.py", "import time", "1: pools imports time"),
+        ("pools/sizing.py", "from ..hub import Hub", "1: pools imports trio_hub.hub"),
         ("attic/old.py", "", "1: attic has no place in MAY_IMPORT"),
         ("hub/hub.py", "import trio", "1: hub imports trio"),
         ("wire/frames.py", "from zmq.error import Again", "1: wire imports zmq"),

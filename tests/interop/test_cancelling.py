@@ -78,7 +78,7 @@ def test_work_that_runs_is_cancelled(start_cluster: StartCluster, options: tuple
     rc = cluster.client()
     rc.wait_for_engines(2, timeout=LIMIT)
     view = rc.load_balanced_view()
-    # a stock engine does not hear an interrupt that comes just before it begins a request, and is killed after the grace
+    # a stock engine does not hear an interrupt just before it begins a request, and is killed after the grace
     both, shares = tmp_path / "both", tmp_path / "shares"
     both.mkdir()
     shares.mkdir()

@@ -22,14 +22,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors", "wire"},
     "schedulers": {"errors", "wire"},
     "pools": {"errors", "wire", "schedulers"},
-    "hub": {"errors", "logs", "wire", "records", "schedulers"},
-    "config": {"errors", "wire", "schedulers"},  # the value types of rules and policies
+    "hub": {"errors", "logs", "wire", "records", "schedulers", "pools"},
+    "config": {"errors", "wire", "schedulers", "pools"},  # the value types of rules, policies and pools
     "services": {"logs"},
+    "launching": {"errors", "logs", "config", "services"},
     "transport": {"errors", "logs", "wire", "services"},
     "databases": {"errors", "logs", "wire", "records", "config", "services"},
     "runtime": {
-        *("errors", "logs", "wire", "records", "schedulers", "hub", "config"),
-        *("services", "transport", "databases"),
+        *("errors", "logs", "wire", "records", "schedulers", "pools", "hub", "config"),
+        *("services", "transport", "databases", "launching"),
     },
     "client": {"errors", "logs", "wire", "config", "transport"},
     # Former names of modules, for programs that import them. Nothing of ours does.

@@ -346,7 +346,7 @@ class Client:
         Args:
             msg_ids: The msg_ids of the requests. The msg_id of a gathered broadcast means all its shares.
             grace: Seconds that a request has to end after it was interrupted, before its engine is killed. By default
-                as its rules say, else 10 s.
+                the grace in its rules, or 10 s.
 
         Returns:
             What is done to each request: ``"withdrawn"``, ``"interrupted"`` (it may not have ended yet), ``"finished"``
@@ -364,13 +364,13 @@ class Client:
     async def drain(
         self, targets: Targets = None, *, host: str | None = None, deadline: float | None = None, then: str = ""
     ) -> dict[str, str]:
-        """Give engines no new tasks. What they run ends, and they still answer direct requests.
+        """Give engines no new tasks. They finish what they run, and still answer direct requests.
 
         Args:
             targets: An id or uuid, or a list of these. By default all engines, or all on the ``host``.
             host: The name of a host, or the address from which its engines have registered.
             deadline: Seconds after which the tasks that still run are interrupted, and run on other engines, without
-                losing a retry. By default, they may run for ever.
+                losing a retry. By default, nothing interrupts them.
             then: ``"shutdown"``: each engine is told to end when it is idle.
 
         Returns:

@@ -135,12 +135,12 @@ class RunningHub:
         then: str = "",
         by: str = "the embedder",
     ) -> None:
-        """Give engines, named by ids or uuids, no new tasks. What they run ends; direct requests are still answered.
+        """Give engines (ids or uuids) no new tasks. They finish what they run, and still answer direct requests.
 
         Args:
             engines: The engines.
             deadline: Seconds after which the tasks that still run are interrupted, and run on other engines. The
-                attempts do not count. By default, they may run for ever.
+                attempts do not count. By default, nothing interrupts them.
             then: ``"shutdown"``: each engine is told to end when it is idle.
             by: Who asks for it.
 

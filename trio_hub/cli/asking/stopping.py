@@ -40,7 +40,7 @@ DRAINED = {
     "--grace",
     type=options.duration,
     metavar="TIME",
-    help="The time that a request has to end after it was interrupted.  [default: as its rules say, else 10 s]",
+    help="The time that a request has to end after it was interrupted.  [default: the grace in its rules, or 10 s]",
 )
 @asks_hub
 def cancel(where: Where, as_json: bool, msg_ids: tuple[str, ...], grace: float | None) -> None:
@@ -91,7 +91,7 @@ def drain(
     deadline: float | None,
     undrain: bool,
 ) -> None:
-    """Give engines (ids or uuids) no new tasks. What they run ends, and they still answer direct requests.
+    """Give engines (ids or uuids) no new tasks. They finish what they run, and still answer direct requests.
 
     An engine stays drained until the drain is ended by --undrain, also over a restart of the hub. A task that is
     interrupted at the deadline does not lose a retry. Exits with 1 if an engine is not registered.

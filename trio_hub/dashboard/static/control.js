@@ -69,7 +69,7 @@ export function drain(hub, engines) {
     "deadline",
     "Deadline",
     "10m",
-    "Tasks that still run then are interrupted, and run on other engines. If this field is empty, they may run for ever.",
+    "Tasks that still run then are interrupted, and run on other engines. If this field is empty, nothing interrupts them.",
   );
   const shutdown = h("input", { type: "checkbox", id: "then-shutdown" });
   return confirmed({

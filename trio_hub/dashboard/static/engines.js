@@ -156,7 +156,7 @@ export function engines({ hub, parameters, signal }) {
     table.update(kept);
     const there = rows.filter(({ uuid }) => chosen.has(uuid));
     setText(chosenText, there.length ? `${count(there.length)} chosen` : "");
-    drainButton.disabled = there.length === 0;
+    drainButton.disabled = !there.some(canDrain);
     undrainButton.disabled = !there.some((row) => row.drain);
   }
 
@@ -185,6 +185,7 @@ export function engines({ hub, parameters, signal }) {
     show();
   }
 
+  const canDrain = (row) => row.state !== "lost";
   const act = async (action, wanted) => {
     const there = rows.filter((row) => chosen.has(row.uuid) && wanted(row));
     if ((await action(hub, there)) === null) return;
@@ -192,7 +193,7 @@ export function engines({ hub, parameters, signal }) {
     load().catch(failed);
   };
   const chosenText = h("span", { role: "status" });
-  const drainButton = button("Drain…", () => act(drain, (row) => row.state !== "lost"));
+  const drainButton = button("Drain…", () => act(drain, canDrain));
   const undrainButton = button("Undrain…", () => act(undrain, (row) => row.drain !== null));
   const actions = h(
     "span",

@@ -144,7 +144,13 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(name)} = {_toml(part)}" for name, part in value.items()) + "}"
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "".join(char if char.isascii() else _toml_escape(char) for char in text)
+
+
+def _toml_escape(char: str) -> str:
+    """Return the escape of a character, by its code point. JSON has two escapes for some characters, TOML only one."""
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def _printable(text: str) -> str:

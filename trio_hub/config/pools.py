@@ -25,12 +25,12 @@ OUR_ENGINE, STOCK_ENGINE = "trio-hub", "ipengine"
 _WITHOUT_QUEUE = frozenset({LOCAL, "trio-hub", "mpi", "ssh", "sshproxy"})
 _OURS = "trio-hub-"
 """Our launchers are named like ipyparallel's, with this in front."""
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _OF_THE_COMMAND = ("submit_command", "cancel_command", "status_command")
 _TAKEN = {
     "n": "engines_per_block",
     "engine_args": "engine_args",
-    "engine_cmd": "engine, python and wrap_command",
+    "engine_cmd": "engine, python or wrap_command",
 }
 """The traits of ipyparallel's launchers that a key of a pool sets, and that key."""
 
@@ -158,6 +158,8 @@ def checked_pool(pool: Pool) -> Pool:
     Raises:
         ConfigError: The pool cannot be used. The text names the pool, the key and the remedy.
     """
+    if not isinstance(pool.settings, PoolSettings):
+        raise ConfigError(f"the settings of a pool must be PoolSettings, not {shown(pool.settings)}")
     name = _checked_name(pool.name)
     values = {key: _read(name, key, getattr(pool, key)) for key in _OTHERS}
     settings = pool.settings if pool.has_queue else replace(pool.settings, backlog=None)
@@ -175,7 +177,7 @@ def checked_pool(pool: Pool) -> Pool:
     if pool.engine == STOCK_ENGINE and not pool.python and not stock_is_here():
         raise ConfigError(
             f"pool {name}: engine is {STOCK_ENGINE}, but ipyparallel is not installed: install it with pip install "
-            "'trio-hub[cluster]', or set python to a Python that has it"
+            "ipyparallel, or set python to a Python that has it"
         )
     return pool
 
@@ -185,8 +187,8 @@ def _checked_name(name: Any) -> str:
         raise ConfigError("a pool has no name: give each pool a name, such as name = 'local'")
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigError(
-            f"the name of a pool is {shown(name)}: it must be 1 to 40 letters, digits, - and _, since it is part of "
-            "the names of files and jobs"
+            f"the name of a pool is {shown(name)}: it must be 1 to 40 letters, digits, - and _, and begin with a "
+            "letter or digit, since it is part of the names of files and jobs"
         )
     return name
 
@@ -241,7 +243,7 @@ def _check_launcher(pool: Pool) -> None:
     if not stock_is_here():
         hint = (
             f"launchers other than {LOCAL} and {COMMAND} are in the package ipyparallel, which is not installed: "
-            "install it with pip install 'trio-hub[cluster]'"
+            "install it with pip install ipyparallel"
         )
     raise ConfigError(f"pool {pool.name}: launcher is {shown(pool.launcher)}, which is not known: {hint}")
 
@@ -251,7 +253,7 @@ def _check_traits(pool: Pool) -> None:
         raise ConfigError(f"pool {pool.name}: the launcher {pool.launcher} has no traits: leave out [pool.traits]")
     for trait in pool.traits:
         if trait in _TAKEN:
-            raise ConfigError(f"pool {pool.name}: the hub sets the trait {trait} itself: use the key {_TAKEN[trait]}")
+            raise ConfigError(f"pool {pool.name}: the hub sets the trait {trait} itself: use {_TAKEN[trait]} instead")
 
 
 def _hint(key: Any) -> str:

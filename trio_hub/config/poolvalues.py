@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ..errors import ConfigError
@@ -207,11 +208,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def known_launchers() -> set[str]:
+@cache
+def known_launchers() -> frozenset[str]:
     """Return the names of the launchers of engines that installed packages register. Nothing is imported from them."""
     from importlib.metadata import entry_points  # imported here because most hubs have no such pool
 
-    return {entry.name for entry in entry_points(group=ENTRY_POINTS)}
+    return frozenset(entry.name for entry in entry_points(group=ENTRY_POINTS))
 
 
 def stock_is_here() -> bool:

@@ -32,7 +32,7 @@ class Dashboard:
     """A dashboard that is being served."""
 
     address: str
-    """The URL without a token and without a slash at the end, such as ``http://127.0.0.1:8788``."""
+    """The URL without a token and without a slash at the end, such as ``http://127.0.0.1:8788``. It has the prefix."""
     port: int
     """The TCP port."""
     token: str = field(repr=False)
@@ -50,6 +50,7 @@ async def serve_dashboard(
     token: str | None = None,
     *,
     admin: bool | None = None,
+    prefix: str | None = None,
     task_status: trio.TaskStatus[Dashboard] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the dashboard of a hub over HTTP until the hub has stopped, or this call is cancelled.
@@ -65,6 +66,7 @@ async def serve_dashboard(
             the system chooses.
         token: The token. None: the hub's setting ``dashboard_token``; if that is not set, a new random token.
         admin: Whether actions are allowed. None: the hub's setting ``dashboard_admin``.
+        prefix: The path below which a reverse proxy shows the dashboard. None: the hub's setting ``dashboard_prefix``.
 
     Raises:
         ConfigError: The address cannot be used, or one of the `PACKAGES` is not installed.
@@ -73,6 +75,7 @@ async def serve_dashboard(
         dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
         dashboard_token=token if token is not None else hub.config.dashboard_token,
         dashboard_admin=admin if admin is not None else hub.config.dashboard_admin,
+        dashboard_prefix=prefix if prefix is not None else hub.config.dashboard_prefix,
     )
     try:
         # imported here, since this takes a quarter of a second and needs optional packages
@@ -102,7 +105,9 @@ async def serve_dashboard(
     async with listener:
         port = listener.socket.getsockname()[1]
         dashboard = Dashboard(
-            f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
+            f"http://{_name(host, hub.config)}:{port}{config.dashboard_prefix}",
+            port,
+            config.dashboard_token or secrets.token_urlsafe(),
         )
         timings = Timings()
         journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
@@ -111,7 +116,7 @@ async def serve_dashboard(
         journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).", near=-1.0)
         watch = Watch(timings, journal=journal.happened)
         feed = Feed(hub, watch, history, admin=config.dashboard_admin)
-        app = dashboard_app(hub, feed, Access(dashboard.token, host, port))
+        app = dashboard_app(hub, feed, Access(dashboard.token, host, port, config.dashboard_prefix))
         listeners = [listener]
 
         async def serve_http() -> None:

@@ -21,8 +21,8 @@ HEADER = b"x-forwarded-prefix"
 class Placed(NamedTuple):
     """A request's prefix and path.
 
-    - ``prefix``: the prefix as the browser sees it, percent-encoded, without a slash at the end; empty if there is none;
-    - ``path``: the path below the prefix, decoded; empty if the browser has asked for the prefix without its last slash.
+    - ``prefix``: the prefix as browsers see it, percent-encoded, without a slash at the end; empty if there is none;
+    - ``path``: the path below the prefix, decoded; empty if the browser has asked for the prefix without a last slash.
     """
 
     prefix: str

@@ -6,6 +6,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import time
 
 import trio
@@ -16,6 +17,7 @@ from ..errors import ConfigError
 from ..logs import get_logger
 from ..runtime import RunningHub
 from ..services import keep_running
+from .published import publish, published_path
 
 __all__ = ["Dashboard", "serve_dashboard"]
 
@@ -135,9 +137,15 @@ async def serve_dashboard(
                 ):
                     nursery.start_soon(keep_running, name, service, failures, name=name)
                 log.info("dashboard listening", address=dashboard.address)
-                task_status.started(dashboard)
-                await keep_running("dashboard", serve_http, failures)
+                with publish(_file_for_proxies(hub.config), dashboard.address, dashboard.token):
+                    task_status.started(dashboard)
+                    await keep_running("dashboard", serve_http, failures)
                 nursery.cancel_scope.cancel()
+
+
+def _file_for_proxies(config: HubConfig) -> Path | None:
+    """Return the path of the file in which proxies of this user find the dashboard; None without a profile."""
+    return None if config.profile_dir is None else published_path(config.profile_dir, config.cluster_id)
 
 
 def _name(host: str, config: HubConfig) -> str:

@@ -178,8 +178,8 @@ class EventReader:
 
 
 @asynccontextmanager
-async def reading(dashboard: Dashboard, query: str = "") -> AsyncGenerator[EventReader, None]:
+async def reading(dashboard: Dashboard, query: str = "", prefix: str = "") -> AsyncGenerator[EventReader, None]:
     async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
-        path = f"/api/events?token={dashboard.token}{query}"
+        path = f"{prefix}/api/events?token={dashboard.token}{query}"
         await stream.send_all(request(path, f"127.0.0.1:{dashboard.port}"))
         yield EventReader(stream)

@@ -25,13 +25,13 @@ def check_prefix(value: object) -> str:
     The path is as in a URL: other characters than letters, digits and ``._~!$&()*+=:@-`` are percent-encoded.
     """
     if not isinstance(value, str) or len(value) > MAX_PREFIX:
-        raise ValueError
+        raise ValueError("not the path of a prefix")
     prefix = value.removesuffix("/")
     if not prefix:
         return ""
     empty, *parts = prefix.split("/")
     if empty or not all(map(_is_harmless, parts)) or (len(parts) == 1 and parts[0] in OWN_PATHS):
-        raise ValueError
+        raise ValueError("not the path of a prefix")
     return prefix
 
 

@@ -54,8 +54,8 @@ def find_target(environ: Mapping[str, str] = os.environ) -> Target:
         dashboard = next(iter(found.values()), None)
     if dashboard is None:
         raise _none(config)
-    address = urlsplit(dashboard.address)
     try:
+        address = urlsplit(dashboard.address)
         host, port = address.hostname, address.port
     except ValueError:
         host = port = None

@@ -27,6 +27,8 @@ CHUNK = 1 << 16
 """The maximum number of bytes that are read at once."""
 CONNECT_LIMIT = 5.0
 """Seconds within which the dashboard must accept a connection."""
+END_LIMIT = 1.0
+"""Seconds within which the end of a stream must be sent."""
 MAX_STREAMS = 20
 """The maximum number of streams of events. A further stream ends the oldest one, since jupyter-server-proxy keeps the
 streams of closed pages for up to two hours. If the oldest one is still read, its page opens another."""
@@ -39,7 +41,7 @@ _NOT_FOR_THE_HUB = _HOP_BY_HOP | {b"host", b"authorization", b"cookie"}
 _NOT_FOR_THE_BROWSER = _HOP_BY_HOP | {b"set-cookie"}
 """The headers of an answer that are not passed on. A cookie would contain the hub's token."""
 _USER = re.compile(r"[0-9A-Za-z_.@+-]{1,100}", re.ASCII)
-_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError)
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError)
 
 
 class Forwarder:
@@ -54,7 +56,7 @@ class Forwarder:
         self._find = find
         user = environ.get("JUPYTERHUB_USER", "")
         self._actor = user if _USER.fullmatch(user) else ""
-        self._streams: dict[trio.CancelScope, None] = {}
+        self._streams: dict[trio.CancelScope, None] = {}  # the oldest first
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Answer the request on one connection. An error on a connection does not affect the others."""
@@ -108,9 +110,15 @@ class Forwarder:
             nursery.start_soon(_until_gone, browser, scope)
             try:
                 await _send_answer(response, hub, browser)
+            except _BROKEN:
+                log.debug("a connection to the proxy of the dashboard has broken")
             finally:
+                made_room = is_stream and scope not in self._streams
                 self._streams.pop(scope, None)
             scope.cancel()
+        if made_room:  # end the answer in order, or Jupyter logs an error
+            with trio.move_on_after(END_LIMIT):
+                await browser.send(h11.EndOfMessage())
 
     def _make_room(self) -> None:
         """End the oldest stream of events if there are `MAX_STREAMS`."""
@@ -138,6 +146,11 @@ class _Peer:
     def __init__(self, stream: trio.SocketStream, role: type[h11.SERVER] | type[h11.CLIENT]) -> None:
         self.stream = stream
         self._http = h11.Connection(role, MAX_HEAD)
+
+    @property
+    def sends_body(self) -> bool:
+        """Whether the end of the other side's message is still to come."""
+        return self._http.their_state is h11.SEND_BODY
 
     async def next(self) -> h11.Event | None:
         """Return the next event; None after the end of a message."""
@@ -174,8 +187,8 @@ async def _refuse(browser: _Peer, status: int, reason: NoDashboard, accepts: byt
     """Read the rest of the request, and answer it with a reason."""
     headers, body = refusal(reason, wants_page=b"text/html" in accepts)
     headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    while isinstance(await browser.next(), h11.Data):
-        pass
+    while browser.sends_body:
+        await browser.next()
     await browser.send(h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
 
 

@@ -60,10 +60,15 @@ async def fetch(
     async with await trio.open_tcp_stream(host, port) as stream:
         await stream.send_all(asked)
         received = b"".join([chunk async for chunk in stream])
-    head, _, answered = received.partition(b"\r\n\r\n")
+    return answer_in(received)
+
+
+def answer_in(received: bytes) -> Answer:
+    """Return the answer that was received on a connection until its end."""
+    head, _, body = received.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    return Answer(int(first.split()[1]), fields, answered.decode())
+    return Answer(int(first.split()[1]), fields, body.decode())
 
 
 class Scrape:

@@ -332,6 +332,7 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     return value
 
 
+@pytest.mark.interop
 def test_the_process_serves_its_user_and_ends_with_jupyter(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     path.touch()  # left by a process that was killed

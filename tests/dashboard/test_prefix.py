@@ -158,7 +158,41 @@ async def test_the_form_for_the_token_leads_to_the_page() -> None:
         for headers, action in (({}, "/"), (TOLD, f"{PREFIX}/"), ({"X-Forwarded-Prefix": "//evil.example"}, "/")):
             answer = await fetch(dashboard.port, "/api/status", headers | {"Accept": "text/html"})
             assert answer.status == 403
-            assert f'<form method="get" action="{action}">' in answer.body
+            assert f'<form method="post" action="{action}">' in answer.body
+            answer = await fetch(dashboard.port, "/", headers | {"Accept": "text/html"})
+            assert '<form method="post" action="./">' in answer.body, "right for a proxy that tells nothing"
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+
+
+async def test_the_form_logs_in_without_a_token_in_the_url() -> None:
+    async with within_limit(), open_hub() as hub, open_dashboard(hub, token=TOKEN) as dashboard:
+        for headers, path in (({}, "/"), (TOLD, f"{PREFIX}/")):
+            for sent in dict.fromkeys(("/", path)):
+                answer = await fetch(
+                    dashboard.port, sent, FORM | headers, method="POST", body=f"a=b&token={TOKEN}".encode()
+                )
+                assert (answer.status, answer.headers["location"]) == (303, "./")
+                cookie, *attributes = answer.headers["set-cookie"].split("; ")
+                assert attributes[0] == f"Path={path}"
+                assert (await fetch(dashboard.port, sent, headers | {"Cookie": cookie})).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"token=wrong", b"token", b"x=" + 5000 * b"x" + b"&token=" + TOKEN.encode(), b"\xff=%ff&token=%00"]
+)
+async def test_a_wrong_form_is_asked_again(body: bytes) -> None:
+    async with within_limit(), open_hub() as hub, open_dashboard(hub, token=TOKEN) as dashboard:
+        answer = await fetch(dashboard.port, "/", FORM, method="POST", body=body)
+        assert answer.status == 403
+        assert "This dashboard needs a token" in answer.body
+        assert "set-cookie" not in answer.headers
+        answer = await fetch(
+            dashboard.port, "/", FORM, method="POST", body=b"token=" + TOKEN.encode(), name="evil.example"
+        )
+        assert answer.status == 403
+        assert "set-cookie" not in answer.headers
 
 
 # Hostile headers
@@ -259,7 +293,7 @@ def test_no_header_leads_elsewhere_or_gets_into_the_page(prefix: bytes) -> None:
         else:
             tags = Tags(body)
             assert tags.seen == PLAIN.seen
-            assert tags.action.startswith("/")
+            assert tags.action.startswith(("/", "./"))
             assert not tags.action.startswith(("//", "/\\"))
         headers, _ = trio.run(answered, "/", f"token={TOKEN}".encode(), prefix)
         if "location" not in headers:

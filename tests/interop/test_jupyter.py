@@ -33,9 +33,12 @@ class Jupyter:
     def __init__(self, directory: Path, profile_dir: Path) -> None:
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
             (directory / name).mkdir(parents=True)
-        self.output = directory / "output.txt"
         own = {name: str(directory / name) for name in os.listdir(directory)}
-        runtime = directory / "JUPYTER_RUNTIME_DIR"
+        self.output = directory / "output.txt"
+        self.root = ""
+        self._runtime = directory / "JUPYTER_RUNTIME_DIR"
+        without = {"ServerApp": {"jpserver_extensions": {"ipyparallel": False, "jupyter_server_terminals": False}}}
+        (directory / "JUPYTER_CONFIG_DIR" / "jupyter_server_config.json").write_text(json.dumps(without))
         command = [
             sys.executable,
             "-m",
@@ -53,16 +56,14 @@ class Jupyter:
                 env=os.environ | own | {"TRIO_HUB_PROFILE_DIR": str(profile_dir), "JUPYTERHUB_USER": "jo@example.org"},
             )
 
-        def answers() -> bool:
-            assert self.process.poll() is None, self.log
-            for path in runtime.glob("jpserver-*.json"):  # it is there a moment before the port is open
-                with suppress(ValueError, OSError):
-                    self.root = json.loads(path.read_text())["url"].removesuffix(BASE)
-                    return "version" in self.get(f"{BASE}api")
-            return False
-
-        self.root = ""
-        wait_until(answers, "Jupyter is ready")
+    def is_ready(self) -> bool:
+        """Return whether Jupyter answers."""
+        assert self.process.poll() is None, self.log
+        for path in self._runtime.glob("jpserver-*.json"):  # it is there a moment before the port is open
+            with suppress(ValueError, OSError):
+                self.root = json.loads(path.read_text())["url"].removesuffix(BASE)
+                return "version" in self.get(f"{BASE}api")
+        return False
 
     @property
     def log(self) -> str:
@@ -101,10 +102,12 @@ def jupyter(tmp_path: Path) -> Iterator[Callable[[Path], Jupyter]]:
 
 
 def test_a_page_of_jupyter_is_the_dashboard_of_the_users_hub(
-    start_cluster: Callable[..., Cluster], jupyter: Callable[[Path], Jupyter]
+    start_cluster: Callable[..., Cluster], jupyter: Callable[[Path], Jupyter], tmp_path: Path
 ) -> None:
+    server = jupyter(tmp_path / "0" / "profile")  # the hub may start later
     cluster = start_cluster(0, "--dashboard", "0", "--dashboard-admin", "true")
-    server = jupyter(cluster.profile_dir)
+    assert cluster.profile_dir == tmp_path / "0" / "profile"
+    wait_until(server.is_ready, "Jupyter is ready")
     # the launcher
     entries = json.loads(server.get(f"{BASE}server-proxy/servers-info"))["server_processes"]
     (entry,) = [entry for entry in entries if entry["name"] == "trio-hub"]

@@ -22,7 +22,8 @@ from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
 from .bulk import abort_found, by_what, cancel_found, resubmit_failures, resubmit_found
-from .journal import Journal, plural
+from .journal import Journal
+from .sentences import plural
 from .tasks import Search
 from .watching import Watch
 

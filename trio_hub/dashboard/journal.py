@@ -33,7 +33,7 @@ from ..hub.events import (
 from ..wire.plain import printable
 from .sentences import BlockEvent, Level, block_kind, block_line, engines_in_words, plural
 
-__all__ = ["MAX_ENTRIES", "Entry", "Journal", "JournalEvent", "Level", "as_rows", "plural"]
+__all__ = ["MAX_ENTRIES", "Entry", "Journal", "JournalEvent", "as_rows"]
 
 MAX_ENTRIES = 500
 """The number of entries to keep: the last ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -23,6 +23,15 @@ from .observing import Observer
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub"]
+
+
+class Pools(Protocol):
+    def listed(self) -> list[dict[str, Any]]: ...
+
+
+class NoPools:
+    def listed(self) -> list[dict[str, Any]]:
+        return []
 
 
 class RunningHub:
@@ -44,6 +53,7 @@ class RunningHub:
         self._host = host
         self._subscribers = [publisher.subscribers for publisher in factory.publishers.values()]
         self._stopped = trio.Event()
+        self.pools: Pools = NoPools()
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped.is_set() else "running"

@@ -266,6 +266,12 @@ class RunningHub:
             raise EngineError(f"no engine with the {kind} {name!r} is registered (any more)")
         return engine
 
+    def scale(self, name: str, engines: int | tuple[int, int] | None, *, by: str = "the embedder") -> None:
+        raise KeyError(f"there is no pool {name!r}")
+
+    def resume_pool(self, name: str, *, by: str = "the embedder") -> None:
+        raise KeyError(f"there is no pool {name!r}")
+
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: waiting clients get answers, and `serve_hub` returns. Idempotent.
 

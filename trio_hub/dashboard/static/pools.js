@@ -57,7 +57,7 @@ export function pools(hub, signal) {
       { id: "why", title: "Why", narrow: false, fill: fillSentence },
     ],
   });
-  const section = h("section", { "aria-labelledby": "pools-title" }, h("h2", { id: "pools-title" }, "Pools"), table.element);
+  const section = h("section", {}, h("h2", {}, "Pools"), table.element);
   const show = () => {
     const found = hub.overview?.pools ?? [];
     section.hidden = found.every((pool) => pool.fixed);
@@ -86,6 +86,7 @@ export function pool({ hub, id: name, signal }) {
   };
   const scale = button("Scale…", () => afterwards(scalePool(hub, shown)), { disabled: true });
   const resume = button("Resume…", () => afterwards(resumePool(hub, shown)), { disabled: true });
+  const time = (id, title) => ({ id, title, number: true, sort: (row) => row[id], text: (row) => clock(row[id], hub.now) });
   const blocks = new Table({
     caption: "Blocks",
     key: (row) => row.block,
@@ -100,16 +101,11 @@ export function pool({ hub, id: name, signal }) {
         title: "Engines",
         number: true,
         sort: (row) => row.engines,
-        text: (row) => (row.started === null ? count(row.engines) : `${count(row.arrived)} of ${count(row.engines)} came`),
+        text: ({ started, arrived, engines }) =>
+          started === null ? count(engines) : `${count(arrived)} of ${count(engines)} came`,
       },
-      { id: "asked", title: "Asked for", number: true, sort: (row) => row.asked, text: (row) => clock(row.asked, hub.now) },
-      {
-        id: "started",
-        title: "Started",
-        number: true,
-        sort: (row) => row.started,
-        text: (row) => clock(row.started, hub.now),
-      },
+      time("asked", "Asked for"),
+      time("started", "Started"),
       { id: "words", title: "The batch system says", fill: (cell, row) => fillCut(cell, row.words || NOTHING) },
     ],
   });
@@ -164,7 +160,12 @@ export function pool({ hub, id: name, signal }) {
     "div",
     { class: "view" },
     h("p", { class: "crumbs" }, h("a", { href: "#/overview" }, "Overview")),
-    h("div", { class: "heading" }, h("h1", {}, `Pool ${name}`), h("span", { class: "buttons admin-only" }, scale, resume)),
+    h(
+      "div",
+      { class: "heading" },
+      h("h1", {}, `Pool ${name}`),
+      h("span", { class: "buttons admin-only" }, scale, resume),
+    ),
     trouble,
     failure,
     h(

@@ -41,9 +41,8 @@ def without_violations(page: Page) -> None:
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_pools_are_seen_on_the_overview_and_one_by_one(url: str, open_page: Opening, dark: bool) -> None:
-    page = open_page(url, dark=dark)
+def test_pools_are_seen_on_the_overview_and_one_by_one(url: str, open_page: Opening) -> None:
+    page = open_page(url, dark=True)
     rows = page.get_by_role("region", name="Pools").get_by_role("row")
     expect(rows).to_have_count(4)
     expect(rows.nth(1)).to_contain_text("local")

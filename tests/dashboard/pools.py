@@ -6,6 +6,8 @@ from typing import Any
 
 from trio_hub import RunningHub
 from trio_hub.errors import ConfigError
+from trio_hub.hub.replies import Reply
+from trio_hub.wire.messages import Message
 
 
 def block(number: int, state: str = "running", **changes: Any) -> dict[str, Any]:
@@ -133,4 +135,20 @@ def pretend(hub: RunningHub, *pools: dict[str, Any]) -> PretendedPools:
     hub.pools = made
     hub.scale = made.scale  # type: ignore[method-assign, assignment]
     hub.resume_pool = made.resume  # type: ignore[method-assign, assignment]
+    content = hub.core.session.content
+
+    def pools_request(client_id: list[bytes], msg: Message) -> Reply:
+        return Reply("pools_reply", {"status": "ok", "pools": made.listed()})
+
+    def scale_request(client_id: list[bytes], msg: Message) -> Reply:
+        asked = content(msg)["engines"]
+        made.scale(content(msg)["pool"], tuple(asked) if isinstance(asked, list) else asked, by="the client")
+        return Reply("scale_reply", {"status": "ok"})
+
+    def resume_pool_request(client_id: list[bytes], msg: Message) -> Reply:
+        made.resume(content(msg)["pool"], by="the client")
+        return Reply("resume_pool_reply", {"status": "ok"})
+
+    handlers = {handler.__name__: handler for handler in (pools_request, scale_request, resume_pool_request)}
+    hub.core.query_handlers.update(handlers)
     return made

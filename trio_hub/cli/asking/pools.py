@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ...client import Client
 
-__all__ = ["pool_line", "pools", "scale", "state_of"]
+__all__ = ["STYLES", "in_range", "pools", "reasons", "scale", "state_of"]
 
 STYLES = {"stopped": "bold red", "paused": "yellow", "growing": "cyan", "shrinking": "cyan", "steady": "dim"}
 OUTCOMES = ("submitted", "refused", "failed", "ended", "cancelled")
@@ -43,7 +43,12 @@ def list_pools(where: Where, as_json: bool) -> None:
     WANTED is the number of engines that the tasks could use now. ASKED is the number of engines of blocks that have not
     started, and COMING the number of engines of started blocks that have not registered.
     """
-    found = ask_pools(where)
+    from .session import ask
+
+    async def question(client: Client) -> list[dict[str, Any]]:
+        return await client.pools()
+
+    found = ask(where, question)
     if as_json:
         print_json({"pools": [dated(pool) for pool in found]})
     elif not found:
@@ -57,7 +62,12 @@ def list_pools(where: Where, as_json: bool) -> None:
 @asks_hub
 def show(where: Where, as_json: bool, name: str) -> None:
     """Show one pool: its engines, its failures, and its blocks with what the batch system says of them."""
-    found = one_of(ask_pools(where), name)
+    from .session import ask
+
+    async def question(client: Client) -> dict[str, Any]:
+        return one_of(await client.pools(), name)
+
+    found = ask(where, question)
     if as_json:
         print_json(dated(found))
     else:
@@ -124,18 +134,8 @@ def scale(where: Where, as_json: bool, pool: str, engines: int | tuple[int, int]
         click.echo(f"pool {one_line(pool)} has {in_words(found['min'], found['max'])} from now on")
 
 
-def ask_pools(where: Where) -> list[dict[str, Any]]:
-    """Return the pools of the hub."""
-    from .session import ask
-
-    async def question(client: Client) -> list[dict[str, Any]]:
-        return await client.pools()
-
-    return ask(where, question)
-
-
 def one_of(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the pool of a name. A missing pool ends the command."""
+    """Return the pool of a name. Raises `CommandFailed`."""
     from .session import CommandFailed
 
     for pool in found:
@@ -168,7 +168,12 @@ def in_words(least: int, most: int) -> str:
     return engines if least == most else f"{count(least)} to {engines}"
 
 
-def pool_line(pool: Mapping[str, Any]) -> str:
+def in_range(least: int, most: int) -> str:
+    """Return a number of engines, or a range as `scale` takes it, such as ``0..8``."""
+    return count(most) if least == most else f"{count(least)}..{count(most)}"
+
+
+def reasons(pool: Mapping[str, Any]) -> str:
     """Return why a pool does not grow; and, if it has engines, why it does not shrink. The subject is the pool."""
     texts = [pool["grow"]["text"], *([pool["shrink"]["text"]] if pool["there"] else [])]
     return "; ".join(text.strip().rstrip(".") for text in texts)
@@ -186,11 +191,11 @@ def show_pools(found: list[dict[str, Any]]) -> None:
             [
                 pool["name"],
                 Text(state, STYLES[state]),
-                count(pool["max"]) if pool["min"] == pool["max"] else f"{count(pool['min'])}..{count(pool['max'])}",
+                in_range(pool["min"], pool["max"]),
                 *(count(pool[key]) for key in ("wanted", "asked", "coming", "there", "idle")),
                 f"{hours:,.2f}",
                 *([f"{hours * pool['cost']:,.2f}"] if with_cost else []),
-                pool_line(pool),
+                reasons(pool),
             ]
         )
     out = console()

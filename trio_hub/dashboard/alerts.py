@@ -5,15 +5,18 @@ The hub finds the alerts, not the pages. So a person who opens a page later sees
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from ..runtime import Statistics
 from ..wire.plain import printable
-from .journal import Entry, Level, plural
+from .journal import Entry
+from .pools import Pool, bringing, failing, stopped
+from .sentences import Level, plural
 
 __all__ = ["Alert", "Alerts", "Concern", "Look", "concerns"]
 
@@ -92,6 +95,8 @@ class Look:
     """The number of unexpected errors in the last hour."""
     last_error: Entry | None
     crashed: Entry | None
+    pools: Sequence[Pool] = ()
+    """The pools, see `trio_hub.dashboard.pools`."""
 
 
 class Alerts:
@@ -146,14 +151,14 @@ def _order(alert: Alert) -> tuple[bool, bool, bool, float]:
 
 def concerns(look: Look) -> list[Concern]:
     """Return what needs attention."""
-    return [*_of_engines(look), *_of_database(look.statistics), *_of_hub(look)]
+    return [*_of_engines(look), *_of_pools(look), *_of_database(look.statistics), *_of_hub(look)]
 
 
 def _of_engines(look: Look) -> Iterable[Concern]:
     now = look.statistics
     waiting = now.tasks_queued + now.tasks_waiting + now.tasks_paused
     settled = look.now - look.started > STARTING
-    if waiting > 0 and now.engines == 0:
+    if waiting > 0 and now.engines == 0 and not bringing(look.pools):
         verb = "task waits" if waiting == 1 else "tasks wait"
         text = f"{waiting:,} {verb}, but no engine is alive."
         yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled)
@@ -178,6 +183,13 @@ def _of_engines(look: Look) -> Iterable[Concern]:
         yield Concern("grace", "warn", text, "#/engines?text=lost", stays=False, noted=False)
     if look.failing > 0:
         yield Concern("failing", "warn", f"Tasks are failing: about {_rate(look.failing)}.", "#/failures")
+
+
+def _of_pools(look: Look) -> Iterable[Concern]:
+    for name, text in stopped(look.pools):
+        yield Concern(f"pool_stopped:{name}", "bad", text, f"#/pools/{quote(name, safe='')}")
+    for name, text in failing(look.pools, look.now):  # the journal has each failure
+        yield Concern(f"pool_failing:{name}", "warn", text, f"#/pools/{quote(name, safe='')}", noted=False)
 
 
 def _of_database(statistics: Statistics) -> Iterable[Concern]:

@@ -83,6 +83,25 @@ class Level:
         for pool in self.pools.values():
             yield from pool
 
+    @property
+    def queued(self) -> int:
+        """The number of tasks, counted in O(n) in the number of sessions."""
+        return sum(pool.queued for pool in self.pools.values())
+
+    def sample(self, most: int) -> list[Task]:
+        """Return at most so many of the tasks, spread evenly over the sessions and over their places in the queue.
+
+        If there are no more than ``most`` tasks, return all.
+        """
+        step = max(-(-self.queued // most), 1)
+        sample, place = [], 0
+        for pool in self.pools.values():
+            while place < pool.queued:
+                sample.append(pool.at(place))
+                place += step
+            place -= pool.queued
+        return sample
+
     def push(self, task: Task) -> None:
         name = task.session
         sessions = self.turns.sessions
@@ -217,6 +236,15 @@ class _Pool:
         if not self.late:
             return iter(self.in_order)
         return iter(sorted([*self.in_order, *(task for _, task in self.late)], key=attrgetter("number")))
+
+    @property
+    def queued(self) -> int:
+        return len(self.in_order) + len(self.late)
+
+    def at(self, place: int) -> Task:
+        """Return the task at a place; the tasks that did not come in their order are the last here."""
+        in_order = self.in_order
+        return in_order[place] if place < len(in_order) else self.late[place - len(in_order)][1]
 
     @property
     def first(self) -> Task:

@@ -17,7 +17,7 @@ import {
   shortTask,
 } from "./format.js";
 import { poll } from "./hub.js";
-import { startEngines } from "./nextsteps.js";
+import { poolsBring, startEngines } from "./nextsteps.js";
 import { Table, fillCut, fillLink, fillState } from "./table.js";
 
 const PERIOD = 2; // seconds
@@ -42,6 +42,7 @@ export function engines({ hub, parameters, signal }) {
       "div",
       {},
       h("p", {}, "No engine matches, or none is registered."),
+      poolsBring(hub),
       startEngines(hub),
       h("p", {}, "The hub starts engines itself with trio-hub serve --engines N."),
     ),

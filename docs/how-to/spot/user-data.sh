@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs as root when a spot instance has started. engines.sh replaces @BLOCK@ and @ENGINES@.
+# Runs as root when a spot instance has started. engines.sh replaces __BLOCK__ and __ENGINES__.
 set -euo pipefail
 export AWS_DEFAULT_REGION=eu-central-1
 
@@ -8,12 +8,12 @@ IPP_CONNECTION_INFO=$(aws ssm get-parameter --name /trio-hub/connection --with-d
 export IPP_CONNECTION_INFO
 
 units=()
-for number in $(seq @ENGINES@); do
+for number in $(seq __ENGINES__); do
     unit=trio-hub-engine-$number
     # systemd stops an engine with SIGTERM, and kills it after TimeoutStopSec, which is longer than --kill-grace.
     systemd-run --unit "$unit" --uid engine --setenv IPP_CONNECTION_INFO \
         --property KillMode=mixed --property TimeoutStopSec=100 \
-        /opt/trio-hub/bin/trio-hub engine --block=@BLOCK@ --kill-grace=90 --timeout=60
+        /opt/trio-hub/bin/trio-hub engine --block=__BLOCK__ --kill-grace=90 --timeout=60
     units+=("$unit")
 done
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..dryrun import dry_run
 from .options import ListGroup, Where, asks_hub, date, example, pool_names
 from .output import clock, columns, console, count, one_line, print_json
 
@@ -33,6 +34,9 @@ def pools() -> None:
 
     Without a command, the pools are listed.
     """
+
+
+pools.add_command(dry_run)
 
 
 @pools.command("list", epilog=example("trio-hub pools list --json"))

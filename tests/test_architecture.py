@@ -64,6 +64,8 @@ STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "tr
 LOADED_BY_STOCK = {"trio_hub.launchers": {"ipyparallel", "traitlets"}}
 # The part of the engine that uses IPython. It is loaded when IPython is first needed.
 LOADED_BY_STOCK["trio_hub.engine.ipython"] = {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "traitlets"}
+# The stock engine as an engine of a pool, in a process of its own.
+LOADED_BY_STOCK["trio_hub.engine.stock"] = {"ipyparallel", "traitlets"}
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ def set_up(launcher: Any, pool: Pool, block: str, directory: Path) -> None:
         _limit(launcher, system, limit)
     if system == "slurm":
         launcher.submit_command = [*launcher.submit_command, f"--job-name={job_name(block)}"]
+        if not own_template:
+            # ipyparallel's template has no place for them
+            launcher.submit_command += shlex.split(launcher.options)
     elif system == "htcondor":
         launcher.submit_command = [*launcher.submit_command, "-batch-name", job_name(block)]
 

@@ -47,7 +47,7 @@ def pool(name: str = "slurm", **changes: Any) -> dict[str, Any]:
         "draining": 0,
         "engine_seconds": 5400.0,
         "cost": 1.0,
-        "grow": {"word": "backlog", "text": "has a block in the queue of the batch system; at most 1 (backlog)"},
+        "grow": {"word": "backlog", "text": "has 1 block in the queue of the batch system; at most 1 (backlog)"},
         "shrink": {"word": "in_use", "text": "has tasks that could use more engines"},
         "failures": 0,
         "failed_words": "",
@@ -71,7 +71,7 @@ def stopped_pool(name: str = "broken", **changes: Any) -> dict[str, Any]:
         "engine_seconds": 0.0,
         "grow": {
             "word": "stopped",
-            "text": f"asks for no more blocks, since 10 in a row have failed ({words}): mend the cause, then "
+            "text": f"asks for no more blocks, since 10 blocks in a row failed ({words}): mend the cause, then "
             "resume the pool",
         },
         "shrink": {"word": "empty", "text": "has no engines"},

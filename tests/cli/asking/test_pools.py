@@ -11,7 +11,7 @@ from ...dashboard.pools import block, fixed_pool, pool, pretend, stopped_pool
 from .support import invoke, world
 
 TITLES = ["POOL", "STATE", "SIZE", "WANTED", "ASKED", "COMING", "THERE", "IDLE", "HOURS", "WHY"]
-WHY = "has a block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
+WHY = "has 1 block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
 
 
 async def test_pools_are_listed(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_a_pool_is_shown_with_its_blocks(tmp_path: Path) -> None:
             "size        4 to 16 engines (configured: 0 to 8 engines)",
             "engines     7 wanted, 4 asked for, 0 coming, 4 there, 1 idle, 1 drained",
             "used        1.50 engine-hours, which cost 0.75",
-            "growing     has a block in the queue of the batch system; at most 1 (backlog)",
+            "growing     has 1 block in the queue of the batch system; at most 1 (backlog)",
             "shrinking   has tasks that could use more engines",
             "failures    2 in a row: PREEMPTED",
             "blocks      3 submitted, 0 refused, 1 failed, 2 ended, 1 cancelled",

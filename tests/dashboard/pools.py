@@ -47,12 +47,13 @@ def pool(name: str = "slurm", **changes: Any) -> dict[str, Any]:
         "draining": 0,
         "engine_seconds": 5400.0,
         "cost": 1.0,
-        "grow": {"word": "backlog", "text": "has a block in the queue of the batch system; at most 1 (backlog)"},
+        "grow": {"word": "backlog", "text": "has 1 block in the queue of the batch system; at most 1 (backlog)"},
         "shrink": {"word": "in_use", "text": "has tasks that could use more engines"},
         "failures": 0,
         "failed_words": "",
         "paused_until": None,
         "is_stopped": False,
+        "unanswered": "",
         "blocks": [block(1), block(2, "waiting")],
         "counts": {"submitted": 3, "refused": 0, "failed": 1, "ended": 2, "cancelled": 1},
     }
@@ -71,7 +72,7 @@ def stopped_pool(name: str = "broken", **changes: Any) -> dict[str, Any]:
         "engine_seconds": 0.0,
         "grow": {
             "word": "stopped",
-            "text": f"asks for no more blocks, since 10 in a row have failed ({words}): mend the cause, then "
+            "text": f"asks for no more blocks, since 10 blocks in a row failed ({words}): mend the cause, then "
             "resume the pool",
         },
         "shrink": {"word": "empty", "text": "has no engines"},
@@ -93,7 +94,15 @@ def fixed_pool(engines: int = 4) -> dict[str, Any]:
         "configured_max": engines,
         "wanted": engines,
     }
-    facts |= {"asked": 0, "there": engines, "idle": engines, "engines_per_block": 1, "fixed": True, "blocks": []}
+    facts |= {
+        "asked": 0,
+        "there": engines,
+        "idle": engines,
+        "engines_per_block": 1,
+        "fixed": True,
+        "idle_timeout": None,
+        "blocks": [],
+    }
     return pool("local", launcher="local", **facts)
 
 
@@ -103,7 +112,7 @@ class PretendedPools:
     def __init__(self, *pools: dict[str, Any]) -> None:
         self.pools = list(pools)
         self.asked: list[tuple[Any, ...]] = []
-        """What was asked for: ``("scale", name, engines, by)`` and ``("resume", name, by)``."""
+        """What was asked for: ``("scale", name, engines, min, max, by)`` and ``("resume", name, by)``."""
 
     def listed(self) -> list[dict[str, Any]]:
         return self.pools
@@ -114,15 +123,21 @@ class PretendedPools:
                 return one
         raise KeyError(f"there is no pool {name!r}")
 
-    def scale(self, name: str, engines: int | tuple[int, int] | None, *, by: str) -> None:
+    def scale(
+        self, name: str, engines: int | None = None, *, min: int | None = None, max: int | None = None, by: str
+    ) -> tuple[int, int]:
         one = self._of(name)
-        if engines is None:
-            engines = one["configured_min"], one["configured_max"]
-        least, most = (engines, engines) if isinstance(engines, int) else engines
+        if engines is not None:
+            least = most = engines
+        elif min is not None and max is not None:
+            least, most = min, max
+        else:
+            least, most = one["configured_min"], one["configured_max"]
         if least > most:
             raise ConfigError(f"pool {name}: min is {least}, which is more than max, {most}: lower min or raise max")
-        self.asked.append(("scale", name, engines, by))
+        self.asked.append(("scale", name, engines, min, max, by))
         one |= {"min": least, "max": most}
+        return least, most
 
     def resume(self, name: str, *, by: str) -> None:
         self._of(name).update(failures=0, failed_words="", is_stopped=False, paused_until=None)
@@ -141,9 +156,9 @@ def pretend(hub: RunningHub, *pools: dict[str, Any]) -> PretendedPools:
         return Reply("pools_reply", {"status": "ok", "pools": made.listed()})
 
     def scale_request(client_id: list[bytes], msg: Message) -> Reply:
-        asked = content(msg)["engines"]
-        made.scale(content(msg)["pool"], tuple(asked) if isinstance(asked, list) else asked, by="the client")
-        return Reply("scale_reply", {"status": "ok"})
+        asked = content(msg)
+        least, most = made.scale(asked["pool"], asked["engines"], min=asked["min"], max=asked["max"], by="the client")
+        return Reply("scale_reply", {"status": "ok", "pool": asked["pool"], "min": least, "max": most})
 
     def resume_pool_request(client_id: list[bytes], msg: Message) -> Reply:
         made.resume(content(msg)["pool"], by="the client")

@@ -44,13 +44,13 @@ async def test_the_overview_has_the_pools_and_counts_their_blocks() -> None:
 
 async def test_a_pool_has_its_blocks() -> None:
     async with site() as at:
-        pretend(at.hub, fixed_pool(), pool("a/b %"))
+        pretend(at.hub, fixed_pool(), pool("a b"))
         answer = await at.get("/api/pools")
         assert abs(answer["now"] - time()) < 60
-        assert [one["name"] for one in answer["pools"]] == ["local", "a/b %"]
-        found = await at.get("/api/pools/a%2Fb%20%25")
+        assert [one["name"] for one in answer["pools"]] == ["local", "a b"]
+        found = await at.get("/api/pools/a%20b")
         assert abs(found.pop("now") - time()) < 60
-        assert found == pool("a/b %")
+        assert found == pool("a b")
         assert "no pool 'slurm'" in await at.refused("/api/pools/slurm", 404)
 
 
@@ -63,6 +63,8 @@ async def test_metrics_of_pools() -> None:
             seen("trio_hub_pool_engines", pool="slurm", state=state) for state in ("asked", "coming", "busy", "idle")
         ]
         assert engines == [4, 0, 3, 1]
+        assert seen("trio_hub_pool_engines", pool="tired", state="busy") == 2
+        assert seen("trio_hub_pool_engines", pool="tired", state="draining") == 1
         limits = [seen("trio_hub_pool_engines_limit", pool="slurm", limit=limit) for limit in ("min", "max")]
         assert limits == [0, 8]
         assert seen("trio_hub_pool_blocks", pool="slurm", state="waiting") == 1
@@ -74,7 +76,6 @@ async def test_metrics_of_pools() -> None:
         assert outcomes == [0, 1, 2, 1]
         for name, values in {
             "engines_wanted": (7, 8, 7),
-            "engines_draining": (0, 0, 1),
             "blocks_submitted_total": (3, 0, 3),
             "engine_seconds_total": (5400, 0, 5400),
             "failures": (0, 10, 2),
@@ -102,14 +103,14 @@ async def test_what_needs_attention() -> None:
     assert found(pool(**idle, grow={"word": "grows", "text": "asks for 1 block of 4 engines"})) == []
     assert found(pool(**idle, grow={"word": "at_max", "text": "may have no more"})) == [nobody]
     assert not bringing([fixed_pool()])
-    assert found(stopped_pool("a/b")) == [
+    assert found(stopped_pool()) == [
         nobody,
         (
-            "pool_stopped:a/b",
+            "pool_stopped:broken",
             "bad",
-            "Pool a/b asks for no more blocks: 10 blocks in a row failed (sbatch: error: invalid partition specified: "
-            "nowhere). Mend the cause, then resume the pool.",
-            "#/pools/a%2Fb",
+            "Pool broken asks for no more blocks: 10 blocks in a row failed (sbatch: error: invalid partition "
+            "specified: nowhere). Mend the cause, then resume the pool.",
+            "#/pools/broken",
         ),
     ]
     failing: dict[str, Any] = {"failures": 1, "failed_words": "PREEMPTED.", "paused_until": 1004.0}
@@ -122,21 +123,32 @@ async def test_what_needs_attention() -> None:
     )
     (one,) = found(pool(failures=3, paused_until=999.0))
     assert one[2] == "The last 3 blocks of pool slurm have failed."
+    (one,) = found(pool(unanswered="squeue: error: Unable to contact slurm controller."))
+    assert one[:3] == (
+        "pool_unanswered:slurm",
+        "warn",
+        "The batch system of pool slurm does not answer: squeue: error: Unable to contact slurm controller.",
+    )
 
 
 async def test_pools_are_scaled_and_resumed_and_the_journal_says_by_whom() -> None:
     async with site(dashboard_admin=True) as at:
         pools = pretend(at.hub, pool(), stopped_pool())
-        for engines, least, most in ((3, 3, 3), ([1, 16], 1, 16), (None, 0, 8)):
-            answer = await act(at, "scale_pool", {"pool": "slurm", "engines": engines})
+        numbers: list[tuple[dict[str, Any], int, int]] = [
+            ({"engines": 3}, 3, 3),
+            ({"min": 1, "max": 16}, 1, 16),
+            ({"reset": True}, 0, 8),
+        ]
+        for asked, least, most in numbers:
+            answer = await act(at, "scale_pool", {"pool": "slurm"} | asked)
             assert (answer.status, json.loads(answer.body)) == (200, {"min": least, "max": most})
         answer = await act(at, "resume_pool", {"pool": "broken"})
         assert (answer.status, answer.body) == (200, "{}")
         who = "ada (127.0.0.1)"
         assert pools.asked == [
-            ("scale", "slurm", 3, who),
-            ("scale", "slurm", (1, 16), who),
-            ("scale", "slurm", (0, 8), who),
+            ("scale", "slurm", 3, None, None, who),
+            ("scale", "slurm", None, 1, 16, who),
+            ("scale", "slurm", None, None, None, who),
             ("resume", "broken", who),
         ]
         assert not pools.pools[1]["is_stopped"]
@@ -151,12 +163,14 @@ async def test_pools_are_scaled_and_resumed_and_the_journal_says_by_whom() -> No
 @pytest.mark.parametrize(
     ("name", "body", "status", "told"),
     [
-        ("scale_pool", {"pool": "slurm"}, 400, '"engines" must be a number'),
-        ("scale_pool", {"pool": "slurm", "engines": True}, 400, '"engines" must be a number'),
-        ("scale_pool", {"pool": "slurm", "engines": [1, 2, 3]}, 400, '"engines" must be a number'),
-        ("scale_pool", {"pool": "slurm", "engines": [1, "2"]}, 400, '"engines" must be a number'),
+        ("scale_pool", {"pool": "slurm"}, 400, 'give either "engines", or "min" and "max", or "reset": true'),
+        ("scale_pool", {"pool": "slurm", "engines": 4, "reset": True}, 400, "give either"),
+        ("scale_pool", {"pool": "slurm", "engines": 4, "max": 8}, 400, "give either"),
+        ("scale_pool", {"pool": "slurm", "min": 4}, 400, "give either"),
+        ("scale_pool", {"pool": "slurm", "engines": True}, 400, '"engines" must be a number of engines'),
+        ("scale_pool", {"pool": "slurm", "min": -1, "max": 8}, 400, '"min" must be a number of engines'),
         ("scale_pool", {"engines": 4}, 400, '"pool" must be the name of a pool'),
-        ("scale_pool", {"pool": "slurm", "engines": [9, 8]}, 400, "min is 9, which is more than max, 8"),
+        ("scale_pool", {"pool": "slurm", "min": 9, "max": 8}, 400, "min is 9, which is more than max, 8"),
         ("scale_pool", {"pool": "pbs", "engines": 4}, 404, "there is no pool 'pbs'"),
         ("resume_pool", {"pool": "pbs"}, 404, "there is no pool 'pbs'"),
         ("resume_pool", {}, 400, '"pool" must be the name of a pool'),

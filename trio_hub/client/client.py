@@ -384,19 +384,27 @@ class Client:
         found: list[dict[str, Any]] = (await self._questions.order("pools_request", {}))["pools"]
         return found
 
-    async def scale_pool(self, name: str, engines: int | tuple[int, int] | None) -> None:
+    async def scale_pool(
+        self, name: str, engines: int | None = None, *, min: int | None = None, max: int | None = None
+    ) -> tuple[int, int]:
         """Change how many engines a pool has. The pool gives back surplus engines only when they are idle.
 
         Args:
             name: The name of the pool.
-            engines: The number of engines, which is rounded up to whole blocks; or the least and the largest number,
-                between which the tasks decide; or None for the numbers of the configuration.
+            engines: The number of engines, which is rounded up to whole blocks.
+            min, max: Instead of ``engines``, the least and the largest number of engines, between which the tasks
+                decide. One that is None stays as it is. Without any number, those of the configuration hold again.
+
+        Returns:
+            The least and the largest number of engines from now on.
 
         Raises:
             RemoteError: There is no such pool, or it cannot have these numbers of engines; or the hub is an
                 ipcontroller.
         """
-        await self._questions.order("scale_request", {"pool": name, "engines": engines})
+        content = {"pool": name, "engines": engines, "min": min, "max": max}
+        answer = await self._questions.order("scale_request", content)
+        return answer["min"], answer["max"]
 
     async def resume_pool(self, name: str) -> None:
         """Have a pool ask for blocks again, although some have failed.

@@ -23,7 +23,6 @@ from ..wire.plain import json_text
 from .answers import as_json, refusal
 from .bulk import abort_found, by_what, cancel_found, resubmit_failures, resubmit_found
 from .journal import Journal
-from .pools import pool_details
 from .sentences import plural
 from .tasks import Search
 from .watching import Watch
@@ -51,7 +50,6 @@ MAX_ACTOR = 100
 """The maximum length of the name of a person, in characters."""
 MAX_SECONDS = 10_000_000
 """The maximum number of seconds of a grace or a deadline."""
-ENGINES = '"engines" must be a number, a list of the least and the largest number, or null for those configured'
 MAX_SHOWN = 5
 """The maximum number of tasks in a log line."""
 
@@ -131,12 +129,12 @@ async def _drop_owed(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _scale_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
-    name = _pool(body)
-    if "engines" not in body:
-        raise QueryError(ENGINES)
-    asking.hub.scale(name, _engines(body["engines"]), by=asking.who)
-    pool = pool_details(asking.hub.pools.listed(), name)
-    return {} if pool is None else {"min": pool["min"], "max": pool["max"]}
+    name, numbers = _pool(body), {key: _whole(body, key) for key in ("engines", "min", "max")}
+    given = {key for key, value in numbers.items() if value is not None}
+    if given not in ({"engines"}, {"min", "max"}, set()) or (body.get("reset") is True) is bool(given):
+        raise QueryError('give either "engines", or "min" and "max", or "reset": true')
+    least, most = asking.hub.scale(name, numbers["engines"], min=numbers["min"], max=numbers["max"], by=asking.who)
+    return {"min": least, "max": most}
 
 
 async def _resume_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
@@ -293,16 +291,11 @@ def _pool(body: dict[str, Any]) -> str:
     return name
 
 
-def _engines(value: Any) -> int | tuple[int, int] | None:
-    """Return a number of engines, the least and the largest number, or None for those of the configuration."""
-    match value:
-        case None:
-            return None
-        case int() if type(value) is int:
-            return value
-        case [int() as least, int() as most] if type(least) is type(most) is int:
-            return least, most
-    raise QueryError(ENGINES)
+def _whole(body: dict[str, Any], name: str) -> int | None:
+    number = body.get(name)
+    if number is not None and (type(number) is not int or number < 0):
+        raise QueryError(f'"{name}" must be a number of engines')
+    return number
 
 
 def _seconds(body: dict[str, Any], name: str) -> float | None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from ..runtime import Statistics
 from ..wire.plain import printable
 from .journal import Entry
-from .pools import Pool, bringing, failing, stopped
+from .pools import Pool, bringing, failing, stopped, unanswered
 from .sentences import Level, plural
 
 __all__ = ["Alert", "Alerts", "Concern", "Look", "concerns"]
@@ -187,9 +186,11 @@ def _of_engines(look: Look) -> Iterable[Concern]:
 
 def _of_pools(look: Look) -> Iterable[Concern]:
     for name, text in stopped(look.pools):
-        yield Concern(f"pool_stopped:{name}", "bad", text, f"#/pools/{quote(name, safe='')}")
+        yield Concern(f"pool_stopped:{name}", "bad", text, f"#/pools/{name}")
     for name, text in failing(look.pools, look.now):  # the journal has each failure
-        yield Concern(f"pool_failing:{name}", "warn", text, f"#/pools/{quote(name, safe='')}", noted=False)
+        yield Concern(f"pool_failing:{name}", "warn", text, f"#/pools/{name}", noted=False)
+    for name, text in unanswered(look.pools):
+        yield Concern(f"pool_unanswered:{name}", "warn", text, f"#/pools/{name}")
 
 
 def _of_database(statistics: Statistics) -> Iterable[Concern]:

@@ -31,8 +31,9 @@ def _engines(pool: Pool) -> Mapping[str, float]:
     return {
         "asked": pool["asked"],
         "coming": pool["coming"],
-        "busy": pool["there"] - pool["idle"],
+        "busy": pool["there"] - pool["idle"] - pool["draining"],
         "idle": pool["idle"],
+        "draining": pool["draining"],
     }
 
 
@@ -40,16 +41,9 @@ POOL_METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_pool_engines",
         "gauge",
-        "Engines of each pool now: asked for, coming (their block runs, they have not registered), busy, or idle.",
+        "Engines of each pool now: asked (for), coming (not registered yet), busy, idle, or draining (no new tasks).",
         ("pool", "state"),
         _each_of(_engines),
-    ),
-    HubMetric(
-        "trio_hub_pool_engines_draining",
-        "gauge",
-        "Busy or idle engines of each pool that get no new tasks now.",
-        ("pool",),
-        _of(lambda pool: pool["draining"]),
     ),
     HubMetric(
         "trio_hub_pool_engines_wanted",

@@ -9,7 +9,17 @@ from typing import Any, Protocol, TypeAlias
 from ..pools.supply import BlockState
 from .sentences import plural
 
-__all__ = ["BLOCK_STATES", "Listing", "Pool", "bringing", "failing", "pool_details", "pool_rows", "stopped"]
+__all__ = [
+    "BLOCK_STATES",
+    "Listing",
+    "Pool",
+    "bringing",
+    "failing",
+    "pool_details",
+    "pool_rows",
+    "stopped",
+    "unanswered",
+]
 
 Pool: TypeAlias = Mapping[str, Any]
 """A pool as `Listing.listed` returns it."""
@@ -67,6 +77,14 @@ def stopped(pools: Sequence[Pool]) -> Iterable[tuple[str, str]]:
                 f"Pool {pool['name']} asks for no more blocks: {plural(pool['failures'], 'block')} in a row failed"
                 f"{_words(pool)}. Mend the cause, then resume the pool.",
             )
+
+
+def unanswered(pools: Sequence[Pool]) -> Iterable[tuple[str, str]]:
+    """Yield the name of each pool whose batch system does not say what becomes of the blocks, and a sentence."""
+    for pool in pools:
+        if pool["unanswered"]:
+            words = pool["unanswered"].strip().rstrip(".")
+            yield pool["name"], f"The batch system of pool {pool['name']} does not answer: {words}."
 
 
 def _words(pool: Pool) -> str:

@@ -266,7 +266,15 @@ class RunningHub:
             raise EngineError(f"no engine with the {kind} {name!r} is registered (any more)")
         return engine
 
-    def scale(self, name: str, engines: int | tuple[int, int] | None, *, by: str = "the embedder") -> None:
+    def scale(
+        self,
+        name: str,
+        engines: int | None = None,
+        *,
+        min: int | None = None,
+        max: int | None = None,
+        by: str = "the embedder",
+    ) -> tuple[int, int]:
         raise KeyError(f"there is no pool {name!r}")
 
     def resume_pool(self, name: str, *, by: str = "the embedder") -> None:

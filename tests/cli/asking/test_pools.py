@@ -11,7 +11,7 @@ from ...dashboard.pools import block, fixed_pool, pool, pretend, stopped_pool
 from .support import invoke, world
 
 TITLES = ["POOL", "STATE", "SIZE", "WANTED", "ASKED", "COMING", "THERE", "IDLE", "HOURS", "WHY"]
-WHY = "has a block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
+WHY = "has 1 block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
 
 
 async def test_pools_are_listed(tmp_path: Path) -> None:
@@ -58,7 +58,9 @@ async def test_a_pool_is_shown_with_its_blocks(tmp_path: Path) -> None:
             "failed_words": "PREEMPTED",
             "draining": 1,
         }
-        pretend(it.hub, pool(blocks=blocks, **changes, paused_until=1_790_000_000.0), stopped_pool())
+        pretend(
+            it.hub, pool(blocks=blocks, **changes, paused_until=1_790_000_000.0), stopped_pool(unanswered="no answer")
+        )
         lines = (await it.ask("pools", "show", "slurm")).stdout.splitlines()
         assert [line for line in lines[:11] if not line.startswith("paused")] == [
             "state       steady",
@@ -66,7 +68,7 @@ async def test_a_pool_is_shown_with_its_blocks(tmp_path: Path) -> None:
             "size        4 to 16 engines (configured: 0 to 8 engines)",
             "engines     7 wanted, 4 asked for, 0 coming, 4 there, 1 idle, 1 drained",
             "used        1.50 engine-hours, which cost 0.75",
-            "growing     has a block in the queue of the batch system; at most 1 (backlog)",
+            "growing     has 1 block in the queue of the batch system; at most 1 (backlog)",
             "shrinking   has tasks that could use more engines",
             "failures    2 in a row: PREEMPTED",
             "blocks      3 submitted, 0 refused, 1 failed, 2 ended, 1 cancelled",
@@ -82,6 +84,7 @@ async def test_a_pool_is_shown_with_its_blocks(tmp_path: Path) -> None:
         assert "\x1b" not in "".join(lines)
         lines = (await it.ask("pools", "show", "broken")).stdout.splitlines()
         assert lines[-1] == "blocks      0 submitted, 10 refused, 0 failed, 0 ended, 0 cancelled"
+        assert "unanswered  no answer" in lines
         assert "failures    10 in a row: sbatch: error: invalid partition specified: nowhere" in lines
         found = await it.ask_json("pools", "show", "slurm")
         assert (found["name"], found["paused_until"]) == ("slurm", "2026-09-21T14:13:20+00:00")
@@ -101,14 +104,18 @@ async def test_pools_are_scaled_and_resumed(tmp_path: Path) -> None:
         ]
         for words, engines in told:
             assert (await it.ask("scale", "slurm", *words)).stdout == f"pool slurm has {engines} from now on\n"
-        assert await it.ask_json("scale", "slurm", "0") == {"name": "slurm", "min": 0, "max": 0}
+        assert await it.ask_json("scale", "slurm", "0") == {"pool": "slurm", "min": 0, "max": 0}
         assert (await it.ask("pools", "resume", "broken")).stdout == (
             "pool broken asks for blocks again when tasks need engines\n"
         )
         assert await it.ask_json("pools", "resume", "broken") == {"resumed": "broken"}
         by = "the client"
         assert pools.asked == [
-            *(("scale", "slurm", engines, by) for engines in (1, 8, (2, 16), (0, 8), 0)),
+            ("scale", "slurm", 1, None, None, by),
+            ("scale", "slurm", 8, None, None, by),
+            ("scale", "slurm", None, 2, 16, by),
+            ("scale", "slurm", None, None, None, by),
+            ("scale", "slurm", 0, None, None, by),
             *[("resume", "broken", by)] * 2,
         ]
 

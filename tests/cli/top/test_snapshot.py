@@ -81,7 +81,7 @@ async def test_pools_that_are_sized_by_demand(tmp_path: Path) -> None:
         assert (await sampler.look()).pools == ()
         pretend(it.hub, fixed_pool(), stopped_pool(), pool())
         (broken, slurm) = (await Sampler(client).look()).pools
-        why = "has a block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
+        why = "has 1 block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
         assert slurm == PoolRow("slurm", "steady", 0, 8, 7, 4, 0, 4, 1, why)
         assert (broken.name, broken.state) == ("broken", "stopped")
         assert broken.why.endswith("then resume the pool")

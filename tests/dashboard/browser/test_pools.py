@@ -50,7 +50,7 @@ def test_pools_are_seen_on_the_overview_and_one_by_one(url: str, open_page: Open
     expect(cells).to_have_text(
         [
             *("slurm", "steady", "0 to 8", "7", "4", "0", "4", "1", "1.5", "3.75"),
-            "slurm has a block in the queue of the batch system; at most 1 (backlog). It has tasks that could use more "
+            "slurm has 1 block in the queue of the batch system; at most 1 (backlog). It has tasks that could use more "
             "engines.",
         ]
     )

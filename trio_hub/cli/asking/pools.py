@@ -127,15 +127,16 @@ def scale(where: Where, as_json: bool, pool: str, engines: int | tuple[int, int]
     if (engines is None) != reset:
         raise click.UsageError("give either a number of engines (N or MIN..MAX) or --reset")
 
-    async def question(client: Client) -> dict[str, Any]:
-        await client.scale_pool(pool, engines)
-        return one_of(await client.pools(), pool)
+    async def question(client: Client) -> tuple[int, int]:
+        if isinstance(engines, tuple):
+            return await client.scale_pool(pool, min=engines[0], max=engines[1])
+        return await client.scale_pool(pool, engines)
 
-    found = ask(where, question)
+    least, most = ask(where, question)
     if as_json:
-        print_json({key: found[key] for key in ("name", "min", "max")})
+        print_json({"pool": pool, "min": least, "max": most})
     else:
-        click.echo(f"pool {one_line(pool)} has {in_words(found['min'], found['max'])} from now on")
+        click.echo(f"pool {one_line(pool)} has {in_words(least, most)} from now on")
 
 
 def one_of(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -230,6 +231,7 @@ def show_pool(pool: dict[str, Any]) -> None:
         ("shrinking", pool["shrink"]["text"]),
         ("failures", failures),
         *([("paused", f"until {clock(date(pool['paused_until']))}")] if pool["paused_until"] is not None else []),
+        *([("unanswered", pool["unanswered"])] if pool["unanswered"] else []),
         ("blocks", ", ".join(f"{count(pool['counts'][outcome])} {outcome}" for outcome in OUTCOMES)),
     ]
     out = console()

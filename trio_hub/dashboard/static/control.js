@@ -101,24 +101,29 @@ const named = (engines) => (engines.length === 1 ? `engine ${engines[0].id}` : p
 
 /** Change how many engines a pool may have, given as a row of `api/pools`. */
 export function scalePool(hub, pool) {
-  const [leastField, least] = countField("pool-min", "At least", pool.min);
+  const [leastField, least] = countField("pool-min", pool.fixed ? "Engines" : "At least", pool.min);
   const [mostField, most] = countField("pool-max", "At most", pool.max);
+  mostField.hidden = pool.fixed;
   const reset = h("input", { type: "checkbox", id: "pool-reset" });
   reset.addEventListener("change", () => {
-    for (const input of [leastField, mostField].map((field) => field.querySelector("input"))) input.disabled = reset.checked;
+    for (const field of [leastField, mostField]) field.querySelector("input").disabled = reset.checked;
   });
+  const wanted = () =>
+    reset.checked ? { reset: true } : pool.fixed ? { engines: least() } : { min: least(), max: most() };
   const configured = range(pool.configured_min, pool.configured_max);
   return confirmed({
     title: `Scale pool ${pool.name}?`,
     text: [
-      "Between these numbers, the pool has as many engines as the tasks need. It asks for whole blocks of " +
-        `${plural(pool.engines_per_block, "engine")}, and gives engines back only when they are idle.`,
+      pool.fixed
+        ? "The hub starts engines, or ends some, until there are so many."
+        : "Between these numbers, the pool has as many engines as the tasks need. It asks for whole blocks of " +
+          `${plural(pool.engines_per_block, "engine")}, and gives engines back only when they are idle.`,
       leastField,
       mostField,
       h("p", {}, reset, " ", h("label", { for: "pool-reset" }, `As configured: ${configured}`)),
     ],
     verb: `Scale pool ${pool.name}`,
-    act: async () => hub.act("scale_pool", { pool: pool.name, engines: reset.checked ? null : [least(), most()] }),
+    act: async () => hub.act("scale_pool", { pool: pool.name, ...wanted() }),
     outcome: ({ min, max }) => `The pool has ${range(min, max)} from now on.`,
   });
 }

@@ -128,6 +128,7 @@ export function pool({ hub, id: name, signal }) {
         ["There", `${plural(shown.there, "engine")}, ${count(shown.idle)} idle, ${count(shown.draining)} drained`],
         ["Growing", sentence("It", shown.grow)],
         ["Shrinking", sentence("It", shown.shrink)],
+        ["Batch system", shown.unanswered && `does not answer: ${shown.unanswered}`],
       ]),
     );
     settings.replaceChildren(

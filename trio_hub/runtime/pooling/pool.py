@@ -337,9 +337,7 @@ class ElasticPool:
         self._remove(block, how, now)
         facts = {"pool": self.name, "block": block.name, "words": words or None, "engines": len(block.uuids)}
         if how == "failed" and block.state is not BlockState.CANCELLED:
-            log.error(
-                "a block has failed", **facts, failures=self.memory.failures, seconds=self._pause(now)
-            )
+            log.error("a block has failed", **facts, failures=self.memory.failures, seconds=self._pause(now))
         else:
             log.info("a block has ended", **facts)
         self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))

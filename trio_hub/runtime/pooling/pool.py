@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ...config.pools import Pool
 from ...hub.events import BlockEnded, BlockStarted, BlockSubmitted, Event
@@ -77,6 +79,10 @@ class ElasticPool:
         """Return the pool as the rules of sizing see it."""
         blocks = tuple(block.as_supply(now) for block in self.blocks.values())
         return dividing.Pool(self.settings, Supply(self.engines, blocks), self.memory)
+
+    def record(self, block: PooledBlock, now: float) -> dict[str, Any]:
+        """Return the record of a block, with the settings of the pool, for the next hub."""
+        return block.as_record(now) | {"pool": self.pool.as_dict()}
 
     def engine_seconds(self, now: float) -> float:
         """Return what the pool has cost so far, in engines times seconds."""
@@ -160,6 +166,20 @@ class ElasticPool:
         return self.is_asked_in_vain or (block.unanswered is not None and now - block.unanswered >= PRESUMED_GONE)
 
     # Decisions
+
+    def decided(self, decision: Decision) -> None:
+        """Note a decision. Failures of blocks are noted when the decision is carried out."""
+        before = self.memory
+        self.decision = decision
+        self.memory = decision.memory
+        if any(cancellation.failed for cancellation in decision.cancel):
+            self.memory = replace(
+                self.memory,
+                failures=before.failures,
+                failed=before.failed,
+                words=before.words,
+                paused_until=before.paused_until,
+            )
 
     def begin(self, now: float) -> PooledBlock:
         """Return a new block, which is to be submitted."""

@@ -24,7 +24,7 @@ class FixedPool:
         engines: LocalEngines,
         *,
         retire: Callable[[EngineConnector], None],
-        take_back: Callable[[EngineConnector], None],
+        take_back: Callable[[EngineConnector], object],
     ) -> None:
         self.engines = engines
         self.configured = engines.n

@@ -35,9 +35,7 @@ def listed_pool(pool: ElasticPool, now: float) -> dict[str, Any]:
         "fixed": False,
         "wanted": min(max(useful, settings.min), settings.max),
         "asked": sum(block.engines for block in blocks if block.state.is_queued),
-        "coming": sum(
-            block.coming(now, settings.startup_timeout) for block in supply if not block.state.is_queued
-        ),
+        "coming": sum(block.coming(now, settings.startup_timeout) for block in supply if not block.state.is_queued),
         "there": len(pool.engines),
         "idle": sum(engine.is_idle and engine.stays for engine in pool.engines),
         "draining": sum(not engine.stays for engine in pool.engines),

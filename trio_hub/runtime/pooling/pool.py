@@ -137,13 +137,8 @@ class ElasticPool:
             return
         if block.is_known_by_its_engines_only and block.left is not None:
             self.ended(block, now)
-        elif block.state is BlockState.ASKED and block.is_known_by_its_engines_only and now >= block.awaited:
-            log.warning(
-                "an earlier hub has begun to submit a block, and no engine of it has come: it is given up",
-                pool=self.name,
-                block=block.name,
-            )
-            self.ended(block, now)
+        elif block.is_unresolved and block.unanswered is not None and now >= block.awaited:
+            self._give_up_unresolved(block, now)
         elif block.started is not None and now - block.started >= self.settings.startup_timeout:
             missing = block.engines - len(block.uuids)
             if block.present and missing > 0 and block.begin_once("fewer engines"):
@@ -156,6 +151,14 @@ class ElasticPool:
                     wanted=block.engines,
                     seconds=self.settings.startup_timeout,
                 )
+
+    def _give_up_unresolved(self, block: PooledBlock, now: float) -> None:
+        log.warning(
+            "an earlier hub has begun to submit a block, of which neither a job nor an engine was found: it is given up",
+            pool=self.name,
+            block=block.name,
+        )
+        self.ended(block, now)
 
     def _is_presumed_gone(self, block: PooledBlock, now: float) -> bool:
         """Return whether a cancelled block without engines has ended, although no batch system says so."""
@@ -193,11 +196,9 @@ class ElasticPool:
     def submitted(self, block: PooledBlock, job: Job, now: float) -> None:
         """Note that the batch system has accepted a block."""
         block.job, block.is_submitting = job, False
-        log.info(
-            "a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=_job_text(job) or None
-        )
+        log.info("a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=block.job_text)
         self._tell(BlockSubmitted(self.name, block.name, block.engines))
-        if self.is_asked_in_vain and block.state is BlockState.ASKED:
+        if self.is_asked_in_vain and block.state is BlockState.ASKED:  # else nobody would ever say that it runs
             self._started(block, now)
         self._changed(block, now)
 
@@ -288,6 +289,7 @@ class ElasticPool:
             self._started(block, now)
 
     def _report_waiting(self, block: PooledBlock, report: JobReport, now: float) -> None:
+        block.is_unresolved = False
         if block.state is BlockState.RUNNING:
             if block.present:
                 return  # its engines know better
@@ -314,6 +316,10 @@ class ElasticPool:
             return
         if block.state is BlockState.CANCELLED:
             self.ended(block, now)
+            return
+        if block.is_unresolved:
+            if now >= block.awaited:
+                self._give_up_unresolved(block, now)
             return
         has_words = bool(report.words) or report.failed is not None
         if block.state is BlockState.ASKED and not has_words and now - block.asked < UNCONFIRMED:
@@ -345,7 +351,7 @@ class ElasticPool:
     # States
 
     def _started(self, block: PooledBlock, now: float) -> None:
-        block.state, block.started = BlockState.RUNNING, now
+        block.state, block.started, block.is_unresolved = BlockState.RUNNING, now, False
         log.info("a block runs", pool=self.name, block=block.name, seconds=round(now - block.asked, 1))
         self._tell(BlockStarted(self.name, block.name))
         self._changed(block, now)
@@ -355,13 +361,18 @@ class ElasticPool:
         words = words or block.words
         how = "failed" if block.is_failed else "cancelled" if block.state is BlockState.CANCELLED else "ended"
         self._remove(block, how, now)
-        facts = {"pool": self.name, "block": block.name, "words": words or None, "engines": len(block.uuids)}
         if how == "failed" and block.state is not BlockState.CANCELLED:
             log.error(
-                "a block has failed", **facts, failures=self.memory.failures, seconds=self._pause(now)
+                "a block has failed",
+                pool=self.name,
+                block=block.name,
+                words=words or None,
+                engines=len(block.uuids),
+                failures=self.memory.failures,
+                seconds=self._pause(now),
             )
         else:
-            log.info("a block has ended", **facts)
+            log.info("a block has ended", pool=self.name, block=block.name, words=words or None)
         self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))
 
     def _fail(self, block: PooledBlock, words: str, now: float) -> None:
@@ -382,9 +393,3 @@ class ElasticPool:
     def _changed(self, block: PooledBlock, now: float) -> None:
         self.steady_since = now
         self._save(block.name)
-
-
-def _job_text(job: Job) -> str:
-    """Return the number of a job in the batch system, if it has one."""
-    found = job.get("id", job.get("job", ""))
-    return str(found) if isinstance(found, str | int) else ""

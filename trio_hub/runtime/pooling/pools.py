@@ -20,7 +20,7 @@ from ...pools.dividing import decide_all
 from ...pools.sizing import Decision
 from ...pools.supply import Engine
 from ...services import Failures, going_on, keep_running
-from .blocks import PooledBlock, pool_of
+from .blocks import pool_of
 from .files import PoolFiles
 from .pool import ElasticPool
 from .ports import Core
@@ -231,7 +231,7 @@ class Pools:
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
 
     async def _stop(self) -> None:
-        """Cancel all blocks, within the grace. Blocks of pools with ``keep`` stay, after their submissions have ended."""
+        """Cancel all blocks, within the grace. Blocks of pools with ``keep`` stay; only their submissions are awaited."""
         with going_on(SERVICE, self._failures):
             with self._stopping as scope:
                 scope.deadline = trio.current_time() + self._grace

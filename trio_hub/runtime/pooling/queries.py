@@ -33,9 +33,7 @@ def scale_request(hub: Hub, steering: Steering, client_id: list[bytes], msg: Mes
     """
     content = hub.session.content(msg)
     name, sizes = _pool(content), {key: _whole(content, key) for key in ("engines", "min", "max")}
-    low, high = steering.scale(
-        name, sizes["engines"], min=sizes["min"], max=sizes["max"], by=_by(content, msg)
-    )
+    low, high = steering.scale(name, sizes["engines"], min=sizes["min"], max=sizes["max"], by=_by(content, msg))
     return Reply("scale_reply", {"status": "ok", "pool": name, "min": low, "max": high})
 
 

@@ -52,12 +52,10 @@ def take_up_blocks(pools: Pools, now: Callable[[], float], *, returning: bool, t
 
 
 def _take_up(tending: Tending, block: PooledBlock, now: float, timeout: float) -> None:
-    if block.job is None:  # the submission was not finished, or the block is known by its engines only
+    block.awaited = now + timeout
+    if block.state is BlockState.ASKED and not block.job:  # the launcher looks whether there is one
         block.awaited = now + max(UNRESOLVED, timeout)
-        if block.state is BlockState.ASKED:
-            block.job, block.is_unresolved = {}, True
-    else:
-        block.awaited = now + timeout
+        block.job, block.is_unresolved = {}, True
     tending.pool.blocks[block.name] = block
     log.info("a block of an earlier hub is taken up", pool=tending.pool.name, block=block.name, state=block.state.value)
 

@@ -101,9 +101,7 @@ class Steering:
         fixed.resize(n)
         return n
 
-    def _scale(
-        self, pool: ElasticPool, engines: int | None, min: int | None, max: int | None
-    ) -> tuple[int, int]:
+    def _scale(self, pool: ElasticPool, engines: int | None, min: int | None, max: int | None) -> tuple[int, int]:
         configured = pool.pool.settings
         try:
             if engines is not None:

@@ -1,4 +1,4 @@
-"""The tasks that carry out what was decided for a pool: they submit blocks, cancel blocks, and ask what became of them."""
+"""The tasks that carry out what was decided for a pool: they submit and cancel blocks, and ask what became of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from ...launching.launcher import JobReport, JobState, LaunchError, Launcher
+from ...launching.launcher import JobReport, JobState, Launcher, LaunchError
 from ...logs import get_logger
 from ...pools.supply import BlockState, Engine
 from ...services import Failures, failed
@@ -116,9 +116,14 @@ class Tending:
                 self.pool.submitted(block, job, self._now())
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether others than the hub itself start the engines."""
+        return not isinstance(self.launcher, LocalLauncher)
+
+    @property
     def keeps(self) -> bool:
         """Whether the blocks stay when the hub stops. Engines that the hub itself has started never do."""
-        return self.pool.pool.keep and not isinstance(self.launcher, LocalLauncher)
+        return self.pool.pool.keep and self.is_elsewhere
 
     async def give_back(self, block: PooledBlock) -> None:
         """Cancel a block since the hub stops, unless it is to stay. Return when the batch system has accepted that."""
@@ -206,7 +211,6 @@ class Tending:
 
     async def look(self) -> None:
         """Ask the batch system once what has become of the blocks."""
-        await self._find_jobs()
         began = self._now()
         jobs = {block.name: block.job for block in self.pool.blocks.values() if block.job is not None}
         if not jobs:
@@ -231,12 +235,3 @@ class Tending:
             self.pool.answers("" if answered else (silent[0] or "it does not say why"))
         for name, report in said:
             self.pool.reported(name, report, began, now)
-
-    async def _find_jobs(self) -> None:
-        """Read the jobs of blocks whose submission an earlier hub has begun: its agent may have finished it since."""
-        for block in list(self.pool.blocks.values()):
-            if block.is_known_by_its_engines_only and self._files.path(block.name) is not None:
-                record = await trio.to_thread.run_sync(self._files.record, block.name)
-                job = None if record is None else record.get("job")
-                if isinstance(job, dict) and block.job is None:
-                    block.job = job

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import trio
 
-from ..hub import EngineConnector
-from ..logs import get_logger
-from .children import LocalEngines
-from .places import SavedProcess
-from .pooling.blocks import pool_of
+from ...hub import EngineConnector
+from ...logs import get_logger
+from ..children import LocalEngines
+from ..places import SavedProcess
+from .blocks import pool_of
 
 __all__ = ["LocalGroup"]
 

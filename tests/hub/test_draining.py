@@ -178,8 +178,8 @@ def test_an_engine_that_drains_itself_asks_whether_requests_are_on_their_way() -
 
 def test_what_the_hub_knows_of_engines() -> None:
     world = World()
-    first = world.engine("a", offers={"site": "a", "gpu": 2}, seconds_left=100)
-    second = world.engine("b", block="slurm-1f2e3d4c")
+    first = world.engine("a", offers={"site": "a", "gpu": 2}, seconds_left=100, block="slurm-1")
+    second = world.engine("b")
     drain(world, "b", deadline=60, by="ann")
     reply = world.query("engines_request", {})
     assert reply == {
@@ -187,15 +187,15 @@ def test_what_the_hub_knows_of_engines() -> None:
         "engines": {
             str(first.id): {
                 "uuid": "a",
-                "block": None,
                 "offers": {"gpu": 2.0, "site": "a"},
+                "block": "slurm-1",
                 "drain": None,
                 "leaves": first.leaves_at,
             },
             str(second.id): {
                 "uuid": "b",
-                "block": "slurm-1f2e3d4c",
                 "offers": {},
+                "block": "",
                 "drain": {"by": "ann", "deadline": world.hub.work.draining.drains[b"b"].deadline, "then": ""},
                 "leaves": None,
             },

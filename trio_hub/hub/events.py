@@ -159,43 +159,6 @@ class TaskCancelled(msgspec.Struct, frozen=True, gc=False):
     what: str
 
 
-class BlockSubmitted(msgspec.Struct, frozen=True, gc=False):
-    """A pool has asked for a block with this number of engines, and its launcher has accepted it."""
-
-    pool: str
-    block: str
-    engines: int
-
-
-class BlockStarted(msgspec.Struct, frozen=True, gc=False):
-    """A block of a pool has its nodes. Its engines will register."""
-
-    pool: str
-    block: str
-
-
-class BlockEnded(msgspec.Struct, frozen=True, gc=False):
-    """A block of a pool has ended, or was refused.
-
-    ``failed`` says whether that counts as a failure of the block. ``words`` say why it has ended, in the words of the
-    batch system if it has told any; they may be empty.
-    """
-
-    pool: str
-    block: str
-    failed: bool
-    words: str
-
-
-class PoolScaled(msgspec.Struct, frozen=True, gc=False):
-    """Somebody has changed the least and the largest number of engines of a pool. ``by`` is who has asked for it."""
-
-    pool: str
-    min: int
-    max: int
-    by: str
-
-
 class RecordsPurged(msgspec.Struct, frozen=True, gc=False):
     """A client has purged this number of records from the task database.
 
@@ -249,6 +212,42 @@ class HubShutdownRequested(msgspec.Struct, frozen=True, gc=False):
     user: str = ""
 
 
+class BlockSubmitted(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool was submitted for this number of engines, and the batch system has accepted it."""
+
+    pool: str
+    block: str
+    engines: int
+
+
+class BlockStarted(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool has got its nodes, or one of its engines has come."""
+
+    pool: str
+    block: str
+
+
+class BlockEnded(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool has ended or was refused. If it has not ``failed``, it has ended as expected.
+
+    ``words`` is the reason, in the batch system's own words if it has given some.
+    """
+
+    pool: str
+    block: str
+    failed: bool
+    words: str
+
+
+class PoolScaled(msgspec.Struct, frozen=True, gc=False):
+    """Somebody has changed the numbers of engines that a pool has at least and at most. ``by`` is who has done so."""
+
+    pool: str
+    min: int
+    max: int
+    by: str
+
+
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
     """The hub has been asked to stop, and no further event follows. ``reason`` is the source of the request to stop."""
 
@@ -268,14 +267,14 @@ Event: TypeAlias = (
     | TaskQueued
     | TaskCancelled
     | TaskFinished
-    | BlockSubmitted
-    | BlockStarted
-    | BlockEnded
-    | PoolScaled
     | RecordsPurged
     | RequestsAborted
     | RequestsResubmitted
     | EngineShutdownRequested
     | HubShutdownRequested
+    | BlockSubmitted
+    | BlockStarted
+    | BlockEnded
+    | PoolScaled
     | HubStopping
 )

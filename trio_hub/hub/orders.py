@@ -78,7 +78,7 @@ class Orders:
     def engines_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Reply with what is known of the engines, by id, besides their load.
 
-        - ``uuid``; ``block``: the block of a pool that has brought it, or null; ``offers``: tags and amounts;
+        - ``uuid``; ``offers``: tags and amounts; ``block``: the pool's block that has brought it, or empty;
         - ``drain``: ``by``, ``deadline`` and ``then`` of the engine's drain; null if the engine is not drained;
         - ``leaves``: when the engine will be gone, or null.
 
@@ -89,8 +89,8 @@ class Orders:
             drain = self._draining.drains.get(engine.ident)
             engines[str(engine.id)] = {
                 "uuid": engine.uuid,
-                "block": engine.block or None,
                 "offers": dict(engine.offers),
+                "block": engine.block,
                 "drain": None if drain is None else drain.as_dict(),
                 "leaves": engine.leaves_at,
             }

@@ -140,7 +140,7 @@ def engine_rows(load: Load, uuids: dict[int, str], facts: dict[str, dict[str, An
         known = facts.get(str(id), {})
         drain = known.get("drain")
         row = {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle", **engine}
-        row["block"] = known.get("block")
+        row["block"] = known.get("block") or None
         row["offers"] = known.get("offers", {})
         row["drain"] = None if drain is None else drain | {"deadline": date(drain["deadline"])}
         rows.append(row | {"leaves": date(known.get("leaves"))})

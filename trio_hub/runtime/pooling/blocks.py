@@ -1,4 +1,4 @@
-"""A block of a pool, as the hub knows it: what was asked for, what has become of it, and which engines it has brought."""
+"""A block of a pool, as the hub knows it: what was asked for, what has become of it, and which engines have come."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class PooledBlock:
     - ``is_submitting``: whether its submission is under way;
     - ``released``: when the launcher has accepted that the block is to be cancelled; None before that;
     - ``is_over``: whether the batch system has said that it has ended, though its engines seemed to be there;
+    - ``is_unresolved``: whether an earlier hub has begun to submit it, and nobody knows whether it was accepted;
     - ``is_failed``: whether it was counted as failed;
     - ``told``: what was logged about it and is not logged again.
     """
@@ -72,6 +73,7 @@ class PooledBlock:
     is_submitting: bool = False
     released: float | None = None
     is_over: bool = False
+    is_unresolved: bool = False
     is_failed: bool = False
     told: set[str] = field(default_factory=set)
 
@@ -94,6 +96,12 @@ class PooledBlock:
     def engine_seconds(self, now: float) -> float:
         """Return what the block has cost so far: its number of engines times the seconds for which it has run."""
         return 0.0 if self.started is None else self.engines * max(now - self.started, 0.0)
+
+    @property
+    def job_text(self) -> str | None:
+        """The number of its job in the batch system; None if it has none."""
+        number = (self.job or {}).get("job")
+        return str(number) if number else None
 
     def begin_once(self, what: str) -> bool:
         """Return whether something is to be logged about the block that was not logged before."""
@@ -129,6 +137,7 @@ class PooledBlock:
             raise ValueError("it has no number of engines")
         if not _is_time(asked) or not (started is None or _is_time(started)):
             raise ValueError("its times are not numbers")
+        assert asked is not None
         job, uuids = record.get("job"), record.get("arrived", [])
         if not (job is None or isinstance(job, dict)):
             raise ValueError("its job is not a table")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ...config.pools import Pool
 from ...hub.events import BlockEnded, BlockStarted, BlockSubmitted, Event
@@ -78,6 +80,10 @@ class ElasticPool:
         blocks = tuple(block.as_supply(now) for block in self.blocks.values())
         return dividing.Pool(self.settings, Supply(self.engines, blocks), self.memory)
 
+    def record(self, block: PooledBlock, now: float) -> dict[str, Any]:
+        """Return the record of a block, with the settings of the pool, for the next hub."""
+        return block.as_record(now) | {"pool": self.pool.as_dict()}
+
     def engine_seconds(self, now: float) -> float:
         """Return what the pool has cost so far, in engines times seconds."""
         return self.spent + sum(block.engine_seconds(now) for block in self.blocks.values())
@@ -131,13 +137,8 @@ class ElasticPool:
             return
         if block.is_known_by_its_engines_only and block.left is not None:
             self.ended(block, now)
-        elif block.state is BlockState.ASKED and block.is_known_by_its_engines_only and now >= block.awaited:
-            log.warning(
-                "an earlier hub has begun to submit a block, and no engine of it has come: it is given up",
-                pool=self.name,
-                block=block.name,
-            )
-            self.ended(block, now)
+        elif block.is_unresolved and block.unanswered is not None and now >= block.awaited:
+            self._give_up_unresolved(block, now)
         elif block.started is not None and now - block.started >= self.settings.startup_timeout:
             missing = block.engines - len(block.uuids)
             if block.present and missing > 0 and block.begin_once("fewer engines"):
@@ -151,6 +152,14 @@ class ElasticPool:
                     seconds=self.settings.startup_timeout,
                 )
 
+    def _give_up_unresolved(self, block: PooledBlock, now: float) -> None:
+        log.warning(
+            "an earlier hub has begun to submit a block, of which neither a job nor an engine was found: it is given up",
+            pool=self.name,
+            block=block.name,
+        )
+        self.ended(block, now)
+
     def _is_presumed_gone(self, block: PooledBlock, now: float) -> bool:
         """Return whether a cancelled block without engines has ended, although no batch system says so."""
         if block.is_known_by_its_engines_only or block.is_over:
@@ -160,6 +169,20 @@ class ElasticPool:
         return self.is_asked_in_vain or (block.unanswered is not None and now - block.unanswered >= PRESUMED_GONE)
 
     # Decisions
+
+    def decided(self, decision: Decision) -> None:
+        """Note a decision. Failures of blocks are noted when the decision is carried out."""
+        before = self.memory
+        self.decision = decision
+        self.memory = decision.memory
+        if any(cancellation.failed for cancellation in decision.cancel):
+            self.memory = replace(
+                self.memory,
+                failures=before.failures,
+                failed=before.failed,
+                words=before.words,
+                paused_until=before.paused_until,
+            )
 
     def begin(self, now: float) -> PooledBlock:
         """Return a new block, which is to be submitted."""
@@ -173,11 +196,9 @@ class ElasticPool:
     def submitted(self, block: PooledBlock, job: Job, now: float) -> None:
         """Note that the batch system has accepted a block."""
         block.job, block.is_submitting = job, False
-        log.info(
-            "a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=_job_text(job) or None
-        )
+        log.info("a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=block.job_text)
         self._tell(BlockSubmitted(self.name, block.name, block.engines))
-        if self.is_asked_in_vain and block.state is BlockState.ASKED:
+        if self.is_asked_in_vain and block.state is BlockState.ASKED:  # else nobody would ever say that it runs
             self._started(block, now)
         self._changed(block, now)
 
@@ -268,6 +289,7 @@ class ElasticPool:
             self._started(block, now)
 
     def _report_waiting(self, block: PooledBlock, report: JobReport, now: float) -> None:
+        block.is_unresolved = False
         if block.state is BlockState.RUNNING:
             if block.present:
                 return  # its engines know better
@@ -294,6 +316,10 @@ class ElasticPool:
             return
         if block.state is BlockState.CANCELLED:
             self.ended(block, now)
+            return
+        if block.is_unresolved:
+            if now >= block.awaited:
+                self._give_up_unresolved(block, now)
             return
         has_words = bool(report.words) or report.failed is not None
         if block.state is BlockState.ASKED and not has_words and now - block.asked < UNCONFIRMED:
@@ -325,7 +351,7 @@ class ElasticPool:
     # States
 
     def _started(self, block: PooledBlock, now: float) -> None:
-        block.state, block.started = BlockState.RUNNING, now
+        block.state, block.started, block.is_unresolved = BlockState.RUNNING, now, False
         log.info("a block runs", pool=self.name, block=block.name, seconds=round(now - block.asked, 1))
         self._tell(BlockStarted(self.name, block.name))
         self._changed(block, now)
@@ -335,11 +361,18 @@ class ElasticPool:
         words = words or block.words
         how = "failed" if block.is_failed else "cancelled" if block.state is BlockState.CANCELLED else "ended"
         self._remove(block, how, now)
-        facts = {"pool": self.name, "block": block.name, "words": words or None, "engines": len(block.uuids)}
         if how == "failed" and block.state is not BlockState.CANCELLED:
-            log.error("a block has failed", **facts, failures=self.memory.failures, seconds=self._pause(now))
+            log.error(
+                "a block has failed",
+                pool=self.name,
+                block=block.name,
+                words=words or None,
+                engines=len(block.uuids),
+                failures=self.memory.failures,
+                seconds=self._pause(now),
+            )
         else:
-            log.info("a block has ended", **facts)
+            log.info("a block has ended", pool=self.name, block=block.name, words=words or None)
         self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))
 
     def _fail(self, block: PooledBlock, words: str, now: float) -> None:
@@ -360,9 +393,3 @@ class ElasticPool:
     def _changed(self, block: PooledBlock, now: float) -> None:
         self.steady_since = now
         self._save(block.name)
-
-
-def _job_text(job: Job) -> str:
-    """Return the number of a job in the batch system, if it has one."""
-    found = job.get("id", job.get("job", ""))
-    return str(found) if isinstance(found, str | int) else ""

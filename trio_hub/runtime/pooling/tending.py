@@ -1,17 +1,18 @@
-"""The tasks that carry out what was decided for a pool: they submit blocks, cancel blocks, and ask what became of them."""
+"""The tasks that carry out what was decided for a pool: they submit and cancel blocks, and ask what became of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from ...launching.launcher import JobReport, JobState, LaunchError, Launcher
+from ...launching.launcher import JobReport, JobState, Launcher, LaunchError
 from ...logs import get_logger
-from ...pools.supply import BlockState
+from ...pools.supply import BlockState, Engine
 from ...services import Failures, failed
 from .blocks import PooledBlock
 from .files import PoolFiles
+from .local import LocalLauncher
 from .pool import ElasticPool
 from .ports import Core
 
@@ -69,20 +70,40 @@ class Tending:
         self._submits = trio.CapacityLimiter(AT_ONCE)
         self._cancels = trio.CapacityLimiter(AT_ONCE)
         self._wake = trio.Event()
-        self._settled = trio.Event()
+        self._submitting: dict[str, trio.Event] = {}
+        if isinstance(launcher, LocalLauncher):
+            launcher.block_ended = self.look_soon
 
     def look_soon(self) -> None:
         """Have the batch system asked soon."""
         self._wake.set()
 
+    def meet(self, engines: Mapping[str, Sequence[Engine]], now: float) -> None:
+        """Note which engines of the pool are registered now, by block."""
+        if isinstance(self.launcher, LocalLauncher):
+            for block in self.pool.blocks.values():
+                block.restarting = self.launcher.restarting(block.name)
+        if self.pool.meet(engines, now):
+            self.look_soon()
+
     async def submit(self, block: PooledBlock) -> None:
         """Submit a block. The record is written first, so that a later hub knows of the attempt."""
+        done = self._submitting[block.name] = trio.Event()
+        try:
+            await self._submit(block)
+        finally:
+            block.is_submitting = False
+            del self._submitting[block.name]
+            done.set()
+        self._changed()
+        self.look_soon()
+
+    async def _submit(self, block: PooledBlock) -> None:
         async with self._submits:
-            if block.state is BlockState.CANCELLED:
-                block.is_submitting = False
+            if block.state is BlockState.CANCELLED:  # the hub stops
                 self.pool.ended(block, self._now())
                 return
-            record = block.as_record(self._now()) | {"pool": self.pool.pool.as_dict()}
+            record = self.pool.record(block, self._now())
             await trio.to_thread.run_sync(self._files.write_record, block.name, record)
             try:
                 job = await self.launcher.submit(block.name, block.engines)
@@ -93,8 +114,32 @@ class Tending:
                 self.pool.refused(block, f"{type(error).__name__}: {error}", self._now())
             else:
                 self.pool.submitted(block, job, self._now())
-        self._changed()
-        self.look_soon()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether others than the hub itself start the engines."""
+        return not isinstance(self.launcher, LocalLauncher)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the blocks stay when the hub stops. Engines that the hub itself has started never do."""
+        return self.pool.pool.keep and self.is_elsewhere
+
+    async def give_back(self, block: PooledBlock) -> None:
+        """Cancel a block since the hub stops, unless it is to stay. Return when the batch system has accepted that."""
+        if not self.keeps:
+            self.pool.give_up(block, "the hub stops", self._now())
+        while block.name in self._submitting:
+            await self._submitting[block.name].wait()
+        if self.keeps or self.pool.blocks.get(block.name) is not block:
+            return
+        if block.released is None:
+            await self.cancel(block, until_gone=False)
+        self.pool.ended(block, self._now())
+
+    def left_over(self) -> list[PooledBlock]:
+        """Return the blocks that are still there although they were to be given back."""
+        return [] if self.keeps else list(self.pool.blocks.values())
 
     async def cancel(self, block: PooledBlock, *, until_gone: bool = True) -> None:
         """Cancel a block: again and again until the batch system accepts that, and until the block is gone.
@@ -129,7 +174,7 @@ class Tending:
         If nobody knows the job, or if the engines are still there long after the job was cancelled, the engines are
         told to end.
         """
-        if block.job is None or block.released is not None:
+        if block.job is None or block.is_over or block.released is not None:
             self._core.shut_down(block.name)
         if block.job is None:
             return ""
@@ -166,7 +211,6 @@ class Tending:
 
     async def look(self) -> None:
         """Ask the batch system once what has become of the blocks."""
-        await self._find_jobs()
         began = self._now()
         jobs = {block.name: block.job for block in self.pool.blocks.values() if block.job is not None}
         if not jobs:
@@ -191,12 +235,3 @@ class Tending:
             self.pool.answers("" if answered else (silent[0] or "it does not say why"))
         for name, report in said:
             self.pool.reported(name, report, began, now)
-
-    async def _find_jobs(self) -> None:
-        """Read the jobs of blocks whose submission an earlier hub has begun: its agent may have finished it since."""
-        for block in list(self.pool.blocks.values()):
-            if block.is_known_by_its_engines_only and self._files.path(block.name) is not None:
-                record = await trio.to_thread.run_sync(self._files.record, block.name)
-                job = None if record is None else record.get("job")
-                if isinstance(job, dict) and block.job is None:
-                    block.job = job

@@ -159,43 +159,6 @@ class TaskCancelled(msgspec.Struct, frozen=True, gc=False):
     what: str
 
 
-class BlockSubmitted(msgspec.Struct, frozen=True, gc=False):
-    """A pool has asked for a block with this number of engines, and its launcher has accepted it."""
-
-    pool: str
-    block: str
-    engines: int
-
-
-class BlockStarted(msgspec.Struct, frozen=True, gc=False):
-    """A block of a pool has its nodes. Its engines will register."""
-
-    pool: str
-    block: str
-
-
-class BlockEnded(msgspec.Struct, frozen=True, gc=False):
-    """A block of a pool has ended, or was refused.
-
-    ``failed`` says whether that counts as a failure of the block. ``words`` say why it has ended, in the words of the
-    batch system if it has told any; they may be empty.
-    """
-
-    pool: str
-    block: str
-    failed: bool
-    words: str
-
-
-class PoolScaled(msgspec.Struct, frozen=True, gc=False):
-    """Somebody has changed the least and the largest number of engines of a pool. ``by`` is who has asked for it."""
-
-    pool: str
-    min: int
-    max: int
-    by: str
-
-
 class RecordsPurged(msgspec.Struct, frozen=True, gc=False):
     """A client has purged this number of records from the task database.
 
@@ -304,10 +267,6 @@ Event: TypeAlias = (
     | TaskQueued
     | TaskCancelled
     | TaskFinished
-    | BlockSubmitted
-    | BlockStarted
-    | BlockEnded
-    | PoolScaled
     | RecordsPurged
     | RequestsAborted
     | RequestsResubmitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -23,15 +23,6 @@ from .observing import Observer
 from .statistics import Statistics, statistics_of
 
 __all__ = ["RunningHub"]
-
-
-class Pools(Protocol):
-    def listed(self) -> list[dict[str, Any]]: ...
-
-
-class NoPools:
-    def listed(self) -> list[dict[str, Any]]:
-        return []
 
 
 class RunningHub:
@@ -53,7 +44,6 @@ class RunningHub:
         self._host = host
         self._subscribers = [publisher.subscribers for publisher in factory.publishers.values()]
         self._stopped = trio.Event()
-        self.pools: Pools = NoPools()
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped.is_set() else "running"
@@ -301,20 +291,6 @@ class RunningHub:
             kind = "uuid" if isinstance(name, str) else "id"
             raise EngineError(f"no engine with the {kind} {name!r} is registered (any more)")
         return engine
-
-    def scale(
-        self,
-        name: str,
-        engines: int | None = None,
-        *,
-        min: int | None = None,
-        max: int | None = None,
-        by: str = "the embedder",
-    ) -> tuple[int, int]:
-        raise KeyError(f"there is no pool {name!r}")
-
-    def resume_pool(self, name: str, *, by: str = "the embedder") -> None:
-        raise KeyError(f"there is no pool {name!r}")
 
     def shutdown(self, reason: str = "the embedder's wish", *, at_once: bool = False) -> None:
         """Ask for an orderly stop: waiting clients get answers, and `serve_hub` returns. Idempotent.

@@ -140,6 +140,7 @@ def engine_rows(load: Load, uuids: dict[int, str], facts: dict[str, dict[str, An
         known = facts.get(str(id), {})
         drain = known.get("drain")
         row = {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle", **engine}
+        row["block"] = known.get("block") or None
         row["offers"] = known.get("offers", {})
         row["drain"] = None if drain is None else drain | {"deadline": date(drain["deadline"])}
         rows.append(row | {"leaves": date(known.get("leaves"))})
@@ -155,6 +156,7 @@ def show_engines(rows: list[dict[str, Any]]) -> None:
     further = {
         "DRAINED": [_drained(row["drain"]) for row in rows],
         "LEAVES": [clock(row["leaves"]) for row in rows],
+        "BLOCK": [row["block"] or "-" for row in rows],
         "OFFERS": [said(sorted(row["offers"].items())) or "-" for row in rows],
     }
     further = {title: texts for title, texts in further.items() if set(texts) != {"-"}}

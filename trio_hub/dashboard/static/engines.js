@@ -12,6 +12,7 @@ import {
   labelLine,
   machine,
   offered,
+  poolOf,
   share,
   short,
   shortTask,
@@ -125,6 +126,14 @@ export function engines({ hub, parameters, signal }) {
       { id: "done", title: "Done", number: true, sort: (row) => row.done, text: (row) => count(row.done) },
       { id: "failed", title: "Failed", number: true, sort: (row) => row.failed, text: (row) => count(row.failed) },
       {
+        id: "block",
+        title: "Block",
+        narrow: false,
+        optional: true,
+        sort: (row) => row.block,
+        fill: (cell, row) => fillLink(cell, poolOf(row.block), row.block ?? NOTHING),
+      },
+      {
         id: "offers",
         title: "Offers",
         narrow: false,
@@ -139,7 +148,7 @@ export function engines({ hub, parameters, signal }) {
   const filter = h("input", {
     type: "search",
     id: "engine-filter",
-    placeholder: "id, uuid, host, state, offer, error",
+    placeholder: "id, uuid, host, state, block, offer, error",
     value: parameters.get("text") ?? "",
     oninput: () => show(),
   });
@@ -243,6 +252,7 @@ function words(row) {
     row.state,
     row.drain && `drained ${drainLine(row.drain)}`,
     offered(row.offers),
+    row.block,
     label(row.running?.label),
     row.last_error?.ename,
     row.last_error?.evalue,

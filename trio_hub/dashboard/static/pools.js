@@ -93,7 +93,12 @@ export function pool({ hub, id: name, signal }) {
     order: ["asked", -1],
     empty: "The pool has no blocks now.",
     columns: [
-      { id: "block", title: "Block", sort: (row) => row.block, text: (row) => row.block },
+      {
+        id: "block",
+        title: "Block",
+        sort: (row) => row.block,
+        fill: (cell, row) => fillLink(cell, `#/engines?${new URLSearchParams({ text: row.block })}`, row.block),
+      },
       { id: "state", title: "State", sort: (row) => row.state, fill: (cell, row) => fillState(cell, row.state) },
       { id: "job", title: "Job", sort: (row) => row.job, text: (row) => row.job || NOTHING },
       {

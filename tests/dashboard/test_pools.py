@@ -171,8 +171,8 @@ async def test_pools_are_scaled_and_resumed_and_the_journal_says_by_whom() -> No
         ("scale_pool", {"pool": "slurm", "min": -1, "max": 8}, 400, '"min" must be a number of engines'),
         ("scale_pool", {"engines": 4}, 400, '"pool" must be the name of a pool'),
         ("scale_pool", {"pool": "slurm", "min": 9, "max": 8}, 400, "min is 9, which is more than max, 8"),
-        ("scale_pool", {"pool": "pbs", "engines": 4}, 404, "there is no pool 'pbs'"),
-        ("resume_pool", {"pool": "pbs"}, 404, "there is no pool 'pbs'"),
+        ("scale_pool", {"pool": "pbs", "engines": 4}, 400, "there is no pool 'pbs'"),
+        ("resume_pool", {"pool": "pbs"}, 400, "there is no pool 'pbs'"),
         ("resume_pool", {}, 400, '"pool" must be the name of a pool'),
     ],
 )

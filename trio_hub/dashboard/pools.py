@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from ..pools.supply import BlockState
 from .sentences import plural
 
 __all__ = [
     "BLOCK_STATES",
-    "Listing",
     "Pool",
     "bringing",
     "failing",
@@ -22,18 +21,10 @@ __all__ = [
 ]
 
 Pool: TypeAlias = Mapping[str, Any]
-"""A pool as `Listing.listed` returns it."""
+"""A pool as `RunningHub.pools` lists it."""
 
 BLOCK_STATES = tuple(state.value for state in BlockState)
 """The states of blocks, in the order in which a block goes through them."""
-
-
-class Listing(Protocol):
-    """The pools of a hub."""
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the pools as JSON can represent them, see ``pools_request`` in the reference of the protocol."""
-        ...
 
 
 def pool_rows(pools: Sequence[Pool]) -> list[dict[str, Any]]:

@@ -109,15 +109,15 @@ async def test_pools_are_scaled_and_resumed(tmp_path: Path) -> None:
             "pool broken asks for blocks again when tasks need engines\n"
         )
         assert await it.ask_json("pools", "resume", "broken") == {"resumed": "broken"}
-        by = "the client"
-        assert pools.asked == [
-            ("scale", "slurm", 1, None, None, by),
-            ("scale", "slurm", 8, None, None, by),
-            ("scale", "slurm", None, 2, 16, by),
-            ("scale", "slurm", None, None, None, by),
-            ("scale", "slurm", 0, None, None, by),
-            *[("resume", "broken", by)] * 2,
+        assert [asked[:-1] for asked in pools.asked] == [
+            ("scale", "slurm", 1, None, None),
+            ("scale", "slurm", 8, None, None),
+            ("scale", "slurm", None, 2, 16),
+            ("scale", "slurm", None, None, None),
+            ("scale", "slurm", 0, None, None),
+            *[("resume", "broken")] * 2,
         ]
+        assert all("client " in asked[-1] for asked in pools.asked), "it says by whom"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from trio_hub import HubConfig
 from trio_hub.dashboard import poolmetrics
-from trio_hub.dashboard.alerts import Look, concerns
+from trio_hub.dashboard.alerts import HESITATION, Look, concerns
 from trio_hub.dashboard.pools import bringing, pool_rows
 from trio_hub.hub.events import PoolScaled
 from trio_hub.testing import open_hub
@@ -103,6 +103,11 @@ async def test_what_needs_attention() -> None:
     assert found(pool(**idle, grow={"word": "grows", "text": "asks for 1 block of 4 engines"})) == []
     assert found(pool(**idle, grow={"word": "at_max", "text": "may have no more"})) == [nobody]
     assert not bringing([fixed_pool()])
+    hesitations = [
+        [concern.after for concern in concerns(replace(look, pools=pools)) if concern.key == "no_engine"]
+        for pools in ([], [fixed_pool(0)], [stopped_pool()])
+    ]
+    assert hesitations == [[0], [0], [HESITATION]], "the decision of a pool may come in a moment"
     assert found(stopped_pool()) == [
         nobody,
         (

@@ -14,6 +14,7 @@ __all__ = [
     "Pool",
     "bringing",
     "failing",
+    "is_elastic",
     "pool_details",
     "pool_rows",
     "stopped",
@@ -45,6 +46,11 @@ def blocks_by_state(pool: Pool) -> dict[str, int]:
 def bringing(pools: Sequence[Pool]) -> bool:
     """Return whether engines are on their way, so that a hub without engines need not worry anybody."""
     return any(pool["asked"] or pool["coming"] or pool["grow"]["word"] == "grows" for pool in pools)
+
+
+def is_elastic(pools: Sequence[Pool]) -> bool:
+    """Return whether the number of engines follows the demand, so that engines may come when tasks do."""
+    return any(not pool["fixed"] and pool["max"] for pool in pools)
 
 
 def failing(pools: Sequence[Pool], now: float) -> Iterable[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, reject
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_hub.config import HubConfig, Pool, load_config, pools, poolvalues
@@ -82,12 +82,13 @@ def test_a_pool_with_all_keys(toml: Any) -> None:
         cost = 2.5
         retry_pause = "5s"
         max_failures = 3
-        engine = "ipengine"
+        engine = "trio-hub"
         engine_args = ["--log-level=DEBUG", "--id=a b"]
         python = "/opt/python/bin/python"
         start_command = '''
     module load cuda
-    ulimit -c 0'''
+    ulimit -c 0
+        '''
         stop_command = "rm -rf /tmp/x"
         wrap_command = "apptainer exec 'my image.sif'"
         keep = true
@@ -96,7 +97,7 @@ def test_a_pool_with_all_keys(toml: Any) -> None:
         queue = "short"
         timeout = 30
         context = { account = ["a", "b"], big = true }
-    """.replace("'''\n    module", "'''module")
+    """
     (pool,) = load({}, {}, toml(text)).pools
     assert pool == Pool(
         PoolSettings(
@@ -117,7 +118,6 @@ def test_a_pool_with_all_keys(toml: Any) -> None:
         ),
         launcher="slurm",
         traits={"queue": "short", "timeout": 30, "context": {"account": ["a", "b"], "big": True}},
-        engine="ipengine",
         engine_args=("--log-level=DEBUG", "--id=a b"),
         python="/opt/python/bin/python",
         start_command="module load cuda\n    ulimit -c 0",
@@ -152,7 +152,7 @@ def test_the_number_of_cores_is_that_of_this_process(monkeypatch: pytest.MonkeyP
     assert poolvalues.cores() == 7
 
 
-@pytest.mark.parametrize("launcher", ["mpi", "ssh", "sshproxy", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"])
+@pytest.mark.parametrize("launcher", ["mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"])
 def test_launchers_without_a_queue_have_no_backlog(launcher: str) -> None:
     assert pool_of(launcher=launcher, max=8).settings.backlog is None
     for key, value in (("backlog", 2), ("time_limit", 60)):
@@ -231,6 +231,14 @@ def test_tags_are_a_table_or_words() -> None:
             "tags is '[\"gpu=\"]': it must be a table such as {gpu = 1, site = 'a'}, or a list",
         ),
         ({"tags": "gpu"}, "tags is 'gpu': it must be a table such as"),
+        ({"tags": {"a=b": 1}}, "tags is '{\"a=b\": 1}': it must be a table such as"),
+        ({"tags": {"a": "b c"}}, 'tags is \'{"a": "b c"}\': it must be a table such as'),
+        ({"tags": {"a ": 1}}, "tags is '{\"a \": 1}': it must be a table such as"),
+        ({"tags": {"": 1}}, "tags is '{\"\": 1}': it must be a table such as"),
+        (
+            {"tags": ["a"], "engine": "ipengine"},
+            "tags is set, but ipengine offers no tags, so no task with needs",
+        ),
         ({"parallelism": 1.5}, "parallelism is '1.5': it must be a number above 0 and at most 1"),
         ({"stateless": "yes"}, "stateless is 'yes': it must be true or false"),
         ({"keep": 1}, "keep is '1': it must be true or false"),
@@ -242,12 +250,13 @@ def test_tags_are_a_table_or_words() -> None:
             {"launcher": ""},
             "launcher is '', which is not known: the launchers are batch, command, htcondor, loc",
         ),
+        ({"launcher": "sshproxy"}, "the launcher sshproxy does not run the command of the pool for e"),
         ({"engine": "dask"}, "engine is 'dask': it must be trio-hub or ipengine"),
         ({"engine_args": "--debug"}, "engine_args is '--debug': it must be a list of words"),
         ({"engine_args": ["a\0"]}, "engine_args is '[\"a"),
         ({"python": "a\nb"}, "python is 'a\\nb': it must be the path of a Python"),
         ({"start_command": ["module"]}, "start_command is '[\"module\"]': it must be a shell command"),
-        ({"stop_command": " x"}, "stop_command is ' x': it must be a shell command, without spaces around it"),
+        ({"stop_command": "x\0"}, "stop_command is 'x"),
         (
             {"wrap_command": "exec 'x"},
             'wrap_command is "exec \'x": it must be words as in a shell, with each qu',
@@ -345,6 +354,7 @@ def test_pools_of_a_program_are_checked_when_a_config_gets_them() -> None:
         (Pool(settings, launcher="nowhere"), "launcher is 'nowhere', which is not known"),
         (anything(settings, keep=1), "keep is '1': it must be true or false"),
         (Pool(replace(settings, name="a b")), "the name of a pool is 'a b'"),
+        (Pool(replace(settings, tags={"a b": 1})), "tags is '{\"a b\": 1.0}': it must be a table such as"),
         (anything({"name": "p"}), "the settings of a pool must be PoolSettings, not"),
         (anything(settings, engine_args="--a"), "engine_args is '--a': it must be a list of words"),
     ):
@@ -507,10 +517,10 @@ plain = st.recursive(
 )
 keys = st.sampled_from(POOL_KEYS)
 names = st.text("abcXYZ019-_", min_size=1, max_size=40).filter(lambda name: name[0] not in "-_")
-texts = st.text("ab1-/. ='$é\n", max_size=8).map(str.strip)
+texts = st.text("ab1-/. ='$é\n", max_size=8)
 lines = texts.map(lambda text: text.replace("\n", ""))
 said_tags = st.dictionaries(
-    st.text(min_size=1, max_size=5), st.floats(0.001, 1e9) | st.just(True) | st.text("ab7G", min_size=1), max_size=3
+    st.text("ab7Gé.", min_size=1, max_size=5), st.floats(0.001, 1e9) | st.just(True) | st.just("a7"), max_size=3
 )
 jsonable = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -528,8 +538,8 @@ usable: dict[str, st.SearchStrategy[Any]] = {
     "cost": st.floats(0.01, 100),
     "retry_pause": st.floats(0.1, 100),
     "max_failures": st.integers(1, 20),
-    "engine": st.sampled_from(["trio-hub", "ipengine"]),
-    "engine_args": st.lists(st.text(max_size=5), max_size=2),
+    "engine": st.just("trio-hub"),
+    "engine_args": st.lists(texts, max_size=2),
     "keep": st.booleans(),
     "python": lines,
     "start_command": texts,
@@ -538,7 +548,7 @@ usable: dict[str, st.SearchStrategy[Any]] = {
 }
 with_queue = {"backlog": st.integers(1, 5), "time_limit": st.integers(1, 10**6) | st.just("1:00:00")}
 with_traits = {"traits": st.dictionaries(st.sampled_from(["queue", "timeout", "context"]), jsonable, max_size=2)}
-with_commands = {"submit_command": texts.filter(bool), "cancel_command": texts.filter(bool)}
+with_commands = {"submit_command": texts.filter(str.strip), "cancel_command": texts.filter(str.strip)}
 
 
 def tables(launcher: str, required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -567,10 +577,7 @@ def test_of_any_value_only_config_errors_come(value: Any) -> None:
 @given(usable_tables)
 def test_what_a_pool_shows_is_the_pool(table: dict[str, Any]) -> None:
     """`Pool.as_dict`, which ``config show`` and reports print, is a table of the same pool."""
-    try:
-        pool = parse_pool(table)
-    except ConfigError:
-        reject()  # such as a tag that is a number, but no amount
+    pool = parse_pool(table)
     shown = pool.as_dict()
     assert parse_pool(json.loads(json.dumps(shown))) == pool
     assert set(shown) <= set(POOL_KEYS)

@@ -22,7 +22,9 @@ LOCAL = "local"
 COMMAND = "command"
 """The launcher that runs shell commands of the user."""
 OUR_ENGINE, STOCK_ENGINE = "trio-hub", "ipengine"
-_WITHOUT_QUEUE = frozenset({LOCAL, "trio-hub", "mpi", "ssh", "sshproxy"})
+_WITHOUT_QUEUE = frozenset({LOCAL, "trio-hub", "mpi", "ssh"})
+_UNUSABLE = frozenset({"sshproxy", "winhpc"})
+"""The launchers of ipyparallel that do not run a command of ours for each engine."""
 _OURS = "trio-hub-"
 """Our launchers are named like ipyparallel's, with this in front."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -162,6 +164,7 @@ def checked_pool(pool: Pool) -> Pool:
         raise ConfigError(f"the settings of a pool must be PoolSettings, not {shown(pool.settings)}")
     name = _checked_name(pool.name)
     values = {key: _read(name, key, getattr(pool, key)) for key in _OTHERS}
+    _read(name, "tags", dict(pool.settings.offers))
     settings = pool.settings if pool.has_queue else replace(pool.settings, backlog=None)
     pool = Pool(settings, **values)
     if pool.engine not in (OUR_ENGINE, STOCK_ENGINE):
@@ -174,6 +177,11 @@ def checked_pool(pool: Pool) -> Pool:
     _check_commands(pool)
     _check_launcher(pool)
     _check_traits(pool)
+    if pool.engine == STOCK_ENGINE and settings.tags:
+        raise ConfigError(
+            f"pool {name}: tags is set, but {STOCK_ENGINE} offers no tags, so no task with needs would find its "
+            f"engines: leave out tags, or set engine to {OUR_ENGINE}"
+        )
     if pool.engine == STOCK_ENGINE and not pool.python and not stock_is_here():
         raise ConfigError(
             f"pool {name}: engine is {STOCK_ENGINE}, but ipyparallel is not installed: install it with pip install "
@@ -234,7 +242,12 @@ def _check_commands(pool: Pool) -> None:
 def _check_launcher(pool: Pool) -> None:
     if pool.launcher in (LOCAL, COMMAND):
         return
-    found = known_launchers()
+    if pool.launcher in _UNUSABLE:
+        raise ConfigError(
+            f"pool {pool.name}: the launcher {pool.launcher} does not run the command of the pool for each engine: use "
+            "another launcher, such as ssh"
+        )
+    found = known_launchers() - _UNUSABLE
     if pool.launcher in found:
         return
     names = sorted({LOCAL, COMMAND, *found})

@@ -49,19 +49,29 @@ def _duration(value: Any) -> float:
 
 
 def _tags(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else parse_tags(value)
+    if not isinstance(value, Mapping):
+        return parse_tags(value)
+    # An engine gets its tags as words such as site=a.
+    for name, tag in value.items():
+        if not isinstance(name, str) or "=" in name or any(_has_space(part) for part in (name, tag)):
+            raise ValueError
+    return dict(value)
+
+
+def _has_space(part: Any) -> bool:
+    return isinstance(part, str) and part.split() != [part]
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value or value != value.strip():
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError
-    return value
+    return value.strip()  # a text of several lines in TOML ends with a line break
 
 
 def _word(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or value != value.strip():
+    if not isinstance(value, str) or not value.strip().isprintable():
         raise ValueError
-    return value
+    return value.strip()
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -94,13 +104,16 @@ def _traits(value: Any) -> dict[str, Any]:
 
 
 _DURATION = Rule("a time such as 30, '30s', '2h' or '1:30:00', above 0", _duration)
-_COMMAND = Rule("a shell command, without spaces around it", _text)
+_COMMAND = Rule("a shell command", _text)
 READERS: dict[str, Rule] = {
     "idle_timeout": _DURATION,
     "startup_timeout": _DURATION,
     "time_limit": _DURATION,
     "retry_pause": _DURATION,
-    "tags": Rule("a table such as {gpu = 1, site = 'a'}, or a list such as ['gpu=1', 'site=a']", _tags),
+    "tags": Rule(
+        "a table such as {gpu = 1, site = 'a'}, or a list such as ['gpu=1', 'site=a'], without spaces",
+        _tags,
+    ),
     "launcher": Rule("the name of a launcher, such as local or slurm", _word),
     "traits": Rule("a table of names of traits, with texts, numbers, true, false, lists and tables", _traits),
     "engine": Rule("trio-hub or ipengine", _word),

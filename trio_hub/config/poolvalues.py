@@ -63,15 +63,15 @@ def _has_space(part: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value or value != value.strip():
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError
-    return value
+    return value.strip()  # a text of several lines in TOML ends with a line break
 
 
 def _word(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or value != value.strip():
+    if not isinstance(value, str) or not value.strip().isprintable():
         raise ValueError
-    return value
+    return value.strip()
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _traits(value: Any) -> dict[str, Any]:
 
 
 _DURATION = Rule("a time such as 30, '30s', '2h' or '1:30:00', above 0", _duration)
-_COMMAND = Rule("a shell command, without spaces around it", _text)
+_COMMAND = Rule("a shell command", _text)
 READERS: dict[str, Rule] = {
     "idle_timeout": _DURATION,
     "startup_timeout": _DURATION,

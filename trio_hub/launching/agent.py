@@ -89,6 +89,8 @@ class Agent:
             self._starter = find_starter(self.pool, self.places, self.files)
         starter, block = self._starter, str(request.get("block", ""))
         match request.get("do"):
+            case "check":
+                return None
             case "submit":
                 return await _awaited(starter.submit(block, request["engines"]))
             case "look":

@@ -94,6 +94,7 @@ class AgentLauncher:
         self._outer: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
+        self._is_closed = trio.Event()
 
     async def __aenter__(self) -> AgentLauncher:
         self._outer = trio.open_nursery()
@@ -110,22 +111,27 @@ class AgentLauncher:
 
         They are shielded: a hub that is cancelled may still ask the agent to cancel blocks, and needs the answers.
         """
-        with self._scope:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
-                await trio.sleep_forever()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._is_closed.set()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         assert self._outer is not None
         self._nursery = None
         agent, self._agent = self._agent, None
-        if agent is not None:
-            with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):
+            if agent is not None:
                 await agent.close(GRACE)
-        self._scope.cancel()
-        return await self._outer.__aexit__(kind, error, traceback)
+            self._scope.cancel()
+            await self._is_closed.wait()
+        # The nursery is not told of the body's error, which would come out of it as an ExceptionGroup.
+        await self._outer.__aexit__(None, None, None)
 
     @property
     def has_queue(self) -> bool:
@@ -136,6 +142,16 @@ class AgentLauncher:
     def agent_pid(self) -> int | None:
         """The process id of the agent; None if it does not run."""
         return None if self._agent is None or self._agent.is_over else self._agent.process.pid
+
+    async def check(self) -> None:
+        """Start the agent, if it does not run, and have it check the settings of the pool.
+
+        The first call of another method does the same. It takes a second or two, since the agent loads ipyparallel.
+
+        Raises:
+            LaunchError: the settings cannot be used: there is no such launcher, or no such trait, for instance.
+        """
+        await self._ask(self.look_limit, do="check")
 
     async def submit(self, block: str, engines: int) -> Job:
         """Ask for a block. Return as soon as the batch system has accepted it.

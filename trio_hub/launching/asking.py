@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import statuses
-from .launcher import JobReport, JobState
+from .launcher import JobReport, JobState, LaunchError
 
 __all__ = ["SYSTEMS", "Answer", "Asker", "find_by_name", "run_command"]
 
@@ -162,14 +162,22 @@ SYSTEMS: Mapping[str, Callable[[Sequence[str], Asker], dict[str, JobReport]]] = 
 
 
 def find_by_name(system: str, name: str, asker: Asker) -> str | None:
-    """Return the id of the living job with a name; None if there is none, or if the system is not asked by name."""
-    if system == "slurm":
-        answer = asker.ask("squeue", "--noheader", "--format=%F", f"--name={name}")
-    elif system == "lsf":
-        answer = asker.ask("bjobs", "-noheader", "-o", "jobid", "-J", name)
-    elif system == "htcondor":
-        answer = asker.ask("condor_q", "-af", "ClusterId", "-constraint", f'JobBatchName == "{name}"')
-    else:
+    """Return the id of the living job with a name; None if there is none, or if the system is not asked by name.
+
+    Raises:
+        LaunchError: the batch system did not answer.
+    """
+    questions = {
+        "slurm": ("squeue", "--noheader", "--format=%F", f"--name={name}"),
+        "lsf": ("bjobs", "-noheader", "-o", "jobid", "-J", name),
+        "htcondor": ("condor_q", "-af", "ClusterId", "-constraint", f'JobBatchName == "{name}"'),
+    }
+    if system not in questions:
         return None
+    answer = asker.ask(*questions[system])
     words = answer.out.split()
-    return words[0] if answer.status == 0 and words and words[0].isdigit() else None
+    if words and words[0].isdecimal():
+        return words[0]
+    if answer.status != 0 and "is not found" not in answer.err:
+        raise LaunchError(answer.words)
+    return None

@@ -94,7 +94,7 @@ class StockLaunchers:
             if isinstance(error, Exception):
                 raise LaunchError(words(error, getattr(launcher, "last_answer", None))) from error
             raise
-        self._live[block] = launcher
+        self._keep(block, launcher)
         job = self._job(launcher, engines)
         self.files.write(block, job)
         return job
@@ -106,26 +106,35 @@ class StockLaunchers:
         found: dict[str, JobReport] = {}
         ids: dict[str, str] = {}
         for block, job in jobs.items():
-            number = str(job.get("job") or (self.recover(block) or {}).get("job") or "")
+            try:
+                number = str(self._submitted(block, job).get("job") or "")
+            except LaunchError as error:  # the batch system does not answer
+                found[block] = JobReport(JobState.UNKNOWN, str(error))
+                continue
             if number:
                 ids[block] = number
             else:
-                found[block] = self._not_found()
+                found[block] = self._not_found(block)
         if ids and self.system in SYSTEMS:
             told = SYSTEMS[self.system](list(ids.values()), self._asker())
             found |= {block: told.get(number) or JobReport(JobState.UNKNOWN) for block, number in ids.items()}
         return found
 
-    def _not_found(self) -> JobReport:
+    def _submitted(self, block: str, job: Job) -> Job:
+        """Return the job of a block, also if the answer to its submission got lost; empty if none is known."""
+        return job if job.get("job") else self.recover(block) or {}
+
+    def _not_found(self, block: str) -> JobReport:
+        if self.files.read(block) is None:
+            return JobReport(JobState.ENDED, "the block was not submitted")
         if self.system in batch.NAMED:
             return JobReport(JobState.ENDED, "the batch system has no job for this block")
         return JobReport(JobState.UNKNOWN, "the submission was interrupted, and the batch system gave no id of a job")
 
     async def cancel(self, block: str, job: Job) -> None:
         """End the job of a block. See `agent.Starter`."""
-        if not job.get("job"):
-            job = self.recover(block) or {}
-        launcher = self._restored(block, job) if job.get("job") else None
+        job = self._submitted(block, job)
+        launcher = self._restored(block, job)
         if launcher is None:
             return
         try:
@@ -287,13 +296,15 @@ class StockLaunchers:
             launcher = self._adapted().from_dict(saved, **self._arguments(block))
         except stock.NotRunning:
             return None
-        self._live[block] = launcher
+        self._keep(block, launcher)
         return launcher
 
+    def _keep(self, block: str, launcher: Any) -> None:
+        if not self.system:  # it waits for the end of its processes
+            self._live[block] = launcher
+
     def _look_at_processes(self, block: str, job: Job) -> JobReport:
-        if not job.get("job"):
-            job = self.recover(block) or {}
-        launcher = self._restored(block, job)
+        launcher = self._restored(block, self._submitted(block, job))
         if launcher is None:
             return JobReport(JobState.ENDED)
         if launcher.running:

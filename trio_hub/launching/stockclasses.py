@@ -83,7 +83,8 @@ def last_lines(launcher: Any) -> list[str]:
         text = "\n".join(str(output) for output in launcher.outputs.values())
     else:
         text = str(launcher.get_output(remove=False))
-    return [" | ".join([line.strip() for line in text.splitlines() if line.strip()][-3:])] if text.strip() else []
+    lines = [line.strip() for line in text.splitlines() if line.strip("-= \t")]  # mpiexec draws lines around its errors
+    return [" | ".join(lines[-3:])] if lines else []
 
 
 async def stop(launcher: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -19,6 +19,9 @@ from .matching import Demand
 from .task import Task, Worker
 
 __all__ = ["Level", "Line", "LineKey", "Turns"]
+
+GOLDEN = 0.6180339887498949
+"""The golden ratio less 1: the fractions of its multiples are spread evenly, and are in step with nothing."""
 
 LineKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes], Demand | None]
 """The targets (None for any engine), the engines that have refused, and the demand of the tasks of a line."""
@@ -89,17 +92,19 @@ class Level:
         return sum(pool.queued for pool in self.pools.values())
 
     def sample(self, most: int) -> list[Task]:
-        """Return at most so many of the tasks, spread evenly over the sessions and over their places in the queue.
+        """Return at most so many of the tasks, spread over the sessions and over their places in the queue.
 
         If there are no more than ``most`` tasks, return all.
         """
-        step = max(-(-self.queued // most), 1)
-        sample, place = [], 0
-        for pool in self.pools.values():
-            while place < pool.queued:
-                sample.append(pool.at(place))
-                place += step
-            place -= pool.queued
+        sample, before = [], 0
+        pools = iter(self.pools.values())
+        pool = next(pools, None)
+        for place in _places(self.queued, most):
+            while pool is not None and place - before >= pool.queued:
+                before += pool.queued
+                pool = next(pools, None)
+            assert pool is not None
+            sample.append(pool.at(place - before))
         return sample
 
     def push(self, task: Task) -> None:
@@ -179,6 +184,16 @@ class Level:
             if turn.ticket == entry[1]:
                 return entry
             heapq.heapreplace(heap, (turn.pass_, turn.ticket, name))
+
+
+def _places(total: int, most: int) -> Iterable[int]:
+    """Return at most so many of the places below a total, in order, one of each of as many equal parts.
+
+    The places are irregular within these parts, since clients may submit tasks of several kinds in turn.
+    """
+    if total <= most:
+        return range(total)
+    return (int((part + part * GOLDEN % 1.0) * total / most) for part in range(most))
 
 
 class Line:

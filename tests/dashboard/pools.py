@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trio_hub import RunningHub
-from trio_hub.errors import ConfigError
-from trio_hub.hub.replies import Reply
-from trio_hub.wire.messages import Message
+from trio_hub.errors import PoolError
+from trio_hub.runtime.pooling.queries import answer_queries
 
 
 def block(number: int, state: str = "running", **changes: Any) -> dict[str, Any]:
@@ -121,7 +120,7 @@ class PretendedPools:
         for one in self.pools:
             if one["name"] == name:
                 return one
-        raise KeyError(f"there is no pool {name!r}")
+        raise PoolError(f"there is no pool {name!r}")
 
     def scale(
         self, name: str, engines: int | None = None, *, min: int | None = None, max: int | None = None, by: str
@@ -134,12 +133,12 @@ class PretendedPools:
         else:
             least, most = one["configured_min"], one["configured_max"]
         if least > most:
-            raise ConfigError(f"pool {name}: min is {least}, which is more than max, {most}: lower min or raise max")
+            raise PoolError(f"pool {name}: min is {least}, which is more than max, {most}: lower min or raise max")
         self.asked.append(("scale", name, engines, min, max, by))
         one |= {"min": least, "max": most}
         return least, most
 
-    def resume(self, name: str, *, by: str) -> None:
+    def resume(self, name: str, by: str) -> None:
         self._of(name).update(failures=0, failed_words="", is_stopped=False, paused_until=None)
         self.asked.append(("resume", name, by))
 
@@ -147,23 +146,6 @@ class PretendedPools:
 def pretend(hub: RunningHub, *pools: dict[str, Any]) -> PretendedPools:
     """Give a hub these pools."""
     made = PretendedPools(*pools)
-    hub.pools = made
-    hub.scale = made.scale  # type: ignore[method-assign, assignment]
-    hub.resume_pool = made.resume  # type: ignore[method-assign, assignment]
-    content = hub.core.session.content
-
-    def pools_request(client_id: list[bytes], msg: Message) -> Reply:
-        return Reply("pools_reply", {"status": "ok", "pools": made.listed()})
-
-    def scale_request(client_id: list[bytes], msg: Message) -> Reply:
-        asked = content(msg)
-        least, most = made.scale(asked["pool"], asked["engines"], min=asked["min"], max=asked["max"], by="the client")
-        return Reply("scale_reply", {"status": "ok", "pool": asked["pool"], "min": least, "max": most})
-
-    def resume_pool_request(client_id: list[bytes], msg: Message) -> Reply:
-        made.resume(content(msg)["pool"], by="the client")
-        return Reply("resume_pool_reply", {"status": "ok"})
-
-    handlers = {handler.__name__: handler for handler in (pools_request, scale_request, resume_pool_request)}
-    hub.core.query_handlers.update(handlers)
+    hub._host.pools.steering = made  # type: ignore[assignment]
+    answer_queries(hub.core, made)  # type: ignore[arg-type]
     return made

@@ -290,6 +290,17 @@ def test_an_alert_that_flickers_is_one() -> None:
     assert alerts.look(201.0 + AGAIN, [FAILING])[0] == [FAILING], "the journal notes that it comes again"
 
 
+def test_a_state_that_is_told_only_after_a_while() -> None:
+    alerts = Alerts()
+    slow = Concern("no_engine", "bad", "3 tasks wait.", after=5.0)
+    for second in (100.0, 104.9):
+        assert alerts.look(second, [slow]) == ([], [])
+    assert alerts.look(104.95, []) == ([], [])
+    assert alerts.look(105.0, [slow]) == ([], []), "it has not lasted"
+    assert alerts.look(110.0, [slow]) == ([slow], [])
+    assert shown(alerts) == [("no_engine:110", "3 tasks wait.", True)]
+
+
 def test_an_event_is_told_until_it_is_an_hour_old_and_again_with_the_next_one() -> None:
     alerts = Alerts()
     assert alerts.look(500.0, [Concern("lost", "warn", "1 engine.", last=400.0)]) == ([], [])

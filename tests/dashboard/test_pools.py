@@ -11,7 +11,7 @@ import pytest
 
 from trio_hub import HubConfig
 from trio_hub.dashboard import poolmetrics
-from trio_hub.dashboard.alerts import Look, concerns
+from trio_hub.dashboard.alerts import HESITATION, Look, concerns
 from trio_hub.dashboard.pools import bringing, pool_rows
 from trio_hub.hub.events import PoolScaled
 from trio_hub.testing import open_hub
@@ -103,6 +103,11 @@ async def test_what_needs_attention() -> None:
     assert found(pool(**idle, grow={"word": "grows", "text": "asks for 1 block of 4 engines"})) == []
     assert found(pool(**idle, grow={"word": "at_max", "text": "may have no more"})) == [nobody]
     assert not bringing([fixed_pool()])
+    hesitations = [
+        [concern.after for concern in concerns(replace(look, pools=pools)) if concern.key == "no_engine"]
+        for pools in ([], [fixed_pool(0)], [stopped_pool()])
+    ]
+    assert hesitations == [[0], [0], [HESITATION]], "the decision of a pool may come in a moment"
     assert found(stopped_pool()) == [
         nobody,
         (
@@ -171,8 +176,8 @@ async def test_pools_are_scaled_and_resumed_and_the_journal_says_by_whom() -> No
         ("scale_pool", {"pool": "slurm", "min": -1, "max": 8}, 400, '"min" must be a number of engines'),
         ("scale_pool", {"engines": 4}, 400, '"pool" must be the name of a pool'),
         ("scale_pool", {"pool": "slurm", "min": 9, "max": 8}, 400, "min is 9, which is more than max, 8"),
-        ("scale_pool", {"pool": "pbs", "engines": 4}, 404, "there is no pool 'pbs'"),
-        ("resume_pool", {"pool": "pbs"}, 404, "there is no pool 'pbs'"),
+        ("scale_pool", {"pool": "pbs", "engines": 4}, 400, "there is no pool 'pbs'"),
+        ("resume_pool", {"pool": "pbs"}, 400, "there is no pool 'pbs'"),
         ("resume_pool", {}, 400, '"pool" must be the name of a pool'),
     ],
 )

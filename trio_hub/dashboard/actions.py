@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..errors import ConfigError, EngineError, QueryError, StoreError
+from ..errors import EngineError, PoolError, QueryError, StoreError
 from ..hub.draining import SHUTDOWN
 from ..logs import get_logger
 from ..runtime import RunningHub
@@ -23,6 +23,7 @@ from ..wire.plain import json_text
 from .answers import as_json, refusal
 from .bulk import abort_found, by_what, cancel_found, resubmit_failures, resubmit_found
 from .journal import Journal
+from .pools import pool_details
 from .sentences import plural
 from .tasks import Search
 from .watching import Watch
@@ -133,8 +134,9 @@ async def _scale_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     given = {key for key, value in numbers.items() if value is not None}
     if given not in ({"engines"}, {"min", "max"}, set()) or (body.get("reset") is True) is bool(given):
         raise QueryError('give either "engines", or "min" and "max", or "reset": true')
-    least, most = asking.hub.scale(name, numbers["engines"], min=numbers["min"], max=numbers["max"], by=asking.who)
-    return {"min": least, "max": most}
+    asking.hub.scale(name, numbers["engines"], min=numbers["min"], max=numbers["max"], by=asking.who)
+    pool = pool_details(asking.hub.pools, name)
+    return {} if pool is None else {"min": pool["min"], "max": pool["max"]}
 
 
 async def _resume_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bo
         try:
             body = await _body_of(request)
             answer = await action(Asking(hub, watch, who), body)
-        except (QueryError, ConfigError) as error:
+        except (QueryError, PoolError) as error:
             return refused(400, str(error))
         except KeyError as error:
             return refused(404, str(error.args[0]))

@@ -14,7 +14,7 @@ import msgspec
 from ..runtime import Statistics
 from ..wire.plain import printable
 from .journal import Entry
-from .pools import Pool, bringing, failing, stopped, unanswered
+from .pools import Pool, bringing, failing, is_elastic, stopped, unanswered
 from .sentences import Level, plural
 
 __all__ = ["Alert", "Alerts", "Concern", "Look", "concerns"]
@@ -25,6 +25,8 @@ AGAIN = 60.0
 """Seconds after which a concern that comes again is told as a new one."""
 STARTING = 60.0
 """Seconds after the start during which engines may still come: alerts about missing engines do not stay."""
+HESITATION = 5.0
+"""Seconds in which pools may decide to bring engines for the first tasks after a while."""
 LATE = 10.0
 """Seconds that the database may be behind."""
 LAGGING = 0.25
@@ -43,7 +45,8 @@ class Concern:
     - ``href``: the fragment of the page that shows more; empty if there is none;
     - ``last``: the Unix time of the event; None for a state;
     - ``stays``: whether the alert stays for a while when the state has ended;
-    - ``noted``: whether the journal notes the beginning of the concern.
+    - ``noted``: whether the journal notes the beginning of the concern;
+    - ``after``: the seconds that a state must last before it is told.
     """
 
     key: str
@@ -53,6 +56,7 @@ class Concern:
     last: float | None = None
     stays: bool = True
     noted: bool = True
+    after: float = 0.0
 
 
 class Alert(msgspec.Struct):
@@ -104,6 +108,8 @@ class Alerts:
     def __init__(self) -> None:
         self._alerts: dict[str, Alert] = {}
         self._staying: dict[str, bool] = {}
+        self._since: dict[str, float] = {}
+        """By the key of the present concerns: when the concern was first found."""
 
     def look(self, now: float, found: Iterable[Concern]) -> tuple[list[Concern], list[Alert]]:
         """Note the present concerns.
@@ -113,8 +119,12 @@ class Alerts:
         begun: list[Concern] = []
         ended: list[Alert] = []
         gone = set(self._alerts)
+        since, self._since = self._since, {}
         for concern in found:
             key, last = concern.key, concern.last
+            self._since[key] = since.get(key, now)
+            if now - self._since[key] < concern.after:
+                continue
             gone.discard(key)
             alert = self._alerts.get(key)
             if last is None and (alert is None or (alert.until is not None and now - alert.until > AGAIN)):
@@ -160,7 +170,8 @@ def _of_engines(look: Look) -> Iterable[Concern]:
     if waiting > 0 and now.engines == 0 and not bringing(look.pools):
         verb = "task waits" if waiting == 1 else "tasks wait"
         text = f"{waiting:,} {verb}, but no engine is alive."
-        yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled)
+        after = HESITATION if is_elastic(look.pools) else 0.0
+        yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled, after=after)
     missing = now.local_engines_missing
     if missing:
         named = "; ".join(missing[:NAMED]) + ("; and others" if len(missing) > NAMED else "")

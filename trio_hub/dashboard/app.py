@@ -160,11 +160,11 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         return as_json({"policies": hub.policies})
 
     async def pools(request: Request) -> Response:
-        return as_json({"now": time(), "pools": hub.pools.listed()})
+        return as_json({"now": time(), "pools": hub.pools})
 
     async def pool(request: Request) -> Response:
         name = request.path_params["name"]
-        details = pool_details(hub.pools.listed(), name)
+        details = pool_details(hub.pools, name)
         if details is None:
             return refusal(404, f"there is no pool {name[:100]!r}")
         return as_json({"now": time()} | dict(details))

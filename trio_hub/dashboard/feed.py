@@ -73,7 +73,7 @@ class Feed:
         self._process = Process()
         self._next_steps = next_steps(hub)
         self._statistics = hub.statistics()
-        self._pools = hub.pools.listed()
+        self._pools = hub.pools
         self._point: dict[str, float] = {}
         self._losses = 0
         self._looked = monotonic()
@@ -140,7 +140,7 @@ class Feed:
         seconds = min(max(1, round(at - self._looked)), SECONDS)
         self._looked = at
         before, self._statistics = self._statistics, self._hub.statistics()
-        self._pools = self._hub.pools.listed()
+        self._pools = self._hub.pools
         self._process.look(now)
         self._rates.note(at, _counts(self._statistics))
         journal = self.history.journal

@@ -315,7 +315,7 @@ class HubCollector(Collector):
         self._timings = timings
 
     def collect(self) -> Iterator[Metric]:
-        numbers = Numbers(self._hub, self._hub.statistics(), self._timings, self._hub.pools.listed())
+        numbers = Numbers(self._hub, self._hub.statistics(), self._timings, self._hub.pools)
         for metric in METRICS:
             family = _FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
             for labels, value in metric.samples(numbers):

@@ -69,7 +69,7 @@ POOL_METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_pool_blocks_submitted_total",
         "counter",
-        "Blocks that each pool has asked for, and that its launcher has accepted.",
+        "Blocks that each pool has asked for, including blocks that were refused.",
         ("pool",),
         _of(lambda pool: pool["counts"]["submitted"]),
     ),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from ..pools.supply import BlockState
 from .sentences import plural
 
 __all__ = [
     "BLOCK_STATES",
-    "Listing",
     "Pool",
     "bringing",
     "failing",
+    "is_elastic",
     "pool_details",
     "pool_rows",
     "stopped",
@@ -22,18 +22,10 @@ __all__ = [
 ]
 
 Pool: TypeAlias = Mapping[str, Any]
-"""A pool as `Listing.listed` returns it."""
+"""A pool as `RunningHub.pools` lists it."""
 
 BLOCK_STATES = tuple(state.value for state in BlockState)
 """The states of blocks, in the order in which a block goes through them."""
-
-
-class Listing(Protocol):
-    """The pools of a hub."""
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the pools as JSON can represent them, see ``pools_request`` in the reference of the protocol."""
-        ...
 
 
 def pool_rows(pools: Sequence[Pool]) -> list[dict[str, Any]]:
@@ -54,6 +46,11 @@ def blocks_by_state(pool: Pool) -> dict[str, int]:
 def bringing(pools: Sequence[Pool]) -> bool:
     """Return whether engines are on their way, so that a hub without engines need not worry anybody."""
     return any(pool["asked"] or pool["coming"] or pool["grow"]["word"] == "grows" for pool in pools)
+
+
+def is_elastic(pools: Sequence[Pool]) -> bool:
+    """Return whether the number of engines follows the demand, so that engines may come when tasks do."""
+    return any(not pool["fixed"] and pool["max"] for pool in pools)
 
 
 def failing(pools: Sequence[Pool], now: float) -> Iterable[tuple[str, str]]:

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OptionError as error:
         sys.exit(str(error))
 
+    os.environ.pop(BLOCK, None)  # engines that user code starts are not of this block
     from ipyparallel.engine.app import IPEngine
     from traitlets import default
 

@@ -14,13 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..logs import get_logger
 from ..pools.demand import Demand, Queued
 from ..pools.settings import PoolSettings
 from ..pools.supply import Engine
 from ..schedulers.levels import Level
+from ..schedulers.rules import Needs
 from ..schedulers.task import Task, Worker
 from .answers import Answers
 from .bringing import Bringing
@@ -199,23 +200,40 @@ class Pooling:
             if look is None:
                 look = _Look()
             self._looks[engine] = look
-            look.update(engine, now)
-            found.append(self._described(engine, look, now))
+            facts = self._facts(engine)
+            if look.told is None or look.told.idle_since is None or facts != look.facts:
+                look.update(engine, facts, now)
+                look.told = self._described(engine, look, now)
+            found.append(look.told)
         return found
 
+    def _facts(self, engine: EngineConnector) -> _Facts:
+        """Return what the description of an engine depends on besides the time."""
+        worker, drain = engine.worker, self._draining.drains.get(engine.ident)
+        used = (0, 0) if worker is None else (worker.last_used, len(worker.running))
+        return _Facts(
+            (engine.completed, engine.addressed, *used, len(engine.mux) + len(engine.broadcast)),
+            drain is not None or engine.told_to_stop or self._kills.is_killing(engine.ident),
+            drain is not None and drain.retiring,
+            engine.leaves_at,
+            engine.offers,
+            engine.block,
+        )
+
     def _described(self, engine: EngineConnector, look: _Look, now: float) -> Engine:
-        drain = self._draining.drains.get(engine.ident)
+        facts = look.facts
+        assert facts is not None
         return Engine(
             engine.ident,
-            engine.block,
+            facts.block,
             idle_since=look.idle_since,
             busy_for=self._busy_for(engine, look, now) if look.idle_since is None else 0.0,
-            direct=len(engine.mux) + len(engine.broadcast),
+            direct=facts.counts[-1],
             addressed=look.addressed_at,
-            draining=drain is not None or engine.told_to_stop or self._kills.is_killing(engine.ident),
-            retiring=drain is not None and drain.retiring,
-            ends=math.inf if engine.leaves_at is None else engine.leaves_at,
-            offers=engine.offers,
+            draining=facts.draining,
+            retiring=facts.retiring,
+            ends=math.inf if facts.leaves_at is None else facts.leaves_at,
+            offers=facts.offers,
         )
 
     def _busy_for(self, engine: EngineConnector, look: _Look, now: float) -> float:
@@ -223,20 +241,20 @@ class Pooling:
 
         A direct request presumably takes as long again as it has taken until now.
         """
-        elapsed = now - look.since
+        elapsed, direct = now - look.since, 0.0
         running = engine.worker.running if engine.worker else {}
         task = running.get(look.first)
-        direct = 0.0
         if task is None:
             direct, elapsed = elapsed, 0.0
             task = next(iter(running.values()), None)
         if task is None:
             return direct
-        label = self._measured.label_of(task)
-        if label is None:
+        if look.task is not task:
+            look.task, look.label = task, self._measured.label_of(task)
+        if look.label is None:
             return math.inf
-        self._longest[label] = max(self._longest.get(label, 0.0), elapsed)
-        return direct + self._measured.times.remaining(label, elapsed)
+        self._longest[look.label] = max(self._longest.get(look.label, 0.0), elapsed)
+        return direct + self._measured.times.remaining(look.label, elapsed)
 
     # What pools do to engines
 
@@ -277,41 +295,59 @@ class Pooling:
         return told
 
 
+class _Facts(NamedTuple):
+    """What the description of an engine depends on besides the time.
+
+    - ``counts``: how many requests it has answered, how many direct requests it has got, the number of the last attempt
+      that it was sent, how many tasks it has, and how many direct requests and shares of broadcasts it has.
+    """
+
+    counts: tuple[int, ...]
+    draining: bool
+    retiring: bool
+    leaves_at: float | None
+    offers: Needs
+    block: str
+
+
 class _Look:
     """What was seen of an engine at the last look.
 
+    - ``facts``: see `_Facts`; None before the first look;
+    - ``told``: the description of the engine, which is still right while it is idle and its facts are the same;
     - ``idle_since``: since when the engine has had no request; None if it has one;
     - ``addressed_at``: when a client had sent it a request of its own; None if that was not seen;
     - ``first``: the msg_id of the request that it carries out; empty if there is none;
-    - ``since``: when the engine was seen to begin with that request.
+    - ``since``: when the engine was seen to begin with that request;
+    - ``task``, ``label``: the first of its tasks, and the label of this task.
     """
 
-    __slots__ = ("_addressed", "_counts", "addressed_at", "first", "idle_since", "since")
+    __slots__ = ("addressed_at", "facts", "first", "idle_since", "label", "since", "task", "told")
 
     def __init__(self) -> None:
-        self._counts = (-1, -1)
-        self._addressed = 0
+        self.facts: _Facts | None = None
+        self.told: Engine | None = None
         self.addressed_at: float | None = None
         self.idle_since: float | None = None
         self.first = ""
         self.since = 0.0
+        self.task: Task | None = None
+        self.label: str | None = None
 
-    def update(self, engine: EngineConnector, now: float) -> None:
+    def update(self, engine: EngineConnector, facts: _Facts, now: float) -> None:
         """Look at an engine again."""
         first = engine.first_request or ""
         if first != self.first:
             self.first, self.since = first, now
-        counts = engine.completed, engine.worker.last_used if engine.worker else 0
-        if engine.addressed != self._addressed:
-            self._addressed, self.addressed_at = engine.addressed, now
-            counts_differ = True
-        else:
-            counts_differ = counts != self._counts
-        self._counts = counts
+        before, self.facts = self.facts, facts
+        if engine.addressed != (0 if before is None else before.counts[1]):
+            self.addressed_at = now
         if first:
             self.idle_since = None
-        elif self.idle_since is None or counts_differ:
-            self.idle_since = now
+        else:
+            self.task = None
+            if self.idle_since is None or before is None or before.counts != facts.counts:
+                self.idle_since = now
 
 
 def _scaled(sample: Mapping[T, int], total: int) -> dict[T, int]:

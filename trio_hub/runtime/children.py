@@ -29,7 +29,7 @@ log = get_logger("trio_hub.runtime")
 TAGS = "TRIO_HUB_ENGINE_TAGS"
 """The variable with the tags of an engine. As all variables of settings, the hub itself reads it, too."""
 BLOCK = "TRIO_HUB_ENGINE_BLOCK"
-"""The variable with the block of an engine."""
+"""The variable with the block of an engine. The engines of a hub that runs within a block are not of that block."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds from an engine's death to its new start: the first pause and the longest. Each pause is twice the last."""
 LONG_LIFE = 30.0

@@ -160,7 +160,7 @@ def state_of(pool: Mapping[str, Any]) -> str:
     """Return what a pool does, in a word."""
     if pool["is_stopped"]:
         return "stopped"
-    if pool["failures"] and pool["grow"]["word"] in ("paused", "probing"):
+    if pool["paused_until"] is not None or pool["grow"]["word"] == "probing":
         return "paused"
     if pool["grow"]["word"] == "grows":
         return "growing"

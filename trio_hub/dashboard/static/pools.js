@@ -9,9 +9,9 @@ import { Table, fillCut, fillLink, fillState } from "./table.js";
 const PERIOD = 2; // seconds
 
 /** What a pool does, in a word. */
-function stateOf(pool, now) {
+function stateOf(pool) {
   if (pool.is_stopped) return "stopped";
-  if (pool.failures && pool.paused_until > now) return "paused";
+  if (pool.paused_until !== null || pool.grow.word === "probing") return "paused";
   if (pool.grow.word === "grows") return "growing";
   if (["shrinks", "draining"].includes(pool.shrink.word)) return "shrinking";
   return "steady";
@@ -38,7 +38,7 @@ export function pools(hub, signal) {
         title: "Pool",
         fill: (cell, row) => fillLink(cell, `#/pools/${encodeURIComponent(row.name)}`, row.name),
       },
-      { id: "state", title: "State", fill: (cell, row) => fillState(cell, stateOf(row, hub.now)) },
+      { id: "state", title: "State", fill: (cell, row) => fillState(cell, stateOf(row)) },
       { id: "size", title: "Size", number: true, narrow: false, text: (row) => range(row.min, row.max) },
       figure("wanted", "Wanted"),
       figure("asked", "Asked for"),
@@ -123,7 +123,7 @@ export function pool({ hub, id: name, signal }) {
     failure.hidden = !shown.failures;
     setText(failure, shown.failures ? failureLine(shown, now) : "");
     const state = h("span");
-    fillState(state, stateOf(shown, now));
+    fillState(state, stateOf(shown));
     about.replaceChildren(
       facts([
         ["State", state],

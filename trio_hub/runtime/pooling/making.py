@@ -16,6 +16,7 @@ from ...hub.draining import SHUTDOWN
 from ...hub.events import Event
 from ...launching.agentlauncher import AgentLauncher
 from ...launching.launcher import Launcher
+from ...logs import get_logger
 from ...services import Failures
 from .files import PoolFiles, pool_directory
 from .fixed import FixedPool
@@ -27,6 +28,8 @@ from .restoring import take_up_blocks
 from .steering import Steering
 
 __all__ = ["HubPools"]
+
+log = get_logger("trio_hub.runtime")
 
 BY = f"pool {LOCAL}"
 
@@ -115,6 +118,12 @@ class HubPools:
         """Take up the blocks and the numbers of an earlier hub. Call this before `run`, after engines were restored."""
         config = self._config
         saving = self.pools.saving
+        keeping = [tending.pool.name for tending in self.pools if tending.keeps]
+        if keeping and not config.reuse:
+            log.warning(
+                "blocks are kept when this hub stops, but no later hub can take up their engines: set restore or reuse",
+                pools=" ".join(keeping),
+            )
         if config.reuse:
             self.steering.restore(saving.files.numbers())
             saving.numbers = self.steering.numbers

@@ -154,7 +154,7 @@ class ElasticPool:
 
     def _give_up_unresolved(self, block: PooledBlock, now: float) -> None:
         log.warning(
-            "an earlier hub has begun to submit a block, of which neither a job nor an engine was found: it is given up",
+            "a block is given up that an earlier hub has begun to submit: neither a job nor an engine of it was found",
             pool=self.name,
             block=block.name,
         )

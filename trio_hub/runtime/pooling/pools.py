@@ -231,7 +231,7 @@ class Pools:
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
 
     async def _stop(self) -> None:
-        """Cancel all blocks, within the grace. Blocks of pools with ``keep`` stay; only their submissions are awaited."""
+        """Cancel all blocks, within the grace. Of pools with ``keep``, only the submissions are awaited."""
         with going_on(SERVICE, self._failures):
             with self._stopping as scope:
                 scope.deadline = trio.current_time() + self._grace

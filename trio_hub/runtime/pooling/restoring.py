@@ -70,14 +70,19 @@ def _write_off(
         pools.former.append(former[key])
     if block.job is None:
         block.job = {}  # the launcher looks whether there is one
-    log.warning(
-        "a block of an earlier hub is cancelled: this hub was not started with restore or reuse, so that its engines "
-        "cannot come back"
-        if is_known
-        else "a block of an earlier hub is cancelled: its pool is not in the settings any more",
-        pool=pool.name,
-        block=block.name,
-    )
+    if is_known:
+        log.warning(
+            "a block of an earlier hub is cancelled: its engines cannot come back to a hub that was not started with "
+            "restore or reuse",
+            pool=pool.name,
+            block=block.name,
+        )
+    else:
+        log.warning(
+            "a block of an earlier hub is cancelled: its pool is not in the settings any more",
+            pool=pool.name,
+            block=block.name,
+        )
     former[key].pool.blocks[block.name] = block
     former[key].pool.give_up(block, "no hub needs it any more", now)
 

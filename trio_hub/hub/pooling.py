@@ -40,8 +40,8 @@ Mark = tuple[int, ...]
 """Counters that differ when something has changed that the size of a pool depends on."""
 T = TypeVar("T")
 
-MOST_LABELLED = 256
-"""The number of queued tasks whose labels are read at one look. The others presumably have the same labels."""
+LABELLED = 128
+"""The labels of so many queued tasks are read at one look, at most twice as many. The others are presumably alike."""
 MOST_AT_ENGINE = 16
 """The number of tasks at one engine whose labels are read at one look."""
 RECENT = 5.0
@@ -149,7 +149,7 @@ class Pooling:
         self._measured.looked()
         groups: Counter[Queued] = Counter()
         levels = [level for level in self._scheduler.queue.levels() if level.line.targets is None]
-        each = max(MOST_LABELLED // len(levels), 1) if levels else 0
+        each = max(LABELLED // len(levels), 1) if levels else 0
         for level in levels:
             self._count(groups, level, each)
         if self._scheduler.hwm != 1:
@@ -161,8 +161,8 @@ class Pooling:
         queued = [Queued(tasks, one.needs, one.priority, one.runtime, one.max_runtime) for one, tasks in groups.items()]
         return tuple(sorted(queued, key=lambda one: -one.priority))
 
-    def _count(self, groups: Counter[Queued], level: Level, most: int) -> None:
-        found = Counter(self._kind_of(task) for task in level.sample(most))
+    def _count(self, groups: Counter[Queued], level: Level, parts: int) -> None:
+        found = Counter(self._kind_of(task) for task in level.sample(parts))
         groups.update(_kinds(_scaled(found, level.queued)))
 
     def _kind_of(self, task: Task) -> Queued | None:

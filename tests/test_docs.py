@@ -29,7 +29,11 @@ import trio_hub.dashboard
 import trio_hub.testing
 from trio_hub import HubConfig, errors
 from trio_hub.cli import main
+from trio_hub.config import Pool, load_config
+from trio_hub.config.pools import POOL_KEYS
 from trio_hub.hub import events
+from trio_hub.pools.settings import PoolSettings
+from trio_hub.pools.sizing import Reason
 from trio_hub.records import RECORD_KEYS, MemoryStore, parse_query
 from trio_hub.records.matching import OPERATORS
 from trio_hub.records.record import DATE_KEYS, PACKED_KEYS, TaskRecord
@@ -104,6 +108,48 @@ def test_every_setting_is_in_the_reference_and_no_other() -> None:
         default = re.search(r"\*\*Default:\*\* (\S+?)[.,;]?(\s|$)", told[1])
         assert default is not None, entry.name
         assert default[1].strip("`").replace(",", "") == default_in_words(entry.default), entry.name
+
+
+PAGE_OF_POOLS = DOCS / "reference" / "pools.md"
+
+
+def test_every_key_of_a_pool_is_in_the_reference_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", section(PAGE_OF_POOLS.read_text(), "Keys"), re.MULTILINE)
+    assert [key for key, _ in rows] == list(POOL_KEYS)
+    defaults = {entry.name: entry.default for entry in (*fields(PoolSettings), *fields(Pool))}
+    for key, told in rows:
+        default, words = defaults[key], told.strip("`").partition(": ")[0]
+        if isinstance(default, bool):
+            assert words == str(default).lower(), key
+        elif isinstance(default, int | float) and key != "max":
+            assert words == f"{default:g}", key
+        elif key in ("launcher", "engine"):
+            assert words == default, key
+        else:
+            assert words in ("none", "the hub's Python"), key
+
+
+def test_every_reason_of_a_pool_is_in_the_reference() -> None:
+    told = re.findall(
+        r"^\| `(\w+)` \|", section(PAGE_OF_POOLS.read_text(), "Why a pool does not grow or shrink"), re.MULTILINE
+    )
+    words = re.findall(r"``(\w+)``", (Reason.__doc__ or "").partition("- ``word``:")[2].partition("- ``text``")[0])
+    assert len(words) == 15
+    assert sorted(told) == sorted(words)
+
+
+def test_the_pools_of_the_reference(tmp_path: Path) -> None:
+    blocks = code_blocks(PAGE_OF_POOLS, "toml", "bash")
+    assert {language for language, _ in blocks} == {"toml", "bash"}
+    file = tmp_path / "hub.toml"
+    for language, text in blocks:
+        if language == "toml":
+            file.write_text(text)
+            assert [pool.name for pool in load_config({}, {}, file).pools] == ["short", "local"]
+            continue
+        for line in text.splitlines():
+            (pool,) = load_config({"pools": (shlex.split(line)[-1],)}, {}, None).pools
+            assert pool.settings.max in (8, 64)
 
 
 def default_in_words(value: object) -> str:

@@ -544,6 +544,13 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         name = "night"
         label = "night-*"
         priority = -5
+
+        [[pool]]
+        name = "gpu"
+        launcher = "slurm"
+        max = 8
+        time_limit = "2h"
+        traits.queue = "long"
     """
     text = {
         "cluster_id": "c",
@@ -574,6 +581,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "scheme": "LRU",
         "unmet_timeout": "600",
         "policies": '[{"name": "night", "label": "night-*", "priority": -5}]',
+        "pools": "name=gpu,launcher=slurm,max=8,time_limit=2h,traits.queue=long",
         "db": "none",
         "durability": "strict",
         "db_keep": "30D",

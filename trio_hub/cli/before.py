@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config import HubConfig
+from ..config.pools import LOCAL
 from ..errors import ConfigError
 from ..runtime.enginecommand import STOCK, engine_command
 from .limits import engines_within, open_files_limit
@@ -27,7 +28,7 @@ def check_settings(config: HubConfig) -> None:
     _check_profile(config)
     if config.engines:
         _check_engine_program(config)
-        _check_number_of_engines(config)
+    _check_number_of_engines(config)
 
 
 def nearest_existing(path: Path) -> Path:
@@ -68,19 +69,36 @@ def _check_engine_program(config: HubConfig) -> None:
 
 
 def _check_number_of_engines(config: HubConfig) -> None:
+    """Check that this machine has room for the local engines, and for those that local pools may start."""
+    pools = [pool.settings for pool in config.pools if pool.launcher == LOCAL]
+    most = config.engines + sum(pool.max for pool in pools)
+    _check_room(config, most, _hard_limits(), "max of the pools with the launcher local" if pools else "")
+    # With reuse, engines of an earlier hub may run already, and have their memory. What will be free when a pool grows
+    # is not known.
+    if not config.engine_command and not config.reuse and (free := memory_available()) is not None:
+        used = f"{MEMORY_PER_ENGINE >> 20} MiB each"
+        bound = (free // MEMORY_PER_ENGINE, f"{free >> 20:,} MiB of memory are free, and engines need {used}")
+        least = config.engines + sum(pool.min for pool in pools)
+        _check_room(config, least, [bound], "min of the pools with the launcher local" if pools else "")
+
+
+def _hard_limits() -> list[tuple[int, str]]:
+    """Return how many engines the limits of the system allow, each with the limit."""
     bounds: list[tuple[int, str]] = []
     if (files := open_files_limit()) is not None:
         bounds.append((engines_within(files), f"the limit on open files is {files:,} (ulimit -n)"))
     if (pids := _number_in(Path("/proc/sys/kernel/pid_max"))) is not None:
         bounds.append((pids // 2, f"the system allows {pids:,} processes, and an engine needs two"))
-    # With reuse, engines of an earlier hub may run already, and have their memory.
-    if not config.engine_command and not config.reuse and (free := memory_available()) is not None:
-        used = f"{MEMORY_PER_ENGINE >> 20} MiB each"
-        bounds.append((free // MEMORY_PER_ENGINE, f"{free >> 20:,} MiB of memory are free, and engines need {used}"))
-    room, why = min(bounds, default=(config.engines, ""))
-    if config.engines > room:
+    return bounds
+
+
+def _check_room(config: HubConfig, wanted: int, bounds: list[tuple[int, str]], of_pools: str) -> None:
+    room, why = min(bounds, default=(wanted, ""))
+    if wanted > room:
+        names = " and ".join(filter(None, ["engines" if config.engines else "", of_pools]))
+        total = " in all" if of_pools else ""
         raise ConfigError(
-            f"engines is {config.engines}, but this machine has room for about {room:,}: {why}. Start fewer engines "
+            f"{names} is {wanted}{total}, but this machine has room for about {room:,}: {why}. Start fewer engines "
             "here, and further engines on other machines"
         )
 

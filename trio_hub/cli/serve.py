@@ -25,6 +25,8 @@ NOT_OPTIONS = {"key", "curve_secretkey", "dashboard_token", "policies"}  # and p
 HELP = {
     "engine_tags": "A tag or an amount of the local engines, as site=a or gpu=1, by which tasks with needs find them; "
     "may be repeated. Engines of other programs ignore it.",
+    "pools": "A pool of engines that grows when tasks need engines and shrinks when they are idle, as "
+    "name=local,min=0,max=8; may be repeated. The keys are those of a [[pool]] table in the file of settings.",
     "profile_dir": "The path of the IPython profile. The connection files go into its `security` directory.",
     "registration_timeout": "Seconds within which a new engine must answer its first heartbeat, and within which "
     "messages must reach an engine.  [default: 10 heartbeats, at least 30 s]",
@@ -47,10 +49,12 @@ HELP = {
 }
 # Shorter names of options.
 ALIASES = {"db_keep": ["--keep"]}
+# Options that may be repeated, as --engine-tag for the command trio-hub engine.
+REPEATED = {"engine_tags": ["--engine-tag", "--engine-tags"], "pools": ["--pool", "--pools"]}
 # The groups of options in the help, by title. The first groups have what most people need.
 GROUPS = {
     "Profile and settings": ["config", "profile", "profile_dir", "cluster_id", "force"],
-    "Engines on this machine": ["engines", "engine_command", "engine_tags", "engine_log"],
+    "Engines": ["engines", "pools", "engine_command", "engine_tags", "engine_log"],
     "Who can reach the hub": [
         *("ip", "client_ip", "engine_ip", "location", "ports", "client_ports", "engine_ports", "broadcast_ports"),
         *("ssh_server", "engine_ssh_server"),
@@ -72,6 +76,7 @@ GROUPS = {
 EPILOG = (
     example(
         "trio-hub serve --engines 4",
+        "trio-hub serve --pool name=local,min=0,max=8",
         "trio-hub serve --profile-dir my-cluster --dashboard 8788",
         "trio-hub serve --ip '*' --ports 10000-10020",
         "trio-hub serve --restore --db sqlite --keep 30d",
@@ -112,9 +117,8 @@ def setting_options() -> list[click.Parameter]:
         if is_on_or_off(entry.name):
             options.append(click.Option([entry.name, flag_names(entry.name)], default=None, help=doc + _shown(entry)))
             continue
-        if entry.name == "engine_tags":
-            # It may be repeated, as for the command trio-hub engine.
-            names = [entry.name, "--engine-tag", "--engine-tags"]
+        if entry.name in REPEATED:
+            names = [entry.name, *REPEATED[entry.name]]
             options.append(click.Option(names, multiple=True, callback=_none_if_absent, metavar=rule.metavar, help=doc))
             continue
         options.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..config import POLICY_TABLE, PREFIX, STOCK_VARIABLES, DatabaseURL, HubConfig
+from ..config import PREFIX, STOCK_VARIABLES, TABLES, DatabaseURL, HubConfig, Pool, is_of_a_block, option_of
 from ..schedulers.policy import Policy
 from .translation import SECRET, Translation
 
@@ -24,7 +24,7 @@ HIDDEN = "hidden"
 def option_labels(options: Mapping[str, Any]) -> dict[str, str]:
     """Return the option that gave each setting, such as ``--no-reuse``. Settings that are None were not given."""
     return {
-        name: f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        name: f"--no-{name.replace('_', '-')}" if value is False else option_of(name)
         for name, value in options.items()
         if value is not None
     }
@@ -40,13 +40,19 @@ def sources(given: Mapping[str, str], environ: Mapping[str, str], file: Path | N
         file = Path(environ[f"{PREFIX}CONFIG"])
     if file is not None:
         found |= {name: f"{name} in {file}" for name in tomllib.loads(file.read_text("utf-8"))}
-        if POLICY_TABLE in found:
-            found["policies"] = found.pop(POLICY_TABLE)
+        for table, setting in TABLES.items():
+            if table in found:
+                found[setting] = found.pop(table)
     names = [entry.name for entry in fields(HubConfig)]
+    variables = {name: f"{PREFIX}{name.upper()}" for name in (*names, "profile")}
     layers: list[dict[str, str]] = [
         found,
         {name: variable for variable, name in STOCK_VARIABLES.items() if environ.get(variable)},
-        {name: f"{PREFIX}{name.upper()}" for name in (*names, "profile") if environ.get(f"{PREFIX}{name.upper()}")},
+        {
+            name: variable
+            for name, variable in variables.items()
+            if environ.get(variable) and not is_of_a_block(variable, environ)
+        },
         dict(given),
     ]
     result = dict.fromkeys(names, DEFAULT)
@@ -108,7 +114,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, DatabaseURL):
         return value.shown
     if isinstance(value, tuple):
-        return tuple(part.as_dict() if isinstance(part, Policy) else part for part in value)
+        return tuple(part.as_dict() if isinstance(part, Policy | Pool) else part for part in value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -138,7 +144,13 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(name)} = {_toml(part)}" for name, part in value.items()) + "}"
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "".join(char if char.isascii() else _toml_escape(char) for char in text)
+
+
+def _toml_escape(char: str) -> str:
+    """Return the escape of a character, by its code point. JSON has two escapes for some characters, TOML only one."""
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def _printable(text: str) -> str:

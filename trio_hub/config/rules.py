@@ -42,6 +42,7 @@ __all__ = [
     "is_loopback",
     "or_none",
     "parse_ports",
+    "parse_tags",
     "seconds",
     "split_address",
     "text",
@@ -224,18 +225,26 @@ def check_command(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_tags(value: Any) -> tuple[str, ...]:
-    """Return words such as ``gpu=1`` and ``site=a``; a name alone stands for 1. Raises `ValueError`."""
-    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
-        raise ValueError(value)
-    tags = {}
-    for word in value:
+def parse_tags(words: Any) -> dict[str, str | bool]:
+    """Return the tags and amounts in words such as ``gpu=1`` and ``site=a``; a name alone stands for true.
+
+    Raises:
+        ValueError: the words are not a list, or a word is not written in this way.
+    """
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise ValueError(words)
+    tags: dict[str, str | bool] = {}
+    for word in words:
         name, mark, tag = word.partition("=")
         if word.split() != [word] or (mark and not tag):
-            raise ValueError(value)
+            raise ValueError(words)
         tags[name] = tag if mark else True
+    return tags
+
+
+def _check_tags(value: Any) -> tuple[str, ...]:
     try:
-        parse_needs("engine_tags", tags)
+        parse_needs("engine_tags", parse_tags(value))
     except WireError as error:
         raise ValueError(str(error)) from error
     return tuple(value)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..pools.settings import PoolSettings
 from ..schedulers.policy import Policy
 from ..wire.packers import packer_named
 from ..wire.signing import Signer
 from . import rules
 from .policies import POLICIES
+from .pools import LOCAL, POOLS, Pool
 from .rules import DatabaseURL, Rule
 
 # ruff: noqa: RUF009 - each default is made by _setting, which calls dataclasses.field
@@ -226,6 +228,12 @@ class HubConfig:
         "The number of engines that the hub starts on this machine. It restarts them when they die, unless they were "
         "told to stop, and stops them when it stops.",
     )
+    pools: tuple[Pool, ...] = _setting(
+        (),
+        POOLS,
+        "The pools of engines that the hub starts when tasks need them, on this machine or with a batch system, and "
+        "gives back when they are idle.",
+    )
     engine_command: tuple[str, ...] = _setting(
         (),
         Rule(
@@ -321,6 +329,12 @@ class HubConfig:
             raise ConfigError("engine_log is file, but no profile_dir is set for the files: set profile_dir")
         if self.curve_allowed_keys is not None and not self.encrypted:
             raise ConfigError("curve_allowed_keys is set, but curve is off, so any client could connect: set curve too")
+        if self.engines and any(pool.name == LOCAL for pool in self.pools):
+            raise ConfigError(
+                f"engines is {self.engines}, which is the pool {LOCAL!r}, but pools has a pool of this name, too: "
+                "leave out engines, or give the pool another name"
+            )
+        _ = self.all_pools  # raises an error if engines is too large for a pool
 
     @property
     def registration_timeout_seconds(self) -> float:
@@ -348,6 +362,22 @@ class HubConfig:
             )
         name = f"tasks-{self.cluster_id}.sqlite" if self.cluster_id else "tasks.sqlite"
         return DatabaseURL(f"{rules.SQLITE}{self.profile_dir / 'db' / name}")
+
+    @property
+    def all_pools(self) -> tuple[Pool, ...]:
+        """`pools`, and before them the pool ``local`` that `engines` stands for, unless it is 0."""
+        if not self.engines:
+            return self.pools
+        tags = rules.parse_tags(self.engine_tags)
+        settings = PoolSettings(LOCAL, min=self.engines, max=self.engines, backlog=None, tags=tags)
+        return (Pool(settings), *self.pools)
+
+    @property
+    def pools_out_of_reach(self) -> tuple[str, ...]:
+        """The names of the pools whose engines probably run on other machines, from which they cannot reach the hub."""
+        if self.engine_ssh_server or not rules.is_loopback(self.engine_address):
+            return ()
+        return tuple(pool.name for pool in self.pools if pool.is_elsewhere)
 
     @property
     def engine_output(self) -> str:

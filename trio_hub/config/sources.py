@@ -10,16 +10,27 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from . import rules
 from .policies import read_policies
+from .pools import read_pools
 from .settings import RULES, HubConfig, checked, refusal
 
-__all__ = ["POLICY_TABLE", "PREFIX", "STOCK_VARIABLES", "load_config", "profile_directory"]
+__all__ = [
+    "OPTIONS",
+    "PREFIX",
+    "STOCK_VARIABLES",
+    "TABLES",
+    "is_of_a_block",
+    "load_config",
+    "option_of",
+    "profile_directory",
+]
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,12 @@ class _Given:
 PREFIX = "TRIO_HUB_"
 _NAMES = (*RULES, "profile")
 _PATHS = {"profile_dir", "curve_allowed_keys"}
-POLICY_TABLE = "policy"
-"""The name of the tables ``[[policy]]`` in the TOML file. They are the setting ``policies``."""
+TABLES = {"policy": "policies", "pool": "pools"}
+"""The tables in the TOML file, such as ``[[policy]]``, and the setting that they are."""
+_READERS: dict[str, Callable[[Any, str], object]] = {"policies": read_policies, "pools": read_pools}
+"""The functions that check the settings in `TABLES`. Their errors name the source and the number of the table."""
+OPTIONS = {"pools": "--pool"}
+"""The options that are not named like their setting."""
 STOCK_VARIABLES = {
     "IPP_PROFILE_DIR": "profile_dir",
     "IPP_CLUSTER_ID": "cluster_id",
@@ -42,6 +57,18 @@ STOCK_VARIABLES = {
     "IPP_CURVE_PUBLICKEY": "curve_publickey",
     "IPP_CURVE_SECRETKEY": "curve_secretkey",
 }
+_OF_A_BLOCK = {
+    f"{PREFIX}{name}" for name in ("POOL", "BLOCK", "ENGINES", "ENGINE_COMMAND", "CONNECTION_FILE", "TIME_LIMIT", "JOB")
+}
+_OF_AN_ENGINE = f"{PREFIX}ENGINE_BLOCK"
+
+
+def is_of_a_block(variable: str, environ: Mapping[str, str]) -> bool:
+    """Return whether a variable tells a process about the block of engines for which a hub has started it.
+
+    Such a variable is no setting of a hub that this process runs, although two of them have names of settings.
+    """
+    return variable == _OF_AN_ENGINE or (variable in _OF_A_BLOCK and bool(environ.get(f"{PREFIX}BLOCK")))
 
 
 def load_config(
@@ -115,7 +142,14 @@ def _read(name: str, given: _Given) -> object:
             value = RULES[name].from_text(value)
         except ValueError as error:
             raise refusal(name, value, given.label, error) from None
+    if name in _READERS:
+        return _READERS[name](value, given.label)
     return checked(name, value, given.label)
+
+
+def option_of(name: str) -> str:
+    """Return the option of a setting, such as ``--cluster-id``."""
+    return OPTIONS.get(name, f"--{name.replace('_', '-')}")
 
 
 def _from_options(cli: Mapping[str, object]) -> dict[str, _Given]:
@@ -124,7 +158,7 @@ def _from_options(cli: Mapping[str, object]) -> dict[str, _Given]:
         if name not in _NAMES:
             raise ConfigError(_unknown(f"option --{name.replace('_', '-')}", name, _NAMES))
         if value is not None:
-            layer[name] = _Given(value, f"--{name.replace('_', '-')}", is_text=True)
+            layer[name] = _Given(value, option_of(name), is_text=True)
     return layer
 
 
@@ -133,6 +167,8 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, _Given]:
     layer = {}
     for variable, text in sorted(environ.items()):
         if not variable.upper().startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        if is_of_a_block(variable, environ):
             continue
         if variable not in known:
             what = f"the environment variable {variable}"
@@ -160,13 +196,15 @@ def _from_file(path: Path, label: str) -> dict[str, _Given]:
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"{label}: {path} is not TOML: {error}") from error
     layer = {}
-    if POLICY_TABLE in table:
-        if "policies" in table:
-            raise ConfigError(f"[[policy]] and policies in {path} exclude each other: write all policies as [[policy]]")
-        table["policies"] = read_policies(table.pop(POLICY_TABLE), f"[[policy]] in {path}")
+    for name, setting in TABLES.items():
+        if name in table:
+            if setting in table:
+                remedy = f"write all {setting} as [[{name}]]"
+                raise ConfigError(f"[[{name}]] and {setting} in {path} exclude each other: {remedy}")
+            table[setting] = _READERS[setting](table.pop(name), f"[[{name}]] in {path}")
     for name, value in table.items():
         if name not in _NAMES:
-            raise ConfigError(_unknown(f"{name!r} in {path}", name, (*_NAMES, POLICY_TABLE)))
+            raise ConfigError(_unknown(f"{name!r} in {path}", name, (*_NAMES, *TABLES)))
         if name in _PATHS and isinstance(value, str):
             # relative to the file, not to the working directory
             value = path.absolute().parent / Path(value).expanduser()

@@ -68,7 +68,7 @@ def plain_settings(config: HubConfig) -> dict[str, Any]:
             value = HIDDEN
         elif isinstance(value, DatabaseURL):
             value = value.shown
-        elif entry.name == "policies":
-            value = [policy.as_dict() for policy in value]
+        elif entry.name in ("policies", "pools"):
+            value = [part.as_dict() for part in value]
         shown[entry.name] = str(value) if isinstance(value, Path) else value
     return shown

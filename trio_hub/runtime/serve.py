@@ -35,6 +35,7 @@ from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
 from .host import RuntimeHost, carry_out
 from .profilelock import ProfileLock, lock_profile
+from .reach import warn_of_pools_out_of_reach
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .running import RunningHub
 from .security import Security, secure
@@ -111,6 +112,7 @@ async def _serve(config: HubConfig, task_status: trio.TaskStatus[RunningHub]) ->
 async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_status: trio.TaskStatus[RunningHub]) -> None:
     warn_of_network_file_systems(config)
     config, known = take_up_connection_files(config)
+    warn_of_pools_out_of_reach(config)
     key = config.key if config.key is not None else secrets.token_hex(16)
     security = secure(config, known)
     factory = HubFactory(config, key, security, known)

@@ -1,0 +1,375 @@
+"""The hub's side of a launching agent: a `Launcher` that has a process of its own carry out its requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from ..config.pools import Pool
+from ..errors import ConfigError
+from ..logs import get_logger
+from .blockfiles import BlockFiles
+from .commands import Places, safe_path
+from .launcher import Job, JobReport, JobState, LaunchError
+from .protocol import line, report_from, setup
+
+__all__ = ["AgentLauncher", "has_queue"]
+
+log = get_logger("trio_hub.launching")
+
+SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT = 120.0, 60.0, 60.0
+"""Seconds in which the agent has to answer each kind of request. Then the agent is killed."""
+GRACE = 10.0
+"""Seconds that the agent has to end after its standard input has ended."""
+WRITE_LIMIT = 10.0
+"""Seconds in which a request must fit into the pipe to the agent."""
+MAX_LINE = 2**24
+"""The most bytes of one answer."""
+_NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
+"""The launchers that start engines at once."""
+
+
+class AgentEnded(LaunchError):
+    """The agent ended, or was killed, before it had answered a request."""
+
+
+def has_queue(launcher: str) -> bool:
+    """Return whether blocks of a launcher may wait in the queue of a batch system."""
+    return launcher.lower() not in _NO_QUEUE
+
+
+class AgentLauncher:
+    """Starts the blocks of one pool through a launching agent. An async context manager.
+
+    The agent is a process. It is started when it is first needed, and started again after it has ended or was killed.
+    It ends at the end of the ``async with`` block. Blocks stay: cancel them before, if they should end.
+
+    Any number of tasks may call the methods. The agent carries out one request after the other. A request that is
+    cancelled in the hub is still carried out by the agent. The job of a block whose submission was cancelled is found
+    again by `find`, or by a `look` or `cancel` with an empty job.
+
+    Args:
+        pool: The pool.
+        directory: The directory for what has to be known about the blocks after a restart. Each block has a directory
+            in it, with its job and its batch script.
+        profile_dir: The hub's profile directory, whose connection file the engines read; None: it has none.
+        cluster_id: The hub's cluster id.
+        connection_file: The connection file for engines, if it is not the one in the profile directory.
+        limits: The seconds in which the agent has to answer: to submit, to look, to cancel.
+
+    Raises:
+        ConfigError: The launcher of the pool is ``local``, whose engines the hub starts itself.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        directory: Path,
+        profile_dir: Path | None = None,
+        cluster_id: str = "",
+        connection_file: Path | None = None,
+        limits: tuple[float, float, float] = (SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT),
+    ) -> None:
+        if pool.launcher.lower() == "local":
+            raise ConfigError(f"pool {pool.name}: the hub itself starts the engines of the launcher local")
+        self.pool = pool
+        self.places = Places(directory, profile_dir, cluster_id, connection_file)
+        self.submit_limit, self.look_limit, self.cancel_limit = limits
+        self.files = BlockFiles(directory)
+        self._turn = trio.Lock()
+        self._agent: _Agent | None = None
+        self._outer: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._scope = trio.CancelScope(shield=True)
+        self._is_closed = trio.Event()
+
+    async def __aenter__(self) -> AgentLauncher:
+        self._outer = trio.open_nursery()
+        outer = await self._outer.__aenter__()
+        try:
+            await outer.start(self._read)
+        except BaseException:
+            if not await self._outer.__aexit__(*sys.exc_info()):
+                raise
+        return self
+
+    async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+        """Run the tasks that read from agents until the launcher is closed.
+
+        They are shielded: a hub that is cancelled may still ask the agent to cancel blocks, and needs the answers.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._is_closed.set()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._outer is not None
+        self._nursery = None
+        agent, self._agent = self._agent, None
+        with trio.CancelScope(shield=True):
+            if agent is not None:
+                await agent.close(GRACE)
+            self._scope.cancel()
+            await self._is_closed.wait()
+        # The nursery is not told of the body's error, which would come out of it as an ExceptionGroup.
+        await self._outer.__aexit__(None, None, None)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether blocks may wait in the queue of a batch system."""
+        return has_queue(self.pool.launcher)
+
+    @property
+    def agent_pid(self) -> int | None:
+        """The process id of the agent; None if it does not run."""
+        return None if self._agent is None or self._agent.is_over else self._agent.process.pid
+
+    async def check(self) -> None:
+        """Start the agent, if it does not run, and have it check the settings of the pool.
+
+        The first call of another method does the same. It takes a second or two, since the agent loads ipyparallel.
+
+        Raises:
+            LaunchError: the settings cannot be used: there is no such launcher, or no such trait, for instance.
+        """
+        await self._ask(self.look_limit, do="check")
+
+    async def submit(self, block: str, engines: int) -> Job:
+        """Ask for a block. Return as soon as the batch system has accepted it.
+
+        If the agent ends before it has answered, the next agent looks for the job.
+
+        Raises:
+            LaunchError: the block was refused. The text has the batch system's own words.
+        """
+        try:
+            job = await self._ask(self.submit_limit, do="submit", block=block, engines=engines)
+        except AgentEnded as error:
+            log.warning(
+                "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
+            )
+            job = await self.find(block)
+            if job is None:
+                raise LaunchError(str(error)) from error
+        assert isinstance(job, dict)
+        return job
+
+    async def find(self, block: str) -> Job | None:
+        """Return the job of a block, as far as it is known; None if there is none.
+
+        Raises:
+            LaunchError: nobody can say whether there is one.
+        """
+        job = await self._ask(self.submit_limit, do="recover", block=block)
+        return job if isinstance(job, dict) else None
+
+    def known(self) -> list[str]:
+        """Return the names of all blocks that have files. Some may have ended, or may never have been submitted."""
+        return self.files.blocks()
+
+    def forget(self, block: str) -> None:
+        """Remove the files of a block that has ended."""
+        self.files.remove(block)
+
+    async def look(self, jobs: Mapping[str, Job]) -> Mapping[str, JobReport]:
+        """Return a report for each of these jobs, by block. An error of the batch system is `JobState.UNKNOWN`."""
+        if not jobs:
+            return {}
+        try:
+            told = await self._ask(self.look_limit, do="look", jobs={block: dict(job) for block, job in jobs.items()})
+            reports = {block: report_from(report) for block, report in told.items()}
+        except LaunchError as error:
+            return dict.fromkeys(jobs, JobReport(JobState.UNKNOWN, str(error)))
+        return {block: reports.get(block) or JobReport(JobState.UNKNOWN) for block in jobs}
+
+    async def cancel(self, block: str, job: Job) -> None:
+        """Have the batch system end a block. A block that has ended already is no error.
+
+        Raises:
+            LaunchError: the batch system did not accept this.
+        """
+        await self._ask(self.cancel_limit, do="cancel", block=block, job=dict(job))
+
+    async def preview(self, block: str, engines: int) -> str:
+        """Return what `submit` would submit, as text for people. Nothing is submitted.
+
+        Raises:
+            LaunchError: the settings of the pool cannot be used.
+        """
+        return str(await self._ask(self.look_limit, do="preview", block=block, engines=engines))
+
+    async def _ask(self, limit: float, **request: Any) -> Any:
+        """Send a request to the agent, and return its answer.
+
+        Raises:
+            AgentEnded: there is no answer. It is not known whether the agent has carried out the request.
+            LaunchError: the answer is an error.
+        """
+        # Only the writing needs the turn, but a limit begins when the agent is free for the request.
+        async with self._turn:
+            agent = await self._running()
+            with trio.move_on_after(limit):
+                answer = await agent.ask(request)
+                if "error" in answer:
+                    raise LaunchError(str(answer["error"]))
+                return answer.get("answer")
+            agent.kill()
+            log.warning(
+                "killed a launching agent that did not answer",
+                pool=self.pool.name,
+                pid=agent.process.pid,
+                seconds=limit,
+            )
+            raise AgentEnded(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
+
+    async def _running(self) -> _Agent:
+        """Return the agent, and start it if it does not run."""
+        if self._nursery is None:
+            raise LaunchError(f"the launcher of pool {self.pool.name} has been closed")
+        if self._agent is None or self._agent.is_over:
+            command = [sys.executable, *safe_path(), "-m", "trio_hub.launching.agent"]
+            # shielded: a process that was just started must not get lost
+            with trio.CancelScope(shield=True):
+                try:
+                    process = await trio.lowlevel.open_process(
+                        command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        # a Ctrl-C in the terminal is for the hub, which may still need the agent to cancel blocks
+                        process_group=0,
+                    )
+                except OSError as error:
+                    raise LaunchError(f"cannot start the launching agent: {error}") from error
+            self._agent = _Agent(process, self.pool, self._nursery)
+            await self._agent.tell(setup(self.pool, self.places))
+        return self._agent
+
+
+class _Agent:
+    """One process of the agent, and the requests that wait for its answers."""
+
+    def __init__(self, process: trio.Process, pool: Pool, nursery: trio.Nursery) -> None:
+        self.process = process
+        self.pool = pool
+        self.is_over = False
+        self._numbers = count(1)
+        self._waiting: dict[int, _Question] = {}
+        self._lines: deque[str] = deque(maxlen=10)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        nursery.start_soon(self._read_answers, process.stdout)
+        nursery.start_soon(self._read_log, process.stderr)
+
+    async def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request, and return the answer. Raises `AgentEnded`."""
+        number = next(self._numbers)
+        question = self._waiting[number] = _Question()
+        try:
+            await self.tell({"id": number, **request})
+            await question.answered.wait()
+        finally:
+            del self._waiting[number]
+        if question.answer is None:
+            raise AgentEnded(f"the launching agent of pool {self.pool.name} has ended{self.said()}")
+        return question.answer
+
+    async def tell(self, message: Mapping[str, Any]) -> None:
+        """Write a line to the agent. The line is written even if the caller is cancelled meanwhile.
+
+        An agent that does not read for `WRITE_LIMIT` seconds is killed.
+        """
+        assert self.process.stdin is not None
+        with trio.move_on_after(WRITE_LIMIT, shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.process.stdin.send_all(line(message))
+            return
+        self.kill()
+
+    def said(self) -> str:
+        """Return the last lines of the agent's log, to end an error message with."""
+        return ": " + " | ".join(self._lines) if self._lines else ""
+
+    def kill(self) -> None:
+        """Kill the agent, and the commands that it runs. Engines are in groups of their own."""
+        self.is_over = True
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def close(self, grace: float) -> None:
+        """End the agent, and wait for its end: it may end what it does, for so many seconds."""
+        assert self.process.stdin is not None
+        await self.process.stdin.aclose()
+        with trio.move_on_after(grace):
+            await self.process.wait()
+        if self.process.returncode is None:
+            self.kill()
+            await self.process.wait()
+        self.is_over = True
+
+    async def _read_answers(self, stream: trio.abc.ReceiveStream) -> None:
+        buffer = bytearray()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for chunk in stream:
+                buffer += chunk
+                while (end := buffer.find(b"\n")) >= 0:
+                    text = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    self._take(text)
+                if len(buffer) > MAX_LINE:
+                    break
+        self.kill()  # without answers it is of no use
+        with trio.CancelScope(shield=True):
+            await self.process.wait()
+        for question in self._waiting.values():
+            question.answered.set()
+
+    def _take(self, text: bytes) -> None:
+        try:
+            answer = json.loads(text)
+            number = answer["id"]
+        except (ValueError, TypeError, KeyError):
+            log.warning("the launching agent has written an unreadable answer", pool=self.pool.name, bytes=len(text))
+            return
+        question = self._waiting.get(number)
+        if question is not None:  # else its caller was cancelled
+            question.answer = answer
+            question.answered.set()
+
+    async def _read_log(self, stream: trio.abc.ReceiveStream) -> None:
+        rest = b""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                rest = rest[-4096:]
+                for text in lines:
+                    said = text.decode("utf-8", "replace").rstrip()
+                    if said:
+                        self._lines.append(said)
+                        log.info("the launching agent says", pool=self.pool.name, said=said)
+
+
+class _Question:
+    """A request that waits for its answer. With no answer at the end, the agent has ended."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: dict[str, Any] | None = None

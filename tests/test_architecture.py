@@ -69,6 +69,8 @@ LOADED_BY_STOCK |= {
     f"trio_hub.launching.{name}": {"ipyparallel", "traitlets"}
     for name in ("batch", "stock", "stockclasses", "stockpreview")
 }
+# The stock engine as an engine of a pool, in a process of its own.
+LOADED_BY_STOCK["trio_hub.engine.stock"] = {"ipyparallel", "traitlets"}
 
 
 @dataclass(frozen=True)

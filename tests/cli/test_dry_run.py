@@ -90,7 +90,7 @@ def test_engines_that_the_hub_itself_starts(file: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     first, command = result.stdout.splitlines()
     assert first == "# the hub itself starts this engine:"
-    assert command.endswith(f"-m trio_hub engine --block=here-preview --profile-dir={tmp_path}/profile")
+    assert command.endswith(f"-m trio_hub engine --profile-dir={tmp_path}/profile")
     result = dry_run("here", "--config", file, "--submit")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "there is nothing to submit" in " ".join(result.stderr.split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -16,7 +18,7 @@ from trio_hub.dashboard.pools import bringing, pool_rows
 from trio_hub.hub.events import PoolScaled
 from trio_hub.testing import open_hub
 
-from ..runtime.support import within_limit
+from ..runtime.support import eventually, within_limit
 from .pools import block, fixed_pool, pool, pretend, stopped_pool
 from .support import Answer, Site, fetch, reading, scrape, site
 
@@ -188,6 +190,42 @@ async def test_what_cannot_be_done_is_told(name: str, body: dict[str, Any], stat
         assert answer.status == status
         assert told in json.loads(answer.body)["error"]
         assert pools.asked == []
+
+
+async def test_a_real_pool_whose_blocks_are_refused(tmp_path: Path) -> None:
+    refusing = {
+        "name": "full",
+        "launcher": "command",
+        "min": 1,
+        "max": 2,
+        "max_failures": 1,
+        "submit_command": "echo no nodes are left >&2; exit 3",
+        "cancel_command": "true",
+    }
+    async with site(dashboard_admin=True, profile_dir=tmp_path, db="memory", pools=[refusing]) as at:
+        await eventually(lambda: at.hub.pools[0]["grow"]["word"] == "stopped")
+        found = await at.get("/api/pools/full")
+        assert (found["failures"], found["is_stopped"], found["counts"]["refused"]) == (1, True, 1)
+        assert "no nodes are left" in found["failed_words"]
+        assert found.keys() - {"now"} == pool().keys()
+        async with reading(at.dashboard) as reader:
+            alerts = (await reader.until("overview"))["alerts"]
+            while not alerts:
+                alerts = (await reader.until("overview"))["alerts"]
+        assert [alert["text"] for alert in alerts if "full" in alert["text"] and "no nodes" in alert["text"]]
+        answer = await act(at, "scale_pool", {"pool": "full", "engines": 0})
+        assert json.loads(answer.body) == {"min": 0, "max": 0}
+        answer = await act(at, "scale_pool", {"pool": "full", "engines": -1})
+        assert answer.status == 400
+        assert (await act(at, "resume_pool", {"pool": "full"})).status == 200
+        assert not (await at.get("/api/pools/full"))["is_stopped"]
+        texts = [one["text"] for one in (await at.get("/api/journal"))["entries"]]
+        assert "scaled pool full to 0 engines" in texts
+        assert "resumed pool full" in texts
+        assert [
+            text for text in texts if re.match(r"Block full-\w+ of pool full has failed: .*no nodes are left", text)
+        ]
+        assert at.hub.statistics().service_failures == {}
 
 
 def test_rows_change_no_pool() -> None:

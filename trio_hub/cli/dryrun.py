@@ -87,8 +87,9 @@ def _try(settings: HubConfig, pool: Pool, submit: bool) -> tuple[str, Submitted 
     """Return what would be submitted; and if it is to be submitted, the block. Raises `HubError`."""
     import trio
 
-    from ..launching.commands import Places, engine_arguments, engine_program
+    from ..launching.commands import Places
     from ..launching.preview import preview
+    from ..runtime.enginecommand import engine_command, pool_command
     from ..runtime.pooling.blocks import new_name
     from ..runtime.pooling.files import pool_directory
 
@@ -96,7 +97,7 @@ def _try(settings: HubConfig, pool: Pool, submit: bool) -> tuple[str, Submitted 
     assert directory is not None, "the settings of a command always have a profile"
     places = Places(directory, settings.profile_dir, settings.cluster_id)
     if pool.launcher == LOCAL:
-        words = [*engine_program(pool), *engine_arguments(pool, f"{pool.name}-preview", places)]
+        words = pool_command(settings, pool) if pool in settings.pools else engine_command(settings)
         number = pool.settings.engines_per_block
         each = "this engine" if number == 1 else f"each of the {number} engines of a block"
         return f"# the hub itself starts {each}:\n{shlex.join(words)}\n", None

@@ -45,6 +45,10 @@ class AgentEnded(LaunchError):
     """The agent ended, or was killed, before it had answered a request."""
 
 
+class AgentSlow(AgentEnded):
+    """The agent did not answer in time, and was killed."""
+
+
 def has_queue(launcher: str) -> bool:
     """Return whether blocks of a launcher may wait in the queue of a batch system."""
     return launcher.lower() not in _NO_QUEUE
@@ -162,7 +166,7 @@ class AgentLauncher:
             LaunchError: the block was refused. The text has the batch system's own words.
         """
         try:
-            job = await self._ask(self.submit_limit, do="submit", block=block, engines=engines)
+            job = await self._ask_once(self.submit_limit, do="submit", block=block, engines=engines)
         except AgentEnded as error:
             log.warning(
                 "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
@@ -218,13 +222,22 @@ class AgentLauncher:
         return str(await self._ask(self.look_limit, do="preview", block=block, engines=engines))
 
     async def _ask(self, limit: float, **request: Any) -> Any:
-        """Send a request to the agent, and return its answer.
+        """Send a request to the agent, and return its answer. If the agent ends meanwhile, send it to the next one.
 
         Raises:
             AgentEnded: there is no answer. It is not known whether the agent has carried out the request.
             LaunchError: the answer is an error.
         """
-        # Only the writing needs the turn, but a limit begins when the agent is free for the request.
+        try:
+            return await self._ask_once(limit, **request)
+        except AgentSlow:
+            raise
+        except AgentEnded:
+            return await self._ask_once(limit, **request)
+
+    async def _ask_once(self, limit: float, **request: Any) -> Any:
+        """Send a request to the agent, and return its answer. Raises the same as `_ask`."""
+        # One request at a time: a limit begins when the agent is free for the request.
         async with self._turn:
             agent = await self._running()
             with trio.move_on_after(limit):
@@ -239,7 +252,7 @@ class AgentLauncher:
                 pid=agent.process.pid,
                 seconds=limit,
             )
-            raise AgentEnded(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
+            raise AgentSlow(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
 
     async def _running(self) -> _Agent:
         """Return the agent, and start it if it does not run."""

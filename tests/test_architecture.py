@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = {"errors", "logs", "wire", "records", "schedulers", "pools", "hub", "config"}
 ABOVE_RUNTIME = {"testing", "dashboard", "cli"}
 MAY_IMPORT |= {part: set(MAY_IMPORT) for part in ABOVE_RUNTIME}
+MAY_IMPORT["jupyter"] = {"errors", "logs", "config", "dashboard"}  # a proxy of the dashboard in a process of its own
 MAY_IMPORT["cli"].add("dashboard")  # the command serves the dashboard beside the hub
 MAY_IMPORT["__main__"] = {"cli", "engine"}
 # ipyparallel loads it, by its entry points, and nothing of ours does: it has to do without the rest of the house.

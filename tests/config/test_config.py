@@ -88,6 +88,9 @@ def test_names_repeated_here_are_those_of_the_parts_that_own_them() -> None:
         ("dashboard", "[::1]:8788", "[::1]:8788"),
         ("dashboard_token", "a-token_of.16~ch", "a-token_of.16~ch"),
         ("dashboard_token", None, None),
+        ("dashboard_prefix", "", ""),
+        ("dashboard_prefix", "/", ""),
+        ("dashboard_prefix", "/user/jo%40x.org/trio-hub/", "/user/jo%40x.org/trio-hub"),
         ("curve_allowed_keys", None, None),
         ("ports", "10000-10002,11000", (10000, 10001, 10002, 11000)),
         ("ports", [11000, "10000-10001"], (11000, 10000, 10001)),
@@ -175,6 +178,22 @@ def test_values_get_their_final_form(name: str, given: Any, final: Any) -> None:
         ("dashboard", "host:8788"),
         ("dashboard", "::1:8788"),
         ("dashboard", "[::1:8788"),
+        ("dashboard_prefix", None),
+        ("dashboard_prefix", "trio-hub"),
+        ("dashboard_prefix", "//evil.example"),
+        ("dashboard_prefix", "/a//"),
+        ("dashboard_prefix", "/a/../b"),
+        ("dashboard_prefix", "/a/%2E%2e/b"),
+        ("dashboard_prefix", "/a%2fb"),
+        ("dashboard_prefix", "/a%5Cb"),
+        ("dashboard_prefix", "/a%0ab"),
+        ("dashboard_prefix", "/a%ff"),
+        ("dashboard_prefix", "/a?b"),
+        ("dashboard_prefix", "/a;b"),
+        ("dashboard_prefix", '/a"b'),
+        ("dashboard_prefix", "/\u00fc"),
+        ("dashboard_prefix", "/api"),
+        ("dashboard_prefix", "/" + 1000 * "a"),
         ("location", "a b"),
         ("ports", "0"),
         ("ports", "9-8"),
@@ -537,6 +556,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         dashboard = 8788
         dashboard_token = "0123456789abcdef"
         dashboard_admin = true
+        dashboard_prefix = "/hub"
         log_level = "debug"
         log_format = "json"
 
@@ -599,6 +619,7 @@ def test_every_setting_can_come_from_everywhere(toml: Any) -> None:
         "dashboard": "8788",
         "dashboard_token": "0123456789abcdef",
         "dashboard_admin": "yes",
+        "dashboard_prefix": "/hub/",
         "log_level": "DEBUG",
         "log_format": "json",
     }

@@ -60,10 +60,15 @@ async def fetch(
     async with await trio.open_tcp_stream(host, port) as stream:
         await stream.send_all(asked)
         received = b"".join([chunk async for chunk in stream])
-    head, _, answered = received.partition(b"\r\n\r\n")
+    return answer_in(received)
+
+
+def answer_in(received: bytes) -> Answer:
+    """Return the answer that was received on a connection until its end."""
+    head, _, body = received.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    return Answer(int(first.split()[1]), fields, answered.decode())
+    return Answer(int(first.split()[1]), fields, body.decode())
 
 
 class Scrape:
@@ -178,8 +183,8 @@ class EventReader:
 
 
 @asynccontextmanager
-async def reading(dashboard: Dashboard, query: str = "") -> AsyncGenerator[EventReader, None]:
+async def reading(dashboard: Dashboard, query: str = "", prefix: str = "") -> AsyncGenerator[EventReader, None]:
     async with await trio.open_tcp_stream("127.0.0.1", dashboard.port) as stream:
-        path = f"/api/events?token={dashboard.token}{query}"
+        path = f"{prefix}/api/events?token={dashboard.token}{query}"
         await stream.send_all(request(path, f"127.0.0.1:{dashboard.port}"))
         yield EventReader(stream)

@@ -66,7 +66,7 @@ GROUPS = {
     "Lost engines, and the stop": [
         *("ping", "max_heartmonitor_misses", "registration_timeout", "stranded_grace", "stop_grace"),
     ],
-    "Dashboard": ["dashboard", "dashboard_admin"],
+    "Dashboard": ["dashboard", "dashboard_admin", "dashboard_prefix"],
     "Logs": ["log_level", "log_format"],
     "Limits on memory and messages": [
         *("queue_memory", "max_message_frames", "max_message_bytes", "subscriber_queue"),

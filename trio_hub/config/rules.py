@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ..errors import ConfigError, WireError
 from ..schedulers.rules import parse_needs
+from .prefix import check_prefix
 
 __all__ = [
     "ADDRESS",
@@ -22,6 +23,7 @@ __all__ = [
     "BYTES",
     "CURVE_KEY",
     "DASHBOARD",
+    "DASHBOARD_PREFIX",
     "DATABASES",
     "PORTS",
     "SQLITE",
@@ -395,6 +397,11 @@ DASHBOARD = Rule(
     "[ADDRESS:]PORT, with an IP address (an IPv6 address in brackets) or * for all of them",
     check_dashboard,
     metavar="[ADDRESS:]PORT",
+)
+DASHBOARD_PREFIX = Rule(
+    "a path such as /user/jo/trio-hub, percent-encoded as in a URL, that is no path of the dashboard's own",
+    check_prefix,
+    metavar="PATH",
 )
 TOKEN = replace(or_none(text("16 or more letters, digits and -_.~", r"[0-9A-Za-z_.~-]{16,}")), metavar="TOKEN")
 SSH_SERVER = replace(text("[user@]host[:port]", r"([^\s/@\0-]\S*)?"), metavar="SERVER")

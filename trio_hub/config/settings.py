@@ -309,6 +309,12 @@ class HubConfig:
         rules.BOOLEAN,
         "Whether the dashboard's users may also abort, resubmit and purge tasks, and stop engines and the hub.",
     )
+    dashboard_prefix: str = _setting(
+        "",
+        rules.DASHBOARD_PREFIX,
+        "The path below which a reverse proxy shows the dashboard, such as /user/jo/trio-hub. A request's header "
+        "X-Forwarded-Prefix has priority. Empty: the dashboard has no such path.",
+    )
     log_level: str = _setting("info", rules.choice(LOG_LEVELS), "The lowest level of messages that are logged.")
     log_format: str = _setting(
         "text", rules.choice(LOG_FORMATS), "The format of log lines: text for people, json for programs."

@@ -9,12 +9,15 @@ import hmac
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from html import escape
 from ipaddress import ip_address
 from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .prefix import place
 
 __all__ = ["Access", "AccessMiddleware"]
 
@@ -59,7 +62,7 @@ ASKS_TOKEN = f"""<!DOCTYPE html>
 <p>The token is missing or wrong. Use the URL that the hub has printed at its start, which contains
 <code>?token=…</code>, or enter the token here. Each start of the hub makes a new token, unless the setting
 <code>dashboard_token</code> is used.</p>
-<form method="get" action="/">
+<form method="post" action="ACTION">
 <label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button type="submit">Open</button>
@@ -68,7 +71,9 @@ ASKS_TOKEN = f"""<!DOCTYPE html>
 </body>
 </html>
 """
-"""The page for browsers whose token is missing or wrong."""
+"""The page for browsers whose token is missing or wrong. ACTION stands for the path to which the form sends the token.
+The form sends it in the body of a request, since proxies log the queries of requests.
+"""
 ASKING = (
     b"default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; style-src 'sha256-%b'"
     % b64encode(sha256(STYLE.encode()).digest())
@@ -76,8 +81,13 @@ ASKING = (
 """The content security policy of this page: it has a form and its own style, and no scripts."""
 WRONG_HOST = (
     "This request is for another host name. The dashboard listens on this machine only: use localhost, 127.0.0.1 or "
-    "[::1].\n"
+    "[::1]. A reverse proxy on this machine must send one of these names in the header Host.\n"
 )
+
+
+FORM = b"application/x-www-form-urlencoded"
+MAX_FORM = 4096
+"""The maximum size of the body with the token, in bytes."""
 
 
 class Access:
@@ -87,9 +97,11 @@ class Access:
         token: The secret that requests must contain.
         host: The address that the dashboard listens on.
         port: Its port, which is part of the cookie's name, since browsers send a cookie to all ports of a host.
+        prefix: The setting ``dashboard_prefix``.
     """
 
-    def __init__(self, token: str, host: str, port: int) -> None:
+    def __init__(self, token: str, host: str, port: int, prefix: str = "") -> None:
+        self.prefix = prefix
         self._token = token.encode()
         self._local = ip_address(host).is_loopback
         self._hosts = {"localhost", "127.0.0.1", "::1", host}
@@ -112,7 +124,7 @@ class Access:
             return False
 
     def knows_by_query(self, query: bytes) -> bool:
-        """Return whether the query contains the right ``token``."""
+        """Return whether the query, or the body of the form, contains the right ``token``."""
         given = parse_qs(query.decode("latin-1"), errors="replace").get("token", ())
         return any(map(self._is_right, given))
 
@@ -131,9 +143,16 @@ class Access:
                         return True
         return False
 
-    def set_cookie(self) -> bytes:
-        """Return the header that stores the token in a browser: for this site only, and hidden from scripts."""
-        return f"{self.cookie}={self._token.decode()}; Path=/; HttpOnly; SameSite=Strict".encode()
+    def set_cookie(self, prefix: str = "", *, secure: bool = False) -> bytes:
+        """Return the header that stores the token in a browser: for this site only, and hidden from scripts.
+
+        Args:
+            prefix: The path below which the browser sees the dashboard. The browser sends the cookie to no other path,
+                since there are other applications behind the same proxy.
+            secure: Whether the browser may send the cookie over HTTPS only.
+        """
+        value = f"{self.cookie}={self._token.decode()}; Path={prefix}/; HttpOnly; SameSite=Strict"
+        return (value + "; Secure" * secure).encode()
 
     def _is_right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
@@ -150,7 +169,10 @@ class AccessMiddleware:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        app, extra = self._admit(scope)
+        prefix, path = place(scope["path"], scope["headers"], self._access.prefix)
+        scope = {**scope, "path": path}
+        form = await _body_of_form(receive) if _is_form(scope) else None
+        app, extra = self._admit(scope, prefix, form)
 
         async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -162,7 +184,9 @@ class AccessMiddleware:
 
         await app(scope, receive, send_hardened)
 
-    def _admit(self, scope: Mapping[str, object]) -> tuple[ASGIApp, list[tuple[bytes, bytes]]]:
+    def _admit(
+        self, scope: Mapping[str, object], prefix: str, form: bytes | None
+    ) -> tuple[ASGIApp, list[tuple[bytes, bytes]]]:
         """Return the application that answers a request, and headers to add to the answer."""
         headers, query = scope["headers"], scope["query_string"]
         assert isinstance(headers, Iterable)
@@ -170,19 +194,48 @@ class AccessMiddleware:
         headers = list(headers)
         if not self._access.is_for_us(headers):
             return PlainTextResponse(WRONG_HOST, 403), []
+        if not scope["path"]:  # the links of the page are relative to the slash at the end of the prefix
+            location = f"{prefix}/" + f"?{query.decode('latin-1')}" * bool(query)
+            return Response(status_code=307, headers={"location": location}), []
+        cookie = self._access.set_cookie(prefix, secure=(b"x-forwarded-proto", b"https") in headers)
+        if form is not None and self._access.knows_by_query(form):
+            return Response(status_code=303, headers={"location": "./"}), [(b"set-cookie", cookie)]
         if scope["path"] in OPEN_PATHS:
             return self._app, []
         if self._access.knows_by_headers(headers):
             return self._app, []
         if self._access.knows_by_query(query):
-            return self._app, [(b"set-cookie", self._access.set_cookie())]
-        return _refusal(headers), []
+            return self._app, [(b"set-cookie", cookie)]
+        # A proxy may remove a prefix that is not known here: then only the relative address is right.
+        return _refusal(headers, "./" if scope["path"] == "/" else f"{prefix}/"), []
 
 
-def _refusal(headers: Headers) -> Response:
+def _is_form(scope: Scope) -> bool:
+    """Return whether a request sends the form that asks for the token."""
+    return (
+        scope["path"] == "/"
+        and scope["method"] == "POST"
+        and any(name == b"content-type" and value.startswith(FORM) for name, value in scope["headers"])
+    )
+
+
+async def _body_of_form(receive: Receive) -> bytes:
+    """Return the body of a request; only its beginning if it is too long for a token."""
+    body = bytearray()
+    while len(body) < MAX_FORM:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    return bytes(body[:MAX_FORM])
+
+
+def _refusal(headers: Headers, action: str) -> Response:
     """Return the answer to a request without the right token: a page for browsers, a text for scripts."""
     wants_page = any(name == b"accept" and b"text/html" in value for name, value in headers)
-    return HTMLResponse(ASKS_TOKEN, 403) if wants_page else PlainTextResponse(NO_TOKEN, 403)
+    if wants_page:
+        return HTMLResponse(ASKS_TOKEN.replace("ACTION", escape(action)), 403)
+    return PlainTextResponse(NO_TOKEN, 403)
 
 
 def _is_page(headers: Headers) -> bool:

@@ -49,7 +49,9 @@ def dashboard_app(hub: RunningHub, feed: Feed, access: Access) -> ASGIApp:
     """Return the application for a hub."""
     routes = [*_own_routes(hub, feed.watch.timings), *_page_routes(), *_api_routes(hub, feed)]
     routes.append(action_route(hub, feed.watch, feed.history.journal, allowed=feed.admin))
-    return AccessMiddleware(Starlette(routes=routes), access)
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # these redirects name the host and path that the hub sees, not the browser's
+    return AccessMiddleware(app, access)
 
 
 def _own_routes(hub: RunningHub, timings: Timings) -> list[Route]:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import time
 
 import trio
@@ -16,6 +17,7 @@ from ..errors import ConfigError
 from ..logs import get_logger
 from ..runtime import RunningHub
 from ..services import keep_running
+from .published import publish, published_path
 
 __all__ = ["Dashboard", "serve_dashboard"]
 
@@ -32,7 +34,7 @@ class Dashboard:
     """A dashboard that is being served."""
 
     address: str
-    """The URL without a token and without a slash at the end, such as ``http://127.0.0.1:8788``."""
+    """The URL without a token and without a slash at the end, such as ``http://127.0.0.1:8788``. It has the prefix."""
     port: int
     """The TCP port."""
     token: str = field(repr=False)
@@ -50,6 +52,7 @@ async def serve_dashboard(
     token: str | None = None,
     *,
     admin: bool | None = None,
+    prefix: str | None = None,
     task_status: trio.TaskStatus[Dashboard] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the dashboard of a hub over HTTP until the hub has stopped, or this call is cancelled.
@@ -65,6 +68,7 @@ async def serve_dashboard(
             the system chooses.
         token: The token. None: the hub's setting ``dashboard_token``; if that is not set, a new random token.
         admin: Whether actions are allowed. None: the hub's setting ``dashboard_admin``.
+        prefix: The path below which a reverse proxy shows the dashboard. None: the hub's setting ``dashboard_prefix``.
 
     Raises:
         ConfigError: The address cannot be used, or one of the `PACKAGES` is not installed.
@@ -73,6 +77,7 @@ async def serve_dashboard(
         dashboard=address if address is not None else hub.config.dashboard or ANYWHERE,  # type: ignore[arg-type]
         dashboard_token=token if token is not None else hub.config.dashboard_token,
         dashboard_admin=admin if admin is not None else hub.config.dashboard_admin,
+        dashboard_prefix=prefix if prefix is not None else hub.config.dashboard_prefix,
     )
     try:
         # imported here, since this takes a quarter of a second and needs optional packages
@@ -102,7 +107,9 @@ async def serve_dashboard(
     async with listener:
         port = listener.socket.getsockname()[1]
         dashboard = Dashboard(
-            f"http://{_name(host, hub.config)}:{port}", port, config.dashboard_token or secrets.token_urlsafe()
+            f"http://{_name(host, hub.config)}:{port}{config.dashboard_prefix}",
+            port,
+            config.dashboard_token or secrets.token_urlsafe(),
         )
         timings = Timings()
         journal = Journal(partial(cause_of, hub), partial(left_in_order, hub), time)
@@ -111,7 +118,7 @@ async def serve_dashboard(
         journal.note("started", "info", f"The dashboard has started (trio-hub {__version__}).", near=-1.0)
         watch = Watch(timings, journal=journal.happened)
         feed = Feed(hub, watch, history, admin=config.dashboard_admin)
-        app = dashboard_app(hub, feed, Access(dashboard.token, host, port))
+        app = dashboard_app(hub, feed, Access(dashboard.token, host, port, config.dashboard_prefix))
         listeners = [listener]
 
         async def serve_http() -> None:
@@ -130,9 +137,15 @@ async def serve_dashboard(
                 ):
                     nursery.start_soon(keep_running, name, service, failures, name=name)
                 log.info("dashboard listening", address=dashboard.address)
-                task_status.started(dashboard)
-                await keep_running("dashboard", serve_http, failures)
+                with publish(_file_for_proxies(hub.config), dashboard.address, dashboard.token):
+                    task_status.started(dashboard)
+                    await keep_running("dashboard", serve_http, failures)
                 nursery.cancel_scope.cancel()
+
+
+def _file_for_proxies(config: HubConfig) -> Path | None:
+    """Return the path of the file in which proxies of this user find the dashboard; None without a profile."""
+    return None if config.profile_dir is None else published_path(config.profile_dir, config.cluster_id)
 
 
 def _name(host: str, config: HubConfig) -> str:

@@ -45,6 +45,7 @@ async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm) -> None:
             assert launcher.agent_pid is None
             job = await launcher.submit("p-1", 4)
             assert job["job"] == "4711"
+            assert job["log"] == f"{tmp_path}/profile/log/p-1.log"
             assert launcher.known() == ["p-1"]
             script = slurm.read("4711.script")
             for line in (

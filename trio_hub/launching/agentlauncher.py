@@ -39,10 +39,15 @@ MAX_LINE = 2**24
 """The most bytes of one answer."""
 _NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
 """The launchers that start engines at once."""
+_ONE_BY_ONE = {"ssh", "trio-hub-ssh"}
 
 
 class AgentEnded(LaunchError):
     """The agent ended, or was killed, before it had answered a request."""
+
+
+class AgentSlow(AgentEnded):
+    """The agent did not answer in time, and was killed."""
 
 
 def has_queue(launcher: str) -> bool:
@@ -67,7 +72,8 @@ class AgentLauncher:
         profile_dir: The hub's profile directory, whose connection file the engines read; None: it has none.
         cluster_id: The hub's cluster id.
         connection_file: The connection file for engines, if it is not the one in the profile directory.
-        limits: The seconds in which the agent has to answer: to submit, to look, to cancel.
+        limits: The seconds in which the agent has to answer: to submit, to look, to cancel. For the launcher ssh, the
+            first and the last are seconds per engine.
 
     Raises:
         ConfigError: The launcher of the pool is ``local``, whose engines the hub starts itself.
@@ -162,7 +168,9 @@ class AgentLauncher:
             LaunchError: the block was refused. The text has the batch system's own words.
         """
         try:
-            job = await self._ask(self.submit_limit, do="submit", block=block, engines=engines)
+            job = await self._ask_once(
+                self._limit(self.submit_limit, engines), do="submit", block=block, engines=engines
+            )
         except AgentEnded as error:
             log.warning(
                 "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
@@ -207,7 +215,8 @@ class AgentLauncher:
         Raises:
             LaunchError: the batch system did not accept this.
         """
-        await self._ask(self.cancel_limit, do="cancel", block=block, job=dict(job))
+        limit = self._limit(self.cancel_limit, int(job.get("engines") or 1))
+        await self._ask(limit, do="cancel", block=block, job=dict(job))
 
     async def preview(self, block: str, engines: int) -> str:
         """Return what `submit` would submit, as text for people. Nothing is submitted.
@@ -217,14 +226,27 @@ class AgentLauncher:
         """
         return str(await self._ask(self.look_limit, do="preview", block=block, engines=engines))
 
+    def _limit(self, limit: float, engines: int) -> float:
+        """Return the limit for a request about a block: ssh starts and ends one engine after the other."""
+        return limit * max(engines, 1) if self.pool.launcher.lower() in _ONE_BY_ONE else limit
+
     async def _ask(self, limit: float, **request: Any) -> Any:
-        """Send a request to the agent, and return its answer.
+        """Send a request to the agent, and return its answer. If the agent ends meanwhile, send it to the next one.
 
         Raises:
             AgentEnded: there is no answer. It is not known whether the agent has carried out the request.
             LaunchError: the answer is an error.
         """
-        # Only the writing needs the turn, but a limit begins when the agent is free for the request.
+        try:
+            return await self._ask_once(limit, **request)
+        except AgentSlow:
+            raise
+        except AgentEnded:
+            return await self._ask_once(limit, **request)
+
+    async def _ask_once(self, limit: float, **request: Any) -> Any:
+        """Send a request to the agent, and return its answer. Raises the same as `_ask`."""
+        # One request at a time: a limit begins when the agent is free for the request.
         async with self._turn:
             agent = await self._running()
             with trio.move_on_after(limit):
@@ -239,7 +261,7 @@ class AgentLauncher:
                 pid=agent.process.pid,
                 seconds=limit,
             )
-            raise AgentEnded(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
+            raise AgentSlow(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
 
     async def _running(self) -> _Agent:
         """Return the agent, and start it if it does not run."""

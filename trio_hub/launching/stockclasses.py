@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -24,7 +21,7 @@ from ..config.pools import Pool
 from .asking import Answer, run_command
 from .launcher import LaunchError
 
-__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "stop_quietly", "words"]
+__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "words"]
 
 
 def find_class(pool: Pool) -> Any:
@@ -88,20 +85,10 @@ def last_lines(launcher: Any) -> list[str]:
 
 
 async def stop(launcher: Any) -> None:
+    """End the engines of a launcher that does not know them by the ids of processes here."""
     stopped = launcher.stop()
     if inspect.isawaitable(stopped):
         await stopped
-    if isinstance(launcher, stock.MPIEngineSetLauncher):
-        # processes that mpiexec has left
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(launcher.pid, signal.SIGKILL)
-
-
-async def stop_quietly(launcher: Any) -> None:
-    """End the engines of a block whose start has failed in its middle."""
-    if hasattr(launcher, "launchers") and launcher.launchers:
-        with suppress(Exception):
-            await stop(launcher)
 
 
 def words(error: BaseException, answer: Answer | None = None) -> str:

@@ -159,6 +159,11 @@ class FakeLauncher:
             reports[block] = JobReport(JobState.ENDED) if job is None else JobReport(job.state, job.words, job.failed)
         return reports
 
+    async def find(self, block: str) -> Job | None:
+        await trio.sleep(0.05)
+        job = self._batch.of(block)
+        return None if job is None else {"job": job.number}
+
     async def cancel(self, block: str, job: Job) -> None:
         await trio.sleep(0.05)
         if self._batch.stuck:

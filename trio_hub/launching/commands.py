@@ -29,10 +29,17 @@ while :; do
     status=$?
     kill -0 "$engine" 2>/dev/null || break
 done
+wait "$engine"
+last=$?
+[ "$last" = 127 ] || status=$last
 trap "" HUP INT TERM USR1
 %(stop)s
 exit "$status\""""
-"""A shell script that runs an engine, passes signals on to the engine, and runs a command after it has ended."""
+"""A shell script that runs an engine, passes signals on to the engine, and runs a command after it has ended.
+
+A signal interrupts ``wait``. If the engine ends at the same moment, its exit status is that of the last ``wait``.
+Otherwise that one knows no such process, which it says with 127.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from .asking import SYSTEMS, Asker, find_by_name
 from .blockfiles import BlockFiles
 from .commands import Places, engine_arguments, engine_program
 from .launcher import Job, JobReport, JobState, LaunchError
-from .processes import find_leader, process_key
-from .stockclasses import find_class, keep_output, last_lines, read_config, run, stop, stop_quietly, words
+from .processes import Processes, end, find_leader, going, process_key
+from .stockclasses import find_class, keep_output, last_lines, read_config, run, stop, words
 
 __all__ = ["StockLaunchers"]
 
@@ -89,7 +90,7 @@ class StockLaunchers:
             if inspect.isawaitable(started):
                 await started
         except BaseException as error:
-            await stop_quietly(launcher)
+            await self._undo(launcher)
             self.files.remove(block)
             if isinstance(error, Exception):
                 raise LaunchError(words(error, getattr(launcher, "last_answer", None))) from error
@@ -134,6 +135,10 @@ class StockLaunchers:
     async def cancel(self, block: str, job: Job) -> None:
         """End the job of a block. See `agent.Starter`."""
         job = self._submitted(block, job)
+        if self._is_local():
+            grace = self.pool.traits.get("stop_seconds_until_kill", self.cls.stop_seconds_until_kill.default_value)
+            end(job.get("processes") or {}, grace)
+            return
         launcher = self._restored(block, job)
         if launcher is None:
             return
@@ -146,6 +151,14 @@ class StockLaunchers:
             if self.system and self.look({block: job})[block].state is JobState.ENDED:
                 return
             raise LaunchError(words(error)) from error
+
+    async def _undo(self, launcher: Any) -> None:
+        """End the engines of a block whose start has failed in its middle."""
+        if self._is_local():
+            end(self._processes(launcher), 0)
+        elif getattr(launcher, "launchers", None):
+            with suppress(Exception):
+                await stop(launcher)
 
     def recover(self, block: str) -> Job | None:
         """Return the job of a block whose submission was interrupted. See `agent.Starter`."""
@@ -230,6 +243,9 @@ class StockLaunchers:
     def _is_ssh(self) -> bool:
         return issubclass(self.cls, stock.SSHLauncher)
 
+    def _is_local(self) -> bool:
+        return not self.system and not self._is_ssh()
+
     def _asker(self) -> Asker:
         return Asker(self._adapted()(**self._arguments("any")).submit_command)
 
@@ -263,35 +279,35 @@ class StockLaunchers:
         return {"launcher": self.pool.launcher, "job": "", "engines": engines}
 
     def _job(self, launcher: Any, engines: int) -> dict[str, Any]:
-        processes = {}
         if self.system:
             number = launcher.job_id
         elif hasattr(launcher, "launchers"):
             number = ", ".join(f"{key} pid {one.pid}" for key, one in launcher.launchers.items())
         else:
             number = str(launcher.pid)
-        if not self.system and not self._is_ssh():
-            pids = (
-                [one.pid for one in launcher.launchers.values()] if hasattr(launcher, "launchers") else [launcher.pid]
-            )
-            processes = {str(pid): process_key(pid) for pid in pids}
-        saved = launcher.to_dict()
-        return {**self._facts(engines), "job": number, "submitted": True, "processes": processes, "saved": saved}
+        processes = self._processes(launcher) if self._is_local() else {}
+        log_file = launcher.output_file if launcher.has_trait("output_file") else ""
+        return {
+            **self._facts(engines),
+            "job": number,
+            "submitted": True,
+            "log": log_file,
+            "processes": processes,
+            "saved": launcher.to_dict(),
+        }
+
+    def _processes(self, launcher: Any) -> Processes:
+        """Return the processes that a launcher has started on this machine."""
+        started = list(launcher.launchers.values()) if hasattr(launcher, "launchers") else [launcher]
+        return {str(one.pid): process_key(one.pid) for one in started if one.pid > 0}
 
     def _restored(self, block: str, job: Job) -> Any:
-        """Return the launcher of a block that was submitted; None if its processes have ended."""
+        """Return the launcher of a block that was submitted; None if its engines have ended."""
         if block in self._live:
             return self._live[block]
         saved = copy.deepcopy(dict(job.get("saved") or {}))
         if not saved:
             return None
-        keys: Mapping[str, Any] = job.get("processes") or {}
-        # a process id is used again after a while
-        gone = [pid for pid, key in keys.items() if key is None or process_key(int(pid)) != key]
-        if keys and len(gone) == len(keys):
-            return None
-        if keys and isinstance(saved.get("engines"), dict):
-            saved["engines"] = {k: one for k, one in saved["engines"].items() if str(one.get("pid")) not in gone}
         try:
             launcher = self._adapted().from_dict(saved, **self._arguments(block))
         except stock.NotRunning:
@@ -304,15 +320,19 @@ class StockLaunchers:
             self._live[block] = launcher
 
     def _look_at_processes(self, block: str, job: Job) -> JobReport:
-        launcher = self._restored(block, self._submitted(block, job))
-        if launcher is None:
-            return JobReport(JobState.ENDED)
-        if launcher.running:
+        job = self._submitted(block, job)
+        if self._is_local():
+            launcher = self._live.get(block)
+            # of its own children, the agent learns the exit status a moment after their end
+            is_running = bool(going(job.get("processes") or {})) or (launcher is not None and launcher.running)
+        else:
+            launcher = self._restored(block, job)
+            is_running = launcher is not None and launcher.running
+        if is_running:
             return JobReport(JobState.RUNNING)
-        data = launcher.stop_data if isinstance(launcher.stop_data, dict) else {}
-        code = data.get("exit_code")
-        failed = None if code is None else code != 0
-        said = [] if code in (None, 0) else [f"exit status {code}"]
-        if failed:
-            said += last_lines(launcher)
-        return JobReport(JobState.ENDED, ": ".join(said)[:500], failed)
+        data = launcher.stop_data if launcher is not None else None
+        code = data.get("exit_code") if isinstance(data, dict) else None
+        if code is None or self._is_ssh():  # whose launcher does not know it, and says -1
+            return JobReport(JobState.ENDED)
+        said = [f"exit status {code}", *last_lines(launcher)] if code else []
+        return JobReport(JobState.ENDED, ": ".join(said)[:500], code != 0)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -24,7 +21,10 @@ from ..config.pools import Pool
 from .asking import Answer, run_command
 from .launcher import LaunchError
 
-__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "stop_quietly", "words"]
+__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "words"]
+
+_SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
+"""The variables with this prefix that say how Slurm is reached."""
 
 
 def find_class(pool: Pool) -> Any:
@@ -64,8 +64,22 @@ def read_config(profile_dir: Path | None) -> Config:
     return config
 
 
+def _of_no_job(env: Mapping[str, str], launcher: Any) -> dict[str, str]:
+    """Return an environment without the facts about the Slurm job in which the hub itself runs.
+
+    sbatch passes them on to the new job, where ``srun`` takes some of them for options, such as ``SLURM_MEM_PER_CPU``.
+    """
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.startswith("SLURM_") or name in _SLURM_SETTINGS or name in launcher.environment
+    }
+
+
 def run(launcher: Any, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> str:
     """Run a command of a batch system, and return its output. Replaces a method that drops what went to stderr."""
+    if env is not None and isinstance(launcher, stock.SlurmLauncher):
+        env = _of_no_job(env, launcher)
     answer = run_command(command, env=env, limit=None)
     launcher.last_answer = answer
     if answer.status != 0:
@@ -88,20 +102,10 @@ def last_lines(launcher: Any) -> list[str]:
 
 
 async def stop(launcher: Any) -> None:
+    """End the engines of a launcher that does not know them by the ids of processes here."""
     stopped = launcher.stop()
     if inspect.isawaitable(stopped):
         await stopped
-    if isinstance(launcher, stock.MPIEngineSetLauncher):
-        # processes that mpiexec has left
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(launcher.pid, signal.SIGKILL)
-
-
-async def stop_quietly(launcher: Any) -> None:
-    """End the engines of a block whose start has failed in its middle."""
-    if hasattr(launcher, "launchers") and launcher.launchers:
-        with suppress(Exception):
-            await stop(launcher)
 
 
 def words(error: BaseException, answer: Answer | None = None) -> str:

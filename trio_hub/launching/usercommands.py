@@ -58,8 +58,8 @@ class UserCommands:
 
         Without a status command, nobody can say whether there is a job. Then the job is cancelled, if that is possible.
         """
-        job = self.files.read(block) or {}
-        if job.get("submitted"):
+        job = self.files.read(block)
+        if job is None or job.get("submitted"):
             return job
         report = self._look(block, job)
         if report.state in (JobState.WAITING, JobState.RUNNING):

@@ -295,8 +295,8 @@ class FakeHub:
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for a condition, which is looked at every 0.05 s of virtual time."""
         with trio.fail_after(seconds):
-            while not condition():
-                await trio.sleep(0.05)  # noqa: ASYNC110  # the clock is virtual
+            while not condition():  # noqa: ASYNC110  # the clock is virtual
+                await trio.sleep(0.05)
 
 
 def a_pool(name: str = "slurm", launcher: str = "slurm", keep: bool = False, **settings: Any) -> Pool:

@@ -34,7 +34,7 @@ SCONTROL = (
         ("4711|CONFIGURING|None", JobReport(WAITING, "CONFIGURING")),
         ("4711|REQUEUE_HOLD|job requeued in held state", JobReport(WAITING, "REQUEUE_HOLD job requeued in held state")),
         ("4711|RUNNING|None", JobReport(RUNNING)),
-        ("4711|COMPLETING|None", JobReport(RUNNING, "COMPLETING")),
+        ("4711|COMPLETING|None", JobReport(JobState.ENDING, "COMPLETING")),
         ("4711|COMPLETED|None", JobReport(ENDED, "COMPLETED", failed=False)),
         ("4711|TIMEOUT|TimeLimit", JobReport(ENDED, "TIMEOUT Reason=TimeLimit", failed=False)),
         ("4711|PREEMPTED|None", JobReport(ENDED, "PREEMPTED", failed=True)),

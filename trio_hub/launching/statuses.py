@@ -34,7 +34,7 @@ _ID = re.compile(r"[0-9]+")
 _SLURM_WAITING = {
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
 }
-_SLURM_RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+_SLURM_RUNNING = {"RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 _SLURM_FAILED = {
     # a job that reaches its time limit has done what it was asked for
     "COMPLETED": False,
@@ -107,6 +107,8 @@ def _slurm(state: str, reason: str, exit_code: str = "") -> JobReport:
         return _report(JobState.WAITING, told if word == "PENDING" else f"{word} {told}")
     if word in _SLURM_RUNNING:
         return _report(JobState.RUNNING, told if word == "RUNNING" else f"{word} {told}")
+    if word == "COMPLETING":  # also before a job that was preempted waits again
+        return _report(JobState.ENDING, word)
     if word in _SLURM_FAILED:
         status = f"ExitCode={exit_code}" if exit_code not in ("", "0:0") else ""
         told = f"Reason={told}" if told else ""
@@ -305,7 +307,7 @@ def _together(rows: _Rows) -> dict[str, JobReport]:
 
 
 def _of_tasks(reports: list[JobReport]) -> JobReport:
-    for state in (JobState.RUNNING, JobState.WAITING, JobState.UNKNOWN):
+    for state in (JobState.RUNNING, JobState.WAITING, JobState.ENDING, JobState.UNKNOWN):
         chosen = [report for report in reports if report.state is state]
         if chosen:
             break

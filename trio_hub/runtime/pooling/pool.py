@@ -289,6 +289,8 @@ class ElasticPool:
         if report.state is JobState.ENDED:
             self._report_end(block, report, now)
             return
+        if report.state is JobState.ENDING:
+            return
         block.seen = began
         if block.state is BlockState.CANCELLED:
             return

@@ -32,7 +32,10 @@ def tests(session: nox.Session) -> None:
     """Run the quick tests, which start no other processes."""
     install(session, "test")
     session.run(
-        "pytest", "-m", "not browser and not interop and not stress and not crash and not soak", *session.posargs
+        "pytest",
+        "-m",
+        "not browser and not interop and not slurm and not stress and not crash and not soak",
+        *session.posargs,
     )
 
 
@@ -76,7 +79,8 @@ def interop(session: nox.Session) -> None:
 
     With arguments, only a part of ipyparallel's tests is run, for instance `-- ipyparallel.tests.test_client -k purge`.
     With STOCK_SUITE_CURVE=1 in the environment, every controller encrypts, and only ipyparallel's tests are run. With
-    STOCK_SUITE_ENGINES=trio-hub, they use our engines instead of stock ones.
+    STOCK_SUITE_ENGINES=trio-hub, they use our engines instead of stock ones. With STOCK_SUITE_SLURM=1, they have a
+    Slurm and the folder /data, which the 5 tests of ipyparallel.tests.test_slurm need, so they must run as root.
     """
     install(session, "interop")
     suite = ["ipyparallel.tests", f"--at-least={STOCK_TESTS}"]
@@ -84,7 +88,7 @@ def interop(session: nox.Session) -> None:
     if session.posargs:
         suite = list(session.posargs)
     elif not encrypted:
-        session.run("pytest", "-m", "interop", "-p", "no:asyncio")
+        session.run("pytest", "-m", "interop or slurm", "-p", "no:asyncio")
 
     harness = ROOT / "tests" / "stock_suite"
     with tempfile.TemporaryDirectory(prefix="stock-suite-") as outside:
@@ -105,8 +109,11 @@ def interop(session: nox.Session) -> None:
             # All processes of the tests inherit this. With "1", test_curve would expect unsigned messages, but our
             # controller always signs.
             env["IPP_ENABLE_CURVE"] = "true"
+        run = ["pytest", "-c", harness / "suite.ini", *suite]
+        if os.environ.get("STOCK_SUITE_SLURM", "") not in ("", "0"):
+            run = ["python", ROOT / "tests" / "slurm" / "node.py", "--folder=/data", "--", *run]
         with session.chdir(outside):
-            session.run("pytest", "-c", harness / "suite.ini", *suite, env=env)
+            session.run(*run, env=env)
 
 
 @nox.session

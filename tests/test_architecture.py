@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors", "logs", "wire", "records", "schedulers", "pools"},
     "config": {"errors", "wire", "schedulers", "pools"},  # the value types of rules, policies and pools
     "services": {"logs"},
-    "launching": {"errors", "logs", "config", "services"},
+    "launching": {"errors", "logs", "pools", "config", "services"},
     "transport": {"errors", "logs", "wire", "services"},
     "databases": {"errors", "logs", "wire", "records", "config", "services"},
     "runtime": {
@@ -65,6 +65,13 @@ STOCK = {"ipyparallel", "ipykernel", "IPython", "jupyter_client", "tornado", "tr
 LOADED_BY_STOCK = {"trio_hub.launchers": {"ipyparallel", "traitlets"}}
 # The part of the engine that uses IPython. It is loaded when IPython is first needed.
 LOADED_BY_STOCK["trio_hub.engine.ipython"] = {"IPython", "ipykernel", "ipyparallel", "jupyter_client", "traitlets"}
+# The part of the launching agent, a process of its own, that runs ipyparallel's launchers. The hub does not load it.
+LOADED_BY_STOCK |= {
+    f"trio_hub.launching.{name}": {"ipyparallel", "traitlets"}
+    for name in ("batch", "stock", "stockclasses", "stockpreview")
+}
+# The stock engine as an engine of a pool, in a process of its own.
+LOADED_BY_STOCK["trio_hub.engine.stock"] = {"ipyparallel", "traitlets"}
 
 
 @dataclass(frozen=True)

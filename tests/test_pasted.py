@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
@@ -26,6 +28,7 @@ from .test_docs import (
 )
 
 README = ROOT / "README.md"
+POOLS = DOCS / "tutorial" / "engines-on-demand.md"
 SHELLS = ("python", "ipython")
 # A hub waits so long before it gives the task of a dead engine to another one; by default 5 s.
 QUICK = {"TRIO_HUB_STRANDED_GRACE": "0.2"}
@@ -84,7 +87,56 @@ def test_the_blocks_of_the_tutorial_are_a_script(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
 
 
+def run_line(line: str, directory: Path) -> str:
+    """Run a command of a page, and return what it prints."""
+    program, *arguments = shlex.split(line)
+    assert program == ".venv/bin/trio-hub"
+    ran = subprocess.run(
+        [sys.executable, "-m", "trio_hub", *arguments],
+        cwd=directory,
+        env=quiet_environment(directory),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("kind", SHELLS)
+def test_the_tutorial_of_pools(kind: str, tmp_path: Path) -> None:
+    """Each block, in the order of the page: commands in a terminal, and Python in a shell.
+
+    There are fewer tasks than on the page, and idle engines go sooner, so that the test does not take longer.
+    """
+    installation, serve, *_ = blocks = code_blocks(POOLS, "bash", "python", "text", "toml")
+    assert installation[1].startswith(".venv/bin/pip install ")
+    _, *arguments = shlex.split(serve[1].replace("idle_timeout=5", "idle_timeout=1").replace(" 8788", " 0"))
+    with (
+        quiet_process(tmp_path, sys.executable, "-m", "trio_hub", *arguments) as hub,
+        open_shell(kind, tmp_path, quiet_environment(tmp_path)) as shell,
+    ):
+        assert hub.stdout is not None
+        lines = [hub.stdout.readline() for _ in range(4)]
+        assert "dashboard" in lines[-1], lines
+        for (language, text), (next_language, shown) in pairwise([*blocks[2:], ("", "")]):
+            printed = ""
+            if language == "python":
+                printed = shell.paste(text.replace("* 200", "* 40"))
+            elif language == "toml":
+                (tmp_path / "cluster.toml").write_text(text)
+            elif language == "bash" and (kind == SHELLS[0] or next_language == "text"):  # the others only look
+                printed = run_line(text, tmp_path)
+            if next_language == "text":
+                check_output(shown.replace("200", "40"), printed)
+        assert hub.wait(timeout=60) == 0
+    assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
+
+
 def test_every_tutorial_is_pasted() -> None:
     assert {page.name for page in (DOCS / "tutorial").glob("*.md")} == {
-        "index.md", TUTORIAL.name, FROM_FUTURES.name, FROM_TRIO.name
+        "index.md", TUTORIAL.name, FROM_FUTURES.name, FROM_TRIO.name, POOLS.name
     }  # fmt: skip

@@ -14,6 +14,7 @@ __all__ = [
     "HubLostError",
     "ImpossibleDependency",
     "InvalidDependency",
+    "PoolError",
     "QueryError",
     "RemoteError",
     "RequestLostError",
@@ -41,6 +42,10 @@ class ConnectionFileError(HubError):
 
 class HubClosedError(HubError):
     """The hub has stopped or is stopping, so it does not carry out the call."""
+
+
+class PoolError(HubError):
+    """There is no pool of this name, or it cannot have the size that was asked for. The message names the pools."""
 
 
 class WireError(HubError):

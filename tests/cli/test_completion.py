@@ -49,8 +49,23 @@ def test_profiles_and_clusters(tmp_path: Path) -> None:
     assert words(f"trio-hub status --profile-dir {security.parent} --cluster-id o") == ["one"]
 
 
+def test_pools_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words("trio-hub pools ") == ["dry-run", "list", "resume", "show"]
+    file = tmp_path / "hub.toml"
+    file.write_text('[[pool]]\nname = "night"\nmax = 2\n[[pool]]\nname = "nights"\n[[pool]]\nname = "day"\n')
+    assert words(f"trio-hub pools dry-run --config {file} n") == ["night", "nights"]
+    assert words("trio-hub scale ") == []
+    monkeypatch.setenv("TRIO_HUB_CONFIG", str(file))
+    for command in ("scale", "pools show", "pools resume", "pools dry-run"):
+        assert words(f"trio-hub {command} ") == ["night", "nights", "day"]
+    monkeypatch.setenv("TRIO_HUB_CONFIG", str(tmp_path / "nothing.toml"))
+    assert words("trio-hub scale ") == []
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["tasks", "--help"], ["top", "--help"], ["completion", "zsh"]], ids=" ".join
+    "arguments",
+    [["--help"], ["tasks", "--help"], ["top", "--help"], ["pools", "--help"], ["completion", "zsh"]],
+    ids=" ".join,
 )
 def test_what_is_asked_often_loads_neither_trio_nor_zeromq(arguments: list[str]) -> None:
     code, stdout, stderr = run(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})

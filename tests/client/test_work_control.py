@@ -10,6 +10,7 @@ import trio
 
 from trio_hub import Client, Executor, RemoteError, Rules, connect
 
+from ..dashboard.pools import pool, pretend, stopped_pool
 from ..runtime.support import LIMIT, eventually
 from .background import background
 from .support import cluster
@@ -43,6 +44,20 @@ async def test_a_client_cancels_requests() -> None:
             }
             engine.release()
         assert hub.core.work.cancelling.counts == {"withdrawn": 1, "interrupted": 1, "unknown": 2}
+
+
+async def test_a_client_scales_and_resumes_pools() -> None:
+    async with cluster(0) as (hub, client, _):
+        pools = pretend(hub, pool(), stopped_pool())
+        assert await client.pools() == [pool(), stopped_pool()]
+        assert await client.scale_pool("slurm", 4) == (4, 4)
+        assert await client.scale_pool("slurm", min=1, max=16) == (1, 16)
+        assert await client.scale_pool("slurm") == (0, 8)
+        await client.resume_pool("broken")
+        assert [name for name, *_ in pools.asked] == ["scale", "scale", "scale", "resume"]
+        assert not (await client.pools())[1]["is_stopped"]
+        with pytest.raises(RemoteError, match="there is no pool 'pbs'"):
+            await client.scale_pool("pbs", 4)
 
 
 async def test_a_client_drains_engines() -> None:

@@ -59,6 +59,7 @@ async def test_engines_and_what_they_do() -> None:
             "failed": 1,
             "usage": None,
             "drain": None,
+            "block": None,
             "offers": {},
             "leaves": None,
             "last_error": {"msg_id": failed, "ename": "ValueError", "evalue": "no"},

@@ -10,6 +10,9 @@ from trio_hub import HubConfig
 from trio_hub.dashboard.alerts import AGAIN, KEEP, STARTING, Alerts, Concern, Look, concerns, grown
 from trio_hub.dashboard.journal import MAX_ENTRIES, NEAR, Entry, Journal, JournalEvent, as_rows
 from trio_hub.hub.events import (
+    BlockEnded,
+    BlockStarted,
+    BlockSubmitted,
     EngineDraining,
     EngineRegistered,
     EngineReturned,
@@ -18,6 +21,7 @@ from trio_hub.hub.events import (
     EngineUnregistered,
     HubShutdownRequested,
     HubStopping,
+    PoolScaled,
     RecordsPurged,
     RegistrationStalled,
     RequestsAborted,
@@ -103,6 +107,53 @@ def test_it_says_what_clients_have_done() -> None:
         ("client 98765432 (bob)", "asked to abort 1 request"),
         (ada, "asked to abort 1,003 requests"),
     ]
+
+
+def test_it_says_what_becomes_of_the_blocks_of_pools() -> None:
+    kept = Kept()
+    events: list[JournalEvent] = [
+        BlockSubmitted("slurm", "slurm-1", 4),
+        BlockSubmitted("local", "local-1", 1),
+        BlockSubmitted("slurm", "slurm-2", 4),
+        BlockStarted("local", "local-1"),
+        *(BlockStarted("slurm", f"slurm-{number}") for number in range(1200)),
+        BlockEnded("slurm", "slurm-1", True, "Requested node configuration is not available."),
+        BlockEnded("slurm", "slurm-2", True, "PREEMPTED"),
+        BlockEnded("local", "local-1", False, ""),
+        PoolScaled("slurm", 0, 16, "ada"),
+        PoolScaled("slurm", 1, 1, "ada"),
+    ]
+    for event in events:
+        kept.journal.happened(event)
+    assert [(row["kind"], row["level"], row["who"], row["text"]) for row in as_rows(kept.journal.since(0))] == [
+        ("pool_scaled:slurm", "info", "ada", "scaled pool slurm to 1 engine"),
+        ("pool_scaled:slurm", "info", "ada", "scaled pool slurm to 0 to 16 engines"),
+        ("blocks_ended:local", "info", "", "Block local-1 of pool local has ended."),
+        (
+            "blocks_failed:slurm",
+            "warn",
+            "",
+            "2 blocks of pool slurm have failed. The last one is slurm-2: PREEMPTED.",
+        ),
+        (
+            "blocks_started:slurm",
+            "info",
+            "",
+            "1,200 blocks of pool slurm have started. The last one is slurm-1199.",
+        ),
+        ("blocks_started:local", "info", "", "Block local-1 of pool local has started."),
+        (
+            "blocks_submitted:slurm",
+            "info",
+            "",
+            "Pool slurm has asked for 2 blocks. The last one is slurm-2 with 4 engines.",
+        ),
+        ("blocks_submitted:local", "info", "", "Pool local has asked for block local-1 with 1 engine."),
+    ]
+    kept.now += 60
+    refused = "sbatch: error: invalid partition specified: nowhere."
+    kept.journal.happened(BlockEnded("slurm", "slurm-3", True, refused))
+    assert kept.texts()[0] == f"Block slurm-3 of pool slurm has failed: {refused}"
 
 
 def test_it_says_who_cancels_and_drains() -> None:
@@ -237,6 +288,17 @@ def test_an_alert_that_flickers_is_one() -> None:
     assert shown(alerts) == [("failing:101", "Tasks are failing.", True)]
     alerts.look(200.0, [])
     assert alerts.look(201.0 + AGAIN, [FAILING])[0] == [FAILING], "the journal notes that it comes again"
+
+
+def test_a_state_that_is_told_only_after_a_while() -> None:
+    alerts = Alerts()
+    slow = Concern("no_engine", "bad", "3 tasks wait.", after=5.0)
+    for second in (100.0, 104.9):
+        assert alerts.look(second, [slow]) == ([], [])
+    assert alerts.look(104.95, []) == ([], [])
+    assert alerts.look(105.0, [slow]) == ([], []), "it has not lasted"
+    assert alerts.look(110.0, [slow]) == ([slow], [])
+    assert shown(alerts) == [("no_engine:110", "3 tasks wait.", True)]
 
 
 def test_an_event_is_told_until_it_is_an_hour_old_and_again_with_the_next_one() -> None:

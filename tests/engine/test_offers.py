@@ -77,6 +77,7 @@ async def test_a_task_finds_the_engine_that_has_what_it_needs(tmp_path: Path) ->
     with trio.fail_after(LIMIT):
         async with open_hub(HubConfig()) as hub:
             environ = {"SLURM_JOB_END_TIME": "99999999999", "CUDA_VISIBLE_DEVICES": "0"}
+            environ["TRIO_HUB_ENGINE_BLOCK"] = "big-1"
             async with (
                 open_engine_process(
                     tmp_path, "--tag", "site=a", "--tag=cores=1", info=hub.engine_info, environ=environ
@@ -87,6 +88,8 @@ async def test_a_task_finds_the_engine_that_has_what_it_needs(tmp_path: Path) ->
                 [engine] = hub.core.engines.alive.values()
                 offered = dict(engine.offers)
                 assert offered | {"site": "a", "cores": 1.0, "gpu": 1.0, "host": socket.gethostname()} == offered
+                assert engine.block == "big-1"
+                assert await client.apply(os.getenv, "TRIO_HUB_ENGINE_BLOCK") is None
                 assert engine.leaves_at is not None
                 assert abs(engine.leaves_at - 99999999999) < 600
                 needs: dict[str, float | str | bool] = {"site": "a", "gpu": 1, "host": socket.gethostname()}

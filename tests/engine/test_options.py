@@ -10,6 +10,8 @@ from ipyparallel.engine import app as stock
 from trio_hub.cli.engine import EPILOG
 from trio_hub.engine.nanny import main
 from trio_hub.engine.options import ALIASES, TRAITS, OptionError, parse_options
+from trio_hub.engine.stock import block_of, new_uuid
+from trio_hub.hub.engineids import block_in
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,8 @@ from trio_hub.engine.options import ALIASES, TRAITS, OptionError, parse_options
         ("--log-to-file", "log_to_file", True),
         ("--log-to-file=False", "log_to_file", False),
         ("--help", "help", True),
+        ("--block=slurm-1f2e3d4c", "block", "slurm-1f2e3d4c"),
+        ("--Engine.block=x", "block", "x"),
     ],
 )
 def test_what_each_option_says(line: str, name: str, value: object) -> None:
@@ -89,3 +93,26 @@ def test_the_help_names_the_exit_code_for_a_bad_option(capsys: pytest.CaptureFix
     assert "nonsense" in capsys.readouterr().err
     (line,) = [line for line in EPILOG.splitlines() if "option cannot be used" in line]
     assert line.split()[0] == str(ended.value.code)
+
+
+def test_the_block_is_in_the_environment_or_on_the_command_line() -> None:
+    environ = {"TRIO_HUB_ENGINE_BLOCK": "env"}
+    assert parse_options([], environ).block == "env"
+    assert parse_options(["--block=line"], environ).block == "line"
+    for environ in ({"TRIO_HUB_ENGINE_BLOCK": "two words"}, {"TRIO_HUB_ENGINE_BLOCK": "x" * 101}):
+        with pytest.raises(OptionError, match="TRIO_HUB_ENGINE_BLOCK cannot be"):
+            parse_options([], environ)
+
+
+def test_the_module_for_stock_engines_takes_the_block_and_leaves_everything_else() -> None:
+    others = ["--profile=p", "-c", "1+1", "--debug"]
+    for given in (["--block=a"], ["--block", "a"], ["--Engine.block=a"]):
+        assert block_of([*others[:1], *given, *others[1:]], {"TRIO_HUB_ENGINE_BLOCK": "env"}) == ("a", others)
+    assert block_of(others, {"TRIO_HUB_ENGINE_BLOCK": "env"}) == ("env", others)
+    assert block_of(others, {}) == ("", others)
+    for wrong in (["--block"], ["--block="], ["--block=two words"]):
+        with pytest.raises(OptionError, match="--block"):
+            block_of(wrong, {})
+    first, second = new_uuid("a:b"), new_uuid("a:b")
+    assert first != second
+    assert block_in(first) == "a:b"

@@ -178,7 +178,7 @@ def test_an_engine_that_drains_itself_asks_whether_requests_are_on_their_way() -
 
 def test_what_the_hub_knows_of_engines() -> None:
     world = World()
-    first = world.engine("a", offers={"site": "a", "gpu": 2}, seconds_left=100)
+    first = world.engine("a", offers={"site": "a", "gpu": 2}, seconds_left=100, block="slurm-1")
     second = world.engine("b")
     drain(world, "b", deadline=60, by="ann")
     reply = world.query("engines_request", {})
@@ -188,12 +188,14 @@ def test_what_the_hub_knows_of_engines() -> None:
             str(first.id): {
                 "uuid": "a",
                 "offers": {"gpu": 2.0, "site": "a"},
+                "block": "slurm-1",
                 "drain": None,
                 "leaves": first.leaves_at,
             },
             str(second.id): {
                 "uuid": "b",
                 "offers": {},
+                "block": "",
                 "drain": {"by": "ann", "deadline": world.hub.work.draining.drains[b"b"].deadline, "then": ""},
                 "leaves": None,
             },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
 from typing import Any
@@ -40,6 +40,8 @@ class Oracle:
         self.patiences: list[FakeTimer] = []
         self.left: dict[bytes, float] = {}
         """How long each engine will still be there, in seconds, where this is known."""
+        self.pools: Sequence[str] = ()
+        """The names of the pools that could bring an engine for each task without targets."""
         self.calls: list[Callable[[], None]] = []
         """The calls that the scheduler has asked for (`soon`)."""
 
@@ -74,6 +76,9 @@ class Oracle:
 
     def seconds_left(self, worker: Worker) -> float:
         return self.left.get(worker.ident, inf)
+
+    def pools_for(self, task: Task) -> Sequence[str]:
+        return self.pools if task.targets is None and not task.unmet else ()
 
 
 class Recorder(Oracle):

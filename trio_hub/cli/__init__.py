@@ -40,6 +40,8 @@ COMMANDS = {
     "policy": ("asking.policies:policy", "List, add and remove policies, which set rules for tasks."),
     "tag": ("asking.placing:tag", "Set the tags and amounts of an engine."),
     "drain": ("asking.stopping:drain", "Give engines no new tasks, so that they can be stopped."),
+    "pools": ("asking.pools:pools", "List the pools of engines: their size, what they cost, and why they do not grow."),
+    "scale": ("asking.pools:scale", "Change how many engines a pool may have."),
     "purge": ("asking.changing:purge", "Delete the records of finished requests."),
     "shutdown": ("asking.changing:shutdown", "Stop engines, or all engines and the hub."),
     "doctor": ("asking.doctor:doctor", "Check this machine and the way to the hub for common problems."),

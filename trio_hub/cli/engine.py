@@ -25,7 +25,7 @@ Options are given as --name=value or --name value, and every trait as --Class.tr
 IPP_PROFILE_DIR, IPP_CLUSTER_ID, IPP_CURVE_SERVERKEY, IPP_CURVE_PUBLICKEY and IPP_CURVE_SECRETKEY in the environment.
 IPP_CONNECTION_INFO, which has the content of a connection file, takes precedence over all options that choose a
 connection file.
-TRIO_HUB_ENGINE_TAGS has further tags, separated by spaces.
+TRIO_HUB_ENGINE_TAGS has further tags, separated by spaces. TRIO_HUB_ENGINE_BLOCK stands for --block.
 
 \b
 Exit codes:
@@ -65,6 +65,7 @@ _WHAT = {
     "curve_secretkey": "the engine's secret CURVE key",
     "tags": "a tag or an amount that tasks may need, as site=a or gpu=1; may be repeated",
     "kill_grace": "seconds between a signal that ends the engine and its end by force",
+    "block": "the block of a pool that starts this engine: pools set this themselves",
     "drain_before": "seconds before the end of its Slurm job at which the engine gets no more tasks; 0: to the end",
 }
 

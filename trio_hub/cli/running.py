@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ..services import keep_running
 from . import codes
 from .before import check_settings
 from .encryption import in_words
+from .failures import leaves
 from .interpreter import collect_rarely, switch_often, tidy_at_rest
 from .limits import raise_open_files_limit
 from .logs import set_up_logs
@@ -44,7 +44,7 @@ def run_hub(config: HubConfig) -> int:
         check_settings(config)
         return trio.run(_serve_with_signals, config, manager)
     except* HubError as group:
-        failures = list(_leaves(group))
+        failures = list(leaves(group))
     for error in failures:
         # A plain HubError is caused by a bug in the hub, so the log needs the traceback of the cause.
         fault = error.__cause__ if type(error) is HubError else None
@@ -61,14 +61,6 @@ def _is_about_settings(error: HubError) -> bool:
     if isinstance(error, ConnectionFileError):
         return not isinstance(error.__cause__, OSError)
     return isinstance(error, ConfigError)
-
-
-def _leaves(group: BaseExceptionGroup[HubError]) -> Iterator[HubError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _serve_with_signals(config: HubConfig, manager: ServiceManager) -> int:

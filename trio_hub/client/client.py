@@ -19,11 +19,6 @@ __all__ = ["Client"]
 
 T = TypeVar("T")
 
-CANCELLED_AT_A_TIME = 500
-"""The maximum number of requests in one query that cancels requests."""
-DETAILS_AT_A_TIME = 100
-"""The maximum number of requests in one query for details."""
-
 
 class Client:
     """A connected client. `trio_hub.connect` makes it.
@@ -275,13 +270,7 @@ class Client:
         task; and with `names` also ``name``, the name of its function. Each is None if it is not known. For names, the
         hub may have to read the requests from its database.
         """
-        if self.kind != "trio-hub":
-            return {}
-        found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
-            part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
-            found |= (await self._questions.query("details_request", {"msg_ids": part, "names": names}))["details"]
-        return found
+        return await self._questions.details(msg_ids, names)
 
     async def query(self, msg_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
         """Send the hub a query by its type of message, and return the content of the reply without its status.
@@ -355,11 +344,7 @@ class Client:
         Raises:
             RemoteError: The hub is an ipcontroller, which cannot cancel requests.
         """
-        done: dict[str, str] = {}
-        for start in range(0, len(msg_ids), CANCELLED_AT_A_TIME):
-            part = list(msg_ids[start : start + CANCELLED_AT_A_TIME])
-            done |= (await self._questions.order("cancel_request", {"msg_ids": part, "grace": grace}))["cancelled"]
-        return done
+        return await self._questions.cancel(msg_ids, grace)
 
     async def drain(
         self, targets: Targets = None, *, host: str | None = None, deadline: float | None = None, then: str = ""
@@ -389,6 +374,45 @@ class Client:
             ``"unknown"``.
         """
         return await self._questions.drain(targets, host, {"undrain": True})
+
+    async def pools(self) -> list[dict[str, Any]]:
+        """Return the pools of the hub, each with the keys that the reference of the protocol lists for ``pools_reply``.
+
+        Raises:
+            RemoteError: The hub is an ipcontroller, which has no pools.
+        """
+        found: list[dict[str, Any]] = (await self._questions.order("pools_request", {}))["pools"]
+        return found
+
+    async def scale_pool(
+        self, name: str, engines: int | None = None, *, min: int | None = None, max: int | None = None
+    ) -> tuple[int, int]:
+        """Change how many engines a pool has. The pool gives back surplus engines only when they are idle.
+
+        Args:
+            name: The name of the pool.
+            engines: The number of engines, which is rounded up to whole blocks.
+            min, max: Instead of ``engines``, the least and the largest number of engines, between which the tasks
+                decide. One that is None stays as it is. Without any number, those of the configuration hold again.
+
+        Returns:
+            The least and the largest number of engines from now on.
+
+        Raises:
+            RemoteError: There is no such pool, or it cannot have these numbers of engines; or the hub is an
+                ipcontroller.
+        """
+        content = {"pool": name, "engines": engines, "min": min, "max": max}
+        answer = await self._questions.order("scale_request", content)
+        return answer["min"], answer["max"]
+
+    async def resume_pool(self, name: str) -> None:
+        """Have a pool ask for blocks again, although some have failed.
+
+        Raises:
+            RemoteError: There is no such pool; or the hub is an ipcontroller.
+        """
+        await self._questions.order("resume_pool_request", {"pool": name})
 
     async def shutdown(self, targets: Targets = None, *, hub: bool = False) -> None:
         """Stop engines, by default all engines. With `hub`, then stop the hub, too."""

@@ -19,6 +19,10 @@ __all__ = ["Questions"]
 
 HUB_ABORTS = 5.0
 """Seconds within which a hub must answer an abort request. A hub that cannot abort requests may not answer."""
+CANCELLED_AT_A_TIME = 500
+"""The maximum number of requests in one query that cancels requests."""
+DETAILS_AT_A_TIME = 100
+"""The maximum number of requests in one query for details."""
 _DATES = ("submitted", "started", "completed", "received")
 
 
@@ -115,6 +119,24 @@ class Questions:
         with trio.move_on_after(HUB_ABORTS), suppress(RemoteError):  # an ipcontroller answers with an error
             return set((await self.query("abort_request", {"msg_ids": list(msg_ids)}))["aborted"])
         return set()
+
+    async def details(self, msg_ids: Sequence[str], names: bool) -> dict[str, dict[str, Any]]:
+        """Return what only a trio-hub knows of requests, see `Client.details`."""
+        if self.kind != "trio-hub":
+            return {}
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(msg_ids), DETAILS_AT_A_TIME):
+            part = list(msg_ids[start : start + DETAILS_AT_A_TIME])
+            found |= (await self.query("details_request", {"msg_ids": part, "names": names}))["details"]
+        return found
+
+    async def cancel(self, msg_ids: Sequence[str], grace: float | None) -> dict[str, str]:
+        """Cancel requests of any client, see `Client.cancel`."""
+        done: dict[str, str] = {}
+        for start in range(0, len(msg_ids), CANCELLED_AT_A_TIME):
+            part = list(msg_ids[start : start + CANCELLED_AT_A_TIME])
+            done |= (await self.order("cancel_request", {"msg_ids": part, "grace": grace}))["cancelled"]
+        return done
 
     async def drain(self, targets: Targets, host: str | None, content: dict[str, Any]) -> dict[str, str]:
         """Drain engines, or end their drains, see `Client.drain`."""

@@ -15,14 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..errors import EngineError, QueryError, StoreError
+from ..errors import EngineError, PoolError, QueryError, StoreError
 from ..hub.draining import SHUTDOWN
 from ..logs import get_logger
 from ..runtime import RunningHub
 from ..wire.plain import json_text
 from .answers import as_json, refusal
 from .bulk import abort_found, by_what, cancel_found, resubmit_failures, resubmit_found
-from .journal import Journal, plural
+from .journal import Journal
+from .pools import pool_details
+from .sentences import plural
 from .tasks import Search
 from .watching import Watch
 
@@ -127,6 +129,21 @@ async def _drop_owed(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     return {"dropped": await asking.hub.drop_owed(client)}
 
 
+async def _scale_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    name, numbers = _pool(body), {key: _whole(body, key) for key in ("engines", "min", "max")}
+    given = {key for key, value in numbers.items() if value is not None}
+    if given not in ({"engines"}, {"min", "max"}, set()) or (body.get("reset") is True) is bool(given):
+        raise QueryError('give either "engines", or "min" and "max", or "reset": true')
+    asking.hub.scale(name, numbers["engines"], min=numbers["min"], max=numbers["max"], by=asking.who)
+    pool = pool_details(asking.hub.pools, name)
+    return {} if pool is None else {"min": pool["min"], "max": pool["max"]}
+
+
+async def _resume_pool(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
+    asking.hub.resume_pool(_pool(body), by=asking.who)
+    return {}
+
+
 async def _stop_hub(asking: Asking, body: dict[str, Any]) -> dict[str, Any]:
     asking.hub.shutdown("the dashboard's request")
     return {}
@@ -141,11 +158,13 @@ ACTIONS: Mapping[str, Action] = {
     "undrain": _undrain,
     "shutdown_engine": _shutdown_engine,
     "drop_owed": _drop_owed,
+    "scale_pool": _scale_pool,
+    "resume_pool": _resume_pool,
     "stop_hub": _stop_hub,
 }
 
 
-NOTED_BY_EVENTS = frozenset(("cancel", "drain", "undrain"))
+NOTED_BY_EVENTS = frozenset(("cancel", "drain", "undrain", "scale_pool"))
 """The actions that the hub tells in events with the name of the person. The journal notes these events."""
 
 
@@ -189,7 +208,7 @@ def action_route(hub: RunningHub, watch: Watch, journal: Journal, *, allowed: bo
         try:
             body = await _body_of(request)
             answer = await action(Asking(hub, watch, who), body)
-        except QueryError as error:
+        except (QueryError, PoolError) as error:
             return refused(400, str(error))
         except KeyError as error:
             return refused(404, str(error.args[0]))
@@ -243,6 +262,8 @@ def _told(hub: RunningHub, name: str, body: dict[str, Any], answer: dict[str, An
             return f"asked engine {body['uuid'][:60] if engine is None else engine.id} to end"
         case "drop_owed":
             return f"dropped {plural(answer['dropped'], 'result')} that waited for client {body['client'][:60]}"
+        case "resume_pool":
+            return f"resumed pool {body['pool'][:60]}"
         case "stop_hub":
             return "asked the hub to stop"
         case _:
@@ -263,6 +284,20 @@ def _texts(body: dict[str, Any], name: str) -> list[str]:
     if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
         raise QueryError(f'"{name}" must be a list of at least one text')
     return texts
+
+
+def _pool(body: dict[str, Any]) -> str:
+    name = body.get("pool")
+    if not isinstance(name, str):
+        raise QueryError('"pool" must be the name of a pool')
+    return name
+
+
+def _whole(body: dict[str, Any], name: str) -> int | None:
+    number = body.get(name)
+    if number is not None and (type(number) is not int or number < 0):
+        raise QueryError(f'"{name}" must be a number of engines')
+    return number
 
 
 def _seconds(body: dict[str, Any], name: str) -> float | None:

@@ -5,7 +5,7 @@ The hub finds the alerts, not the pages. So a person who opens a page later sees
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import msgspec
 
 from ..runtime import Statistics
 from ..wire.plain import printable
-from .journal import Entry, Level, plural
+from .journal import Entry
+from .pools import Pool, bringing, failing, is_elastic, stopped, unanswered
+from .sentences import Level, plural
 
 __all__ = ["Alert", "Alerts", "Concern", "Look", "concerns"]
 
@@ -23,6 +25,8 @@ AGAIN = 60.0
 """Seconds after which a concern that comes again is told as a new one."""
 STARTING = 60.0
 """Seconds after the start during which engines may still come: alerts about missing engines do not stay."""
+HESITATION = 5.0
+"""Seconds in which pools may decide to bring engines for the first tasks after a while."""
 LATE = 10.0
 """Seconds that the database may be behind."""
 LAGGING = 0.25
@@ -41,7 +45,8 @@ class Concern:
     - ``href``: the fragment of the page that shows more; empty if there is none;
     - ``last``: the Unix time of the event; None for a state;
     - ``stays``: whether the alert stays for a while when the state has ended;
-    - ``noted``: whether the journal notes the beginning of the concern.
+    - ``noted``: whether the journal notes the beginning of the concern;
+    - ``after``: the seconds that a state must last before it is told.
     """
 
     key: str
@@ -51,6 +56,7 @@ class Concern:
     last: float | None = None
     stays: bool = True
     noted: bool = True
+    after: float = 0.0
 
 
 class Alert(msgspec.Struct):
@@ -92,6 +98,8 @@ class Look:
     """The number of unexpected errors in the last hour."""
     last_error: Entry | None
     crashed: Entry | None
+    pools: Sequence[Pool] = ()
+    """The pools, see `trio_hub.dashboard.pools`."""
 
 
 class Alerts:
@@ -100,6 +108,8 @@ class Alerts:
     def __init__(self) -> None:
         self._alerts: dict[str, Alert] = {}
         self._staying: dict[str, bool] = {}
+        self._since: dict[str, float] = {}
+        """By the key of the present concerns: when the concern was first found."""
 
     def look(self, now: float, found: Iterable[Concern]) -> tuple[list[Concern], list[Alert]]:
         """Note the present concerns.
@@ -109,8 +119,12 @@ class Alerts:
         begun: list[Concern] = []
         ended: list[Alert] = []
         gone = set(self._alerts)
+        since, self._since = self._since, {}
         for concern in found:
             key, last = concern.key, concern.last
+            self._since[key] = since.get(key, now)
+            if now - self._since[key] < concern.after:
+                continue
             gone.discard(key)
             alert = self._alerts.get(key)
             if last is None and (alert is None or (alert.until is not None and now - alert.until > AGAIN)):
@@ -146,17 +160,18 @@ def _order(alert: Alert) -> tuple[bool, bool, bool, float]:
 
 def concerns(look: Look) -> list[Concern]:
     """Return what needs attention."""
-    return [*_of_engines(look), *_of_database(look.statistics), *_of_hub(look)]
+    return [*_of_engines(look), *_of_pools(look), *_of_database(look.statistics), *_of_hub(look)]
 
 
 def _of_engines(look: Look) -> Iterable[Concern]:
     now = look.statistics
     waiting = now.tasks_queued + now.tasks_waiting + now.tasks_paused
     settled = look.now - look.started > STARTING
-    if waiting > 0 and now.engines == 0:
+    if waiting > 0 and now.engines == 0 and not bringing(look.pools):
         verb = "task waits" if waiting == 1 else "tasks wait"
         text = f"{waiting:,} {verb}, but no engine is alive."
-        yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled)
+        after = HESITATION if is_elastic(look.pools) else 0.0
+        yield Concern("no_engine", "bad", text, "#/engines", stays=settled, noted=settled, after=after)
     missing = now.local_engines_missing
     if missing:
         named = "; ".join(missing[:NAMED]) + ("; and others" if len(missing) > NAMED else "")
@@ -178,6 +193,15 @@ def _of_engines(look: Look) -> Iterable[Concern]:
         yield Concern("grace", "warn", text, "#/engines?text=lost", stays=False, noted=False)
     if look.failing > 0:
         yield Concern("failing", "warn", f"Tasks are failing: about {_rate(look.failing)}.", "#/failures")
+
+
+def _of_pools(look: Look) -> Iterable[Concern]:
+    for name, text in stopped(look.pools):
+        yield Concern(f"pool_stopped:{name}", "bad", text, f"#/pools/{name}")
+    for name, text in failing(look.pools, look.now):  # the journal has each failure
+        yield Concern(f"pool_failing:{name}", "warn", text, f"#/pools/{name}", noted=False)
+    for name, text in unanswered(look.pools):
+        yield Concern(f"pool_unanswered:{name}", "warn", text, f"#/pools/{name}")
 
 
 def _of_database(statistics: Statistics) -> Iterable[Concern]:

@@ -26,6 +26,7 @@ from .clients import client_table
 from .feed import Feed
 from .journal import MAX_ENTRIES, as_rows
 from .metrics import exposition
+from .pools import pool_details
 from .static_files import StaticFile, static_files
 from .story import output_headers, task_details, whole_output
 from .tasks import MAX_LIMIT, Search, find_tasks
@@ -160,6 +161,16 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
     async def policies(request: Request) -> Response:
         return as_json({"policies": hub.policies})
 
+    async def pools(request: Request) -> Response:
+        return as_json({"now": time(), "pools": hub.pools})
+
+    async def pool(request: Request) -> Response:
+        name = request.path_params["name"]
+        details = pool_details(hub.pools, name)
+        if details is None:
+            return refusal(404, f"there is no pool {name[:100]!r}")
+        return as_json({"now": time()} | dict(details))
+
     async def output(request: Request) -> Response:
         msg_id, stream = request.path_params["msg_id"], request.path_params["stream"]
         text = await whole_output(hub, msg_id, stream)
@@ -186,6 +197,8 @@ def _api_routes(hub: RunningHub, feed: Feed) -> list[Route]:
         Route("/api/labels", explained(labels)),
         Route("/api/failures", explained(failures)),
         Route("/api/policies", policies),
+        Route("/api/pools", pools),
+        Route("/api/pools/{name:path}", pool),
         Route("/api/tasks", explained(tasks)),
         Route("/api/tasks/{msg_id:path}", explained(task)),
         Route("/api/count", explained(count)),

@@ -157,6 +157,7 @@ def engine_row(
         "failed": seen.failed,
         "usage": usage,
         "drain": None if engine is None else _drain(hub, engine),
+        "block": None if engine is None else engine.block or None,
         "offers": {} if engine is None else dict(engine.offers),
         "leaves": None if engine is None else engine.leaves_at,
         "last_error": None if error is None else dict(zip(("msg_id", "ename", "evalue", "t"), error, strict=True)),

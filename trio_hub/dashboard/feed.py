@@ -17,6 +17,7 @@ from .bars import Bar
 from .engines import connectors
 from .history import History
 from .nextsteps import next_steps
+from .pools import pool_rows
 from .process import Process
 from .series import SECONDS, LastMinute, Rates, Series
 from .spans import FOLDS
@@ -72,6 +73,7 @@ class Feed:
         self._process = Process()
         self._next_steps = next_steps(hub)
         self._statistics = hub.statistics()
+        self._pools = hub.pools
         self._point: dict[str, float] = {}
         self._losses = 0
         self._looked = monotonic()
@@ -138,6 +140,7 @@ class Feed:
         seconds = min(max(1, round(at - self._looked)), SECONDS)
         self._looked = at
         before, self._statistics = self._statistics, self._hub.statistics()
+        self._pools = self._hub.pools
         self._process.look(now)
         self._rates.note(at, _counts(self._statistics))
         journal = self.history.journal
@@ -203,6 +206,7 @@ class Feed:
             errors=history.total("errors", now),
             last_error=journal.latest("error", now),
             crashed=journal.latest("crashed", now),
+            pools=self._pools,
         )
         begun, ended = self.alerts.look(now, concerns(look))
         for concern in begun:
@@ -232,6 +236,7 @@ class Feed:
             "admin": self.admin,
             "actor": None,
             "statistics": self._statistics,
+            "pools": pool_rows(self._pools),
             "rates": self._rates.all(),
             "alerts": self.alerts.shown(),
             "journal": self.history.journal.seq,

@@ -7,11 +7,14 @@ otherwise push everything else out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from ..hub.events import (
+    BlockEnded,
+    BlockStarted,
+    BlockSubmitted,
     EngineDraining,
     EngineRegistered,
     EngineReturned,
@@ -20,6 +23,7 @@ from ..hub.events import (
     EngineUnregistered,
     HubShutdownRequested,
     HubStopping,
+    PoolScaled,
     RecordsPurged,
     RegistrationStalled,
     RequestsAborted,
@@ -27,8 +31,9 @@ from ..hub.events import (
     TaskCancelled,
 )
 from ..wire.plain import printable
+from .sentences import BlockEvent, Level, block_kind, block_line, engines_in_words, plural
 
-__all__ = ["MAX_ENTRIES", "Entry", "Journal", "JournalEvent", "Level", "as_rows", "plural"]
+__all__ = ["MAX_ENTRIES", "Entry", "Journal", "JournalEvent", "as_rows"]
 
 MAX_ENTRIES = 500
 """The number of entries to keep: the last ones."""
@@ -42,9 +47,11 @@ MAX_USER = 60
 """The maximum length of the name of a user, in characters."""
 HOUR = 3600.0
 
-Level: TypeAlias = Literal["info", "warn", "bad"]
 JournalEvent: TypeAlias = (
-    EngineDraining
+    BlockEnded
+    | BlockStarted
+    | BlockSubmitted
+    | EngineDraining
     | EngineRegistered
     | EngineReturned
     | EngineSettled
@@ -52,6 +59,7 @@ JournalEvent: TypeAlias = (
     | EngineUnregistered
     | HubShutdownRequested
     | HubStopping
+    | PoolScaled
     | RecordsPurged
     | RegistrationStalled
     | RequestsAborted
@@ -172,6 +180,11 @@ class Journal:
                 self._told(kind, event.id, did, event.by)
             case TaskCancelled():
                 self._counted("cancelled", 1, "cancelled", event.by)
+            case BlockSubmitted() | BlockStarted() | BlockEnded():
+                self._block(event)
+            case PoolScaled():
+                text = f"scaled pool {event.pool} to {engines_in_words(event.min, event.max)}"
+                self.note(f"pool_scaled:{event.pool}", "info", text, who=event.by, near=-1.0)
             case HubShutdownRequested():
                 self.note("stop_asked", "info", "asked the hub to stop", who=_who(event))
             case HubStopping():
@@ -258,6 +271,12 @@ class Journal:
         engines = f"engine {engine_id}" if entry.count == 1 else f"{entry.count:,} engines"
         entry.text = did.format(engines=engines) + (f": {_named(entry)}" if entry.count > 1 else "")
 
+    def _block(self, event: BlockEvent) -> None:
+        """Note what has become of a block. Equal events of blocks of one pool are one entry."""
+        level, kind = block_kind(event)
+        entry = self._entry(kind, level)
+        entry.text = printable(block_line(event, entry.count)[:MAX_TEXT])
+
     def _engine_gone(self, event: EngineUnregistered) -> None:
         in_order = self._left_in_order(event)
         if not in_order:
@@ -277,11 +296,6 @@ class Journal:
             entry.cause = cause
             entry.text = _about_engines(entry)
             self._put_last(entry)
-
-
-def plural(n: int, noun: str) -> str:
-    """Return a number with its noun, which gets an s at its end: "1 record", "3,000 records"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _who(event: _ClientEvent) -> str:

@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import WireError
 from ..runtime import RunningHub
 from .histogram import Histogram
+from .poolmetrics import POOL_METRICS
 from .samples import HubMetric, Numbers, Samples, each, one
 from .timings import Timings
 from .workmetrics import WORK_METRICS
@@ -142,6 +143,7 @@ METRICS: tuple[HubMetric, ...] = (
         ("reason",),
         each(lambda numbers: numbers.statistics.engines_lost),
     ),
+    *POOL_METRICS,
     HubMetric(
         "trio_hub_heartbeats_missed_total",
         "counter",
@@ -313,7 +315,7 @@ class HubCollector(Collector):
         self._timings = timings
 
     def collect(self) -> Iterator[Metric]:
-        numbers = Numbers(self._hub, self._hub.statistics(), self._timings)
+        numbers = Numbers(self._hub, self._hub.statistics(), self._timings, self._hub.pools)
         for metric in METRICS:
             family = _FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
             for labels, value in metric.samples(numbers):

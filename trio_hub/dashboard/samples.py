@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..runtime import DatabaseStatistics, RunningHub, Statistics
 from .histogram import Histogram
+from .pools import Pool
 from .timings import Timings
 
 __all__ = ["HubMetric", "Numbers", "Samples", "each", "one"]
@@ -18,6 +19,7 @@ class Numbers(NamedTuple):
     hub: RunningHub
     statistics: Statistics
     timings: Timings
+    pools: Sequence[Pool]
 
     @property
     def database(self) -> DatabaseStatistics:

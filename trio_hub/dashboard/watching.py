@@ -7,6 +7,9 @@ from time import perf_counter, time
 from typing import Any
 
 from ..hub.events import (
+    BlockEnded,
+    BlockStarted,
+    BlockSubmitted,
     EngineDraining,
     EngineRegistered,
     EngineRequested,
@@ -17,6 +20,7 @@ from ..hub.events import (
     Event,
     HubShutdownRequested,
     HubStopping,
+    PoolScaled,
     RecordsPurged,
     RegistrationStalled,
     RequestsAborted,
@@ -97,6 +101,10 @@ class Watch:
             EngineSettled: tell,
             EngineDraining: tell,
             TaskCancelled: journal,
+            BlockSubmitted: journal,
+            BlockStarted: journal,
+            BlockEnded: journal,
+            PoolScaled: journal,
             RecordsPurged: journal,
             RequestsAborted: journal,
             RequestsResubmitted: journal,

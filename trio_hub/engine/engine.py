@@ -95,7 +95,9 @@ class Engine:
         self._control = Control(self.dispatcher, jobs, self._asked_to_end)
         self.id = -1
         self._usage = UsageReporter(partial(self.dispatcher.report, "engine_usage"))
-        self._registrar = Registrar(uuid, self.dispatcher, options.timeout, options.id, offers(options.tags))
+        self._registrar = Registrar(
+            uuid, self.dispatcher, options.timeout, options.id, offers(options.tags), options.block
+        )
         self._returns = Returns(self._registrar, lambda: self.id, lambda: self._misses == 0, self._known_again)
         self._hub_drains = False
         self.draining = Draining(

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIASES", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_options"]
+__all__ = ["ALIASES", "BLOCK", "BLOCK_NAME", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_options"]
 
 
 class OptionError(ValueError):
@@ -58,6 +58,8 @@ class EngineOptions:
     """Seconds that an engine has to end after a signal, before the nanny kills it."""
     drain_before: float = 60.0
     """Seconds before the end of its Slurm job at which the engine begins to drain; 0: it does not."""
+    block: str = ""
+    """The name of the pool's block that has started the engine, for the hub."""
     help: bool = False
     version: bool = False
 
@@ -100,9 +102,10 @@ TRAITS: dict[str, str] = {
     "Nanny.kill_grace": "kill_grace",
     "Engine.tag": "tags",
     "Engine.drain_before": "drain_before",
+    "Engine.block": "block",
 }
-"""The traits of ipengine that this engine has too, ``Nanny.kill_grace``, ``Engine.tag`` and ``Engine.drain_before``,
-with the option that each sets."""
+"""The traits of ipengine that this engine has too, ``Nanny.kill_grace``, ``Engine.tag``, ``Engine.drain_before`` and
+``Engine.block``, with the option that each sets."""
 
 ALIASES: dict[str, str] = {
     "profile": "BaseIPythonApplication.profile",
@@ -124,6 +127,7 @@ ALIASES: dict[str, str] = {
     "kill-grace": "Nanny.kill_grace",
     "tag": "Engine.tag",
     "drain-before": "Engine.drain_before",
+    "block": "Engine.block",
 }
 """The short options, and the trait that each stands for."""
 
@@ -166,6 +170,9 @@ _ENVIRONMENT = {
     "IPP_CURVE_PUBLICKEY": "curve_publickey",
     "IPP_CURVE_SECRETKEY": "curve_secretkey",
 }
+BLOCK = "TRIO_HUB_ENGINE_BLOCK"
+"""The variable with the name of a pool's block, instead of the option."""
+BLOCK_NAME = re.compile("[!-~]{1,100}")
 _TAGS = "TRIO_HUB_ENGINE_TAGS"
 """The variable with further tags, as words. The hub sets it for its local engines."""
 _LEVELS = {"0": "DEBUG", "10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ERROR", "50": "CRITICAL"}
@@ -181,6 +188,8 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
     for variable, name in _ENVIRONMENT.items():
         if environ.get(variable):
             setattr(options, name, environ[variable])
+    if environ.get(BLOCK):
+        _set(options, "Engine.block", BLOCK, environ[BLOCK])
     for word in environ.get(_TAGS, "").split():
         _set(options, "Engine.tag", _TAGS, word)
     rest = list(arguments)
@@ -248,6 +257,8 @@ def _set(options: EngineOptions, trait: str, given: str, text: str) -> None:
             value = _LEVELS.get(text, text.upper())
             if value not in _LEVELS.values():
                 raise ValueError(text)
+        elif name == "block" and not BLOCK_NAME.fullmatch(text):
+            raise ValueError(text)
     except (KeyError, ValueError):
         raise OptionError(f"{given} cannot be {text!r}") from None
     if name in ("work_dir", "file", "startup_script", "ssh_key", "profile_dir", "ipython_dir"):

@@ -27,7 +27,7 @@ from .engine import Engine
 from .jobs import Jobs
 from .laststate import write_state
 from .logs import set_up_logs
-from .options import EngineOptions
+from .options import BLOCK, EngineOptions
 from .output import OutputStream, Printed, Redirection
 from .turns import InterruptedTurn, ShellReader, Turn
 from .worker import Worker, catch_signals, signal_main_thread
@@ -114,6 +114,7 @@ def run_engine(options: EngineOptions, to_nanny: int | None = None, lifeline: in
         lifeline: a descriptor that is at its end of file when the nanny has died.
     """
     keep_freed()
+    os.environ.pop(BLOCK, None)  # engines that user code starts are not of this block
     _close_input()
     faulthandler.enable(os.dup(2))
     redirection = Redirection()

@@ -42,6 +42,7 @@ class Registrar:
         timeout: seconds that the hub has for each answer.
         wanted_id: the id that the engine asks for; None for any.
         offers: the tags and amounts that the engine offers.
+        block: the name of the pool's block that has started the engine; empty if none has.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Registrar:
         timeout: float,
         wanted_id: int | None,
         offers: Mapping[str, str | float],
+        block: str = "",
     ) -> None:
         self._uuid = uuid
         self._dispatcher = dispatcher
         self._timeout = timeout
         self.wanted_id = wanted_id
         self._offers = dict(offers)
+        self._block = block
         self.hub = ""
         """The address of the hub that is asked, for messages."""
         self._open: dict[str, _Question] = {}
@@ -73,6 +76,8 @@ class Registrar:
         content: dict[str, Any] = {"uuid": self._uuid, "aims_interrupts": True, "offers": self._offers}
         if (left := seconds_left(time.time())) is not None:
             content["seconds_left"] = left
+        if self._block:
+            content["block"] = self._block
         if self.wanted_id is not None:
             content["id"] = self.wanted_id
         return await self._ask("registration_request", content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from math import inf
@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from ..errors import HubError
+from ..pools.settings import PoolSettings
 from ..records import Store
 from ..records.record import TaskRecord
 from ..schedulers.task import SentBy, Task, TaskState, Worker, WorkerState
@@ -17,6 +18,7 @@ from ..schedulers.tasks import TaskScheduler
 from ..wire.frames import Frames, to_bytes
 from ..wire.messages import Session
 from .answers import Answers, Asked
+from .bringing import Bringing
 from .connector import EngineConnector, Scope
 from .custody import Custody, custody_of
 from .events import TaskAssigned, TaskQueued
@@ -47,6 +49,7 @@ class Assignments:
         by_ident: the engines that are alive, by identity.
         is_pending: whether a request with a msg_id waits for its answer, in any queue.
         unmet_timeout: seconds after which a task fails that no engine can run; 0: never.
+        pools: the settings of the pools.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Assignments:
         by_ident: Mapping[bytes, EngineConnector],
         is_pending: Callable[[str], bool],
         unmet_timeout: float = 0.0,
+        pools: Sequence[PoolSettings] = (),
     ) -> None:
         self._host = host
         self._session = session
@@ -79,6 +83,7 @@ class Assignments:
         self._by_ident = by_ident
         self._is_pending = is_pending
         self.limits = RunLimits(host, now)
+        self.bringing = Bringing(pools)
         self.scheduler = TaskScheduler(self, rng, hwm=hwm, scheme=scheme)
         self.scheduler.timers.patience = unmet_timeout
 
@@ -258,6 +263,14 @@ class Assignments:
         if engine is None or engine.leaves_at is None:
             return inf
         return engine.leaves_at - self._now().timestamp()
+
+    def pools_for(self, task: Task) -> Sequence[str]:
+        """Return the names of the pools that could bring an engine that can run the task."""
+        try:
+            return self.bringing.names_for(task)
+        except Exception as error:
+            self._notices.failed("pools", error, task=task.msg_id)
+            return ()
 
     def give_up(self, task: Task, error: Exception, place: str) -> None:
         """Report an unexpected error, and answer its task with an error, unless the task is answered already."""

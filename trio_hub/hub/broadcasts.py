@@ -34,7 +34,7 @@ from .records import init_record
 from .replies import Replies
 from .routes import Routes
 from .scattered import Scattered
-from .shares import check_targets, divided, share_frames
+from .shares import check_targets, divided, note_chosen, share_frames
 
 __all__ = ["Broadcasts"]
 
@@ -151,6 +151,7 @@ class Broadcasts:
             broadcast = Broadcast(idents, msg.header, msg.raw_header, metadata.targets)
             self._gathering.begin(broadcast)
             self._submitted(msg, metadata.label, None)
+        note_chosen(metadata, self._by_ident)
         for (uuid, _), share in zip(metadata.targets, shares, strict=True):
             if broadcast is None:
                 self._submitted(share, metadata.label, uuid)
@@ -167,10 +168,9 @@ class Broadcasts:
     def _send_share(self, idents: list[bytes], uuid: str, share: Message, broadcast: Broadcast | None) -> None:
         engine = self._by_ident.get(_ident(uuid))
         direct = _sent_to(engine, Direct(idents, share.header, share.raw_header, _lane_of(engine), broadcast))
-        if engine is None or self._intake.stopping:
+        if (stopping := self._intake.stopping) or engine is None:
             if engine is None and self._changes.has_left(uuid):
                 self._answers.owed.leave_to_client(direct.broadcast or direct)
-            stopping = self._intake.stopping
             self.fail_share(direct, uuid, EngineError(STOPPED) if stopping else self._gone.no_such_engine(_ident(uuid)))
         elif (error := self._intake.withdrawn.take(share.header.msg_id)) is not None:
             self.fail_share(direct, uuid, error)

@@ -11,6 +11,7 @@ from ..schedulers.rules import Needs
 from ..schedulers.task import Worker
 from ..schedulers.unanswered import Lane
 from ..wire.frames import Frames
+from .engineids import block_in, valid_block
 from .usage import EngineUsage
 
 __all__ = [
@@ -100,6 +101,9 @@ class EngineConnector:
     - ``offers``: the engine's tags and amounts, for tasks with needs;
     - ``pending``: the msg_ids of the requests that the engine was sent and has not answered;
     - ``scope``: the cancel scope, first of the engine's registration timeout, then of its life;
+    - ``block``: the block of a pool that has brought the engine, by its name; empty if none has;
+    - ``addressed``: the number of direct requests, comm messages, and broadcasts to chosen engines, that clients have
+      sent to the engine;
     - ``completed``: the number of requests that the engine has answered, without aborted ones;
     - ``routes``: the routes on which messages for the engine wait, by channel;
     - ``told_to_stop``: whether somebody has asked the engine to end, so that nobody starts it again;
@@ -114,7 +118,9 @@ class EngineConnector:
     """
 
     __slots__ = (
+        "addressed",
         "aims_interrupts",
+        "block",
         "broadcast",
         "cause",
         "completed",
@@ -156,6 +162,8 @@ class EngineConnector:
         self.parked: list[tuple[str, Frames, str]] = []
         """Messages, with their channels and msg_ids, that wait while the engine is coming back, or held."""
         self.routes: dict[str, Route] = {}
+        self.block = block_in(uuid)
+        self.addressed = 0
         self.completed = 0
         self.told_to_stop = False
         self.loss = ""
@@ -182,6 +190,7 @@ class EngineConnector:
         """Note the address from which the engine registers, and what it says of itself in its registration request."""
         self.host = host
         self.aims_interrupts = content.get("aims_interrupts") is True
+        self.block = valid_block(content.get("block")) or self.block
         self.note_time(content.get("seconds_left"))
 
     def note_time(self, seconds_left: Any) -> None:

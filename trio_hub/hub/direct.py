@@ -115,6 +115,7 @@ class DirectQueue:
     def _relay_comm(self, idents: list[bytes], msg: Message) -> None:
         engine = self._by_ident.get(idents[1]) if len(idents) > 1 else None
         if engine is not None:
+            engine.addressed += 1
             self._routes.send(engine, "mux_out", [*idents[:1], *idents[2:], *msg.frames], msg.header.msg_id)
 
     def submit_direct(self, idents: list[bytes], msg: Message, label: Any = None) -> None:
@@ -144,6 +145,7 @@ class DirectQueue:
             else:
                 direct.behind = engine.newest_task
                 if self.unanswered.sent(direct):
+                    engine.addressed += 1
                     self._routes.send(engine, "mux_out", [*direct.idents, *msg.frames], header.msg_id)
                 else:
                     self._notices.ignore(

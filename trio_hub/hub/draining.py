@@ -42,22 +42,33 @@ class Drain:
     - ``by``: who has asked for it;
     - ``then``: `SHUTDOWN`, or empty;
     - ``deadline``: when the tasks that still run are taken away, by the hub's clock, in seconds since 1970; None if
-      they are not.
+      they are not;
+    - ``retiring``: whether the engine's pool wants to give the engine back;
+    - ``asked``: whether somebody else than the pool has asked for the drain.
     """
 
-    __slots__ = ("by", "deadline", "is_told", "then", "timer")
+    __slots__ = ("asked", "by", "deadline", "is_told", "retiring", "then", "timer")
 
-    def __init__(self, by: str, then: str, deadline: float | None) -> None:
+    def __init__(
+        self, by: str, then: str, deadline: float | None, *, retiring: bool = False, asked: bool = True
+    ) -> None:
         self.by = by
         self.then = then
         self.deadline = deadline
+        self.retiring = retiring
+        self.asked = asked
         self.is_told = False
         """Whether the engine was told to end."""
         self.timer: Scope | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``by``, ``deadline`` and ``then`` as JSON values, for queries and for the next hub."""
+        """Return ``by``, ``deadline`` and ``then`` as JSON values, for queries."""
         return {"by": self.by, "deadline": self.deadline, "then": self.then}
+
+    def saved(self) -> dict[str, Any]:
+        """Return the drain as JSON values, for the next hub."""
+        marks = {"retiring": True, "asked": self.asked} if self.retiring else {}
+        return self.as_dict() | marks
 
     def end(self) -> None:
         """Cancel the timer of the deadline."""
@@ -97,6 +108,8 @@ class Draining:
         self._interrupts = interrupts
         self.drains: dict[bytes, Drain] = {}
         """The drains, by the identities of the engines. A gone engine that may return keeps its drain."""
+        self.changes = 0
+        """The number of times that a drain has begun or ended, or that an engine has said how long it will be there."""
 
     def drain(self, engine: EngineConnector, *, by: str, deadline: float | None = None, then: str = "") -> None:
         """Give an engine no new tasks. If it is drained already, the new deadline and `then` replace the old ones.
@@ -115,10 +128,40 @@ class Draining:
         if deadline is not None and not 0 <= deadline < 1e8:
             raise ValueError(f"the deadline must be a number of seconds, not {deadline}")
         until = None if deadline is None else self._now().timestamp() + deadline
-        self._begin(engine, Drain(printable(by[:MAX_BY]), then, until))
+        old = self.drains.get(engine.ident)
+        self._begin(engine, Drain(printable(by[:MAX_BY]), then, until, retiring=old is not None and old.retiring))
         self._host.state_changed()
 
+    def retire(self, engine: EngineConnector, *, by: str) -> None:
+        """Give an engine no new tasks, since its pool wants to give the engine back. See `take_back`.
+
+        If somebody has drained the engine already, that drain goes on.
+        """
+        drain = self.drains.get(engine.ident)
+        if drain is None:
+            self._begin(engine, Drain(printable(by[:MAX_BY]), "", None, retiring=True, asked=False))
+        else:
+            drain.retiring = True
+            self.changes += 1
+        self._host.state_changed()
+
+    def take_back(self, engine: EngineConnector, *, by: str) -> bool:
+        """End `retire`. The engine gets tasks again, unless somebody has drained the engine as well.
+
+        Return False if the engine was not retiring, or was told to end already.
+        """
+        drain = self.drains.get(engine.ident)
+        if drain is None or not drain.retiring or drain.is_told:
+            return False
+        if not drain.asked:
+            return self.undrain(engine, by=by)
+        drain.retiring = False
+        self.changes += 1
+        self._host.state_changed()
+        return True
+
     def _begin(self, engine: EngineConnector, drain: Drain) -> None:
+        self.changes += 1
         old = self.drains.get(engine.ident)
         self.drains[engine.ident] = drain
         if old is not None:
@@ -155,6 +198,7 @@ class Draining:
     def _forget(self, ident: bytes) -> Drain | None:
         drain = self.drains.pop(ident, None)
         if drain is not None:
+            self.changes += 1
             drain.end()
             self._attention.end(ident)
         return drain
@@ -191,6 +235,13 @@ class Draining:
             log.info("a drained engine is idle, and is told to end", engine=engine.id, uuid=engine.uuid, by=drain.by)
             self._control.shutdown_engine(engine)
 
+    def shut_down(self, engine: EngineConnector) -> bool:
+        """Tell an engine to end now, whatever it runs. Return False if it was told before, and has not answered yet."""
+        if any(direct.header.msg_type == "shutdown_request" for direct in engine.control.pending.values()):
+            return False
+        self._control.shutdown_engine(engine)
+        return True
+
     # Engines that come and go
 
     def engine_joined(self, engine: EngineConnector) -> None:
@@ -210,6 +261,7 @@ class Draining:
         if engine.seconds_left is not None:
             engine.leaves_at = self._now().timestamp() + engine.seconds_left
             engine.seconds_left = None
+            self.changes += 1
 
     def engine_lost(self, engine: EngineConnector) -> None:
         """Forget the drains of engines that do not come back: of this engine, and of engines that have gone before."""
@@ -230,13 +282,14 @@ class Draining:
     @property
     def saved(self) -> dict[str, dict[str, Any]]:
         """The drains, by the uuids of their engines, as JSON values for `restore`."""
-        return {ident.decode("utf-8", "replace"): drain.as_dict() for ident, drain in self.drains.items()}
+        return {ident.decode("utf-8", "replace"): drain.saved() for ident, drain in self.drains.items()}
 
     def restore(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Drain the engines of an earlier hub that were drained there. Call this after the engines were restored."""
         for uuid, facts in saved.items():
             try:
-                drain = Drain(str(facts["by"]), str(facts["then"]), _seconds(facts["deadline"]))
+                marks = {"retiring": facts.get("retiring") is True, "asked": facts.get("asked") is not False}
+                drain = Drain(str(facts["by"]), str(facts["then"]), _seconds(facts["deadline"]), **marks)
                 ident = uuid.encode("utf-8", "replace")
                 engine = self._engines.by_ident.get(ident)
                 if engine is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container
 from itertools import count
 from typing import Any
@@ -10,7 +11,7 @@ from ..errors import WireError
 from ..logs import get_logger
 from ..schedulers.rules import Needs, parse_needs
 
-__all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_offers", "valid_uuid"]
+__all__ = ["MAX_ID", "EngineIds", "block_in", "requested_id", "valid_block", "valid_offers", "valid_uuid"]
 
 log = get_logger("trio_hub.hub")
 
@@ -18,6 +19,9 @@ MAX_ID = 2**31 - 2
 """The highest id of an engine. The next id, too, then is an integer of 32 bits, as other programs may expect."""
 MAX_UUID = 255
 """The maximum length of an engine's uuid in bytes. It is the maximum length of a ZeroMQ identity."""
+_BLOCK = re.compile("[!-~]{1,100}")
+_WITH_BLOCK = re.compile("([!-~]{1,100}):[0-9a-f]{32}")
+"""The uuid of a stock engine that was started by `trio_hub.engine.stock`."""
 
 
 class EngineIds:
@@ -75,3 +79,18 @@ def valid_offers(offers: Any) -> Needs:
         return parse_needs("offers", offers) if offers is not None else ()
     except WireError as error:
         raise ValueError(str(error)) from None
+
+
+def valid_block(block: Any) -> str:
+    """Return the name of a block as an engine gives it; empty for any other value."""
+    return block if isinstance(block, str) and _BLOCK.fullmatch(block) else ""
+
+
+def block_in(uuid: str) -> str:
+    """Return the name of the block in the uuid of an engine; empty if there is none.
+
+    >>> block_in("slurm-1f2e3d4c:" + 32 * "0")
+    'slurm-1f2e3d4c'
+    """
+    found = _WITH_BLOCK.fullmatch(uuid)
+    return "" if found is None else found[1]

@@ -7,6 +7,9 @@ from typing import TypeAlias
 import msgspec
 
 __all__ = [
+    "BlockEnded",
+    "BlockStarted",
+    "BlockSubmitted",
     "EngineDraining",
     "EngineRegistered",
     "EngineRequested",
@@ -17,6 +20,7 @@ __all__ = [
     "Event",
     "HubShutdownRequested",
     "HubStopping",
+    "PoolScaled",
     "RecordsPurged",
     "RegistrationStalled",
     "RequestsAborted",
@@ -208,6 +212,42 @@ class HubShutdownRequested(msgspec.Struct, frozen=True, gc=False):
     user: str = ""
 
 
+class BlockSubmitted(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool was submitted for this number of engines, and the batch system has accepted it."""
+
+    pool: str
+    block: str
+    engines: int
+
+
+class BlockStarted(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool has got its nodes, or one of its engines has come."""
+
+    pool: str
+    block: str
+
+
+class BlockEnded(msgspec.Struct, frozen=True, gc=False):
+    """A block of a pool has ended or was refused. If it has not ``failed``, it has ended as expected.
+
+    ``words`` is the reason, in the batch system's own words if it has given some.
+    """
+
+    pool: str
+    block: str
+    failed: bool
+    words: str
+
+
+class PoolScaled(msgspec.Struct, frozen=True, gc=False):
+    """Somebody has changed the numbers of engines that a pool has at least and at most. ``by`` is who has done so."""
+
+    pool: str
+    min: int
+    max: int
+    by: str
+
+
 class HubStopping(msgspec.Struct, frozen=True, gc=False):
     """The hub has been asked to stop, and no further event follows. ``reason`` is the source of the request to stop."""
 
@@ -232,5 +272,9 @@ Event: TypeAlias = (
     | RequestsResubmitted
     | EngineShutdownRequested
     | HubShutdownRequested
+    | BlockSubmitted
+    | BlockStarted
+    | BlockEnded
+    | PoolScaled
     | HubStopping
 )

@@ -99,6 +99,10 @@ class Kills:
             cause = f"it did not end {msg_id}, which was interrupted, and could not be killed"
             self._engines.lose_engine(engine, "unreachable", cause)
 
+    def is_killing(self, ident: bytes) -> bool:
+        """Return whether the engine with this identity is being killed."""
+        return ident in self._under_way
+
     @property
     def saved(self) -> list[str]:
         """The uuids of the engines that are being killed, for `presume`."""

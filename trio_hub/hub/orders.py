@@ -78,7 +78,7 @@ class Orders:
     def engines_request(self, client_id: list[bytes], msg: Message) -> Reply:
         """Reply with what is known of the engines, by id, besides their load.
 
-        - ``uuid``; ``offers``: tags and amounts;
+        - ``uuid``; ``offers``: tags and amounts; ``block``: the pool's block that has brought it, or empty;
         - ``drain``: ``by``, ``deadline`` and ``then`` of the engine's drain; null if the engine is not drained;
         - ``leaves``: when the engine will be gone, or null.
 
@@ -90,6 +90,7 @@ class Orders:
             engines[str(engine.id)] = {
                 "uuid": engine.uuid,
                 "offers": dict(engine.offers),
+                "block": engine.block,
                 "drain": None if drain is None else drain.as_dict(),
                 "leaves": engine.leaves_at,
             }

@@ -7,6 +7,7 @@ from datetime import datetime
 from random import Random
 from typing import Any, Required, TypedDict
 
+from ..pools.settings import PoolSettings
 from ..records import Store
 from ..schedulers.policy import Policy
 from ..wire.messages import Message, Session
@@ -34,6 +35,7 @@ from .offers import Offers
 from .output import Output
 from .owed import OwedResults
 from .policies import Policies
+from .pooling import Pooling
 from .ports import Host, Queue, SentResults
 from .queries import Queries
 from .recovery import Recovery
@@ -72,7 +74,7 @@ class Settings(TypedDict, total=False):
     - ``now``: the current time, aware and in UTC;
     - ``heart_token``: unguessable bytes, see `HeartMonitor`;
     - ``hwm``, ``scheme``: see `TaskScheduler`; ``unmet_timeout``: see `Assignments`;
-    - ``policies``: see `Policies`;
+    - ``policies``: see `Policies`; ``pools``: see `Bringing`;
     - ``max_heartmonitor_misses``: see `HeartMonitor`;
     - ``hb_period``, ``engine_info``, ``usage_period``: see `Engines`;
     - ``broadcast_channels``: the channels to engines; an engine is connected to the one with index id modulo their
@@ -89,6 +91,7 @@ class Settings(TypedDict, total=False):
     scheme: str
     unmet_timeout: float
     policies: Sequence[Policy]
+    pools: Sequence[PoolSettings]
     max_heartmonitor_misses: int
     hb_period: int
     engine_info: dict[str, Any]
@@ -123,6 +126,7 @@ class Parts:
         scheme: str = "leastload",
         unmet_timeout: float = 0.0,
         policies: Sequence[Policy] = (),
+        pools: Sequence[PoolSettings] = (),
         max_heartmonitor_misses: int = 10,
         hb_period: int = 3000,
         engine_info: dict[str, Any] | None = None,
@@ -190,6 +194,7 @@ class Parts:
             routes=routes,
             by_ident=engines.by_ident,
             is_pending=self.is_pending,
+            pools=pools,
         )
         below: _Below = {
             "notices": notices,
@@ -310,18 +315,19 @@ class Parts:
         self.work_status = WorkStatus(
             scheduler=tasks.scheduler, engines=engines, draining=work.draining, interrupts=work.interrupts
         )
-        self.queries_of_commands: dict[str, Callable[[list[bytes], Message], Any]] = {
-            "engines_request": work.orders.engines_request,
-            "details_request": self.details.details_request,
-            "explain_request": self.explanations.explain_request,
-            "policy_request": self.policies.policy_request,
-            "tag_request": self.offers.tag_request,
-            "cancel_request": work.orders.cancel_request,
-            "drain_request": work.orders.drain_request,
-            "work_status_request": self.work_status.work_status_request,
-        }
+        self.queries_of_commands = _queries_of_commands(self)
         """The queries that only this project's clients send: their handlers, by type of message."""
 
+        self.pooling = Pooling(
+            now,
+            bringing=assignments.bringing,
+            engines=engines,
+            tasks=tasks,
+            direct=direct,
+            broadcasts=broadcasts,
+            answers=answers,
+            work=work,
+        )
         # The calls that go upwards.
         self.result_queues: dict[str, Queue] = {
             "mux_out": direct,
@@ -347,3 +353,16 @@ class Parts:
             or msg_id in self.gathering.gathered
             or msg_id in self.intake.uncommitted
         )
+
+
+def _queries_of_commands(parts: Parts) -> dict[str, Callable[[list[bytes], Message], Any]]:
+    return {
+        "engines_request": parts.work.orders.engines_request,
+        "details_request": parts.details.details_request,
+        "explain_request": parts.explanations.explain_request,
+        "policy_request": parts.policies.policy_request,
+        "tag_request": parts.offers.tag_request,
+        "cancel_request": parts.work.orders.cancel_request,
+        "drain_request": parts.work.orders.drain_request,
+        "work_status_request": parts.work_status.work_status_request,
+    }

@@ -230,6 +230,7 @@ class Recovery:
                 if engine is not None and known is not None:
                     engine.host, engine.pid = known.host, known.pid
                     engine.aims_interrupts, engine.leaves_at = known.aims_interrupts, known.leaves_at
+                    engine.block = known.block
 
     def _engine_of(self, uuid: str | None) -> EngineConnector | None:
         return None if uuid is None else self._engines.by_ident.get(uuid.encode("utf-8", "replace"))

@@ -13,9 +13,10 @@ from ..schedulers.broadcast import Answer, Broadcast, sub_msg_id
 from ..schedulers.unanswered import Direct
 from ..wire.frames import Frames
 from ..wire.messages import BroadcastMetadata, Message, Session
+from .connector import EngineConnector
 from .custody import request_frames
 
-__all__ = ["check_targets", "divided", "note_of_share", "noted_shares", "share_frames"]
+__all__ = ["check_targets", "divided", "note_chosen", "note_of_share", "noted_shares", "share_frames"]
 
 
 def divided(session: Session, msg: Message, uuids: list[str]) -> list[Message]:
@@ -40,6 +41,15 @@ def check_targets(metadata: BroadcastMetadata) -> None:
         raise EngineError("the broadcast names no engines")
     if len({uuid for uuid, _ in metadata.targets}) < len(metadata.targets):
         raise EngineError("the broadcast names an engine twice")
+
+
+def note_chosen(metadata: BroadcastMetadata, engines: Mapping[bytes, EngineConnector]) -> None:
+    """Count a broadcast at each of its engines, unless it is for all of the registered engines."""
+    if len(metadata.targets) < len(engines):
+        for uuid, _ in metadata.targets:
+            engine = engines.get(uuid.encode("utf-8", "replace"))
+            if engine is not None:
+                engine.addressed += 1
 
 
 def share_frames(session: Session, direct: Direct, record: TaskRecord) -> Frames:

@@ -30,6 +30,7 @@ from .engines import Engines
 from .intake import STOPPED, Intake
 from .late import LateResults
 from .making import TaskMaker
+from .measuring import MeasuredRuns
 from .notices import Notices
 from .policies import Policies
 from .ports import Host
@@ -92,6 +93,7 @@ class TaskQueue:
         self._assignments = assignments
         self.scheduler = assignments.scheduler
         self._limits, self._limited = assignments.limits, assignments.limits.runs
+        self.measured = MeasuredRuns(session, announcer.labels)
         self.submitted = 0
         """The number of received tasks."""
 
@@ -168,6 +170,8 @@ class TaskQueue:
             return
         if msg_id in self._limited:
             self._limits.end(msg_id)
+        if self.measured.is_on and metadata.dependencies_met and status != "aborted":
+            self.measured.note(task, msg, metadata.started)
         final = self.scheduler.result(
             task,
             ok=status == "ok",

@@ -193,8 +193,9 @@ _ASIDE = {
 
 def _why_queued(core: Core, task: Task) -> str:
     workers = core.tasks.scheduler.workers
+    about_task, *about_engines = core.tasks.scheduler.explain(task)
     if not workers:
-        return "no engine is registered"
+        return about_task.text.removeprefix("is queued, and ")
     may = [ident for ident in workers if task.accepts(ident)]
     reasons = []
     if task.targets is not None:
@@ -205,12 +206,11 @@ def _why_queued(core: Core, task: Task) -> str:
             reasons.append(f"it has failed on engines: {_engines(core, failed)}")
         if task.unmet:
             reasons.append(f"its dependencies are not met on engines: {_engines(core, task.unmet)}")
-    about_task, *about_engines = core.tasks.scheduler.explain(task)
     aside: dict[str, set[bytes]] = {}
     for reason in about_engines:
         if reason.word in _ASIDE and reason.engine is not None:
             aside.setdefault(reason.word, set()).add(reason.engine)
-    if about_task.word in ("unmet_needs", "unmet_dependency"):
+    if about_task.word in ("pool", "unmet_needs", "unmet_dependency"):
         reasons.append(f"it {about_task.text}")
         aside.pop("lacks", None)
         may = []

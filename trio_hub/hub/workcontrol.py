@@ -15,6 +15,7 @@ from .cancelling import Cancelling
 from .control import ControlChannel
 from .direct import DirectQueue
 from .draining import Draining
+from .engineids import valid_block
 from .engines import Engines
 from .gathering import Gathering
 from .intake import Intake
@@ -115,18 +116,21 @@ class WorkControl:
             "signals": self._signals.saved,
             "kills": self.interrupts.kills.saved,
             "leaves": {engine.uuid: engine.leaves_at for engine in engines if engine.leaves_at is not None},
+            "blocks": {engine.uuid: engine.block for engine in engines if engine.block},
         }
         return {name: value for name, value in facts.items() if value}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up what an earlier hub knew of its engines. Call this after the engines were restored."""
         aims, leaves, drains = (saved.get(name) for name in ("aims", "leaves", "drains"))
-        signals, kills = saved.get("signals"), saved.get("kills")
+        signals, kills, blocks = saved.get("signals"), saved.get("kills"), saved.get("blocks")
         self._left = (signals if isinstance(signals, dict) else {}), (kills if isinstance(kills, list) else ())
         for engine in [*self._engines.alive.values(), *self._engines.gone]:
             engine.aims_interrupts = isinstance(aims, list) and engine.uuid in aims
             if isinstance(leaves, dict) and isinstance(leaves_at := leaves.get(engine.uuid), int | float):
                 engine.leaves_at = float(leaves_at)
+            if isinstance(blocks, dict):
+                engine.block = valid_block(blocks.get(engine.uuid)) or engine.block
         if isinstance(drains, dict):
             self.draining.restore(drains)
 

@@ -26,6 +26,8 @@ class JobState(Enum):
     """The job waits in the batch system's queue."""
     RUNNING = "running"
     """The job has its nodes."""
+    ENDING = "ending"
+    """The job is about to end, or to wait again. The batch system says later which, and why."""
     ENDED = "ended"
     """The job has ended, for any reason, or the batch system does not know it any more."""
     UNKNOWN = "unknown"

@@ -101,6 +101,11 @@ def decide(settings: PoolSettings, demand: Demand, supply: Supply, now: float, m
     return Decision(undrained, drained, cancel, submit, grow, shrink, needed, ask_again, memory)
 
 
+def _many(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 block", "3,000 blocks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 # Growing
 
 
@@ -134,17 +139,20 @@ def _growth(
         if not needed.queued:
             return 0, Reason("no_demand", "has no queued tasks")
         return 0, Reason(
-            "enough", f"will have run its {needed.queued:,} queued tasks before further engines could come and be used"
+            "enough",
+            f"will have run {_many(needed.queued, 'queued task')} before further engines could come and be used",
         )
     size = settings.engines_per_block
     room = (settings.max - supply.size()) // size
     if room <= 0:
-        return 0, Reason("at_max", f"has, or has asked for, {supply.size():,} engines; at most {settings.max:,} (max)")
+        return 0, Reason(
+            "at_max", f"has, or has asked for, {_many(supply.size(), 'engine')}; at most {settings.max:,} (max)"
+        )
     if memory.stopped(settings):
         return 0, Reason(
             "stopped",
-            f"asks for no more blocks, since {memory.failures} in a row have failed ({memory.words}): mend the cause, "
-            "then resume the pool",
+            f"asks for no more blocks, since {_many(memory.failures, 'block')} in a row failed ({memory.words}): mend "
+            "the cause, then resume the pool",
         )
     if now < memory.paused_until:
         left = memory.paused_until - now
@@ -159,9 +167,10 @@ def _growth(
         blocks = min(blocks, settings.backlog - queued)
         if blocks <= 0:
             return 0, Reason(
-                "backlog", f"has {queued} blocks in the queue of the batch system; at most {settings.backlog} (backlog)"
+                "backlog",
+                f"has {_many(queued, 'block')} in the queue of the batch system; at most {settings.backlog} (backlog)",
             )
-    return blocks, Reason("grows", f"asks for {blocks} blocks of {size} engines")
+    return blocks, Reason("grows", f"asks for {_many(blocks, 'block')} of {_many(size, 'engine')}")
 
 
 # Shrinking
@@ -235,7 +244,7 @@ def _shrinkage(
     if surplus <= 0 and not leaving:
         if kept == settings.min:
             return (), Reason("at_min", f"has no more engines than it is to have at least: {settings.min:,} (min)")
-        text = f"has needed {kept:,} engines within the last {seconds:.0f} s"
+        text = f"has needed {_many(kept, 'engine')} within the last {seconds:.0f} s"
         return (), Reason("in_use", text)
     blocks: defaultdict[str, list[Engine]] = defaultdict(list)
     with_idle = {engine.block for engine in supply.engines if engine.is_idle and not engine.retiring} - gone
@@ -256,11 +265,13 @@ def _shrinkage(
         surplus -= cost
         drained += [engine.ident for engine in free]
     if drained:
-        return tuple(drained), Reason("shrinks", f"gives {len(drained):,} engines back that are not needed")
+        return tuple(drained), Reason(
+            "shrinks", f"gives {_many(len(drained), 'engine')} back, since the tasks do not need more"
+        )
     if surplus <= 0:
         return (), Reason("draining", "has engines that are drained, and others of their blocks still have work")
     if pinned:
-        text = f"has {pinned:,} blocks with engines that a client addresses directly, or has addressed within"
+        text = f"has {_many(pinned, 'block')} with engines that a client addresses directly, or has addressed within"
         return (), Reason("direct", f"{text} {settings.idle_timeout:g} s (idle_timeout, stateless)")
     if partial:
         return (), Reason(

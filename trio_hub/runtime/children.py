@@ -28,6 +28,8 @@ log = get_logger("trio_hub.runtime")
 
 TAGS = "TRIO_HUB_ENGINE_TAGS"
 """The variable with the tags of an engine. As all variables of settings, the hub itself reads it, too."""
+BLOCK = "TRIO_HUB_ENGINE_BLOCK"
+"""The variable with the block of an engine. The engines of a hub that runs within a block are not of that block."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds from an engine's death to its new start: the first pause and the longest. Each pause is twice the last."""
 LONG_LIFE = 30.0
@@ -48,6 +50,7 @@ class LocalEngines:
         grace: seconds between asking an engine to end and SIGKILL, see `trio_hub.runtime.ending`.
         failures: counts unexpected errors of the supervisor.
         ask_to_end: sends an engine the request to end; returns whether requests to engines can be sent.
+        give_back: like ``ask_to_end``, for an engine that its pool gives back while the hub goes on.
         lost: called with the engine of a process that has ended, and with the cause, unless the hub has noticed before.
         changed: called when a process has started or ended.
         tags: words with the tags and amounts of the engines, which get them through their environment.
@@ -63,6 +66,7 @@ class LocalEngines:
         grace: float = 5.0,
         failures: Failures | None = None,
         ask_to_end: Callable[[EngineConnector], bool] = lambda engine: False,
+        give_back: Callable[[EngineConnector], bool] = lambda engine: False,
         lost: Callable[[EngineConnector, str], None] = lambda engine, cause: None,
         changed: Callable[[], None] = lambda: None,
         tags: Sequence[str] = (),
@@ -72,16 +76,26 @@ class LocalEngines:
         self._endings = Endings(grace)
         self._logs = logs or EngineLogs()
         self._ask_to_end = ask_to_end
+        self._give_back = give_back
         self._lost = lost
         self._out_of_memory = OutOfMemory()
         self._places = Places(n, self._logs, changed)
+        self._nursery: trio.Nursery | None = None
+        self.place_ended: Callable[[Place], None] = lambda place: None
+        """Is called with each place of a pool that has been removed, since its engine has ended for good."""
         self.command = list(command)
         self.environment = dict(os.environ, IPP_CONNECTION_INFO=json.dumps(engine_info))
         self.environment.pop(TAGS, None)
+        self.environment.pop(BLOCK, None)
         if tags:
             self.environment[TAGS] = " ".join(tags)
 
     # The state of the local engines
+
+    @property
+    def places(self) -> Places:
+        """The places of the engines."""
+        return self._places
 
     @property
     def saved(self) -> dict[int, SavedProcess]:
@@ -129,11 +143,30 @@ class LocalEngines:
     async def run(self) -> None:
         """Start all local engines, and supervise them until this is cancelled. Then end them all."""
         async with trio.open_nursery() as nursery:
-            for place in self._places:
-                look_after = partial(self._look_after, place)
-                nursery.start_soon(
-                    keep_running, "local engines", look_after, self.failures, name=f"local engine {place.number}"
-                )
+            self.start(nursery)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start all local engines, and supervise them until the nursery is cancelled. Then end them all."""
+        self._nursery = nursery
+        for place in self._places:
+            self.begin(place)
+
+    def begin(self, place: Place) -> None:
+        """Start the engine of a place, and supervise it. To end it, and the place, cancel the scope of the place."""
+        if self._nursery is not None:  # else `start` begins with it
+            self._nursery.start_soon(self._keep, place, name=f"local engine {place.number}")
+
+    async def _keep(self, place: Place) -> None:
+        """Run the engine of a place until it stays away, or until the place is given back."""
+        with place.scope:
+            await keep_running("local engines", partial(self._look_after, place), self.failures)
+        if place.scope.cancelled_caught:
+            place.stays_away = "was given back"
+            with trio.CancelScope(shield=True):
+                await self._bury(place.engine, "ended, since its pool has given it back")
+        if place.block:
+            self._places.remove(place)
+            self.place_ended(place)
 
     async def _look_after(self, place: Place) -> None:
         """Run an engine, and start it again after each end, unless `Place.why_it_stays_away` has a reason."""
@@ -151,7 +184,16 @@ class LocalEngines:
                 pause = FIRST_PAUSE
             place.stays_away = place.why_it_stays_away(status)
             engine = place.engine
-            if place.stays_away:
+            if place.stays_away and place.block and engine is None:
+                log.error(
+                    "local engine of a pool ended before it had registered; try its command by hand",
+                    number=place.number,
+                    block=place.block,
+                    cause=place.cause,
+                    command=" ".join(self.command),
+                    engine_log=place.log,
+                )
+            elif place.stays_away:
                 log.info(
                     "local engine has stopped",
                     number=place.number,
@@ -217,7 +259,7 @@ class LocalEngines:
         with self._logs.output(place.number) as output:
             process = await trio.lowlevel.open_process(
                 self.command,
-                env=self.environment,
+                env=self.environment | ({BLOCK: place.block} if place.block else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -269,8 +311,9 @@ class LocalEngines:
 
     def _ask(self, place: Place) -> bool:
         """Ask an engine to end by itself. Return whether it was asked: it has to be registered."""
+        ask = self._give_back if place.scope.cancel_called else self._ask_to_end
         with going_on("local engines", self.failures):
-            return place.engine is not None and place.is_registered and self._ask_to_end(place.engine)
+            return place.engine is not None and place.is_registered and ask(place.engine)
         return False
 
     def hurry(self) -> None:

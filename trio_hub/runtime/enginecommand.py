@@ -7,10 +7,11 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..config import HubConfig
+from ..config import HubConfig, Pool
+from ..launching.commands import Places, engine_arguments, engine_program
 from ..logs import get_logger
 
-__all__ = ["STOCK", "engine_command", "warn_of_config_files"]
+__all__ = ["STOCK", "engine_command", "pool_command", "warn_of_config_files"]
 
 log = get_logger("trio_hub.runtime")
 
@@ -36,6 +37,16 @@ def engine_command(config: HubConfig) -> list[str]:
     if config.cluster_id:
         command.append(f"--cluster-id={config.cluster_id}")
     return command
+
+
+def pool_command(config: HubConfig, pool: Pool) -> list[str]:
+    """Return the program and the arguments that start an engine of a pool on the hub's machine.
+
+    The engine gets its connection info, and the name of its block, through its environment.
+    """
+    places = Places(Path(), config.profile_dir, config.cluster_id)
+    arguments = [word for word in engine_arguments(pool, "", places) if not word.startswith("--block=")]
+    return [*engine_program(pool), *arguments]
 
 
 def _safe_path() -> list[str]:

@@ -27,12 +27,15 @@ class EngineLogs:
         where: ``file``, ``inherit`` or ``none``.
         directory: where the files are; None only if there are no files.
         cluster_id: part of the files' names, since two hubs of one profile may each have an engine 0.
+        pool: part of the files' names, for engines of a pool.
     """
 
-    def __init__(self, where: str = "inherit", directory: Path | None = None, cluster_id: str = "") -> None:
+    def __init__(
+        self, where: str = "inherit", directory: Path | None = None, cluster_id: str = "", pool: str = ""
+    ) -> None:
         self._where = where
         self._directory = directory
-        self._stem = f"engine-{cluster_id}" if cluster_id else "engine"
+        self._stem = "-".join(filter(None, ("pool" if pool else "engine", cluster_id, pool)))
 
     def path(self, number: int) -> Path | None:
         """Return the file with the output of the local engine with this number; None if there is no file."""
@@ -69,10 +72,10 @@ class EngineLogs:
             os.close(descriptor)
 
 
-def engine_logs(config: HubConfig) -> EngineLogs:
-    """Return the logs that the settings ask for."""
+def engine_logs(config: HubConfig, pool: str = "") -> EngineLogs:
+    """Return the logs that the settings ask for, for the engines of a pool or, without a name, of ``engines``."""
     directory = None if config.profile_dir is None else config.profile_dir / "log"
-    return EngineLogs(config.engine_output, directory, config.cluster_id)
+    return EngineLogs(config.engine_output, directory, config.cluster_id, pool)
 
 
 def _open(path: Path) -> int:

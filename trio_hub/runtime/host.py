@@ -24,12 +24,13 @@ from ..transport.publisher import Publisher
 from ..transport.receiver import Receiver
 from ..wire.frames import Buffer, Frames
 from ..wire.messages import Message
-from .children import LocalEngines
 from .connections import Connections
 from .dask import DaskSupervisor
 from .engine import engine_life, reach_engine
 from .heartbeat import Heartbeat
 from .observing import Observer, Observers
+from .pooling import HubPools
+from .pooling.localgroup import LocalGroup
 
 __all__ = ["RuntimeHost", "carry_out"]
 
@@ -46,8 +47,8 @@ EVENT_BUFFER = 10_000
 class RuntimeHost:
     """The runtime, as the hub's core calls it.
 
-    ``hub``, ``connections``, ``local_engines``, ``heartbeat`` and ``dask`` are set when they have been made, since some
-    of them need this object.
+    ``hub``, ``connections``, ``local_engines``, ``pools``, ``heartbeat`` and ``dask`` are set when they have been made,
+    since some of them need this object.
 
     Args:
         config: the settings.
@@ -59,7 +60,8 @@ class RuntimeHost:
 
     hub: Hub
     connections: Connections
-    local_engines: LocalEngines
+    local_engines: LocalGroup
+    pools: HubPools
     heartbeat: Heartbeat
     dask: DaskSupervisor
 
@@ -186,6 +188,16 @@ class RuntimeHost:
         if self.stop_requested.is_set():
             self.hub.control.shutdown_engine(engine)
         return self.stop_requested.is_set()
+
+    def give_engine_back(self, engine: EngineConnector) -> bool:
+        """Ask a local engine to end that its pool gives back. Return whether it could be asked."""
+        self.hub.control.shutdown_engine(engine)
+        return True
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to the observers, if there are any."""
+        if self.listening:
+            self.emit(event)
 
     def local_engine_ended(self, engine: EngineConnector, cause: str) -> None:
         """Tell the hub that the process of a local engine has ended. Called by `LocalEngines`."""

@@ -6,8 +6,10 @@ A place knows the process and the registered engine of one local engine, also af
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -27,12 +29,13 @@ class SavedProcess:
     """The facts about a local engine's process that the next hub needs.
 
     ``started`` is the result of `start_time`. ``number`` is the local engine's number, which is part of the name of its
-    log file.
+    log file. ``block`` is the block of a pool to which the engine belongs; empty if it belongs to none.
     """
 
     started: int
     uuid: str | None
     number: int | None = None
+    block: str = ""
 
 
 class Place:
@@ -45,12 +48,16 @@ class Place:
     - ``stays_away``: why the engine is not started again; empty while the hub supervises it;
     - ``adopted``: the descriptor (pidfd) of the process, if an earlier hub has started it;
     - ``log``: the file with the engine's output; None if there is no file, or if the file is not known;
-    - ``extra``: whether this place is beyond the number of engines in the settings, so that it is not filled again.
+    - ``extra``: whether this place is beyond the number of engines in the settings, so that it is not filled again;
+    - ``block``: the block of a pool to which the place belongs; empty for a place of the setting ``engines``;
+    - ``scope``: the cancel scope of the place's task. Cancelling it ends the process, and the place.
     """
 
-    def __init__(self, number: int, *, extra: bool = False) -> None:
+    def __init__(self, number: int, *, extra: bool = False, block: str = "") -> None:
         self.number = number
         self.extra = extra
+        self.block = block
+        self.scope = trio.CancelScope()
         self.pid: int | None = None
         self.started: int | None = None
         self.uuid: str | None = None
@@ -84,6 +91,8 @@ class Place:
             return "was told to stop"
         if status == 0 and self.engine is None:
             return "has ended with exit status 0, without having registered"
+        if self.block and self.engine is None:
+            return "has ended without having registered"  # its pool tries again after a growing pause
         return "was one more than is asked for" if self.extra else ""
 
     def why(self) -> str:
@@ -115,15 +124,38 @@ class Places:
         self._changed = changed
         self._places = [Place(number) for number in range(n)]
         self._by_pid: dict[int, Place] = {}
+        self._seconds = 0.0
+        self._began: dict[int, float] = {}
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._places)
 
     @property
+    def process_seconds(self) -> float:
+        """The seconds for which processes have run so far, as a sum over all processes."""
+        now = time.monotonic()
+        return self._seconds + sum(now - began for began in self._began.values())
+
+    def add(self, block: str = "", *, number: int | None = None) -> Place:
+        """Add a place, with this number if it is free, else with the lowest number that is free."""
+        taken = {place.number for place in self._places}
+        if number is None or number in taken:
+            number = next(number for number in count() if number not in taken)
+        place = Place(number, block=block)
+        self._places.append(place)
+        self._places.sort(key=lambda place: place.number)
+        return place
+
+    def remove(self, place: Place) -> None:
+        """Remove a place whose process has ended, and that is not filled again."""
+        self._places.remove(place)
+        self._changed()
+
+    @property
     def saved(self) -> dict[int, SavedProcess]:
         """The processes that run now, by process id, for the next hub."""
         return {
-            place.pid: SavedProcess(place.started, place.uuid, place.number)
+            place.pid: SavedProcess(place.started, place.uuid, place.number, place.block)
             for place in self._places
             if place.pid is not None and place.started is not None
         }
@@ -160,8 +192,9 @@ class Places:
             if free:
                 place = free.pop(min(free))
             else:
-                place = Place(len(self._places), extra=True)
-                self._places.append(place)
+                block = processes[pid].block
+                place = self.add(block, number=processes[pid].number)
+                place.extra = not block
             found.append((place, pid))
         return found
 
@@ -191,11 +224,13 @@ class Places:
     def has_started(self, place: Place, pid: int) -> None:
         place.pid, place.started = pid, start_time(pid)
         self._by_pid[pid] = place
+        self._began[pid] = time.monotonic()
         self._changed()
 
     def has_ended(self, place: Place) -> None:
         if place.pid is not None:
             del self._by_pid[place.pid]
+            self._seconds += time.monotonic() - self._began.pop(place.pid)
         place.pid = place.started = place.uuid = None
         self._changed()
 

@@ -17,8 +17,8 @@ from ..config.connectionfiles import connection_paths, is_private, read_connecti
 from ..errors import ConfigError, ConnectionFileError
 from ..hub import Hub
 from ..logs import get_logger
-from .children import LocalEngines
 from .places import SavedProcess
+from .pooling.localgroup import LocalGroup
 from .processes import boot_id
 
 __all__ = ["EngineStateFile", "Known", "SavedEngines", "await_hearts", "engine_state_path", "take_up_connection_files"]
@@ -244,13 +244,17 @@ class EngineStateFile:
         hub: the hub.
         changed: returns the event that is set when an engine next comes or goes.
         local: the hub's local engines.
+        returning: whether engines of an earlier hub can work for this one.
     """
 
-    def __init__(self, path: Path, hub: Hub, changed: Callable[[], trio.Event], local: LocalEngines) -> None:
+    def __init__(
+        self, path: Path, hub: Hub, changed: Callable[[], trio.Event], local: LocalGroup, *, returning: bool
+    ) -> None:
         self.path = path
         self._hub = hub
         self._changed = changed
         self._local = local
+        self._returning = returning
         self._boot = boot_id()
         self._is_read = False
         self._left: SavedEngines | None = None
@@ -277,10 +281,10 @@ class EngineStateFile:
         )
 
     def adopt(self) -> None:
-        """Supervise the previous hub's local engines that still run."""
+        """Supervise the previous hub's local engines that still run. Those of pools are ended if they cannot return."""
         state = self._before()
         if state is not None and state.boot == self._boot:
-            self._local.adopt(state.local)
+            self._local.adopt(state.local, returning=self._returning)
 
     def _before(self) -> SavedEngines | None:
         """Return the state that the previous hub has left. The file is read once."""

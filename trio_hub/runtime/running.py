@@ -247,6 +247,42 @@ class RunningHub:
         except WireError as error:
             raise ConfigError(str(error)) from None
 
+    @property
+    def pools(self) -> list[dict[str, Any]]:
+        """What is told of each pool, as by ``trio-hub pools --json``. Times are seconds since 1970."""
+        return self._host.pools.steering.listed()
+
+    def scale(
+        self,
+        pool: str,
+        engines: int | None = None,
+        *,
+        min: int | None = None,
+        max: int | None = None,
+        by: str = "the embedder",
+    ) -> None:
+        """Change how many engines a pool has at least and at most. With ``reuse``, that holds for the next hub, too.
+
+        Args:
+            pool: The name of the pool.
+            engines: The number of engines at least and at most, rounded up to whole blocks.
+            min, max: Instead, the numbers of engines at least and at most; one that is None stays as it is. If
+                ``engines`` is None, too, the numbers of the settings hold again.
+            by: Who asks for it.
+
+        Raises:
+            PoolError: There is no such pool, or it cannot have so many engines.
+        """
+        self._host.pools.steering.scale(pool, engines, min=min, max=max, by=by)
+
+    def resume_pool(self, pool: str, *, by: str = "the embedder") -> None:
+        """Have a pool ask for blocks again that has paused or stopped, since blocks have failed.
+
+        Raises:
+            PoolError: There is no such pool.
+        """
+        self._host.pools.steering.resume(pool, by)
+
     def _engine(self, name: int | str) -> EngineConnector:
         """Return the engine with this id or uuid. Raises `EngineError`."""
         known = self.core.engines

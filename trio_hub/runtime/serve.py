@@ -23,22 +23,21 @@ from ..records import Store
 from ..services import Failures, going_on, keep_running
 from ..wire.messages import Session
 from .about import about_request
-from .children import LocalEngines
 from .connections import WATCHER, Connections
 from .curvekeys import keep_key, remove_key
 from .dask import DaskSupervisor
 from .database import open_database, open_sent_results
 from .descriptors import DescriptorGuard
-from .enginecommand import engine_command, warn_of_config_files
-from .enginelogs import engine_logs
 from .factory import HubFactory
 from .heartbeat import HEART_ANSWER, Heartbeat
 from .host import RuntimeHost, carry_out
+from .localmaking import local_engines
+from .pooling import HubPools
 from .profilelock import ProfileLock, lock_profile
 from .reach import warn_of_pools_out_of_reach
 from .restore import EngineStateFile, Known, await_hearts, engine_state_path, take_up_connection_files
 from .running import RunningHub
-from .security import Security, secure
+from .security import secure
 from .seen import SeenMessages, open_seen
 
 __all__ = ["RunningHub", "serve_hub"]
@@ -171,7 +170,16 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
                 host.connection_lost,
                 failures,
             )
-            host.local_engines = local = _local_engines(host, factory, security, config)
+            host.local_engines = local = local_engines(host, factory, security, config)
+            host.pools = HubPools(
+                config,
+                hub,
+                local,
+                engine_info=factory.engine_info,
+                failures=failures,
+                tell=host.tell,
+                changed=host.tell_change,
+            )
             if seen is not None:
                 seen.follow(hub.admission.freshness.latest)
             running = RunningHub(config, factory, host)
@@ -186,17 +194,21 @@ async def _serve_profile(config: HubConfig, lock: ProfileLock | None, task_statu
             _start_services(services, host, factory, config)
             async with trio.open_nursery() as users:
                 host.dask = DaskSupervisor(users, factory.bound_config, host.hurried, failures=failures)
-                services.start_soon(_hurry, host, local)  # a service, since it is needed while engines are stopped
+                services.start_soon(_hurry, host)  # a service, since it is needed while engines are stopped
                 users.start_soon(local.run, name="local engines")
+                users.start_soon(host.pools.run, name="pools")
                 log.info("hub is listening", address=factory.client_url("registration"))
                 task_status.started(running)
                 await host.stop_requested.wait()
                 log.info("hub stops", reason=host.stop_reason)
-                staying = len(hub.engines.alive) - local.registered
+                leaving = host.pools.leaving()
+                staying = len(hub.engines.alive) - local.registered - len(leaving)
                 _stop_serving(host, config)
                 users.cancel_scope.cancel()
             if config.reuse:
                 await _hear_last_words(host, staying)
+                for engine in leaving:
+                    hub.lose_engine(engine, "ended", "its block was cancelled, since the hub stops")
             services.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
@@ -217,10 +229,13 @@ async def _take_over(
     state_file = None
     if config.profile_dir is not None:
         path = engine_state_path(config.profile_dir, config.cluster_id)
-        state_file = EngineStateFile(path, hub, lambda: host.engines_changed, host.local_engines)
+        state_file = EngineStateFile(
+            path, hub, lambda: host.engines_changed, host.local_engines, returning=config.reuse
+        )
+        state_file.adopt()
         if config.reuse:
-            state_file.adopt()
             state_file.restore(expect=config.restore)
+    host.pools.restore()
     if hub.store.durable:
         if config.reuse:
             taken_over = await carry_out(hub.recovery.take_over())
@@ -241,28 +256,10 @@ async def _take_over(
     return state_file
 
 
-def _local_engines(host: RuntimeHost, factory: HubFactory, security: Security, config: HubConfig) -> LocalEngines:
-    """Return the supervisor of this hub's local engines."""
-    engines = LocalEngines(
-        config.engines,
-        factory.engine_info,
-        command=engine_command(config),
-        logs=engine_logs(config),
-        grace=config.stop_grace,
-        failures=host.failures,
-        ask_to_end=host.ask_engine_to_end,
-        lost=host.local_engine_ended,
-        changed=host.tell_change,
-        tags=config.engine_tags,
-    )
-    security.give_to_engines(engines.environment)
-    warn_of_config_files(config)
-    return engines
-
-
-async def _hurry(host: RuntimeHost, engines: LocalEngines) -> None:
+async def _hurry(host: RuntimeHost) -> None:
     await host.hurried.wait()
-    engines.hurry()
+    host.local_engines.hurry()
+    host.pools.hurry()
 
 
 async def _hear_last_words(host: RuntimeHost, left: int) -> None:

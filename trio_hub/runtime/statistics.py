@@ -9,7 +9,7 @@ from ..config import DatabaseURL
 from ..hub import Hub
 from ..services import Failures
 from ..transport.subscribers import Subscribers
-from .children import LocalEngines
+from .pooling.localgroup import LocalGroup
 
 __all__ = ["DatabaseStatistics", "Statistics", "statistics_of"]
 
@@ -130,7 +130,7 @@ def statistics_of(
     connections: str,
     published: Collection[Subscribers],
     failures: Failures,
-    local: LocalEngines,
+    local: LocalGroup,
 ) -> Statistics:
     """Return the hub's present numbers.
 

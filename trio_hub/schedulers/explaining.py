@@ -22,9 +22,9 @@ class Reason(NamedTuple):
 
     - ``engine``: the engine's identity; None if the reason is about the task itself;
     - ``word``: a stable word for programs. About a task: ``running``, ``paused``, ``aborted``, ``waiting``,
-      ``looked_up``, ``no_engine``, ``unmet_needs``, ``unmet_dependency``, ``queued``. About an engine: ``runs_it``,
-      ``not_a_target``, ``refused``, ``lacks``, ``too_short``, ``expected``, ``draining``, ``held``, ``full``,
-      ``in_use``, ``reserved``, ``busy``, ``may_run``;
+      ``looked_up``, ``no_engine``, ``pool``, ``unmet_needs``, ``unmet_dependency``, ``queued``. About an engine:
+      ``runs_it``, ``not_a_target``, ``refused``, ``lacks``, ``too_short``, ``expected``, ``draining``, ``held``,
+      ``full``, ``in_use``, ``reserved``, ``busy``, ``may_run``;
     - ``text``: a sentence for people without its subject, which is the task or the engine.
     """
 
@@ -38,7 +38,8 @@ def reasons(task: Task, placement: Placement, host: SchedulerHost) -> list[Reaso
 
     Of several reasons, the one is given that will last longest: a full engine that lacks a tag lacks the tag.
     """
-    return [_of_task(task, placement), *(_of_engine(task, one, placement, host) for one in placement.workers.values())]
+    engines = [_of_engine(task, worker, placement, host) for worker in placement.workers.values()]
+    return [_of_task(task, placement, host), *engines]
 
 
 def said(needs: Iterable[tuple[str, float | str]]) -> str:
@@ -57,7 +58,7 @@ def _number(value: float) -> str:
     return f"{value:g}"
 
 
-def _of_task(task: Task, placement: Placement) -> Reason:
+def _of_task(task: Task, placement: Placement, host: SchedulerHost) -> Reason:
     if task.state in (TaskState.RUNNING, TaskState.DONE):
         return Reason(None, task.state.value, f"is {task.state.value}")
     if task.aborted:
@@ -70,8 +71,12 @@ def _of_task(task: Task, placement: Placement) -> Reason:
         ids = sorted(task.depends_on)
         more = f" and {len(ids) - _MAX_NAMED} more" if len(ids) > _MAX_NAMED else ""
         return Reason(None, "waiting", f"depends on {', '.join(ids[:_MAX_NAMED])}{more}")
+    pools = host.pools_for(task) if not placement.workers or placement.nobody_meets(task) else ()
+    could = f"pool{'s' if len(pools) > 1 else ''} {' or '.join(pools)} could bring an engine for it" if pools else ""
     if not placement.workers:
-        return Reason(None, "no_engine", "is queued, and no engine is registered")
+        return Reason(None, "no_engine", f"is queued, and no engine is registered{'; ' if pools else ''}{could}")
+    if pools and task.demand is not None:
+        return Reason(None, "pool", f"needs {said(task.demand.needs)}, which no registered engine offers; {could}")
     unmet = placement.unmet(task)
     if unmet is not None:
         return Reason(None, f"unmet_{unmet}", _unmet(task))

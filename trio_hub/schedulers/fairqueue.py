@@ -90,6 +90,10 @@ class FairQueue:
         """Return the number of queued tasks of each priority that has any."""
         return {level: sum(turn.queued for turn in turns.sessions.values()) for level, turns in self._turns.items()}
 
+    def levels(self) -> list[Level]:
+        """Return the levels that have tasks, in no order."""
+        return [level for line in self.lines for level in line.levels.values() if level.pools]
+
     def push(self, task: Task) -> None:
         """Add a task behind the tasks of its session that have lower numbers, and before those with higher numbers."""
         if task.targets is None and not task.refused and task.demand is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..errors import HubError
@@ -43,3 +43,6 @@ class SchedulerHost(Protocol):
 
     def seconds_left(self, worker: Worker) -> float:
         """Return how long the engine will still be there, in seconds; infinity if unknown."""
+
+    def pools_for(self, task: Task) -> Sequence[str]:
+        """Return the names of the pools that could bring an engine that can run the task."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -19,6 +19,9 @@ from .matching import Demand
 from .task import Task, Worker
 
 __all__ = ["Level", "Line", "LineKey", "Turns"]
+
+GOLDEN = 0.6180339887498949
+"""The golden ratio less 1: the fractions of its multiples are spread evenly, and are in step with nothing."""
 
 LineKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes], Demand | None]
 """The targets (None for any engine), the engines that have refused, and the demand of the tasks of a line."""
@@ -82,6 +85,27 @@ class Level:
     def __iter__(self) -> Iterator[Task]:
         for pool in self.pools.values():
             yield from pool
+
+    @property
+    def queued(self) -> int:
+        """The number of tasks, counted in O(n) in the number of sessions."""
+        return sum(pool.queued for pool in self.pools.values())
+
+    def sample(self, parts: int) -> list[Task]:
+        """Return one task of each of so many equal parts of the queue, which has one session after the other.
+
+        If there are at most twice as many tasks as parts, return all tasks.
+        """
+        sample, before = [], 0
+        pools = iter(self.pools.values())
+        pool = next(pools, None)
+        for place in _places(self.queued, parts):
+            while pool is not None and place - before >= pool.queued:
+                before += pool.queued
+                pool = next(pools, None)
+            assert pool is not None
+            sample.append(pool.at(place - before))
+        return sample
 
     def push(self, task: Task) -> None:
         name = task.session
@@ -162,6 +186,16 @@ class Level:
             heapq.heapreplace(heap, (turn.pass_, turn.ticket, name))
 
 
+def _places(total: int, parts: int) -> Iterable[int]:
+    """Return one place of each of so many equal parts of the places below a total, in order; all if these are few.
+
+    The places are irregular within the parts, since clients may submit tasks of several kinds in turn.
+    """
+    if total <= 2 * parts:
+        return range(total)
+    return (int((part + part * GOLDEN % 1.0) * total / parts) for part in range(parts))
+
+
 class Line:
     """The queued tasks that may run on the same engines, in one level for each priority."""
 
@@ -217,6 +251,15 @@ class _Pool:
         if not self.late:
             return iter(self.in_order)
         return iter(sorted([*self.in_order, *(task for _, task in self.late)], key=attrgetter("number")))
+
+    @property
+    def queued(self) -> int:
+        return len(self.in_order) + len(self.late)
+
+    def at(self, place: int) -> Task:
+        """Return the task at a place; the tasks that did not come in their order are the last here."""
+        in_order = self.in_order
+        return in_order[place] if place < len(in_order) else self.late[place - len(in_order)][1]
 
     @property
     def first(self) -> Task:

@@ -148,6 +148,8 @@ class Matching:
         self._make_shelf = make_shelf
         self._seconds_left = seconds_left
         self._workers: dict[bytes, Worker] = {}
+        self.joins = 0
+        """The number of times that engines have come, or have changed what they offer."""
         self._shelved = 0
         """The number of engines on all shelves."""
         self._demands: dict[tuple[Needs, float], Demand] = {}
@@ -207,6 +209,7 @@ class Matching:
 
     def join(self, worker: Worker) -> None:
         """Give an engine its kind, and count the amounts that its running tasks use."""
+        self.joins += 1
         self._workers[worker.ident] = worker
         offers = tuple(offer for offer in worker.offers if offer[0] in self._asked) if worker.offers else ()
         kind = self._kinds.get(offers)

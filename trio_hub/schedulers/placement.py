@@ -56,7 +56,8 @@ class Placement:
         self.running = 0
         """The number of running tasks."""
         self.timers = Timers(host)
-        self._assignments = 0
+        self.assignments = 0
+        """The number of attempts at tasks that were sent to engines."""
 
     # Engines
 
@@ -213,9 +214,9 @@ class Placement:
                 self.matching.add(worker)
 
     def _assign(self, task: Task, worker: Worker) -> None:
-        self._assignments += 1
+        self.assignments += 1
         task.attempts += 1
-        worker.last_used = self._assignments
+        worker.last_used = self.assignments
         if task.timer is not None or task.patience is not None:
             self.timers.stop(task)
         self.put_on(task, worker)
@@ -247,32 +248,39 @@ class Placement:
 
     def forgive(self, task: Task) -> None:
         """Let a task run again where it has failed, if it has failed on all engines: any engine is better than none."""
-        if task.refused != task.unmet and not task.timeout and not self._somebody_accepts(task):
+        if task.refused != task.unmet and not task.timeout and not _somebody_accepts(task, self):
             task.refused = task.unmet
 
     def unmet(self, task: Task) -> str | None:
         """Return why no engine can run the task, even an idle one: ``needs`` or ``dependency``. None if an engine can.
 
-        ``needs``: no engine has what the task needs. ``dependency``: no engine meets its functional dependency.
+        ``needs``: no engine has what the task needs. ``dependency``: no engine meets its functional dependency. An
+        engine that a pool could bring counts as well.
         """
         if not self.workers:
             return None  # the next engine may be able to run it
-        if task.demand is not None and not self.matching.somebody_meets(task.demand, task.unmet, task.targets):
-            return "needs"
+        if self.nobody_meets(task):
+            return None if self._host.pools_for(task) else "needs"
         if task.unmet and all(ident in task.unmet for ident in self.workers):
             return "dependency"
         return None
+
+    def nobody_meets(self, task: Task) -> bool:
+        """Return whether no engine has what a task needs."""
+        return task.demand is not None and not self.matching.somebody_meets(task.demand, task.unmet, task.targets)
 
     def has_no_target(self, task: Task) -> bool:
         """Return whether a task has targets, and all of them are gone or have refused it."""
         return task.targets is not None and self.workers.keys().isdisjoint(task.targets - task.refused)
 
-    def _somebody_accepts(self, task: Task) -> bool:
-        if task.demand is not None:
-            return self.matching.somebody_meets(task.demand, task.refused, task.targets)
-        if task.targets is None:
-            return len(self.workers) > len(task.refused) or any(map(task.accepts, self.workers))
-        return any(task.accepts(ident) for ident in task.targets if ident in self.workers)
+
+def _somebody_accepts(task: Task, placement: Placement) -> bool:
+    workers = placement.workers
+    if task.demand is not None:
+        return placement.matching.somebody_meets(task.demand, task.refused, task.targets)
+    if task.targets is None:
+        return len(workers) > len(task.refused) or any(map(task.accepts, workers))
+    return any(task.accepts(ident) for ident in task.targets if ident in workers)
 
 
 def may_follow_another(task: Task) -> bool:

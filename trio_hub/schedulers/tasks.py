@@ -54,7 +54,7 @@ class TaskScheduler:
         self.hwm = placement.hwm
         self.dependents = self.dependencies.by_request
         """The tasks that depend on a request that has not ended, by the request's msg_id and then by their own."""
-        self._submissions = 0
+        self.submissions = 0
 
     def _fail(self, task: Task, error: HubError) -> None:
         self._endings.fail(task, None, error)
@@ -147,8 +147,8 @@ class TaskScheduler:
         return True
 
     def _begin(self, task: Task) -> None:
-        self._submissions += 1
-        task.number = self._submissions
+        self.submissions += 1
+        task.number = self.submissions
         self.tasks[task.msg_id] = task
         if task.rules is not NO_RULES:
             self.placement.matching.begin(task)

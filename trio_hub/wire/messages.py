@@ -272,6 +272,10 @@ class Session:
         """Decode the metadata of a task. Raises `WireError`."""
         return self._task_metadata(message.raw_metadata)
 
+    def task_label(self, frames: Frames) -> Any:
+        """Return the label in the metadata of a task, given its frames. Raises `WireError`."""
+        return self._task_metadata(to_bytes(frames[4])).label
+
     def broadcast_metadata(self, message: Message) -> BroadcastMetadata:
         """Decode the metadata of a broadcast. Raises `WireError`."""
         return self._broadcast_metadata(message.raw_metadata)

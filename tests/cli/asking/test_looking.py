@@ -70,6 +70,7 @@ async def test_engines(tmp_path: Path) -> None:
             "tasks": 0,
             "queue": 0,
             "completed": 1,
+            "block": None,
             "offers": {},
             "drain": None,
             "leaves": None,

@@ -29,6 +29,8 @@ COMMANDS = [
     ["explain", "a"],
     ["policy"],
     ["tag", "0", "gpu=1"],
+    ["pools"],
+    ["scale", "local", "4"],
     ["shutdown", "--hub", "--yes"],
     ["top", "--count", "1"],
 ]

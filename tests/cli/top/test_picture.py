@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trio_hub.cli.top.picture import SORTS, View, draw, engine_lines
-from trio_hub.cli.top.snapshot import EngineRow, Snapshot
+from trio_hub.cli.top.snapshot import EngineRow, PoolRow, Snapshot
 
 AT = datetime(2026, 5, 1, 12, 0, 30, tzinfo=UTC)
 UUID = "aabb0697-20a000d6438a61c77ecedc20"
@@ -87,6 +87,27 @@ def test_what_matters_is_there_at_80_columns() -> None:
     assert lines[11].endswith("tides  ValueError: no tide at …")
     assert lines[14].split()[-2:] == ["LAST", "FINISHED"]
     assert lines[15].split()[:5] == ["12:00:30", "ok", "3", "1.23s", "…b96f752_15145_0"]
+
+
+def a_pool(name: str = "slurm", **values: Any) -> PoolRow:
+    told = {"state": "steady", "min": 0, "max": 8, "wanted": 7, "asked": 4, "coming": 0, "there": 4, "idle": 1}
+    return PoolRow(**{"name": name, "why": "has a block in the queue\nof the batch system", **told, **values})
+
+
+def test_pools_have_lines_above_the_engines() -> None:
+    full = a_pool(
+        "local", min=4, max=4, state="growing", wanted=4, asked=0, coming=2, idle=0, why="has no queued tasks"
+    )
+    lines = lines_of(snapshot(1000, pools=(a_pool(), full)), 200, 24)
+    why = "has a block in the queue of the batch system"
+    assert lines[4] == f"pool slurm 0..8  steady  wanted 7  asked for 4  there 4  idle 1  {why}"
+    assert lines[5] == "pool local 4  growing  wanted 4  coming 2  there 4  has no queued tasks"
+    assert lines[6].split()[:2] == ["ID", "STATE"]
+    assert sum("12:00:30" in line or "12:00:29" in line for line in lines) > 2, "there is room for requests"
+    many = lines_of(snapshot(1000, pools=tuple(a_pool(f"pool{number}") for number in range(6))), 80, 24)
+    assert [line.split()[1] for line in many[4:8]] == ["pool0", "pool1", "pool2", "3"]
+    assert many[4].endswith("…")
+    assert many[7] == "and 3 more pools: see trio-hub pools"
 
 
 def test_nothing_is_cut_at_200_columns() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from trio_hub import Client, connect
 from trio_hub.cli.top import snapshot
-from trio_hub.cli.top.snapshot import Sampler
+from trio_hub.cli.top.snapshot import PoolRow, Sampler
 
+from ...dashboard.pools import fixed_pool, pool, pretend, stopped_pool
 from ..asking.support import world
 
 
@@ -72,6 +73,18 @@ async def test_a_hub_that_does_not_know_what_is_controlled(tmp_path: Path, monke
         for _ in range(2):
             found = await sampler.look()
             assert (found.unassigned, found.paused, found.priorities) == (0, None, {})
+
+
+async def test_pools_that_are_sized_by_demand(tmp_path: Path) -> None:
+    async with world(tmp_path) as it, connect(connection_file=it.file) as client:
+        sampler = Sampler(client)
+        assert (await sampler.look()).pools == ()
+        pretend(it.hub, fixed_pool(), stopped_pool(), pool())
+        (broken, slurm) = (await Sampler(client).look()).pools
+        why = "has 1 block in the queue of the batch system; at most 1 (backlog); has tasks that could use more engines"
+        assert slurm == PoolRow("slurm", "steady", 0, 8, 7, 4, 0, 4, 1, why)
+        assert (broken.name, broken.state) == ("broken", "stopped")
+        assert broken.why.endswith("then resume the pool")
 
 
 async def test_little_is_asked_of_a_busy_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

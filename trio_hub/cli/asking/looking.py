@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..encryption import in_words
-from .options import Where, asks_hub, example
+from .options import Where, asks_hub, date, example
 from .output import STATE_STYLES, clock, columns, console, count, one_line, print_json
 
 if TYPE_CHECKING:
@@ -140,18 +140,11 @@ def engine_rows(load: Load, uuids: dict[int, str], facts: dict[str, dict[str, An
         known = facts.get(str(id), {})
         drain = known.get("drain")
         row = {"id": id, "uuid": uuids.get(id), "state": "busy" if is_busy(engine) else "idle", **engine}
+        row["block"] = known.get("block") or None
         row["offers"] = known.get("offers", {})
-        row["drain"] = None if drain is None else drain | {"deadline": _date(drain["deadline"])}
-        rows.append(row | {"leaves": _date(known.get("leaves"))})
+        row["drain"] = None if drain is None else drain | {"deadline": date(drain["deadline"])}
+        rows.append(row | {"leaves": date(known.get("leaves"))})
     return rows
-
-
-def _date(seconds: float | None) -> datetime | None:
-    """Return a date, given in seconds since 1970; the year 9999 for any date after that."""
-    return None if seconds is None else datetime.fromtimestamp(min(seconds, _LAST), UTC)
-
-
-_LAST = datetime(9999, 1, 2, tzinfo=UTC).timestamp()
 
 
 def show_engines(rows: list[dict[str, Any]]) -> None:
@@ -163,6 +156,7 @@ def show_engines(rows: list[dict[str, Any]]) -> None:
     further = {
         "DRAINED": [_drained(row["drain"]) for row in rows],
         "LEAVES": [clock(row["leaves"]) for row in rows],
+        "BLOCK": [row["block"] or "-" for row in rows],
         "OFFERS": [said(sorted(row["offers"].items())) or "-" for row in rows],
     }
     further = {title: texts for title, texts in further.items() if set(texts) != {"-"}}

@@ -16,10 +16,22 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ...config import profile_directory
+from ...config import load_config, profile_directory
 from ...config.rules import check_duration
+from ...errors import ConfigError
 
-__all__ = ["Where", "asks_hub", "duration", "engine_name", "example", "moment", "query"]
+__all__ = [
+    "ListGroup",
+    "Where",
+    "asks_hub",
+    "date",
+    "duration",
+    "engine_name",
+    "example",
+    "moment",
+    "pool_names",
+    "query",
+]
 
 T = TypeVar("T")
 
@@ -31,6 +43,15 @@ ANSWER_WITHIN = 5.0
 def example(*lines: str) -> str:
     """Return the end of a help text, with examples of command lines."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+class ListGroup(click.Group):
+    """A group whose default command is ``list``, which then also has the options of ``list``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing and (not args or (args[0].startswith("-") and args[0] not in ("-h", "--help"))):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,14 @@ def engine_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def date(seconds: float | None) -> datetime | None:
+    """Return a date, given in seconds since 1970; the year 9999 for any date after that."""
+    return None if seconds is None else datetime.fromtimestamp(min(seconds, _LAST), UTC)
+
+
+_LAST = datetime(9999, 1, 2, tzinfo=UTC).timestamp()
+
+
 def moment(value: str) -> datetime:
     """Return the date of an ISO 8601 text or of a duration before now. Raises `click.BadParameter`.
 
@@ -96,6 +125,15 @@ def query(value: str) -> dict[str, Any]:
 def _profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     directories = profile_directory("", os.environ).parent.glob(f"profile_{escape(incomplete)}*")
     return [CompletionItem(path.name.removeprefix("profile_")) for path in sorted(directories) if path.is_dir()]
+
+
+def pool_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the pools of the settings here that begin with a text. The hub is not asked at every keystroke."""
+    try:
+        pools = load_config({}, os.environ, ctx.params.get("config")).all_pools
+    except (ConfigError, OSError):
+        return []
+    return [CompletionItem(pool.name) for pool in pools if pool.name.startswith(incomplete)]
 
 
 def _cluster_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -10,7 +10,7 @@ import click
 
 from ...schedulers.policy import CONDITIONS
 from . import options
-from .options import Where, asks_hub, example
+from .options import ListGroup, Where, asks_hub, example
 from .output import columns, console, one_line, print_json
 
 if TYPE_CHECKING:
@@ -19,18 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["pairs", "policy"]
 
 
-class PolicyGroup(click.Group):
-    """A group whose default command is ``list``, which then also has the options of ``list``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing and (not args or (args[0].startswith("-") and args[0] not in ("-h", "--help"))):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
 @click.group(
     "policy",
-    cls=PolicyGroup,
+    cls=ListGroup,
     epilog=example("trio-hub policy", "trio-hub policy add night --label 'night-*' --priority -5"),
 )
 def policy() -> None:

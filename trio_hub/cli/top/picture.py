@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from ..asking.output import STATE_STYLES, clock, count, duration, one_line
+from ..asking.pools import STYLES, in_range
 from ..asking.records import what
 from .snapshot import EngineRow, Snapshot
 
@@ -23,7 +24,9 @@ SORTS: dict[str, Callable[[EngineRow], Any]] = {
 """The orders of engines. The key ``s`` goes through them."""
 
 HEADER = 4
-"""The number of lines above the engines."""
+"""The number of lines above the engines, without those of pools."""
+MAX_POOLS = 4
+"""The maximum number of pools that have a line of their own."""
 AROUND = 4
 """The number of other lines: two lines of titles, an empty line, and the line of keys."""
 LEAST_BELOW = 5
@@ -91,13 +94,13 @@ REQUESTS = (
 
 def engine_lines(snapshot: Snapshot, height: int) -> int:
     """Return the number of engines that fit on a screen."""
-    room = height - HEADER - AROUND - LEAST_BELOW
+    room = height - HEADER - len(pool_lines(snapshot)) - AROUND - LEAST_BELOW
     return max(1, min(len(snapshot.engines), room))
 
 
 def draw(snapshot: Snapshot, view: View, width: int, height: int) -> list[Text]:
     """Return the lines of a picture for a screen of `width` columns and `height` lines."""
-    lines = header(snapshot, view)
+    lines = [*header(snapshot, view), *pool_lines(snapshot)]
     engines = sorted(snapshot.engines, key=SORTS[view.sort])
     shown = engine_lines(snapshot, height)
     first = min(view.first, max(0, len(engines) - shown))
@@ -171,6 +174,24 @@ def controlled(snapshot: Snapshot) -> list[tuple[str, str]]:
         more = f" … {levels[-1]}" if len(levels) > MAX_LEVELS else ""
         found.append(("queued by priority", ", ".join(levels[: MAX_LEVELS - bool(more)]) + more))
     return found
+
+
+def pool_lines(snapshot: Snapshot) -> list[Text]:
+    """Return a line for each pool that is sized by demand. The end of the line, which may be cut off, says why."""
+    pools = snapshot.pools[: MAX_POOLS - (len(snapshot.pools) > MAX_POOLS)]
+    lines = []
+    for pool in pools:
+        numbers = [("wanted", pool.wanted), ("asked for", pool.asked), ("coming", pool.coming)]
+        numbers += [("there", pool.there), ("idle", pool.idle)]
+        told = "  ".join(f"{name} {count(number)}" for name, number in numbers if number or name in ("wanted", "there"))
+        size = in_range(pool.min, pool.max)
+        state = Text(pool.state, STYLES[pool.state])
+        lines.append(
+            Text.assemble(("pool ", "dim"), (pool.name, "bold"), f" {size}  ", state, f"  {told}  {one_line(pool.why)}")
+        )
+    if more := len(snapshot.pools) - len(pools):
+        lines.append(Text(f"and {count(more)} more pools: see trio-hub pools", "dim"))
+    return lines
 
 
 def rest_of(columns: Sequence[Column], width: int) -> int:

@@ -1,8 +1,8 @@
 """The snapshots that `top` shows: the answers of a hub, and the rates computed from two consecutive answers.
 
-The queries cost a hub little, however busy it is and however large its database: two queries for counters, one for the
-requests at engines (only if they are few), and one for the requests finished in a period so short that a few hundred
-are expected.
+The queries cost a hub little, however busy it is and however large its database: three queries for counters, one for
+the requests at engines (only if they are few), and one for the requests finished in a period so short that a few
+hundred are expected.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteError
+from ..asking.pools import reasons, state_of
 from ..asking.records import ROW_KEYS, Load, find_latest, load_of, name_rows, row_of, window
 
 if TYPE_CHECKING:
     from ...client import Client
 
-__all__ = ["EngineRow", "Sampler", "Snapshot"]
+__all__ = ["EngineRow", "PoolRow", "Sampler", "Snapshot"]
 
 FEW = 500
 """The maximum number of requests that a query is expected to return."""
@@ -64,6 +65,22 @@ class EngineRow:
 
 
 @dataclass(frozen=True)
+class PoolRow:
+    """A pool in a snapshot: numbers of engines, what the pool does in a word, and why it does not grow or shrink."""
+
+    name: str
+    state: str
+    min: int
+    max: int
+    wanted: int
+    asked: int
+    coming: int
+    there: int
+    idle: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of a hub at one moment. None means unknown. Rates are per second.
 
@@ -71,6 +88,7 @@ class Snapshot:
     - ``queued``, ``waiting``, ``paused``: the unassigned tasks by state; None for an ipcontroller;
     - ``priorities``: the number of queued tasks by priority, the highest first;
     - ``cancelling``: the number of requests that are interrupted, and have not ended yet;
+    - ``pools``: the pools that are sized by demand;
     - ``latest``, ``failures``: finished requests as `row_of` returns them, the latest first;
     - ``sampled``: whether the hub was asked for only some of the finished requests, so that ``failed`` is an estimate;
     - ``trouble``: why there are no records.
@@ -86,6 +104,7 @@ class Snapshot:
     paused: int | None = None
     priorities: Mapping[int, int] = field(default_factory=dict)
     cancelling: int = 0
+    pools: tuple[PoolRow, ...] = ()
     finished: float | None = None
     submitted: float | None = None
     failed: float | None = None
@@ -121,6 +140,8 @@ class Sampler:
     """When the hub received the last result that it has reported, by its clock."""
     _knows_work: bool = True
     """Whether the hub has not refused the query for the numbers of controlled work."""
+    _knows_pools: bool = True
+    """Whether the hub has not refused the query for pools."""
     _latest: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     _failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
@@ -129,6 +150,7 @@ class Sampler:
         now = datetime.now(UTC)
         load = await load_of(self.client)
         work = await self._work()
+        pools = await self._pools()
         uuids = self.client.engines
         seconds = None if self.last is None else max(1e-3, (now - self.last.at).total_seconds())
         before = {} if self.last is None else {engine.uuid: engine for engine in self.last.engines}
@@ -163,6 +185,7 @@ class Sampler:
             paused=work.get("paused"),
             priorities={int(priority): number for priority, number in work.get("priorities", {}).items()},
             cancelling=work.get("cancelling", 0),
+            pools=pools,
             finished=finished,
             submitted=self._submitted(load, finished, seconds),
             failed=failed,
@@ -182,6 +205,22 @@ class Sampler:
         except RemoteError:  # a hub of an older version
             self._knows_work = False
             return {}
+
+    async def _pools(self) -> tuple[PoolRow, ...]:
+        """Return the pools that are sized by demand; an empty tuple if the hub does not know pools."""
+        if self.client.kind != "trio-hub" or not self._knows_pools:
+            return ()
+        try:
+            found = await self.client.pools()
+        except RemoteError:  # a hub of an older version
+            self._knows_pools = False
+            return ()
+        names = ("name", "min", "max", "wanted", "asked", "coming", "there", "idle")
+        return tuple(
+            PoolRow(**{name: pool[name] for name in names}, state=state_of(pool), why=reasons(pool))
+            for pool in found
+            if not pool["fixed"]
+        )
 
     def _submitted(self, load: Load, finished: float | None, seconds: float | None) -> float | None:
         """Return the rate of submitted requests: the finished ones plus the increase of the unfinished ones."""

@@ -28,7 +28,7 @@ function store() {
   }
 }
 
-const kind = ({ id }) => id.split(":")[0];
+const kind = ({ id }) => id.slice(0, id.lastIndexOf(":"));
 
 /** Return the alerts to be announced now, of which none has been announced. `now` is in ms. */
 export function unannounced(alerts, now) {

@@ -1,8 +1,8 @@
-// Actions on work that runs: cancel tasks, and drain engines. Each asks for confirmation, and then shows its outcome.
+// Actions on work that runs, engines and pools: cancel, drain, scale, resume. Each asks first, and then shows its outcome.
 
 import { confirmed, found, list } from "./actions.js";
 import { h } from "./dom.js";
-import { plural } from "./format.js";
+import { count, plural } from "./format.js";
 
 const UNITS = { "": 1, s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
 
@@ -98,3 +98,59 @@ export const undrain = (hub, engines) =>
 
 const uuids = (engines) => engines.map(({ uuid }) => uuid);
 const named = (engines) => (engines.length === 1 ? `engine ${engines[0].id}` : plural(engines.length, "engine"));
+
+/** Change how many engines a pool may have, given as a row of `api/pools`. */
+export function scalePool(hub, pool) {
+  const [leastField, least] = countField("pool-min", pool.fixed ? "Engines" : "At least", pool.min);
+  const [mostField, most] = countField("pool-max", "At most", pool.max);
+  mostField.hidden = pool.fixed;
+  const reset = h("input", { type: "checkbox", id: "pool-reset" });
+  reset.addEventListener("change", () => {
+    for (const field of [leastField, mostField]) field.querySelector("input").disabled = reset.checked;
+  });
+  const wanted = () =>
+    reset.checked ? { reset: true } : pool.fixed ? { engines: least() } : { min: least(), max: most() };
+  const configured = range(pool.configured_min, pool.configured_max);
+  return confirmed({
+    title: `Scale pool ${pool.name}?`,
+    text: [
+      pool.fixed
+        ? "The hub starts engines, or ends some, until there are so many."
+        : "Between these numbers, the pool has as many engines as the tasks need. It asks for whole blocks of " +
+          `${plural(pool.engines_per_block, "engine")}, and gives engines back only when they are idle.`,
+      leastField,
+      mostField,
+      h("p", {}, reset, " ", h("label", { for: "pool-reset" }, `As configured: ${configured}`)),
+    ],
+    verb: `Scale pool ${pool.name}`,
+    act: async () => hub.act("scale_pool", { pool: pool.name, ...wanted() }),
+    outcome: ({ min, max }) => `The pool has ${range(min, max)} from now on.`,
+  });
+}
+
+/** Have a pool ask for blocks again although some have failed. */
+export const resumePool = (hub, pool) =>
+  confirmed({
+    title: `Resume pool ${pool.name}?`,
+    text: [
+      `${plural(pool.failures, "block")} in a row failed${pool.failed_words ? `: ${pool.failed_words}` : ""}. The pool ` +
+        "asks for blocks again, at once if tasks need engines.",
+    ],
+    verb: `Resume pool ${pool.name}`,
+    act: () => hub.act("resume_pool", { pool: pool.name }),
+    outcome: () => "The pool asks for blocks again.",
+  });
+
+/** Return a field for a number of engines, and a function that returns the number. */
+function countField(id, title, value) {
+  const input = h("input", { id, autocomplete: "off", inputmode: "numeric", value: String(value), size: 8 });
+  const read = () => {
+    const text = input.value.trim();
+    if (!/^\d{1,7}$/.test(text)) throw new Error(`“${text}” is not a number of engines: write it as 8.`);
+    return Number(text);
+  };
+  return [h("div", { class: "field" }, h("label", { for: id }, title), input), read];
+}
+
+const range = (least, most) =>
+  least === most ? plural(most, "engine") : `${count(least)} to ${plural(most, "engine")}`;

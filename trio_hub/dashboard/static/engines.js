@@ -12,12 +12,13 @@ import {
   labelLine,
   machine,
   offered,
+  poolOf,
   share,
   short,
   shortTask,
 } from "./format.js";
 import { poll } from "./hub.js";
-import { startEngines } from "./nextsteps.js";
+import { poolsBring, startEngines } from "./nextsteps.js";
 import { Table, fillCut, fillLink, fillState } from "./table.js";
 
 const PERIOD = 2; // seconds
@@ -42,6 +43,7 @@ export function engines({ hub, parameters, signal }) {
       "div",
       {},
       h("p", {}, "No engine matches, or none is registered."),
+      poolsBring(hub),
       startEngines(hub),
       h("p", {}, "The hub starts engines itself with trio-hub serve --engines N."),
     ),
@@ -124,6 +126,14 @@ export function engines({ hub, parameters, signal }) {
       { id: "done", title: "Done", number: true, sort: (row) => row.done, text: (row) => count(row.done) },
       { id: "failed", title: "Failed", number: true, sort: (row) => row.failed, text: (row) => count(row.failed) },
       {
+        id: "block",
+        title: "Block",
+        narrow: false,
+        optional: true,
+        sort: (row) => row.block,
+        fill: (cell, row) => fillLink(cell, poolOf(row.block), row.block ?? NOTHING),
+      },
+      {
         id: "offers",
         title: "Offers",
         narrow: false,
@@ -138,7 +148,7 @@ export function engines({ hub, parameters, signal }) {
   const filter = h("input", {
     type: "search",
     id: "engine-filter",
-    placeholder: "id, uuid, host, state, offer, error",
+    placeholder: "id, uuid, host, state, block, offer, error",
     value: parameters.get("text") ?? "",
     oninput: () => show(),
   });
@@ -242,6 +252,7 @@ function words(row) {
     row.state,
     row.drain && `drained ${drainLine(row.drain)}`,
     offered(row.offers),
+    row.block,
     label(row.running?.label),
     row.last_error?.ename,
     row.last_error?.evalue,

@@ -123,6 +123,12 @@ export const offered = (offers) =>
     .map(([name, value]) => `${name}=${typeof value === "number" ? amount(value) : value}`)
     .join(", ");
 
+/** Return the fragment of the page of a block's pool; null if the name is not one of a block of ours. */
+export const poolOf = (block) => {
+  const name = /^(.+)-[0-9a-f]{8}$/.exec(block ?? "")?.[1];
+  return name ? `#/pools/${encodeURIComponent(name)}` : null;
+};
+
 function amount(n) {
   for (const [unit, size] of Object.entries({ T: 2 ** 40, G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 }))
     if (n >= size && n % size === 0) return `${n / size}${unit}`;

@@ -14,15 +14,14 @@ const create = () =>
     h("span", {}, h("span", { class: "hidden-visually" }), h("span"), " ", h("span", { class: "muted" })),
   );
 
-// The sentences of these kinds, and of the kinds that are about engines, have the number of events already.
-const COUNTED = new Set(["aborted", "resubmitted"]);
+// The sentences of these kinds have the number of events already.
+const COUNTED = /^(engine_|blocks_|aborted$|resubmitted$)/;
 
 /** Return how often an event has happened, and since when, unless the sentence says it. */
 function repeated({ count: times, kind, t, last }) {
   if (times < 2) return "";
   const since = clock(t) === clock(last) ? "" : ` since ${clock(t)}`;
-  const counted = kind.startsWith("engine_") || COUNTED.has(kind);
-  return counted ? since && `(${since.trim()})` : `(${count(times)} times${since})`;
+  return COUNTED.test(kind) ? since && `(${since.trim()})` : `(${count(times)} times${since})`;
 }
 
 /** Return a section that is updated until the signal aborts. */

@@ -9,6 +9,7 @@ import { engine } from "./engine.js";
 import { engines } from "./engines.js";
 import { failures } from "./failures.js";
 import { overview } from "./overview.js";
+import { pool } from "./pools.js";
 import { stream } from "./stream.js";
 import { task } from "./task.js";
 import { tasks } from "./tasks.js";
@@ -20,6 +21,7 @@ const VIEWS = {
   tasks: [tasks, task],
   failures: [failures],
   clients: [clients],
+  pools: [overview, pool],
 };
 
 const hub = new Hub();

@@ -6,6 +6,26 @@ import { h } from "./dom.js";
 export const startEngines = (hub) =>
   step(hub, "engine", "Start an engine, on this machine or on another one that has the file:");
 
+/** Return a sentence about the pools that bring engines. It is hidden if there are none. */
+export function poolsBring(hub) {
+  const element = h("p", { hidden: true });
+  const fill = () => {
+    const names = (hub.overview?.pools ?? []).filter(({ fixed, max }) => !fixed && max > 0).map(({ name }) => name);
+    element.hidden = !names.length;
+    element.replaceChildren(
+      names.length === 1 ? "This pool brings engines when tasks need them: " : "These pools bring engines when tasks need them: ",
+      ...names.flatMap((name, index) => [
+        index ? ", " : "",
+        h("a", { href: `#/pools/${encodeURIComponent(name)}` }, name),
+      ]),
+      ".",
+    );
+  };
+  fill();
+  if (!hub.overview) hub.addEventListener("overview", fill, { once: true });
+  return element;
+}
+
 /** Return how a client of this hub submits a task. */
 export const submitTasks = (hub) =>
   step(hub, "client", "Connect a client, and submit a task:", (code) =>

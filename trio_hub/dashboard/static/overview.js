@@ -7,6 +7,7 @@ import { button, facts, h, setAttribute, setText } from "./dom.js";
 import { NOTHING, about, bytes, count, number, percent, plural, rate, seconds } from "./format.js";
 import { poll } from "./hub.js";
 import { journal } from "./journal.js";
+import { pools } from "./pools.js";
 
 const LATENCIES = [
   ["wait", "Until sent"],
@@ -157,6 +158,7 @@ export function overview({ hub, parameters, signal }) {
       tile("engines", "Engines", "#/engines"),
       tile("clients", "Clients", "#/clients"),
     ),
+    pools(hub, signal),
     h("div", { class: "ranges controls", role: "group", "aria-label": "Time shown in the charts" }, choices),
     trouble,
     charted,

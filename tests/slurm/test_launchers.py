@@ -1,0 +1,95 @@
+"""``ipcluster`` and ``ipp.Cluster`` with Slurm: our hub as a job, with stock engines and with ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ipyparallel as ipp
+import pytest
+
+from ..cli.process import processes_with
+from .support import LIMIT, Slurm, wait_until
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def directory(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the directory of all IPython files, and check afterwards that no process uses it."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    wait_until(lambda: not processes_with(str(tmp_path)), "the end of all processes")
+
+
+def names(slurm: Slurm) -> list[str]:
+    return [job.name for job in slurm.jobs()]
+
+
+@pytest.mark.parametrize(
+    ("engines", "module"), [("slurm", "ipyparallel/engine"), ("trio-hub-slurm", "trio_hub/__main__.py")]
+)
+def test_a_cluster_is_two_jobs(slurm: Slurm, directory: Path, engines: str, module: str) -> None:
+    cluster = ipp.Cluster(
+        controller="trio-hub-slurm",
+        engines=engines,
+        n=2,
+        profile_dir=str(directory / "profile"),
+        cluster_id="c",
+        controller_ip="*",  # as the page says
+        engine_timeout=LIMIT,
+    )
+    with cluster as client:
+        assert names(slurm) == ["ipcontroller-c", "ipengine-c"]
+        assert [job.cpus for job in slurm.jobs()] == [1, 2]
+        assert all(module in program for program in client[:].apply_sync(lambda: __import__("sys").argv[0]))
+        assert client.load_balanced_view().map_sync(lambda x: x * x, range(20)) == [x * x for x in range(20)]
+    slurm.wait_until_empty()
+    assert list((directory / "profile" / "security").iterdir()) == []
+
+
+def ipcluster(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "ipyparallel.cluster", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=2 * LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_ipcluster_starts_and_stops_two_jobs(slurm: Slurm, directory: Path) -> None:
+    profile = f"--profile-dir={directory / 'profile'}"
+    launchers = ("--controller=trio-hub-slurm", "--engines=slurm")
+    ipcluster("start", *launchers, "--ip=*", "-n", "4", "--daemonize", profile)
+    try:
+        with ipp.Client(profile_dir=str(directory / "profile"), timeout=LIMIT) as client:
+            client.wait_for_engines(4, timeout=LIMIT)
+            assert sorted(client[:].apply_sync(lambda: __import__("os").environ["SLURM_PROCID"])) == list("0123")
+        assert [job.cpus for job in slurm.jobs()] == [1, 4]
+    finally:
+        said = ipcluster("stop", profile)
+    assert "Traceback" not in said
+    slurm.wait_until_empty()
+
+
+def test_a_hub_on_this_machine_has_engines_in_a_job(slurm: Slurm, directory: Path) -> None:
+    cluster = ipp.Cluster(
+        controller="trio-hub",
+        engines="slurm",
+        n=2,
+        profile_dir=str(directory / "profile"),
+        cluster_id="c",
+        engine_timeout=LIMIT,
+    )
+    with cluster as client:
+        assert names(slurm) == ["ipengine-c"]
+        assert client[:].apply_sync(lambda: 7) == [7, 7]
+    slurm.wait_until_empty()

@@ -1,0 +1,409 @@
+"""The state of one pool whose size follows the demand: its blocks, what has become of them, and what it has cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...config.pools import Pool
+from ...hub.events import BlockEnded, BlockStarted, BlockSubmitted, Event
+from ...launching.launcher import Job, JobReport, JobState
+from ...logs import get_logger
+from ...pools import dividing
+from ...pools.memory import PoolMemory
+from ...pools.settings import PoolSettings
+from ...pools.sizing import Cancellation, Decision
+from ...pools.supply import BlockState, Engine, Supply
+from .blocks import PooledBlock, new_name
+
+__all__ = ["COUNTS", "ElasticPool"]
+
+log = get_logger("trio_hub.runtime")
+
+COUNTS = ("submitted", "refused", "failed", "ended", "cancelled")
+"""What is counted of blocks. Each block that was submitted ends as one of the others."""
+UNCONFIRMED = 3.0
+"""Seconds. A batch system may not list a job yet that it has accepted such a short time ago."""
+FULL_TERM = 0.9
+"""The part of its time limit after which a block that ends has presumably ended because of the limit."""
+PRESUMED_GONE = 30.0
+"""Seconds. A cancelled block whose engines are gone is presumed to have ended if the batch system does not say."""
+PATIENCE = 15.0
+"""Seconds. A block that has lost its engines is cancelled if the batch system has not said by then what it is doing."""
+
+
+class ElasticPool:
+    """A pool whose size follows the demand.
+
+    Args:
+        pool: its settings.
+        tell: is called with each event.
+        save: is called with the name of each block whose record has changed or is to be removed.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        tell: Callable[[Event], None] = lambda event: None,
+        save: Callable[[str], None] = lambda block: None,
+    ) -> None:
+        self.pool = pool
+        self.settings: PoolSettings = pool.settings
+        self.blocks: dict[str, PooledBlock] = {}
+        self.memory = PoolMemory()
+        self.decision: Decision | None = None
+        self.counts = Counter(dict.fromkeys(COUNTS, 0))
+        self.spent = 0.0
+        """Engines times seconds of the blocks that have ended."""
+        self.steady_since = 0.0
+        """Since when no block has come, gone, or changed its state."""
+        self.engines: tuple[Engine, ...] = ()
+        self.unanswered = ""
+        """Why the batch system does not answer; empty if it does."""
+        self._tell = tell
+        self._save = save
+
+    @property
+    def name(self) -> str:
+        return self.pool.name
+
+    @property
+    def is_asked_in_vain(self) -> bool:
+        """Whether nobody says what has become of a block: there is no command that asks for it."""
+        return self.pool.launcher == "command" and not self.pool.status_command
+
+    def as_input(self, now: float) -> dividing.Pool:
+        """Return the pool as the rules of sizing see it."""
+        blocks = tuple(block.as_supply(now) for block in self.blocks.values())
+        return dividing.Pool(self.settings, Supply(self.engines, blocks), self.memory)
+
+    def record(self, block: PooledBlock, now: float) -> dict[str, Any]:
+        """Return the record of a block, with the settings of the pool, for the next hub."""
+        return block.as_record(now) | {"pool": self.pool.as_dict()}
+
+    def engine_seconds(self, now: float) -> float:
+        """Return what the pool has cost so far, in engines times seconds."""
+        return self.spent + sum(block.engine_seconds(now) for block in self.blocks.values())
+
+    def is_settled(self, now: float) -> bool:
+        """Return whether nothing is expected of the batch system soon."""
+        return all(block.state is BlockState.RUNNING and block.present for block in self.blocks.values())
+
+    # Engines
+
+    def meet(self, engines: Mapping[str, Sequence[Engine]], now: float) -> bool:
+        """Note which engines of the pool are registered now, by block. Return whether a block has lost its last one.
+
+        A block of which an engine has registered runs, whatever the batch system says. A block that is not known is
+        one of an earlier hub whose record is lost, and belongs to the pool all the same.
+        """
+        for name in engines.keys() - self.blocks.keys():
+            self._adopt(name, len(engines[name]), now)
+        self.engines = tuple(engine for group in engines.values() for engine in group)
+        has_lost = False
+        for block in list(self.blocks.values()):
+            group = engines.get(block.name, ())
+            block.present = len(group)
+            if group:
+                block.left = None
+                uuids = {engine.ident.decode("utf-8", "replace") for engine in group}
+                if not uuids <= block.uuids:
+                    block.uuids |= uuids
+                    self._changed(block, now)
+                if block.state.is_queued:
+                    self._started(block, now)
+            elif block.uuids and block.left is None and now >= block.awaited:
+                block.left, has_lost = now, True
+            self._look_at(block, now)
+        return has_lost
+
+    def _adopt(self, name: str, engines: int, now: float) -> None:
+        size = max(engines, self.settings.engines_per_block)
+        block = PooledBlock(name, size, BlockState.RUNNING, asked=now, started=now)
+        self.blocks[name] = block
+        log.warning(
+            "engines have come of a block that this hub does not know: it is taken up", pool=self.name, block=name
+        )
+        self._changed(block, now)
+
+    def _look_at(self, block: PooledBlock, now: float) -> None:
+        """Note what has become of a block as far as its engines, or their absence, say."""
+        if block.state is BlockState.CANCELLED:
+            if not block.present and self._is_presumed_gone(block, now):
+                self.ended(block, now)
+            return
+        if block.is_known_by_its_engines_only and block.left is not None:
+            self.ended(block, now)
+        elif block.is_unresolved and block.unanswered is not None and now >= block.awaited:
+            self._give_up_unresolved(block, now)
+        elif block.started is not None and now - block.started >= self.settings.startup_timeout:
+            missing = block.engines - len(block.uuids)
+            if block.present and missing > 0 and block.begin_once("fewer engines"):
+                block.words = block.words or f"has brought {len(block.uuids)} of {block.engines} engines"
+                log.warning(
+                    "a block has brought fewer engines than were asked for",
+                    pool=self.name,
+                    block=block.name,
+                    engines=len(block.uuids),
+                    wanted=block.engines,
+                    seconds=self.settings.startup_timeout,
+                )
+
+    def _give_up_unresolved(self, block: PooledBlock, now: float) -> None:
+        log.warning(
+            "a block is given up that an earlier hub has begun to submit: neither a job nor an engine of it was found",
+            pool=self.name,
+            block=block.name,
+        )
+        self.ended(block, now)
+
+    def _is_presumed_gone(self, block: PooledBlock, now: float) -> bool:
+        """Return whether a cancelled block without engines has ended, although no batch system says so."""
+        if block.is_known_by_its_engines_only or block.is_over:
+            return True
+        if block.released is None:
+            return False
+        return self.is_asked_in_vain or (block.unanswered is not None and now - block.unanswered >= PRESUMED_GONE)
+
+    # Decisions
+
+    def decided(self, decision: Decision) -> None:
+        """Note a decision. Failures of blocks are noted when the decision is carried out."""
+        before = self.memory
+        self.decision = decision
+        self.memory = decision.memory
+        if any(cancellation.failed for cancellation in decision.cancel):
+            self.memory = replace(
+                self.memory,
+                failures=before.failures,
+                failed=before.failed,
+                words=before.words,
+                paused_until=before.paused_until,
+            )
+
+    def begin(self, now: float) -> PooledBlock:
+        """Return a new block, which is to be submitted."""
+        block = PooledBlock(new_name(self.name), self.settings.engines_per_block, BlockState.ASKED, now)
+        block.is_submitting = True
+        self.blocks[block.name] = block
+        self.counts["submitted"] += 1
+        self.steady_since = now
+        return block
+
+    def submitted(self, block: PooledBlock, job: Job, now: float) -> None:
+        """Note that the batch system has accepted a block."""
+        block.job, block.is_submitting = job, False
+        log.info("a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=block.job_text)
+        self._announce(block)
+        if self.is_asked_in_vain and block.state is BlockState.ASKED:  # else nobody would ever say that it runs
+            self._started(block, now)
+        self._changed(block, now)
+
+    def found(self, block: PooledBlock, job: Job, now: float) -> None:
+        """Note the job of a block whose submission an earlier hub has begun."""
+        block.job = job
+        self._changed(block, now)
+
+    def _announce(self, block: PooledBlock) -> None:
+        """Tell that a block was accepted. Its engines may come before the answer of the batch system does."""
+        if block.begin_once("submitted"):
+            self._tell(BlockSubmitted(self.name, block.name, block.engines))
+
+    def refused(self, block: PooledBlock, words: str, now: float) -> None:
+        """Note that a block was refused."""
+        block.is_submitting = False
+        self._fail(block, words, now)
+        self._remove(block, "refused", now)
+        log.error(
+            "a block was refused",
+            pool=self.name,
+            block=block.name,
+            words=words,
+            failures=self.memory.failures,
+            seconds=self._pause(now),
+        )
+        self._tell(BlockEnded(self.name, block.name, failed=True, words=words))
+
+    def cancel(self, cancellation: Cancellation, now: float) -> PooledBlock | None:
+        """Note that a block is to be cancelled, and return it. Return None if that has to wait, or is so already.
+
+        A block that has lost its engines is looked at first: the batch system presumably has words for what happened.
+        """
+        block = self.blocks.get(cancellation.block)
+        if block is None or block.state is BlockState.CANCELLED:
+            return None
+        if cancellation.word == "no_engines" and not (block.uuids and self._is_looked_at(block, now)):
+            return None
+        block.state = BlockState.CANCELLED
+        block.words = cancellation.text
+        if cancellation.failed:
+            self._fail(block, cancellation.text, now)
+            log.error(
+                "a block has failed, and is cancelled",
+                pool=self.name,
+                block=block.name,
+                words=cancellation.text,
+                failures=self.memory.failures,
+                seconds=self._pause(now),
+            )
+        else:
+            log.info("a block is cancelled", pool=self.name, block=block.name, words=cancellation.text)
+        self._changed(block, now)
+        return block
+
+    def _is_looked_at(self, block: PooledBlock, now: float) -> bool:
+        """Return whether a block was looked at since its engines have left, and was still there."""
+        if block.is_known_by_its_engines_only or self.is_asked_in_vain:
+            return True
+        if block.left is None:
+            return False
+        return (block.seen is not None and block.seen > block.left) or now - block.left > PATIENCE
+
+    def give_up(self, block: PooledBlock, why: str, now: float) -> None:
+        """Note that a block is to be cancelled for another reason than a decision."""
+        if block.state is not BlockState.CANCELLED:
+            block.state, block.words = BlockState.CANCELLED, why
+            self._changed(block, now)
+
+    # Reports of the batch system
+
+    def reported(self, name: str, report: JobReport, began: float, now: float) -> None:
+        """Note what the batch system says of a block.
+
+        Args:
+            name: the block.
+            report: the report.
+            began: when the question was asked.
+            now: the time.
+        """
+        block = self.blocks.get(name)
+        if block is None or block.is_submitting:
+            return
+        if report.state is JobState.UNKNOWN:
+            block.unanswered = now if block.unanswered is None else block.unanswered
+            return
+        block.unanswered = None
+        if report.state is JobState.ENDED:
+            self._report_end(block, report, now)
+            return
+        if report.state is JobState.ENDING:
+            return
+        block.seen = began
+        if block.state is BlockState.CANCELLED:
+            return
+        if report.state is JobState.WAITING:
+            self._report_waiting(block, report, now)
+        elif block.state.is_queued:
+            block.words = report.words
+            self._started(block, now)
+
+    def _report_waiting(self, block: PooledBlock, report: JobReport, now: float) -> None:
+        block.is_unresolved = False
+        if block.state is BlockState.RUNNING:
+            if block.present:
+                return  # its engines know better
+            self.spent += block.engine_seconds(now)
+            block.started, block.uuids, block.left = None, set(), None
+            log.warning(
+                "a block waits in the queue of the batch system again", pool=self.name, block=block.name,
+                words=report.words,
+            )  # fmt: skip
+        if block.state is not BlockState.WAITING or block.words != report.words:
+            block.state, block.words = BlockState.WAITING, report.words
+            self._changed(block, now)
+        if block.begin_once(f"waits: {report.words}"):
+            log.info(
+                "a block waits in the queue of the batch system",
+                pool=self.name,
+                block=block.name,
+                words=report.words or None,
+            )
+
+    def _report_end(self, block: PooledBlock, report: JobReport, now: float) -> None:
+        if block.present:  # its engines are still there, or it is about to be noticed that they are gone
+            block.is_over = True
+            return
+        if block.state is BlockState.CANCELLED:
+            self.ended(block, now)
+            return
+        if block.is_unresolved:
+            if now >= block.awaited:
+                self._give_up_unresolved(block, now)
+            return
+        has_words = bool(report.words) or report.failed is not None
+        if block.state is BlockState.ASKED and not has_words and now - block.asked < UNCONFIRMED:
+            return
+        failed = self._has_failed(block, report, now)
+        words = report.words or ("has ended" if block.uuids else "has ended before an engine has come")
+        if failed:
+            self._fail(block, words, now)
+        self.ended(block, now, words=words)
+
+    def _has_failed(self, block: PooledBlock, report: JobReport, now: float) -> bool:
+        """Return whether the end of a block that nobody here has cancelled is a failure."""
+        if not block.uuids:
+            return True
+        age = 0.0 if block.started is None else now - block.started
+        limit = self.settings.time_limit
+        if limit is not None and age >= FULL_TERM * limit:
+            return False
+        return bool(report.failed)
+
+    def answers(self, words: str) -> None:
+        """Note whether the batch system answers: ``words`` says why it does not; empty if it does."""
+        if words and not self.unanswered:
+            log.warning("the batch system of a pool does not answer", pool=self.name, words=words)
+        elif self.unanswered and not words:
+            log.info("the batch system of a pool answers again", pool=self.name)
+        self.unanswered = words
+
+    # States
+
+    def _started(self, block: PooledBlock, now: float) -> None:
+        block.state, block.started, block.is_unresolved = BlockState.RUNNING, now, False
+        if block.is_submitting:
+            self._announce(block)
+        log.info("a block runs", pool=self.name, block=block.name, seconds=round(now - block.asked, 1))
+        self._tell(BlockStarted(self.name, block.name))
+        self._changed(block, now)
+
+    def ended(self, block: PooledBlock, now: float, *, words: str = "") -> None:
+        """Note that a block has ended. If it was not cancelled, and has not failed, it has ended by itself."""
+        words = words or block.words
+        how = "failed" if block.is_failed else "cancelled" if block.state is BlockState.CANCELLED else "ended"
+        self._remove(block, how, now)
+        if how == "failed" and block.state is not BlockState.CANCELLED:
+            log.error(
+                "a block has failed",
+                pool=self.name,
+                block=block.name,
+                words=words or None,
+                engines=len(block.uuids),
+                failures=self.memory.failures,
+                seconds=self._pause(now),
+            )
+        else:
+            log.info("a block has ended", pool=self.name, block=block.name, words=words or None)
+        self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))
+
+    def _fail(self, block: PooledBlock, words: str, now: float) -> None:
+        block.is_failed = True
+        self.memory = self.memory.after_failure(self.settings, now, words, block.asked)
+
+    def _pause(self, now: float) -> float:
+        """Return the seconds until the next block may be asked for."""
+        return round(max(self.memory.paused_until - now, 0.0), 1)
+
+    def _remove(self, block: PooledBlock, how: str, now: float) -> None:
+        self.spent += block.engine_seconds(now)
+        self.counts[how] += 1
+        del self.blocks[block.name]
+        self.steady_since = now
+        self._save(block.name)
+
+    def _changed(self, block: PooledBlock, now: float) -> None:
+        self.steady_since = now
+        self._save(block.name)

@@ -179,9 +179,9 @@ status_command = "kill -0 $TRIO_HUB_JOB && echo running || echo ended"
     with hub(profile_dir, "--config", str(settings)), client(profile_dir) as rc:
         view = rc.load_balanced_view()
         assert view.apply_sync(int) == 0
-        wait_until(lambda: len(rc.ids) == 2, "both engines")
-        told = pool_of(rc, "cloud")
-        assert (told["there"], told["blocks"][0]["arrived"], told["blocks"][0]["state"]) == (2, 2, "running")
-        assert all(pid.isdigit() for pid in told["blocks"][0]["job"].split())
+        wait_until(lambda: pool_of(rc, "cloud")["there"] == 2, "both engines")
+        (block,) = pool_of(rc, "cloud")["blocks"]
+        assert (block["arrived"], block["engines"], block["state"]) == (2, 2, "running")
+        assert all(pid.isdigit() for pid in block["job"].split())
     wait_until(lambda: not processes_with(str(profile_dir)), "no engine")
     assert not list((profile_dir / "pools" / "default").glob("cloud-*"))

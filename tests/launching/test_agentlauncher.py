@@ -37,7 +37,9 @@ def a_launcher(
     )
 
 
-async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm) -> None:
+async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1000")  # of a job in which the hub runs
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
     pool = {"traits": {"queue": "short"}, "settings": {"time_limit": 5400, "tags": {"gpu": 1, "kind": "big one"}}}
     with trio.fail_after(LIMIT):
         async with a_launcher(tmp_path, **pool) as launcher:  # type: ignore[arg-type]
@@ -45,6 +47,7 @@ async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm) -> None:
             assert launcher.agent_pid is None
             job = await launcher.submit("p-1", 4)
             assert job["job"] == "4711"
+            assert job["log"] == f"{tmp_path}/profile/log/p-1.log"
             assert launcher.known() == ["p-1"]
             script = slurm.read("4711.script")
             for line in (
@@ -56,7 +59,10 @@ async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm) -> None:
                 assert f"#SBATCH {line}\n" in script
             options = f"--block=p-1 --tag=gpu=1 '--tag=kind=big one' --profile-dir={tmp_path}/profile --cluster-id=c"
             assert f"-m trio_hub engine {options}\n" in script
-            assert f"IPP_PROFILE_DIR={tmp_path}/profile\n" in slurm.read("4711.env")
+            environment = slurm.read("4711.env")
+            assert f"IPP_PROFILE_DIR={tmp_path}/profile\n" in environment
+            assert "SLURM_CONF=" in environment
+            assert "SLURM_MEM_PER_CPU" not in environment
             # the name is in the command, so it counts more than the one in the script, and jobs of tasks do not get it
             assert slurm.calls("sbatch") == [f"sbatch --job-name=trio-hub-p-1 {tmp_path}/pools/p-1/slurm_engine.sbatch"]
 
@@ -153,43 +159,24 @@ async def test_an_agent_that_is_killed_between_a_submission_and_its_answer(tmp_p
             assert len(slurm.calls("sbatch")) == 1
 
 
-async def test_an_agent_that_does_not_answer_is_killed(tmp_path: Path, slurm: FakeSlurm) -> None:
+async def test_a_cancelled_submission_loses_no_job_though_the_agent_hangs(tmp_path: Path, slurm: FakeSlurm) -> None:
+    slurm.write("hang")
     with trio.fail_after(LIMIT):
         async with a_launcher(tmp_path) as launcher:
-            await launcher.check()
-            pid = launcher.agent_pid
-            slurm.write("hang")
-            launcher.submit_limit = 0.5
-            task = trio.Event()
-
-            async def submit() -> None:
-                # time for the agent that looks for the job
-                assert (await launcher.submit("p-1", 4))["job"] == "4711"
-                task.set()
-
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(submit)
+                nursery.start_soon(launcher.submit, "p-1", 4)
                 await eventually(lambda: (slurm.directory / "hanging").exists())
-                launcher.submit_limit = LIMIT
-                await task.wait()
-            assert launcher.agent_pid != pid
-            sbatch = int(slurm.read("hanging"))
-            await eventually(lambda: process_key(sbatch) is None)
-
-
-async def test_a_cancelled_submission_loses_no_job(tmp_path: Path, slurm: FakeSlurm) -> None:
-    with trio.fail_after(LIMIT):
-        async with a_launcher(tmp_path) as launcher:
-            await launcher.check()
-            with trio.move_on_after(0) as scope:
-                await launcher.submit("p-1", 4)
-            assert scope.cancelled_caught
-            reports = await launcher.look({"p-1": {}})
-            # either the request was not sent, or the job is found
-            if slurm.calls("sbatch"):
-                assert reports == {"p-1": JobReport(WAITING, "Resources")}
-            else:
-                assert reports == {"p-1": JobReport(ENDED, "the block was not submitted")}
+                nursery.cancel_scope.cancel()
+            pid, sbatch = launcher.agent_pid, int(slurm.read("hanging"))
+            assert pid is not None
+            launcher.look_limit = 0.1
+            said = "the launcher slurm did not answer within 0.1 s"
+            assert await launcher.look({"p-1": {}}) == {"p-1": JobReport(UNKNOWN, said)}
+            # the agent is killed, with the command that it runs
+            await eventually(lambda: process_key(pid) is None and process_key(sbatch) is None)
+            launcher.look_limit = LIMIT
+            assert await launcher.look({"p-1": {}}) == {"p-1": JobReport(WAITING, "Resources")}
+            assert launcher.agent_pid not in (None, pid)
 
 
 async def test_an_error_in_the_body_comes_out_as_it_is(tmp_path: Path) -> None:

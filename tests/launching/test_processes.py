@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -98,6 +99,26 @@ async def test_a_submission_whose_answer_got_lost(site: Site) -> None:
             assert (await launcher.find("p-1") or {})["job"] == job["job"]
             await launcher.cancel("p-1", {})
             assert process_key(int(job["job"])) is None
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="mpiexec is not installed")
+async def test_a_real_mpiexec(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):  # OpenMPI asks for both
+        monkeypatch.setenv(variable, "1")
+    program = site.file("engine")
+    program.write_text('#!/bin/sh\ntouch "rank-$$"\nexec sleep 600\n')
+    program.chmod(0o755)
+    pool = a_pool("mpi", python=str(program))
+    with trio.fail_after(LIMIT):
+        async with AgentLauncher(pool, directory=site.file("pools"), profile_dir=site.file("profile")) as launcher:
+            job = await launcher.submit("p-1", 2)
+            await eventually(lambda: len(list(site.directory.glob("rank-*"))) == 2)
+            engines = [int(path.name.partition("-")[2]) for path in site.directory.glob("rank-*")]
+            assert await state_of(launcher, "p-1", job) == JobReport(JobState.RUNNING)
+            await launcher.cancel("p-1", job)
+            await eventually(lambda: all(process_key(pid) is None for pid in engines))
+            while (await state_of(launcher, "p-1", job)).state is not JobState.ENDED:
+                await trio.lowlevel.checkpoint()
 
 
 async def test_how_a_block_has_ended(site: Site) -> None:

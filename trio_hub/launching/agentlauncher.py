@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import sys
-from collections import deque
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, suppress
-from itertools import count
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,10 +14,11 @@ import trio
 from ..config.pools import Pool
 from ..errors import ConfigError
 from ..logs import get_logger
+from .agentprocess import AgentEnded, AgentProcess, AgentSlow, start_agent
 from .blockfiles import BlockFiles
-from .commands import Places, safe_path
+from .commands import Places
 from .launcher import Job, JobReport, JobState, LaunchError
-from .protocol import line, report_from, setup
+from .protocol import report_from, setup
 
 __all__ = ["AgentLauncher", "has_queue"]
 
@@ -33,20 +28,9 @@ SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT = 120.0, 60.0, 60.0
 """Seconds in which the agent has to answer each kind of request. Then the agent is killed."""
 GRACE = 10.0
 """Seconds that the agent has to end after its standard input has ended."""
-WRITE_LIMIT = 10.0
-"""Seconds in which a request must fit into the pipe to the agent."""
-MAX_LINE = 2**24
-"""The most bytes of one answer."""
 _NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
 """The launchers that start engines at once."""
-
-
-class AgentEnded(LaunchError):
-    """The agent ended, or was killed, before it had answered a request."""
-
-
-class AgentSlow(AgentEnded):
-    """The agent did not answer in time, and was killed."""
+_ONE_BY_ONE = {"ssh", "trio-hub-ssh"}
 
 
 def has_queue(launcher: str) -> bool:
@@ -71,7 +55,8 @@ class AgentLauncher:
         profile_dir: The hub's profile directory, whose connection file the engines read; None: it has none.
         cluster_id: The hub's cluster id.
         connection_file: The connection file for engines, if it is not the one in the profile directory.
-        limits: The seconds in which the agent has to answer: to submit, to look, to cancel.
+        limits: The seconds in which the agent has to answer: to submit, to look, to cancel. For the launcher ssh, the
+            first and the last are seconds per engine.
 
     Raises:
         ConfigError: The launcher of the pool is ``local``, whose engines the hub starts itself.
@@ -94,7 +79,7 @@ class AgentLauncher:
         self.submit_limit, self.look_limit, self.cancel_limit = limits
         self.files = BlockFiles(directory)
         self._turn = trio.Lock()
-        self._agent: _Agent | None = None
+        self._agent: AgentProcess | None = None
         self._outer: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
@@ -166,7 +151,9 @@ class AgentLauncher:
             LaunchError: the block was refused. The text has the batch system's own words.
         """
         try:
-            job = await self._ask_once(self.submit_limit, do="submit", block=block, engines=engines)
+            job = await self._ask_once(
+                self._limit(self.submit_limit, engines), do="submit", block=block, engines=engines
+            )
         except AgentEnded as error:
             log.warning(
                 "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
@@ -211,7 +198,8 @@ class AgentLauncher:
         Raises:
             LaunchError: the batch system did not accept this.
         """
-        await self._ask(self.cancel_limit, do="cancel", block=block, job=dict(job))
+        limit = self._limit(self.cancel_limit, int(job.get("engines") or 1))
+        await self._ask(limit, do="cancel", block=block, job=dict(job))
 
     async def preview(self, block: str, engines: int) -> str:
         """Return what `submit` would submit, as text for people. Nothing is submitted.
@@ -220,6 +208,10 @@ class AgentLauncher:
             LaunchError: the settings of the pool cannot be used.
         """
         return str(await self._ask(self.look_limit, do="preview", block=block, engines=engines))
+
+    def _limit(self, limit: float, engines: int) -> float:
+        """Return the limit for a request about a block: ssh starts and ends one engine after the other."""
+        return limit * max(engines, 1) if self.pool.launcher.lower() in _ONE_BY_ONE else limit
 
     async def _ask(self, limit: float, **request: Any) -> Any:
         """Send a request to the agent, and return its answer. If the agent ends meanwhile, send it to the next one.
@@ -254,135 +246,11 @@ class AgentLauncher:
             )
             raise AgentSlow(f"the launcher {self.pool.launcher} did not answer within {limit:g} s{agent.said()}")
 
-    async def _running(self) -> _Agent:
+    async def _running(self) -> AgentProcess:
         """Return the agent, and start it if it does not run."""
         if self._nursery is None:
             raise LaunchError(f"the launcher of pool {self.pool.name} has been closed")
         if self._agent is None or self._agent.is_over:
-            command = [sys.executable, *safe_path(), "-m", "trio_hub.launching.agent"]
-            # shielded: a process that was just started must not get lost
-            with trio.CancelScope(shield=True):
-                try:
-                    process = await trio.lowlevel.open_process(
-                        command,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.PIPE,
-                        # a Ctrl-C in the terminal is for the hub, which may still need the agent to cancel blocks
-                        process_group=0,
-                    )
-                except OSError as error:
-                    raise LaunchError(f"cannot start the launching agent: {error}") from error
-            self._agent = _Agent(process, self.pool, self._nursery)
+            self._agent = await start_agent(self.pool, self._nursery)
             await self._agent.tell(setup(self.pool, self.places))
         return self._agent
-
-
-class _Agent:
-    """One process of the agent, and the requests that wait for its answers."""
-
-    def __init__(self, process: trio.Process, pool: Pool, nursery: trio.Nursery) -> None:
-        self.process = process
-        self.pool = pool
-        self.is_over = False
-        self._numbers = count(1)
-        self._waiting: dict[int, _Question] = {}
-        self._lines: deque[str] = deque(maxlen=10)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        nursery.start_soon(self._read_answers, process.stdout)
-        nursery.start_soon(self._read_log, process.stderr)
-
-    async def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request, and return the answer. Raises `AgentEnded`."""
-        number = next(self._numbers)
-        question = self._waiting[number] = _Question()
-        try:
-            await self.tell({"id": number, **request})
-            await question.answered.wait()
-        finally:
-            del self._waiting[number]
-        if question.answer is None:
-            raise AgentEnded(f"the launching agent of pool {self.pool.name} has ended{self.said()}")
-        return question.answer
-
-    async def tell(self, message: Mapping[str, Any]) -> None:
-        """Write a line to the agent. The line is written even if the caller is cancelled meanwhile.
-
-        An agent that does not read for `WRITE_LIMIT` seconds is killed.
-        """
-        assert self.process.stdin is not None
-        with trio.move_on_after(WRITE_LIMIT, shield=True), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.process.stdin.send_all(line(message))
-            return
-        self.kill()
-
-    def said(self) -> str:
-        """Return the last lines of the agent's log, to end an error message with."""
-        return ": " + " | ".join(self._lines) if self._lines else ""
-
-    def kill(self) -> None:
-        """Kill the agent, and the commands that it runs. Engines are in groups of their own."""
-        self.is_over = True
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    async def close(self, grace: float) -> None:
-        """End the agent, and wait for its end: it may end what it does, for so many seconds."""
-        assert self.process.stdin is not None
-        await self.process.stdin.aclose()
-        with trio.move_on_after(grace):
-            await self.process.wait()
-        if self.process.returncode is None:
-            self.kill()
-            await self.process.wait()
-        self.is_over = True
-
-    async def _read_answers(self, stream: trio.abc.ReceiveStream) -> None:
-        buffer = bytearray()
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async for chunk in stream:
-                buffer += chunk
-                while (end := buffer.find(b"\n")) >= 0:
-                    text = bytes(buffer[:end])
-                    del buffer[: end + 1]
-                    self._take(text)
-                if len(buffer) > MAX_LINE:
-                    break
-        self.kill()  # without answers it is of no use
-        with trio.CancelScope(shield=True):
-            await self.process.wait()
-        for question in self._waiting.values():
-            question.answered.set()
-
-    def _take(self, text: bytes) -> None:
-        try:
-            answer = json.loads(text)
-            number = answer["id"]
-        except (ValueError, TypeError, KeyError):
-            log.warning("the launching agent has written an unreadable answer", pool=self.pool.name, bytes=len(text))
-            return
-        question = self._waiting.get(number)
-        if question is not None:  # else its caller was cancelled
-            question.answer = answer
-            question.answered.set()
-
-    async def _read_log(self, stream: trio.abc.ReceiveStream) -> None:
-        rest = b""
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async for chunk in stream:
-                *lines, rest = (rest + chunk).split(b"\n")
-                rest = rest[-4096:]
-                for text in lines:
-                    said = text.decode("utf-8", "replace").rstrip()
-                    if said:
-                        self._lines.append(said)
-                        log.info("the launching agent says", pool=self.pool.name, said=said)
-
-
-class _Question:
-    """A request that waits for its answer. With no answer at the end, the agent has ended."""
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.answer: dict[str, Any] | None = None

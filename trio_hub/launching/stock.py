@@ -286,8 +286,15 @@ class StockLaunchers:
         else:
             number = str(launcher.pid)
         processes = self._processes(launcher) if self._is_local() else {}
-        saved = launcher.to_dict()
-        return {**self._facts(engines), "job": number, "submitted": True, "processes": processes, "saved": saved}
+        log_file = launcher.output_file if launcher.has_trait("output_file") else ""
+        return {
+            **self._facts(engines),
+            "job": number,
+            "submitted": True,
+            "log": log_file,
+            "processes": processes,
+            "saved": launcher.to_dict(),
+        }
 
     def _processes(self, launcher: Any) -> Processes:
         """Return the processes that a launcher has started on this machine."""
@@ -325,7 +332,7 @@ class StockLaunchers:
             return JobReport(JobState.RUNNING)
         data = launcher.stop_data if launcher is not None else None
         code = data.get("exit_code") if isinstance(data, dict) else None
-        if code is None:
+        if code is None or self._is_ssh():  # whose launcher does not know it, and says -1
             return JobReport(JobState.ENDED)
         said = [f"exit status {code}", *last_lines(launcher)] if code else []
         return JobReport(JobState.ENDED, ": ".join(said)[:500], code != 0)

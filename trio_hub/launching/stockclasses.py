@@ -23,6 +23,9 @@ from .launcher import LaunchError
 
 __all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "words"]
 
+_SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
+"""The variables with this prefix that say how Slurm is reached."""
+
 
 def find_class(pool: Pool) -> Any:
     """Return the class of a pool's launcher. Raises `LaunchError`."""
@@ -61,8 +64,22 @@ def read_config(profile_dir: Path | None) -> Config:
     return config
 
 
+def _of_no_job(env: Mapping[str, str], launcher: Any) -> dict[str, str]:
+    """Return an environment without the facts about the Slurm job in which the hub itself runs.
+
+    sbatch passes them on to the new job, where ``srun`` takes some of them for options, such as ``SLURM_MEM_PER_CPU``.
+    """
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.startswith("SLURM_") or name in _SLURM_SETTINGS or name in launcher.environment
+    }
+
+
 def run(launcher: Any, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> str:
     """Run a command of a batch system, and return its output. Replaces a method that drops what went to stderr."""
+    if env is not None and isinstance(launcher, stock.SlurmLauncher):
+        env = _of_no_job(env, launcher)
     answer = run_command(command, env=env, limit=None)
     launcher.last_answer = answer
     if answer.status != 0:

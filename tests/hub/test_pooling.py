@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from trio_hub.hub.connector import EngineConnector
 from trio_hub.hub.events import EngineDraining
 from trio_hub.pools.demand import Queued
+from trio_hub.pools.memory import PoolMemory
 from trio_hub.pools.settings import PoolSettings
-from trio_hub.pools.supply import Engine
+from trio_hub.pools.sizing import Decision, decide
+from trio_hub.pools.supply import Block, BlockState, Engine, Supply
 from trio_hub.schedulers.matching import rounded_up
 from trio_hub.schedulers.task import TaskState
 from trio_hub.wire.messages import Message
@@ -696,3 +698,47 @@ def test_the_engine_that_a_pool_brings_gets_the_task() -> None:
     assert [one.header.msg_id for one in sent(world, "task_out")] == [msg_id]
     assert engine.worker is not None
     assert world.hub.pooling.demand() == ()
+
+
+def test_the_rules_of_pools_grow_and_shrink_a_pool_by_what_the_hub_says() -> None:
+    pool = PoolSettings("big", max=3, backlog=None, idle_timeout=5.0)
+    world = World(pools=[pool])
+    pooling, memory, blocks = world.hub.pooling, PoolMemory(), list[Block]()
+    pooling.measure = True
+
+    def decided() -> Decision:
+        nonlocal memory
+        supply = Supply(tuple(pooling.engines()), tuple(blocks))
+        decision = decide(pool, pooling.demand(), supply, now(world), memory)
+        memory = decision.memory
+        for ident in decision.undrain:
+            assert pooling.take_back(ident, "pool big")
+        for ident in decision.drain:
+            assert pooling.retire(ident, "pool big")
+        return decision
+
+    assert decided().submit == 0
+    for _ in range(3):
+        world.submit(label="x")
+    assert decided().submit == 3
+    for number in range(3):
+        world.engine(str(number), block=f"big-{number}")
+        blocks.append(Block(f"big-{number}", 1, BlockState.RUNNING, now(world), now(world), 1))
+    requests = sent(world, "task_out")
+    assert len(requests) == 3
+    assert (decided().submit, decided().drain) == (0, ())
+    for request in requests:
+        end(world, request, bytes(request.idents[0]).decode(), ran=1.0)
+    world.call("2")
+    decided()
+    later(world, 20)
+    decided()
+    assert [engine.retiring for engine in pooling.engines()] == [True, True, False], "one has a direct request"
+    world.submit(label="new")  # engine 2 gets it, behind the direct request
+    world.submit(label="new")
+    undrained = decided().undrain
+    assert len(undrained) == 1
+    assert [one.idents[0] for one in sent(world, "task_out")] == [b"2", *undrained]
+    later(world, 20)
+    [cancelled] = decided().cancel
+    assert cancelled.block not in ("big-2", f"big-{undrained[0].decode()}")

@@ -6,12 +6,14 @@ Whatever can be reached from the hub is measured, and so will be tables that are
 from __future__ import annotations
 
 from collections import Counter, deque
+from datetime import timedelta
 from random import Random
 from typing import Any
 
 import pytest
 
 from trio_hub.hub.clients import Clients
+from trio_hub.hub.measuring import MeasuredRuns
 from trio_hub.records import MemoryStore, NullStore, Store
 from trio_hub.schedulers.dependencies import Outcomes
 from trio_hub.schedulers.schemes import SCHEMES
@@ -72,7 +74,15 @@ def small_world(store: Store | None = None, **settings: Any) -> World:
     world.hub.engines.changes.most = 1
     world.hub.engines.gone._limit = 2
     world.hub.parts.late_results._limit = 2
+    world.hub.tasks.measured = MeasuredRuns(world.hub.session, world.hub.labels, sessions=1)
+    world.hub.pooling.measure = True
     return world
+
+
+def look_for_pools(world: World) -> None:
+    world.clock.time += timedelta(seconds=10)
+    world.hub.pooling.demand()
+    world.hub.pooling.engines()
 
 
 def broadcast(world: World, client: Peer, uuids: list[str], *, gather: bool) -> None:
@@ -130,6 +140,7 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
     for client in clients:
         request_all_sorts(world, client, uuids)
     kept = world.take()
+    look_for_pools(world)
     answer_some(world, rng, kept, 0.5)
     world.beat(f"nobody of round {round_}")
     hub.weigh_hearts()
@@ -156,6 +167,7 @@ def come_and_go(world: World, rng: Random, round_: int) -> None:
     world.host.timers.clear()
     world.host.started.clear()
     world.take()
+    look_for_pools(world)
 
 
 @pytest.mark.parametrize(("scheme", "hwm"), [*((scheme, 1) for scheme in sorted(SCHEMES)), ("leastload", 0)])
@@ -163,6 +175,7 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
     world = small_world(scheme=scheme, hwm=hwm)
     rng = Random(1)
     world.engine("stays")
+    look_for_pools(world)
     before = sizes(world.hub)
     come_and_go(world, rng, 0)
     after_one = sizes(world.hub)
@@ -175,6 +188,9 @@ def test_no_table_grows_with_engines_and_clients_that_come_and_go(scheme: str, h
         "hub.owed.clients._places[]",
         "hub.notices.ignored",
         "hub.labels._names",
+        "hub.tasks.measured.times._labels",
+        "hub.tasks.measured._last",
+        "hub.pooling._assignments",
         "hub.tasks.scheduler.dependencies.outcomes._kinds",
         # the latest gone engines, and the requests that they may still answer
         "hub.broadcasts._gone._by_id",

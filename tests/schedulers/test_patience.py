@@ -114,3 +114,32 @@ def test_by_default_tasks_wait_for_ever() -> None:
     bench.answer("a", "picky", ok=False, met=False)
     bench.put("big", needs={"gpu": 2})
     assert not bench.recorder.patiences
+
+
+def test_a_task_for_which_a_pool_could_bring_an_engine_is_not_failed() -> None:
+    bench = PatientBench("a")
+    bench.recorder.pools = ["slurm", "cloud"]
+    task = bench.put("big", needs={"gpu": 2})
+    reason = bench.scheduler.explain(task)[0]
+    assert (reason.word, reason.text) == (
+        "pool",
+        "needs gpu=2, which no registered engine offers; pools slurm or cloud could bring an engine for it",
+    )
+    for _ in range(3):
+        bench.patience_ends()
+    assert not bench.failed
+    bench.recorder.pools = []
+    bench.patience_ends()
+    assert not bench.failed
+    bench.patience_ends()
+    assert bench.failed == [("big", None, "ImpossibleDependency")]
+
+
+def test_without_engines_a_task_says_which_pool_could_bring_one() -> None:
+    bench = PatientBench()
+    task = bench.put("x")
+    assert bench.scheduler.explain(task)[0].text == "is queued, and no engine is registered"
+    bench.recorder.pools = ["slurm"]
+    assert bench.scheduler.explain(task)[0].text == (
+        "is queued, and no engine is registered; pool slurm could bring an engine for it"
+    )

@@ -25,17 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
 
     os.environ.pop(BLOCK, None)  # engines that user code starts are not of this block
-    from ipyparallel.engine.app import IPEngine
+    from ipyparallel.engine import app
     from traitlets import default
 
-    class BlockEngine(IPEngine):  # type: ignore[misc]
+    class IPEngine(app.IPEngine):  # type: ignore[misc]
         """The stock engine with a uuid of our choice. Its session keeps an id of its own, as the nanny's does."""
 
         @default("ident")
         def _default_ident(self) -> str:
             return new_uuid(block) if block else str(self.session.session)
 
-    BlockEngine.launch_instance(list(rest))
+    IPEngine.launch_instance(list(rest))
 
 
 def block_of(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -26,11 +26,13 @@ class MeasuredRuns:
     Args:
         session: reads the metadata of tasks.
         labels: finds labels.
+        sessions: the number of clients whose last label is remembered.
     """
 
-    def __init__(self, session: Session, labels: Labels) -> None:
+    def __init__(self, session: Session, labels: Labels, *, sessions: int = SESSIONS) -> None:
         self._session = session
         self._labels = labels
+        self._sessions = sessions
         self.is_on = False
         """Whether run times are noted. Without a pool that grows and shrinks, they would cost time for nothing."""
         self.times = RunTimes()
@@ -63,7 +65,7 @@ class MeasuredRuns:
             self.times.note(label, max((end - begin).total_seconds(), 0.0))
             self._last[task.session] = label
             self._last.move_to_end(task.session)
-            if len(self._last) > SESSIONS:
+            if len(self._last) > self._sessions:
                 self._last.popitem(last=False)
 
     def label_of(self, task: Task) -> str | None:

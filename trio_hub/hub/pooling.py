@@ -40,8 +40,8 @@ Mark = tuple[int, ...]
 """Counters that differ when something has changed that the size of a pool depends on."""
 T = TypeVar("T")
 
-MOST_LABELLED = 256
-"""The number of queued tasks whose labels are read at one look. The others presumably have the same labels."""
+LABELLED = 128
+"""The labels of so many queued tasks are read at one look, at most twice as many. The others are presumably alike."""
 MOST_AT_ENGINE = 16
 """The number of tasks at one engine whose labels are read at one look."""
 RECENT = 5.0
@@ -72,13 +72,11 @@ class Pooling:
         self._now = now
         self._bringing = bringing
         self._engines = engines
-        self._scheduler = tasks.scheduler
-        self._measured = tasks.measured
+        self._tasks = tasks
         self._direct = direct
         self._broadcasts = broadcasts
         self._answers = answers
-        self._draining = work.draining
-        self._kills = work.interrupts.kills
+        self._work = work
         self._looks: dict[EngineConnector, _Look] = {}
         """What was seen of each engine at the last look."""
         self._longest: dict[str, float] = {}
@@ -100,17 +98,17 @@ class Pooling:
     @property
     def measure(self) -> bool:
         """Whether the run times of tasks are noted, which is of use only for pools that grow and shrink."""
-        return self._measured.is_on
+        return self._tasks.measured.is_on
 
     @measure.setter
     def measure(self, on: bool) -> None:
-        self._measured.switch(on=on)
+        self._tasks.measured.switch(on=on)
 
     # What has changed
 
     def mark(self) -> Mark:
         """Return counters for `has_changed`. This costs little, however many tasks and engines there are."""
-        scheduler, engines = self._scheduler, self._engines
+        scheduler, engines = self._tasks.scheduler, self._engines
         return (
             len(scheduler.queue),
             scheduler.submissions,
@@ -122,7 +120,7 @@ class Pooling:
             len(engines.alive),
             engines.engines_registered,
             sum(engines.engines_lost.values()),
-            self._draining.changes,
+            self._work.draining.changes,
             scheduler.placement.matching.joins,
         )
 
@@ -146,13 +144,13 @@ class Pooling:
         these, but the tasks that come after them could run on further engines. So tasks that wait at an engine count as
         queued, until the engine has got none for `RECENT` seconds.
         """
-        self._measured.looked()
+        self._tasks.measured.looked()
         groups: Counter[Queued] = Counter()
-        levels = [level for level in self._scheduler.queue.levels() if level.line.targets is None]
-        each = max(MOST_LABELLED // len(levels), 1) if levels else 0
+        levels = [level for level in self._tasks.scheduler.queue.levels() if level.line.targets is None]
+        each = max(LABELLED // len(levels), 1) if levels else 0
         for level in levels:
             self._count(groups, level, each)
-        if self._scheduler.hwm != 1:
+        if self._tasks.scheduler.hwm != 1:
             for worker in self._recently_fed():
                 waiting = len(worker.running) - 1
                 sample = list(islice(worker.running.values(), 1, 1 + MOST_AT_ENGINE))
@@ -161,16 +159,16 @@ class Pooling:
         queued = [Queued(tasks, one.needs, one.priority, one.runtime, one.max_runtime) for one, tasks in groups.items()]
         return tuple(sorted(queued, key=lambda one: -one.priority))
 
-    def _count(self, groups: Counter[Queued], level: Level, most: int) -> None:
-        found = Counter(self._kind_of(task) for task in level.sample(most))
+    def _count(self, groups: Counter[Queued], level: Level, parts: int) -> None:
+        found = Counter(self._kind_of(task) for task in level.sample(parts))
         groups.update(_kinds(_scaled(found, level.queued)))
 
     def _kind_of(self, task: Task) -> Queued | None:
         """Return a group of tasks like this one, without their number; None if no new engine could run the task."""
         if task.targets is not None or task.unmet:
             return None
-        label = self._measured.label_of(task)
-        runtime = None if label is None else self._measured.times.expected(label, self._longest.get(label, 0.0))
+        label = self._tasks.measured.label_of(task)
+        runtime = None if label is None else self._tasks.measured.times.expected(label, self._longest.get(label, 0.0))
         demand = task.demand
         needs, max_runtime = ((), 0.0) if demand is None else (demand.needs, demand.runtime)
         return Queued(0, needs, task.rules.priority, runtime, max_runtime)
@@ -179,11 +177,11 @@ class Pooling:
         """Yield the engines at which tasks wait, and which got a task within the last `RECENT` seconds."""
         now = self._now().timestamp()
         marks = self._assignments
-        marks.append((now, self._scheduler.placement.assignments))
+        marks.append((now, self._tasks.scheduler.placement.assignments))
         while len(marks) > 1 and marks[1][0] <= now - RECENT:
             marks.popleft()
         before = marks[0][1] if marks[0][0] <= now - RECENT else 0
-        for worker in self._scheduler.workers.values():
+        for worker in self._tasks.scheduler.workers.values():
             if len(worker.running) > 1 and worker.takes_tasks and worker.last_used > before:
                 yield worker
 
@@ -209,11 +207,11 @@ class Pooling:
 
     def _facts(self, engine: EngineConnector) -> _Facts:
         """Return what the description of an engine depends on besides the time."""
-        worker, drain = engine.worker, self._draining.drains.get(engine.ident)
+        worker, drain = engine.worker, self._work.draining.drains.get(engine.ident)
         used = (0, 0) if worker is None else (worker.last_used, len(worker.running))
         return _Facts(
             (engine.completed, engine.addressed, *used, len(engine.mux) + len(engine.broadcast)),
-            drain is not None or engine.told_to_stop or self._kills.is_killing(engine.ident),
+            drain is not None or engine.told_to_stop or self._work.interrupts.kills.is_killing(engine.ident),
             drain is not None and drain.retiring,
             engine.leaves_at,
             engine.offers,
@@ -250,11 +248,11 @@ class Pooling:
         if task is None:
             return direct
         if look.task is not task:
-            look.task, look.label = task, self._measured.label_of(task)
+            look.task, look.label = task, self._tasks.measured.label_of(task)
         if look.label is None:
             return math.inf
         self._longest[look.label] = max(self._longest.get(look.label, 0.0), elapsed)
-        return direct + self._measured.times.remaining(look.label, elapsed)
+        return direct + self._tasks.measured.times.remaining(look.label, elapsed)
 
     # What pools do to engines
 
@@ -270,7 +268,7 @@ class Pooling:
         engine = self._engines.by_ident.get(ident)
         if engine is None:
             return False
-        self._draining.retire(engine, by=by)
+        self._work.draining.retire(engine, by=by)
         return True
 
     def take_back(self, ident: bytes, by: str) -> bool:
@@ -279,7 +277,7 @@ class Pooling:
         Return False if the engine is not registered or not retiring, or was told to end already.
         """
         engine = self._engines.by_ident.get(ident)
-        return engine is not None and self._draining.take_back(engine, by=by)
+        return engine is not None and self._work.draining.take_back(engine, by=by)
 
     def shut_down(self, block: str) -> int:
         """Tell all registered engines of a block to end, and return how many were told.
@@ -289,7 +287,7 @@ class Pooling:
         told = 0
         for engine in list(self._engines.alive.values()):
             if engine.block == block:
-                told += self._draining.shut_down(engine)
+                told += self._work.draining.shut_down(engine)
         if told:
             log.info("the engines of a block are told to end", block=block, engines=told)
         return told

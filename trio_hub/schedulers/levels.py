@@ -91,15 +91,15 @@ class Level:
         """The number of tasks, counted in O(n) in the number of sessions."""
         return sum(pool.queued for pool in self.pools.values())
 
-    def sample(self, most: int) -> list[Task]:
-        """Return at most so many of the tasks, spread over the sessions and over their places in the queue.
+    def sample(self, parts: int) -> list[Task]:
+        """Return one task of each of so many equal parts of the queue, which has one session after the other.
 
-        If there are no more than ``most`` tasks, return all.
+        If there are at most twice as many tasks as parts, return all tasks.
         """
         sample, before = [], 0
         pools = iter(self.pools.values())
         pool = next(pools, None)
-        for place in _places(self.queued, most):
+        for place in _places(self.queued, parts):
             while pool is not None and place - before >= pool.queued:
                 before += pool.queued
                 pool = next(pools, None)
@@ -186,14 +186,14 @@ class Level:
             heapq.heapreplace(heap, (turn.pass_, turn.ticket, name))
 
 
-def _places(total: int, most: int) -> Iterable[int]:
-    """Return at most so many of the places below a total, in order, one of each of as many equal parts.
+def _places(total: int, parts: int) -> Iterable[int]:
+    """Return one place of each of so many equal parts of the places below a total, in order; all if these are few.
 
-    The places are irregular within these parts, since clients may submit tasks of several kinds in turn.
+    The places are irregular within the parts, since clients may submit tasks of several kinds in turn.
     """
-    if total <= most:
+    if total <= 2 * parts:
         return range(total)
-    return (int((part + part * GOLDEN % 1.0) * total / most) for part in range(most))
+    return (int((part + part * GOLDEN % 1.0) * total / parts) for part in range(parts))
 
 
 class Line:

@@ -130,7 +130,8 @@ class FakeLauncher:
         self._batch = batch
 
     async def submit(self, block: str, engines: int) -> Job:
-        done, result = trio.Event(), []
+        done = trio.Event()
+        result: list[FakeJob | LaunchError] = []
         assert self._batch.nursery is not None
 
         async def carry_out() -> None:
@@ -143,10 +144,11 @@ class FakeLauncher:
 
         self._batch.nursery.start_soon(carry_out)
         await done.wait()
-        if isinstance(result[0], LaunchError):
-            raise result[0]
+        (answer,) = result
+        if isinstance(answer, LaunchError):
+            raise answer
         await trio.sleep(self._batch.delays[1])
-        return {"job": result[0].number}
+        return {"job": answer.number}
 
     async def look(self, jobs: Mapping[str, Job]) -> Mapping[str, JobReport]:
         self._batch.looks += 1
@@ -158,6 +160,11 @@ class FakeLauncher:
             job = self._batch.of(block)
             reports[block] = JobReport(JobState.ENDED) if job is None else JobReport(job.state, job.words, job.failed)
         return reports
+
+    async def find(self, block: str) -> Job | None:
+        await trio.sleep(0.05)
+        job = self._batch.of(block)
+        return None if job is None else {"job": job.number}
 
     async def cancel(self, block: str, job: Job) -> None:
         await trio.sleep(0.05)
@@ -288,7 +295,7 @@ class FakeHub:
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for a condition, which is looked at every 0.05 s of virtual time."""
         with trio.fail_after(seconds):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # the clock is virtual
                 await trio.sleep(0.05)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...config import HubConfig
 from ...config.connectionfiles import write_private_file
+from ...launching.blockfiles import BlockFiles
 from ...logs import get_logger
 from .blocks import pool_of
 
@@ -68,9 +69,10 @@ class PoolFiles:
         self._write(self.path(block), record)
 
     def remove_record(self, block: str) -> None:
-        """Remove the record of a block that has ended."""
+        """Remove the record of a block that has ended, and what its launcher has written."""
         path = self.path(block)
-        if path is not None:
+        if path is not None and self.directory is not None:
+            BlockFiles(self.directory).remove(block)
             with suppress(OSError):
                 path.unlink()
 

@@ -197,10 +197,20 @@ class ElasticPool:
         """Note that the batch system has accepted a block."""
         block.job, block.is_submitting = job, False
         log.info("a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=block.job_text)
-        self._tell(BlockSubmitted(self.name, block.name, block.engines))
+        self._announce(block)
         if self.is_asked_in_vain and block.state is BlockState.ASKED:  # else nobody would ever say that it runs
             self._started(block, now)
         self._changed(block, now)
+
+    def found(self, block: PooledBlock, job: Job, now: float) -> None:
+        """Note the job of a block whose submission an earlier hub has begun."""
+        block.job = job
+        self._changed(block, now)
+
+    def _announce(self, block: PooledBlock) -> None:
+        """Tell that a block was accepted. Its engines may come before the answer of the batch system does."""
+        if block.begin_once("submitted"):
+            self._tell(BlockSubmitted(self.name, block.name, block.engines))
 
     def refused(self, block: PooledBlock, words: str, now: float) -> None:
         """Note that a block was refused."""
@@ -354,6 +364,8 @@ class ElasticPool:
 
     def _started(self, block: PooledBlock, now: float) -> None:
         block.state, block.started, block.is_unresolved = BlockState.RUNNING, now, False
+        if block.is_submitting:
+            self._announce(block)
         log.info("a block runs", pool=self.name, block=block.name, seconds=round(now - block.asked, 1))
         self._tell(BlockStarted(self.name, block.name))
         self._changed(block, now)

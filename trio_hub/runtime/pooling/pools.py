@@ -18,7 +18,7 @@ from ...launching.launcher import Launcher
 from ...logs import get_logger
 from ...pools.dividing import decide_all
 from ...pools.sizing import Decision
-from ...pools.supply import Engine
+from ...pools.supply import BlockState, Engine
 from ...services import Failures, going_on, keep_running
 from .blocks import pool_of
 from .files import PoolFiles
@@ -207,9 +207,10 @@ class Pools:
                     await stack.enter_async_context(tending.launcher)
             async with trio.open_nursery() as self._nursery:
                 try:
-                    for tending in self.former:
+                    for tending in self:
                         for block in tending.pool.blocks.values():
-                            self._start(partial(tending.cancel, block))
+                            if block.state is BlockState.CANCELLED:  # by an earlier hub, or since none needs it
+                                self._start(partial(tending.cancel, block))
                     await self._run_services()
                 finally:
                     with trio.CancelScope(shield=True):

@@ -211,6 +211,7 @@ class Tending:
 
     async def look(self) -> None:
         """Ask the batch system once what has become of the blocks."""
+        await self._find_jobs()
         began = self._now()
         jobs = {block.name: block.job for block in self.pool.blocks.values() if block.job is not None}
         if not jobs:
@@ -235,3 +236,16 @@ class Tending:
             self.pool.answers("" if answered else (silent[0] or "it does not say why"))
         for name, report in said:
             self.pool.reported(name, report, began, now)
+
+    async def _find_jobs(self) -> None:
+        """Find the jobs of blocks whose submission an earlier hub has begun: its agent may have finished it since."""
+        find = getattr(self.launcher, "find", None)
+        for block in list(self.pool.blocks.values()):
+            if find is None or block.job is None or block.job or block.is_submitting:
+                continue
+            try:
+                found = await find(block.name)
+            except LaunchError:  # `look` tells why the batch system does not answer
+                continue
+            if found:
+                self.pool.found(block, found, self._now())

@@ -21,8 +21,7 @@ __all__ = ["PooledHub", "note", "pooled_hub", "runs"]
 SETTINGS: dict[str, Any] = {
     "launcher": "slurm",
     "min": 0,
-    "max": 2,
-    "engines_per_block": 2,
+    "max": 1,
     "idle_timeout": 1.0,
     "retry_pause": 0.1,
 }

@@ -56,6 +56,8 @@ class FixedPool:
         engines.n = n
         for place in [place for place in places if place.stays_away]:
             places.remove(place)
+        for place in places:
+            place.extra = place.extra or (place.engine is not None and place.engine.told_to_stop)  # it is about to end
         kept = [place for place in places if not place.extra]
         for place in [place for place in places if place.extra]:
             if len(kept) < n and (place.engine is None or not place.engine.told_to_stop):

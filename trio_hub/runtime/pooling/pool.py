@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config.pools import Pool
 from ...hub.events import BlockEnded, BlockStarted, BlockSubmitted, Event
-from ...launching.launcher import Job, JobReport, JobState
+from ...launching.launcher import Job
 from ...logs import get_logger
 from ...pools import dividing
 from ...pools.memory import PoolMemory
@@ -24,10 +24,6 @@ log = get_logger("trio_hub.runtime")
 
 COUNTS = ("submitted", "refused", "failed", "ended", "cancelled")
 """What is counted of blocks. Each block that was submitted ends as one of the others."""
-UNCONFIRMED = 3.0
-"""Seconds. A batch system may not list a job yet that it has accepted such a short time ago."""
-FULL_TERM = 0.9
-"""The part of its time limit after which a block that ends has presumably ended because of the limit."""
 PRESUMED_GONE = 30.0
 """Seconds. A cancelled block whose engines are gone is presumed to have ended if the batch system does not say."""
 PATIENCE = 15.0
@@ -62,7 +58,7 @@ class ElasticPool:
         """Since when no block has come, gone, or changed its state."""
         self.engines: tuple[Engine, ...] = ()
         self.unanswered = ""
-        """Why the batch system does not answer; empty if it does."""
+        """Why the batch system does not answer; empty if it does. See `reports.Reports`."""
         self._tell = tell
         self._save = save
 
@@ -112,9 +108,9 @@ class ElasticPool:
                 uuids = {engine.ident.decode("utf-8", "replace") for engine in group}
                 if not uuids <= block.uuids:
                     block.uuids |= uuids
-                    self._changed(block, now)
+                    self.changed(block, now)
                 if block.state.is_queued:
-                    self._started(block, now)
+                    self.started(block, now)
             elif block.uuids and block.left is None and now >= block.awaited:
                 block.left, has_lost = now, True
             self._look_at(block, now)
@@ -127,7 +123,7 @@ class ElasticPool:
         log.warning(
             "engines have come of a block that this hub does not know: it is taken up", pool=self.name, block=name
         )
-        self._changed(block, now)
+        self.changed(block, now)
 
     def _look_at(self, block: PooledBlock, now: float) -> None:
         """Note what has become of a block as far as its engines, or their absence, say."""
@@ -138,7 +134,7 @@ class ElasticPool:
         if block.is_known_by_its_engines_only and block.left is not None:
             self.ended(block, now)
         elif block.is_unresolved and block.unanswered is not None and now >= block.awaited:
-            self._give_up_unresolved(block, now)
+            self.give_up_unresolved(block, now)
         elif block.started is not None and now - block.started >= self.settings.startup_timeout:
             missing = block.engines - len(block.uuids)
             if block.present and missing > 0 and block.begin_once("fewer engines"):
@@ -152,7 +148,7 @@ class ElasticPool:
                     seconds=self.settings.startup_timeout,
                 )
 
-    def _give_up_unresolved(self, block: PooledBlock, now: float) -> None:
+    def give_up_unresolved(self, block: PooledBlock, now: float) -> None:
         log.warning(
             "a block is given up that an earlier hub has begun to submit: neither a job nor an engine of it was found",
             pool=self.name,
@@ -199,13 +195,13 @@ class ElasticPool:
         log.info("a block was submitted", pool=self.name, block=block.name, engines=block.engines, job=block.job_text)
         self._announce(block)
         if self.is_asked_in_vain and block.state is BlockState.ASKED:  # else nobody would ever say that it runs
-            self._started(block, now)
-        self._changed(block, now)
+            self.started(block, now)
+        self.changed(block, now)
 
     def found(self, block: PooledBlock, job: Job, now: float) -> None:
         """Note the job of a block whose submission an earlier hub has begun."""
         block.job = job
-        self._changed(block, now)
+        self.changed(block, now)
 
     def _announce(self, block: PooledBlock) -> None:
         """Tell that a block was accepted. Its engines may come before the answer of the batch system does."""
@@ -215,7 +211,7 @@ class ElasticPool:
     def refused(self, block: PooledBlock, words: str, now: float) -> None:
         """Note that a block was refused."""
         block.is_submitting = False
-        self._fail(block, words, now)
+        self.fail(block, words, now)
         self._remove(block, "refused", now)
         log.error(
             "a block was refused",
@@ -240,7 +236,7 @@ class ElasticPool:
         block.state = BlockState.CANCELLED
         block.words = cancellation.text
         if cancellation.failed:
-            self._fail(block, cancellation.text, now)
+            self.fail(block, cancellation.text, now)
             log.error(
                 "a block has failed, and is cancelled",
                 pool=self.name,
@@ -251,7 +247,7 @@ class ElasticPool:
             )
         else:
             log.info("a block is cancelled", pool=self.name, block=block.name, words=cancellation.text)
-        self._changed(block, now)
+        self.changed(block, now)
         return block
 
     def _is_looked_at(self, block: PooledBlock, now: float) -> bool:
@@ -266,109 +262,17 @@ class ElasticPool:
         """Note that a block is to be cancelled for another reason than a decision."""
         if block.state is not BlockState.CANCELLED:
             block.state, block.words = BlockState.CANCELLED, why
-            self._changed(block, now)
-
-    # Reports of the batch system
-
-    def reported(self, name: str, report: JobReport, began: float, now: float) -> None:
-        """Note what the batch system says of a block.
-
-        Args:
-            name: the block.
-            report: the report.
-            began: when the question was asked.
-            now: the time.
-        """
-        block = self.blocks.get(name)
-        if block is None or block.is_submitting:
-            return
-        if report.state is JobState.UNKNOWN:
-            block.unanswered = now if block.unanswered is None else block.unanswered
-            return
-        block.unanswered = None
-        if report.state is JobState.ENDED:
-            self._report_end(block, report, now)
-            return
-        if report.state is JobState.ENDING:
-            return
-        block.seen = began
-        if block.state is BlockState.CANCELLED:
-            return
-        if report.state is JobState.WAITING:
-            self._report_waiting(block, report, now)
-        elif block.state.is_queued:
-            block.words = report.words
-            self._started(block, now)
-
-    def _report_waiting(self, block: PooledBlock, report: JobReport, now: float) -> None:
-        block.is_unresolved = False
-        if block.state is BlockState.RUNNING:
-            if block.present:
-                return  # its engines know better
-            self.spent += block.engine_seconds(now)
-            block.started, block.uuids, block.left = None, set(), None
-            log.warning(
-                "a block waits in the queue of the batch system again", pool=self.name, block=block.name,
-                words=report.words,
-            )  # fmt: skip
-        if block.state is not BlockState.WAITING or block.words != report.words:
-            block.state, block.words = BlockState.WAITING, report.words
-            self._changed(block, now)
-        if block.begin_once(f"waits: {report.words}"):
-            log.info(
-                "a block waits in the queue of the batch system",
-                pool=self.name,
-                block=block.name,
-                words=report.words or None,
-            )
-
-    def _report_end(self, block: PooledBlock, report: JobReport, now: float) -> None:
-        if block.present:  # its engines are still there, or it is about to be noticed that they are gone
-            block.is_over = True
-            return
-        if block.state is BlockState.CANCELLED:
-            self.ended(block, now)
-            return
-        if block.is_unresolved:
-            if now >= block.awaited:
-                self._give_up_unresolved(block, now)
-            return
-        has_words = bool(report.words) or report.failed is not None
-        if block.state is BlockState.ASKED and not has_words and now - block.asked < UNCONFIRMED:
-            return
-        failed = self._has_failed(block, report, now)
-        words = report.words or ("has ended" if block.uuids else "has ended before an engine has come")
-        if failed:
-            self._fail(block, words, now)
-        self.ended(block, now, words=words)
-
-    def _has_failed(self, block: PooledBlock, report: JobReport, now: float) -> bool:
-        """Return whether the end of a block that nobody here has cancelled is a failure."""
-        if not block.uuids:
-            return True
-        age = 0.0 if block.started is None else now - block.started
-        limit = self.settings.time_limit
-        if limit is not None and age >= FULL_TERM * limit:
-            return False
-        return bool(report.failed)
-
-    def answers(self, words: str) -> None:
-        """Note whether the batch system answers: ``words`` says why it does not; empty if it does."""
-        if words and not self.unanswered:
-            log.warning("the batch system of a pool does not answer", pool=self.name, words=words)
-        elif self.unanswered and not words:
-            log.info("the batch system of a pool answers again", pool=self.name)
-        self.unanswered = words
+            self.changed(block, now)
 
     # States
 
-    def _started(self, block: PooledBlock, now: float) -> None:
+    def started(self, block: PooledBlock, now: float) -> None:
         block.state, block.started, block.is_unresolved = BlockState.RUNNING, now, False
         if block.is_submitting:
             self._announce(block)
         log.info("a block runs", pool=self.name, block=block.name, seconds=round(now - block.asked, 1))
         self._tell(BlockStarted(self.name, block.name))
-        self._changed(block, now)
+        self.changed(block, now)
 
     def ended(self, block: PooledBlock, now: float, *, words: str = "") -> None:
         """Note that a block has ended. If it was not cancelled, and has not failed, it has ended by itself."""
@@ -389,7 +293,7 @@ class ElasticPool:
             log.info("a block has ended", pool=self.name, block=block.name, words=words or None)
         self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))
 
-    def _fail(self, block: PooledBlock, words: str, now: float) -> None:
+    def fail(self, block: PooledBlock, words: str, now: float) -> None:
         block.is_failed = True
         self.memory = self.memory.after_failure(self.settings, now, words, block.asked)
 
@@ -404,6 +308,6 @@ class ElasticPool:
         self.steady_since = now
         self._save(block.name)
 
-    def _changed(self, block: PooledBlock, now: float) -> None:
+    def changed(self, block: PooledBlock, now: float) -> None:
         self.steady_since = now
         self._save(block.name)

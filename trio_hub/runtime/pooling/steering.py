@@ -172,7 +172,9 @@ class Steering:
             except (PoolError, ConfigError, KeyError, TypeError, ValueError) as error:
                 log.warning("the numbers of a pool are not restored", pool=str(name)[:100], error=error)
 
-    def _restore(self, name: str, numbers: dict[str, Any]) -> None:
+    def _restore(self, name: str, numbers: Any) -> None:
+        if not isinstance(numbers, dict):
+            raise TypeError("they are not a table")
         fixed = self._fixed if name == LOCAL else None
         tending = self._pools.tended.get(name)
         configured, scaled, spent = numbers.get("configured"), numbers.get("scaled"), float(numbers["engine_seconds"])

@@ -15,6 +15,7 @@ from .files import PoolFiles
 from .local import LocalLauncher
 from .pool import ElasticPool
 from .ports import Core
+from .reports import Reports
 
 __all__ = ["Tending"]
 
@@ -70,6 +71,7 @@ class Tending:
         self._submits = trio.CapacityLimiter(AT_ONCE)
         self._cancels = trio.CapacityLimiter(AT_ONCE)
         self._wake = trio.Event()
+        self._reports = Reports(pool)
         self._submitting: dict[str, trio.Event] = {}
         if isinstance(launcher, LocalLauncher):
             launcher.block_ended = self.look_soon
@@ -233,9 +235,9 @@ class Tending:
         answered = [report for _, report in said if report.state is not JobState.UNKNOWN]
         silent = [report.words for _, report in said if report.state is JobState.UNKNOWN]
         if not self.pool.is_asked_in_vain:
-            self.pool.answers("" if answered else (silent[0] or "it does not say why"))
+            self._reports.answers("" if answered else (silent[0] or "it does not say why"))
         for name, report in said:
-            self.pool.reported(name, report, began, now)
+            self._reports.reported(name, report, began, now)
 
     async def _find_jobs(self) -> None:
         """Find the jobs of blocks whose submission an earlier hub has begun: its agent may have finished it since."""

@@ -30,6 +30,8 @@ def test_a_pool_grows_from_nothing_to_eight_engines_and_shrinks_to_nothing(slurm
         assert slurm.jobs() == []
         assert pool["counts"] == {"submitted": 2, "refused": 0, "failed": 0, "ended": 0, "cancelled": 2}
         assert pool["engine_seconds"] > 0
+        files = pooled.profile / "pools" / "default"
+        wait_until(lambda: [path.name for path in files.iterdir()] == ["pools.json"], "the end of the blocks' files")
     assert runs(tmp_path) == {str(value): 1 for value in range(TASKS)}
 
 
@@ -99,10 +101,18 @@ def test_a_block_waits_in_a_full_partition(slurm: Slurm, tmp_path: Path) -> None
         [block] = pool["blocks"]
         assert (block["state"], block["words"]) == ("waiting", slurm.job(block["job"])["Reason"])
         assert pool["grow"]["word"] == "backlog"
-        assert len(slurm.jobs()) == 2
+        # somebody cancels the waiting job, and the pool asks for another
+        slurm.run("scancel", block["job"])
+        assert "CANCELLED" in pooled.logged("a block has failed.*words=(.*)")[1]
+        wait_until(lambda: len(slurm.jobs()) == 2, "another job")
         slurm.run("scancel", other)
+        waiting: list[int] = []
+        while not work.ready():
+            waiting.append(sum(job.state == "PENDING" for job in slurm.jobs()))
+            work.wait(0.1)
         assert work.get(LIMIT) == list(range(20))
-        assert pooled.pool()["counts"]["failed"] == 0
+        assert max(waiting) <= 1, "at most as many blocks wait as the backlog says"
+        assert pooled.pool()["counts"]["failed"] == 1
 
 
 def test_a_pool_whose_jobs_are_refused_pauses_and_stops_until_it_is_resumed(slurm: Slurm, tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ def test_a_hub_that_is_killed_while_it_submits_a_block(
 
 
 def test_the_blocks_of_a_pool_may_stay_when_the_hub_stops(slurm: Slurm, tmp_path: Path) -> None:
-    pooled = PooledHub(slurm, tmp_path, keep=True, engine="ipengine", min=1)
+    pooled = PooledHub(slurm, tmp_path, keep=True, engine="ipengine", engine_args=[], min=1)
     with pooled.running():
         pooled.wait_for("the engine", there=1)
         [block] = pooled.pool()["blocks"]

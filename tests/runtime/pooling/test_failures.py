@@ -149,6 +149,30 @@ async def test_a_preempted_block_that_is_queued_again_is_not_doubled(
         assert hub.pool.counts["failed"] == 0
 
 
+@pytest.mark.parametrize("becomes", [JobState.ENDED, JobState.WAITING, JobState.ENDING])
+async def test_a_block_that_is_ending_is_awaited_until_the_batch_system_says_why(
+    autojump_clock: MockClock, becomes: JobState
+) -> None:
+    async with a_batch(slots=2) as batch, a_hub(batch, a_pool(max=2)) as hub:
+        hub.core.tasks, hub.core.runtime = 8, 600.0
+        await engines_come(hub, 2)
+        job = batch.jobs[0]
+        batch.slots, batch.engines = 0, {}
+        job.state, job.words = JobState.ENDING, "COMPLETING"
+        await trio.sleep(10)
+        assert (len(batch.jobs), batch.cancels) == (1, [])
+        if becomes is JobState.ENDED:
+            batch.end(job, "PREEMPTED", failed=True)
+            await hub.until(lambda: len(batch.jobs) == 2)
+            assert (hub.pool.memory.words, batch.cancels) == ("PREEMPTED", [])
+        elif becomes is JobState.WAITING:
+            job.state, job.words = JobState.WAITING, "BeginTime"
+            await hub.until(lambda: hub.pool.blocks[job.block].state is BlockState.WAITING)
+            assert hub.pool.counts["failed"] == 0
+        else:  # the batch system never says
+            await hub.until(lambda: batch.cancels == [job.block])
+
+
 async def test_a_block_that_ends_at_its_time_limit_has_not_failed(autojump_clock: MockClock) -> None:
     async with a_batch() as batch, a_hub(batch, a_pool(max=2, time_limit=100.0)) as hub:
         hub.core.tasks, hub.core.runtime = 80, 20.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -88,14 +87,13 @@ class AgentLauncher:
     async def __aenter__(self) -> AgentLauncher:
         self._outer = trio.open_nursery()
         outer = await self._outer.__aenter__()
-        try:
-            await outer.start(self._read)
-        except BaseException:
-            if not await self._outer.__aexit__(*sys.exc_info()):
-                raise
+        ready = trio.Event()
+        outer.start_soon(self._read, ready)
+        with trio.CancelScope(shield=True):  # `outer.start` would wait for ever if it was cancelled
+            await ready.wait()
         return self
 
-    async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _read(self, ready: trio.Event) -> None:
         """Run the tasks that read from agents until the launcher is closed.
 
         They are shielded: a hub that is cancelled may still ask the agent to cancel blocks, and needs the answers.
@@ -103,7 +101,7 @@ class AgentLauncher:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    task_status.started()
+                    ready.set()
                     await trio.sleep_forever()
         finally:
             self._is_closed.set()

@@ -94,13 +94,13 @@ def test_a_preempted_job_comes_back(slurm: Slurm, tmp_path: Path, partition: str
 def test_a_block_waits_in_a_full_partition(slurm: Slurm, tmp_path: Path) -> None:
     other = slurm.submit("--partition=tiny", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 600")
     slurm.wait_for_state(other, "RUNNING")
-    with pooled_hub(slurm, tmp_path, max=8, engines_per_block=2, backlog=1, traits={"queue": "tiny"}) as pooled:
+    with pooled_hub(slurm, tmp_path, max=8, engines_per_block=2, time_limit=600, traits={"queue": "tiny"}) as pooled:
         work = pooled.submit(note, range(20))
-        wait_until(lambda: any(block["words"] for block in pooled.pool()["blocks"]), "the reason to wait")
-        pool = pooled.pool()
-        [block] = pool["blocks"]
-        assert (block["state"], block["words"]) == ("waiting", slurm.job(block["job"])["Reason"])
-        assert pool["grow"]["word"] == "backlog"
+        [block] = pooled.wait_for_blocks("waiting")
+        wait_until(lambda: slurm.job(block["job"])["Reason"] in ("Resources", "MaxCpuPerNode"), "the reason to wait")
+        wait_until(lambda: pooled.pool()["blocks"][0]["words"] == slurm.job(block["job"])["Reason"], "Slurm's words")
+        assert pooled.pool()["grow"]["word"] == "backlog"
+        assert slurm.job(block["job"])["TimeLimit"] == "00:10:00"
         # somebody cancels the waiting job, and the pool asks for another
         slurm.run("scancel", block["job"])
         assert "CANCELLED" in pooled.logged("a block has failed.*words=(.*)")[1]

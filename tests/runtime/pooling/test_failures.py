@@ -296,3 +296,28 @@ async def test_a_command_without_a_question_counts_as_running_when_it_has_return
         batch.brings = None
         await engines_come(hub, 2)
         await hub.until(lambda: not hub.pool.blocks and not batch.alive())
+
+
+async def test_engines_that_are_to_be_given_back_are_taken_back_if_tasks_come(autojump_clock: MockClock) -> None:
+    async with a_batch() as batch, a_hub(batch, a_pool(max=2)) as hub:
+        hub.core.tasks, hub.core.runtime = 2, 5.0
+        await engines_come(hub, 2)
+        await hub.until(lambda: "retire by pool slurm" in hub.core.orders)
+        hub.core.tasks = 2
+        await hub.until(lambda: hub.core.done == 4)
+        assert "take back by pool slurm" in hub.core.orders
+        assert (len(batch.jobs), batch.cancels) == (1, [])
+
+
+async def test_a_slow_submission_delays_neither_decisions_nor_cancels(autojump_clock: MockClock) -> None:
+    async with a_batch() as batch, a_hub(batch) as hub:
+        hub.core.tasks, hub.core.runtime = 8, 20.0
+        await engines_come(hub, 8)
+        batch.delays = (60.0, 60.0)
+        batch.end(batch.jobs[0], "PREEMPTED", failed=True)
+        hub.core.tasks = 4
+        await hub.until(lambda: any(block.is_submitting for block in hub.pool.blocks.values()))
+        hub.core.tasks = 0
+        await hub.until(lambda: len(batch.cancels) == 3)
+        assert any(block.is_submitting for block in hub.pool.blocks.values())
+        await hub.until(lambda: not batch.alive() and not hub.pool.blocks, 300)

@@ -143,7 +143,8 @@ class AgentLauncher:
     async def submit(self, block: str, engines: int) -> Job:
         """Ask for a block. Return as soon as the batch system has accepted it.
 
-        If the agent ends before it has answered, the next agent looks for the job.
+        If the agent ends before it has answered, the next agent looks for the job. If nobody can say then whether there
+        is one, the job is empty: later calls of `look` find the job, or say that there is none.
 
         Raises:
             LaunchError: the block was refused. The text has the batch system's own words.
@@ -156,7 +157,10 @@ class AgentLauncher:
             log.warning(
                 "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
             )
-            job = await self.find(block)
+            try:
+                job = await self.find(block)
+            except LaunchError:
+                return {}
             if job is None:
                 raise LaunchError(str(error)) from error
         assert isinstance(job, dict)

@@ -13,6 +13,8 @@ from typing import Any
 import ipyparallel as ipp
 import pytest
 
+from trio_hub.runtime.restore import read_engine_state
+
 from ..cli.process import processes_with
 from .conftest import LIMIT, wait_until
 
@@ -176,7 +178,7 @@ done
 cancel_command = "kill $TRIO_HUB_JOB; true"
 status_command = "kill -0 $TRIO_HUB_JOB && echo running || echo ended"
 """)
-    with hub(profile_dir, "--config", str(settings)), client(profile_dir) as rc:
+    with hub(profile_dir, "--config", str(settings), "--restore=true"), client(profile_dir) as rc:
         view = rc.load_balanced_view()
         assert view.apply_sync(int) == 0
         wait_until(lambda: pool_of(rc, "cloud")["there"] == 2, "both engines")
@@ -184,4 +186,6 @@ status_command = "kill -0 $TRIO_HUB_JOB && echo running || echo ended"
         assert (block["arrived"], block["engines"], block["state"]) == (2, 2, "running")
         assert all(pid.isdigit() for pid in block["job"].split())
     wait_until(lambda: not processes_with(str(profile_dir)), "no engine")
+    state = read_engine_state(profile_dir / "log" / "engines.json")
+    assert state is None or not state.engines, "the next hub expects none of them"
     assert not list((profile_dir / "pools" / "default").glob("cloud-*"))

@@ -34,6 +34,7 @@ sbatch)
     id=$(( $(cat last 2>/dev/null || echo 4710) + 1 )); echo "$id" > last
     echo "$name|PENDING|Resources" > "$id"
     env > "$id.env"; cp "$last" "$id.script"
+    [ ! -e lost ] || { cat lost >&2; exit 1; }
     [ ! -e hang ] || { echo $$ > hanging; exec sleep 600; }
     echo "sbatch: info: a word for people" >&2
     echo "Submitted batch job $id" ;;
@@ -84,7 +85,7 @@ class FakeSlurm:
         (self.directory / job).write_text(f"{name}|{state}|{reason}\n")
 
     def write(self, name: str, text: str = "") -> None:
-        """Make a file on which the behaviour depends: ``sbatch.fails``, ``odd``, ``hang``."""
+        """Make a file on which the behaviour depends: ``sbatch.fails``, ``odd``, ``lost``, ``hang``."""
         (self.directory / name).write_text(text)
 
     def remove(self, name: str) -> None:

@@ -17,7 +17,7 @@ from trio_hub.launching.processes import process_key
 from ..runtime.support import eventually
 from .support import LIMIT, FakeSlurm, a_pool
 
-WAITING, RUNNING, ENDED, UNKNOWN = JobState.WAITING, JobState.RUNNING, JobState.ENDED, JobState.UNKNOWN
+WAITING, RUNNING, ENDED, UNKNOWN = JobState.WAITING, JobState.RUNNING, ENDED, JobState.UNKNOWN
 
 
 @pytest.fixture
@@ -157,6 +157,28 @@ async def test_an_agent_that_is_killed_between_a_submission_and_its_answer(tmp_p
             assert found["job"] == "4711"
             assert launcher.files.read("p-1") == found
             assert len(slurm.calls("sbatch")) == 1
+
+
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+
+
+async def test_a_submission_without_an_answer_may_have_been_accepted(tmp_path: Path, slurm: FakeSlurm) -> None:
+    """Slurm's controller accepts a job, but is so slow that sbatch gives up; then squeue has no answer, either."""
+    with trio.fail_after(LIMIT):
+        async with a_launcher(tmp_path) as launcher:
+            slurm.write("lost", TIMED_OUT)
+            slurm.write("squeue.fails", "slurm_load_jobs error: Socket timed out on send/recv operation")
+            job = await launcher.submit("p-1", 4)
+            assert (await launcher.look({"p-1": job}))["p-1"].state is UNKNOWN
+            slurm.remove("squeue.fails")
+            assert await launcher.look({"p-1": job}) == {"p-1": JobReport(WAITING, "Resources")}
+            await launcher.cancel("p-1", job)
+            assert (await launcher.look({"p-1": job}))["p-1"].state is ENDED
+            # another one was not accepted
+            slurm.remove("lost")
+            slurm.write("sbatch.fails", TIMED_OUT)
+            job = await launcher.submit("p-2", 4)
+            assert await launcher.look({"p-2": job}) == {"p-2": JobReport(ENDED, TIMED_OUT)}
 
 
 async def test_a_cancelled_submission_loses_no_job_though_the_agent_hangs(tmp_path: Path, slurm: FakeSlurm) -> None:

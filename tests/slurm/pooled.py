@@ -21,10 +21,10 @@ __all__ = ["PooledHub", "note", "pooled_hub", "runs"]
 SETTINGS: dict[str, Any] = {
     "launcher": "slurm",
     "min": 0,
-    "max": 2,
-    "engines_per_block": 2,
+    "max": 1,
     "idle_timeout": 1.0,
     "retry_pause": 0.1,
+    "engine_args": ["--kill-grace=2"],
 }
 
 
@@ -62,10 +62,11 @@ class PooledHub:
         return self._commands[-1]
 
     def stop(self) -> None:
-        """Stop the hub in order, and check what is left of its pool."""
+        """Stop the hub in order, and check that nothing unexpected has happened in it."""
         self.disconnect()
         self.hub.signal(signal.SIGTERM)
         assert self.hub.wait() == 0, self.hub
+        assert "Traceback" not in "".join(self.hub.stderr), self.hub
 
     @property
     def client(self) -> ipp.Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -88,14 +87,13 @@ class AgentLauncher:
     async def __aenter__(self) -> AgentLauncher:
         self._outer = trio.open_nursery()
         outer = await self._outer.__aenter__()
-        try:
-            await outer.start(self._read)
-        except BaseException:
-            if not await self._outer.__aexit__(*sys.exc_info()):
-                raise
+        ready = trio.Event()
+        outer.start_soon(self._read, ready)
+        with trio.CancelScope(shield=True):  # `outer.start` would wait for ever if it was cancelled
+            await ready.wait()
         return self
 
-    async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _read(self, ready: trio.Event) -> None:
         """Run the tasks that read from agents until the launcher is closed.
 
         They are shielded: a hub that is cancelled may still ask the agent to cancel blocks, and needs the answers.
@@ -103,7 +101,7 @@ class AgentLauncher:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    task_status.started()
+                    ready.set()
                     await trio.sleep_forever()
         finally:
             self._is_closed.set()
@@ -145,7 +143,8 @@ class AgentLauncher:
     async def submit(self, block: str, engines: int) -> Job:
         """Ask for a block. Return as soon as the batch system has accepted it.
 
-        If the agent ends before it has answered, the next agent looks for the job.
+        If the agent ends before it has answered, the next agent looks for the job. If nobody can say then whether there
+        is one, the job is empty: later calls of `look` find the job, or say that there is none.
 
         Raises:
             LaunchError: the block was refused. The text has the batch system's own words.
@@ -158,7 +157,10 @@ class AgentLauncher:
             log.warning(
                 "the launching agent has ended during a submission", pool=self.pool.name, block=block, error=error
             )
-            job = await self.find(block)
+            try:
+                job = await self.find(block)
+            except LaunchError:
+                return {}
             if job is None:
                 raise LaunchError(str(error)) from error
         assert isinstance(job, dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..config.pools import Pool
 from .asking import run_command
 from .commands import job_name
 
-__all__ = ["NAMED", "delete", "job_name", "prepare", "set_up", "start_lsf", "system_of"]
+__all__ = ["NAMED", "delete", "is_unanswered", "job_name", "prepare", "set_up", "start_lsf", "system_of"]
 
 NAMED = {"slurm", "lsf", "htcondor"}
 """The batch systems whose jobs get the name of their block, and are found by it."""
@@ -47,6 +48,13 @@ _LSF = """#!/bin/sh
 {program_and_args}
 """
 _SCRIPT = "engine.sh"
+_UNANSWERED = re.compile(r"(?i)timed? ?out|did not answer|zero bytes were|reset by peer|communication error")
+"""What batch systems say if their answer did not come. Slurm: "Socket timed out on send/recv operation"."""
+
+
+def is_unanswered(words: str) -> bool:
+    """Return whether a command that submits a job has failed since it got no answer, so that the job may be there."""
+    return _UNANSWERED.search(words) is not None
 
 
 def system_of(cls: Any) -> str:

@@ -90,13 +90,22 @@ class StockLaunchers:
             if inspect.isawaitable(started):
                 await started
         except BaseException as error:
+            said = words(error, getattr(launcher, "last_answer", None))
+            if isinstance(error, Exception) and self.system in batch.NAMED and batch.is_unanswered(said):
+                # the job may be there all the same: it is looked for by its name
+                return self._unresolved(block, engines, said)
             await self._undo(launcher)
             self.files.remove(block)
             if isinstance(error, Exception):
-                raise LaunchError(words(error, getattr(launcher, "last_answer", None))) from error
+                raise LaunchError(said) from error
             raise
         self._keep(block, launcher)
         job = self._job(launcher, engines)
+        self.files.write(block, job)
+        return job
+
+    def _unresolved(self, block: str, engines: int, said: str) -> Job:
+        job = {**self._facts(engines), "submitted": False, "words": said}
         self.files.write(block, job)
         return job
 
@@ -126,10 +135,11 @@ class StockLaunchers:
         return job if job.get("job") else self.recover(block) or {}
 
     def _not_found(self, block: str) -> JobReport:
-        if self.files.read(block) is None:
+        job = self.files.read(block)
+        if job is None:
             return JobReport(JobState.ENDED, "the block was not submitted")
         if self.system in batch.NAMED:
-            return JobReport(JobState.ENDED, "the batch system has no job for this block")
+            return JobReport(JobState.ENDED, job.get("words") or "the batch system has no job for this block")
         return JobReport(JobState.UNKNOWN, "the submission was interrupted, and the batch system gave no id of a job")
 
     async def cancel(self, block: str, job: Job) -> None:

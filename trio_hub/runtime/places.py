@@ -206,6 +206,7 @@ class Places:
         if place is not None:
             place.engine = engine
             place.uuid = engine.uuid
+            engine.block = engine.block or place.block  # an engine that does not know of blocks
 
     def _place_of_process(self, engine: EngineConnector) -> Place | None:
         """Return the place of the engine's process, or of a process that has started it, such as a nanny or a shell.

@@ -149,6 +149,30 @@ async def test_a_preempted_block_that_is_queued_again_is_not_doubled(
         assert hub.pool.counts["failed"] == 0
 
 
+@pytest.mark.parametrize("becomes", [JobState.ENDED, JobState.WAITING, JobState.ENDING])
+async def test_a_block_that_is_ending_is_awaited_until_the_batch_system_says_why(
+    autojump_clock: MockClock, becomes: JobState
+) -> None:
+    async with a_batch(slots=2) as batch, a_hub(batch, a_pool(max=2)) as hub:
+        hub.core.tasks, hub.core.runtime = 8, 600.0
+        await engines_come(hub, 2)
+        job = batch.jobs[0]
+        batch.slots, batch.engines = 0, {}
+        job.state, job.words = JobState.ENDING, "COMPLETING"
+        await trio.sleep(10)
+        assert (len(batch.jobs), batch.cancels) == (1, [])
+        if becomes is JobState.ENDED:
+            batch.end(job, "PREEMPTED", failed=True)
+            await hub.until(lambda: len(batch.jobs) == 2)
+            assert (hub.pool.memory.words, batch.cancels) == ("PREEMPTED", [])
+        elif becomes is JobState.WAITING:
+            job.state, job.words = JobState.WAITING, "BeginTime"
+            await hub.until(lambda: hub.pool.blocks[job.block].state is BlockState.WAITING)
+            assert hub.pool.counts["failed"] == 0
+        else:  # the batch system never says
+            await hub.until(lambda: batch.cancels == [job.block])
+
+
 async def test_a_block_that_ends_at_its_time_limit_has_not_failed(autojump_clock: MockClock) -> None:
     async with a_batch() as batch, a_hub(batch, a_pool(max=2, time_limit=100.0)) as hub:
         hub.core.tasks, hub.core.runtime = 80, 20.0
@@ -272,3 +296,28 @@ async def test_a_command_without_a_question_counts_as_running_when_it_has_return
         batch.brings = None
         await engines_come(hub, 2)
         await hub.until(lambda: not hub.pool.blocks and not batch.alive())
+
+
+async def test_engines_that_are_to_be_given_back_are_taken_back_if_tasks_come(autojump_clock: MockClock) -> None:
+    async with a_batch() as batch, a_hub(batch, a_pool(max=2)) as hub:
+        hub.core.tasks, hub.core.runtime = 2, 5.0
+        await engines_come(hub, 2)
+        await hub.until(lambda: "retire by pool slurm" in hub.core.orders)
+        hub.core.tasks = 2
+        await hub.until(lambda: hub.core.done == 4)
+        assert "take back by pool slurm" in hub.core.orders
+        assert (len(batch.jobs), batch.cancels) == (1, [])
+
+
+async def test_a_slow_submission_delays_neither_decisions_nor_cancels(autojump_clock: MockClock) -> None:
+    async with a_batch() as batch, a_hub(batch) as hub:
+        hub.core.tasks, hub.core.runtime = 8, 20.0
+        await engines_come(hub, 8)
+        batch.delays = (60.0, 60.0)
+        batch.end(batch.jobs[0], "PREEMPTED", failed=True)
+        hub.core.tasks = 4
+        await hub.until(lambda: any(block.is_submitting for block in hub.pool.blocks.values()))
+        hub.core.tasks = 0
+        await hub.until(lambda: len(batch.cancels) == 3)
+        assert any(block.is_submitting for block in hub.pool.blocks.values())
+        await hub.until(lambda: not batch.alive() and not hub.pool.blocks, 300)

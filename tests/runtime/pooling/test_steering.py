@@ -49,7 +49,7 @@ async def test_a_pool_is_scaled_and_scaled_back(autojump_clock: MockClock) -> No
         ("slurm", {"engines": 1, "min": 1}, "either the number of engines, or min and max"),
     ],
 )
-async def test_a_size_that_cannot_be(name: str, sizes: dict[str, int], why: str, autojump_clock: MockClock) -> None:
+async def test_a_size_that_cannot_be(name: str, sizes: dict[str, Any], why: str, autojump_clock: MockClock) -> None:
     async with a_batch() as batch, a_hub(batch) as hub:
         with pytest.raises(PoolError, match=why):
             hub.steering.scale(name, **sizes)
@@ -117,12 +117,16 @@ async def test_the_number_of_engines_is_changed_while_the_hub_runs(monkeypatch: 
         await hub.wait_engines(2)
         assert hub.statistics().local_engines_missing == ()
         assert hub.pools[0]["engine_seconds"] > 0
-        for content in ({"pool": "slurm", "engines": 1}, {"pool": "local", "min": 1, "max": 2}):
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"pool": "slurm", "engines": 1}, "PoolError"),
+            ({"pool": "local", "min": 1, "max": 2}, "PoolError"),
+            ({"pool": 3}, "TypeError"),
+            ({"pool": "local", "engines": True}, "TypeError"),
+            ({"pool": "local", "engines": "2"}, "TypeError"),
+        ]
+        for content, ename in wrong:
             error = await ask(client, "scale_request", **content)
-            assert (error["status"], error["ename"]) == ("error", "PoolError")
-        for content in ({"pool": 3}, {"pool": "local", "engines": True}, {"pool": "local", "engines": "2"}):
-            error = await ask(client, "scale_request", **content)
-            assert (error["status"], error["ename"]) == ("error", "TypeError")
+            assert (error["status"], error["ename"]) == ("error", ename)
         assert (await ask(client, "resume_pool_request", pool="local"))["status"] == "ok"
         assert (await ask(client, "resume_pool_request", pool="slurm"))["ename"] == "PoolError"
 

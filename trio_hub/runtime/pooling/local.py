@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import trio
@@ -24,6 +25,7 @@ class LocalLauncher:
 
     def __init__(self, engines: LocalEngines) -> None:
         self._engines = engines
+        self._came: defaultdict[str, set[str]] = defaultdict(set)
         self._ends: dict[str, str] = {}
         """Why blocks have ended of which an engine did not register, by block."""
         self.block_ended: Callable[[], None] = lambda: None
@@ -58,11 +60,17 @@ class LocalLauncher:
         """Return how many engines of a block have died, and are started again."""
         return sum(bool(place.cause) and not place.is_registered for place in self._of(block))
 
+    def came(self, block: str) -> set[str]:
+        """Return the uuids of those engines of a block that have registered, and have ended since."""
+        return self._came.pop(block, set())
+
     def _of(self, block: str) -> list[Place]:
         return [place for place in self._engines.places if place.block == block]
 
     def _place_ended(self, place: Place) -> None:
-        if place.engine is None and not place.scope.cancelled_caught:
+        if place.engine is not None:
+            self._came[place.block].add(place.engine.uuid)
+        elif not place.scope.cancelled_caught:
             self._ends[place.block] = place.cause
         if not self._of(place.block):
             self.block_ended()

@@ -221,7 +221,10 @@ class Pools:
 
     async def _run_services(self) -> None:
         async with trio.open_nursery() as nursery:
-            for service in (self._keep_deciding, self.saving.run, *(tending.watch for tending in self)):
+            services = [self.saving.run, *(tending.watch for tending in self)]
+            if self.tended or self.former:
+                services.append(self._keep_deciding)
+            for service in services:
                 nursery.start_soon(keep_running, SERVICE, service, self._failures)
 
     # The stop

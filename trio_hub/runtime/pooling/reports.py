@@ -47,8 +47,8 @@ class Reports:
         if report.state is JobState.ENDED:
             self._report_end(block, report, now)
             return
-        if report.state is JobState.ENDING:
-            return  # its end is told by a later report, with the batch system's words
+        if report.state is JobState.ENDING:  # it is looked at again until its end is told with the reason
+            return
         block.seen = began
         if block.state is BlockState.CANCELLED:
             return

@@ -236,6 +236,9 @@ class Tending:
         silent = [report.words for _, report in said if report.state is JobState.UNKNOWN]
         if not self.pool.is_asked_in_vain:
             self._reports.answers("" if answered else (silent[0] or "it does not say why"))
+        if isinstance(self.launcher, LocalLauncher):  # an engine may have come and gone between two decisions
+            for block in self.pool.blocks.values():
+                block.uuids |= self.launcher.came(block.name)
         for name, report in said:
             self._reports.reported(name, report, began, now)
 

@@ -17,7 +17,7 @@ from trio_hub.launching.processes import process_key
 from ..runtime.support import eventually
 from .support import LIMIT, FakeSlurm, a_pool
 
-WAITING, RUNNING, ENDED, UNKNOWN = JobState.WAITING, JobState.RUNNING, ENDED, JobState.UNKNOWN
+WAITING, RUNNING, ENDED, UNKNOWN = JobState.WAITING, JobState.RUNNING, JobState.ENDED, JobState.UNKNOWN
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from trio_hub import (
     connect,
 )
 from trio_hub.client.packing import pack_call, pack_function
+from trio_hub.client.questions import Questions
 from trio_hub.config.connectionfiles import connection_paths, read_connection_file, write_connection_file
 from trio_hub.testing import ignore, open_client, open_engine, open_hub
 
@@ -171,7 +172,7 @@ async def test_details_of_requests_and_of_the_hub() -> None:
 
 async def test_an_ipcontroller_knows_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
     async with cluster() as (_, client, _):
-        monkeypatch.setattr(type(client), "kind", "ipcontroller")
+        monkeypatch.setattr(Questions, "kind", "ipcontroller")
         assert await client.details(["a"]) == {}
         assert await client.about() == {}
 

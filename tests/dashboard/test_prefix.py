@@ -46,6 +46,7 @@ ROUTES = {
     "/api/labels": "application/json",
     "/api/failures": "application/json",
     "/api/policies": "application/json",
+    "/api/pools": "application/json",
     "/api/tasks": "application/json",
     "/api/count": "application/json",
 }
@@ -53,6 +54,7 @@ ROUTES = {
 OTHERS = {
     "/static/{name}": "/static/none",
     "/api/engines/{uuid:path}": "/api/engines/none",
+    "/api/pools/{name:path}": "/api/pools/none",
     "/api/tasks/{msg_id:path}": "/api/tasks/none",
     "/api/output/{stream}/{msg_id:path}": "/api/output/stdout/none",
     "/api/actions/{name}": "/api/actions/none",

@@ -59,7 +59,7 @@ def find_starter(pool: Pool, places: Places, files: BlockFiles) -> Starter:
     except ImportError as error:
         raise LaunchError(
             f"pool {pool.name}: the launcher {pool.launcher} is one of ipyparallel's, which cannot be loaded "
-            f"({error}). Install it: {sys.executable} -m pip install 'trio-hub[cluster]'"
+            f"({error}). Install it: {sys.executable} -m pip install ipyparallel"
         ) from error
     return StockLaunchers(pool, places, files)
 

@@ -16,7 +16,7 @@ __all__ = ["LIMIT", "Job", "Slurm", "wait_until"]
 LIMIT = 60.0
 """Seconds until something that must happen counts as not happening."""
 
-PERIOD = 0.05
+PERIOD = 0.1
 """Seconds between two questions whether it has happened. Many of them start a command of Slurm."""
 
 

@@ -159,7 +159,7 @@ async def test_a_block_that_is_ending_is_awaited_until_the_batch_system_says_why
         job = batch.jobs[0]
         batch.slots, batch.engines = 0, {}
         job.state, job.words = JobState.ENDING, "COMPLETING"
-        await trio.sleep(10)
+        await trio.sleep(120)
         assert (len(batch.jobs), batch.cancels) == (1, [])
         if becomes is JobState.ENDED:
             batch.end(job, "PREEMPTED", failed=True)
@@ -170,7 +170,7 @@ async def test_a_block_that_is_ending_is_awaited_until_the_batch_system_says_why
             await hub.until(lambda: hub.pool.blocks[job.block].state is BlockState.WAITING)
             assert hub.pool.counts["failed"] == 0
         else:  # the batch system never says
-            await hub.until(lambda: batch.cancels == [job.block])
+            await hub.until(lambda: batch.cancels == [job.block], 300.0)
 
 
 async def test_a_block_that_ends_at_its_time_limit_has_not_failed(autojump_clock: MockClock) -> None:

@@ -47,6 +47,7 @@ class PooledBlock:
     - ``awaited``: until when its engines are awaited after a restart of the hub;
     - ``left``: since when none of its engines is there, if some have been there;
     - ``seen``: when the latest look began that found the block in the batch system;
+    - ``is_ending``: whether the batch system is about to end the block;
     - ``unanswered``: since when the batch system does not say what has become of it; None if it says that;
     - ``is_submitting``: whether its submission is under way;
     - ``released``: when the launcher has accepted that the block is to be cancelled; None before that;
@@ -69,6 +70,7 @@ class PooledBlock:
     awaited: float = -math.inf
     left: float | None = None
     seen: float | None = None
+    is_ending: bool = False
     unanswered: float | None = None
     is_submitting: bool = False
     released: float | None = None

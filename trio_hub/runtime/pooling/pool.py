@@ -28,6 +28,8 @@ PRESUMED_GONE = 30.0
 """Seconds. A cancelled block whose engines are gone is presumed to have ended if the batch system does not say."""
 PATIENCE = 15.0
 """Seconds. A block that has lost its engines is cancelled if the batch system has not said by then what it is doing."""
+LONG_PATIENCE = 300.0
+"""Seconds. The same for a block that the batch system is ending: what a site runs after each job can take minutes."""
 
 
 class ElasticPool:
@@ -256,7 +258,8 @@ class ElasticPool:
             return True
         if block.left is None:
             return False
-        return (block.seen is not None and block.seen > block.left) or now - block.left > PATIENCE
+        patience = LONG_PATIENCE if block.is_ending else PATIENCE
+        return (block.seen is not None and block.seen > block.left) or now - block.left > patience
 
     def give_up(self, block: PooledBlock, why: str, now: float) -> None:
         """Note that a block is to be cancelled for another reason than a decision."""

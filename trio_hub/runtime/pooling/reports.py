@@ -47,7 +47,8 @@ class Reports:
         if report.state is JobState.ENDED:
             self._report_end(block, report, now)
             return
-        if report.state is JobState.ENDING:  # it is looked at again until its end is told with the reason
+        block.is_ending = report.state is JobState.ENDING
+        if block.is_ending:  # it is looked at again until its end is told with the reason
             return
         block.seen = began
         if block.state is BlockState.CANCELLED:

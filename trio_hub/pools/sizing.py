@@ -156,11 +156,12 @@ def _growth(
         )
     if now < memory.paused_until:
         left = memory.paused_until - now
-        return 0, Reason("paused", f"asks for the next block in {left:.0f} s, since one has failed: {memory.words}")
+        return 0, Reason("paused", f"asks for the next block in {left:.0f} s, since a block has failed: {memory.words}")
     blocks = min(-(-wanted // size), room)
     if memory.failures > 1:
         if any(block.started is None or block.started >= memory.failed for block in supply.blocks):
-            return 0, Reason("probing", f"waits whether a new block works, since one has failed: {memory.words}")
+            text = f"waits until a new block has worked, since the last blocks have failed: {memory.words}"
+            return 0, Reason("probing", text)
         blocks = 1
     if settings.backlog is not None:
         queued = sum(1 for block in supply.blocks if block.state.is_queued)

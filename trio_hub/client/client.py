@@ -407,7 +407,7 @@ class Client:
         return answer["min"], answer["max"]
 
     async def resume_pool(self, name: str) -> None:
-        """Have a pool ask for blocks again, although some have failed.
+        """Have a pool ask for blocks again after blocks have failed.
 
         Raises:
             RemoteError: There is no such pool; or the hub is an ipcontroller.

@@ -120,7 +120,7 @@ async def test_blocks_of_a_pool_that_is_not_in_the_settings_any_more(
             if keep:
                 await trio.sleep(20)
                 assert len(records(tmp_path)) == len(batch.alive()) == 4
-                assert caplog.text.count("a block stays, though its pool is not in the settings any more") == 4
+                assert caplog.text.count("a block stays, although its pool is not in the settings any more") == 4
             else:
                 await hub.until(lambda: not batch.alive() and not records(tmp_path))
                 assert caplog.text.count("its pool is not in the settings any more") == 4

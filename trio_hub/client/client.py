@@ -393,7 +393,8 @@ class Client:
             name: The name of the pool.
             engines: The number of engines, which is rounded up to whole blocks.
             min, max: Instead of ``engines``, the least and the largest number of engines, between which the tasks
-                decide. One that is None stays as it is. Without any number, those of the configuration hold again.
+                decide. A number that is None stays as it is. Without any number, the numbers of the configuration hold
+                again.
 
         Returns:
             The least and the largest number of engines from now on.

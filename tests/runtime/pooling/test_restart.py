@@ -193,7 +193,7 @@ async def test_a_submission_of_a_killed_hub_that_came_to_nothing_is_given_up(
         await trio.sleep(1)
         batch.refusal = ""
         async with a_hub(batch, a_pool(max=2), directory=tmp_path, core=core) as hub:
-            await hub.until(lambda: "neither a job nor an engine of it was found" in caplog.text)
+            await hub.until(lambda: "neither a job nor an engine was found" in caplog.text)
             assert trio.current_time() > 30
             await hub.until(lambda: len(batch.engines) == 2)
             assert (hub.pool.counts["failed"], hub.pool.memory.failures) == (0, 0)

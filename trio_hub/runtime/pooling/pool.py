@@ -152,7 +152,7 @@ class ElasticPool:
 
     def give_up_unresolved(self, block: PooledBlock, now: float) -> None:
         log.warning(
-            "a block is given up that an earlier hub has begun to submit: no job and no engine of the block was found",
+            "the hub gives up a block that an earlier hub has begun to submit: neither a job nor an engine was found",
             pool=self.name,
             block=block.name,
         )

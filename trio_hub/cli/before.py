@@ -69,7 +69,7 @@ def _check_engine_program(config: HubConfig) -> None:
 
 
 def _check_number_of_engines(config: HubConfig) -> None:
-    """Check that this machine has room for the local engines, and for those that local pools may start."""
+    """Check that this machine has room for local engines: those of ``engines``, and those of local pools."""
     pools = [pool.settings for pool in config.pools if pool.launcher == LOCAL]
     most = config.engines + sum(pool.max for pool in pools)
     _check_room(config, most, _hard_limits(), "max of the pools with the launcher local" if pools else "")

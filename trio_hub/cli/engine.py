@@ -65,7 +65,7 @@ _WHAT = {
     "curve_secretkey": "the engine's secret CURVE key",
     "tags": "a tag or an amount that tasks may need, as site=a or gpu=1; may be repeated",
     "kill_grace": "seconds between a signal that ends the engine and its end by force",
-    "block": "the block of a pool that starts this engine: pools set this themselves",
+    "block": "the name of the block of a pool to which the engine belongs: pools set this option themselves",
     "drain_before": "seconds before the end of its Slurm job at which the engine gets no more tasks; 0: to the end",
 }
 

@@ -393,7 +393,8 @@ class Client:
             name: The name of the pool.
             engines: The number of engines, which is rounded up to whole blocks.
             min, max: Instead of ``engines``, the least and the largest number of engines, between which the tasks
-                decide. One that is None stays as it is. Without any number, those of the configuration hold again.
+                decide. A number that is None stays as it is. Without any number, the numbers of the configuration hold
+                again.
 
         Returns:
             The least and the largest number of engines from now on.
@@ -407,7 +408,7 @@ class Client:
         return answer["min"], answer["max"]
 
     async def resume_pool(self, name: str) -> None:
-        """Have a pool ask for blocks again, although some have failed.
+        """Have a pool ask for blocks again after blocks have failed.
 
         Raises:
             RemoteError: There is no such pool; or the hub is an ipcontroller.

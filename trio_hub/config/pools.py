@@ -34,14 +34,14 @@ _TAKEN = {
     "engine_args": "engine_args",
     "engine_cmd": "engine, python or wrap_command",
 }
-"""The traits of ipyparallel's launchers that a key of a pool sets, and that key."""
+"""The traits of ipyparallel's launchers that the hub sets itself, each with the key of a pool to use instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """One pool of engines: how large it may be, and how its blocks are started.
 
-    - ``settings``: what its size depends on;
+    - ``settings``: the settings on which its size depends;
     - ``launcher``: ``local``, ``command``, or the name of an entry point of ``ipyparallel.engine_launchers``;
     - ``traits``: the traits of that launcher, such as ``{"queue": "short"}``;
     - ``engine``: ``trio-hub``, or ``ipengine`` for the stock engine;
@@ -75,12 +75,12 @@ class Pool:
 
     @property
     def has_queue(self) -> bool:
-        """Whether blocks of this pool may wait in the queue of a batch system. A launcher nobody knows has a queue."""
+        """Whether blocks of this pool may wait in the queue of a batch system. Unknown launchers have a queue."""
         return self.launcher.removeprefix(_OURS) not in _WITHOUT_QUEUE
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether engines of this pool probably run on other machines. Nobody knows where a ``command`` starts them."""
+        """Whether engines of this pool probably run on other machines. For ``command``, it is False."""
         return self.launcher not in (LOCAL, COMMAND) and self.launcher.removeprefix(_OURS) not in ("trio-hub", "mpi")
 
     def as_dict(self) -> dict[str, Any]:

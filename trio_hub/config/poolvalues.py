@@ -127,7 +127,7 @@ READERS: dict[str, Rule] = {
     "status_command": _COMMAND,
     "keep": BOOLEAN,
 }
-"""How the value of a key is checked. `PoolSettings` checks the keys that are not here."""
+"""The rule that checks the value of each key. `PoolSettings` checks the keys that are not here."""
 
 
 # The option --pool
@@ -201,7 +201,7 @@ def read_pool_text(text: str) -> Any:
     """Return the list of pools in a text: JSON, or one pool as the option ``--pool`` writes it.
 
     Raises:
-        ValueError: the text begins as JSON, but is none.
+        ValueError: the text begins like JSON, but is not JSON.
     """
     if text.lstrip()[:1] in ("[", "{"):
         try:

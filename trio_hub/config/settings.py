@@ -371,7 +371,7 @@ class HubConfig:
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:
-        """`pools`, and before them the pool ``local`` that `engines` stands for, unless it is 0."""
+        """The pool ``local`` that `engines` stands for, unless `engines` is 0; and then `pools`."""
         if not self.engines:
             return self.pools
         tags = rules.parse_tags(self.engine_tags)

@@ -66,7 +66,8 @@ _OF_AN_ENGINE = f"{PREFIX}ENGINE_BLOCK"
 def is_of_a_block(variable: str, environ: Mapping[str, str]) -> bool:
     """Return whether a variable tells a process about the block of engines for which a hub has started it.
 
-    Such a variable is no setting of a hub that this process runs, although two of them have names of settings.
+    A hub that this process runs does not take such a variable for a setting, although two of the variables have names
+    of settings.
     """
     return variable == _OF_AN_ENGINE or (variable in _OF_A_BLOCK and bool(environ.get(f"{PREFIX}BLOCK")))
 

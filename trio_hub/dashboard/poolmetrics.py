@@ -97,21 +97,22 @@ POOL_METRICS: tuple[HubMetric, ...] = (
     HubMetric(
         "trio_hub_pool_failures",
         "gauge",
-        "Blocks of each pool that have failed in a row; 0 since a block has worked, or somebody has resumed the pool.",
+        "Blocks of each pool that have failed in a row. It is 0 again after a block has worked, or somebody has "
+        "resumed the pool.",
         ("pool",),
         _of(lambda pool: pool["failures"]),
     ),
     HubMetric(
         "trio_hub_pool_paused",
         "gauge",
-        "Whether the pool waits before it asks for another block, since one has failed, 1 or 0.",
+        "Whether the pool waits before it asks for another block, since a block has failed: 1 or 0.",
         ("pool",),
         _of(lambda pool: float((pool["paused_until"] or 0.0) > time())),
     ),
     HubMetric(
         "trio_hub_pool_stopped",
         "gauge",
-        "Whether the pool asks for no more blocks until somebody resumes it, 1 or 0.",
+        "Whether the pool asks for no more blocks until somebody resumes it: 1 or 0.",
         ("pool",),
         _of(lambda pool: float(pool["is_stopped"])),
     ),

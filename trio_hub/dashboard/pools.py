@@ -54,7 +54,7 @@ def is_elastic(pools: Sequence[Pool]) -> bool:
 
 
 def failing(pools: Sequence[Pool], now: float) -> Iterable[tuple[str, str]]:
-    """Yield the name of each pool whose last blocks have failed and that goes on, and a sentence about it."""
+    """Yield the name of each pool whose last blocks have failed, and that is not stopped, with a sentence about it."""
     for pool in pools:
         if pool["failures"] and not pool["is_stopped"]:
             number = pool["failures"]
@@ -77,7 +77,7 @@ def stopped(pools: Sequence[Pool]) -> Iterable[tuple[str, str]]:
 
 
 def unanswered(pools: Sequence[Pool]) -> Iterable[tuple[str, str]]:
-    """Yield the name of each pool whose batch system does not say what becomes of the blocks, and a sentence."""
+    """Yield the name of each pool whose batch system does not tell the states of blocks, with a sentence about it."""
     for pool in pools:
         if pool["unanswered"]:
             words = pool["unanswered"].strip().rstrip(".")

@@ -52,7 +52,7 @@ class PublishedDashboard:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the hub's process has ended. Of a hub on another machine, this is not known, and False.
+        """Whether the hub's process has ended. For a hub on another machine, this is not known, and False.
 
         A request with the token must not be sent to such an address: the port may belong to another user by now.
         """
@@ -68,7 +68,7 @@ def published_path(profile_dir: Path, cluster_id: str = "") -> Path:
 
 @contextmanager
 def publish(path: Path | None, address: str, token: str) -> Iterator[None]:
-    """Keep the file of this process's dashboard for the length of the block. With the path None, there is no file."""
+    """Keep the file of this process's dashboard for the length of the ``with`` statement. None: there is no file."""
     if path is None:
         yield
         return

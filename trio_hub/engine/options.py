@@ -59,7 +59,7 @@ class EngineOptions:
     drain_before: float = 60.0
     """Seconds before the end of its Slurm job at which the engine begins to drain; 0: it does not."""
     block: str = ""
-    """The name of the pool's block that has started the engine, for the hub."""
+    """The name of the block of a pool to which the engine belongs, for the hub."""
     help: bool = False
     version: bool = False
 

@@ -28,8 +28,9 @@ class Bringing:
     def names_for(self, task: Task) -> Sequence[str]:
         """Return the names of the pools whose new engines could run a task.
 
-        A task with targets may run only on these. A task whose functional dependency was not met on some engine gets no
-        new engines either: the engines of a pool are alike, so that the dependency would not be met there, for ever.
+        A task with targets may run only on its targets. A task whose functional dependency was not met on an engine
+        gets no new engines either: the dependency would presumably not be met on them, and the pool would ask for
+        engines for ever.
         """
         if not self.pools or task.targets is not None or task.unmet:
             return ()

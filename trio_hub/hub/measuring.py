@@ -13,7 +13,7 @@ from .labels import Labels
 __all__ = ["MeasuredRuns"]
 
 MOST_AT_ONCE = 200
-"""The number of run times that are noted between two looks at the demand: more would not make the estimates better."""
+"""The maximum number of run times that are noted between two looks at the demand. More would not help the estimates."""
 SESSIONS = 1000
 """The number of clients whose last label is remembered."""
 
@@ -41,7 +41,7 @@ class MeasuredRuns:
         """The label of the task that was measured last, by the session of the client."""
 
     def switch(self, *, on: bool) -> None:
-        """Note run times from now on, or do not."""
+        """Begin to note run times, or end it."""
         self.is_on = on
 
     def looked(self) -> None:

@@ -1,8 +1,8 @@
-"""Pooling: what the pools have to know of the queue and of the engines, and what they have done to engines.
+"""Pooling: tells pools the facts about the queue and the engines, and drains engines for pools.
 
 The rules that decide how large pools are (`trio_hub.pools`) get their facts here: the queued tasks in groups, and the
-state of each engine. Nothing is noted for them when a task comes or goes, besides counters: the facts are found when
-somebody looks, by comparing the counters with those of the last look.
+state of each engine. When a task comes or goes, the hub only counts. `Pooling` finds the facts when somebody asks for
+them: it compares the counters with their values at the last look.
 
 All times are by the hub's clock, in seconds since 1970.
 """
@@ -41,15 +41,16 @@ Mark = tuple[int, ...]
 T = TypeVar("T")
 
 LABELLED = 128
-"""The labels of so many queued tasks are read at one look, at most twice as many. The others are presumably alike."""
+"""About how many queued tasks have their labels read at one look, but at least one task in each level of the queue. The
+other tasks are presumed to be like these tasks."""
 MOST_AT_ENGINE = 16
-"""The number of tasks at one engine whose labels are read at one look."""
+"""The maximum number of tasks at one engine whose labels are read at one look."""
 RECENT = 5.0
 """Seconds. Tasks that wait at an engine count as queued for so long after the engine was given its last task."""
 
 
 class Pooling:
-    """Tells what pools depend on, and drains the engines that pools give back.
+    """Reports the facts on which the sizes of pools depend, and drains the engines that pools give back.
 
     Args:
         now: the current time, aware and in UTC.
@@ -97,7 +98,7 @@ class Pooling:
 
     @property
     def measure(self) -> bool:
-        """Whether the run times of tasks are noted, which is of use only for pools that grow and shrink."""
+        """Whether the hub notes the run times of tasks. Only pools that grow and shrink need them."""
         return self._tasks.measured.is_on
 
     @measure.setter
@@ -125,7 +126,7 @@ class Pooling:
         )
 
     def has_changed(self, mark: Mark) -> bool:
-        """Return whether something has happened since `mark` has returned this that a pool's size may depend on.
+        """Return whether something on which a pool's size may depend has changed since `mark` returned this value.
 
         The time alone is not noticed: a running task runs longer, and an idle engine is idle for longer.
         """
@@ -137,12 +138,12 @@ class Pooling:
         """Return the queued tasks that a new engine could run, in groups, those with the highest priority first.
 
         These are left out: tasks with targets, tasks that wait for others, tasks that are paused before their next
-        attempt, and tasks whose functional dependency was not met on an engine. The numbers of tasks are exact. Which
-        labels they have, and so how long they will take, is found from a sample.
+        attempt, and tasks whose functional dependency was not met on an engine. The numbers of tasks are exact. Their
+        labels, and so their expected run times, come from a sample.
 
         If engines may have several tasks each (``hwm`` is not 1), tasks also wait at engines. No other engine can run
         these, but the tasks that come after them could run on further engines. So tasks that wait at an engine count as
-        queued, until the engine has got none for `RECENT` seconds.
+        queued, until the engine has got no task for `RECENT` seconds.
         """
         self._tasks.measured.looked()
         groups: Counter[Queued] = Counter()
@@ -188,7 +189,7 @@ class Pooling:
     # The engines
 
     def engines(self) -> list[Engine]:
-        """Return what pools depend on of each registered engine."""
+        """Return the facts about each registered engine on which the sizes of pools depend."""
         now = self._now().timestamp()
         looks, self._looks = self._looks, {}
         self._longest = {}
@@ -206,7 +207,7 @@ class Pooling:
         return found
 
     def _facts(self, engine: EngineConnector) -> _Facts:
-        """Return what the description of an engine depends on besides the time."""
+        """Return the facts, besides the time, on which the description of an engine depends."""
         worker, drain = engine.worker, self._work.draining.drains.get(engine.ident)
         used = (0, 0) if worker is None else (worker.last_used, len(worker.running))
         return _Facts(
@@ -235,7 +236,7 @@ class Pooling:
         )
 
     def _busy_for(self, engine: EngineConnector, look: _Look, now: float) -> float:
-        """Return the expected seconds until an engine has carried out what it carries out now.
+        """Return the expected seconds until an engine has carried out its present requests.
 
         A direct request presumably takes as long again as it has taken until now.
         """
@@ -257,7 +258,7 @@ class Pooling:
     # What pools do to engines
 
     def retire(self, ident: bytes, by: str) -> bool:
-        """Give an engine no new tasks, since its pool gives the engine back. That is kept over a restart of the hub.
+        """Give an engine no new tasks, since its pool gives the engine back. A restarted hub goes on with the drain.
 
         Args:
             ident: the identity of the engine.
@@ -294,7 +295,7 @@ class Pooling:
 
 
 class _Facts(NamedTuple):
-    """What the description of an engine depends on besides the time.
+    """The facts, besides the time, on which the description of an engine depends.
 
     - ``counts``: how many requests it has answered, how many direct requests it has got, the number of the last attempt
       that it was sent, how many tasks it has, and how many direct requests and shares of broadcasts it has.
@@ -312,10 +313,10 @@ class _Look:
     """What was seen of an engine at the last look.
 
     - ``facts``: see `_Facts`; None before the first look;
-    - ``told``: the description of the engine, which is still right while it is idle and its facts are the same;
+    - ``told``: the description of the engine. It stays right while the engine is idle and its facts are the same;
     - ``idle_since``: since when the engine has had no request; None if it has one;
-    - ``addressed_at``: when a client had sent it a request of its own; None if that was not seen;
-    - ``first``: the msg_id of the request that it carries out; empty if there is none;
+    - ``addressed_at``: when a direct request, or a broadcast to chosen engines, was last seen; None if none was seen;
+    - ``first``: the msg_id of the request that the engine carries out; empty if there is none;
     - ``since``: when the engine was seen to begin with that request;
     - ``task``, ``label``: the first of its tasks, and the label of this task.
     """
@@ -349,7 +350,7 @@ class _Look:
 
 
 def _scaled(sample: Mapping[T, int], total: int) -> dict[T, int]:
-    """Return how many of all things are of each kind, in the proportions of a sample. The numbers add up to the total.
+    """Return numbers of things by kind, in the proportions of a sample. The numbers add up to the total.
 
     >>> _scaled({"a": 2, "b": 1}, 10)
     {'a': 6, 'b': 4}

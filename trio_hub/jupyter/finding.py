@@ -38,7 +38,7 @@ def find_target(environ: Mapping[str, str] = os.environ) -> Target:
 
     The environment chooses the profile as it does for ``trio-hub serve`` (TRIO_HUB_PROFILE, TRIO_HUB_PROFILE_DIR,
     IPP_PROFILE_DIR, TRIO_HUB_CONFIG), and may choose a hub by its cluster id. Otherwise the hub without a cluster id is
-    taken, or the latest one.
+    taken, or the hub that was started last.
 
     Raises:
         NoDashboard: No such hub runs, or it has no dashboard that this machine can reach.

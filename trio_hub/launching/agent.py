@@ -94,7 +94,7 @@ class Agent:
             case "submit":
                 return await _awaited(starter.submit(block, request["engines"]))
             case "look":
-                # a job that is empty is that of a submission whose answer the hub has not seen
+                # an empty job belongs to a submission whose answer the hub has not seen
                 jobs = {block: job or self.files.read(block) or {} for block, job in request["jobs"].items()}
                 reports: Mapping[str, JobReport] = await _awaited(starter.look(jobs))
                 return {block: report_to(report) for block, report in reports.items()}

@@ -24,7 +24,7 @@ __all__ = ["AgentLauncher", "has_queue"]
 log = get_logger("trio_hub.launching")
 
 SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT = 120.0, 60.0, 60.0
-"""Seconds in which the agent has to answer each kind of request. Then the agent is killed."""
+"""Seconds in which the agent has to answer each kind of request. After this time, the hub kills it."""
 GRACE = 10.0
 """Seconds that the agent has to end after its standard input has ended."""
 _NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
@@ -41,7 +41,7 @@ class AgentLauncher:
     """Starts the blocks of one pool through a launching agent. An async context manager.
 
     The agent is a process. It is started when it is first needed, and started again after it has ended or was killed.
-    It ends at the end of the ``async with`` block. Blocks stay: cancel them before, if they should end.
+    It ends at the end of the ``async with`` statement. Blocks of engines stay: to end them, cancel them before.
 
     Any number of tasks may call the methods. The agent carries out one request after the other. A request that is
     cancelled in the hub is still carried out by the agent. The job of a block whose submission was cancelled is found
@@ -49,7 +49,7 @@ class AgentLauncher:
 
     Args:
         pool: The pool.
-        directory: The directory for what has to be known about the blocks after a restart. Each block has a directory
+        directory: The directory for the facts that the next agent and the next hub need. Each block has a directory
             in it, with its job and its batch script.
         profile_dir: The hub's profile directory, whose connection file the engines read; None: it has none.
         cluster_id: The hub's cluster id.
@@ -143,8 +143,8 @@ class AgentLauncher:
     async def submit(self, block: str, engines: int) -> Job:
         """Ask for a block. Return as soon as the batch system has accepted it.
 
-        If the agent ends before it has answered, the next agent looks for the job. If nobody can say then whether there
-        is one, the job is empty: later calls of `look` find the job, or say that there is none.
+        If the agent ends before it has answered, the next agent looks for the job. If it cannot find out whether there
+        is a job, the result is empty: later calls of `look` find the job, or say that there is none.
 
         Raises:
             LaunchError: the block was refused. The text has the batch system's own words.
@@ -184,7 +184,7 @@ class AgentLauncher:
         self.files.remove(block)
 
     async def look(self, jobs: Mapping[str, Job]) -> Mapping[str, JobReport]:
-        """Return a report for each of these jobs, by block. An error of the batch system is `JobState.UNKNOWN`."""
+        """Return a report for each of these jobs, by block: `JobState.UNKNOWN` if the batch system did not answer."""
         if not jobs:
             return {}
         try:
@@ -198,7 +198,7 @@ class AgentLauncher:
         """Have the batch system end a block. A block that has ended already is no error.
 
         Raises:
-            LaunchError: the batch system did not accept this.
+            LaunchError: the batch system did not accept the cancellation.
         """
         limit = self._limit(self.cancel_limit, int(job.get("engines") or 1))
         await self._ask(limit, do="cancel", block=block, job=dict(job))

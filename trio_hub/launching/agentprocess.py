@@ -28,7 +28,7 @@ log = get_logger("trio_hub.launching")
 WRITE_LIMIT = 10.0
 """Seconds in which a request must fit into the pipe to the agent."""
 MAX_LINE = 2**24
-"""The most bytes of one answer."""
+"""The maximum number of bytes of one answer."""
 
 
 class AgentEnded(LaunchError):
@@ -43,7 +43,7 @@ async def start_agent(pool: Pool, nursery: trio.Nursery) -> AgentProcess:
     """Start an agent.
 
     Args:
-        pool: The pool whose blocks it starts, for the log. The agent itself has to be told.
+        pool: The pool whose blocks the agent starts, for the log. The caller must send `protocol.setup` to the agent.
         nursery: Runs the tasks that read from the agent.
 
     Raises:
@@ -115,7 +115,7 @@ class AgentProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def close(self, grace: float) -> None:
-        """End the agent, and wait for its end: it may end what it does, for so many seconds."""
+        """End the agent, and wait until it has ended. It has ``grace`` seconds to finish its present request."""
         assert self.process.stdin is not None
         await self.process.stdin.aclose()
         with trio.move_on_after(grace):
@@ -169,7 +169,7 @@ class AgentProcess:
 
 
 class _Question:
-    """A request that waits for its answer. With no answer at the end, the agent has ended."""
+    """A request that waits for its answer. If ``answered`` is set without an answer, the agent has ended."""
 
     def __init__(self) -> None:
         self.answered = trio.Event()

@@ -18,7 +18,7 @@ LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command has printed, and its exit status; None if the command could not be run, or did not end."""
+    """The output and the exit status of a command. The status is None if the command was not run, or did not end."""
 
     status: int | None
     out: str = ""
@@ -26,7 +26,7 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What the command has said, for people: its errors if it has printed any, else its output."""
+        """The words of the command, for people: its errors if it has printed any, else its output."""
         return (self.err.strip() or self.out.strip() or f"exit status {self.status}")[-2000:]
 
 
@@ -37,7 +37,7 @@ def run_command(
     stdin: str | None = None,
     limit: float | None = LIMIT,
 ) -> Answer:
-    """Run a command until it ends, and return what it has printed. It reads the file ``stdin``, or nothing."""
+    """Run a command until it ends, and return its output. Its standard input is the file ``stdin``, or empty."""
     try:
         with open(stdin or os.devnull, "rb") as file:
             done = subprocess.run(words, stdin=file, capture_output=True, env=env, timeout=limit, check=False)
@@ -86,7 +86,7 @@ def _unknown(answer: Answer) -> JobReport:
 
 def _slurm(jobs: Sequence[str], asker: Asker) -> dict[str, JobReport]:
     answer = asker.ask("squeue", "--noheader", "--format=%F|%T|%r", f"--jobs={','.join(jobs)}")
-    # squeue fails if it is asked for one job, and does not know it; of several, it leaves out those
+    # asked for one unknown job, squeue fails; asked for several jobs, it leaves out the unknown ones
     if answer.status != 0 and "Invalid job id" not in answer.err:
         return dict.fromkeys(jobs, _unknown(answer))
     found = statuses.slurm_squeue(answer.out)
@@ -106,7 +106,7 @@ def _slurm(jobs: Sequence[str], asker: Asker) -> dict[str, JobReport]:
 
 def _pbs(jobs: Sequence[str], asker: Asker) -> dict[str, JobReport]:
     found = {}
-    for job in jobs:  # each alone: of several, some versions tell nothing if one of them is unknown
+    for job in jobs:  # one question per job: some versions print nothing about several jobs if one job is unknown
         number = job.partition(".")[0].removesuffix("[]")
         answer = asker.ask("qstat", "-f", job)
         told = statuses.pbs_qstat(answer.out).get(number)
@@ -162,7 +162,9 @@ SYSTEMS: Mapping[str, Callable[[Sequence[str], Asker], dict[str, JobReport]]] = 
 
 
 def find_by_name(system: str, name: str, asker: Asker) -> str | None:
-    """Return the id of the living job with a name; None if there is none, or if the system is not asked by name.
+    """Return the id of the living job with a name; None if there is none.
+
+    PBS, Grid Engine and other systems cannot be asked for a name: then it is None as well.
 
     Raises:
         LaunchError: the batch system did not answer.

@@ -23,7 +23,7 @@ __all__ = ["NAMED", "delete", "is_unanswered", "job_name", "prepare", "set_up", 
 NAMED = {"slurm", "lsf", "htcondor"}
 """The batch systems whose jobs get the name of their block, and are found by it."""
 BATCH = "batch"
-"""A batch system that nobody here knows: it is told to submit and to delete jobs, but cannot be asked for states."""
+"""A batch system of another kind. The agent can submit and delete jobs there, but cannot ask for their states."""
 
 _CLASSES = {
     "slurm": stock.SlurmLauncher,
@@ -53,7 +53,7 @@ _UNANSWERED = re.compile(r"(?i)timed? ?out|did not answer|zero bytes were|reset 
 
 
 def is_unanswered(words: str) -> bool:
-    """Return whether a command that submits a job has failed since it got no answer, so that the job may be there."""
+    """Return whether a command that submits a job has failed because it got no answer. Then the job may be there."""
     return _UNANSWERED.search(words) is not None
 
 

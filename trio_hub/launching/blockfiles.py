@@ -22,7 +22,8 @@ class BlockFiles:
     """The directory of a pool's blocks. The job of a block is in ``DIRECTORY/BLOCK/job.json``.
 
     The file is written before the batch system is asked for a job, without a job, and again with the job as soon as the
-    batch system has given its answer. So a file without a job means that the agent ended in between: the job may exist.
+    batch system has given its answer. So a file without a job means that the agent has ended between these two writes:
+    the job may exist.
     """
 
     def __init__(self, directory: Path) -> None:

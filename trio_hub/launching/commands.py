@@ -38,7 +38,7 @@ exit "$status\""""
 """A shell script that runs an engine, passes signals on to the engine, and runs a command after it has ended.
 
 A signal interrupts ``wait``. If the engine ends at the same moment, its exit status is that of the last ``wait``.
-Otherwise that one knows no such process, which it says with 127.
+Otherwise the last ``wait`` finds no such process, and returns 127.
 """
 
 
@@ -148,8 +148,8 @@ def block_environment(pool: Pool, block: str, engines: int, places: Places) -> d
 def safe_path() -> list[str]:
     """Return the option by which Python does not import from the working directory.
 
-    Else a user's ``queue.py`` there would keep engines from starting. The option is left out if this package itself is
-    in the working directory, as in a checkout where it is not installed.
+    Otherwise a user's ``queue.py`` there would keep engines from starting. The option is left out if this package
+    itself is in the working directory, as in a checkout where it is not installed.
     """
     package = Path(__file__).parents[1]
     with suppress(OSError):  # the working directory may be gone

@@ -1,4 +1,4 @@
-"""What a pool needs of the thing that starts its blocks."""
+"""The interface of launchers, which submit, observe and cancel the blocks of a pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import HubError
 __all__ = ["Job", "JobReport", "JobState", "LaunchError", "Launcher"]
 
 Job = Mapping[str, Any]
-"""What a launcher has to know to find a block again, as JSON values; also after a restart of the hub."""
+"""The facts by which a launcher finds a block again, as JSON values, also after a restart of the hub."""
 
 
 class LaunchError(HubError):
@@ -20,14 +20,14 @@ class LaunchError(HubError):
 
 
 class JobState(Enum):
-    """What has become of a job, as far as the batch system says."""
+    """The state of a job, as far as the batch system tells it."""
 
     WAITING = "waiting"
     """The job waits in the batch system's queue."""
     RUNNING = "running"
     """The job has its nodes."""
     ENDING = "ending"
-    """The job is about to end, or to wait again. The batch system says later which, and why."""
+    """The job is about to end, or to wait again. Which of them happens, and why, is known only later."""
     ENDED = "ended"
     """The job has ended, for any reason, or the batch system does not know it any more."""
     UNKNOWN = "unknown"
@@ -66,13 +66,13 @@ class Launcher(Protocol):
         ...
 
     async def look(self, jobs: Mapping[str, Job]) -> Mapping[str, JobReport]:
-        """Return a report for each of these jobs, by block. An error of the batch system is `JobState.UNKNOWN`."""
+        """Return a report for each of these jobs, by block: `JobState.UNKNOWN` if the batch system did not answer."""
         ...
 
     async def cancel(self, block: str, job: Job) -> None:
         """Have the batch system end a block. A block that has ended already is no error.
 
         Raises:
-            LaunchError: the batch system did not accept this.
+            LaunchError: the batch system did not accept the cancellation.
         """
         ...

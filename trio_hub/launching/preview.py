@@ -1,4 +1,4 @@
-"""What would be submitted for a block of a pool, without a hub."""
+"""Shows, without a hub, what a pool would submit for a block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def preview(
 
     Args:
         pool: The pool, with any launcher except ``local``.
-        engines: The number of engines of the block; by default that of each block of the pool.
+        engines: The number of engines of the block; by default, the pool's ``engines_per_block``.
         directory: As for `AgentLauncher`, and so are the others.
         profile_dir: The hub's profile directory.
         cluster_id: The hub's cluster id.

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["Processes", "end", "find_leader", "going", "process_key"]
 
 Processes = Mapping[str, str | None]
-"""Processes by their ids, which are texts since JSON has no other keys, each with what `process_key` said of it."""
+"""Processes by their ids, which are texts since JSON has no other keys, each with its `process_key`."""
 
 POLL = 0.05
 """Seconds between two looks at processes that were told to end."""

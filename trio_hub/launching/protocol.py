@@ -1,6 +1,6 @@
 """The lines of JSON between a hub and a launching agent.
 
-The first line that the agent reads says what it works for, see `setup`. Each further line is a request:
+The first line that the agent reads describes the pool and the hub, see `setup`. Each further line is a request:
 ``{"id": 1, "do": "submit", "block": "slurm-1f2e", "engines": 4}``. The agent answers requests in their order, with
 ``{"id": 1, "answer": …}`` or ``{"id": 1, "error": "text"}``.
 """
@@ -40,7 +40,7 @@ def setup(pool: Pool, places: Places) -> dict[str, Any]:
 
 
 def read_setup(message: Mapping[str, Any]) -> tuple[Pool, Places]:
-    """Return what `setup` was given. Each name that is not known here is left out."""
+    """Return the pool and the places in a message of `setup`, without names that are not known here."""
     told, settings = dict(message["pool"]), dict(message["pool"]["settings"])
     told["settings"] = PoolSettings(**_known(PoolSettings, settings))
     told["engine_args"] = tuple(told.get("engine_args", ()))

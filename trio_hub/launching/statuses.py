@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MAX_WORDS = 500
-"""The most characters of a batch system's words that are kept."""
+"""The maximum number of characters of a batch system's words that are kept."""
 
 _Rows = Iterable[tuple[str, JobReport]]
 

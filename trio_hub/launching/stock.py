@@ -260,7 +260,7 @@ class StockLaunchers:
         return Asker(self._adapted()(**self._arguments("any")).submit_command)
 
     def _reserve(self, launcher: Any, block: str, engines: int) -> None:
-        """Leave only those hosts of ssh to a launcher that no other block of the pool uses."""
+        """Leave a launcher of ssh only the slots of hosts that no other block of the pool uses."""
         if not self._is_ssh():
             return
         used = [
@@ -326,7 +326,7 @@ class StockLaunchers:
         return launcher
 
     def _keep(self, block: str, launcher: Any) -> None:
-        if not self.system:  # it waits for the end of its processes
+        if not self.system:  # the launcher object waits for the end of its processes
             self._live[block] = launcher
 
     def _look_at_processes(self, block: str, job: Job) -> JobReport:
@@ -342,7 +342,7 @@ class StockLaunchers:
             return JobReport(JobState.RUNNING)
         data = launcher.stop_data if launcher is not None else None
         code = data.get("exit_code") if isinstance(data, dict) else None
-        if code is None or self._is_ssh():  # whose launcher does not know it, and says -1
+        if code is None or self._is_ssh():  # the launcher of ssh does not know the status, and gives -1
             return JobReport(JobState.ENDED)
         said = [f"exit status {code}", *last_lines(launcher)] if code else []
         return JobReport(JobState.ENDED, ": ".join(said)[:500], code != 0)

@@ -77,7 +77,7 @@ def _of_no_job(env: Mapping[str, str], launcher: Any) -> dict[str, str]:
 
 
 def run(launcher: Any, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> str:
-    """Run a command of a batch system, and return its output. Replaces a method that drops what went to stderr."""
+    """Run a command of a batch system, and return its output. Replaces a method that drops the output on stderr."""
     if env is not None and isinstance(launcher, stock.SlurmLauncher):
         env = _of_no_job(env, launcher)
     answer = run_command(command, env=env, limit=None)
@@ -102,14 +102,14 @@ def last_lines(launcher: Any) -> list[str]:
 
 
 async def stop(launcher: Any) -> None:
-    """End the engines of a launcher that does not know them by the ids of processes here."""
+    """End the engines of a launcher whose engines are not processes of this machine."""
     stopped = launcher.stop()
     if inspect.isawaitable(stopped):
         await stopped
 
 
 def words(error: BaseException, answer: Answer | None = None) -> str:
-    """Return an error as text, with all that the command has said which was run last."""
+    """Return an error as text, together with the errors that the last command has printed."""
     if isinstance(error, CalledProcessError):
         parts = (error.stderr, error.output)
         said = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part or "" for part in parts]

@@ -16,7 +16,7 @@ __all__ = ["UserCommands"]
 
 
 class UserCommands:
-    """Runs the shell commands of a pool. See `starter.Starter` for what the methods mean."""
+    """Runs the shell commands of a pool. `agent.Starter` describes the methods."""
 
     def __init__(self, pool: Pool, places: Places, files: BlockFiles) -> None:
         self.pool = pool
@@ -54,7 +54,7 @@ class UserCommands:
             raise LaunchError(f"cancel_command has failed with exit status {answer.status}: {answer.words}")
 
     def recover(self, block: str) -> Job | None:
-        """Return the job of a block whose submission was interrupted; None if there surely is none any more.
+        """Return the job of a block whose submission was interrupted; None if there is no such job.
 
         Without a status command, nobody can say whether there is a job. Then the job is cancelled, if that is possible.
         """

@@ -20,9 +20,9 @@ class Queued:
 
     - ``tasks``: their number;
     - ``needs``: what each of them needs of an engine;
-    - ``priority``: their priority. Those with a higher priority are given a pool first;
+    - ``priority``: their priority. Tasks with a higher priority are given a pool first;
     - ``runtime``: the expected seconds of each task, see `RunTimes.expected`; None if nothing is known. Then each
-      task is taken to be long;
+      task is presumed to be long;
     - ``max_runtime``: the seconds for which each task may run by its rules; 0: no limit.
     """
 

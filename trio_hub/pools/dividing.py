@@ -19,7 +19,7 @@ __all__ = ["Plan", "Pool", "decide_all"]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool, as far as its size depends on it."""
+    """The facts about a pool on which its size depends."""
 
     settings: PoolSettings
     supply: Supply
@@ -48,9 +48,10 @@ class Plan:
 def decide_all(pools: Sequence[Pool], demand: Demand, now: float, others: Sequence[Engine] = ()) -> Plan:
     """Decide how each of several pools grows or shrinks.
 
-    Each group of queued tasks goes to pools whose engines meet its needs: first as far as such engines are there or
-    coming, then to the pools that may grow. Of these, the cheapest is first, and of equally cheap ones the first in the
-    list. Tasks for which no pool has room are left to the cheapest pool that fits, which says why it does not grow.
+    Each group of queued tasks goes to pools whose engines meet its needs: first to the engines that are there or
+    coming, then to the pools that may grow. The cheapest pool is first, and of equally cheap pools the first in the
+    list. Tasks for which no pool has room go to the cheapest pool that could run them. This pool then says why it does
+    not grow.
 
     Args:
         pools: the pools, whose names differ.
@@ -112,7 +113,7 @@ def _tasks(work: float, load: float) -> int:
 
 
 class _Room:
-    """How many engines a pool has, or may have, for tasks that are queued, and which tasks it was given."""
+    """The engines that a pool has, or may have, for queued tasks, and the tasks that `take` has given to the pool."""
 
     def __init__(self, pool: Pool, now: float) -> None:
         settings, supply, memory = pool.settings, pool.supply, pool.memory

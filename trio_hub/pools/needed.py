@@ -14,9 +14,10 @@ from .supply import Supply
 __all__ = ["Needed", "horizon_of", "memory_of", "needed_by", "window_of"]
 
 MIN_HORIZON, MAX_HORIZON = 2.0, 60.0
-"""Seconds. The least and the most work for which an engine is worth starting."""
+"""Seconds. The smallest and the largest result of `horizon_of`."""
 MAX_DELAY = 300.0
-"""Seconds. A block is not presumed to take longer than this to come: a batch system that was slow may be fast now."""
+"""Seconds. The longest time that a block is presumed to take until its engines come. A batch system that was slow may
+be fast now."""
 PRESUMED_WAIT, PRESUMED_STARTUP = 30.0, 2.0
 """Seconds. How long the first block of a pool presumably waits in the batch system's queue, and then starts up."""
 EXPLORED = 32
@@ -51,7 +52,8 @@ def window_of(settings: PoolSettings, memory: PoolMemory) -> float:
 def memory_of(settings: PoolSettings, memory: PoolMemory) -> float:
     """Return the seconds for which a pool under load remembers how many engines were needed.
 
-    It is not less than the time that it takes to get engines. Else a pool would give back what it needs soon again.
+    It is not less than the time that it takes to get engines. Otherwise a pool would give back engines that it soon
+    needs again.
     """
     return max(settings.idle_timeout, window_of(settings, memory))
 
@@ -61,8 +63,8 @@ class Needed:
     """How many engines the tasks of a pool could use.
 
     - ``useful``: the number of engines that running and queued tasks could use now;
-    - ``missing``: the number of further engines that queued tasks could use, beyond those there and coming;
-    - ``waiting``: the number of further engines that queued tasks could use if these were there at once;
+    - ``missing``: the number of further engines that queued tasks could use, besides the engines there and coming;
+    - ``waiting``: the number of further engines that queued tasks could use if the engines were there at once;
     - ``queued``: the number of queued tasks;
     - ``busy``: the number of engines that run something;
     - ``staying``: the number of engines that get new tasks;

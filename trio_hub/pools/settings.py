@@ -15,13 +15,13 @@ __all__ = ["PoolSettings"]
 
 MAX_ENGINES = 1_000_000
 USABLE = 0.9
-"""The part of ``time_limit`` that a task may surely use. Meanwhile the engines of the block start, and others are asked
-for."""
+"""The part of ``time_limit`` that a task may use. The rest is a reserve for the time in which the engines of the block
+start."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """The settings of one pool, as far as its size depends on them.
+    """The settings of one pool on which its size depends.
 
     - ``name``: the name of the pool;
     - ``min``, ``max``: the numbers of engines that the pool has at least and at most. A pool asks for whole blocks, so
@@ -34,11 +34,12 @@ class PoolSettings:
     - ``startup_timeout``: the seconds that a block may take from its start to its first engine;
     - ``time_limit``: the seconds for which a block may run; None: no limit;
     - ``tags``: the tags and amounts that each engine of the pool offers, as a mapping or as `Needs`;
-    - ``parallelism``: the part of the engines that the tasks could use at once which the pool asks for, above 0 and at
-      most 1;
+    - ``parallelism``: above 0 and at most 1. The pool asks for this part of the engines that the tasks could use at
+      once;
     - ``stateless``: whether an engine may be given back although a client has addressed it directly within
       ``idle_timeout``;
-    - ``cost``: what an hour of one engine costs, in any unit. Of several pools that fit, the cheapest grows first;
+    - ``cost``: what an hour of one engine costs, in any unit. Of several pools that could run a task, the cheapest
+      grows first;
     - ``retry_pause``: the seconds before another block is asked for after one has failed, doubled after each further
       failure, at most `MAX_PAUSE` seconds;
     - ``max_failures``: after this many failures in a row the pool asks for no more blocks, until it is resumed.
@@ -76,7 +77,7 @@ class PoolSettings:
         self._seconds("retry_pause")
         if self.time_limit is not None:
             self._seconds("time_limit")
-        self._number("parallelism", 1.0, "a number above 0 and at most 1; 1 asks for an engine for each task")
+        self._number("parallelism", 1.0, "a number above 0 and at most 1; 1 asks for all engines that tasks could use")
         self._number("cost", math.inf, "a positive number, such as 1")
         if not isinstance(self.stateless, bool):
             raise self._wrong("stateless", "true or false")

@@ -15,9 +15,9 @@ from .supply import BlockState, Engine, Supply
 __all__ = ["Cancellation", "Decision", "Reason", "decide"]
 
 MAX_SILENCE = 60.0
-"""Seconds. A pool is decided on at least this often."""
+"""Seconds. The longest time between two decisions on a pool."""
 SOON = 1.0
-"""Seconds. A pool with queued tasks, or blocks on their way, is decided on at least this often."""
+"""Seconds. The longest time between two decisions on a pool that has queued tasks, or blocks on their way."""
 
 
 class Reason(NamedTuple):
@@ -79,7 +79,7 @@ def decide(settings: PoolSettings, demand: Demand, supply: Supply, now: float, m
 
     Args:
         settings: the settings of the pool.
-        demand: the queued tasks that the pool is to serve; with several pools, its share (`divide`).
+        demand: the queued tasks that the pool is to serve; with several pools, its share (`Plan.shares`).
         supply: the engines and blocks of the pool.
         now: the time in seconds, on the clock of all other times.
         memory: the memory that the last decision has returned.
@@ -112,8 +112,8 @@ def _many(number: int, noun: str) -> str:
 def _undrained(settings: PoolSettings, supply: Supply, needed: Needed, gone: set[str]) -> tuple[bytes, ...]:
     """Return the retiring engines that are to get tasks again.
 
-    That is faster and cheaper than asking for others. So it is done even if the engines that are there would have run
-    all queued tasks before others could come.
+    To take engines back is faster and cheaper than to ask for other engines. So the pool takes engines back even if its
+    other engines would have run all queued tasks before new engines could come.
     """
     wanted = max(needed.waiting, needed.missing, settings.min - needed.staying - needed.coming)
     wanted = min(wanted, settings.max - needed.staying - needed.coming)
@@ -156,11 +156,12 @@ def _growth(
         )
     if now < memory.paused_until:
         left = memory.paused_until - now
-        return 0, Reason("paused", f"asks for the next block in {left:.0f} s, since one has failed: {memory.words}")
+        return 0, Reason("paused", f"asks for the next block in {left:.0f} s, since a block has failed: {memory.words}")
     blocks = min(-(-wanted // size), room)
     if memory.failures > 1:
         if any(block.started is None or block.started >= memory.failed for block in supply.blocks):
-            return 0, Reason("probing", f"waits whether a new block works, since one has failed: {memory.words}")
+            text = f"waits until a new block has worked, since the last blocks have failed: {memory.words}"
+            return 0, Reason("probing", text)
         blocks = 1
     if settings.backlog is not None:
         queued = sum(1 for block in supply.blocks if block.state.is_queued)
@@ -211,7 +212,8 @@ def _not_needed(
 ) -> list[Cancellation]:
     """Return the blocks that wait in the batch system's queue and are not needed any more, the newest first.
 
-    They have cost nothing yet. So they are given up sooner than engines: after a quarter of ``idle_timeout``.
+    Such blocks have cost nothing yet. So the pool gives them up sooner than engines, after a quarter of
+    ``idle_timeout``.
     """
     excess = needed.staying + needed.coming - _kept(settings, needed, now, memory, settings.idle_timeout / 4)
     found = []
@@ -228,7 +230,7 @@ def _shrinkage(
 ) -> tuple[tuple[bytes, ...], Reason]:
     """Return the engines to be drained, and why there are no more.
 
-    Engines are drained block by block, the blocks first that are nearest to having no work. So the tasks gather on the
+    Engines are drained block by block, first in the blocks that have the least work left. So the tasks gather on the
     other blocks, and whole blocks become free.
     """
     if not supply.engines:
@@ -243,7 +245,7 @@ def _shrinkage(
     leaving = needed.staying < len(supply.engines)
     if surplus <= 0 and not leaving:
         if kept == settings.min:
-            return (), Reason("at_min", f"has no more engines than it is to have at least: {settings.min:,} (min)")
+            return (), Reason("at_min", f"has only as many engines as it must have at least: {settings.min:,} (min)")
         text = f"has needed {_many(kept, 'engine')} within the last {seconds:.0f} s"
         return (), Reason("in_use", text)
     blocks: defaultdict[str, list[Engine]] = defaultdict(list)

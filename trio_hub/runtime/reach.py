@@ -1,4 +1,4 @@
-"""A warning of pools whose engines cannot reach the hub."""
+"""Warns of pools whose engines cannot reach the hub."""
 
 from __future__ import annotations
 

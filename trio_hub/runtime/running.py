@@ -249,7 +249,7 @@ class RunningHub:
 
     @property
     def pools(self) -> list[dict[str, Any]]:
-        """What is told of each pool, as by ``trio-hub pools --json``. Times are seconds since 1970."""
+        """A description of each pool, with the keys of ``pools_reply``. Times are seconds since 1970."""
         return self._host.pools.steering.listed()
 
     def scale(

@@ -278,7 +278,7 @@ async def test_engines_of_an_unknown_block_are_taken_up_and_given_back(
         await hub.until(lambda: "slurm-0123abcd" in hub.pool.blocks)
         (told,) = hub.steering.listed()
         assert (told["there"], [block["state"] for block in told["blocks"]]) == (2, ["running"])
-        assert "engines have come of a block that this hub does not know" in caplog.text
+        assert "an engine of a block that this hub does not know has registered" in caplog.text
         hub.core.tasks, hub.core.runtime = 2, 30.0
         await trio.sleep(20)
         assert batch.jobs == [], "its engines count"

@@ -120,7 +120,7 @@ async def test_blocks_of_a_pool_that_is_not_in_the_settings_any_more(
             if keep:
                 await trio.sleep(20)
                 assert len(records(tmp_path)) == len(batch.alive()) == 4
-                assert caplog.text.count("a block stays, though its pool is not in the settings any more") == 4
+                assert caplog.text.count("a block stays, although its pool is not in the settings any more") == 4
             else:
                 await hub.until(lambda: not batch.alive() and not records(tmp_path))
                 assert caplog.text.count("its pool is not in the settings any more") == 4
@@ -193,7 +193,7 @@ async def test_a_submission_of_a_killed_hub_that_came_to_nothing_is_given_up(
         await trio.sleep(1)
         batch.refusal = ""
         async with a_hub(batch, a_pool(max=2), directory=tmp_path, core=core) as hub:
-            await hub.until(lambda: "neither a job nor an engine of it was found" in caplog.text)
+            await hub.until(lambda: "neither a job nor an engine was found" in caplog.text)
             assert trio.current_time() > 30
             await hub.until(lambda: len(batch.engines) == 2)
             assert (hub.pool.counts["failed"], hub.pool.memory.failures) == (0, 0)

@@ -30,7 +30,7 @@ HOUR = 3600.0
     epilog=example("trio-hub pools", "trio-hub pools show slurm", "trio-hub pools dry-run slurm --config hub.toml"),
 )
 def pools() -> None:
-    """List the pools of engines, show one, resume one, or try what one would submit.
+    """List the pools of engines, show or resume a pool, or print what a pool would submit.
 
     Without a command, the pools are listed.
     """
@@ -42,7 +42,7 @@ pools.add_command(dry_run)
 @pools.command("list", epilog=example("trio-hub pools list --json"))
 @asks_hub
 def list_pools(where: Where, as_json: bool) -> None:
-    """List the pools: their engines, their cost in engine-hours, and why they do not grow or shrink.
+    """List the pools: their engines, their engine-hours, and why they do not grow or shrink.
 
     WANTED is the number of engines that the tasks could use now. ASKED is the number of engines of blocks that have not
     started, and COMING the number of engines of started blocks that have not registered.
@@ -65,7 +65,7 @@ def list_pools(where: Where, as_json: bool) -> None:
 @click.argument("name", shell_complete=pool_names)
 @asks_hub
 def show(where: Where, as_json: bool, name: str) -> None:
-    """Show one pool: its engines, its failures, and its blocks with what the batch system says of them."""
+    """Show one pool: its engines, its failures, and its blocks with the words of the batch system."""
     from .session import ask
 
     async def question(client: Client) -> dict[str, Any]:
@@ -82,10 +82,10 @@ def show(where: Where, as_json: bool, name: str) -> None:
 @click.argument("name", shell_complete=pool_names)
 @asks_hub
 def resume(where: Where, as_json: bool, name: str) -> None:
-    """Have a pool ask for blocks again, although some have failed.
+    """Have a pool ask for blocks again after blocks have failed.
 
-    A pool whose blocks fail asks for the next one after a growing pause. After several failures in a row, it stops.
-    Mend the cause first: `trio-hub pools show` says what the batch system has told.
+    A pool whose blocks fail asks for the next block after a growing pause. After several failures in a row, it asks for
+    no more blocks. Mend the cause first: `trio-hub pools show` prints the words of the batch system.
     """
     from .session import ask
 
@@ -119,8 +119,8 @@ def size(value: str | int | tuple[int, int]) -> int | tuple[int, int]:
 def scale(where: Where, as_json: bool, pool: str, engines: int | tuple[int, int] | None, reset: bool) -> None:
     """Change how many engines a pool may have: a fixed number, or a range within which the tasks decide.
 
-    A number is rounded up to whole blocks. A pool gives back surplus engines only when they are idle. The numbers stay
-    when the hub is started again with --restore.
+    A number is rounded up to whole blocks. A pool gives back surplus engines only when they are idle. The numbers hold
+    for the next hub, too, if it has --restore or --reuse.
     """
     from .session import ask
 

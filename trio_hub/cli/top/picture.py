@@ -177,7 +177,7 @@ def controlled(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def pool_lines(snapshot: Snapshot) -> list[Text]:
-    """Return a line for each pool that is sized by demand. The end of the line, which may be cut off, says why."""
+    """Return a line for each pool whose size follows the tasks. The end of the line, which may be cut off, says why."""
     pools = snapshot.pools[: MAX_POOLS - (len(snapshot.pools) > MAX_POOLS)]
     lines = []
     for pool in pools:

@@ -128,7 +128,7 @@ export function scalePool(hub, pool) {
   });
 }
 
-/** Have a pool ask for blocks again although some have failed. */
+/** Have a pool ask for blocks again after blocks have failed. */
 export const resumePool = (hub, pool) =>
   confirmed({
     title: `Resume pool ${pool.name}?`,

@@ -38,7 +38,7 @@ class PooledBlock:
     - ``job``: what the launcher needs to find the block again; None while it is being submitted, and for a block that
       is known only by its engines;
     - ``uuids``: the uuids of all engines that it has brought so far;
-    - ``words``: what the batch system last said about it.
+    - ``words``: the last words of the batch system about it.
 
     The following facts are not kept over a restart:
 
@@ -48,13 +48,13 @@ class PooledBlock:
     - ``left``: since when none of its engines is there, if some have been there;
     - ``seen``: when the latest look began that found the block in the batch system;
     - ``is_ending``: whether the batch system is about to end the block;
-    - ``unanswered``: since when the batch system does not say what has become of it; None if it says that;
+    - ``unanswered``: since when the batch system does not tell its state; None if the batch system tells it;
     - ``is_submitting``: whether its submission is under way;
     - ``released``: when the launcher has accepted that the block is to be cancelled; None before that;
     - ``is_over``: whether the batch system has said that it has ended, though its engines seemed to be there;
     - ``is_unresolved``: whether an earlier hub has begun to submit it, and nobody knows whether it was accepted;
     - ``is_failed``: whether it was counted as failed;
-    - ``told``: what was logged about it and is not logged again.
+    - ``told``: the events that were logged about it, and are not logged again.
     """
 
     name: str
@@ -96,7 +96,7 @@ class PooledBlock:
         return Block(self.name, self.engines, self.state, self.asked, started, arrived)
 
     def engine_seconds(self, now: float) -> float:
-        """Return what the block has cost so far: its number of engines times the seconds for which it has run."""
+        """Return the engine-seconds of the block so far: its number of engines times the seconds of its run."""
         return 0.0 if self.started is None else self.engines * max(now - self.started, 0.0)
 
     @property
@@ -106,13 +106,13 @@ class PooledBlock:
         return str(number) if number else None
 
     def begin_once(self, what: str) -> bool:
-        """Return whether something is to be logged about the block that was not logged before."""
+        """Return whether an event of the block was not logged before. From now on, it counts as logged."""
         is_new = what not in self.told
         self.told.add(what)
         return is_new
 
     def as_record(self, now: float) -> dict[str, Any]:
-        """Return what the next hub is to know of the block, as JSON values for `from_record`."""
+        """Return the facts about the block for the next hub, as JSON values for `from_record`."""
         return {
             "block": self.name,
             "engines": self.engines,

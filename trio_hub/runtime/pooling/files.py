@@ -46,7 +46,7 @@ class PoolFiles:
         return None if self.directory is None else self.directory / f"{block}.json"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of all blocks. A damaged file is told, and renamed."""
+        """Yield the records of all blocks. A damaged file is logged, and renamed."""
         if self.directory is None:
             return
         paths: list[Path] = []
@@ -65,7 +65,7 @@ class PoolFiles:
         return None if path is None else self._read(path)
 
     def write_record(self, block: str, record: Mapping[str, Any]) -> None:
-        """Write the record of a block. An error is told."""
+        """Write the record of a block. An error is logged."""
         self._write(self.path(block), record)
 
     def remove_record(self, block: str) -> None:
@@ -83,7 +83,7 @@ class PoolFiles:
         return pools if isinstance(pools, dict) else {}
 
     def write_numbers(self, pools: Mapping[str, Any]) -> None:
-        """Write the numbers of the pools. An error is told."""
+        """Write the numbers of the pools. An error is logged."""
         self._write(None if self.directory is None else self.directory / NUMBERS, {"pools": pools})
 
     def _read(self, path: Path) -> dict[str, Any] | None:
@@ -115,7 +115,7 @@ class PoolFiles:
             write_private_file(path, json.dumps({"cluster_id": self._cluster_id, **content}))
         except OSError as error:
             log.error(
-                "cannot write a file of pools, without which a later hub does not find the blocks",
+                "cannot write a file of pools: a later hub may not find the blocks",
                 kind="pool_file",
                 path=path,
                 error=error.strerror or error,

@@ -34,7 +34,7 @@ class FixedPool:
         self._take_back = take_back
 
     def engine_seconds(self) -> float:
-        """Return what the engines have cost so far, in engines times seconds."""
+        """Return the engine-seconds so far: the seconds for which engines have run, summed over the engines."""
         return self.spent + self.engines.places.process_seconds
 
     @property
@@ -48,7 +48,7 @@ class FixedPool:
         return sum(not (place.is_registered or place.stays_away or place.extra) for place in self.engines.places)
 
     def resize(self, n: int) -> None:
-        """Change the number of engines. Those that are too many get no more tasks, and end when they are idle.
+        """Change the number of engines. Surplus engines get no more tasks, and end when they are idle.
 
         Engines that were told to stop are started again, if as many are asked for.
         """
@@ -67,7 +67,7 @@ class FixedPool:
                     self._take_back(place.engine)
         for _ in range(n - len(kept)):
             engines.begin(places.add())
-        # those first that are not there, then those that are idle, then those with the highest numbers
+        # first places without a registered engine, then places with an idle engine, then the highest numbers
         kept.sort(key=lambda place: (place.is_registered, bool(place.engine and place.engine.pending), -place.number))
         for place in kept[: max(len(kept) - n, 0)]:
             place.extra = True

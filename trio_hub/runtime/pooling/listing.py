@@ -1,4 +1,4 @@
-"""What is told of pools, as JSON values."""
+"""Descriptions of pools as JSON values, for queries, commands and pages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .pool import COUNTS, ElasticPool
 
 __all__ = ["listed_fixed", "listed_pool"]
 
-_UNDECIDED = Reason("no_demand", "was not looked at yet")
+_UNDECIDED = Reason("no_demand", "was not decided on yet")
 
 
 def listed_pool(pool: ElasticPool, now: float) -> dict[str, Any]:
-    """Return what is told of a pool whose size follows the demand."""
+    """Return the description of a pool whose size follows the demand."""
     settings, decision, memory = pool.settings, pool.decision, pool.memory
     blocks = pool.blocks.values()
     useful = 0 if decision is None else decision.needed.useful
@@ -71,7 +71,7 @@ def _block(block: PooledBlock) -> dict[str, Any]:
 
 
 def listed_fixed(pool: FixedPool, name: str, draining: Container[bytes]) -> dict[str, Any]:
-    """Return what is told of the pool of the setting ``engines``, with the same keys."""
+    """Return the description of the pool of the setting ``engines``, with the same keys."""
     n, alive = pool.engines.n, pool.alive
     return {
         "name": name,

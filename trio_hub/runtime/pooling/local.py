@@ -27,7 +27,7 @@ class LocalLauncher:
         self._engines = engines
         self._came: defaultdict[str, set[str]] = defaultdict(set)
         self._ends: dict[str, str] = {}
-        """Why blocks have ended of which an engine did not register, by block."""
+        """By block: why an engine of the block has ended before it had registered."""
         self.block_ended: Callable[[], None] = lambda: None
         """Is called when all engines of a block have ended."""
         engines.place_ended = self._place_ended

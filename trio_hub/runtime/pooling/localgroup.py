@@ -97,7 +97,7 @@ class LocalGroup:
         return any(engines.kill(engine) for engines in self)
 
     def hurry(self) -> None:
-        """Leave out the grace of engines that are ending, or will be."""
+        """Leave out the grace from now on, for engines that are being ended and for engines that are ended later."""
         for engines in self:
             engines.hurry()
 

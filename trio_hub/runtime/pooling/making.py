@@ -121,7 +121,7 @@ class HubPools:
         keeping = [tending.pool.name for tending in self.pools if tending.keeps]
         if keeping and not config.reuse:
             log.warning(
-                "blocks are kept when this hub stops, but no later hub can take up their engines: set restore or reuse",
+                "blocks stay when this hub stops, but no later hub can take up their engines: set restore or reuse",
                 pools=" ".join(keeping),
             )
         if config.reuse:
@@ -136,7 +136,7 @@ class HubPools:
         return [engine for engine in self._hub.engines.alive.values() if engine.block in blocks]
 
     def hurry(self) -> None:
-        """Leave little time for cancelling blocks when the hub stops."""
+        """Have the stop of the hub wait only a short time for the cancellation of blocks."""
         self.pools.hurry()
 
     async def run(self) -> None:

@@ -23,11 +23,11 @@ __all__ = ["COUNTS", "ElasticPool"]
 log = get_logger("trio_hub.runtime")
 
 COUNTS = ("submitted", "refused", "failed", "ended", "cancelled")
-"""What is counted of blocks. Each block that was submitted ends as one of the others."""
+"""The numbers of blocks that are counted. Each submitted block ends in one of the other four ways."""
 PRESUMED_GONE = 30.0
 """Seconds. A cancelled block whose engines are gone is presumed to have ended if the batch system does not say."""
 PATIENCE = 15.0
-"""Seconds. A block that has lost its engines is cancelled if the batch system has not said by then what it is doing."""
+"""Seconds. A block that has lost its engines is cancelled if the batch system has not told its state by then."""
 LONG_PATIENCE = 300.0
 """Seconds. The same for a block that the batch system is ending: what a site runs after each job can take minutes."""
 
@@ -55,7 +55,7 @@ class ElasticPool:
         self.decision: Decision | None = None
         self.counts = Counter(dict.fromkeys(COUNTS, 0))
         self.spent = 0.0
-        """Engines times seconds of the blocks that have ended."""
+        """The engine-seconds of the blocks that have ended."""
         self.steady_since = 0.0
         """Since when no block has come, gone, or changed its state."""
         self.engines: tuple[Engine, ...] = ()
@@ -70,7 +70,7 @@ class ElasticPool:
 
     @property
     def is_asked_in_vain(self) -> bool:
-        """Whether nobody says what has become of a block: there is no command that asks for it."""
+        """Whether there is no way to ask for the states of blocks, since the pool has no ``status_command``."""
         return self.pool.launcher == "command" and not self.pool.status_command
 
     def as_input(self, now: float) -> dividing.Pool:
@@ -83,7 +83,7 @@ class ElasticPool:
         return block.as_record(now) | {"pool": self.pool.as_dict()}
 
     def engine_seconds(self, now: float) -> float:
-        """Return what the pool has cost so far, in engines times seconds."""
+        """Return the engine-seconds of the pool so far: engines times seconds, summed over its blocks."""
         return self.spent + sum(block.engine_seconds(now) for block in self.blocks.values())
 
     def is_settled(self, now: float) -> bool:
@@ -95,8 +95,8 @@ class ElasticPool:
     def meet(self, engines: Mapping[str, Sequence[Engine]], now: float) -> bool:
         """Note which engines of the pool are registered now, by block. Return whether a block has lost its last one.
 
-        A block of which an engine has registered runs, whatever the batch system says. A block that is not known is
-        one of an earlier hub whose record is lost, and belongs to the pool all the same.
+        A block of which an engine has registered runs, whatever the batch system says. A block that this hub does not
+        know was submitted by an earlier hub, and its record is lost. It belongs to the pool all the same.
         """
         for name in engines.keys() - self.blocks.keys():
             self._adopt(name, len(engines[name]), now)
@@ -123,12 +123,14 @@ class ElasticPool:
         block = PooledBlock(name, size, BlockState.RUNNING, asked=now, started=now)
         self.blocks[name] = block
         log.warning(
-            "engines have come of a block that this hub does not know: it is taken up", pool=self.name, block=name
+            "an engine of a block that this hub does not know has registered: the hub takes the block up",
+            pool=self.name,
+            block=name,
         )
         self.changed(block, now)
 
     def _look_at(self, block: PooledBlock, now: float) -> None:
-        """Note what has become of a block as far as its engines, or their absence, say."""
+        """Note what the presence or absence of its engines says about a block."""
         if block.state is BlockState.CANCELLED:
             if not block.present and self._is_presumed_gone(block, now):
                 self.ended(block, now)
@@ -152,7 +154,7 @@ class ElasticPool:
 
     def give_up_unresolved(self, block: PooledBlock, now: float) -> None:
         log.warning(
-            "a block is given up that an earlier hub has begun to submit: neither a job nor an engine of it was found",
+            "the hub gives up a block that an earlier hub has begun to submit: neither a job nor an engine was found",
             pool=self.name,
             block=block.name,
         )
@@ -226,7 +228,7 @@ class ElasticPool:
         self._tell(BlockEnded(self.name, block.name, failed=True, words=words))
 
     def cancel(self, cancellation: Cancellation, now: float) -> PooledBlock | None:
-        """Note that a block is to be cancelled, and return it. Return None if that has to wait, or is so already.
+        """Note that a block is to be cancelled, and return it. Return None if that has to wait, or was noted before.
 
         A block that has lost its engines is looked at first: the batch system presumably has words for what happened.
         """
@@ -253,7 +255,7 @@ class ElasticPool:
         return block
 
     def _is_looked_at(self, block: PooledBlock, now: float) -> bool:
-        """Return whether a block was looked at since its engines have left, and was still there."""
+        """Return whether the batch system still had the block when it was asked after the engines had left."""
         if block.is_known_by_its_engines_only or self.is_asked_in_vain:
             return True
         if block.left is None:

@@ -36,9 +36,9 @@ SERVICE = "pools"
 PERIOD = 0.25
 """Seconds between two looks whether anything has changed."""
 SHARE = 0.05
-"""The part of a core that looks and decisions may take up."""
+"""The part of a processor core that looks and decisions may take up."""
 HURRIED = 2.0
-"""Seconds that blocks have to be cancelled when the hub stops at once."""
+"""Seconds within which blocks must be cancelled when the hub stops at once."""
 
 
 class Pools:
@@ -48,7 +48,7 @@ class Pools:
 
     Args:
         pools: the pools whose size follows the demand.
-        core: what the hub knows of the queue and of the engines.
+        core: the part of the hub that reports the queue and the engines.
         make_launcher: makes the launcher of a pool. If that is an async context manager, it is entered while pools run.
         files: the files of the pools.
         now: the time in seconds since 1970.
@@ -109,7 +109,7 @@ class Pools:
         )
 
     def settings_changed(self) -> None:
-        """Tell the hub what engines the pools can bring. Call this after the settings of a pool have changed."""
+        """Tell the hub which engines the pools can bring. Call this after the settings of a pool have changed."""
         self._core.use([tending.pool.settings for tending in self.tended.values()])
         self.decide_soon()
 
@@ -142,7 +142,7 @@ class Pools:
             self._carry_out(self.tended[name], decision, now)
 
     def _meet(self, engines: Sequence[Engine], now: float) -> list[Engine]:
-        """Tell each pool which of its engines are there. Return the engines that belong to no pool."""
+        """Tell each pool which of its engines are registered. Return the engines that belong to no pool."""
         owners = {name: tending for tending in self for name in tending.pool.blocks}
         found: defaultdict[Tending, defaultdict[str, list[Engine]]] = defaultdict(lambda: defaultdict(list))
         others = []
@@ -159,7 +159,7 @@ class Pools:
         return others
 
     def _note_ends(self, pool: ElasticPool) -> None:
-        """Note when engines end that have not said so themselves: when the time limit of their block is over."""
+        """Note that engines which have not said when they end will end with the time limit of their block."""
         limit = pool.settings.time_limit
         if limit is not None:
             for engine in pool.engines:
@@ -209,7 +209,9 @@ class Pools:
                 try:
                     for tending in self:
                         for block in tending.pool.blocks.values():
-                            if block.state is BlockState.CANCELLED:  # by an earlier hub, or since none needs it
+                            if (
+                                block.state is BlockState.CANCELLED
+                            ):  # an earlier hub has cancelled it, or no hub needs it
                                 self._start(partial(tending.cancel, block))
                     await self._run_services()
                 finally:
@@ -230,12 +232,12 @@ class Pools:
     # The stop
 
     def hurry(self) -> None:
-        """Leave little time for cancelling blocks when the hub stops."""
+        """Have the stop of the hub wait only `HURRIED` seconds for the cancellation of blocks."""
         self._grace = min(self._grace, HURRIED)
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
 
     async def _stop(self) -> None:
-        """Cancel all blocks, within the grace. Of pools with ``keep``, only the submissions are awaited."""
+        """Cancel all blocks, within the grace. For pools with ``keep``, only wait for submissions under way."""
         with going_on(SERVICE, self._failures):
             with self._stopping as scope:
                 scope.deadline = trio.current_time() + self._grace

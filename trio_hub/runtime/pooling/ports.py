@@ -1,4 +1,4 @@
-"""What the pools need of the hub's core."""
+"""The part of the hub's core that the pools use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Core"]
 
 
 class Core(Protocol):
-    """What the pools need of the hub's core, see `trio_hub.hub.pooling.Pooling`."""
+    """The part of the hub's core that the pools use, see `trio_hub.hub.pooling.Pooling`."""
 
     measure: bool
 

@@ -21,15 +21,15 @@ def answer_queries(hub: Hub, steering: Steering) -> None:
 
 
 def pools_request(steering: Steering, client_id: list[bytes], msg: Message) -> Reply:
-    """Reply with what is told of each pool."""
+    """Reply with a description of each pool."""
     return Reply("pools_reply", {"status": "ok", "pools": steering.listed()})
 
 
 def scale_request(hub: Hub, steering: Steering, client_id: list[bytes], msg: Message) -> Reply:
     """Change the size of a pool, and reply with the numbers of engines that it has at least and at most.
 
-    The content has ``pool``, and either ``engines``, the number of engines, or ``min`` and ``max``. With none of these,
-    or null, the numbers of the settings hold again. ``by`` is who asks for it.
+    The content has ``pool``, and either ``engines``, the number of engines, or ``min`` and ``max``. If all of these are
+    missing or null, the numbers of the settings hold again. ``by`` says who asks for the change.
     """
     content = hub.session.content(msg)
     name, sizes = _pool(content), {key: _whole(content, key) for key in ("engines", "min", "max")}

@@ -1,4 +1,4 @@
-"""What the batch system says of the blocks of a pool, and what follows from it."""
+"""Notes the reports of the batch system about the blocks of a pool."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Reports"]
 log = get_logger("trio_hub.runtime")
 
 UNCONFIRMED = 3.0
-"""Seconds. A batch system may not list a job yet that it has accepted such a short time ago."""
+"""Seconds. For this long after a batch system has accepted a job, it may not list the job yet."""
 FULL_TERM = 0.9
-"""The part of its time limit after which a block that ends has presumably ended because of the limit."""
+"""A block that ends after this part of its time limit has presumably ended because of the limit."""
 
 
 class Reports:
-    """Notes what the batch system says of the blocks of a pool.
+    """Notes the states of the blocks of a pool, as the batch system reports them.
 
     Args:
         pool: the pool.
@@ -29,7 +29,7 @@ class Reports:
         self._pool = pool
 
     def reported(self, name: str, report: JobReport, began: float, now: float) -> None:
-        """Note what the batch system says of a block.
+        """Note a report of the batch system about a block.
 
         Args:
             name: the block.

@@ -18,7 +18,7 @@ __all__ = ["take_up_blocks"]
 log = get_logger("trio_hub.runtime")
 
 UNRESOLVED = 30.0
-"""Seconds for which a block is awaited whose submission an earlier hub has begun, and not finished."""
+"""Seconds. The least time for which a block is awaited whose submission an earlier hub has begun, and not finished."""
 
 
 def take_up_blocks(pools: Pools, now: Callable[[], float], *, returning: bool, timeout: float) -> None:
@@ -46,14 +46,16 @@ def take_up_blocks(pools: Pools, now: Callable[[], float], *, returning: bool, t
         if tending is not None and returning:
             _take_up(tending, block, now(), timeout)
         elif tending is None and returning and pool.keep:
-            log.info("a block stays, though its pool is not in the settings any more", pool=pool.name, block=block.name)
+            log.info(
+                "a block stays, although its pool is not in the settings any more", pool=pool.name, block=block.name
+            )
         else:
             _write_off(pools, former, pool, block, now(), is_known=tending is not None)
 
 
 def _take_up(tending: Tending, block: PooledBlock, now: float, timeout: float) -> None:
     block.awaited = now + timeout
-    if block.state is BlockState.ASKED and not block.job:  # the launcher looks whether there is one
+    if block.state is BlockState.ASKED and not block.job:  # the launcher looks whether there is a job
         block.awaited = now + max(UNRESOLVED, timeout)
         block.job, block.is_unresolved = {}, True
     tending.pool.blocks[block.name] = block
@@ -69,7 +71,7 @@ def _write_off(
         former[key] = pools.tend(pool)
         pools.former.append(former[key])
     if block.job is None:
-        block.job = {}  # the launcher looks whether there is one
+        block.job = {}  # the launcher looks whether there is a job
     if is_known:
         log.warning(
             "a block of an earlier hub is cancelled: its engines cannot come back to a hub that was not started with "

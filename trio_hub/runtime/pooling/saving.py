@@ -1,4 +1,4 @@
-"""Writes what the next hub is to know of the pools: the records of blocks, and the numbers of the pools."""
+"""Writes the facts about pools for the next hub: the records of blocks, and the numbers of the pools."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Saving:
         for name in changed - {""}:
             if name not in blocks:
                 records[name] = None
-            elif not blocks[name][1].is_submitting:  # its record was written before, and it is not to be seen twice
+            elif not blocks[name][1].is_submitting:  # `Tending.submit` writes its record before the submission
                 records[name] = blocks[name][0].record(blocks[name][1], now)
         numbers = None if self.numbers is None else self.numbers()
         await trio.to_thread.run_sync(self._write, records, numbers)

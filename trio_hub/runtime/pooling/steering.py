@@ -1,4 +1,4 @@
-"""What users see of pools, and what they can change while the hub runs."""
+"""Lists the pools for users, and changes pools while the hub runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Steering:
         self._tell = tell
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return what is told of each pool, as JSON values, in the order of the settings."""
+        """Return a description of each pool, as JSON values, in the order of the settings."""
         found = [] if self._fixed is None else [listed_fixed(self._fixed, LOCAL, self._drained)]
         return found + [listed_pool(tending.pool, self._now()) for tending in self._pools.tended.values()]
 
@@ -73,7 +73,7 @@ class Steering:
             engines: the number of engines, which is rounded up to whole blocks; None: see the others.
             min, max: the numbers of engines that the pool has at least and at most; one that is None stays. If
                 ``engines`` is None, too, the numbers of the settings hold again.
-            by: who asks for it.
+            by: who asks for the change.
 
         Raises:
             PoolError: there is no such pool, or it cannot have so many engines.
@@ -147,7 +147,7 @@ class Steering:
     # The next hub
 
     def numbers(self) -> dict[str, Any]:
-        """Return what the next hub is to know of the pools, besides their blocks, as JSON values for `restore`."""
+        """Return the facts about the pools for the next hub, besides their blocks, as JSON values for `restore`."""
         found: dict[str, Any] = {}
         for name, tending in self._pools.tended.items():
             pool = tending.pool

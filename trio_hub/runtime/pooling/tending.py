@@ -1,4 +1,4 @@
-"""The tasks that carry out what was decided for a pool: they submit and cancel blocks, and ask what became of them."""
+"""Carries out the decisions for a pool: submits and cancels blocks, and asks the batch system for their states."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ AT_ONCE = 8
 LOOK_SOON, LOOK_LATE = 1.0, 10.0
 """Seconds between two questions to the batch system: soon after a change, and while nothing changes."""
 SETTLING = 60.0
-"""Seconds. For so long after a change the batch system is asked often. Later it is asked less and less often."""
+"""Seconds. For this long after a change, the batch system is asked every `LOOK_SOON` seconds; later, less often."""
 ANSWER_LIMIT = 60.0
-"""Seconds that the batch system has to answer the question what has become of the blocks."""
+"""Seconds within which the batch system must tell the states of the blocks."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two attempts to cancel a block: the first pause and the longest. Each pause is twice the last."""
 CANCEL_AGAIN = 60.0
@@ -77,7 +77,7 @@ class Tending:
             launcher.block_ended = self.look_soon
 
     def look_soon(self) -> None:
-        """Have the batch system asked soon."""
+        """Have `watch` ask the batch system soon."""
         self._wake.set()
 
     def meet(self, engines: Mapping[str, Sequence[Engine]], now: float) -> None:
@@ -119,7 +119,7 @@ class Tending:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether others than the hub itself start the engines."""
+        """Whether the engines are not started by the hub itself."""
         return not isinstance(self.launcher, LocalLauncher)
 
     @property
@@ -163,7 +163,7 @@ class Tending:
                 continue
             if block.begin_once("not cancelled"):
                 log.error(
-                    "a block could not be cancelled: it is tried again", pool=self.pool.name, block=block.name,
+                    "a block could not be cancelled: the hub tries again", pool=self.pool.name, block=block.name,
                     words=words,
                 )  # fmt: skip
             block.words = words
@@ -184,14 +184,14 @@ class Tending:
             async with self._cancels:
                 await self.launcher.cancel(block.name, block.job)
         except LaunchError as error:
-            return str(error) or "no words"
+            return str(error) or "the launcher gives no reason"
         except Exception as error:
             failed(SERVICE, error, self._failures)
             return f"{type(error).__name__}: {error}"
         return ""
 
     async def watch(self) -> None:
-        """Ask the batch system again and again what has become of the blocks. Runs for ever."""
+        """Ask the batch system again and again for the states of the blocks. Runs for ever."""
         while True:
             if self.pool.blocks:
                 await self.look()
@@ -212,7 +212,7 @@ class Tending:
         return min(max(LOOK_SOON * calm, LOOK_SOON), LOOK_LATE)
 
     async def look(self) -> None:
-        """Ask the batch system once what has become of the blocks."""
+        """Ask the batch system once for the states of the blocks."""
         await self._find_jobs()
         began = self._now()
         jobs = {block.name: block.job for block in self.pool.blocks.values() if block.job is not None}
@@ -225,7 +225,7 @@ class Tending:
                 reports = await self.launcher.look(jobs)
                 words = ""
             except LaunchError as error:
-                words = str(error) or "no words"
+                words = str(error) or "the launcher gives no reason"
             except Exception as error:
                 failed(SERVICE, error, self._failures)
                 words = f"{type(error).__name__}: {error}"
@@ -235,7 +235,7 @@ class Tending:
         answered = [report for _, report in said if report.state is not JobState.UNKNOWN]
         silent = [report.words for _, report in said if report.state is JobState.UNKNOWN]
         if not self.pool.is_asked_in_vain:
-            self._reports.answers("" if answered else (silent[0] or "it does not say why"))
+            self._reports.answers("" if answered else (silent[0] or "no reason is known"))
         if isinstance(self.launcher, LocalLauncher):  # an engine may have come and gone between two decisions
             for block in self.pool.blocks.values():
                 block.uuids |= self.launcher.came(block.name)

@@ -64,6 +64,15 @@ def test_a_block_that_is_refused(tmp_path: Path) -> None:
         user.cancel("p-1", {})
 
 
+def test_a_submission_that_prints_more_than_a_job(tmp_path: Path) -> None:
+    user = commands(tmp_path, submit_command=r"printf 'a\0b'; head -c 300000 /dev/zero | tr '\0' x")
+    job = user.submit("p-1", 4)
+    assert len(job["job"]) == 10_000
+    assert job["job"].startswith("abxx")
+    user.cancel("p-1", job)
+    assert (tmp_path / "cancelled").read_text() == f"{job['job']} p-1\n"
+
+
 def test_without_a_status_command_the_state_is_unknown(tmp_path: Path) -> None:
     assert commands(tmp_path, status_command="").look({"p-1": {}}) == {"p-1": JobReport(JobState.UNKNOWN)}
 

@@ -14,6 +14,7 @@ import trio
 
 from ...config import Pool
 from ...hub.events import Event
+from ...launching.agentlauncher import AgentLauncher
 from ...launching.launcher import Launcher
 from ...logs import get_logger
 from ...pools.dividing import decide_all
@@ -233,6 +234,9 @@ class Pools:
         """Leave little time for cancelling blocks when the hub stops."""
         self._grace = min(self._grace, HURRIED)
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
+        for tending in self:
+            if isinstance(tending.launcher, AgentLauncher):
+                tending.launcher.hurry()
 
     async def _stop(self) -> None:
         """Cancel all blocks, within the grace. Of pools with ``keep``, only the submissions are awaited."""

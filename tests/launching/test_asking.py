@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,3 +141,15 @@ def test_running_a_command(tmp_path: Path) -> None:
     assert run_command(["sleep", "600"], limit=0.01).words == "sleep did not answer within 0.01 s"
     assert Answer(1, "out", " ").words == "out"
     assert Answer(1).words == "exit status 1"
+
+
+def test_a_command_that_leaves_a_process_with_its_output(tmp_path: Path) -> None:
+    process = "until [ -e go ]; do sleep 0.01; done; echo later; touch gone"
+    answer = run_command(["sh", "-c", f"cd {tmp_path}; ({process}) & echo job; echo warned >&2"])
+    assert answer == Answer(0, "job\n", "warned\n")
+    assert not (tmp_path / "gone").exists()
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "gone").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

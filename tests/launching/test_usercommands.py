@@ -15,6 +15,7 @@ from trio_hub.launching.launcher import JobReport, JobState, LaunchError
 from trio_hub.launching.preview import preview
 from trio_hub.launching.usercommands import UserCommands
 
+from ..runtime.support import eventually
 from .support import LIMIT, a_pool
 
 SUBMIT = 'echo "$TRIO_HUB_BLOCK $TRIO_HUB_ENGINES $TRIO_HUB_POOL" >> submitted; echo "job/$TRIO_HUB_BLOCK"'
@@ -64,6 +65,15 @@ def test_a_block_that_is_refused(tmp_path: Path) -> None:
         user.cancel("p-1", {})
 
 
+def test_a_submission_that_prints_more_than_a_job(tmp_path: Path) -> None:
+    user = commands(tmp_path, submit_command=r"printf 'a\0b'; head -c 300000 /dev/zero | tr '\0' x")
+    job = user.submit("p-1", 4)
+    assert len(job["job"]) == 10_000
+    assert job["job"].startswith("abxx")
+    user.cancel("p-1", job)
+    assert (tmp_path / "cancelled").read_text() == f"{job['job']} p-1\n"
+
+
 def test_without_a_status_command_the_state_is_unknown(tmp_path: Path) -> None:
     assert commands(tmp_path, status_command="").look({"p-1": {}}) == {"p-1": JobReport(JobState.UNKNOWN)}
 
@@ -102,3 +112,44 @@ async def test_a_preview(tmp_path: Path) -> None:
     assert SUBMIT in lines
     assert CANCEL in lines
     assert not (tmp_path / "pools").exists()
+
+
+async def test_a_hurried_end_does_not_wait_for_a_submission(tmp_path: Path) -> None:
+    submit = "trap '' TERM; touch begun; while :; do sleep 1; done"
+    pool = a_pool("command", submit_command=submit, cancel_command=CANCEL)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            launcher = AgentLauncher(pool, directory=tmp_path / "pools")
+            async with launcher:
+                nursery.start_soon(_submit, launcher)
+                await eventually(lambda: (tmp_path / "begun").exists())
+                nursery.cancel_scope.cancel()
+                began = trio.current_time()
+                launcher.hurry()
+            assert trio.current_time() - began < 5
+
+
+async def test_an_end_is_hurried_that_has_begun(tmp_path: Path) -> None:
+    pool = a_pool("command", submit_command="touch begun; exec sleep 60", cancel_command=CANCEL)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            launcher = AgentLauncher(pool, directory=tmp_path / "pools")
+            ended = trio.Event()
+            nursery.start_soon(_open_until_begun, launcher, tmp_path / "begun", ended)
+            await eventually(lambda: launcher._closing is not None)
+            began = trio.current_time()
+            launcher.hurry()
+            await ended.wait()
+            assert trio.current_time() - began < 5
+
+
+async def _submit(launcher: AgentLauncher) -> None:
+    await launcher.submit("p-1", 1)
+
+
+async def _open_until_begun(launcher: AgentLauncher, begun: Path, ended: trio.Event) -> None:
+    async with launcher, trio.open_nursery() as nursery:
+        nursery.start_soon(_submit, launcher)
+        await eventually(lambda: begun.exists())
+        nursery.cancel_scope.cancel()
+    ended.set()

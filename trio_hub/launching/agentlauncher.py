@@ -25,8 +25,8 @@ log = get_logger("trio_hub.launching")
 
 SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT = 120.0, 60.0, 60.0
 """Seconds in which the agent has to answer each kind of request. After this time, the hub kills it."""
-GRACE = 10.0
-"""Seconds that the agent has to end after its standard input has ended."""
+GRACE, HURRIED = 10.0, 1.0
+"""Seconds that the agent has to end after its standard input has ended: usually, and when the hub stops at once."""
 _NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
 """The launchers that start engines at once."""
 _ONE_BY_ONE = {"ssh", "trio-hub-ssh"}
@@ -83,6 +83,8 @@ class AgentLauncher:
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(shield=True)
         self._is_closed = trio.Event()
+        self._grace = GRACE
+        self._closing: AgentProcess | None = None
 
     async def __aenter__(self) -> AgentLauncher:
         self._outer = trio.open_nursery()
@@ -114,11 +116,19 @@ class AgentLauncher:
         agent, self._agent = self._agent, None
         with trio.CancelScope(shield=True):
             if agent is not None:
-                await agent.close(GRACE)
+                self._closing = agent
+                await agent.close(self._grace)
+                self._closing = None
             self._scope.cancel()
             await self._is_closed.wait()
         # The nursery is not told of the body's error, which would come out of it as an ExceptionGroup.
         await self._outer.__aexit__(None, None, None)
+
+    def hurry(self) -> None:
+        """Leave the agent little time to end when the launcher is closed. If it is being closed, kill the agent."""
+        self._grace = HURRIED
+        if self._closing is not None:
+            self._closing.kill()
 
     @property
     def has_queue(self) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 
 from . import statuses
 from .launcher import JobReport, JobState, LaunchError
@@ -37,15 +38,25 @@ def run_command(
     stdin: str | None = None,
     limit: float | None = LIMIT,
 ) -> Answer:
-    """Run a command until it ends, and return its output. Its standard input is the file ``stdin``, or empty."""
+    """Run a command until it ends, and return its output. Its standard input is the file ``stdin``, or empty.
+
+    The hub does not wait for processes that the command leaves in the background. They may be engines that still have
+    the command's output open. So the output goes to files: a pipe would have no end while these processes run.
+    """
     try:
-        with open(stdin or os.devnull, "rb") as file:
-            done = subprocess.run(words, stdin=file, capture_output=True, env=env, timeout=limit, check=False)
+        with open(stdin or os.devnull, "rb") as file, TemporaryFile() as out, TemporaryFile() as err:
+            done = subprocess.run(words, stdin=file, stdout=out, stderr=err, env=env, timeout=limit, check=False)
+            said = [_content(each.fileno()) for each in (out, err)]
     except OSError as error:
         return Answer(None, err=f"{words[0]}: {error.strerror or error}")
     except subprocess.TimeoutExpired:
         return Answer(None, err=f"{words[0]} did not answer within {limit} s")
-    return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+    return Answer(done.returncode, *said)
+
+
+def _content(file: int) -> str:
+    """Return what is in a file. Processes in the background may still write at its position, which must not change."""
+    return os.pread(file, os.fstat(file).st_size, 0).decode("utf-8", "replace")
 
 
 class Asker:

@@ -14,6 +14,9 @@ from .launcher import Job, JobReport, JobState, LaunchError
 
 __all__ = ["UserCommands"]
 
+MAX_JOB = 10_000
+"""The most characters of a job. With a longer variable, the system may refuse to run ``cancel_command``."""
+
 
 class UserCommands:
     """Runs the shell commands of a pool. `agent.Starter` describes the methods."""
@@ -31,7 +34,7 @@ class UserCommands:
         if answer.status != 0:
             self.files.remove(block)
             raise LaunchError(f"submit_command has failed with exit status {answer.status}: {answer.words}")
-        job = {"launcher": "command", "job": answer.out.strip(), "engines": engines, "submitted": True}
+        job = {"launcher": "command", "job": _as_variable(answer.out), "engines": engines, "submitted": True}
         self.files.write(block, job)
         return job
 
@@ -82,7 +85,15 @@ class UserCommands:
         return block_environment(self.pool, block, engines, self.places)
 
     def _of_job(self, block: str, job: Job) -> dict[str, str]:
-        return {**self._environment(block, int(job.get("engines") or 0)), "TRIO_HUB_JOB": str(job.get("job", ""))}
+        return {
+            **self._environment(block, int(job.get("engines") or 0)),
+            "TRIO_HUB_JOB": _as_variable(str(job.get("job", ""))),
+        }
 
     def _run(self, command: str, variables: Mapping[str, str]) -> Answer:
         return run_command(["sh", "-c", command], env={**os.environ, **variables}, limit=None)
+
+
+def _as_variable(printed: str) -> str:
+    """Return what a command has printed in a form that an environment variable can have."""
+    return printed.replace("\0", "").strip()[:MAX_JOB]

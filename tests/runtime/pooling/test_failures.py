@@ -252,6 +252,7 @@ async def test_a_block_that_cannot_be_cancelled_is_tried_again(
         assert caplog.text.count("a block could not be cancelled") == 1
         (block,) = hub.steering.listed()[0]["blocks"]
         assert (block["state"], block["words"]) == ("cancelled", batch.stuck)
+        assert not batch.engines, "they were told to end"
         batch.stuck = ""
         await hub.until(lambda: not batch.alive() and not hub.pool.blocks, 100)
 

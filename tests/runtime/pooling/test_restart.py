@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -139,7 +141,28 @@ async def test_a_pool_with_another_launcher_does_not_take_up_the_blocks(
             await hub.until(lambda: not batch.alive() and not records(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"block": "slurm-0123abcd"}', '{"block": "slurm-99999999"}'])
+RECORD = {"block": "slurm-0123abcd", "engines": 2, "state": "running", "asked": 1.0, "started": 2.0}
+WRONG: list[dict[str, Any]] = [
+    {"engines": 10**30},
+    {"asked": math.inf},
+    {"asked": 10**400},
+    {"started": math.nan},
+    {"state": ["running"]},
+    {"job": {"job": "1", "engines": "many"}},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"block": "slurm-0123abcd"}',
+        '{"block": "slurm-99999999"}',
+        *(json.dumps({**RECORD, "pool": {"name": "slurm", "launcher": "slurm", "max": 8}, **wrong}) for wrong in WRONG),
+    ],
+)
 async def test_a_damaged_record_is_put_aside(
     tmp_path: Path, autojump_clock: MockClock, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trio_hub import HubConfig
 from trio_hub.errors import PoolError
 from trio_hub.hub.events import PoolScaled
 from trio_hub.runtime import children
+from trio_hub.runtime.pooling.pool import COUNTS
 from trio_hub.testing import ScriptedClient, open_client, open_hub
 
 from ..support import eventually, within_limit
@@ -79,7 +81,17 @@ async def test_the_next_hub_has_the_size_unless_the_settings_have_changed(
 
 
 @pytest.mark.parametrize(
-    "numbers", [{}, {"engine_seconds": "many"}, {"engine_seconds": 1, "counts": 3}, 5, {"engine_seconds": 1}]
+    "numbers",
+    [
+        {},
+        {"engine_seconds": "many"},
+        {"engine_seconds": math.inf},
+        {"engine_seconds": 1, "counts": 3},
+        {"engine_seconds": 1, "counts": {"submitted": math.inf}},
+        {"engine_seconds": 1, "counts": dict.fromkeys(COUNTS, 0), "configured": [0, 8], "scaled": [1]},
+        5,
+        {"engine_seconds": 1},
+    ],
 )
 async def test_damaged_numbers_are_told(
     numbers: Any, tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture

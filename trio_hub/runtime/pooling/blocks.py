@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...launching.launcher import Job
 from ...pools.supply import Block, BlockState
@@ -15,6 +15,8 @@ from ...pools.supply import Block, BlockState
 __all__ = ["PooledBlock", "new_name", "pool_of"]
 
 _NAME = re.compile(r"(.+)-[0-9a-f]{8}")
+LIMIT = 10**12
+"""The limit of a number in a record. With a larger number, or with NaN, the record is damaged."""
 
 
 def new_name(pool: str) -> str:
@@ -135,19 +137,24 @@ class PooledBlock:
         name, engines, asked, started = (record.get(key) for key in ("block", "engines", "asked", "started"))
         if not isinstance(name, str) or pool_of(name) is None:
             raise ValueError("it has no name of a block")
-        if type(engines) is not int or engines < 1:
+        if not _is_count(engines) or engines == 0:
             raise ValueError("it has no number of engines")
         if not _is_time(asked) or not (started is None or _is_time(started)):
             raise ValueError("its times are not numbers")
-        assert asked is not None
         job, uuids = record.get("job"), record.get("arrived", [])
         if not (job is None or isinstance(job, dict)):
             raise ValueError("its job is not a table")
+        if job is not None and not _is_count(job.get("engines", 0)):
+            raise ValueError("its job has no number of engines")
         if not isinstance(uuids, list) or not all(isinstance(uuid, str) for uuid in uuids):
             raise ValueError("its engines are not a list of uuids")
         state = BlockState(record.get("state"))
         return cls(name, engines, state, asked, started, job, set(uuids), str(record.get("words", "")))
 
 
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < LIMIT
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT < value < LIMIT

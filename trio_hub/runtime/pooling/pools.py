@@ -14,6 +14,7 @@ import trio
 
 from ...config import Pool
 from ...hub.events import Event
+from ...launching.agentlauncher import AgentLauncher
 from ...launching.launcher import Launcher
 from ...logs import get_logger
 from ...pools.dividing import decide_all
@@ -235,6 +236,9 @@ class Pools:
         """Have the stop of the hub wait only `HURRIED` seconds for the cancellation of blocks."""
         self._grace = min(self._grace, HURRIED)
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
+        for tending in self:
+            if isinstance(tending.launcher, AgentLauncher):
+                tending.launcher.hurry()
 
     async def _stop(self) -> None:
         """Cancel all blocks, within the grace. For pools with ``keep``, only wait for submissions under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import Any
@@ -169,7 +170,7 @@ class Steering:
         for name, numbers in saved.items():
             try:
                 self._restore(name, numbers)
-            except (PoolError, ConfigError, KeyError, TypeError, ValueError) as error:
+            except (PoolError, ConfigError, LookupError, TypeError, ValueError, OverflowError) as error:
                 log.warning("the numbers of a pool are not restored", pool=str(name)[:100], error=error)
 
     def _restore(self, name: str, numbers: Any) -> None:
@@ -178,6 +179,8 @@ class Steering:
         fixed = self._fixed if name == LOCAL else None
         tending = self._pools.tended.get(name)
         configured, scaled, spent = numbers.get("configured"), numbers.get("scaled"), float(numbers["engine_seconds"])
+        if not math.isfinite(spent):
+            raise ValueError("the engine-seconds are not a number")
         if fixed is not None:
             fixed.spent = spent
             if scaled and configured == [fixed.configured] * 2:

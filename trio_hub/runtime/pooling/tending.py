@@ -166,6 +166,7 @@ class Tending:
                     "a block could not be cancelled: the hub tries again", pool=self.pool.name, block=block.name,
                     words=words,
                 )  # fmt: skip
+                self._core.shut_down(block.name)  # so that at least its engines end
             block.words = words
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -13,7 +13,7 @@ from .ports import RunningQuery
 from .queries import list_of_text
 from .replies import Reply
 
-__all__ = ["Orders"]
+__all__ = ["Orders", "who_asks"]
 
 
 class Orders:
@@ -40,7 +40,7 @@ class Orders:
         content = self._session.content(msg)
         msg_ids = list_of_text(content.get("msg_ids"), "msg_ids")
         grace = _seconds(content, "grace")
-        done = yield from self._cancelling.cancel_and_look(msg_ids, by=_by(content, msg), grace=grace)
+        done = yield from self._cancelling.cancel_and_look(msg_ids, by=who_asks(content, msg), grace=grace)
         return Reply("cancel_reply", {"status": "ok", "cancelled": done})
 
     def drain_request(self, sender: list[bytes], msg: Message) -> Reply:
@@ -60,7 +60,7 @@ class Orders:
             targets = [engine.id for engine in self._engines.alive.values() if _is_on(engine, host)]
         if not isinstance(targets, list) or not all(type(target) in (int, str) for target in targets):
             raise TypeError(f"engines must be a list of ids or uuids, not {str(targets)[:100]!r}")
-        by, deadline, then = _by(content, msg), _seconds(content, "deadline"), content.get("then") or ""
+        by, deadline, then = who_asks(content, msg), _seconds(content, "deadline"), content.get("then") or ""
         if not isinstance(then, str):
             raise TypeError(f"then must be a text, not {str(then)[:100]!r}")
         done = {}
@@ -122,7 +122,7 @@ def _is_on(engine: EngineConnector, host: str) -> bool:
     return host == engine.host or host in names
 
 
-def _by(content: dict[str, Any], msg: Message) -> str:
+def who_asks(content: dict[str, Any], msg: Message) -> str:
     """Return who asks for something: as the content says, else the user, if the client names one, and its session."""
     by = content.get("by")
     if isinstance(by, str) and by:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from ...hub import Hub
+from ...hub.orders import who_asks
 from ...hub.replies import Reply
 from ...wire.messages import Message
 from .steering import Steering
@@ -33,7 +34,7 @@ def scale_request(hub: Hub, steering: Steering, client_id: list[bytes], msg: Mes
     """
     content = hub.session.content(msg)
     name, sizes = _pool(content), {key: _whole(content, key) for key in ("engines", "min", "max")}
-    low, high = steering.scale(name, sizes["engines"], min=sizes["min"], max=sizes["max"], by=_by(content, msg))
+    low, high = steering.scale(name, sizes["engines"], min=sizes["min"], max=sizes["max"], by=who_asks(content, msg))
     return Reply("scale_reply", {"status": "ok", "pool": name, "min": low, "max": high})
 
 
@@ -41,7 +42,7 @@ def resume_pool_request(hub: Hub, steering: Steering, client_id: list[bytes], ms
     """Have a pool ask for blocks again. The content has ``pool``, and may have ``by``."""
     content = hub.session.content(msg)
     name = _pool(content)
-    steering.resume(name, _by(content, msg))
+    steering.resume(name, who_asks(content, msg))
     return Reply("resume_pool_reply", {"status": "ok", "pool": name})
 
 
@@ -57,11 +58,3 @@ def _whole(content: dict[str, Any], key: str) -> int | None:
     if value is not None and (type(value) is not int or value < 0):
         raise TypeError(f"{key} must be a whole number of engines, or null, not {str(value)[:100]!r}")
     return value
-
-
-def _by(content: dict[str, Any], msg: Message) -> str:
-    by = content.get("by")
-    if isinstance(by, str) and by:
-        return by
-    user = msg.header.user
-    return f"{user}, client {msg.header.session}" if user else f"client {msg.header.session}"

@@ -56,6 +56,7 @@ async def test_a_stop_does_not_wait_for_a_batch_system_that_does_not_answer(
             batch.stuck = "no answer"
             stopped = trio.current_time()
         assert trio.current_time() - stopped == pytest.approx(3.0, abs=0.5)
+        assert {f"shut down {job.block}" for job in batch.jobs} <= set(hub.core.orders)
         assert "blocks could not be cancelled before the hub has stopped" in caplog.text
         assert len(records(tmp_path)) == len(batch.alive()) == 4
         batch.stuck = ""

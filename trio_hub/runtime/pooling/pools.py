@@ -251,6 +251,8 @@ class Pools:
                             nursery.start_soon(tending.give_back, block)
             left = [block.name for tending in self for block in tending.left_over()]
             if left:
+                for name in left:  # at least the engines end, and with them most jobs
+                    self._core.shut_down(name)
                 log.error(
                     "blocks could not be cancelled before the hub has stopped: cancel their jobs by hand, or start a "
                     "hub in this profile, which cancels them",

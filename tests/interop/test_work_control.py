@@ -217,11 +217,18 @@ async def control_work(client: Client, directory: Path) -> None:
 
         await until(begun)
 
+    async def has_begun(number: int) -> None:
+        async def begun() -> bool:
+            return len(begun_in(directory)) == number
+
+        await until(begun)
+
     # What waits is cancelled, ranked, and placed; what runs is cancelled.
     async with trio.open_nursery() as nursery:
         for number in (1, 2):
-            nursery.start_soon(call, f"busy {number}", wait_for, str(gate))
-            await running(number)
+            nursery.start_soon(call, f"busy {number}", begin, str(directory), str(gate))
+            # begun, not only sent: an interrupt of the imports that its function needs would leave broken modules
+            await has_begun(number)
         [first, _] = await unfinished()
         nursery.start_soon(call, "never", note, str(order), "never")
         never = await newest(3)

@@ -22,7 +22,7 @@ from ..schedulers.broadcast import sub_msg_id
 from ..schedulers.rules import INTERRUPT
 from ..schedulers.task import Task
 from ..schedulers.tasks import AT_A_TIME
-from ..wire.plain import printable
+from .askers import named
 from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .custody import custody_of
@@ -48,8 +48,6 @@ UNKNOWN = "unknown"
 """The hub does not have the request. If it comes later, it is answered as cancelled."""
 FINISHED = "finished"
 """The request was answered before."""
-MAX_BY = 200
-"""The maximum length, in characters, of the text that says who cancels a request. A longer text is cut off."""
 
 
 class Cancelling:
@@ -117,7 +115,7 @@ class Cancelling:
             error: returns the error for the client, given a text that says how the request ended; by default, a
                 `TaskCancelled`.
         """
-        by = printable(by[:MAX_BY])
+        by = named(by)
         asked = self._now().isoformat()
 
         def cancelled(took: str) -> HubError:

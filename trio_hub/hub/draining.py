@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import HubError
 from ..logs import get_logger
-from ..wire.plain import printable
+from .askers import named
 from .attention import Attention
 from .connector import EngineConnector, EngineState, Scope
 from .control import ControlChannel
@@ -32,8 +32,6 @@ log = get_logger("trio_hub.hub")
 
 SHUTDOWN = "shutdown"
 """What follows a drain: the engine is told to end when it is idle."""
-MAX_BY = 200
-"""The maximum length, in characters, of the text that says who drains an engine. A longer text is cut off."""
 
 
 class Drain:
@@ -129,7 +127,7 @@ class Draining:
             raise ValueError(f"the deadline must be a number of seconds, not {deadline}")
         until = None if deadline is None else self._now().timestamp() + deadline
         old = self.drains.get(engine.ident)
-        self._begin(engine, Drain(printable(by[:MAX_BY]), then, until, retiring=old is not None and old.retiring))
+        self._begin(engine, Drain(named(by), then, until, retiring=old is not None and old.retiring))
         self._host.state_changed()
 
     def retire(self, engine: EngineConnector, *, by: str) -> None:
@@ -139,7 +137,7 @@ class Draining:
         """
         drain = self.drains.get(engine.ident)
         if drain is None:
-            self._begin(engine, Drain(printable(by[:MAX_BY]), "", None, retiring=True, asked=False))
+            self._begin(engine, Drain(named(by), "", None, retiring=True, asked=False))
         else:
             drain.retiring = True
             self.changes += 1
@@ -191,7 +189,7 @@ class Draining:
         log.info("an engine is drained no longer", engine=engine.id, uuid=engine.uuid, by=by)
         if engine.worker is not None:
             self._tasks.scheduler.undrain(engine.worker)
-        self._tell(engine, Drain(printable(by[:MAX_BY]), "", None), draining=False)
+        self._tell(engine, Drain(named(by), "", None), draining=False)
         self._host.state_changed()
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..wire.messages import Message, Session
+from .askers import who_asks
 from .cancelling import Cancelling
 from .connector import EngineConnector
 from .draining import Draining
@@ -13,7 +14,7 @@ from .ports import RunningQuery
 from .queries import list_of_text
 from .replies import Reply
 
-__all__ = ["Orders", "who_asks"]
+__all__ = ["Orders"]
 
 
 class Orders:
@@ -120,15 +121,6 @@ def _is_on(engine: EngineConnector, host: str) -> bool:
     offered = dict(engine.offers).get("host")
     names = {offered, offered.partition(".")[0]} if isinstance(offered, str) else set()
     return host == engine.host or host in names
-
-
-def who_asks(content: dict[str, Any], msg: Message) -> str:
-    """Return who asks for something: as the content says, else the user, if the client names one, and its session."""
-    by = content.get("by")
-    if isinstance(by, str) and by:
-        return by
-    user = msg.header.user
-    return f"{user}, client {msg.header.session}" if user else f"client {msg.header.session}"
 
 
 def _seconds(content: dict[str, Any], name: str) -> float | None:

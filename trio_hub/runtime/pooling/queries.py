@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ...hub import Hub
-from ...hub.orders import who_asks
+from ...hub.askers import who_asks
 from ...hub.replies import Reply
 from ...wire.messages import Message
 from .steering import Steering

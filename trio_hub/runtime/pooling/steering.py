@@ -9,6 +9,7 @@ from typing import Any
 
 from ...config.pools import LOCAL
 from ...errors import ConfigError, PoolError
+from ...hub.askers import named
 from ...hub.events import Event, PoolScaled
 from ...logs import get_logger
 from ...pools.settings import PoolSettings
@@ -20,9 +21,6 @@ from .pools import Pools
 __all__ = ["Steering"]
 
 log = get_logger("trio_hub.runtime")
-
-MAX_BY = 200
-"""The maximum length, in characters, of the text that says who changes a pool."""
 
 
 class Steering:
@@ -81,7 +79,7 @@ class Steering:
         """
         if engines is not None and (min is not None or max is not None):
             raise PoolError("give either the number of engines, or min and max")
-        by = by[:MAX_BY]
+        by = named(by)
         if self._fixed is not None and name == LOCAL:
             low = high = self._scale_fixed(self._fixed, engines, min, max)
         else:
@@ -134,7 +132,7 @@ class Steering:
             return
         pool = self._pool(name)
         pool.memory = pool.memory.resumed()
-        log.info("a pool was resumed", pool=name, by=by[:MAX_BY])
+        log.info("a pool was resumed", pool=name, by=named(by))
         self._pools.decide_soon()
 
     def _pool(self, name: str) -> ElasticPool:

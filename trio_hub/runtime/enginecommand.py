@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import HubConfig, Pool
-from ..launching.commands import Places, engine_arguments, engine_program
+from ..launching.commands import Places, engine_arguments, engine_program, safe_path
 from ..logs import get_logger
 
 __all__ = ["STOCK", "engine_command", "pool_command", "warn_of_config_files"]
@@ -27,7 +27,7 @@ def engine_command(config: HubConfig) -> list[str]:
     if config.engine_command and config.engine_command != (STOCK,):
         return list(config.engine_command)
     if not config.engine_command:
-        command = [sys.executable, *_safe_path(), "-m", "trio_hub", "engine"]
+        command = [sys.executable, *safe_path(), "-m", "trio_hub", "engine"]
     elif find_spec("ipyparallel") is not None:
         command = [sys.executable, "-m", "ipyparallel.engine"]
     else:  # the program may be installed elsewhere
@@ -47,19 +47,6 @@ def pool_command(config: HubConfig, pool: Pool) -> list[str]:
     places = Places(Path(), config.profile_dir, config.cluster_id)
     arguments = [word for word in engine_arguments(pool, "", places) if not word.startswith("--block=")]
     return [*engine_program(pool), *arguments]
-
-
-def _safe_path() -> list[str]:
-    """Return the option by which Python does not import from the working directory.
-
-    Else a user's ``queue.py`` or ``select.py`` there would keep engines from starting. The option is left out if this
-    package itself is in the working directory, as in a checkout where it is not installed.
-    """
-    package = Path(__file__).parents[1]
-    with suppress(OSError):  # the working directory may be gone
-        if package.parent == Path.cwd():
-            return []
-    return ["-P"]
 
 
 def warn_of_config_files(config: HubConfig) -> None:

@@ -281,7 +281,7 @@ class EngineStateFile:
         )
 
     def adopt(self) -> None:
-        """Supervise the previous hub's local engines that still run. Those of pools are ended if they cannot return."""
+        """Supervise the previous hub's local engines that still run, or end them, see `LocalGroup.adopt`."""
         state = self._before()
         if state is not None and state.boot == self._boot:
             self._local.adopt(state.local, returning=self._returning)

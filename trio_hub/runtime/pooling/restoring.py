@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ...config.pools import Pool, parse_pool
 from ...errors import ConfigError
@@ -30,7 +29,7 @@ def take_up_blocks(pools: Pools, now: Callable[[], float], *, returning: bool, t
         returning: whether the engines of these blocks can come back to this hub. If not, the blocks are cancelled.
         timeout: the seconds within which engines that are still there come back.
     """
-    former: dict[str, Tending] = {}
+    former: dict[Pool, Tending] = {}
     for record in pools.saving.files.records():
         try:
             block = PooledBlock.from_record(record)
@@ -63,13 +62,13 @@ def _take_up(tending: Tending, block: PooledBlock, now: float, timeout: float) -
 
 
 def _write_off(
-    pools: Pools, former: dict[str, Tending], pool: Pool, block: PooledBlock, now: float, *, is_known: bool
+    pools: Pools, former: dict[Pool, Tending], pool: Pool, block: PooledBlock, now: float, *, is_known: bool
 ) -> None:
     """Have a block cancelled that is of no use to this hub."""
-    key = repr(sorted(_plain(pool).items()))
-    if key not in former:
-        former[key] = pools.tend(pool)
-        pools.former.append(former[key])
+    tending = former.get(pool)
+    if tending is None:
+        tending = former[pool] = pools.tend(pool)
+        pools.former.append(tending)
     if block.job is None:
         block.job = {}  # the launcher looks whether there is a job
     if is_known:
@@ -85,9 +84,5 @@ def _write_off(
             pool=pool.name,
             block=block.name,
         )
-    former[key].pool.blocks[block.name] = block
-    former[key].pool.give_up(block, "no hub needs it any more", now)
-
-
-def _plain(pool: Pool) -> dict[str, Any]:
-    return {name: str(value) for name, value in pool.as_dict().items()}
+    tending.pool.blocks[block.name] = block
+    tending.pool.give_up(block, "no hub needs it any more", now)

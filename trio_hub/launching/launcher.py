@@ -69,6 +69,18 @@ class Launcher(Protocol):
         """Return a report for each of these jobs, by block: `JobState.UNKNOWN` if the batch system did not answer."""
         ...
 
+    async def find(self, block: str) -> Job | None:
+        """Return the job of a block whose submission was interrupted; None if no job is known.
+
+        Raises:
+            LaunchError: nobody can say whether there is a job.
+        """
+        ...
+
+    def hurry(self) -> None:
+        """Be quick from now on when the launcher is closed, since the hub stops at once."""
+        ...
+
     async def cancel(self, block: str, job: Job) -> None:
         """Have the batch system end a block. A block that has ended already is no error.
 

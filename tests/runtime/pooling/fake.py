@@ -122,7 +122,7 @@ class Batch:
 
 
 class FakeLauncher:
-    """The launcher of a pool that uses the batch system. What it has begun goes on when its hub is killed."""
+    """The launcher of a pool that uses the batch system. A submission goes on when its hub is killed."""
 
     has_queue = True
 
@@ -165,6 +165,9 @@ class FakeLauncher:
         await trio.sleep(0.05)
         job = self._batch.of(block)
         return None if job is None else {"job": job.number}
+
+    def hurry(self) -> None:
+        pass
 
     async def cancel(self, block: str, job: Job) -> None:
         await trio.sleep(0.05)

@@ -50,6 +50,14 @@ class LocalLauncher:
         cause = self._ends.pop(block, "")
         return JobReport(JobState.ENDED, cause, True if cause else None)
 
+    async def find(self, block: str) -> Job | None:
+        """Return None: the hub that starts a local engine knows it, or a later hub knows its process."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    def hurry(self) -> None:
+        """Do nothing: `LocalGroup.hurry` leaves out the grace of local engines."""
+
     async def cancel(self, block: str, job: Job) -> None:
         """End the engines of a block. They are asked to end first."""
         await trio.lowlevel.checkpoint()

@@ -131,7 +131,7 @@ class HubPools:
 
     def leaving(self) -> list[EngineConnector]:
         """Return the registered engines of the blocks that are cancelled when the hub stops."""
-        cancelled = [tending for tending in self.pools if tending.is_elsewhere and not tending.keeps]
+        cancelled = [tending for tending in self.pools if not (tending.is_local or tending.keeps)]
         blocks = {block for tending in cancelled for block in tending.pool.blocks}
         return [engine for engine in self._hub.engines.alive.values() if engine.block in blocks]
 

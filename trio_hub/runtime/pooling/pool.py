@@ -90,6 +90,10 @@ class ElasticPool:
         """Return whether nothing is expected of the batch system soon."""
         return all(block.state is BlockState.RUNNING and block.present for block in self.blocks.values())
 
+    def cancelled(self) -> list[PooledBlock]:
+        """Return the blocks that are to end."""
+        return [block for block in self.blocks.values() if block.state is BlockState.CANCELLED]
+
     # Engines
 
     def meet(self, engines: Mapping[str, Sequence[Engine]], now: float) -> bool:
@@ -153,6 +157,7 @@ class ElasticPool:
                 )
 
     def give_up_unresolved(self, block: PooledBlock, now: float) -> None:
+        """Forget a block that was presumably never accepted."""
         log.warning(
             "the hub gives up a block that an earlier hub has begun to submit: neither a job nor an engine was found",
             pool=self.name,
@@ -299,6 +304,7 @@ class ElasticPool:
         self._tell(BlockEnded(self.name, block.name, failed=block.is_failed, words=words))
 
     def fail(self, block: PooledBlock, words: str, now: float) -> None:
+        """Count a block as failed, so that the pool pauses."""
         block.is_failed = True
         self.memory = self.memory.after_failure(self.settings, now, words, block.asked)
 
@@ -314,5 +320,6 @@ class ElasticPool:
         self._save(block.name)
 
     def changed(self, block: PooledBlock, now: float) -> None:
+        """Note that a block has changed, and have its record written."""
         self.steady_since = now
         self._save(block.name)

@@ -14,26 +14,23 @@ import trio
 
 from ...config import Pool
 from ...hub.events import Event
-from ...launching.agentlauncher import AgentLauncher
 from ...launching.launcher import Launcher
 from ...logs import get_logger
 from ...pools.dividing import decide_all
 from ...pools.sizing import Decision
-from ...pools.supply import BlockState, Engine
+from ...pools.supply import Engine
 from ...services import Failures, going_on, keep_running
 from .blocks import pool_of
 from .files import PoolFiles
 from .pool import ElasticPool
 from .ports import Core
 from .saving import Saving
-from .tending import Tending
+from .tending import SERVICE, Tending
 
 __all__ = ["Pools"]
 
 log = get_logger("trio_hub.runtime")
 
-SERVICE = "pools"
-"""The name under which unexpected errors are counted."""
 PERIOD = 0.25
 """Seconds between two looks whether anything has changed."""
 SHARE = 0.05
@@ -209,11 +206,8 @@ class Pools:
             async with trio.open_nursery() as self._nursery:
                 try:
                     for tending in self:
-                        for block in tending.pool.blocks.values():
-                            if (
-                                block.state is BlockState.CANCELLED
-                            ):  # an earlier hub has cancelled it, or no hub needs it
-                                self._start(partial(tending.cancel, block))
+                        for block in tending.pool.cancelled():  # by an earlier hub, or because no hub needs them
+                            self._start(partial(tending.cancel, block))
                     await self._run_services()
                 finally:
                     with trio.CancelScope(shield=True):
@@ -237,8 +231,7 @@ class Pools:
         self._grace = min(self._grace, HURRIED)
         self._stopping.deadline = min(self._stopping.deadline, trio.current_time() + HURRIED)
         for tending in self:
-            if isinstance(tending.launcher, AgentLauncher):
-                tending.launcher.hurry()
+            tending.launcher.hurry()
 
     async def _stop(self) -> None:
         """Cancel all blocks, within the grace. For pools with ``keep``, only wait for submissions under way."""

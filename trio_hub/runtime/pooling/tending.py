@@ -17,12 +17,12 @@ from .pool import ElasticPool
 from .ports import Core
 from .reports import Reports
 
-__all__ = ["Tending"]
+__all__ = ["SERVICE", "Tending"]
 
 log = get_logger("trio_hub.runtime")
 
 SERVICE = "pools"
-"""The name under which unexpected errors are counted."""
+"""The name under which unexpected errors of pools are counted."""
 AT_ONCE = 8
 """The number of blocks of a pool that are submitted, or cancelled, at the same time."""
 LOOK_SOON, LOOK_LATE = 1.0, 10.0
@@ -118,14 +118,14 @@ class Tending:
                 self.pool.submitted(block, job, self._now())
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether the engines are not started by the hub itself."""
-        return not isinstance(self.launcher, LocalLauncher)
+    def is_local(self) -> bool:
+        """Whether the hub itself starts the engines."""
+        return isinstance(self.launcher, LocalLauncher)
 
     @property
     def keeps(self) -> bool:
         """Whether the blocks stay when the hub stops. Engines that the hub itself has started never do."""
-        return self.pool.pool.keep and self.is_elsewhere
+        return self.pool.pool.keep and not self.is_local
 
     async def give_back(self, block: PooledBlock) -> None:
         """Cancel a block since the hub stops, unless it is to stay. Return when the batch system has accepted that."""
@@ -245,12 +245,11 @@ class Tending:
 
     async def _find_jobs(self) -> None:
         """Find the jobs of blocks whose submission an earlier hub has begun: its agent may have finished it since."""
-        find = getattr(self.launcher, "find", None)
         for block in list(self.pool.blocks.values()):
-            if find is None or block.job is None or block.job or block.is_submitting:
+            if block.job is None or block.job or block.is_submitting:
                 continue
             try:
-                found = await find(block.name)
+                found = await self.launcher.find(block.name)
             except LaunchError:  # `look` tells why the batch system does not answer
                 continue
             if found:

@@ -118,3 +118,7 @@ class Supply:
         """
         there = Counter(engine.block for engine in self.engines)
         return sum(max(block.engines, there.pop(block.ident, 0)) for block in self.blocks) + there.total()
+
+    def coming(self, now: float, startup_timeout: float) -> int:
+        """Return the number of engines that are still to be expected from all blocks. See `Block.coming`."""
+        return sum(block.coming(now, startup_timeout) for block in self.blocks)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -20,7 +21,6 @@ from ..logs import get_logger
 from ..pools.demand import Demand, Queued
 from ..pools.settings import PoolSettings
 from ..pools.supply import Engine
-from ..schedulers.levels import Level
 from ..schedulers.rules import Needs
 from ..schedulers.task import Task, Worker
 from .answers import Answers
@@ -150,19 +150,18 @@ class Pooling:
         levels = [level for level in self._tasks.scheduler.queue.levels() if level.line.targets is None]
         each = max(LABELLED // len(levels), 1) if levels else 0
         for level in levels:
-            self._count(groups, level, each)
+            self._count(groups, level.sample(each), level.queued)
         if self._tasks.scheduler.hwm != 1:
             for worker in self._recently_fed():
-                waiting = len(worker.running) - 1
-                sample = list(islice(worker.running.values(), 1, 1 + MOST_AT_ENGINE))
-                found = Counter(self._kind_of(task) for task in sample)
-                groups.update(_kinds(_scaled(found, waiting)))
-        queued = [Queued(tasks, one.needs, one.priority, one.runtime, one.max_runtime) for one, tasks in groups.items()]
+                sample = islice(worker.running.values(), 1, 1 + MOST_AT_ENGINE)
+                self._count(groups, sample, len(worker.running) - 1)
+        queued = [replace(kind, tasks=tasks) for kind, tasks in groups.items()]
         return tuple(sorted(queued, key=lambda one: -one.priority))
 
-    def _count(self, groups: Counter[Queued], level: Level, parts: int) -> None:
-        found = Counter(self._kind_of(task) for task in level.sample(parts))
-        groups.update(_kinds(_scaled(found, level.queued)))
+    def _count(self, groups: Counter[Queued], sample: Iterable[Task], total: int) -> None:
+        """Add so many tasks to the groups, in the proportions of a sample, without the tasks that bring no engines."""
+        found = _scaled(Counter(self._kind_of(task) for task in sample), total)
+        groups.update({kind: number for kind, number in found.items() if kind is not None and number})
 
     def _kind_of(self, task: Task) -> Queued | None:
         """Return a group of tasks like this one, without their number; None if no new engine could run the task."""
@@ -362,7 +361,3 @@ def _scaled(sample: Mapping[T, int], total: int) -> dict[T, int]:
         scaled[kind] = total * seen // size - given
         given += scaled[kind]
     return scaled
-
-
-def _kinds(counts: Mapping[Queued | None, int]) -> dict[Queued, int]:
-    return {kind: number for kind, number in counts.items() if kind is not None and number}

@@ -24,7 +24,7 @@ from ..pools.supply import Engine
 from ..schedulers.rules import Needs
 from ..schedulers.task import Task, Worker
 from .answers import Answers
-from .bringing import Bringing
+from .bringing import Bringing, may_bring
 from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .direct import DirectQueue
@@ -165,7 +165,7 @@ class Pooling:
 
     def _kind_of(self, task: Task) -> Queued | None:
         """Return a group of tasks like this one, without their number; None if no new engine could run the task."""
-        if task.targets is not None or task.unmet:
+        if not may_bring(task):
             return None
         label = self._tasks.measured.label_of(task)
         runtime = None if label is None else self._tasks.measured.times.expected(label, self._longest.get(label, 0.0))

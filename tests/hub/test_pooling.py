@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,7 +26,7 @@ from trio_hub.wire.messages import Message
 from .durable import DurableStore, crashed
 from .test_broadcasting import broadcast
 from .test_cancelling import kinds, pass_time, running, sent
-from .test_cost import calls_per_task
+from .test_cost import Calls, calls_per_task
 from .world import Peer, World
 
 GPU = {"gpu": 1}
@@ -317,19 +315,10 @@ def test_the_demand_is_what_counting_each_task_gives(
 
 def calls_of(call: Callable[[], object]) -> int:
     """Return the number of calls of functions in a call."""
-    calls = 0
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
+    calls = Calls()
+    with calls.counted():
         call()
-    finally:
-        sys.setprofile(before)
-    return calls
+    return calls.count
 
 
 def test_a_look_at_the_demand_costs_the_same_however_many_tasks_are_queued() -> None:

@@ -52,7 +52,7 @@ def now(world: World) -> float:
 
 
 def about(seconds: float) -> Any:
-    """Return what equals these seconds, or a little more: the clock moves with each look."""
+    """Return a value that equals these seconds, and a little more or less: the clock moves with each look."""
     return pytest.approx(seconds, abs=0.2)
 
 
@@ -118,7 +118,7 @@ def test_a_task_that_has_failed_is_left_out_during_its_pause_only() -> None:
 
 
 def test_a_task_whose_dependency_is_not_met_brings_no_engines() -> None:
-    """The other engines of the pool would refuse it too, and so without end."""
+    """Otherwise the pool would start one engine after the other, and each engine would refuse the task."""
     world = World(pools=pools(), unmet_timeout=60)
     world.engine("a", offers=GPU)
     msg_id, request = running(world, rules={"needs": GPU})

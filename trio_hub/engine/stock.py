@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from traitlets import default
 
     class IPEngine(app.IPEngine):  # type: ignore[misc]
-        """The stock engine with a uuid of our choice. Its session keeps an id of its own, as the nanny's does."""
+        """The stock engine with a uuid of our choice. The engine's session has another id, like the nanny's."""
 
         @default("ident")
         def _default_ident(self) -> str:

@@ -81,15 +81,15 @@ class Pooling:
         self._looks: dict[EngineConnector, _Look] = {}
         """What was seen of each engine at the last look."""
         self._longest: dict[str, float] = {}
-        """By label, for how many seconds a task with this label had been running at most, at the last look."""
+        """For how many seconds a task with each label had been running at the last look, at most."""
         self._assignments: deque[tuple[float, int]] = deque()
-        """How many attempts had been sent to engines at recent looks, each with the time of the look."""
+        """The time of each recent look, and how many attempts had been sent to engines by then."""
 
     # Settings
 
     @property
     def pools(self) -> Sequence[PoolSettings]:
-        """The settings of all pools, for tasks that no registered engine can run."""
+        """The settings of all pools. Tasks that no registered engine can run are compared with these settings."""
         return self._bringing.pools
 
     def use(self, pools: Sequence[PoolSettings]) -> None:

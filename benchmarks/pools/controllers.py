@@ -66,9 +66,10 @@ class DaskController:
     """Dask's adaptive scaling: `AdaptiveCore`, and the target that Dask's scheduler computes.
 
     As in dask-jobqueue, whole blocks are asked for, and given back when all their engines are idle. The target is
-    written anew after `Scheduler.adaptive_target`: the expected time of all running and queued tasks by
-    ``target_duration`` (5 s), at most one worker per task; and if that is less than there are, as many as have work.
-    Dask's workers would also hold tasks in advance; here they do not, which is to Dask's advantage.
+    computed here as in `Scheduler.adaptive_target`: the expected seconds of all running and queued tasks, divided by
+    ``target_duration`` (5 s), but at most one worker per task. If this is less than the number of workers that there
+    are, the target is the number of workers that have work. Dask's workers would also hold tasks in advance. Here they
+    do not, which is to Dask's advantage.
     """
 
     TARGET_DURATION = 5.0

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from .loads import Task
 
 __all__ = ["Least", "least"]
 
 
+@dataclass(frozen=True)
 class Least:
-    """The least engine-hours with which each task could start when it did, and the blocks that it takes.
+    """The least engine-hours with which each task could start when the simulation has started it.
 
     - ``engine_hours``: engine-hours, with the starts of engines;
     - ``blocks``: the number of blocks that are started.
     """
 
-    def __init__(self, engine_hours: float, blocks: int) -> None:
-        self.engine_hours = engine_hours
-        self.blocks = blocks
+    engine_hours: float
+    blocks: int
 
 
 def least(tasks: Iterable[Task], startup: float, engines_per_block: int = 1) -> Least:
     """Return the least possible engine-hours for a load, if each task starts when the simulation has started it.
 
-    Somebody who knows the future starts each block so that it is there just in time, and between two uses keeps it or
-    starts another, whichever is cheaper. The n-th block is used while more than n - 1 blocks' worth of tasks run. That
-    tasks cannot move from one block to another is not counted, so that no real scheduler could do with less.
+    A scheduler that knows the future starts each block just in time. Between two uses of a block, it keeps the block or
+    starts another block, whichever is cheaper. The n-th block is used while the running tasks fill more than n - 1
+    blocks. Here tasks may move from one block to another, which real tasks cannot. So no real scheduler could do with
+    less.
     """
     events: list[tuple[float, int]] = []
     for task in tasks:

@@ -72,9 +72,9 @@ class Controller(Protocol):
 class Result:
     """What a controller has made of a load.
 
-    - ``engine_hours``: engines, times the hours from the start of their blocks to the end;
-    - ``placed_hours``: what the same blocks would have taken if each had started just in time for its first task, and
-      had ended with its last one: tasks cannot move, so that a long one keeps the whole block;
+    - ``engine_hours``: the sum over all engines of the hours from the start to the end of the engine's block;
+    - ``placed_hours``: the engine-hours of the same blocks if each block had started just in time for its first task,
+      and had ended with its last task. Tasks cannot move, so a long task keeps its whole block;
     - ``work_hours``: the hours for which engines ran tasks;
     - ``mean_wait``, ``wait_99``: the mean and the 99th percentile of the seconds for which tasks were queued;
     - ``blocks``: the number of blocks that were started;
@@ -106,7 +106,7 @@ class Cluster:
         """The number of queued tasks by label."""
         self.run_times = RunTimes()
         self.running_since: dict[str, float] = {}
-        """When the first task of a label started of which none has ended yet."""
+        """When the first task with each label started. This matters only until a task with the label has ended."""
         self.nodes: dict[bytes, Node] = {}
         self.jobs: dict[str, Job] = {}
         self.engines_per_block = engines_per_block
@@ -178,7 +178,7 @@ class Cluster:
                 self.largest = max(self.largest, len(self.nodes))
 
     def place(self) -> None:
-        """Give queued tasks to idle engines. The one that has been idle for longest is next, so they all are used."""
+        """Give queued tasks to idle engines, first to the engine that has been idle for longest. So all are used."""
         while self.queue and self._idle:
             _, node = self._idle.popitem(last=False)
             task = self.queue.popleft()

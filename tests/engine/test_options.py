@@ -11,7 +11,7 @@ from trio_hub.cli.engine import EPILOG
 from trio_hub.engine.nanny import main
 from trio_hub.engine.options import ALIASES, TRAITS, OptionError, parse_options
 from trio_hub.engine.stock import block_of, new_uuid
-from trio_hub.hub.engineids import block_in
+from trio_hub.wire.blocks import block_in
 
 
 @pytest.mark.parametrize(

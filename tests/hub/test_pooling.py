@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,7 +26,7 @@ from trio_hub.wire.messages import Message
 from .durable import DurableStore, crashed
 from .test_broadcasting import broadcast
 from .test_cancelling import kinds, pass_time, running, sent
-from .test_cost import calls_per_task
+from .test_cost import Calls, calls_per_task
 from .world import Peer, World
 
 GPU = {"gpu": 1}
@@ -54,7 +52,7 @@ def now(world: World) -> float:
 
 
 def about(seconds: float) -> Any:
-    """Return what equals these seconds, or a little more: the clock moves with each look."""
+    """Return a value that equals these seconds, and a little more or less: the clock moves with each look."""
     return pytest.approx(seconds, abs=0.2)
 
 
@@ -120,7 +118,7 @@ def test_a_task_that_has_failed_is_left_out_during_its_pause_only() -> None:
 
 
 def test_a_task_whose_dependency_is_not_met_brings_no_engines() -> None:
-    """The other engines of the pool would refuse it too, and so without end."""
+    """Otherwise the pool would start one engine after the other, and each engine would refuse the task."""
     world = World(pools=pools(), unmet_timeout=60)
     world.engine("a", offers=GPU)
     msg_id, request = running(world, rules={"needs": GPU})
@@ -317,19 +315,10 @@ def test_the_demand_is_what_counting_each_task_gives(
 
 def calls_of(call: Callable[[], object]) -> int:
     """Return the number of calls of functions in a call."""
-    calls = 0
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
+    calls = Calls()
+    with calls.counted():
         call()
-    finally:
-        sys.setprofile(before)
-    return calls
+    return calls.count
 
 
 def test_a_look_at_the_demand_costs_the_same_however_many_tasks_are_queued() -> None:

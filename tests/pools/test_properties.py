@@ -123,13 +123,18 @@ def least(settings: PoolSettings) -> int:
     return -(-settings.min // settings.engines_per_block) * settings.engines_per_block
 
 
-@given(settings=pools(), tasks=st.integers(0, 60), delay=st.sampled_from([0.0, 2.0, 20.0]))
-def test_under_constant_load_the_pool_converges_and_stays(settings: PoolSettings, tasks: int, delay: float) -> None:
-    world = World(settings, delay)
-    for _ in range(200):
+def always_have(world: World, tasks: int, seconds: int) -> None:
+    """Let time pass, and let there be so many running and queued tasks all the time."""
+    for _ in range(seconds):
         running = sum(1 for engine in world.engines.values() if engine.stays)
         world.busy(tasks)
         world.step((Queued(tasks - running, runtime=600.0),) if tasks > running else (), 1.0)
+
+
+@given(settings=pools(), tasks=st.integers(0, 60), delay=st.sampled_from([0.0, 2.0, 20.0]))
+def test_under_constant_load_the_pool_converges_and_stays(settings: PoolSettings, tasks: int, delay: float) -> None:
+    world = World(settings, delay)
+    always_have(world, tasks, 200)
     submitted, cancelled = world.submitted, world.cancelled
     size = settings.engines_per_block
     most = settings.max // size * size
@@ -138,10 +143,7 @@ def test_under_constant_load_the_pool_converges_and_stays(settings: PoolSettings
     assert cancelled == 0, "a block was given back, although there were always as many tasks"
     if settings.parallelism == 1:
         assert len(world.engines) == min(max(wanted, least(settings)), most)
-    for _ in range(80):
-        running = sum(1 for engine in world.engines.values() if engine.stays)
-        world.busy(tasks)
-        world.step((Queued(tasks - running, runtime=600.0),) if tasks > running else (), 1.0)
+    always_have(world, tasks, 80)
     assert (world.submitted, world.cancelled) == (submitted, cancelled)
 
 

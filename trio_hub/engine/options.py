@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIASES", "BLOCK", "BLOCK_NAME", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_options"]
+from ..wire.blocks import BLOCK_NAME
+
+__all__ = ["ALIASES", "BLOCK", "FLAGS", "TRAITS", "EngineOptions", "OptionError", "parse_options"]
 
 
 class OptionError(ValueError):
@@ -171,8 +173,7 @@ _ENVIRONMENT = {
     "IPP_CURVE_SECRETKEY": "curve_secretkey",
 }
 BLOCK = "TRIO_HUB_ENGINE_BLOCK"
-"""The variable with the name of a pool's block, instead of the option."""
-BLOCK_NAME = re.compile("[!-~]{1,100}")
+"""The environment variable with the name of the block of a pool. The option ``--block`` takes precedence."""
 _TAGS = "TRIO_HUB_ENGINE_TAGS"
 """The variable with further tags, as words. The hub sets it for its local engines."""
 _LEVELS = {"0": "DEBUG", "10": "DEBUG", "20": "INFO", "30": "WARNING", "40": "ERROR", "50": "CRITICAL"}

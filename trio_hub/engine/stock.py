@@ -12,7 +12,8 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 
-from .options import BLOCK, BLOCK_NAME, OptionError
+from ..wire.blocks import BLOCK_NAME, uuid_with_block
+from .options import BLOCK, OptionError
 
 __all__ = ["block_of", "main", "new_uuid"]
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from traitlets import default
 
     class IPEngine(app.IPEngine):  # type: ignore[misc]
-        """The stock engine with a uuid of our choice. Its session keeps an id of its own, as the nanny's does."""
+        """The stock engine with a uuid of our choice. The engine's session has another id, like the nanny's."""
 
         @default("ident")
         def _default_ident(self) -> str:
@@ -63,7 +64,7 @@ def block_of(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str,
 
 def new_uuid(block: str) -> str:
     """Return a new uuid for an engine of a block, from which the hub reads the name of the block."""
-    return f"{block}:{secrets.token_hex(16)}"
+    return uuid_with_block(block, secrets.token_hex(16))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from ..errors import EngineError
 from ..schedulers.rules import Needs
 from ..schedulers.task import Worker
 from ..schedulers.unanswered import Lane
+from ..wire.blocks import block_in
 from ..wire.frames import Frames
-from .engineids import block_in, valid_block
+from .engineids import valid_block
 from .usage import EngineUsage
 
 __all__ = [
@@ -101,7 +102,7 @@ class EngineConnector:
     - ``offers``: the engine's tags and amounts, for tasks with needs;
     - ``pending``: the msg_ids of the requests that the engine was sent and has not answered;
     - ``scope``: the cancel scope, first of the engine's registration timeout, then of its life;
-    - ``block``: the block of a pool that has brought the engine, by its name; empty if none has;
+    - ``block``: the name of the pool's block that has started the engine; empty if none has;
     - ``addressed``: the number of direct requests, comm messages, and broadcasts to chosen engines, that clients have
       sent to the engine;
     - ``completed``: the number of requests that the engine has answered, without aborted ones;

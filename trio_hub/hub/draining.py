@@ -42,7 +42,7 @@ class Drain:
     - ``deadline``: when the tasks that still run are taken away, by the hub's clock, in seconds since 1970; None if
       they are not;
     - ``retiring``: whether the engine's pool wants to give the engine back;
-    - ``asked``: whether somebody else than the pool has asked for the drain.
+    - ``asked``: whether somebody other than the pool has asked for the drain.
     """
 
     __slots__ = ("asked", "by", "deadline", "is_told", "retiring", "then", "timer")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Container
 from itertools import count
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from ..errors import WireError
 from ..logs import get_logger
 from ..schedulers.rules import Needs, parse_needs
+from ..wire.blocks import BLOCK_NAME
 
-__all__ = ["MAX_ID", "EngineIds", "block_in", "requested_id", "valid_block", "valid_offers", "valid_uuid"]
+__all__ = ["MAX_ID", "EngineIds", "requested_id", "valid_block", "valid_offers", "valid_uuid"]
 
 log = get_logger("trio_hub.hub")
 
@@ -19,9 +19,6 @@ MAX_ID = 2**31 - 2
 """The highest id of an engine. The next id, too, then is an integer of 32 bits, as other programs may expect."""
 MAX_UUID = 255
 """The maximum length of an engine's uuid in bytes. It is the maximum length of a ZeroMQ identity."""
-_BLOCK = re.compile("[!-~]{1,100}")
-_WITH_BLOCK = re.compile("([!-~]{1,100}):[0-9a-f]{32}")
-"""The uuid of a stock engine that was started by `trio_hub.engine.stock`."""
 
 
 class EngineIds:
@@ -82,15 +79,5 @@ def valid_offers(offers: Any) -> Needs:
 
 
 def valid_block(block: Any) -> str:
-    """Return the name of a block as an engine gives it; empty for any other value."""
-    return block if isinstance(block, str) and _BLOCK.fullmatch(block) else ""
-
-
-def block_in(uuid: str) -> str:
-    """Return the name of the block in the uuid of an engine; empty if there is none.
-
-    >>> block_in("slurm-1f2e3d4c:" + 32 * "0")
-    'slurm-1f2e3d4c'
-    """
-    found = _WITH_BLOCK.fullmatch(uuid)
-    return "" if found is None else found[1]
+    """Return a value if it is a usable name of a block; empty for any other value."""
+    return block if isinstance(block, str) and BLOCK_NAME.fullmatch(block) else ""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -20,11 +21,10 @@ from ..logs import get_logger
 from ..pools.demand import Demand, Queued
 from ..pools.settings import PoolSettings
 from ..pools.supply import Engine
-from ..schedulers.levels import Level
 from ..schedulers.rules import Needs
 from ..schedulers.task import Task, Worker
 from .answers import Answers
-from .bringing import Bringing
+from .bringing import Bringing, may_bring
 from .broadcasts import Broadcasts
 from .connector import EngineConnector
 from .direct import DirectQueue
@@ -81,15 +81,15 @@ class Pooling:
         self._looks: dict[EngineConnector, _Look] = {}
         """What was seen of each engine at the last look."""
         self._longest: dict[str, float] = {}
-        """By label, for how many seconds a task with this label had been running at most, at the last look."""
+        """For how many seconds a task with each label had been running at the last look, at most."""
         self._assignments: deque[tuple[float, int]] = deque()
-        """How many attempts had been sent to engines at recent looks, each with the time of the look."""
+        """The time of each recent look, and how many attempts had been sent to engines by then."""
 
     # Settings
 
     @property
     def pools(self) -> Sequence[PoolSettings]:
-        """The settings of all pools, for tasks that no registered engine can run."""
+        """The settings of all pools. Tasks that no registered engine can run are compared with these settings."""
         return self._bringing.pools
 
     def use(self, pools: Sequence[PoolSettings]) -> None:
@@ -150,23 +150,22 @@ class Pooling:
         levels = [level for level in self._tasks.scheduler.queue.levels() if level.line.targets is None]
         each = max(LABELLED // len(levels), 1) if levels else 0
         for level in levels:
-            self._count(groups, level, each)
+            self._count(groups, level.sample(each), level.queued)
         if self._tasks.scheduler.hwm != 1:
             for worker in self._recently_fed():
-                waiting = len(worker.running) - 1
-                sample = list(islice(worker.running.values(), 1, 1 + MOST_AT_ENGINE))
-                found = Counter(self._kind_of(task) for task in sample)
-                groups.update(_kinds(_scaled(found, waiting)))
-        queued = [Queued(tasks, one.needs, one.priority, one.runtime, one.max_runtime) for one, tasks in groups.items()]
+                sample = islice(worker.running.values(), 1, 1 + MOST_AT_ENGINE)
+                self._count(groups, sample, len(worker.running) - 1)
+        queued = [replace(kind, tasks=tasks) for kind, tasks in groups.items()]
         return tuple(sorted(queued, key=lambda one: -one.priority))
 
-    def _count(self, groups: Counter[Queued], level: Level, parts: int) -> None:
-        found = Counter(self._kind_of(task) for task in level.sample(parts))
-        groups.update(_kinds(_scaled(found, level.queued)))
+    def _count(self, groups: Counter[Queued], sample: Iterable[Task], total: int) -> None:
+        """Add so many tasks to the groups, in the proportions of a sample, without the tasks that bring no engines."""
+        found = _scaled(Counter(self._kind_of(task) for task in sample), total)
+        groups.update({kind: number for kind, number in found.items() if kind is not None and number})
 
     def _kind_of(self, task: Task) -> Queued | None:
         """Return a group of tasks like this one, without their number; None if no new engine could run the task."""
-        if task.targets is not None or task.unmet:
+        if not may_bring(task):
             return None
         label = self._tasks.measured.label_of(task)
         runtime = None if label is None else self._tasks.measured.times.expected(label, self._longest.get(label, 0.0))
@@ -362,7 +361,3 @@ def _scaled(sample: Mapping[T, int], total: int) -> dict[T, int]:
         scaled[kind] = total * seen // size - given
         given += scaled[kind]
     return scaled
-
-
-def _kinds(counts: Mapping[Queued | None, int]) -> dict[Queued, int]:
-    return {kind: number for kind, number in counts.items() if kind is not None and number}

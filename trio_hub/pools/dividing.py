@@ -121,7 +121,7 @@ class _Room:
         self.share: list[Queued] = []
         self._window = window_of(settings, memory)
         self.may_grow = now >= memory.paused_until and not memory.stopped(settings) and settings.max > 0
-        coming = sum(block.coming(now, settings.startup_timeout) for block in supply.blocks)
+        coming = supply.coming(now, settings.startup_timeout)
         back = sum(1 for engine in supply.engines if engine.retiring)
         self._there = coming + back + sum(engine.available(now, self._window) for engine in supply.engines)
         blocks = (settings.max - supply.size()) // settings.engines_per_block

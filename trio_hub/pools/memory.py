@@ -16,7 +16,7 @@ MAX_PAUSE = 600.0
 STEADY = 30.0
 """Seconds. A block whose engines are there for this long has not failed."""
 STEPS = 8
-"""The number of steps into which the time is divided for which a pool remembers how many engines were needed."""
+"""The number of steps of the time for which a pool remembers how many engines were needed."""
 WEIGHT = 0.3
 """The weight of the newest block in the averages of how long blocks take."""
 
@@ -34,7 +34,7 @@ class PoolMemory:
     - ``paused_until``: when a block may be asked for again;
     - ``wait``: the average seconds from asking for a block to its start; None if no block has started yet;
     - ``startup``: the average seconds from the start of a block to its first engine; None if there was none yet;
-    - ``measured``: the blocks that are in the averages ``wait`` and ``startup``.
+    - ``measured``: the blocks that count in the average ``wait``, and the blocks that count in the average ``startup``.
     """
 
     began: float | None = None
@@ -73,7 +73,7 @@ class PoolMemory:
         return self.failures >= settings.max_failures
 
     def peak(self, now: float, seconds: float, width: float) -> float:
-        """Return the largest number of engines that was needed at a time within the last seconds.
+        """Return the largest number of engines that were needed at any time within the last ``seconds``.
 
         Args:
             now: the time.

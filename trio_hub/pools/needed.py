@@ -92,7 +92,7 @@ def needed_by(settings: PoolSettings, demand: Demand, supply: Supply, now: float
     leaving = 0
     if len(staying) < len(supply.engines):
         leaving = sum(1 for engine in supply.engines if not engine.stays and not engine.is_idle)
-    coming = sum(block.coming(now, settings.startup_timeout) for block in supply.blocks)
+    coming = supply.coming(now, settings.startup_timeout)
     tasks = sum(queued.tasks for queued in demand)
     in_horizon = _engines(demand, horizon, busy)
     missing = 0

@@ -130,7 +130,7 @@ class PoolSettings:
         return self.tags
 
     def fits(self, queued: Queued) -> bool:
-        """Return whether an idle, new engine of the pool could run these tasks."""
+        """Return whether a new, idle engine of the pool could run these tasks."""
         if self.time_limit is not None and rounded_up(queued.max_runtime) > self.time_limit * USABLE:
             return False
         return not queued.needs or not lacking(queued.needs, self.offers)

@@ -256,10 +256,10 @@ def _shrinkage(
     drained: list[bytes] = []
     pinned = partial = 0
     for engines in sorted(blocks.values(), key=_work_left):
-        free = [engine for engine in engines if not engine.retiring and _may_go(settings, engine, now)]
         if any(_is_pinned(settings, engine, now) for engine in engines):
             pinned += 1
             continue
+        free = [engine for engine in engines if not engine.retiring and _may_go(settings, engine, now)]
         cost = sum(1 for engine in free if engine.stays)
         if cost > surplus:
             partial += 1
@@ -305,14 +305,12 @@ def _is_pinned(settings: PoolSettings, engine: Engine, now: float) -> bool:
 
 
 def _may_go(settings: PoolSettings, engine: Engine, now: float) -> bool:
-    """Return whether the engine may be drained: it is idle, and not pinned.
+    """Return whether an engine may be drained that `_is_pinned` does not keep: whether the engine is idle.
 
-    An engine that somebody else has drained counts towards no number of engines. It goes when it has been idle for
-    ``idle_timeout``.
+    An engine that somebody else has drained counts towards no number of engines. Such an engine goes when it has been
+    idle for ``idle_timeout``.
     """
-    if engine.idle_since is None or _is_pinned(settings, engine, now):
-        return False
-    return engine.stays or _idle_for(engine, now) >= settings.idle_timeout
+    return engine.is_idle and (engine.stays or _idle_for(engine, now) >= settings.idle_timeout)
 
 
 def _released(

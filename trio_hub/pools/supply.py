@@ -13,7 +13,7 @@ __all__ = ["Block", "BlockState", "Engine", "Supply"]
 
 
 class BlockState(Enum):
-    """Where a block is. A block that has ended is not listed any more."""
+    """What has become of a block. A block that has ended is not listed any more."""
 
     ASKED = "asked"
     """The block was submitted, and the batch system has not said yet what has become of it."""
@@ -68,11 +68,12 @@ class Engine:
     - ``busy_for``: the expected seconds until its tasks have ended, see `RunTimes.remaining`; 0 if it has none;
     - ``direct``: the number of direct requests and shares of broadcasts that it has not answered;
     - ``addressed``: when a client last sent it a direct request, or a broadcast to chosen engines; None: never;
-    - ``draining``: whether it gets no new tasks, whoever has said so;
-    - ``retiring``: whether it is drained because a decision of its pool said so (`Decision.drain`);
+    - ``draining``: whether the engine gets no new tasks, because somebody or its pool has drained it, or because it was
+      told to end or is being killed;
+    - ``retiring``: whether a decision of its pool has drained the engine (`Decision.drain`);
     - ``ends``: when the time limit of its block ends it;
-    - ``offers``: its tags and amounts. They matter only for engines that belong to no pool: the engines of a pool have
-      those of its settings.
+    - ``offers``: its tags and amounts. They matter only for engines that belong to no pool. The engines of a pool offer
+      what the settings of the pool say.
     """
 
     ident: bytes
@@ -88,12 +89,12 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it runs nothing and holds no direct request."""
+        """Whether the engine runs nothing and holds no direct request."""
         return self.idle_since is not None and not self.direct
 
     @property
     def stays(self) -> bool:
-        """Whether it gets new tasks."""
+        """Whether the engine gets new tasks."""
         return not (self.draining or self.retiring)
 
     def available(self, now: float, window: float) -> float:
@@ -112,9 +113,13 @@ class Supply:
     blocks: tuple[Block, ...] = ()
 
     def size(self) -> int:
-        """Return the number of engines that count towards ``max``: those of all blocks that have not ended.
+        """Return the number of engines that count towards ``max``: the engines of all blocks that have not ended.
 
         A block counts as a whole, since its nodes are in use even if engines have ended or have not come.
         """
         there = Counter(engine.block for engine in self.engines)
         return sum(max(block.engines, there.pop(block.ident, 0)) for block in self.blocks) + there.total()
+
+    def coming(self, now: float, startup_timeout: float) -> int:
+        """Return the number of engines that are still to be expected from all blocks. See `Block.coming`."""
+        return sum(block.coming(now, startup_timeout) for block in self.blocks)

@@ -21,7 +21,7 @@ from .task import Task, Worker
 __all__ = ["Level", "Line", "LineKey", "Turns"]
 
 GOLDEN = 0.6180339887498949
-"""The golden ratio less 1: the fractions of its multiples are spread evenly, and are in step with nothing."""
+"""The golden ratio less 1. The fractional parts of its multiples are spread evenly, and repeat no pattern."""
 
 LineKey: TypeAlias = tuple[frozenset[bytes] | None, frozenset[bytes], Demand | None]
 """The targets (None for any engine), the engines that have refused, and the demand of the tasks of a line."""
@@ -88,7 +88,7 @@ class Level:
 
     @property
     def queued(self) -> int:
-        """The number of tasks, counted in O(n) in the number of sessions."""
+        """The number of tasks. To count them takes time in proportion to the number of sessions."""
         return sum(pool.queued for pool in self.pools.values())
 
     def sample(self, parts: int) -> list[Task]:
@@ -257,7 +257,7 @@ class _Pool:
         return len(self.in_order) + len(self.late)
 
     def at(self, place: int) -> Task:
-        """Return the task at a place; the tasks that did not come in their order are the last here."""
+        """Return the task at a place; the tasks that did not come in their order have the last places here."""
         in_order = self.in_order
         return in_order[place] if place < len(in_order) else self.late[place - len(in_order)][1]
 

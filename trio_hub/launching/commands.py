@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.connectionfiles import connection_paths
 from ..config.pools import Pool
 
 __all__ = ["STOCK", "Places", "block_environment", "engine_arguments", "engine_program", "job_name", "safe_path"]
@@ -63,8 +64,7 @@ class Places:
             return str(self.connection_file)
         if self.profile_dir is None:
             return ""
-        infix = f"-{self.cluster_id}" if self.cluster_id else ""
-        return str(self.profile_dir / "security" / f"ipcontroller{infix}-engine.json")
+        return str(connection_paths(self.profile_dir, self.cluster_id)[1])
 
 
 def job_name(block: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ..config.pools import Pool
+from ..config.pools import LOCAL, Pool
 from ..errors import ConfigError
 from ..logs import get_logger
 from .agentprocess import AgentEnded, AgentProcess, AgentSlow, start_agent
@@ -71,7 +71,7 @@ class AgentLauncher:
         connection_file: Path | None = None,
         limits: tuple[float, float, float] = (SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT),
     ) -> None:
-        if pool.launcher.lower() == "local":
+        if pool.launcher.lower() == LOCAL:
             raise ConfigError(f"pool {pool.name}: the hub itself starts the engines of the launcher local")
         self.pool = pool
         self.places = Places(directory, profile_dir, cluster_id, connection_file)

@@ -17,7 +17,8 @@ from ipyparallel.traitlets import entry_points
 from traitlets.config import Config
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
-from ..config.pools import Pool
+from ..config.pools import COMMAND, Pool
+from ..config.poolvalues import ENTRY_POINTS
 from .asking import Answer, run_command
 from .launcher import LaunchError
 
@@ -29,10 +30,10 @@ _SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_J
 
 def find_class(pool: Pool) -> Any:
     """Return the class of a pool's launcher. Raises `LaunchError`."""
-    points = {point.name.lower(): point for point in entry_points(group="ipyparallel.engine_launchers")}
+    points = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
     point = points.get(pool.launcher.lower())
     if point is None:
-        names = sorted({*points, "command"})
+        names = sorted({*points, COMMAND})
         near = difflib.get_close_matches(pool.launcher.lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise LaunchError(f"pool {pool.name}: there is no launcher {pool.launcher}: {hint}")

@@ -20,9 +20,10 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, Py
 from ..config.pools import COMMAND, Pool
 from ..config.poolvalues import ENTRY_POINTS
 from .asking import Answer, run_command
+from .batch import start_lsf
 from .launcher import LaunchError
 
-__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "words"]
+__all__ = ["adapted", "find_class", "last_lines", "read_config", "stop", "words"]
 
 _SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
 """The variables with this prefix that say how Slurm is reached."""
@@ -47,6 +48,16 @@ def find_class(pool: Pool) -> Any:
             "hub could not tell its engines from others: use another launcher, such as ssh"
         )
     return cls
+
+
+def adapted(cls: Any) -> Any:
+    """Return a launcher class of ipyparallel with our way of running commands. It keeps its name and its module."""
+    changes: dict[str, Any] = {"__module__": cls.__module__, "_run_command": run}
+    if issubclass(cls, stock.MPIEngineSetLauncher):
+        changes["_log_output"] = keep_output
+    if issubclass(cls, stock.LSFLauncher):
+        changes["start"] = start_lsf
+    return type(cls)(cls.__name__, (cls,), changes)
 
 
 def read_config(profile_dir: Path | None) -> Config:

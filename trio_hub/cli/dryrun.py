@@ -55,9 +55,11 @@ def _dry_run(
         text, submitted = _try(settings, pool, submit)
     except* HubError as group:  # the launcher has a nursery
         failures = [str(error) for error in leaves(group)]
-    for failure in failures:
-        click.echo(f"trio-hub: {one_line(' '.join(failure.split()))}", err=True)
     if failures:
+        from .asking.session import complain
+
+        for failure in failures:
+            complain(failure)
         sys.exit(codes.FAILED)
     if as_json:
         told = None if submitted is None else submitted._asdict()

@@ -325,7 +325,7 @@ class StockLaunchers:
         job = self._submitted(block, job)
         if self._is_local():
             launcher = self._live.get(block)
-            # of its own children, the agent learns the exit status a moment after their end
+            # the agent learns the exit status of its own children a moment after their end
             is_running = bool(going(job.get("processes") or {})) or (launcher is not None and launcher.running)
         else:
             launcher = self._restored(block, job)

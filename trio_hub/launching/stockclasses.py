@@ -26,7 +26,7 @@ from .launcher import LaunchError
 __all__ = ["adapted", "find_class", "last_lines", "read_config", "stop", "words"]
 
 _SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
-"""The variables with this prefix that say how Slurm is reached."""
+"""The variables beginning with SLURM_ that say how Slurm is reached."""
 
 
 def find_class(pool: Pool) -> Any:

@@ -12,7 +12,6 @@ from trio_hub.launching.agentlauncher import AgentLauncher
 from trio_hub.launching.blockfiles import BlockFiles
 from trio_hub.launching.commands import Places
 from trio_hub.launching.launcher import JobReport, JobState, LaunchError
-from trio_hub.launching.preview import preview
 from trio_hub.launching.usercommands import UserCommands
 
 from ..runtime.support import eventually
@@ -104,7 +103,9 @@ def test_an_interrupted_submission(tmp_path: Path) -> None:
 async def test_a_preview(tmp_path: Path) -> None:
     pool = a_pool("command", submit_command=SUBMIT, cancel_command=CANCEL, settings={"time_limit": 60})
     with trio.fail_after(LIMIT):
-        text = await preview(pool, directory=tmp_path / "pools", profile_dir=tmp_path / "profile", cluster_id="c")
+        launcher = AgentLauncher(pool, directory=tmp_path / "pools", profile_dir=tmp_path / "profile", cluster_id="c")
+        async with launcher:
+            text = await launcher.preview("p-preview", 4)
     lines = text.splitlines()
     assert "TRIO_HUB_BLOCK=p-preview" in lines
     assert "TRIO_HUB_ENGINES=4" in lines

@@ -73,8 +73,8 @@ def _check_number_of_engines(config: HubConfig) -> None:
     pools = [pool.settings for pool in config.pools if pool.launcher == LOCAL]
     most = config.engines + sum(pool.max for pool in pools)
     _check_room(config, most, _hard_limits(), "max of the pools with the launcher local" if pools else "")
-    # With reuse, engines of an earlier hub may run already, and have their memory. What will be free when a pool grows
-    # is not known.
+    # With reuse, engines of an earlier hub may run already, and have their memory. Nobody knows how much memory will be
+    # free when a pool grows, so only the engines that start at once count.
     if not config.engine_command and not config.reuse and (free := memory_available()) is not None:
         used = f"{MEMORY_PER_ENGINE >> 20} MiB each"
         bound = (free // MEMORY_PER_ENGINE, f"{free >> 20:,} MiB of memory are free, and engines need {used}")
@@ -83,7 +83,7 @@ def _check_number_of_engines(config: HubConfig) -> None:
 
 
 def _hard_limits() -> list[tuple[int, str]]:
-    """Return how many engines the limits of the system allow, each with the limit."""
+    """Return the limits of the system: how many engines each limit allows, and what the limit is, in words."""
     bounds: list[tuple[int, str]] = []
     if (files := open_files_limit()) is not None:
         bounds.append((engines_within(files), f"the limit on open files is {files:,} (ulimit -n)"))

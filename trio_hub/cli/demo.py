@@ -50,12 +50,6 @@ class DemoError(Exception):
     """The demo cannot go on. The text says why, for the user."""
 
 
-def one_per_core() -> int:
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @click.command("demo", epilog="Exits 0 if everything worked, 1 if anything failed, and 130 or 143 after a signal.")
 @click.option("--engines", type=click.IntRange(1), metavar="N", help="Engines to start.  [default: one per core]")
 @click.option(
@@ -72,6 +66,8 @@ def demo(engines: int | None, tasks: int) -> None:
     Starts `trio-hub serve` with engines, runs tasks through the load-balanced and the direct queue with a stock
     client, prints which engine ran how many tasks and how fast, and stops everything.
     """
+    from ..config.poolvalues import cores
+
     if find_spec("ipyparallel") is None:
         click.echo(
             "trio-hub demo needs IPython Parallel for its client, but it is not installed. "
@@ -83,7 +79,7 @@ def demo(engines: int | None, tasks: int) -> None:
     signal.signal(signal.SIGINT, _exit_on_signal)
     try:
         with tempfile.TemporaryDirectory(prefix="trio-hub-demo-", ignore_cleanup_errors=True) as directory:
-            _run(Path(directory), engines or one_per_core(), tasks)
+            _run(Path(directory), engines or cores(), tasks)
     except DemoError as error:
         click.echo(f"trio-hub demo failed: {error}", err=True)
         sys.exit(codes.FAILED)

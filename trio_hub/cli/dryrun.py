@@ -55,9 +55,11 @@ def _dry_run(
         text, submitted = _try(settings, pool, submit)
     except* HubError as group:  # the launcher has a nursery
         failures = [str(error) for error in leaves(group)]
-    for failure in failures:
-        click.echo(f"trio-hub: {one_line(' '.join(failure.split()))}", err=True)
     if failures:
+        from .asking.session import complain
+
+        for failure in failures:
+            complain(failure)
         sys.exit(codes.FAILED)
     if as_json:
         told = None if submitted is None else submitted._asdict()
@@ -87,46 +89,39 @@ def _try(settings: HubConfig, pool: Pool, submit: bool) -> tuple[str, Submitted 
     """Return what would be submitted; and if it is to be submitted, the block. Raises `HubError`."""
     import trio
 
+    from ..launching.agentlauncher import AgentLauncher
     from ..launching.commands import Places
-    from ..launching.preview import preview
     from ..runtime.enginecommand import engine_command, pool_command
     from ..runtime.pooling.blocks import new_name
     from ..runtime.pooling.files import pool_directory
 
     directory = pool_directory(settings)
     assert directory is not None, "the settings of a command always have a profile"
-    places = Places(directory, settings.profile_dir, settings.cluster_id)
+    number = pool.settings.engines_per_block
     if pool.launcher == LOCAL:
         words = pool_command(settings, pool) if pool in settings.pools else engine_command(settings)
-        number = pool.settings.engines_per_block
         each = "this engine" if number == 1 else f"each of the {number} engines of a block"
         return f"# the hub itself starts {each}:\n{shlex.join(words)}\n", None
 
+    places = Places(directory, settings.profile_dir, settings.cluster_id)
     if submit and not os.path.exists(places.connection_path()):
         told = f"there is no {places.connection_path()}: the engines of this block find no hub unless one is started"
         click.echo(f"trio-hub: warning: {told}", err=True)
 
     async def look() -> tuple[str, Submitted | None]:
-        text = await preview(
+        # A hub with these settings looks in the same directory for the files about a submitted block.
+        launcher = AgentLauncher(
             pool, directory=directory, profile_dir=settings.profile_dir, cluster_id=settings.cluster_id
         )
-        return text, await _submit(pool, places, new_name(pool.name)) if submit else None
+        async with launcher:
+            text = await launcher.preview(f"{pool.name}-preview", number)
+            if not submit:
+                return text, None
+            block = new_name(pool.name)
+            job = str((await launcher.submit(block, number)).get("job", ""))
+        return text, Submitted(block, job, _how_to_cancel(pool, block, job, places))
 
     return trio.run(look)
-
-
-async def _submit(pool: Pool, places: Places, block: str) -> Submitted:
-    """Submit a block. The files about it are where a hub with these settings looks for them."""
-    from ..launching.agentlauncher import AgentLauncher
-
-    launcher = AgentLauncher(
-        pool, directory=places.directory, profile_dir=places.profile_dir, cluster_id=places.cluster_id
-    )
-    number = pool.settings.engines_per_block
-    async with launcher:
-        job = await launcher.submit(block, number)
-    text = str(job.get("job", ""))
-    return Submitted(block, text, _how_to_cancel(pool, block, text, places))
 
 
 def _how_to_cancel(pool: Pool, block: str, job: str, places: Places) -> str:

@@ -44,7 +44,7 @@ PREFIX = "TRIO_HUB_"
 _NAMES = (*RULES, "profile")
 _PATHS = {"profile_dir", "curve_allowed_keys"}
 TABLES = {"policy": "policies", "pool": "pools"}
-"""The tables in the TOML file, such as ``[[policy]]``, and the setting that they are."""
+"""The tables in the TOML file, such as ``[[policy]]``, each with the setting for which it stands."""
 _READERS: dict[str, Callable[[Any, str], object]] = {"policies": read_policies, "pools": read_pools}
 """The functions that check the settings in `TABLES`. Their errors name the source and the number of the table."""
 OPTIONS = {"pools": "--pool"}

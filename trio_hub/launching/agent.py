@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from typing import IO, Any, Protocol
 
-from ..config.pools import Pool
+from ..config.pools import COMMAND, Pool
 from ..logs import get_logger
 from .blockfiles import BlockFiles
 from .commands import Places
@@ -50,7 +50,7 @@ class Starter(Protocol):
 
 def find_starter(pool: Pool, places: Places, files: BlockFiles) -> Starter:
     """Return the object that starts the blocks of a pool. Raises `LaunchError`."""
-    if pool.launcher == "command":
+    if pool.launcher == COMMAND:
         from .usercommands import UserCommands
 
         return UserCommands(pool, places, files)

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ..config.pools import Pool
+from ..config.pools import LOCAL, Pool
 from ..errors import ConfigError
 from ..logs import get_logger
 from .agentprocess import AgentEnded, AgentProcess, AgentSlow, start_agent
@@ -19,7 +19,7 @@ from .commands import Places
 from .launcher import Job, JobReport, JobState, LaunchError
 from .protocol import report_from, setup
 
-__all__ = ["AgentLauncher", "has_queue"]
+__all__ = ["AgentLauncher"]
 
 log = get_logger("trio_hub.launching")
 
@@ -27,14 +27,8 @@ SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT = 120.0, 60.0, 60.0
 """Seconds in which the agent has to answer each kind of request. After this time, the hub kills it."""
 GRACE, HURRIED = 10.0, 1.0
 """Seconds that the agent has to end after its standard input has ended: usually, and when the hub stops at once."""
-_NO_QUEUE = {"local", "mpi", "ssh", "trio-hub", "trio-hub-mpi", "trio-hub-ssh"}
-"""The launchers that start engines at once."""
 _ONE_BY_ONE = {"ssh", "trio-hub-ssh"}
-
-
-def has_queue(launcher: str) -> bool:
-    """Return whether blocks of a launcher may wait in the queue of a batch system."""
-    return launcher.lower() not in _NO_QUEUE
+"""The launchers that start and end one engine after the other."""
 
 
 class AgentLauncher:
@@ -71,7 +65,7 @@ class AgentLauncher:
         connection_file: Path | None = None,
         limits: tuple[float, float, float] = (SUBMIT_LIMIT, LOOK_LIMIT, CANCEL_LIMIT),
     ) -> None:
-        if pool.launcher.lower() == "local":
+        if pool.launcher.lower() == LOCAL:
             raise ConfigError(f"pool {pool.name}: the hub itself starts the engines of the launcher local")
         self.pool = pool
         self.places = Places(directory, profile_dir, cluster_id, connection_file)
@@ -133,7 +127,7 @@ class AgentLauncher:
     @property
     def has_queue(self) -> bool:
         """Whether blocks may wait in the queue of a batch system."""
-        return has_queue(self.pool.launcher)
+        return self.pool.has_queue
 
     @property
     def agent_pid(self) -> int | None:

@@ -137,7 +137,7 @@ class AgentProcess:
                 if len(buffer) > MAX_LINE:
                     break
         if not self.is_over:  # else its process id may mean another process
-            self.kill()  # without answers it is of no use
+            self.kill()  # an agent whose answers cannot be read is of no use
         with trio.CancelScope(shield=True):
             await self.process.wait()
         for question in self._waiting.values():

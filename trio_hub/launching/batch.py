@@ -27,7 +27,7 @@ BATCH = "batch"
 
 _CLASSES = {
     "slurm": stock.SlurmLauncher,
-    "sge": stock.SGELauncher,  # which is a PBSLauncher too
+    "sge": stock.SGELauncher,  # before PBS: an SGELauncher is a PBSLauncher too
     "pbs": stock.PBSLauncher,
     "lsf": stock.LSFLauncher,
     "htcondor": stock.HTCondorLauncher,
@@ -76,10 +76,10 @@ def set_up(launcher: Any, pool: Pool, block: str, directory: Path) -> None:
     own_template = launcher.batch_template or launcher.batch_template_file
     shipped = type(launcher).__module__ in ("ipyparallel.cluster.launcher", "trio_hub.launchers")
     if system == "htcondor" and shipped and not own_template:
-        # theirs starts a fixed program, without the arguments and the environment that an engine needs
+        # ipyparallel's template starts a fixed program, without the arguments and the environment that an engine needs
         launcher.default_template = _HTCONDOR
     if system == "lsf" and shipped and not own_template:
-        # theirs gives two names to the job, one of them without the number of engines
+        # ipyparallel's template gives the job two names, one of them without the number of engines
         launcher.default_template = _LSF
         launcher.job_array_template = f"#BSUB -J {job_name(block)}[1-{{n}}]"
     if system == "sge":
@@ -92,7 +92,7 @@ def set_up(launcher: Any, pool: Pool, block: str, directory: Path) -> None:
     if system == "slurm":
         launcher.submit_command = [*launcher.submit_command, f"--job-name={job_name(block)}"]
         if not own_template:
-            # ipyparallel's template has no place for them
+            # ipyparallel's template has no place for the trait options
             launcher.submit_command += shlex.split(launcher.options)
     elif system == "htcondor":
         launcher.submit_command = [*launcher.submit_command, "-batch-name", job_name(block)]

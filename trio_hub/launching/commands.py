@@ -9,12 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.pools import Pool
+from ..config.connectionfiles import connection_paths
+from ..config.pools import STOCK_ENGINE, Pool
 
-__all__ = ["STOCK", "Places", "block_environment", "engine_arguments", "engine_program", "job_name", "safe_path"]
-
-STOCK = "ipengine"
-"""The value of `Pool.engine` that means the stock engine."""
+__all__ = ["Places", "block_environment", "engine_arguments", "engine_program", "job_name", "safe_path"]
 
 _WITH_STOP = """\
 pass_on() { kill -s "$1" "$engine"; }
@@ -63,8 +61,7 @@ class Places:
             return str(self.connection_file)
         if self.profile_dir is None:
             return ""
-        infix = f"-{self.cluster_id}" if self.cluster_id else ""
-        return str(self.profile_dir / "security" / f"ipcontroller{infix}-engine.json")
+        return str(connection_paths(self.profile_dir, self.cluster_id)[1])
 
 
 def job_name(block: str) -> str:
@@ -83,7 +80,7 @@ def engine_program(pool: Pool, *, python: str = "") -> list[str]:
         python: the Python that runs the engine, if the pool does not name one; empty: the Python that runs the hub.
     """
     interpreter = [pool.python or python] if pool.python or python else [sys.executable, *safe_path()]
-    module = ["trio_hub.engine.stock"] if pool.engine == STOCK else ["trio_hub", "engine"]
+    module = ["trio_hub.engine.stock"] if pool.engine == STOCK_ENGINE else ["trio_hub", "engine"]
     words = [*shlex.split(pool.wrap_command), *interpreter, "-m", *module]
     if pool.stop_command:
         script = _WITH_STOP % {"command": shlex.join(words), "stop": pool.stop_command}
@@ -108,7 +105,7 @@ def engine_arguments(pool: Pool, block: str, places: Places, *, profile: bool = 
             launcher tells it the paths through its environment.
     """
     arguments = [f"--block={block}"]
-    if pool.engine != STOCK:
+    if pool.engine != STOCK_ENGINE:
         arguments += [f"--tag={name}={_amount(value)}" for name, value in pool.settings.offers]
     if profile and places.connection_file is not None:
         arguments.append(f"--file={places.connection_file}")
@@ -125,11 +122,6 @@ def _amount(value: float | str) -> str:
     return str(value)
 
 
-def shell_line(words: list[str]) -> str:
-    """Return a command as one line for a shell. Each ``sh -c`` script in it stays one quoted word."""
-    return shlex.join(words)
-
-
 def block_environment(pool: Pool, block: str, engines: int, places: Places) -> dict[str, str]:
     """Return the variables that the shell commands of the launcher ``command`` get, without ``TRIO_HUB_JOB``."""
     limit = pool.settings.time_limit
@@ -139,7 +131,7 @@ def block_environment(pool: Pool, block: str, engines: int, places: Places) -> d
         "TRIO_HUB_POOL": pool.name,
         "TRIO_HUB_BLOCK": block,
         "TRIO_HUB_ENGINES": str(engines),
-        "TRIO_HUB_ENGINE_COMMAND": shell_line([*engine_program(pool), *engine_arguments(pool, block, places)]),
+        "TRIO_HUB_ENGINE_COMMAND": shlex.join([*engine_program(pool), *engine_arguments(pool, block, places)]),
         "TRIO_HUB_CONNECTION_FILE": path,
         "TRIO_HUB_TIME_LIMIT": "" if limit is None else str(math.ceil(limit)),
     }

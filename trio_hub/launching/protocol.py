@@ -40,7 +40,7 @@ def setup(pool: Pool, places: Places) -> dict[str, Any]:
 
 
 def read_setup(message: Mapping[str, Any]) -> tuple[Pool, Places]:
-    """Return the pool and the places in a message of `setup`, without names that are not known here."""
+    """Return the pool and the places in a message of `setup`. Names that this version does not know are left out."""
     told, settings = dict(message["pool"]), dict(message["pool"]["settings"])
     told["settings"] = PoolSettings(**_known(PoolSettings, settings))
     told["engine_args"] = tuple(told.get("engine_args", ()))

@@ -25,7 +25,8 @@ from .blockfiles import BlockFiles
 from .commands import Places, engine_arguments, engine_program
 from .launcher import Job, JobReport, JobState, LaunchError
 from .processes import Processes, end, find_leader, going, process_key
-from .stockclasses import find_class, keep_output, last_lines, read_config, run, stop, words
+from .statuses import MAX_WORDS
+from .stockclasses import adapted, find_class, last_lines, read_config, stop, words
 
 __all__ = ["StockLaunchers"]
 
@@ -46,7 +47,7 @@ class StockLaunchers:
         self.pool = pool
         self.places = places
         self.files = files
-        self.cls = find_class(pool)
+        self.cls = adapted(find_class(pool))
         self.config = read_config(places.profile_dir)
         self.system = batch.system_of(self.cls)
         self._live: dict[str, Any] = {}
@@ -205,7 +206,7 @@ class StockLaunchers:
     def _make(self, block: str, *, look_only: bool = False) -> Any:
         """Return a launcher for a block, which has not been started."""
         try:
-            launcher = self._adapted()(**self._arguments(block))
+            launcher = self.cls(**self._arguments(block))
         except TraitError as error:
             raise self._wrong(str(error)) from error
         self._set_up(launcher, block, look_only=look_only)
@@ -241,15 +242,6 @@ class StockLaunchers:
         # without a profile, an engine of ipyparallel makes one in this directory, and not in the user's home
         return self.places.profile_dir or self.files.path(block)
 
-    def _adapted(self) -> Any:
-        """Return the class of the launcher, with our way of running commands."""
-        changes: dict[str, Any] = {"__module__": self.cls.__module__, "_run_command": run}
-        if issubclass(self.cls, stock.MPIEngineSetLauncher):
-            changes["_log_output"] = keep_output
-        if issubclass(self.cls, stock.LSFLauncher):
-            changes["start"] = batch.start_lsf
-        return type(self.cls)(self.cls.__name__, (self.cls,), changes)
-
     def _is_ssh(self) -> bool:
         return issubclass(self.cls, stock.SSHLauncher)
 
@@ -257,7 +249,7 @@ class StockLaunchers:
         return not self.system and not self._is_ssh()
 
     def _asker(self) -> Asker:
-        return Asker(self._adapted()(**self._arguments("any")).submit_command)
+        return Asker(self.cls(**self._arguments("any")).submit_command)
 
     def _reserve(self, launcher: Any, block: str, engines: int) -> None:
         """Leave a launcher of ssh only the slots of hosts that no other block of the pool uses."""
@@ -319,7 +311,7 @@ class StockLaunchers:
         if not saved:
             return None
         try:
-            launcher = self._adapted().from_dict(saved, **self._arguments(block))
+            launcher = self.cls.from_dict(saved, **self._arguments(block))
         except stock.NotRunning:
             return None
         self._keep(block, launcher)
@@ -333,7 +325,7 @@ class StockLaunchers:
         job = self._submitted(block, job)
         if self._is_local():
             launcher = self._live.get(block)
-            # of its own children, the agent learns the exit status a moment after their end
+            # the agent learns the exit status of its own children a moment after their end
             is_running = bool(going(job.get("processes") or {})) or (launcher is not None and launcher.running)
         else:
             launcher = self._restored(block, job)
@@ -345,4 +337,4 @@ class StockLaunchers:
         if code is None or self._is_ssh():  # the launcher of ssh does not know the status, and gives -1
             return JobReport(JobState.ENDED)
         said = [f"exit status {code}", *last_lines(launcher)] if code else []
-        return JobReport(JobState.ENDED, ": ".join(said)[:500], code != 0)
+        return JobReport(JobState.ENDED, ": ".join(said)[:MAX_WORDS], code != 0)

@@ -17,22 +17,24 @@ from ipyparallel.traitlets import entry_points
 from traitlets.config import Config
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
-from ..config.pools import Pool
+from ..config.pools import COMMAND, Pool
+from ..config.poolvalues import ENTRY_POINTS
 from .asking import Answer, run_command
+from .batch import start_lsf
 from .launcher import LaunchError
 
-__all__ = ["find_class", "keep_output", "last_lines", "read_config", "run", "stop", "words"]
+__all__ = ["adapted", "find_class", "last_lines", "read_config", "stop", "words"]
 
 _SLURM_SETTINGS = {"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
-"""The variables with this prefix that say how Slurm is reached."""
+"""The variables beginning with SLURM_ that say how Slurm is reached."""
 
 
 def find_class(pool: Pool) -> Any:
     """Return the class of a pool's launcher. Raises `LaunchError`."""
-    points = {point.name.lower(): point for point in entry_points(group="ipyparallel.engine_launchers")}
+    points = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
     point = points.get(pool.launcher.lower())
     if point is None:
-        names = sorted({*points, "command"})
+        names = sorted({*points, COMMAND})
         near = difflib.get_close_matches(pool.launcher.lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise LaunchError(f"pool {pool.name}: there is no launcher {pool.launcher}: {hint}")
@@ -46,6 +48,16 @@ def find_class(pool: Pool) -> Any:
             "hub could not tell its engines from others: use another launcher, such as ssh"
         )
     return cls
+
+
+def adapted(cls: Any) -> Any:
+    """Return a launcher class of ipyparallel with our way of running commands. It keeps its name and its module."""
+    changes: dict[str, Any] = {"__module__": cls.__module__, "_run_command": run}
+    if issubclass(cls, stock.MPIEngineSetLauncher):
+        changes["_log_output"] = keep_output
+    if issubclass(cls, stock.LSFLauncher):
+        changes["start"] = start_lsf
+    return type(cls)(cls.__name__, (cls,), changes)
 
 
 def read_config(profile_dir: Path | None) -> Config:

@@ -179,7 +179,10 @@ def in_range(least: int, most: int) -> str:
 
 
 def reasons(pool: Mapping[str, Any]) -> str:
-    """Return why a pool does not grow; and, if it has engines, why it does not shrink. The subject is the pool."""
+    """Return why a pool does not grow; and, if it has engines, why it does not shrink.
+
+    The texts are sentences without their subject, which is the pool, such as "has no queued tasks".
+    """
     texts = [pool["grow"]["text"], *([pool["shrink"]["text"]] if pool["there"] else [])]
     return "; ".join(text.strip().rstrip(".") for text in texts)
 

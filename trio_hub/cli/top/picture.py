@@ -24,7 +24,7 @@ SORTS: dict[str, Callable[[EngineRow], Any]] = {
 """The orders of engines. The key ``s`` goes through them."""
 
 HEADER = 4
-"""The number of lines above the engines, without those of pools."""
+"""The number of lines above the engines, without the lines of pools."""
 MAX_POOLS = 4
 """The maximum number of pools that have a line of their own."""
 AROUND = 4

@@ -52,11 +52,6 @@ class JobReport:
 class Launcher(Protocol):
     """Starts the blocks of one pool. All methods may be cancelled at any checkpoint."""
 
-    @property
-    def has_queue(self) -> bool:
-        """Whether blocks may wait in the queue of a batch system."""
-        ...
-
     async def submit(self, block: str, engines: int) -> Job:
         """Ask for a block. Return as soon as the batch system has accepted it.
 

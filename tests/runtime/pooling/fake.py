@@ -124,8 +124,6 @@ class Batch:
 class FakeLauncher:
     """The launcher of a pool that uses the batch system. A submission goes on when its hub is killed."""
 
-    has_queue = True
-
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
 

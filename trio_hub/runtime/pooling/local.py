@@ -21,8 +21,6 @@ class LocalLauncher:
         engines: the local engines of the pool.
     """
 
-    has_queue = False
-
     def __init__(self, engines: LocalEngines) -> None:
         self._engines = engines
         self._came: defaultdict[str, set[str]] = defaultdict(set)

@@ -197,17 +197,20 @@ class AccessMiddleware:
         if not scope["path"]:  # the links of the page are relative to the slash at the end of the prefix
             location = f"{prefix}/" + f"?{query.decode('latin-1')}" * bool(query)
             return Response(status_code=307, headers={"location": location}), []
-        cookie = self._access.set_cookie(prefix, secure=(b"x-forwarded-proto", b"https") in headers)
         if form is not None and self._access.knows_by_query(form):
-            return Response(status_code=303, headers={"location": "./"}), [(b"set-cookie", cookie)]
+            return Response(status_code=303, headers={"location": "./"}), [self._cookie(headers, prefix)]
         if scope["path"] in OPEN_PATHS:
             return self._app, []
         if self._access.knows_by_headers(headers):
             return self._app, []
         if self._access.knows_by_query(query):
-            return self._app, [(b"set-cookie", cookie)]
+            return self._app, [self._cookie(headers, prefix)]
         # A proxy may remove a prefix that is not known here: then only the relative address is right.
         return _refusal(headers, "./" if scope["path"] == "/" else f"{prefix}/"), []
+
+    def _cookie(self, headers: Headers, prefix: str) -> tuple[bytes, bytes]:
+        """Return the header with which an answer stores the token in the browser."""
+        return b"set-cookie", self._access.set_cookie(prefix, secure=(b"x-forwarded-proto", b"https") in headers)
 
 
 def _is_form(scope: Scope) -> bool:

@@ -26,24 +26,10 @@ from trio_hub.runtime.processes import boot_id, start_time
 from trio_hub.testing import open_hub
 
 from ..runtime.support import LIMIT, eventually, within_limit
-from .support import Answer, EventReader, open_dashboard, request
+from .support import Answer, EventReader, answer_in, open_dashboard, request
 
 TOKEN = "0123456789abcdef"
 ADDRESS = "http://127.0.0.1:8788"
-
-
-def told(answer: bytes) -> Answer:
-    """Return an answer whose end is the end of the connection, with the chunks of its body put together."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    if headers.get("transfer-encoding") == "chunked":
-        whole = b""
-        while body:
-            size, _, rest = body.partition(b"\r\n")
-            whole, body = whole + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-        body = whole
-    return Answer(int(first.split()[1]), headers, body.decode())
 
 
 class Proxy:
@@ -65,7 +51,7 @@ class Proxy:
     ) -> Answer:
         fields = (headers or {}) | ({"Content-Length": str(len(body))} if body else {})
         async with await self.connect(request(path, "localhost", fields, method) + body) as stream:
-            return told(b"".join([chunk async for chunk in stream]))
+            return answer_in(b"".join([chunk async for chunk in stream]))
 
 
 @asynccontextmanager

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from html import escape
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -17,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .plainpages import plain_page, plain_policy
 from .prefix import place
 
 __all__ = ["Access", "AccessMiddleware"]
@@ -48,17 +47,10 @@ label { flex: 1 0 100%; }
 input { flex: 1; min-width: 12rem; }
 input, button { font: inherit; padding: 0.35rem 0.7rem; }
 """
-ASKS_TOKEN = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Token needed · trio-hub</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>This dashboard needs a token</h1>
+ASKS_TOKEN = plain_page(
+    "Token needed",
+    STYLE,
+    """<h1>This dashboard needs a token</h1>
 <p>The token is missing or wrong. Use the URL that the hub has printed at its start, which contains
 <code>?token=…</code>, or enter the token here. Each start of the hub makes a new token, unless the setting
 <code>dashboard_token</code> is used.</p>
@@ -66,18 +58,12 @@ ASKS_TOKEN = f"""<!DOCTYPE html>
 <label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button type="submit">Open</button>
-</form>
-</main>
-</body>
-</html>
-"""
+</form>""",
+)
 """The page for browsers whose token is missing or wrong. ACTION stands for the path to which the form sends the token.
 The form sends it in the body of a request, since proxies log the queries of requests.
 """
-ASKING = (
-    b"default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; style-src 'sha256-%b'"
-    % b64encode(sha256(STYLE.encode()).digest())
-)
+ASKING = plain_policy(STYLE, form_action="'self'").encode()
 """The content security policy of this page: it has a form and its own style, and no scripts."""
 WRONG_HOST = (
     "This request is for another host name. The dashboard listens on this machine only: use localhost, 127.0.0.1 or "
@@ -197,17 +183,20 @@ class AccessMiddleware:
         if not scope["path"]:  # the links of the page are relative to the slash at the end of the prefix
             location = f"{prefix}/" + f"?{query.decode('latin-1')}" * bool(query)
             return Response(status_code=307, headers={"location": location}), []
-        cookie = self._access.set_cookie(prefix, secure=(b"x-forwarded-proto", b"https") in headers)
         if form is not None and self._access.knows_by_query(form):
-            return Response(status_code=303, headers={"location": "./"}), [(b"set-cookie", cookie)]
+            return Response(status_code=303, headers={"location": "./"}), [self._cookie(headers, prefix)]
         if scope["path"] in OPEN_PATHS:
             return self._app, []
         if self._access.knows_by_headers(headers):
             return self._app, []
         if self._access.knows_by_query(query):
-            return self._app, [(b"set-cookie", cookie)]
+            return self._app, [self._cookie(headers, prefix)]
         # A proxy may remove a prefix that is not known here: then only the relative address is right.
         return _refusal(headers, "./" if scope["path"] == "/" else f"{prefix}/"), []
+
+    def _cookie(self, headers: Headers, prefix: str) -> tuple[bytes, bytes]:
+        """Return the header with which an answer stores the token in the browser."""
+        return b"set-cookie", self._access.set_cookie(prefix, secure=(b"x-forwarded-proto", b"https") in headers)
 
 
 def _is_form(scope: Scope) -> bool:

@@ -26,7 +26,7 @@ AGAIN = 60.0
 STARTING = 60.0
 """Seconds after the start during which engines may still come: alerts about missing engines do not stay."""
 HESITATION = 5.0
-"""Seconds in which pools may decide to bring engines for the first tasks after a while."""
+"""Seconds that tasks without engines must wait before an alert says so, if a pool may ask for engines meanwhile."""
 LATE = 10.0
 """Seconds that the database may be behind."""
 LAGGING = 0.25

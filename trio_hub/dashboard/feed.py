@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic, time
 from typing import Any
 
@@ -17,7 +18,7 @@ from .bars import Bar
 from .engines import connectors
 from .history import History
 from .nextsteps import next_steps
-from .pools import pool_rows
+from .pools import Pool, pool_rows
 from .process import Process
 from .series import SECONDS, LastMinute, Rates, Series
 from .spans import FOLDS
@@ -73,7 +74,7 @@ class Feed:
         self._process = Process()
         self._next_steps = next_steps(hub)
         self._statistics = hub.statistics()
-        self._pools = hub.pools
+        self._pools: Sequence[Pool] = ()
         self._point: dict[str, float] = {}
         self._losses = 0
         self._looked = monotonic()

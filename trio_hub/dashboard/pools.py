@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..pools.supply import BlockState
-from .sentences import plural
+from .sentences import plural, without_stop
 
 __all__ = [
-    "BLOCK_STATES",
     "Pool",
+    "blocks_by_state",
     "bringing",
     "failing",
     "is_elastic",
@@ -80,10 +80,10 @@ def unanswered(pools: Sequence[Pool]) -> Iterable[tuple[str, str]]:
     """Yield the name of each pool whose batch system does not tell the states of blocks, with a sentence about it."""
     for pool in pools:
         if pool["unanswered"]:
-            words = pool["unanswered"].strip().rstrip(".")
+            words = without_stop(pool["unanswered"])
             yield pool["name"], f"The batch system of pool {pool['name']} does not answer: {words}."
 
 
 def _words(pool: Pool) -> str:
-    words = pool["failed_words"].strip().rstrip(".")
+    words = without_stop(pool["failed_words"])
     return f" ({words})" if words else ""

@@ -40,9 +40,10 @@ def place(path: str, headers: Iterable[tuple[bytes, bytes]], setting: str) -> Pl
     """
     told = _told(headers)
     prefix = setting if told is None else told
-    for one in (prefix, setting):  # a proxy behind another proxy knows only a part of the prefix
-        if one and (path + "/").startswith(unquote(one) + "/"):
-            return Placed(prefix, path[len(unquote(one)) :])
+    for one in filter(None, (prefix, setting)):  # a proxy behind another proxy knows only a part of the prefix
+        start = unquote(one)
+        if (path + "/").startswith(start + "/"):
+            return Placed(prefix, path[len(start) :])
     return Placed(prefix, path)
 
 

@@ -52,9 +52,9 @@ class PublishedDashboard:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the hub's process has ended. For a hub on another machine, this is not known, and False.
+        """Whether the hub's process is known to have ended. This is False for a hub on another machine.
 
-        A request with the token must not be sent to such an address: the port may belong to another user by now.
+        Nobody may send the token to the address of a process that has ended: another user may have the port by now.
         """
         if not self.is_here:
             return False
@@ -68,7 +68,7 @@ def published_path(profile_dir: Path, cluster_id: str = "") -> Path:
 
 @contextmanager
 def publish(path: Path | None, address: str, token: str) -> Iterator[None]:
-    """Keep the file of this process's dashboard for the length of the ``with`` statement. None: there is no file."""
+    """Keep the file of this process's dashboard during a ``with`` statement. If the path is None, write no file."""
     if path is None:
         yield
         return

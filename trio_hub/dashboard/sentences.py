@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from ..hub.events import BlockEnded, BlockStarted, BlockSubmitted
 
-__all__ = ["BlockEvent", "Level", "block_kind", "block_line", "engines_in_words", "plural"]
+__all__ = ["BlockEvent", "Level", "block_kind", "block_line", "engines_in_words", "plural", "without_stop"]
 
 Level: TypeAlias = Literal["info", "warn", "bad"]
 BlockEvent: TypeAlias = BlockEnded | BlockStarted | BlockSubmitted
@@ -21,6 +21,11 @@ def plural(n: int, noun: str) -> str:
 def engines_in_words(least: int, most: int) -> str:
     """Return a number of engines, or a range: "4 engines", "0 to 8 engines"."""
     return plural(most, "engine") if least == most else f"{least:,} to {plural(most, 'engine')}"
+
+
+def without_stop(words: str) -> str:
+    """Return the words of a batch system as a part of a sentence: without a full stop and white space at the end."""
+    return words.strip().rstrip(".")
 
 
 def block_kind(event: BlockEvent) -> tuple[Level, str]:
@@ -47,7 +52,7 @@ def block_line(event: BlockEvent, number: int) -> str:
         case BlockStarted():
             did, words = "started", ""
         case _:
-            did, words = "failed" if event.failed else "ended", event.words.strip().rstrip(".")
+            did, words = "failed" if event.failed else "ended", without_stop(event.words)
     cause = f": {words}" if words else ""
     if number == 1:
         return f"Block {event.block} of pool {event.pool} has {did}{cause}."

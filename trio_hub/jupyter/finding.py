@@ -67,7 +67,7 @@ def find_target(environ: Mapping[str, str] = os.environ) -> Target:
 
 
 def _none(config: HubConfig) -> NoDashboard:
-    """Return why there is no dashboard: no hub, or a hub without one."""
+    """Return why there is no dashboard: no hub, or a hub without a dashboard."""
     assert config.profile_dir is not None
     where = f"the profile {config.profile_dir}" + f" with the cluster id {config.cluster_id}" * bool(config.cluster_id)
     command = "trio-hub serve --dashboard 0"

@@ -132,8 +132,9 @@ class Forwarder:
         headers = [(name, value) for name, value in request.headers if name not in _NOT_FOR_THE_HUB]
         if self._actor:
             headers.append((b"cookie", f"trio_hub_actor={self._actor}".encode()))
+        host = f"[{target.host}]" if ":" in target.host else target.host
         return [
-            (b"host", f"{f'[{target.host}]' if ':' in target.host else target.host}:{target.port}".encode()),
+            (b"host", f"{host}:{target.port}".encode()),
             (b"authorization", f"Bearer {target.token}".encode()),
             (b"connection", b"close"),
             *headers,
@@ -177,7 +178,7 @@ async def _connect(target: Target) -> _Peer:
 
 
 def _target(request: h11.Request) -> bytes:
-    """Return the path and query of a request without a token, which is Jupyter's."""
+    """Return the path and query of a request without the token in the query: that token is for Jupyter."""
     path, _, query = request.target.partition(b"?")
     kept = b"&".join(part for part in query.split(b"&") if not part.startswith(b"token="))
     return path + b"?" + kept if kept else path

@@ -17,7 +17,7 @@ async def serve(path: str) -> None:
     """Serve on a Unix socket that only this user can connect to. Remove the socket at the end."""
     parent = os.getppid()
     with suppress(FileNotFoundError):
-        os.unlink(path)  # jupyter-server-proxy starts a process that has ended again, with the same path
+        os.unlink(path)  # jupyter-server-proxy restarts a process that has ended, with the same path
     listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     mask = os.umask(0o077)
     try:

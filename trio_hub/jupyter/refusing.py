@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from hashlib import sha256
 from html import escape
 
+from ..dashboard.plainpages import plain_page, plain_policy
 from .finding import NoDashboard
 
 __all__ = ["refusal"]
@@ -15,37 +14,20 @@ STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 40rem; margin: 12vh auto 0; padding: 0 1rem; overflow-wrap: anywhere; }
 """
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>No dashboard · trio-hub</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>There is no dashboard to show</h1>
+CONTENT = """<h1>There is no dashboard to show</h1>
 <p>{reason}</p>
 <p>{remedy}</p>
 {command}
-<p><a href="">Try again</a></p>
-</main>
-</body>
-</html>
-"""
-POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'; style-src 'sha256-"
-    + b64encode(sha256(STYLE.encode()).digest()).decode()
-    + "'"
-)
+<p><a href="">Try again</a></p>"""
+POLICY = plain_policy(STYLE, frame_ancestors="'self'")
 
 
 def refusal(reason: NoDashboard, *, wants_page: bool) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Return the headers and the body of an answer that says why there is no dashboard, and what to do."""
     if wants_page:
         command = f"<pre><code>{escape(reason.command)}</code></pre>" if reason.command else ""
-        page = PAGE.format(style=STYLE, reason=escape(str(reason)), remedy=escape(reason.remedy), command=command)
+        content = CONTENT.format(reason=escape(str(reason)), remedy=escape(reason.remedy), command=command)
+        page = plain_page("No dashboard", STYLE, content)
         content_type, body = "text/html; charset=utf-8", page.encode("utf-8", "backslashreplace")
     else:
         text = " ".join(part for part in (str(reason), reason.remedy, reason.command) if part)

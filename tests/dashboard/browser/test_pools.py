@@ -6,14 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from ...cli.process import LIMIT
 from .conftest import DESK, Opening
-from .test_views import PHONE
+from .test_views import PHONE, without_violations
 
 pytestmark = pytest.mark.browser
 NOTHING = "\N{EN DASH}"
@@ -32,13 +31,6 @@ def url() -> Iterator[str]:
             assert process.wait(LIMIT) == 0
         finally:
             process.kill()
-
-
-def without_violations(page: Page) -> None:
-    """Check the page with axe."""
-    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
 def test_pools_are_seen_on_the_overview_and_one_by_one(url: str, open_page: Opening) -> None:

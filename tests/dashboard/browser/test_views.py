@@ -28,8 +28,8 @@ def go(page: Page, view: str) -> None:
     page.get_by_role("navigation", name="Views").get_by_role("link", name=view, exact=True).click()
 
 
-def without_violations(page: Page, part: str) -> None:
-    """Check the part of the page that a selector names with axe."""
+def without_violations(page: Page, part: str = "html") -> None:
+    """Check the part of the page that a selector names with axe; by default the whole page."""
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     found = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []

@@ -1,4 +1,4 @@
-"""Our hub, and a stock ipcontroller with an engine, as processes."""
+"""Our hub, and a stock ipcontroller with an engine, as processes; and the command ipcluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .conftest import LIMIT, wait_until
 
-__all__ = ["hub", "ipcontroller", "log_of"]
+__all__ = ["hub", "ipcluster", "ipcontroller", "log_of"]
 
 
 @contextmanager
@@ -68,3 +68,18 @@ def ipcontroller(
             process.terminate()
         for process in running:
             process.wait(LIMIT)
+
+
+def ipcluster(*arguments: str) -> str:
+    """Run a command of ipcluster, such as ``start``, and return all that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ipyparallel.cluster", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=2 * LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout

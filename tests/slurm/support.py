@@ -87,6 +87,10 @@ class Slurm:
         job: dict[str, str] = wait_until(look, f"job {number} in state {' or '.join(states)}")
         return job
 
+    def wait_for_end(self, number: str) -> dict[str, str]:
+        """Wait until a job has ended in any way, and return what Slurm knows of it."""
+        return self.wait_for_state(number, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
     def wait_until_empty(self) -> None:
         wait_until(lambda: not self.jobs(), "the end of all jobs")
 

@@ -38,7 +38,7 @@ def pool_of(rc: ipp.Client, name: str) -> dict[str, Any]:
 
 
 def work(number: int, seconds: float, ran: str, gate: str = "/") -> tuple[int, int]:
-    """Note that a task has run, and by which process. It goes on when a file exists."""
+    """Note that the task runs, and wait until the file ``gate`` exists. Return the number and the process id."""
     import os
     import time
 

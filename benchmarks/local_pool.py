@@ -1,6 +1,6 @@
 """Measures how fast a local pool comes and goes: 200 tasks of 0.2 s from a stock client, with no engine at first.
 
-    python benchmarks/local_pool.py
+    python -m benchmarks.local_pool
 
 starts a hub with ``--pool name=local,min=0,max=4,idle_timeout=5``, and prints one line of JSON: the seconds
 from the first submission to the first result (``first_result``), and until four engines are at work (``all_at_work``);
@@ -11,16 +11,16 @@ more than once (``run_twice``); and the CPU time of the idle hub per second, in 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipyparallel as ipp
+
+from .compare.failure import wait_until
+from .compare.processes import cpu_seconds
 
 TASKS, SECONDS, ENGINES, IDLE_TIMEOUT = 200, 0.2, 4, 5
 LIMIT = 120.0
@@ -39,20 +39,6 @@ def work(number: int, seconds: float, ran: str) -> tuple[int, int, float]:
         file.write(f"{number}\n")
     time.sleep(seconds)
     return number, os.getpid(), began
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {LIMIT:g} s")
-        time.sleep(0.005)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time (user and system) of a process so far, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(directory: Path) -> dict[str, float]:
@@ -75,7 +61,7 @@ def measure(directory: Path) -> dict[str, float]:
             first_result = time.time() - began
             found = [result.get(LIMIT) for result in results]
             ended = time.time()
-            wait_until(lambda: not client.ids)
+            wait_until(lambda: not client.ids, "the end of all engines", LIMIT, period=0.005)
             gone = time.time() - ended
             client.close()
         finally:

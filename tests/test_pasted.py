@@ -128,7 +128,7 @@ def test_the_tutorial_of_pools(kind: str, tmp_path: Path) -> None:
                 printed = shell.paste(text.replace("* 200", "* 40"))
             elif language == "toml":
                 (tmp_path / "cluster.toml").write_text(text)
-            elif language == "bash" and (kind == SHELLS[0] or next_language == "text"):  # the others only look
+            elif language == "bash" and (kind == SHELLS[0] or next_language == "text"):  # the others change nothing
                 printed = run_line(text, tmp_path)
             if next_language == "text":
                 check_output(shown.replace("200", "40"), printed)

@@ -18,12 +18,12 @@ LIMIT = 60.0
 """Seconds until something that must happen counts as not happening."""
 
 
-def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
-    """Wait until a condition is true, and return its value."""
+def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT, period: float = 0.01) -> Any:
+    """Wait until a condition is true, and return its value. The condition is checked every ``period`` seconds."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {limit} s"
-        time.sleep(0.01)
+        time.sleep(period)
     return value
 
 

@@ -13,30 +13,9 @@ import ipyparallel as ipp
 import pytest
 
 from .conftest import LIMIT, wait_until
+from .controllers import hub, log_of
 
 pytestmark = pytest.mark.interop
-
-
-@contextmanager
-def hub(profile_dir: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `trio-hub serve`, give it when it is ready, and stop it after the block if it still runs."""
-    command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(profile_dir), *options]
-    with (
-        (profile_dir.parent / "hub.log").open("ab") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline().startswith("trio-hub ready: "), (
-                profile_dir.parent / "hub.log"
-            ).read_text()
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(LIMIT)
-            finally:
-                process.kill()
 
 
 @contextmanager
@@ -115,4 +94,4 @@ def test_without_being_told_to_the_next_hub_writes_off_what_is_left(tmp_path: Pa
         assert record["completed"] is not None
         assert record["result_content"]["ename"] == "EngineError"
         assert "was not told to carry on" in record["result_content"]["evalue"]
-    assert "was not started with restore or reuse requests=1" in (tmp_path / "hub.log").read_text()
+    assert "was not started with restore or reuse requests=1" in log_of(profile_dir)

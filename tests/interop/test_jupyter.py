@@ -23,12 +23,12 @@ pytestmark = pytest.mark.interop
 
 TOKEN = "token-of-jupyter"
 BASE = "/user/jo%40example.org/"
-"""As JupyterHub gives each user a part of the paths."""
+"""The path below which JupyterHub serves the Jupyter server of one user."""
 PAGE = f"{BASE}trio-hub/"
 
 
 class Jupyter:
-    """`jupyter server`, and a script that asks it."""
+    """A `jupyter server` in a process of its own, and requests to it."""
 
     def __init__(self, directory: Path, profile_dir: Path) -> None:
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
@@ -59,7 +59,7 @@ class Jupyter:
     def is_ready(self) -> bool:
         """Return whether Jupyter answers."""
         assert self.process.poll() is None, self.log
-        for path in self._runtime.glob("jpserver-*.json"):  # it is there a moment before the port is open
+        for path in self._runtime.glob("jpserver-*.json"):  # the file is there a moment before the port is open
             with suppress(ValueError, OSError):
                 self.root = json.loads(path.read_text())["url"].removesuffix(BASE)
                 return "version" in self.get(f"{BASE}api")

@@ -19,6 +19,7 @@ from trio_hub import launchers
 
 from ..cli.process import processes_with
 from .conftest import LIMIT, wait_until
+from .controllers import ipcluster
 
 pytestmark = pytest.mark.interop
 
@@ -87,20 +88,6 @@ def test_its_arguments_reach_our_hub(directory: Path) -> None:
         assert json.loads(client_file.read_text())["location"] == "here.example.org"
     finally:
         cluster.stop_controller_sync()
-
-
-def ipcluster(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "ipyparallel.cluster", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=2 * LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_ipcluster_runs_our_hub_as_a_daemon_and_stops_it(directory: Path) -> None:

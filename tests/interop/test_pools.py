@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,41 +15,14 @@ from trio_hub.runtime.restore import read_engine_state
 
 from ..cli.process import processes_with
 from .conftest import LIMIT, wait_until
+from .controllers import hub, log_of
 
 pytestmark = pytest.mark.interop
 
 
-@contextmanager
-def hub(profile_dir: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `trio-hub serve`, give it when it is ready, and stop it after the block if it still runs."""
-    command = [sys.executable, "-m", "trio_hub", "serve", "--profile-dir", str(profile_dir), *options]
-    with (
-        (profile_dir.parent / "hub.log").open("ab") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline().startswith("trio-hub ready: "), log_of(profile_dir)
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(LIMIT)
-            finally:
-                process.kill()
-
-
-def log_of(profile_dir: Path) -> str:
-    return (profile_dir.parent / "hub.log").read_text()
-
-
-@contextmanager
-def client(profile_dir: Path) -> Iterator[ipp.Client]:
-    rc = ipp.Client(profile_dir=str(profile_dir), timeout=LIMIT)
-    try:
-        yield rc
-    finally:
-        rc.close()
+def client(profile_dir: Path) -> ipp.Client:
+    """Return a stock client of the hub with this profile."""
+    return ipp.Client(profile_dir=str(profile_dir), timeout=LIMIT)
 
 
 def ask(rc: ipp.Client, msg_type: str, **content: Any) -> dict[str, Any]:
@@ -67,7 +38,7 @@ def pool_of(rc: ipp.Client, name: str) -> dict[str, Any]:
 
 
 def work(number: int, seconds: float, ran: str, gate: str = "/") -> tuple[int, int]:
-    """Note that a task has run, and by which process. It goes on when a file exists."""
+    """Note that the task runs, and wait until the file ``gate`` exists. Return the number and the process id."""
     import os
     import time
 

@@ -227,7 +227,7 @@ async def control_work(client: Client, directory: Path) -> None:
     async with trio.open_nursery() as nursery:
         for number in (1, 2):
             nursery.start_soon(call, f"busy {number}", begin, str(directory), str(gate))
-            # begun, not only sent: an interrupt of the imports that its function needs would leave broken modules
+            # not only sent, but begun: an interrupt during the imports of the function would leave broken modules
             await has_begun(number)
         [first, _] = await unfinished()
         nursery.start_soon(call, "never", note, str(order), "never")

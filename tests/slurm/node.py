@@ -95,7 +95,7 @@ def missing() -> str:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return free ports that the system does not give to anybody meanwhile, as it does with ports from 32768."""
+    """Return free ports below 32768. The system gives ports from 32768 on to programs that ask for any free port."""
     found: list[int] = []
     while len(found) < number:
         port = random.randrange(20000, 32000)
@@ -199,7 +199,7 @@ def children() -> list[int]:
 
 
 def supervise(command: Sequence[str], folder: Path | None) -> int:
-    """Run a command with a Slurm; without a command, say where its settings are, and wait for the end of the input."""
+    """Run a command with a Slurm. Without a command, print the Slurm's directory, and wait for the end of the input."""
 
     def stop(*_: object) -> None:
         raise SystemExit(1)

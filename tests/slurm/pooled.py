@@ -29,12 +29,12 @@ SETTINGS: dict[str, Any] = {
 
 
 class PooledHub:
-    """A hub whose pool ``p`` has the settings of this module, changed by some. It is started by `start`.
+    """A hub with the pool ``p``, whose keys are `SETTINGS` and the given ones. `running` starts the hub.
 
     Args:
         slurm: the Slurm of the test.
         directory: the directory of the hub's profile and of what tasks write.
-        settings: keys of the pool.
+        settings: keys of the pool, which replace those of `SETTINGS`.
     """
 
     def __init__(self, slurm: Slurm, directory: Path, **settings: Any) -> None:
@@ -47,7 +47,7 @@ class PooledHub:
 
     @contextmanager
     def running(self) -> Iterator[Command]:
-        """Run the hub during the block. It is killed at its end, if it still runs."""
+        """Run the hub during the block. At the end of the block, kill the hub if it still runs."""
         arguments = ("serve", "--restore", "--profile-dir", str(self.profile))
         with command(*arguments, env={"TRIO_HUB_POOLS": json.dumps([self._pool])}) as hub:
             self._commands.append(hub)
@@ -70,7 +70,7 @@ class PooledHub:
 
     @property
     def client(self) -> ipp.Client:
-        """A stock client. A new one is made after the hub was started again."""
+        """A stock client. After a restart of the hub, this is a new client."""
         if self._client is None:
             self._client = ipp.Client(profile_dir=str(self.profile), timeout=LIMIT)
         return self._client
@@ -93,7 +93,7 @@ class PooledHub:
         return pool
 
     def wait_for(self, what: str, **values: Any) -> dict[str, Any]:
-        """Wait until the hub says these values of the pool, and return all that it says."""
+        """Wait until these keys of the pool have these values, and return all keys of the pool."""
 
         def look() -> dict[str, Any] | None:
             pool = self.pool()
@@ -116,7 +116,7 @@ class PooledHub:
         return blocks
 
     def submit(self, function: Any, values: Sequence[Any]) -> Any:
-        """Submit a task for each value, which is called with the directory, the value, and has no retries."""
+        """Submit the task ``function(directory, value)`` for each value, without retries."""
         view = self.client.load_balanced_view()
         return view.map_async(function, [str(self.directory)] * len(values), values, chunksize=1)
 

@@ -5,28 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+from ..interop import conftest
+from ..interop.conftest import LIMIT
 
 __all__ = ["LIMIT", "Job", "Slurm", "wait_until"]
 
-LIMIT = 60.0
-"""Seconds until something that must happen counts as not happening."""
-
 PERIOD = 0.1
-"""Seconds between two questions whether it has happened. Many of them start a command of Slurm."""
+"""Seconds between two checks of a condition. Many of these checks start a command of Slurm."""
 
-
-def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
-    """Wait until a condition is true, and return its value."""
-    deadline = time.monotonic() + limit
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {limit} s"
-        time.sleep(PERIOD)
-    return value
+wait_until = partial(conftest.wait_until, period=PERIOD)
+"""Wait until a condition is true, and return its value."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,10 @@ class Slurm:
 
         job: dict[str, str] = wait_until(look, f"job {number} in state {' or '.join(states)}")
         return job
+
+    def wait_for_end(self, number: str) -> dict[str, str]:
+        """Wait until a job has ended in any way, and return what Slurm knows of it."""
+        return self.wait_for_state(number, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
     def wait_until_empty(self) -> None:
         wait_until(lambda: not self.jobs(), "the end of all jobs")

@@ -29,7 +29,7 @@ def test_the_job_script_of_the_page(slurm: Slurm, tmp_path: Path) -> None:
     write_page_s_files(tmp_path)
     # fewer than the page's 4 nodes with 16 tasks each
     job = slurm.submit(f"--chdir={tmp_path}", "--nodes=1", "--ntasks-per-node=2", str(tmp_path / "analysis.sbatch"))
-    ended = slurm.wait_for_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    ended = slurm.wait_for_end(job)
     printed = (tmp_path / f"slurm-{job}.out").read_text()
     assert ended["JobState"] == "COMPLETED", printed
     assert f"\n{sum(x**2 for x in range(1000))}\n" in printed
@@ -41,7 +41,7 @@ def test_the_job_has_the_exit_status_of_the_program(slurm: Slurm, tmp_path: Path
     write_page_s_files(tmp_path)
     (tmp_path / "analysis.py").write_text("raise SystemExit(3)")
     job = slurm.submit(f"--chdir={tmp_path}", "--nodes=1", "--ntasks-per-node=1", str(tmp_path / "analysis.sbatch"))
-    ended = slurm.wait_for_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    ended = slurm.wait_for_end(job)
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "3:0")
     wait_until(lambda: not processes_with(str(tmp_path)), "the end of all processes")
 
@@ -73,7 +73,7 @@ def test_engines_in_a_job_know_its_end_and_drain_when_slurm_says(slurm: Slurm, t
             wait_until(lambda: len(list(tmp_path.glob("working-*"))) == 2, "the start of the work")
             slurm.run("scancel", "--signal=USR1", job)
             assert last.get(LIMIT) == [7, 7]
-        ended = slurm.wait_for_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        ended = slurm.wait_for_end(job)
         assert ended["JobState"] == "COMPLETED", output.read_text()
         assert hub.process.poll() is None
     slurm.wait_until_empty()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import ipyparallel as ipp
 import pytest
 
 from ..cli.process import processes_with
+from ..interop.controllers import ipcluster
 from .support import LIMIT, Slurm, wait_until
 
 pytestmark = pytest.mark.slurm
@@ -42,20 +41,6 @@ def test_a_cluster_is_two_jobs(slurm: Slurm, directory: Path) -> None:
         assert client.load_balanced_view().map_sync(lambda x: x * x, range(20)) == [x * x for x in range(20)]
     slurm.wait_until_empty()
     assert list((directory / "profile" / "security").iterdir()) == []
-
-
-def ipcluster(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "ipyparallel.cluster", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=2 * LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_ipcluster_starts_and_stops_two_jobs(slurm: Slurm, directory: Path) -> None:

@@ -49,7 +49,7 @@ def until_told(directory: str, value: Any) -> Any:
 
 
 def begin(pooled: PooledHub) -> tuple[Any, str]:
-    """Submit a task that does not end, and wait until it runs. Return its result to be, and the number of the job."""
+    """Submit a task that waits for ``go``, and wait until it runs. Return its future result, and the job's number."""
     work = pooled.submit(until_told, [0])
     wait_until(lambda: runs(pooled.directory), "the start of the task")
     [job] = pooled.slurm.jobs()

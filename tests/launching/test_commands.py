@@ -90,9 +90,11 @@ def test_a_signal_reaches_an_engine_that_a_command_follows(tmp_path: Path, signu
     script = tmp_path / "program.py"
     # what an engine does: it sets handlers, also for SIGINT, which a shell has its background processes ignore
     script.write_text(
-        "import signal, sys\nfor number in map(int, sys.argv[1].split()):\n"
+        "import signal, sys, time\nfor number in map(int, sys.argv[1].split()):\n"
         "    signal.signal(number, lambda signum, frame: sys.exit(signum))\n"
-        "print('ready', flush=True)\nsignal.pause()\n"
+        "print('ready', flush=True)\n"
+        # not signal.pause(), which misses a signal that comes just before it
+        "while True:\n    time.sleep(0.05)\n"
     )
     numbers = " ".join(str(int(number)) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP))
     wrap = shlex.join([sys.executable, str(script), numbers])
@@ -103,6 +105,22 @@ def test_a_signal_reaches_an_engine_that_a_command_follows(tmp_path: Path, signu
         process.send_signal(signum)
         assert process.stdout.read() == "stopped\n"
         assert process.wait(LIMIT) == signum
+
+
+def test_a_signal_that_comes_while_the_engine_is_being_started_is_passed_on(tmp_path: Path) -> None:
+    # the shell that is to say that its process has no traps of another shell any more, but does not say it
+    (tmp_path / "sh").write_text("#!/bin/sh\necho being started\nexec sleep 3600\n")
+    (tmp_path / "sh").chmod(0o755)
+    _, *arguments = engine_program(a_pool(stop_command="echo stopped"))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["/bin/sh", *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "being started\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(LIMIT) == 128 + signal.SIGTERM
 
 
 def test_what_an_agent_is_told_is_what_the_hub_has(tmp_path: Path) -> None:

@@ -15,17 +15,21 @@ from ..config.pools import STOCK_ENGINE, Pool
 __all__ = ["Places", "block_environment", "engine_arguments", "engine_program", "job_name", "safe_path"]
 
 _WITH_STOP = """\
-pass_on() { kill -s "$1" "$engine"; }
+started= early=
+pass_on() { early="$early $1"; [ -z "$started" ] || send; }
+send() { signals=$early; early=; for signal in $signals; do kill -s "$signal" "$!"; done; }
 trap "pass_on HUP" HUP
 trap "pass_on INT" INT
 trap "pass_on TERM" TERM
 trap "pass_on USR1" USR1
-%(command)s "$@" &
+trap "started=yes; send" USR2
+sh -c 'kill -s USR2 "$0"; exec "$@"' $$ %(command)s "$@" &
 engine=$!
 while :; do
     wait "$engine"
     status=$?
     kill -0 "$engine" 2>/dev/null || break
+    if [ "$early" ]; then sleep 1; send; fi
 done
 wait "$engine"
 last=$?
@@ -34,6 +38,10 @@ trap "" HUP INT TERM USR1
 %(stop)s
 exit "$status\""""
 """A shell script that runs an engine, passes signals on to the engine, and runs a command after it has ended.
+
+A process that a shell has just started still has the traps of the shell, and loses a signal that comes then. So the
+process runs another shell first, which has no traps and says so with SIGUSR2. Signals that came before are passed on
+then, or a second later, since bash may miss one of two signals that come at the same time.
 
 A signal interrupts ``wait``. If the engine ends at the same moment, its exit status is that of the last ``wait``.
 Otherwise the last ``wait`` finds no such process, and returns 127.

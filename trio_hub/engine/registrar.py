@@ -19,6 +19,9 @@ __all__ = ["Registrar", "RegistrationFailed"]
 
 log = get_logger("trio_hub.engine")
 
+RECEIVER_FIRST = 0.1
+"""Seconds that an answer may take from the socket to the task that waits for it."""
+
 
 class RegistrationFailed(HubLostError):
     """The hub does not answer a registration, or refuses it."""
@@ -134,6 +137,9 @@ class Registrar:
         try:
             with trio.move_on_after(self._timeout):
                 await question.answered.wait()
+            if not question.answered.is_set():  # after a pause of this process, the receiver comes first
+                with trio.move_on_after(RECEIVER_FIRST):
+                    await question.answered.wait()
         finally:
             del self._open[msg_id]
         return question.answer

@@ -21,11 +21,11 @@ demo = sys.modules["trio_hub.cli.demo"]
 AS_IN_THE_GROUP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
-def hub_of(directory: str) -> int:
-    (pid,) = [
-        pid for pid in processes_with(directory) if b"trio_hub\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    return pid
+def hub_of(running: Command) -> int:
+    """Return the only child of the demo. Children of the hub look like the hub until they have run exec."""
+    pid = running.process.pid
+    (hub,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(hub)
 
 
 def directory_of(running: Command) -> str:
@@ -68,7 +68,7 @@ def test_a_hub_that_dies_is_told_and_leaves_nothing(home: dict[str, str], when: 
         directory = directory_of(running)
         if when != "early":
             running.wait_line("stdout", "^All engines are there")
-        os.kill(hub_of(directory), signal.SIGKILL)
+        os.kill(hub_of(running), signal.SIGKILL)
         assert running.wait() == 1
     assert "trio-hub demo failed: the hub ended by itself (SIGKILL). The end of its log:" in running.stderr
     assert "Traceback" not in "\n".join(running.stderr)

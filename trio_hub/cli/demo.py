@@ -25,15 +25,15 @@ from . import codes
 
 __all__ = ["demo"]
 
-READY_LIMIT = 20.0
+READY_LIMIT = 60.0
 """Seconds within which the hub must be ready."""
-CONNECT_LIMIT = 10.0
+CONNECT_LIMIT = 30.0
 """Seconds within which the hub, which listens already, must answer the client."""
 ENGINES_LIMIT = 60.0
 """Seconds within which the engines must register. Each engine adds 1 s, since they all start at once."""
 RESULT_LIMIT = 30.0
 """Seconds without any result after which the demo has failed."""
-STOP_LIMIT = 20.0
+STOP_LIMIT = 60.0
 """Seconds within which the hub and its engines must stop."""
 IN_FLIGHT = 2
 """The number of tasks per engine that the client keeps under way: enough that engines are hardly idle, and so few that
@@ -75,8 +75,8 @@ def demo(engines: int | None, tasks: int) -> None:
             err=True,
         )
         sys.exit(codes.BAD_USAGE)
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    signal.signal(signal.SIGINT, _exit_on_signal)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _note_signal)
     try:
         with tempfile.TemporaryDirectory(prefix="trio-hub-demo-", ignore_cleanup_errors=True) as directory:
             _run(Path(directory), engines or cores(), tasks)
@@ -85,10 +85,18 @@ def demo(engines: int | None, tasks: int) -> None:
         sys.exit(codes.FAILED)
 
 
-def _exit_on_signal(signum: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # cleaning up takes a bounded time, and must not be interrupted
-    sys.exit(codes.after_signal(signum))  # runs the finally clauses
+_signals: list[int] = []
+"""The signals that have told this process to end."""
+
+
+def _note_signal(signum: int, frame: object) -> None:
+    """Note a signal. An exception from here could be lost: Python ignores those in callbacks of weak references."""
+    _signals.append(signum)
+
+
+def _exit_if_told() -> None:
+    if _signals:
+        sys.exit(codes.after_signal(_signals[0]))  # runs the finally clauses
 
 
 def _run(directory: Path, engines: int, tasks: int) -> None:
@@ -124,7 +132,8 @@ class HubProcess:
         return self.profile_dir / "security" / "ipcontroller-client.json"
 
     def check(self) -> None:
-        """Raise `DemoError` if the hub has ended."""
+        """Exit if a signal has come. Raise `DemoError` if the hub has ended."""
+        _exit_if_told()
         status = self.process.poll()
         if status is not None:
             how = f"exit code {status}" if status >= 0 else signal.Signals(-status).name
@@ -328,6 +337,7 @@ def run_queue(
 def _next_done(done: SimpleQueue[tuple[Any, float, float]], name: str, hub: HubProcess) -> tuple[Any, float, float]:
     deadline = time.monotonic() + RESULT_LIMIT
     while True:
+        _exit_if_told()
         try:
             return done.get(timeout=0.5)
         except Empty:

@@ -74,6 +74,7 @@ async def test_an_engine_that_dies_is_started_again_in_its_block() -> None:
 async def test_an_engine_that_was_told_to_stop_ends_its_block() -> None:
     async with hub_with({"name": "a", "min": 1, "max": 1}) as (hub, client):
         await hub.wait_engines(1)
+        await eventually(lambda: hub.pools[0]["there"] == 1)
         client.control(hub.engines[0], "shutdown_request", {"restart": False})
         await eventually(lambda: hub.pools[0]["counts"]["ended"] == 1)
         await hub.wait_engines(1)  # since min is 1

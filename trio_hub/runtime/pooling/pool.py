@@ -26,6 +26,8 @@ COUNTS = ("submitted", "refused", "failed", "ended", "cancelled")
 """The numbers of blocks that are counted. Each submitted block ends in one of the other four ways."""
 PRESUMED_GONE = 30.0
 """Seconds. A cancelled block whose engines are gone is presumed to have ended if the batch system does not say."""
+LEAVING = 5.0
+"""Seconds that a block may still be there after its engines have left: their processes end later than they say so."""
 PATIENCE = 15.0
 """Seconds. A block that has lost its engines is cancelled if the batch system has not told its state by then."""
 LONG_PATIENCE = 300.0
@@ -266,7 +268,7 @@ class ElasticPool:
         if block.left is None:
             return False
         patience = LONG_PATIENCE if block.is_ending else PATIENCE
-        return (block.seen is not None and block.seen > block.left) or now - block.left > patience
+        return (block.seen is not None and block.seen > block.left + LEAVING) or now - block.left > patience
 
     def give_up(self, block: PooledBlock, why: str, now: float) -> None:
         """Note that a block is to be cancelled for another reason than a decision."""

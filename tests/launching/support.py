@@ -35,7 +35,7 @@ sbatch)
     echo "$name|PENDING|Resources" > "$id"
     env > "$id.env"; cp "$last" "$id.script"
     [ ! -e lost ] || { cat lost >&2; exit 1; }
-    [ ! -e hang ] || { echo $$ > hanging; exec sleep 600; }
+    [ ! -e hang ] || { echo $$ > pid; mv pid hanging; exec sleep 600; }
     echo "sbatch: info: a word for people" >&2
     echo "Submitted batch job $id" ;;
 squeue)

@@ -11,6 +11,8 @@ import pytest
 from trio_hub.launching.asking import SYSTEMS, Answer, Asker, find_by_name, run_command
 from trio_hub.launching.launcher import JobReport, JobState, LaunchError
 
+from .support import LIMIT
+
 WAITING, RUNNING, ENDED, UNKNOWN = JobState.WAITING, JobState.RUNNING, JobState.ENDED, JobState.UNKNOWN
 SILENT = Answer(1, err="cannot connect")
 
@@ -149,7 +151,7 @@ def test_a_command_that_leaves_a_process_with_its_output(tmp_path: Path) -> None
     assert answer == Answer(0, "job\n", "warned\n")
     assert not (tmp_path / "gone").exists()
     (tmp_path / "go").touch()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT
     while not (tmp_path / "gone").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -22,7 +22,7 @@ MPIEXEC = """\
 #!/bin/sh
 # mpiexec -n N PROGRAM ...: waits for the end of a file
 [ "$1" = -n ] || exit 2
-echo "$*" > started
+echo "$*" > words; mv words started
 [ ! -e broken ] || { echo "-----"; echo "There are not enough slots"; echo "-----"; exit 7; }
 while [ -e going ]; do sleep 0.05; done
 """

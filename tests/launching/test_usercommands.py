@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from trio_hub.launching import agentlauncher
 from trio_hub.launching.agentlauncher import AgentLauncher
 from trio_hub.launching.blockfiles import BlockFiles
 from trio_hub.launching.commands import Places
@@ -115,9 +117,10 @@ async def test_a_preview(tmp_path: Path) -> None:
     assert not (tmp_path / "pools").exists()
 
 
-async def test_a_hurried_end_does_not_wait_for_a_submission(tmp_path: Path) -> None:
+async def test_a_hurried_end_does_not_wait_for_a_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submit = "trap '' TERM; touch begun; while :; do sleep 1; done"
     pool = a_pool("command", submit_command=submit, cancel_command=CANCEL)
+    monkeypatch.setattr(agentlauncher, "GRACE", math.inf)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             launcher = AgentLauncher(pool, directory=tmp_path / "pools")
@@ -125,23 +128,20 @@ async def test_a_hurried_end_does_not_wait_for_a_submission(tmp_path: Path) -> N
                 nursery.start_soon(_submit, launcher)
                 await eventually(lambda: (tmp_path / "begun").exists())
                 nursery.cancel_scope.cancel()
-                began = trio.current_time()
                 launcher.hurry()
-            assert trio.current_time() - began < 5
 
 
-async def test_an_end_is_hurried_that_has_begun(tmp_path: Path) -> None:
+async def test_an_end_is_hurried_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = a_pool("command", submit_command="touch begun; exec sleep 60", cancel_command=CANCEL)
+    monkeypatch.setattr(agentlauncher, "GRACE", math.inf)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             launcher = AgentLauncher(pool, directory=tmp_path / "pools")
             ended = trio.Event()
             nursery.start_soon(_open_until_begun, launcher, tmp_path / "begun", ended)
             await eventually(lambda: launcher._closing is not None)
-            began = trio.current_time()
             launcher.hurry()
             await ended.wait()
-            assert trio.current_time() - began < 5
 
 
 async def _submit(launcher: AgentLauncher) -> None:

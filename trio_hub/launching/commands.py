@@ -26,10 +26,10 @@ trap "started=yes; send" USR2
 sh -c 'kill -s USR2 "$0"; exec "$@"' $$ %(command)s "$@" &
 engine=$!
 while :; do
+    if [ "$early" ]; then sleep 1; send; fi
     wait "$engine"
     status=$?
     kill -0 "$engine" 2>/dev/null || break
-    if [ "$early" ]; then sleep 1; send; fi
 done
 wait "$engine"
 last=$?

@@ -412,7 +412,7 @@ def quiet_process(directory: Path, *command: str | Path, **variables: str) -> It
             if process.poll() is None:
                 process.terminate()  # not kill: a hub stops its engines, too
                 try:
-                    process.wait(timeout=20)
+                    process.wait(timeout=60)
                 except subprocess.TimeoutExpired:
                     process.kill()
 
@@ -482,5 +482,5 @@ def test_the_tutorial(tmp_path: Path) -> None:
             check_output(expected, output)
         assert len(outputs) == len(blocks), complaints
         assert client.returncode == 0, complaints
-        assert hub.wait(timeout=30) == 0
+        assert hub.wait(timeout=60) == 0
     assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"

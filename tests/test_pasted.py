@@ -125,13 +125,13 @@ def test_the_tutorial_of_pools(kind: str, tmp_path: Path) -> None:
         for (language, text), (next_language, shown) in pairwise([*blocks[2:], ("", "")]):
             printed = ""
             if language == "python":
-                printed = shell.paste(text.replace("* 200", "* 40"))
+                printed = shell.paste(text.replace("* 200", "* 100"))
             elif language == "toml":
                 (tmp_path / "cluster.toml").write_text(text)
             elif language == "bash" and (kind == SHELLS[0] or next_language == "text"):  # the others change nothing
                 printed = run_line(text, tmp_path)
             if next_language == "text":
-                check_output(shown.replace("200", "40"), printed)
+                check_output(shown.replace("200", "100"), printed)
         assert hub.wait(timeout=60) == 0
     assert not list(tmp_path.rglob("ipcontroller*.json")), "connection files are left"
 

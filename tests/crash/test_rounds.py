@@ -29,8 +29,8 @@ ROUND_LIMIT = 60.0
 """The time limit of one round, in seconds. A round usually takes a small part of it."""
 KILLED_AGAIN = 0.2
 """The probability that the next hub is killed as well."""
-WINDOW_LIMIT = 1.0
-"""Seconds of work that a relaxed hub may lose, on a busy machine; on an idle one it is some 50 ms."""
+WINDOW_LIMIT = 30.0
+"""Seconds of work that a relaxed hub may lose, on a machine that stalls; on an idle one it is some 50 ms."""
 
 
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])

@@ -494,7 +494,7 @@ def test_a_question_can_be_interrupted(backend: SQLiteBackend, monkeypatch: pyte
 
     def matches(query: Query, record: TaskRecord) -> bool:
         asked.set()
-        return go_on.wait(10)
+        return go_on.wait(60)
 
     monkeypatch.setattr(Query, "matches", matches)
     reader = backend.reader()
@@ -509,10 +509,10 @@ def test_a_question_can_be_interrupted(backend: SQLiteBackend, monkeypatch: pyte
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     reader.interrupt()
     go_on.set()
-    thread.join(10)
+    thread.join(60)
     assert "interrupted" in str(errors[0])
     reader.close()
 

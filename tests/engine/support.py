@@ -139,7 +139,8 @@ async def cluster(
     with trio.fail_after(limit):
         async with (
             open_hub(HubConfig(**settings)) as hub,
-            open_engine_process(directory, *options, info=hub.engine_info) as engine,
+            # A nanny that is told to end kills an engine that has not ended in time, however busy the machine is.
+            open_engine_process(directory, f"--kill-grace={LIMIT}", *options, info=hub.engine_info) as engine,
         ):
             await hub.wait_engines(1)
             async with connect(connection_info=hub.client_info) as client:

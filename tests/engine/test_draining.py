@@ -343,7 +343,7 @@ async def test_a_signal_drains_an_engine(tmp_path: Path, number: signal.Signals)
 
 @pytest.mark.interop
 async def test_a_task_that_outlasts_the_grace_runs_elsewhere(tmp_path: Path) -> None:
-    async with pair(tmp_path, "--kill-grace=4") as engines, trio.open_nursery() as nursery:
+    async with pair(tmp_path, "--kill-grace=16") as engines, trio.open_nursery() as nursery:
         answers: list[int] = []
 
         async def call() -> None:

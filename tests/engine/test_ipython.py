@@ -99,11 +99,16 @@ async def test_completion_inspection_and_comms(tmp_path: Path) -> None:
 
 
 async def test_cells_behind_one_that_fails_are_aborted(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     async with shell(tmp_path) as engine:
-        await engine.run("import time")
-        first = await engine.send("execute_request", code="time.sleep(0.3); 1 / 0", silent=False)
+        code = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n1 / 0"
+        first = await engine.send("execute_request", code=code, silent=False)
         second = await engine.send("execute_request", code="never = 1", silent=False)
         third = await engine.send("kernel_info_request")
+        uuid = (await engine.raw.query("connection_request")).content["engines"]["0"]
+        # What the engine answers on its control channel was sent after the cells.
+        await engine.raw.reply(engine.raw.send("control", "usage_request", to=uuid))
+        gate.touch()
         statuses = [(await engine.raw.reply(msg_id)).content["status"] for msg_id in (first, second, third)]
         assert statuses == ["error", "aborted", "ok"]
 

@@ -175,7 +175,7 @@ async def test_a_hub_that_stops_leaves_no_engine_that_holds_the_lock(tmp_path: P
         began = time.monotonic()
         hub.shutdown()
         await hub.wait_stopped()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50
         assert not is_there(engine)
         assert not is_there(nanny)
 

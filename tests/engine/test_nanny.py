@@ -82,7 +82,7 @@ def ignores_signals(started: str) -> None:
 
 async def test_an_engine_that_does_not_end_is_killed(tmp_path: Path) -> None:
     started = tmp_path / "started"
-    async with cluster(tmp_path) as (_, client, engine), trio.open_nursery() as nursery:
+    async with cluster(tmp_path, "--kill-grace=1") as (_, client, engine), trio.open_nursery() as nursery:
 
         async def call() -> None:
             assert "killed by signal 9 (SIGKILL)" in await dies(client, ignores_signals, str(started))
@@ -118,12 +118,11 @@ async def test_sighup_stops_what_runs_and_says_goodbye(tmp_path: Path) -> None:
 
 
 async def test_a_stop_before_there_is_a_hub(tmp_path: Path) -> None:
-    options = (f"--profile-dir={tmp_path}", "--IPEngine.wait_for_url_file=60")
+    options = (f"--profile-dir={tmp_path}", "--IPEngine.wait_for_url_file=60", f"--kill-grace={LIMIT}")
     async with open_engine_process(tmp_path, *options) as engine:
         await until(lambda: "waits for the hub's connection file" in engine.log, "the wait")
         engine.process.terminate()
-        with trio.fail_after(20):
-            assert await engine.wait() == 0
+        assert await engine.wait() == 0
 
 
 def leaves_processes() -> list[int]:
@@ -144,7 +143,7 @@ async def test_what_the_engine_leaves_behind_is_ended(tmp_path: Path, number: in
         assert all(map(is_there, left))
         os.kill(await engine.child(), number)
         await engine.wait()
-        assert not any(map(is_there, left))
+        await until(lambda: not any(map(is_there, left)), "the end of what the engine has left")
 
 
 def ignores_sigterm() -> int:

@@ -71,7 +71,7 @@ def test_a_writer_waits_while_too_much_is_not_sent(monkeypatch: pytest.MonkeyPat
     writer.start()
     assert not written.wait(0.05)
     assert isinstance(printed.take(), Text)
-    assert written.wait(10)
+    assert written.wait(60)
     writer.join()
     printed.owner = threading.get_ident()
     printed.add("stdout", "z" * 50)
@@ -139,7 +139,7 @@ def test_the_absence_of_the_hub_lets_waiting_writers_go(monkeypatch: pytest.Monk
     writer = threading.Thread(target=printed.add, args=("stderr", "y"))
     writer.start()
     printed.hold()
-    writer.join(10)
+    writer.join(60)
     assert not writer.is_alive()
     printed.release()
     assert texts(printed) == [("stdout", DROPPED.format(12)), ("stdout", "x" * 8), ("stderr", "y")]
@@ -221,7 +221,7 @@ def interrupted(change: Callable[[], object], at: int, handler: Callable[[], obj
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive(), "the thread waits for itself"
     return seen >= at
 

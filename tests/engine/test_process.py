@@ -345,7 +345,7 @@ async def test_another_hub_learns_of_it(tmp_path: Path, reuse: bool) -> None:
 
 
 async def test_an_engine_that_was_suspended_for_too_long_registers_again(tmp_path: Path) -> None:
-    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=2) as (hub, client, engine):
+    async with cluster(tmp_path, ping=0.1, max_heartmonitor_misses=30) as (hub, client, engine):
         assert await client.apply(abs, -1) == 1
         processes = [engine.nanny, await engine.child()]
         for pid in processes:

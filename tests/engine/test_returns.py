@@ -61,7 +61,7 @@ async def test_a_result_is_held_while_the_engine_cannot_register(tmp_path: Path)
     """The engine follows a file whose hub is not there, and then a file whose hub comes later."""
     started, gate, ended = (tmp_path / name for name in ("started", "gate", "ended"))
     profile = tmp_path / "profile"
-    options = [f"--profile-dir={profile}", "--timeout=0.3", "--IPEngine.max_heartbeat_misses=1000"]
+    options = [f"--profile-dir={profile}", "--timeout=2", "--IPEngine.max_heartbeat_misses=1000"]
     with trio.fail_after(LIMIT):
         async with (
             hub_process(profile, "--durability=strict") as hub,
@@ -98,7 +98,7 @@ async def test_a_result_is_held_while_the_engine_cannot_register(tmp_path: Path)
 @pytest.mark.interop
 async def test_an_engine_that_cannot_register_ends_when_the_hub_was_away_for_too_long(tmp_path: Path) -> None:
     profile = tmp_path / "profile"
-    options = [f"--profile-dir={profile}", "--timeout=0.3", "--IPEngine.max_heartbeat_misses=5"]
+    options = [f"--profile-dir={profile}", "--timeout=2", "--IPEngine.max_heartbeat_misses=5"]
     with trio.fail_after(LIMIT):
         async with AsyncExitStack() as stack:
             async with open_hub(HubConfig(profile_dir=profile, ping=0.1, reuse=True)) as hub:
@@ -122,7 +122,7 @@ async def comes_back(
     with trio.fail_after(LIMIT):
         async with AsyncExitStack() as stack:
             async with open_hub(config) as hub:
-                options = (f"--profile-dir={profile}", "--timeout=1")
+                options = (f"--profile-dir={profile}", "--timeout=3")
                 engine = await stack.enter_async_context(open_engine_process(directory, *options))
                 await works(hub)
             monkeypatch.setattr(engines, "requested_id", requested_id)
@@ -165,7 +165,7 @@ async def test_an_acceptance_that_comes_late_counts(tmp_path: Path, monkeypatch:
     def late(requested: Any) -> int | None:
         asked.append(requested)
         if len(asked) == 1:
-            time.sleep(1.5)  # the whole hub does nothing meanwhile
+            time.sleep(4)  # the whole hub does nothing meanwhile
         return 7
 
     hub, log = await comes_back(tmp_path, monkeypatch, late)

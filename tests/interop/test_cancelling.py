@@ -14,6 +14,7 @@ import ipyparallel as ipp
 import pytest
 
 from .conftest import LIMIT, Cluster, wait_until
+from .test_rules import wait_for
 
 pytestmark = pytest.mark.interop
 
@@ -133,7 +134,7 @@ def test_cancels_at_random_moments_hit_nothing_else(start_cluster: StartCluster,
 
 
 @pytest.mark.parametrize("options", [STOCK, OURS], ids=["stock engines", "engines of ours"])
-def test_a_limit_and_a_drain(start_cluster: StartCluster, options: tuple[str, ...]) -> None:
+def test_a_limit_and_a_drain(start_cluster: StartCluster, options: tuple[str, ...], tmp_path: Path) -> None:
     cluster = start_cluster(2, *options)
     rc = cluster.client()
     rc.wait_for_engines(2, timeout=LIMIT)
@@ -142,11 +143,13 @@ def test_a_limit_and_a_drain(start_cluster: StartCluster, options: tuple[str, ..
         limited = view.apply_async(spin, LIMIT)
     assert error_of(limited).startswith("TaskTimeout: the task ran for ")
     with view.temp_flags(targets=[0, 1]):
-        task = view.apply_async(spin, 1.0)
+        task = view.apply_async(wait_for, str(tmp_path / "gate"))
     wait_until(lambda: rc.queue_status(0)["tasks"] + rc.queue_status(1)["tasks"], "the task runs")
     first = 0 if rc.queue_status(0)["tasks"] else 1
     reply = ask(rc, "drain_request", {"engines": [first], "deadline": 0.2, "then": "shutdown"})
     assert reply["engines"] == {str(first): "draining"}
-    assert task.get(LIMIT) == 1.0
+    wait_until(lambda: rc.queue_status(1 - first)["tasks"], "the task runs elsewhere")
+    (tmp_path / "gate").touch()
+    task.get(LIMIT)
     assert task.engine_id == 1 - first
     wait_until(lambda: rc.ids == [1 - first], "the drained engine has ended")

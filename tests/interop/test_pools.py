@@ -87,9 +87,10 @@ def test_a_local_pool_comes_with_the_work_and_goes_with_it(tmp_path: Path) -> No
 
 
 def test_engines_of_a_killed_hub_go_on_and_are_given_back_by_the_next_one(tmp_path: Path) -> None:
-    profile_dir, ran = tmp_path / "profile", tmp_path / "ran"
+    profile_dir, ran, gate = tmp_path / "profile", tmp_path / "ran", tmp_path / "gate"
     options = ("--restore=true", "--pool", "name=local,min=0,max=3,idle_timeout=1", "--durability=strict")
-    with client_and_killed_hub(profile_dir, ran, options) as (rc, results), hub(profile_dir, *options):
+    with client_and_killed_hub(profile_dir, ran, gate, options) as (rc, results), hub(profile_dir, *options):
+        gate.touch()
         assert rc.load_balanced_view().apply_sync(int) == 0  # so that the hub knows the client
         found = [result.get(LIMIT) for result in results]
         assert len({pid for _, pid in found}) == 3, "the next hub has started no others"
@@ -101,12 +102,12 @@ def test_engines_of_a_killed_hub_go_on_and_are_given_back_by_the_next_one(tmp_pa
 
 @contextmanager
 def client_and_killed_hub(
-    profile_dir: Path, ran: Path, options: tuple[str, ...]
+    profile_dir: Path, ran: Path, gate: Path, options: tuple[str, ...]
 ) -> Iterator[tuple[ipp.Client, list[ipp.AsyncResult]]]:
     """Give a client with tasks, after its hub was killed while all three engines were at work."""
     with hub(profile_dir, *options) as killed, client(profile_dir) as rc:
         view = rc.load_balanced_view()
-        results = [view.apply_async(work, number, 0.5, str(ran)) for number in range(12)]
+        results = [view.apply_async(work, number, 0.5, str(ran), str(gate)) for number in range(12)]
         state = profile_dir / "log" / "engines.json"
 
         def saved() -> bool:
@@ -122,7 +123,11 @@ def client_and_killed_hub(
 def test_engines_of_a_killed_hub_that_cannot_come_back_are_ended(tmp_path: Path) -> None:
     profile_dir, ran = tmp_path / "profile", tmp_path / "ran"
     pool = ("--pool", "name=local,min=0,max=3,idle_timeout=1")
-    with client_and_killed_hub(profile_dir, ran, pool), hub(profile_dir, *pool), client(profile_dir) as rc:
+    with (
+        client_and_killed_hub(profile_dir, ran, tmp_path / "gate", pool),
+        hub(profile_dir, *pool),
+        client(profile_dir) as rc,
+    ):
         wait_until(lambda: len(processes_with(str(profile_dir))) == 1, "only the hub")
         assert pool_of(rc, "local")["blocks"] == []
     log = log_of(profile_dir)

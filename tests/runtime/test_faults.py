@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,7 +29,7 @@ from trio_hub.testing import (
 )
 from trio_hub.wire.frames import DELIMITER, Frames
 
-from .support import cluster, eventually, free_ports, settled, within_limit
+from .support import cluster, eventually, settled, within_limit
 from .test_registration import next_of
 
 QUICK: dict[str, Any] = {"ping": 0.05, "max_heartmonitor_misses": 8, "stranded_grace": 0}
@@ -212,8 +214,11 @@ async def test_a_control_request_to_an_engine_that_dies_is_answered() -> None:
 async def test_an_engine_whose_control_channel_is_out_of_reach_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Control requests fail soon, and all other requests work. A stock engine without its nanny is such an engine."""
     monkeypatch.setattr("trio_hub.runtime.engine.CONTROL_LIMIT", 0.2)
-    (nobody,) = free_ports(1)
-    async with cluster(0) as (hub, client, _), open_engine(hub.engine_info | {"control": nobody}) as engine:
+    async with cluster(0) as (hub, client, _), AsyncExitStack() as stack:
+        held = stack.enter_context(socket.socket())  # nobody listens there, and nobody else gets this port
+        held.bind(("127.0.0.1", 0))
+        info = hub.engine_info | {"control": held.getsockname()[1]}
+        engine = await stack.enter_async_context(open_engine(info))
         await hub.wait_engines(1)
         requests = [client.control(engine, msg_type) for msg_type in ("abort_request", "shutdown_request")]
         for msg_id in (client.submit(), client.call(engine)):

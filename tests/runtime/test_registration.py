@@ -204,10 +204,10 @@ async def test_an_engine_whose_heart_stops_is_lost_after_so_many_pings() -> None
         hub.events() as events,
     ):
         silent.beating = False
-        silent.pings.clear()
+        sent = hub.core.hearts.heartmonitor._pings  # the engine may miss some, if this process does not run for a while
         lost = await next_of(events, EngineUnregistered)
         assert lost == EngineUnregistered(silent.id, silent.uuid, "heart")
-        assert len(silent.pings) >= 8, "it may have answered the latest before it fell silent"
+        assert hub.core.hearts.heartmonitor._pings - sent >= 8, "it may have answered the latest before it fell silent"
         assert await next_of(events, EngineSettled) == EngineSettled(silent.id, silent.uuid)
         announced = await client.notification("unregistration_notification")
         assert announced.content == {"id": silent.id, "uuid": silent.uuid}

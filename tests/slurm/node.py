@@ -98,7 +98,7 @@ def free_ports(number: int) -> list[int]:
     """Return free ports below 32768. The system gives ports from 32768 on to programs that ask for any free port."""
     found: list[int] = []
     while len(found) < number:
-        port = random.randrange(20000, 32000)
+        port = random.choice([port for port in range(20000, 32000) if port not in found])
         with socket.socket() as one, suppress(OSError):
             one.bind(("", port))
             found.append(port)

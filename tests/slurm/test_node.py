@@ -21,6 +21,7 @@ SLEEP = ("--output=/dev/null", "--wrap=sleep 600")
 
 def test_a_job_runs_with_as_many_tasks_as_it_asked_for(slurm: Slurm) -> None:
     assert slurm.run("srun", "--ntasks=3", "sh", "-c", "echo $SLURM_NTASKS").split() == ["3"] * 3
+    slurm.wait_until_empty()  # srun may return while its job is still completing
 
 
 def test_a_partition_that_is_full_has_jobs_that_wait(slurm: Slurm) -> None:

@@ -22,9 +22,10 @@ def test_a_pool_grows_from_nothing_to_eight_engines_and_shrinks_to_nothing(slurm
     with pooled_hub(slurm, tmp_path, max=CPUS, engines_per_block=4, backlog=2) as pooled:
         assert pooled.pool()["blocks"] == []
         assert slurm.jobs() == []
-        work = pooled.submit(note, range(TASKS))
+        work = pooled.submit(until_told, range(TASKS))
         pooled.wait_for("all engines", there=CPUS)
         assert [job.cpus for job in slurm.jobs()] == [4, 4]
+        (tmp_path / "go").touch()
         assert work.get(LIMIT) == list(range(TASKS))
         pool = pooled.wait_for("no engines", there=0, blocks=[])
         assert slurm.jobs() == []
@@ -144,7 +145,7 @@ def test_a_job_whose_engines_do_not_start_has_failed(slurm: Slurm, tmp_path: Pat
 
 def test_a_job_that_brings_fewer_engines_is_told_and_used(slurm: Slurm, tmp_path: Path) -> None:
     lazy = '[ "$SLURM_PROCID" = 0 ] || exec sleep 600'
-    with pooled_hub(slurm, tmp_path, max=2, engines_per_block=2, start_command=lazy, startup_timeout=8.0) as pooled:
+    with pooled_hub(slurm, tmp_path, max=2, engines_per_block=2, start_command=lazy, startup_timeout=30.0) as pooled:
         work = pooled.submit(until_told, range(2))
         pooled.logged("a block has brought fewer engines .* engines=1 wanted=2")
         assert pooled.pool()["there"] == 1

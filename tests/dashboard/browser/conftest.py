@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
                     client.kill()
 
 
+def about_noon() -> str:
+    """Return a time zone in which it is about noon: near midnight, the pages also show the day of a time."""
+    hours = 12 - datetime.now(UTC).hour
+    return f"Etc/GMT{-hours:+d}"  # these names have the opposite sign
+
+
 class Watched:
     """The errors of a page: errors in its console or its code, and answers that are errors."""
 
@@ -138,7 +145,9 @@ def open_page(browser: Browser) -> Iterator[Opening]:
     def open_at(
         url: str, *, expected: set[int] | None = None, viewport: ViewportSize = DESK, dark: bool = False
     ) -> Page:
-        context = browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light")
+        context = browser.new_context(
+            viewport=viewport, color_scheme="dark" if dark else "light", timezone_id=about_noon()
+        )
         context.set_default_timeout(LIMIT * 1000)
         page = context.new_page()
         opened.append((context, Watched(page), expected or set()))

@@ -96,7 +96,7 @@ def test_an_executor(start_cluster: StartCluster) -> None:
 
         cancelled = """
         import time
-        held = [executor.submit(time.sleep, 0.5) for _ in executor.engines]
+        held = [executor.submit(time.sleep, 3) for _ in executor.engines]
         waits = executor.submit(inverse, 8)
         print(waits.cancel(), waits.cancelled(), [call.result() for call in held])
         """

@@ -86,7 +86,7 @@ def test_what_gets_past_the_client_is_honoured(start_cluster: StartCluster) -> N
         there: Any = view.apply_async(engine_id)
     assert there.get(timeout=LIMIT) == first.engine_id
 
-    blockers = [view.apply_async(time.sleep, 1) for _ in range(2)]
+    blockers = [view.apply_async(time.sleep, 4) for _ in range(2)]
     with view.temp_flags(after=blockers, timeout=0.1), pytest.raises(ipp.RemoteError, match="TaskTimeout"):
         view.apply_async(engine_id).get(timeout=LIMIT)
     for blocker in blockers:

@@ -129,7 +129,7 @@ def check_resubmit_and_abort(rc: ipp.Client, view: Any) -> None:
     assert len(again.get(timeout=LIMIT)[0]) == 16
     assert again.get()[0] != first.get(timeout=LIMIT)
 
-    blocker = rc[0].apply_async(time.sleep, 1)
+    blocker = rc[0].apply_async(time.sleep, 4)
     victim = rc[0].apply_async(os.getpid)
     rc.abort(victim, block=True)
     with pytest.raises(ipp.error.TaskAborted):

@@ -292,6 +292,17 @@ async def test_a_hub_that_was_killed_is_followed_all_the_same(tmp_path: Path) ->
             assert second.engines == {engine.id: engine.uuid for engine in engines}
 
 
+async def test_an_engine_that_has_its_id_and_no_heart_yet_is_heard_by_the_next_hub(tmp_path: Path) -> None:
+    config = HubConfig(profile_dir=tmp_path, restore=True)
+    async with within_limit(), open_hub(config) as hub, open_engine(hub.engine_info, beating=False) as engine:
+        hub.shutdown()
+        await hub.wait_stopped()
+        engine.beating = True
+        async with open_hub(config) as second:
+            await second.wait_engines(1)
+            assert second.engines == {engine.id: engine.uuid}
+
+
 async def test_engines_that_do_not_come_back_are_lost(tmp_path: Path) -> None:
     config = HubConfig(profile_dir=tmp_path, restore=True, stranded_grace=0.5, registration_timeout=1)
     async with within_limit(), open_hub(config) as hub, engines_of(hub, 2) as (alive, dead):

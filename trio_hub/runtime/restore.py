@@ -175,8 +175,9 @@ class SavedEngines:
     ``work`` says which engines are drained, when they leave, and which interrupts they understand
     (`trio_hub.hub.workcontrol.WorkControl.saved`).
 
-    ``gone`` are the uuids, by id, of lost engines that may come back. Engines that were unregistered are not among
-    them: their ids are free for other engines.
+    ``gone`` are the uuids, by id, of lost engines that may come back, and of engines that have their ids but whose
+    hearts have not been heard yet. Engines that were unregistered are not among them: their ids are free for other
+    engines.
     """
 
     engines: dict[int, str]
@@ -268,6 +269,8 @@ class EngineStateFile:
             for engine in self._hub.engines.gone
             if engine.may_return and engine.loss not in ("request", "died")
         }
+        # Engines that know their ids and whose hearts the next hub will be the first to hear.
+        gone |= {engine.id: engine.uuid for engine in self._hub.engines.incoming_registrations.values()}
         return SavedEngines(
             engines,
             self._hub.engines.next_engine_id,

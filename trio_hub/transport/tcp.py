@@ -75,17 +75,25 @@ def bytes_written(fd: int) -> int | None:
     connection: sockets.socket | None = None
     try:
         connection = sockets.socket(fileno=fd)
-        info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _BYTES_ACKED.size)
-        queued: int = _OUTPUT_QUEUE.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(_OUTPUT_QUEUE.size)))[0]
-        if len(info) < _BYTES_ACKED.size:
-            return 0 if queued else None
-        acknowledged: int = _BYTES_ACKED.unpack(info)[0]
-        return acknowledged + queued
+        acknowledged = _bytes_acknowledged(connection)
+        while True:
+            queued: int = _OUTPUT_QUEUE.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(_OUTPUT_QUEUE.size)))[0]
+            if acknowledged is None:
+                return 0 if queued else None
+            # Bytes that the peer acknowledges between the two questions are in neither answer.
+            before, acknowledged = acknowledged, _bytes_acknowledged(connection)
+            if acknowledged == before:
+                return before + queued
     except OSError:
         return 0
     finally:
         if connection is not None:
             connection.detach()  # the descriptor belongs to ZeroMQ
+
+
+def _bytes_acknowledged(connection: sockets.socket) -> int | None:
+    info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _BYTES_ACKED.size)
+    return int(_BYTES_ACKED.unpack(info)[0]) if len(info) == _BYTES_ACKED.size else None
 
 
 def end_connection(fd: int, socket: zmq.Socket[Any], host: str | None = None) -> bool:

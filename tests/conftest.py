@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from trio_hub.cli.logs import TextFormatter
 
@@ -15,7 +15,9 @@ __all__ = ["postgres_server", "postgres_url"]  # fixtures
 
 # No deadline, since a busy machine is no fault of ours; and new examples in every run, also in CI, where
 # Hypothesis would by itself repeat the same ones.
-settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile(
+    "ci", deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000)
 settings.load_profile("ci")
 
@@ -24,6 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells have what they start in the background ignore SIGINT, which programs inherit and a shell cannot undo. So
     # the programs that tests start would ignore it too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        # The same for signals that nohup and others have ignored. A handler that does nothing is not inherited.
+        signal.signal(_number, lambda number, frame: None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ identities hash and compare in Python.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from random import Random
@@ -46,11 +47,13 @@ def bytecodes(step: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # a collection would run finalizers of what other tests have left
     sys.settrace(trace)
     try:
         step()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 

@@ -34,7 +34,8 @@ class Place:
         self.engine: ScriptedEngine | None = None
         """The engine that is registered, if any."""
         self.network: Network | None = None
-        self.registered_at = 0.0
+        self.began_at = self.registered_at = 0.0
+        """When the engine began to register, and when it was registered."""
         self.asleep = False
         """Whether the engine does no work now."""
         self.aborted: set[str] = set()
@@ -51,7 +52,8 @@ class Place:
         fleet = self.fleet
         self.asleep = False
         self.aborted.clear()
-        self._scope.deadline = trio.current_time() + REGISTERED_WITHIN
+        self.began_at = trio.current_time()
+        self._scope.deadline = self.began_at + REGISTERED_WITHIN
         async with (
             open_network(fleet.hub.engine_info) as network,
             open_engine(network.info, behaviour=self._do) as engine,

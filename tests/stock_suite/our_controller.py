@@ -142,9 +142,13 @@ def processes() -> Iterator[tuple[Path, list[str]]]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes():
-                yield process, (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
+                yield process, command_line(process)
         except OSError:  # the process has ended
             continue
+
+
+def command_line(process: Path) -> list[str]:
+    return (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
 
 
 def stock_processes() -> Iterator[tuple[int, str]]:
@@ -153,7 +157,8 @@ def stock_processes() -> Iterator[tuple[int, str]]:
     for process, command in processes():
         stock = controller_arguments(command) is not None or (ours and engine_arguments(command) is not None)
         try:
-            if stock and "zmq" in (process / "maps").read_text():
+            if stock and "zmq" in (process / "maps").read_text() and command_line(process) == command:
+                # The command line is still the same: the process has not become ours between the two looks.
                 yield int(process.name), " ".join(command)
         except OSError:
             continue

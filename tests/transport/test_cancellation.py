@@ -455,7 +455,7 @@ async def test_a_receiver_takes_turns(open_pair: OpenPair) -> None:
         flood.send([b"x"])
     speaker.send([b"y"])
     while not (busy.is_readable() and quiet.is_readable()):
-        assert select.select([busy.fd, quiet.fd], [], [], 10)[0]
+        assert select.select([busy.fd, quiet.fd], [], [], LIMIT)[0]
     async with receiving(busy, quiet):
         while len(handled) < 1001:
             await trio.testing.wait_all_tasks_blocked(0.002)
@@ -471,7 +471,7 @@ async def test_what_has_just_come_goes_before_the_rest_of_a_flood(open_pair: Ope
         handled.append("busy")
         if len(handled) == 2:
             speaker.send([b"y"])
-            assert select.select([quiet.fd], [], [], 10)[0]
+            assert select.select([quiet.fd], [], [], LIMIT)[0]
 
     busy.handle = handle_busy
     quiet.handle = lambda frames: handled.append("quiet")

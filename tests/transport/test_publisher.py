@@ -16,7 +16,7 @@ from trio_hub.transport.receiver import Receiver
 from trio_hub.transport.subscribers import MAX_PREFIXES, ROOM
 from trio_hub.transport.tcp import bytes_written, end_connection
 
-from ..runtime.support import eventually, within_limit
+from ..runtime.support import LIMIT, eventually, within_limit
 
 MB = 1_000_000
 
@@ -100,7 +100,7 @@ def number(i: int) -> bytes:
 
 def spin_until(condition: Callable[[], bool], turn: Callable[[], object] = lambda: None) -> None:
     """Wait for a condition while no task has its turn."""
-    deadline = trio.current_time() + 10
+    deadline = trio.current_time() + LIMIT
     while not condition():
         assert trio.current_time() < deadline
         turn()
@@ -373,7 +373,7 @@ async def test_what_waits_leaves_with_the_last_words() -> None:
                 scene.publish(number(i) + bytes(MB))
             assert scene.subscribers.waiting_bytes > MB
             scene.publish(b"farewell")
-            scene.publisher.close(linger=20_000)
+            scene.publisher.close(linger=60_000)
             assert not scene.publisher.send([b"too late"])
             scene.publisher.close(linger=0)
             await eventually(lambda: len(listener.read()) == 41)

@@ -62,7 +62,11 @@ class Saving:
             elif not blocks[name][1].is_submitting:  # `Tending.submit` writes its record before the submission
                 records[name] = blocks[name][0].record(blocks[name][1], now)
         numbers = None if self.numbers is None else self.numbers()
-        await trio.to_thread.run_sync(self._write, records, numbers)
+        try:
+            await trio.to_thread.run_sync(self._write, records, numbers)
+        except trio.Cancelled:  # before anything was written
+            self._changed |= changed
+            raise
 
     def _write(self, records: dict[str, dict[str, Any] | None], numbers: dict[str, Any] | None) -> None:
         for name, record in records.items():

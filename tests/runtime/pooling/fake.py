@@ -122,12 +122,21 @@ class Batch:
 
 
 class FakeLauncher:
-    """The launcher of a pool that uses the batch system. A submission goes on when its hub is killed."""
+    """The launcher of a pool that uses the batch system. A submission goes on when its hub is killed.
+
+    With ``is_killed``, the hub has been killed: nothing is asked of the batch system any more.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
+        self.is_killed = False
+
+    async def _alive(self) -> None:
+        if self.is_killed:
+            await trio.sleep_forever()
 
     async def submit(self, block: str, engines: int) -> Job:
+        await self._alive()
         done = trio.Event()
         result: list[FakeJob | LaunchError] = []
         assert self._batch.nursery is not None
@@ -168,6 +177,7 @@ class FakeLauncher:
         pass
 
     async def cancel(self, block: str, job: Job) -> None:
+        await self._alive()
         await trio.sleep(0.05)
         if self._batch.stuck:
             raise LaunchError(self._batch.stuck)
@@ -291,6 +301,9 @@ class FakeHub:
             pass
 
         self.is_killed = self.files.is_frozen = True
+        for tending in self.pools:
+            assert isinstance(tending.launcher, FakeLauncher)
+            tending.launcher.is_killed = True
         self.pools._stop = nothing  # type: ignore[method-assign]
 
     async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -30,6 +30,7 @@ from .returns import Returns
 from .tunnels import TunnelFailed, Tunnels
 from .turns import ShellReader
 from .usage import UsageReporter
+from .waiting import happens_within
 
 __all__ = ["Engine", "RegistrationFailed"]
 
@@ -41,8 +42,6 @@ SUBSCRIBED_WITHIN = 2.0
 """Seconds. The engine waits at most this long for the hub to subscribe to its output, before its heart beats."""
 HEARTBEAT_SLACK = 0.5
 """Seconds that a ping may be late, as with stock engines."""
-RECEIVER_FIRST = 0.1
-"""Seconds that a ping may take from the socket to the task that counts pings."""
 
 
 class Engine:
@@ -312,12 +311,7 @@ class Engine:
         while True:
             self._ping = trio.Event()
             period, began = self.hb_period + HEARTBEAT_SLACK, trio.current_time()
-            with trio.move_on_after(period):
-                await self._ping.wait()
-            if not self._ping.is_set():  # after a pause of this process, the receiver comes first
-                with trio.move_on_after(RECEIVER_FIRST):
-                    await self._ping.wait()
-            if self._ping.is_set():
+            if await happens_within(self._ping, period):
                 self._misses = 0
                 if trio.current_time() - began > 2 * self.hb_period:
                     self._returns.note()  # this process was suspended, perhaps for longer than the hub waits

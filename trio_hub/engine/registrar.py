@@ -14,13 +14,11 @@ from ..logs import get_logger
 from ..wire.frames import Frames
 from .dispatch import Dispatcher
 from .offers import seconds_left
+from .waiting import happens_within
 
 __all__ = ["Registrar", "RegistrationFailed"]
 
 log = get_logger("trio_hub.engine")
-
-RECEIVER_FIRST = 0.1
-"""Seconds that an answer may take from the socket to the task that waits for it."""
 
 
 class RegistrationFailed(HubLostError):
@@ -135,11 +133,7 @@ class Registrar:
         question = self._open[msg_id] = _Question(msg_type.replace("_request", "_reply"))
         self._dispatcher.send("registration", session.write(msg_type, content, header=header))
         try:
-            with trio.move_on_after(self._timeout):
-                await question.answered.wait()
-            if not question.answered.is_set():  # after a pause of this process, the receiver comes first
-                with trio.move_on_after(RECEIVER_FIRST):
-                    await question.answered.wait()
+            await happens_within(question.answered, self._timeout)
         finally:
             del self._open[msg_id]
         return question.answer

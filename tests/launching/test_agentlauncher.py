@@ -43,7 +43,7 @@ async def test_the_life_of_a_block(tmp_path: Path, slurm: FakeSlurm, monkeypatch
     pool = {"traits": {"queue": "short"}, "settings": {"time_limit": 5400, "tags": {"gpu": 1, "kind": "big one"}}}
     with trio.fail_after(LIMIT):
         async with a_launcher(tmp_path, **pool) as launcher:  # type: ignore[arg-type]
-            assert launcher.has_queue
+            assert launcher.pool.has_queue
             assert launcher.agent_pid is None
             job = await launcher.submit("p-1", 4)
             assert job["job"] == "4711"

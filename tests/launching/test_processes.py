@@ -63,7 +63,7 @@ async def state_of(launcher: AgentLauncher, block: str, job: object) -> JobRepor
 async def test_a_block_outlives_the_agent(site: Site) -> None:
     with trio.fail_after(LIMIT):
         async with site.launcher() as launcher:
-            assert not launcher.has_queue
+            assert not launcher.pool.has_queue
             job = await launcher.submit("p-1", 4)
             pid = int(job["job"])
             site.pids.append(pid)

@@ -40,7 +40,7 @@ async def test_the_life_of_a_block(tmp_path: Path) -> None:
     directory = tmp_path / "pools"
     with trio.fail_after(LIMIT):
         async with AgentLauncher(pool, directory=directory, profile_dir=tmp_path / "profile") as launcher:
-            assert launcher.has_queue
+            assert launcher.pool.has_queue
             job = await launcher.submit("p-1", 4)
             assert job["job"] == "job/p-1"
             assert (tmp_path / "submitted").read_text() == "p-1 4 p\n"

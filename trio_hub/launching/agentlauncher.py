@@ -125,11 +125,6 @@ class AgentLauncher:
             self._closing.kill()
 
     @property
-    def has_queue(self) -> bool:
-        """Whether blocks may wait in the queue of a batch system."""
-        return self.pool.has_queue
-
-    @property
     def agent_pid(self) -> int | None:
         """The process id of the agent; None if it does not run."""
         return None if self._agent is None or self._agent.is_over else self._agent.process.pid

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from statistics import median_low
 from typing import Any
 
 import pytest
@@ -29,8 +30,11 @@ ROUND_LIMIT = 60.0
 """The time limit of one round, in seconds. A round usually takes a small part of it."""
 KILLED_AGAIN = 0.2
 """The probability that the next hub is killed as well."""
-WINDOW_LIMIT = 30.0
-"""Seconds of work that a relaxed hub may lose, on a machine that stalls; on an idle one it is some 50 ms."""
+WINDOW_LIMIT = 1.0
+"""Seconds of work that a relaxed hub may lose, on a busy machine; on an idle one it is some 50 ms.
+
+This is for at least half of the kills, since a machine may stall for longer just before one of them.
+"""
 
 
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])
@@ -57,6 +61,7 @@ async def test_nothing_that_was_acknowledged_is_lost(durability: str, tmp_path: 
                     all_rounds.tell()
                     raise
             assert "Traceback" not in hub.log
+            assert median_low(all_rounds.windows) < WINDOW_LIMIT
     FIGURES.append(f"{durability}: {all_rounds.figures}, {trio.current_time() - began:.0f} s, seed {seed}")
 
 
@@ -79,7 +84,8 @@ class Rounds:
         self.strict = strict
         self.played = self.again = self.orphans = self.fetched = self.run_twice = self.sent_twice = 0
         self.lost_requests = self.lost_results = 0
-        self.window = 0.0
+        self.windows: list[float] = []
+        """For each kill, how many seconds of work were on no disk yet."""
         self.started_at = 0.0
         self.disk: dict[str, dict[str, Any]] = {}
         self.lost: set[str] = set()
@@ -98,7 +104,7 @@ class Rounds:
             return figures
         return (
             f"{figures}; {self.lost_requests} requests and {self.lost_results} results that were on no disk yet, "
-            f"the oldest for {1000 * self.window:.0f} ms"
+            f"the oldest for {1000 * max(self.windows):.0f} ms"
         )
 
     async def play(self) -> None:
@@ -216,8 +222,7 @@ class Rounds:
                     ages.append(killed_at - replies[0].at)
         if self.strict:
             assert not ages, f"{self.story}: {len(ages)} requests or results were shown before they were on disk"
-        self.window = max(self.window, *ages, 0.0)
-        assert self.window < WINDOW_LIMIT
+        self.windows.append(max(ages, default=0.0))
 
     async def settle(self) -> None:
         """Wait until no request is pending. A relaxed hub may first run tasks again whose results were lost."""

@@ -22,14 +22,11 @@ settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2
 settings.load_profile("ci")
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Shells have what they start in the background ignore SIGINT, which programs inherit and a shell cannot undo. So
-    # the programs that tests start would ignore it too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        # The same for signals that nohup and others have ignored. A handler that does nothing is not inherited.
-        signal.signal(_number, lambda number, frame: None)
+        # A shell has what it starts in the background ignore SIGINT, and nohup has programs ignore SIGHUP. The programs
+        # that tests start would inherit that, and a shell could not undo it. They do not inherit handlers.
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else lambda number, frame: None)
 
 
 @pytest.fixture

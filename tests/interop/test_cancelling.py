@@ -150,6 +150,6 @@ def test_a_limit_and_a_drain(start_cluster: StartCluster, options: tuple[str, ..
     assert reply["engines"] == {str(first): "draining"}
     wait_until(lambda: rc.queue_status(1 - first)["tasks"], "the task runs elsewhere")
     (tmp_path / "gate").touch()
-    task.get(LIMIT)
+    assert task.get(LIMIT) is None
     assert task.engine_id == 1 - first
     wait_until(lambda: rc.ids == [1 - first], "the drained engine has ended")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from ...cli.process import LIMIT
+from ...slurm.node import free_ports
 from .conftest import Opening, serving
 
 pytestmark = pytest.mark.browser
@@ -90,17 +89,9 @@ def test_views_with_nothing_to_show_tell_the_next_step(tmp_path: Path, open_page
             assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], view
 
 
-def unassigned_port() -> int:
-    """Return a free port that the system assigns to nobody: the next hub binds its sockets before its dashboard."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in range(first - 1, 1024, -1):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("all ports are in use")
-
-
 def test_a_page_goes_on_with_the_next_hub(tmp_path: Path, open_page: Opening) -> None:
-    token, port = "a-token-that-is-kept", unassigned_port()
+    token = "a-token-that-is-kept"
+    (port,) = free_ports(1)  # the next hub binds its other sockets first, and must not get this port
     with serving(tmp_path, token=token, port=port) as hub:
         page = open_page(hub.url)
         state = page.locator("#connection")
